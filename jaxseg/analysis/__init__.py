@@ -1,0 +1,1 @@
+"""Questions about activations: pure functions of arrays."""

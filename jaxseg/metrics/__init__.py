@@ -1,0 +1,1 @@
+"""Numbers from labels, predictions and scores."""

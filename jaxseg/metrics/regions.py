@@ -1,0 +1,117 @@
+"""Where in the image a segmentation is right: Dice by distance from the border, and where the masks lie."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg.metrics.overlap import check_labels, dice_from_sums
+
+
+def band_index(shape: Sequence[int], width: int) -> np.ndarray:
+    """The ring of every pixel of an image of `shape`, `[H,W]` int32, 0 the innermost.
+
+    Rings are counted inwards from the border in steps of `width` pixels; the innermost takes what is left.
+    """
+    if width < 1:
+        raise ValueError(f"width is {width}; a ring is at least 1 pixel wide")
+    if min(shape) < 2:
+        raise ValueError(f"an image of {shape[0]} x {shape[1]} has no rings; its sides must be at least 2")
+    to_border = [np.minimum(np.arange(size), np.arange(size)[::-1]) for size in shape]
+    distance = np.minimum(to_border[0][:, None], to_border[1][None, :])
+    last = (min(shape) // 2 - 1) // width  # of an odd side the middle pixel belongs to the innermost ring
+    return (last - np.minimum(distance // width, last)).astype(np.int32)
+
+
+def outer_distances(shape: Sequence[int], width: int) -> np.ndarray:
+    """Distance in pixels from the centre to the outer edge of every ring, `[R]` int32 ascending."""
+    half = min(shape) // 2
+    rings = (half - 1) // width + 1
+    return (half - width * np.arange(rings)[::-1]).astype(np.int32)
+
+
+def band_dice(
+    labels: jax.Array, predictions: jax.Array, *, width: int = 10, empty: float = math.nan, smooth: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """Foreground Dice inside square rings of increasing distance from the centre (Lin, Weng et al. 2024, Fig. 4).
+
+    Args:
+      labels: `[B,H,W]` integer class numbers; every class above 0 is foreground.
+      predictions: the same shape.
+      width: of a ring, in pixels; the paper uses 10 at 256 pixels.
+      empty: the value of a ring that both masks leave empty; by default NaN, to be left out of means and counted.
+      smooth: added to numerator and denominator. The authors' code uses 1, which scores an empty ring as perfect.
+
+    Returns:
+      The outer distance of every ring from the centre, `[R]` int32 ascending, and Dice `[B,R]` float32.
+
+    Raises:
+      ValueError: shapes differ, not 2-D images, no ring fits.
+      TypeError: not integers.
+    """
+    check_labels(labels, predictions)
+    if labels.ndim != 3:
+        raise ValueError(f"rings are defined in 2-D, labels must be [B,H,W], got {labels.shape}")
+    shape = labels.shape[1:]
+    distances = outer_distances(shape, width)
+    ring = jnp.asarray(band_index(shape, width)).ravel()
+
+    def per_ring(mask: jax.Array) -> jax.Array:
+        flat = mask.reshape(mask.shape[0], -1).astype(jnp.float32)
+        return jax.vmap(lambda m: jax.ops.segment_sum(m, ring, num_segments=len(distances)))(flat)
+
+    a, b = labels > 0, predictions > 0
+    scores = dice_from_sums(per_ring(a & b), per_ring(a) + per_ring(b), empty=empty, smooth=smooth)
+    return jnp.asarray(distances), scores
+
+
+def mask_centres(labels: jax.Array) -> jax.Array:
+    """Centre of mass of the foreground (Lin, Weng et al. 2024, Fig. 6).
+
+    Args:
+      labels: `[B,H,W]` integer class numbers; every class above 0 is foreground.
+
+    Returns:
+      `[B,2]` float32: vertical and horizontal position in units of half the image side, 0 the centre of the image
+      and -1 and 1 its borders; NaN for an empty mask.
+    """
+    check_labels(labels, labels)
+    if labels.ndim != 3:
+        raise ValueError(f"labels must be [B,H,W], got {labels.shape}")
+    mask = (labels > 0).astype(jnp.float32)
+    area = jnp.sum(mask, (1, 2))
+
+    def along(axis: int) -> jax.Array:
+        size = mask.shape[axis]
+        position = (2 * jnp.arange(size) + 1) / size - 1
+        profile = jnp.sum(mask, 3 - axis)
+        return jnp.where(area > 0, profile @ position / jnp.maximum(area, 1), jnp.nan)
+
+    return jnp.stack([along(1), along(2)], -1)
+
+
+def window_agreement(masks: jax.Array, inside: jax.Array) -> jax.Array:
+    """How far predictions of the same pixels agree when a window moves over an image.
+
+    Lin, Weng et al. 2024, appendix Fig. 1, shows windows side by side; this is one number for it: over all pairs of
+    windows, twice the pixels that both call foreground, divided by the foreground pixels of either inside the overlap
+    (Dice, accumulated over the pairs). 1 when every pixel keeps its class, NaN when no overlap has foreground.
+
+    Args:
+      masks: `[W,H,W']` bool: the prediction of each of W windows, mapped back to the image; False outside the window.
+      inside: the same shape: True where the window lies.
+
+    Returns:
+      A float32 scalar.
+    """
+    if masks.shape != inside.shape or masks.ndim != 3:
+        raise ValueError(f"masks {masks.shape} and inside {inside.shape} must both be [windows, height, width]")
+    flat = (masks & inside).reshape(masks.shape[0], -1).astype(jnp.float32)
+    where = inside.reshape(masks.shape[0], -1).astype(jnp.float32)
+    exact = jax.lax.Precision.HIGHEST
+    both = jnp.matmul(flat, flat.T, precision=exact)
+    seen = jnp.matmul(flat, where.T, precision=exact)  # foreground of window i inside window j
+    pairs = jnp.triu(jnp.ones_like(both), 1)
+    return dice_from_sums(jnp.sum(pairs * both), jnp.sum(pairs * (seen + seen.T)), empty=math.nan, smooth=0.0)

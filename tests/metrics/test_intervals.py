@@ -1,0 +1,68 @@
+"""Bootstrap means: closed forms, coverage, pairing, clusters."""
+
+import numpy as np
+import pytest
+
+from jaxseg.metrics.intervals import bootstrap_contrast, bootstrap_mean
+
+
+def test_the_interval_of_many_normal_values_is_the_textbook_one():
+    values = np.random.default_rng(0).normal(2.0, 3.0, 2000)
+    estimate = bootstrap_mean(values, np.arange(2000))
+    half = 1.96 * values.std(ddof=1) / np.sqrt(2000)
+    assert estimate.mean == pytest.approx(values.mean())
+    assert estimate.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert estimate.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_it_covers_the_truth_about_as_often_as_it_says():
+    random = np.random.default_rng(1)
+    hits = 0
+    for _ in range(300):
+        estimate = bootstrap_mean(random.exponential(1.0, 60), np.arange(60), resamples=400)
+        hits += estimate.low <= 1.0 <= estimate.high
+    assert 0.87 < hits / 300 < 0.98
+
+
+def test_cases_of_one_patient_are_drawn_together():
+    values = np.repeat(np.random.default_rng(2).normal(size=25), 16)
+    wide = bootstrap_mean(values, np.repeat(np.arange(25), 16))
+    narrow = bootstrap_mean(values, np.arange(400))
+    assert (wide.high - wide.low) / (narrow.high - narrow.low) == pytest.approx(4.0, rel=0.15)
+    assert (wide.n, wide.patients) == (400, 25)
+
+
+def test_undefined_values_are_left_out_and_counted():
+    estimate = bootstrap_mean(np.array([1.0, np.nan, 3.0, np.nan]), np.array(["a", "a", "b", "c"]))
+    assert (estimate.mean, estimate.n, estimate.undefined, estimate.patients) == (2.0, 2, 2, 2)
+    assert 1.0 <= estimate.low <= estimate.high <= 3.0
+    nothing = bootstrap_mean(np.full(3, np.nan), np.arange(3))
+    assert np.isnan([nothing.mean, nothing.low, nothing.high]).all()
+    assert (nothing.n, nothing.undefined) == (0, 3)
+
+
+def test_a_contrast_is_paired():
+    random = np.random.default_rng(3)
+    first = random.normal(size=500)
+    second = first + 0.5
+    estimate = bootstrap_contrast([(1.0, second), (-1.0, first)], np.arange(500))
+    assert estimate.mean == pytest.approx(0.5)
+    assert estimate.high - estimate.low < 1e-9
+
+
+def test_a_contrast_is_the_difference_of_the_means_shown():
+    first, second = np.array([1.0, np.nan, 0.0]), np.array([np.nan, 0.5, 0.7])
+    estimate = bootstrap_contrast([(1.0, first), (-1.0, second)], np.arange(3))
+    assert estimate.mean == pytest.approx(0.5 - 0.6)
+    assert (estimate.n, estimate.undefined) == (3, 0)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    values = np.random.default_rng(4).random(50)
+    assert bootstrap_mean(values, np.arange(50)) == bootstrap_mean(values, np.arange(50))
+    assert bootstrap_mean(values, np.arange(50), seed=1) != bootstrap_mean(values, np.arange(50))
+
+
+def test_vectors_that_do_not_match_are_refused():
+    with pytest.raises(ValueError, match=r"\(3,\) and patients \(2,\)"):
+        bootstrap_mean(np.zeros(3), np.zeros(2))
