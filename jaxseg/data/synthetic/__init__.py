@@ -1,0 +1,1 @@
+"""Generators of images with known truth and known shortcuts."""
