@@ -1,0 +1,30 @@
+"""The networks of the four papers, by name."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from jaxseg.models.unet import UNet
+
+_NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet}
+
+
+def build(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """A linen network `images -> logits` with the methods `encode` and `decode`.
+
+    Args:
+      name: unet.
+      num_classes: K, background included.
+      **options: attributes of the network: `padding`, `skips` and `dtype` in all; see the class for the others.
+
+    Raises:
+      ValueError: an unknown name, option or value; the message lists the known ones.
+    """
+    if name not in _NETWORKS:
+        raise ValueError(f"unknown network {name!r}; known are {', '.join(_NETWORKS)}")
+    network = _NETWORKS[name]
+    known = [field for field in network.__dataclass_fields__ if field not in ("parent", "name", "num_classes")]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    return network(num_classes=num_classes, **options)

@@ -1,0 +1,195 @@
+"""The building blocks of the networks: the only code that pads, normalises and resamples.
+
+Arrays are channels-last, `[B,H,W,C]` or `[B,D,H,W,C]`; every block works in both by rank.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Padding = Literal["zero", "reflect", "replicate", "circular", "valid"]
+Upsample = Literal["bilinear", "bilinear_aligned", "transpose"]
+PADDINGS: tuple[Padding, ...] = ("zero", "reflect", "replicate", "circular", "valid")
+UPSAMPLES: tuple[Upsample, ...] = ("bilinear", "bilinear_aligned", "transpose")
+_PAD_MODES = {"zero": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raises ValueError when `value` is not one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(map(str, choices))}")
+
+
+def spatial_axes(x: jax.Array) -> tuple[int, ...]:
+    """The axes between batch and channels."""
+    return tuple(range(1, x.ndim - 1))
+
+
+def pad(x: jax.Array, width: int, padding: Padding) -> jax.Array:
+    """Adds `width` pixels on every side in one of the five modes; `valid` adds none."""
+    if padding == "valid":
+        return x
+    widths = [(0, 0), *[(width, width)] * len(spatial_axes(x)), (0, 0)]
+    return jnp.pad(x, widths, mode=_PAD_MODES[padding])
+
+
+def crop(x: jax.Array, sizes: Sequence[int]) -> jax.Array:
+    """The central part with the spatial `sizes`; the margins must be even, so that pixel grids stay aligned."""
+    for axis, size in zip(spatial_axes(x), sizes, strict=True):
+        margin = x.shape[axis] - size
+        if margin < 0 or margin % 2:
+            raise ValueError(f"cannot crop axis {axis} of {x.shape} to {size}: the margin {margin} is odd or negative")
+        x = jax.lax.slice_in_dim(x, margin // 2, margin // 2 + size, axis=axis)
+    return x
+
+
+class Conv(nn.Module):
+    """Convolution of odd kernel size, stride 1, whose padding is one of the five modes (`valid` shrinks)."""
+
+    features: int
+    kernel: int = 3
+    padding: Padding = "zero"
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        rank = len(spatial_axes(x))
+        native = self.padding == "zero"  # XLA pads with zeros inside the convolution, without a copy
+        if not native and self.kernel > 1:
+            x = pad(x, self.kernel // 2, self.padding)
+        return nn.Conv(
+            self.features,
+            (self.kernel,) * rank,
+            padding="SAME" if native else "VALID",
+            use_bias=self.use_bias,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.he_normal(),
+            name="conv",
+        )(x)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy 2015) with one-pass statistics, applied as one multiply-add.
+
+    Statistics and parameters are float32 whatever the input; the running averages keep 0.9 of the old value. Under
+    `jit` over a mesh the statistics are those of the global batch.
+    """
+
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        channels = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        if train:
+            axes = (0, *spatial_axes(x))
+            wide = x.astype(jnp.float32)
+            mean = jnp.mean(wide, axes)
+            # the difference can fall below zero by rounding where a channel is constant
+            var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0.0)
+            if not self.is_initializing():
+                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
+                running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var
+        else:
+            mean, var = running_mean.value, running_var.value
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        return x * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)
+
+
+class ConvBlock(nn.Module):
+    """Twice: 3x3 convolution, batch norm, ReLU (Ronneberger et al. 2015, with the norm that is usual today).
+
+    The convolutions have no bias: batch norm subtracts it again.
+    """
+
+    features: tuple[int, int]
+    padding: Padding = "zero"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for i, features in enumerate(self.features):
+            x = Conv(features, padding=self.padding, dtype=self.dtype, name=f"conv_{i}")(x)
+            x = BatchNorm(name=f"norm_{i}")(x, train)
+            x = nn.relu(x)
+        return x
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Halves every spatial axis by the maximum over 2 pixels."""
+    window = (2,) * len(spatial_axes(x))
+    return nn.max_pool(x, window, strides=window)
+
+
+def double(x: jax.Array, padding: Padding) -> jax.Array:
+    """Doubles every spatial axis bilinearly with half-pixel centres; no other position enters than the neighbours'.
+
+    Beyond the border stands what the padding mode puts there: the other side in `circular`, else the border pixel
+    (as every library does, also beside zero-padded convolutions). In `valid` nothing stands there, and the result
+    loses the one pixel on every side that would need it.
+    """
+    beyond: Padding = "circular" if padding == "circular" else "replicate"
+    for axis in spatial_axes(x):
+        size = x.shape[axis]
+        widths = [(1, 1) if a == axis else (0, 0) for a in range(x.ndim)]
+        wide = jnp.pad(x, widths, mode=_PAD_MODES[beyond])
+        before = jax.lax.slice_in_dim(wide, 0, size, axis=axis)
+        after = jax.lax.slice_in_dim(wide, 2, size + 2, axis=axis)
+        pairs = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
+        x = pairs.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
+    if padding == "valid":
+        x = crop(x, [x.shape[axis] - 2 for axis in spatial_axes(x)])
+    return x
+
+
+def double_aligned(x: jax.Array) -> jax.Array:
+    """Doubles every spatial axis bilinearly with aligned corners (PyTorch's `align_corners=True`).
+
+    Output pixel i reads position i (n - 1) / (2n - 1), so the weights depend on where the pixel is.
+    """
+    for axis in spatial_axes(x):
+        size = x.shape[axis]
+        position = jnp.arange(2 * size) * ((size - 1) / (2 * size - 1))
+        below = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, max(size - 2, 0))
+        shape = [-1 if a == axis else 1 for a in range(x.ndim)]
+        weight = (position - below).astype(x.dtype).reshape(shape)
+        above = jnp.minimum(below + 1, size - 1)
+        x = (1 - weight) * jnp.take(x, below, axis=axis) + weight * jnp.take(x, above, axis=axis)
+    return x
+
+
+class TransposedConv(nn.Module):
+    """Transposed convolution with kernel and stride 2: a 1x1 convolution to 2^n C channels, then depth to space.
+
+    Exactly the same map, without XLA's slow path for transposed convolutions. The kernel `[in, *(2,)*n, features]`
+    holds, for every offset inside the doubled pixel, one 1x1 kernel.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        rank = len(spatial_axes(x))
+        shape = (x.shape[-1], *(2,) * rank, self.features)
+        kernel = self.param("kernel", nn.initializers.he_normal(in_axis=0, out_axis=-1), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = x @ kernel.reshape(x.shape[-1], -1) + jnp.tile(bias, 2**rank)
+        y = y.reshape(*x.shape[:-1], *(2,) * rank, self.features)
+        # [B, h, w, 2, 2, C] -> [B, h, 2, w, 2, C]
+        order = [0, *(a for i in range(1, rank + 1) for a in (i, rank + i)), 2 * rank + 1]
+        return y.transpose(order).reshape(x.shape[0], *(2 * s for s in x.shape[1:-1]), self.features)
+
+
+def upsampler(kind: Upsample, padding: Padding) -> Callable[[jax.Array], jax.Array]:
+    """The doubling function of one of the two interpolating kinds."""
+    return double_aligned if kind == "bilinear_aligned" else lambda x: double(x, padding)
