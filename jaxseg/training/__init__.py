@@ -1,0 +1,1 @@
+"""A config and data to checkpoints."""

@@ -1,0 +1,180 @@
+"""One training run: a config and a prepared data set in, a folder with checkpoints and metrics out.
+
+A run's config has the sections `data` (image_size, source_size, view), `model` (name and options) and `training`
+(epochs, batch_size, learning_rate, loss, evaluate_every), and `seed`; `configs/` shows every field.
+"""
+
+import functools
+import json
+import pathlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from jaxseg import models
+from jaxseg.data import augment, pipeline
+from jaxseg.errors import InputError
+from jaxseg.training import losses, state, steps
+from jaxseg.training.checkpoints import Checkpoints
+from jaxseg.training.loop import Loop, fit
+
+LOSSES = {"dice": losses.dice_loss}
+
+
+def train(config: ml_collections.ConfigDict, splits: "Splits", folder: pathlib.Path) -> None:
+    """Trains, or resumes, the run in `folder`; returns at once when it is finished.
+
+    Args:
+      config: of the run.
+      splits: the stored cases.
+      folder: of the run; created, or with the same config.
+
+    Raises:
+      InputError: the config cannot be run, the folder belongs to another config, the loss is not finite.
+    """
+    check(config)
+    claim(folder, config)
+    model = build_model(config, splits.num_classes)
+    fresh = _fresh_state(config, model, splits.train)
+    batch = config.training.batch_size
+    per_epoch = max(len(splits.train) // batch, 1)
+    size, view = config.data.image_size, config.data.view
+    loop = Loop(
+        train_step=steps.make_train_step(
+            model, _optimizer(config), LOSSES[config.training.loss], augment.training_view(view, size=size)
+        ),
+        eval_step=steps.make_eval_step(
+            model, augment.testing_view(view, size=size, cases=splits.validation.cases), splits.num_classes
+        ),
+        batches=lambda step: pipeline.batches(splits.train, batch_size=batch, seed=config.seed, start_step=step),
+        validation=lambda: pipeline.epoch(splits.validation, batch_size=batch),
+        total_steps=config.training.epochs * per_epoch,
+        evaluate_every=config.training.evaluate_every * per_epoch,
+        name=folder.name,
+    )
+    fit(loop, fresh, folder)
+
+
+class Splits:
+    """The stored cases of a prepared data set, each split decoded into memory when it is first asked for."""
+
+    def __init__(self, directory: pathlib.Path, source_size: int):
+        self._directory = directory
+        self._size = source_size
+
+    @functools.cached_property
+    def train(self) -> "pipeline.InMemory":
+        return self._load("train")
+
+    @functools.cached_property
+    def validation(self) -> "pipeline.InMemory":
+        return self._load("validation")
+
+    @functools.cached_property
+    def test(self) -> "pipeline.InMemory":
+        return self._load("test")
+
+    @property
+    def num_classes(self) -> int:
+        return self.train.num_classes
+
+    def _load(self, split: str) -> "pipeline.InMemory":
+        return pipeline.in_memory(pipeline.Split(self._directory, split, size=self._size))
+
+
+def load_best(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, image_shape: tuple[int, ...], num_classes: int
+) -> tuple[nn.Module, dict[str, Any], dict[str, float]]:
+    """The network of a run with the variables of its best checkpoint, and that checkpoint's step and Dice.
+
+    Args:
+      config: of the run.
+      folder: of the run.
+      image_shape: `[B,n,n,C]`.
+      num_classes: K.
+    """
+    model = build_model(config, num_classes)
+    like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image_shape[1:])))
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        step, dice, best = checkpoints.restore_best(dict(like))
+    return model, best, {"step": step, "validation_dice": dice}
+
+
+def build_model(config: ml_collections.ConfigDict, num_classes: int) -> nn.Module:
+    """The network that `config.model` describes."""
+    options = config.model.to_dict()
+    dtype = jnp.dtype(options.pop("dtype"))
+    try:
+        return models.build(options.pop("name"), num_classes, dtype=dtype, **options)
+    except ValueError as error:
+        raise InputError(f"config.model: {error}") from error
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError, before anything is computed, when the run cannot work; the message names the field."""
+    training, data = config.training, config.data
+    for name in ("epochs", "batch_size", "learning_rate", "evaluate_every"):
+        if training[name] <= 0:
+            raise InputError(f"config.training.{name} is {training[name]}; it must be above 0")
+    if training.loss not in LOSSES:
+        raise InputError(f"config.training.loss is {training.loss!r}; choose one of {', '.join(LOSSES)}")
+    if data.view not in augment.VIEWS:
+        raise InputError(f"config.data.view is {data.view!r}; choose one of {', '.join(augment.VIEWS)}")
+    if data.source_size % 2:
+        raise InputError(f"config.data.source_size is {data.source_size}; quadrants need an even size")
+    if config.model.dtype not in ("float32", "bfloat16"):
+        raise InputError(f"config.model.dtype is {config.model.dtype!r}; choose one of float32, bfloat16")
+    model = build_model(config, 2)
+    image = jax.ShapeDtypeStruct((1, data.image_size, data.image_size, 3), jnp.float32)
+    try:
+        jax.eval_shape(model.init, jax.random.key(0), image)
+    except ValueError as error:
+        raise InputError(f"config.data.image_size with config.model: {error}") from error
+
+
+def claim(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Marks `folder` as belonging to `config`, in `config.json`.
+
+    Raises:
+      InputError: it belongs to another config (the message names the first field that differs), or it cannot be
+        written.
+    """
+    path = folder / "config.json"
+    wanted = json.loads(config.to_json())  # as a file gives it back: tuples are lists
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            temporary = path.with_suffix(".part")
+            temporary.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+            temporary.replace(path)
+        found = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: {error}; choose another work directory") from error
+    for name, there, here in _differences(found, wanted):
+        raise InputError(
+            f"{folder} belongs to another config: {name} is {there!r} there and {here!r} here; "
+            "choose another work directory or the same config"
+        )
+
+
+def _differences(found: Any, wanted: Any, prefix: str = "config"):
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in sorted(found.keys() | wanted.keys()):
+            yield from _differences(found.get(name), wanted.get(name), f"{prefix}.{name}")
+    elif found != wanted:
+        yield prefix, found, wanted
+
+
+def _optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    return optax.adam(config.training.learning_rate)
+
+
+def _fresh_state(config: ml_collections.ConfigDict, model: nn.Module, source: "pipeline.InMemory") -> state.TrainState:
+    size = config.data.image_size
+    shape = (1, size, size, source.images.shape[-1])
+    # one compiled program instead of hundreds of small ones
+    return jax.jit(lambda key: state.create(key, model, _optimizer(config), shape))(jax.random.key(config.seed))

@@ -1,0 +1,46 @@
+"""Everything that training changes, as one pytree."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """The state of a run after `step` updates; the data position is a function of `step` alone.
+
+    Attributes:
+      step: int32 scalar array.
+      params, batch_stats: the network's variables, float32.
+      opt_state: the optimiser's.
+      key: typed random key of the run; step i uses `fold_in(key, i)`.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    key: jax.Array
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What `module.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create(
+    key: jax.Array, model: nn.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, ...]
+) -> TrainState:
+    """A fresh state for images of `image_shape` (batch included; the batch size does not matter)."""
+    init_key, run_key = jax.random.split(key)
+    variables = model.init(init_key, jnp.zeros((1, *image_shape[1:])))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(variables["params"]),
+        key=run_key,
+    )

@@ -1,0 +1,47 @@
+"""Training losses against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg.training import losses
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5), (2, 3, 4, 5)])
+def test_dice_loss_is_the_mean_over_images_and_classes(shape):
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(*shape, 3)).astype(np.float32), random.integers(0, 3, shape)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    terms = []
+    for i in range(2):
+        for k in (1, 2):
+            truth = labels[i] == k
+            terms.append((2 * p[i, ..., k][truth].sum() + 1) / (p[i, ..., k].sum() + truth.sum() + 1))
+    np.testing.assert_allclose(jax.jit(losses.dice_loss)(logits, labels), 1 - np.mean(terms), rtol=1e-5)
+
+
+def test_a_certain_and_right_network_loses_nothing():
+    labels = jnp.zeros((1, 8, 8), jnp.int32).at[0, 2:5, 2:5].set(1)
+    logits = 40 * (2 * jax.nn.one_hot(labels, 2) - 1)
+    assert losses.dice_loss(logits, labels) < 1e-6
+    assert losses.dice_loss(-logits, labels) > 0.9
+
+
+def test_an_image_without_lesion_has_a_gradient_that_lowers_the_lesion():
+    labels = jnp.zeros((1, 4, 4), jnp.int32)
+    gradient = jax.grad(losses.dice_loss)(jnp.zeros((1, 4, 4, 2)), labels)
+    assert np.isfinite(gradient).all()
+    assert (gradient[..., 1] > 0).all() and (gradient[..., 0] < 0).all()
+
+
+def test_bfloat16_logits_are_summed_in_float32():
+    logits = jnp.ones((1, 64, 64, 2), jnp.bfloat16)
+    loss = losses.dice_loss(logits, jnp.ones((1, 64, 64), jnp.int32))
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, 1 - (4096 + 1) / (1.5 * 4096 + 1), rtol=1e-5)
+
+
+def test_shapes_that_do_not_match_are_named():
+    with pytest.raises(ValueError, match=r"logits \(1, 4, 4, 2\) must have the labels' shape \(1, 2, 2\)"):
+        losses.dice_loss(jnp.zeros((1, 4, 4, 2)), jnp.zeros((1, 2, 2), jnp.int32))

@@ -1,0 +1,76 @@
+"""One update: the optimiser's formula, random keys, learning."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxseg import models
+from jaxseg.data import augment
+from jaxseg.training import losses, state, steps
+
+
+@pytest.fixture(scope="module")
+def setting():
+    model = models.build("unet", 2, features=(4, 6))
+    random = np.random.default_rng(0)
+    labels = np.zeros((4, 16, 16), np.uint8)
+    for i in range(4):
+        labels[i, 2 + i : 9 + i, 3 : 12 - i] = 1
+    image = (labels[..., None] * 90 + random.integers(0, 100, (4, 16, 16, 3))).astype(np.uint8)
+    return model, {"image": image, "labels": labels, "index": np.arange(4, dtype=np.int32)}
+
+
+def fresh(model, optimizer):
+    return jax.jit(lambda key: state.create(key, model, optimizer, (1, 16, 16, 3)))(jax.random.key(0))
+
+
+def test_with_sgd_a_step_is_minus_rate_times_gradient(setting):
+    model, batch = setting
+    optimizer = optax.sgd(0.1)
+    view = augment.training_view("original", size=16)
+    before = fresh(model, optimizer)
+    after, metrics = jax.jit(steps.make_train_step(model, optimizer, losses.dice_loss, view))(before, batch)
+    seen = view(jax.random.key(0), batch)
+
+    def loss(params):
+        variables = {"params": params, "batch_stats": before.batch_stats}
+        logits, _ = model.apply(variables, seen["images"], train=True, mutable=["batch_stats"])
+        return losses.dice_loss(logits, seen["labels"])
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(before.params)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(gradient), rtol=1e-4)
+    expected = jax.tree.map(lambda p, g: p - jnp.float32(0.1) * g, before.params, gradient)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.params, expected)
+    assert int(after.step) == 1
+
+
+def test_it_learns_a_batch_and_the_evaluation_agrees(setting):
+    model, batch = setting
+    optimizer = optax.adam(1e-2)
+    view = augment.training_view("original", size=16)
+    step = jax.jit(steps.make_train_step(model, optimizer, losses.dice_loss, view))
+    evaluate = jax.jit(steps.make_eval_step(model, augment.testing_view("original", size=16, cases="abcd"), 2))
+    run = fresh(model, optimizer)
+    first = None
+    for _ in range(60):
+        run, metrics = step(run, batch)
+        first = first or float(metrics["loss"])
+    assert float(metrics["loss"]) < 0.3 * first
+    dice = evaluate(run.variables, batch)
+    assert dice.shape == (4, 1)
+    assert np.mean(dice) > 0.9
+
+
+def test_the_same_step_sees_the_same_quadrants_and_the_next_step_others(setting):
+    model, batch = setting
+    optimizer = optax.adam(1e-3)
+    step = jax.jit(
+        steps.make_train_step(model, optimizer, losses.dice_loss, augment.training_view("quadrant", size=16))
+    )
+    start = fresh(model, optimizer)
+    losses_seen = [float(step(start.replace(step=jnp.int32(i)), batch)[1]["loss"]) for i in (0, 0, 1, 2)]
+    assert losses_seen[0] == losses_seen[1]
+    assert len(set(losses_seen)) == 3
