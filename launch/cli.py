@@ -1,10 +1,12 @@
 """What every launcher shares: errors that a person can mend end as one line and exit status 2, not as a traceback."""
 
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ml_collections
 from absl import app, flags, logging
 
 from jaxseg.errors import InputError
@@ -27,13 +29,23 @@ def _call(main: Callable[[], None], argv: Sequence[str]) -> None:
 def _parse(argv: Sequence[str]) -> Sequence[str]:
     try:
         rest = flags.FLAGS(argv)
-    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
-        # absl and ml_collections wrap long advice around the cause; the first line names it
-        raise InputError(str(error).strip().splitlines()[0].removeprefix("FATAL Flags parsing error: ")) from error
+    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, SyntaxError) as error:
+        raise InputError(_reason(error)) from error
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS["verbosity"].value = logging.WARNING  # app.run would make it INFO, and libraries talk a lot there
         flags.FLAGS["verbosity"].using_default_value = False
     return rest
+
+
+def _reason(error: Exception) -> str:
+    """The one line that names the cause, of what absl and ml_collections raise."""
+    text = str(error)
+    if isinstance(error, KeyError | AttributeError):  # a field that the config does not have
+        field, meant = re.search(r"[\w.]+", text), re.search(r'Did you mean "(\w+)"', text)
+        advice = f"did you mean {meant[1]}?" if meant else "its fields stand in the file named by --config"
+        return f"the config has no field {field[0] if field else text}; {advice}"
+    last = text.strip().splitlines()[-1]  # above it stand the places that were searched, or a traceback
+    return re.sub(r"^\w+Error: ", "", last)
 
 
 def _fail(message: str) -> int:
@@ -46,6 +58,15 @@ def required(flag: flags.FlagHolder) -> Any:
     if flag.value is None:
         raise InputError(f"--{flag.name} is missing (see --help)")
     return flag.value
+
+
+def config(flag: flags.FlagHolder) -> ml_collections.ConfigDict:
+    """The config of a config flag, locked; raises InputError when it was not given or its file cannot be read."""
+    value = required(flag)
+    try:
+        return value.lock()
+    except OSError as error:  # ml_collections gives a stand-in that fails at first use
+        raise InputError(f"--{flag.name}: {_reason(error)}") from error
 
 
 def command() -> str:
