@@ -61,9 +61,9 @@ def dice(
         raise ValueError(f"num_classes is {num_classes}; the background counts, so it must be at least 2")
     axes = tuple(range(1, labels.ndim))
 
-    def one(k: jax.Array) -> jax.Array:
-        a, b = labels == k, predictions == k
+    def one(k: int) -> jax.Array:
+        a, b = labels.astype(jnp.int32) == k, predictions.astype(jnp.int32) == k  # bool has no 1
         both, total = jnp.sum(a & b, axes), jnp.sum(a, axes) + jnp.sum(b, axes)
         return dice_from_sums(both, total, empty=empty, smooth=smooth)
 
-    return jnp.stack([one(jnp.asarray(k)) for k in range(1, num_classes)], -1)
+    return jnp.stack([one(k) for k in range(1, num_classes)], -1)

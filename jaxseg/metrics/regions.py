@@ -15,8 +15,6 @@ def band_index(shape: Sequence[int], width: int) -> np.ndarray:
 
     Rings are counted inwards from the border in steps of `width` pixels; the innermost takes what is left.
     """
-    if width < 1:
-        raise ValueError(f"width is {width}; a ring is at least 1 pixel wide")
     if min(shape) < 2:
         raise ValueError(f"an image of {shape[0]} x {shape[1]} has no rings; its sides must be at least 2")
     to_border = [np.minimum(np.arange(size), np.arange(size)[::-1]) for size in shape]
@@ -54,6 +52,8 @@ def band_dice(
     check_labels(labels, predictions)
     if labels.ndim != 3:
         raise ValueError(f"rings are defined in 2-D, labels must be [B,H,W], got {labels.shape}")
+    if width < 1:
+        raise ValueError(f"width is {width}; a ring is at least 1 pixel wide")
     shape = labels.shape[1:]
     distances = outer_distances(shape, width)
     ring = jnp.asarray(band_index(shape, width)).ravel()

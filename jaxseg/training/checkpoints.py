@@ -53,30 +53,26 @@ class Checkpoints:
     def save(self, state: Any, *, step: int, dice: float) -> None:
         """Saves `state` after `step` updates; an undefined (NaN) `dice` never counts as best."""
         metrics = {_METRIC: -1.0 if math.isnan(dice) else dice}
-        self._manager.save(step, metrics=metrics, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+        self._manager.save(step, metrics=metrics, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)))
 
     def restore_latest(self, like: Any) -> Any:
         """The newest state, with the structure, shapes and types of `like`."""
-        step = self.latest_step
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(_abstract(like)))
-        return self._manager.restore(step, args=args)["state"]
+        return self._restore(self.latest_step, like)
 
     def restore_best(self, like: Any) -> tuple[int, float, Any]:
         """Step, validation Dice and those fields of the best state that the mapping `like` names."""
         step = self._manager.best_step()
         if step is None:
             raise InputError(f"{self._folder} holds no checkpoint; train the run first")
-        abstract = _abstract(like)
-        restore = ocp.args.PyTreeRestore(
-            abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=True
-        )
         metrics = self._manager.metrics(step)
         assert metrics is not None  # every save passes them
-        return (
-            step,
-            float(metrics[_METRIC]),
-            self._manager.restore(step, args=ocp.args.Composite(state=restore))["state"],
-        )
+        return step, float(metrics[_METRIC]), self._restore(step, like, partial=True)
+
+    def _restore(self, step: int | None, like: Any, *, partial: bool = False) -> Any:
+        abstract = _abstract(like)
+        placed = ocp.checkpoint_utils.construct_restore_args(abstract)  # else orbax asks the file, and warns
+        args = ocp.args.PyTreeRestore(abstract, restore_args=placed, partial_restore=partial)
+        return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
 
 
 def _abstract(tree: Any) -> Any:

@@ -16,7 +16,7 @@ def slow_dice(labels, predictions, num_classes, empty, smooth):
             both = total = 0
             for x, y in zip(a.ravel(), b.ravel(), strict=True):
                 both += (x == k) and (y == k)
-                total += (x == k) + (y == k)
+                total += int(x == k) + int(y == k)
             row.append((2 * both + smooth) / (total + smooth) if total + smooth else empty)
         rows.append(row)
     return np.array(rows)

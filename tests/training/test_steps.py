@@ -11,6 +11,13 @@ from jaxseg.data import augment
 from jaxseg.training import losses, state, steps
 
 
+@pytest.fixture(autouse=True)
+def optax_mixes_types():
+    """Adam's bias correction raises a float to an integer power."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def setting():
     model = models.build("unet", 2, features=(4, 6))
