@@ -1,0 +1,456 @@
+"""The border shortcut, from config to report page: `results.json`, tables, figures and `report.html`."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from jaxseg.data import augment, builders
+from jaxseg.models import unet
+from jaxseg.report import figures, page, tables
+from jaxseg.studies import border_shortcut as study
+from jaxseg.training import runs
+
+_PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "grain", "numpy")
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    *,
+    workdir: pathlib.Path,
+    data_dir: pathlib.Path,
+    manual_dir: str | None,
+    command: str,
+) -> pathlib.Path:
+    """Runs the study, or what is left of it, and writes its report.
+
+    Args:
+      config: as `configs/border_shortcut.py` gives it.
+      workdir: of the study; created, or with the same config.
+      data_dir: of prepared data sets.
+      manual_dir: of raw files; None if the data set is embedded or prepared.
+      command: that a reader would type to get the same.
+
+    Returns:
+      The path of the report page.
+
+    Raises:
+      InputError: the config, a folder or a raw file is unusable.
+    """
+    study.check(config)
+    runs.claim(workdir, config)
+    directory = builders.prepare(config.data.dataset, data_dir=data_dir, manual_dir=manual_dir)
+    splits = runs.Splits(directory, config.data.source_size)
+    measured = study.train_and_measure(config, splits, workdir)
+    results = study.tabulate(config, splits, measured)
+    verdicts = [study.verdict(config, results.border, padding) for padding in config.paddings]
+    provenance = _provenance(config, command, splits)
+    _write_tables(workdir, config, results, verdicts, provenance)
+    _draw(workdir / "figures", config, splits, measured, results)
+    return _write_page(workdir, config, results, verdicts, provenance)
+
+
+def _provenance(config: ml_collections.ConfigDict, command: str, splits: runs.Splits) -> dict[str, Any]:
+    device = jax.devices()[0]
+    cases = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
+    return {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{jax.device_count()} {device.platform} device ({device.device_kind}), "
+        f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}",
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "data": f"{splits.test.name.rpartition('/')[0]}: "
+        + ", ".join(f"{number} {name}" for name, number in cases.items()),
+        "config": config.to_dict(),
+    }
+
+
+def _write_tables(
+    workdir: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    results: study.Tables,
+    verdicts: Sequence[study.Verdict],
+    provenance: Mapping[str, Any],
+) -> None:
+    named = {field.name: getattr(results, field.name) for field in dataclasses.fields(results)}
+    for name, rows in named.items():
+        tables.write_csv(workdir / "tables" / f"{name}.csv", rows)
+    answers = [dataclasses.asdict(verdict) for verdict in verdicts]
+    tables.write_json(
+        workdir / "results.json",
+        {"study": config.study, "size": config.size, "verdicts": answers, **named, "provenance": provenance},
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+
+
+def _draw(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    splits: runs.Splits,
+    measured: Mapping[study.Run, study.Measures],
+    results: study.Tables,
+) -> None:
+    padding = config.paddings[0]
+    evaluation = config.evaluation
+    half = evaluation.grid // 2
+    border = (half - evaluation.border_width, half, "border")
+    figures.curves(
+        folder / "bands.png",
+        {
+            _PANELS[test_view]: [
+                _band_series(results.bands, padding, model, test_view) for model in study.NAMES.values()
+            ]
+            for test_view in ("quadrant", "original")
+        },
+        xlabel=_BAND_AXIS.format(grid=evaluation.grid),
+        ylabel="Dice",
+        shade=border,
+    )
+    figures.boxes(
+        folder / "band_boxes.png",
+        {
+            _PANELS[test_view]: {
+                study.NAMES[view]: (
+                    study.band_distances(config),
+                    measured[padding, view][f"{test_view}_bands"],
+                )
+                for view in study.NAMES
+            }
+            for test_view in ("quadrant", "original")
+        },
+        xlabel=_BAND_AXIS.format(grid=evaluation.grid),
+        ylabel="Dice per case",
+    )
+    figures.overlays(folder / "examples.png", _examples(config, splits, measured, padding))
+    rows, titles = _windows(config, splits, measured, padding)
+    figures.strip(folder / "moving_window.png", rows, titles=titles)
+    figures.heat_maps(
+        folder / "mask_centres.png",
+        {
+            f"{split}, {_SEEN[view]}": _centre_map(centres)
+            for (split, view), centres in study.mask_centres(config, splits).items()
+        },
+        extent_label="position in half image sides",
+        label="share of the masks, per panel",
+        shared=False,
+    )
+    if len(config.paddings) > 1:
+        figures.dots(
+            folder / "paddings.png",
+            [
+                (row["padding"], row["quantity"], row["mean"], row["low"], row["high"])
+                for row in results.border
+                if row["tested_on"] == "quadrant" and row["quantity"] in (study.GAP, study.EXCESS)
+            ],
+            xlabel="Dice of M_crop minus Dice of M_ori, quadrant images",
+        )
+
+
+_PANELS = {"original": "Tested on whole images", "quadrant": "Tested on quadrants"}
+_SEEN = {"original": "whole", "quadrant": "quadrants"}
+_BAND_AXIS = "outer edge of the band: distance from the centre (px of {grid})"
+
+
+def _band_series(rows: Sequence[Mapping[str, Any]], padding: str, model: str, test_view: str) -> figures.Series:
+    chosen = [
+        row
+        for row in rows
+        if (row["padding"], row["model"], row["tested_on"]) == (padding, model, test_view)
+        and row["convention"] == study.DICE
+    ]
+    column = lambda name: np.array([row[name] for row in chosen], float)
+    return figures.Series(model, column("outer_distance_px"), column("mean"), column("low"), column("high"))
+
+
+def _examples(
+    config: ml_collections.ConfigDict,
+    splits: runs.Splits,
+    measured: Mapping[study.Run, study.Measures],
+    padding: str,
+) -> list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+    """Quadrants at even quantiles of how much better M_crop is at the border, so that nobody chose them."""
+    ori, crop = measured[padding, "original"], measured[padding, "quadrant"]
+    gain = crop["quadrant_border"] - ori["quadrant_border"]
+    order = np.argsort(gain, kind="stable")[: np.sum(~np.isnan(gain))]
+    count = min(config.evaluation.examples, len(order))
+    chosen = order[((np.arange(count) + 0.5) / count * len(order)).astype(int)] if count else []
+    test = splits.test
+    view = augment.testing_view("quadrant", size=config.data.image_size, cases=test.cases)
+    rows = []
+    for i in chosen:
+        stored = {"image": test.images[i : i + 1], "labels": test.labels[i : i + 1], "index": np.array([i])}
+        seen = view({name: jnp.asarray(value) for name, value in stored.items()})
+        masks = {name: measured[padding, v]["quadrant_predictions"][i] > 0 for v, name in study.NAMES.items()}
+        name = f"{test.cases[i]}: border {ori['quadrant_border'][i]:.2f} / {crop['quadrant_border'][i]:.2f}"
+        rows.append((name, _to_uint8(seen["images"][0]), np.asarray(seen["labels"][0]) > 0, masks))
+    return rows
+
+
+def _windows(
+    config: ml_collections.ConfigDict,
+    splits: runs.Splits,
+    measured: Mapping[study.Run, study.Measures],
+    padding: str,
+) -> tuple[dict[str, list[tuple[np.ndarray, np.ndarray | None]]], list[str]]:
+    test = splits.test
+    starts = study.diagonal_starts(config)
+    image = test.images[study.pick_moving_case(test.labels)]
+    windows = [_to_uint8(window) for window in study.cut_windows(image, starts, config.data.image_size)]
+    rows: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"window": [(window, None) for window in windows]}
+    for view, name in study.NAMES.items():
+        rows[name] = list(zip(windows, measured[padding, view]["windows"] > 0, strict=True))
+    return rows, [f"{start[0]} px" for start in starts]
+
+
+def _centre_map(centres: np.ndarray, bins: int = 24) -> np.ndarray:
+    """Share of the masks per cell of the image, `[bins, bins]`, rows from the top."""
+    defined = centres[~np.isnan(centres).any(1)]
+    counts, *_ = np.histogram2d(defined[:, 0], defined[:, 1], bins=bins, range=[[-1, 1], [-1, 1]])
+    return counts / max(len(defined), 1)
+
+
+def _to_uint8(image: Any) -> np.ndarray:
+    return np.clip(np.round((np.asarray(image) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+# -------------------------------------------------------------------------------------------------------------- page
+
+
+def _write_page(
+    workdir: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    results: study.Tables,
+    verdicts: Sequence[study.Verdict],
+    provenance: Mapping[str, Any],
+) -> pathlib.Path:
+    def figure(name: str, title: str, alt: str, caption: str, table: str) -> page.Figure:
+        return page.Figure(
+            workdir / "figures" / f"{name}.png", title, alt, caption, workdir / "tables" / f"{table}.csv"
+        )
+
+    padding, evaluation = config.paddings[0], config.evaluation
+    lead = figure(
+        "bands",
+        "Dice by distance from the centre",
+        "Two panels of Dice against distance from the centre, for M_ori and M_crop, on quadrants and on whole images.",
+        f"Mean per case over the cases in which annotation or prediction has lesion in the band, with 95 % bootstrap "
+        f"intervals over patients; {padding} padding; the shaded range is what counts as border "
+        f"({evaluation.border_width} px). After Fig. 4 of Lin, Weng et al. 2024.",
+        "bands",
+    )
+    boxes = figure(
+        "band_boxes",
+        "The same, case by case",
+        "Box plots of Dice per case against distance from the centre.",
+        "Box: quartiles and median; whiskers to 1.5 interquartile ranges. Empty bands are left out.",
+        "cases",
+    )
+    examples = figure(
+        "examples",
+        "Quadrants of test images",
+        "Rows of skin images with the annotated outline and the predictions of both networks.",
+        "White: annotation. Title: Dice at the border of M_ori / M_crop. The cases stand at even quantiles of the "
+        "difference between the two networks at the border.",
+        "cases",
+    )
+    windows = figure(
+        "moving_window",
+        "A window moves over one image",
+        "Windows along the diagonal of one image with the predictions of both networks.",
+        "The case with the median lesion area; the offset of the window from the top left corner is in pixels of the "
+        "stored image. After Fig. 1 of the paper's appendix.",
+        "moving_window",
+    )
+    centres = figure(
+        "mask_centres",
+        "Where the masks lie",
+        "Heat maps of the centres of mass of the masks in every split, whole images and quadrants.",
+        "Share of the masks per cell. After Fig. 6 of the paper.",
+        "mask_centres",
+    )
+    answer = verdicts[0]
+    path = workdir / "report.html"
+    page.write(
+        path,
+        title=f"Border shortcut ({config.size})",
+        question="Did the network learn that pixels near the border are background?",
+        verdict=answer.verdict,
+        answer=answer.sentence,
+        lead=lead,
+        facts=_facts(results, padding),
+        sections=[
+            page.Section(
+                "What was compared",
+                [
+                    f"M_ori was trained on whole images, M_crop on quadrants ({provenance['data']}). A quadrant is cut "
+                    "at the image's midpoint before it is resized, and one of the four is drawn each time. Lesions lie "
+                    "in the middle of whole images and at the edges of quadrants. Both networks are tested on both; "
+                    "the quadrant of a test case is fixed by its name.",
+                    "A quadrant shows the lesion twice as large, which M_ori has not seen either. What speaks for the "
+                    "border rather than for the scale is the excess: how much larger the gap between the networks is "
+                    "at the border than inside.",
+                ],
+                [],
+                [
+                    _table("Dice per case", results.dice, _WHO),
+                    _table(
+                        "At the border and inside",
+                        [row for row in results.border if row["padding"] == padding],
+                        {"tested_on": "tested on", "quantity": "quantity"},
+                    ),
+                ],
+            ),
+            page.Section("By distance from the centre", [_smooth_text(results, config)], [boxes, examples], []),
+            page.Section(
+                "The moving window",
+                [
+                    "If a network judges a pixel by what surrounds it, its answer stays when the window moves. The "
+                    "number is the Dice of the predictions of all pairs of overlapping windows, mapped back to the "
+                    "image; 1 means that no pixel changed.",
+                ],
+                [windows],
+                [_table("Agreement of overlapping windows", results.moving_window, _WHO)],
+            ),
+            page.Section(
+                "Where the masks lie",
+                ["The shortcut can only be learned where lesions avoid the border. 0 is the centre, 1 half a side."],
+                [centres],
+                [_table("Mean distance from the centre", results.mask_centres, {"split": "split", "view": "view"})],
+            ),
+            _padding_section(config, results, verdicts, figure),
+        ],
+        provenance=[
+            (name, ", ".join(f"{k} {v}" for k, v in value.items()) if name == "versions" else str(value))
+            for name, value in provenance.items()
+        ],
+    )
+    return path
+
+
+_WHO = {"padding": "padding", "model": "model", "trained_on": "trained on", "tested_on": "tested on"}
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> page.Table:
+    """The named columns, then the estimate, n and undefined; the rows' common convention as the note."""
+    shown = [
+        {name: row[name] for name in columns}
+        | {
+            "estimate": tables.estimate_text(row["mean"], row["low"], row["high"]),
+            "n": row["n"],
+            "undefined": row["undefined"],
+        }
+        for row in rows
+    ]
+    headers = {**columns, "estimate": "mean [95 % interval]", "n": "n", "undefined": "undefined"}
+    return page.Table(title, shown, ". ".join(dict.fromkeys(row["convention"] for row in rows)) + ".", headers)
+
+
+def _facts(results: study.Tables, padding: str) -> list[tuple[str, str]]:
+    wanted = [
+        ("M_ori at the border", "M_ori, border of quadrants"),
+        ("M_crop at the border", "M_crop, border of quadrants"),
+    ]
+    wanted += [(study.GAP, "gap at the border"), (study.EXCESS, "excess over the gap inside")]
+    rows = {r["quantity"]: r for r in results.border if r["padding"] == padding and r["tested_on"] == "quadrant"}
+    facts = [(label, tables.estimate_text(*(rows[name][k] for k in ("mean", "low", "high")))) for name, label in wanted]
+    for row in results.moving_window:
+        if row["padding"] == padding:
+            text = tables.estimate_text(row["mean"], row["low"], row["high"])
+            facts.append((f"{row['model']}, agreement of windows", text))
+    return facts
+
+
+def _smooth_text(results: study.Tables, config: ml_collections.ConfigDict) -> str:
+    outermost = max(row["outer_distance_px"] for row in results.bands)
+    values = {
+        (row["model"], row["convention"]): row
+        for row in results.bands
+        if row["padding"] == config.paddings[0]
+        and row["tested_on"] == "quadrant"
+        and row["outer_distance_px"] == outermost
+    }
+    parts = []
+    for model in study.NAMES.values():
+        ours, theirs = values[model, study.DICE], values[model, study.SMOOTH]
+        counted = f"n = {ours['n']}, {ours['undefined']} empty"
+        parts.append(f"{model} {ours['mean']:.2f} ({counted}) and {theirs['mean']:.2f} with smooth=1")
+    return (
+        "Bands that hold no lesion in annotation and prediction are undefined, left out and counted. The authors' code "
+        "adds 1 to numerator and denominator, which scores such a band as perfect. In the outermost band of quadrants: "
+        + "; ".join(parts)
+        + ". Both conventions stand in tables/bands.csv."
+    )
+
+
+def _padding_section(
+    config: ml_collections.ConfigDict,
+    results: study.Tables,
+    verdicts: Sequence[study.Verdict],
+    figure: Any,
+) -> page.Section:
+    title = "Padding as a factor"
+    if len(config.paddings) == 1:
+        return page.Section(
+            title,
+            [
+                f"Only {config.paddings[0]} padding was run. Appending ,padding to the size in --config repeats the "
+                "study with zero, reflect, replicate, circular and valid padding."
+            ],
+            [],
+            [],
+        )
+    text = [
+        "The paper supposes that reflection or replication would weaken the shortcut. Measured here:",
+        *(_padding_text(config, results, verdict) for verdict in verdicts),
+    ]
+    if "valid" in config.paddings:
+        margin = unet.image_margin(len(config.model.features) - 1)
+        text.append(
+            f"Valid: no feature map is padded; the image itself is extended once by {margin} px of reflection on every "
+            "side (overlap-tile) and the logits are those of the image."
+        )
+    rows = [
+        r
+        for r in results.border
+        if r["tested_on"] == "quadrant" and r["quantity"].startswith((study.GAP, study.EXCESS))
+    ]
+    dots = figure(
+        "paddings",
+        "The gap by padding mode",
+        "Dots with intervals: gap at the border and its excess over the gap inside, for every padding mode.",
+        "Quadrants; M_crop minus M_ori; bootstrap over patients, paired. One run per network: the interval does not "
+        "cover what another seed would change.",
+        "border",
+    )
+    return page.Section(title, text, [dots], [_table("Gaps", rows, {"padding": "padding", "quantity": "quantity"})])
+
+
+def _padding_text(config: ml_collections.ConfigDict, results: study.Tables, verdict: study.Verdict) -> str:
+    reference = config.paddings[0]
+    if verdict.padding == reference:
+        return verdict.sentence
+    name = f"{study.GAP}, minus that of {reference} padding"
+    row = next(
+        r
+        for r in results.border
+        if (r["padding"], r["tested_on"], r["quantity"]) == (verdict.padding, "quadrant", name)
+    )
+    if row["high"] < 0:
+        change = "smaller than"
+    elif row["low"] > 0:
+        change = "larger than"
+    else:
+        change = "not distinguishable from"
+    difference = tables.estimate_text(row["mean"], row["low"], row["high"])
+    return f"{verdict.sentence} The gap is {change} that of {reference} padding (difference {difference})."

@@ -1,0 +1,102 @@
+"""Numbers into files: CSV, JSON, and the text of an estimate."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+PathLike = str | os.PathLike[str]
+
+
+def write_csv(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows as UTF-8 CSV.
+
+    The columns are the union of all keys, in the order in which they first appear. Floats get 6 significant digits;
+    NaN, None and missing keys become empty cells, booleans `true` and `false`.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    keys = columns(rows)
+    writer.writerow(keys)
+    writer.writerows([_cell(row.get(key)) for key in keys] for row in rows)
+    replace(path, text.getvalue().encode())
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Writes JSON, indented by 2, keys in their order.
+
+    NaN and infinities become null (JSON has neither); numpy and JAX scalars and arrays, tuples, dataclasses and paths
+    become what JSON has for them. Raises TypeError for anything else.
+    """
+    text = json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
+    replace(path, f"{text}\n".encode())
+
+
+def estimate_text(mean: float, low: float, high: float, digits: int = 2) -> str:
+    """An estimate with its interval: `0.42 [0.37, 0.47]`; `undefined` where there is no mean."""
+    if not math.isfinite(mean):
+        return "undefined"
+    number = lambda value: f"{value:z.{digits}f}" if math.isfinite(value) else "undefined"
+    return f"{number(mean)} [{number(low)}, {number(high)}]"
+
+
+def columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The union of the keys of all rows, in the order in which they first appear."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def replace(path: PathLike, content: bytes) -> None:
+    """Writes a file at once: readers see the old content or all of the new one. Creates the parent folders."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Another name for every writer, in the same folder: a rename is atomic only within one file system.
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as partial:
+        try:
+            partial.write(content)
+            partial.close()
+            os.chmod(partial.name, 0o666 & ~_umask())  # temporary files are private, results are not
+            os.replace(partial.name, path)
+        except BaseException:
+            os.unlink(partial.name)
+            raise
+
+
+def scalar(value: Any) -> Any:
+    """Numpy and JAX scalars (arrays of rank 0) as Python numbers; everything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # it can only be read by setting it
+    os.umask(mask)
+    return mask
+
+
+def _cell(value: Any) -> str:
+    value = scalar(value)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    value = scalar(value)
+    if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return _plain(value.tolist()) if hasattr(value, "tolist") else value
