@@ -1,0 +1,100 @@
+"""The border shortcut: zero padding and centred lesions teach a U-Net that border pixels are background.
+
+Paper: Lin, Weng et al. 2024, *Shortcut Learning in Medical Image Segmentation*, section 4. `M_ori` is trained on whole
+images, `M_crop` on quadrants drawn anew each time; both are tested on both.
+
+    python -m launch.study --config=configs/border_shortcut.py:demo --workdir=runs/demo
+    python -m launch.study --config=configs/border_shortcut.py:cpu --workdir=runs/isic --manual_dir=ISIC_FOLDER
+    python -m launch.study --config=configs/border_shortcut.py:paper --workdir=runs/paper --manual_dir=ISIC_FOLDER
+
+A comma and `padding` after the size (`demo,padding`) repeats the study with all five padding modes.
+
+| size  | images                         | network                       | cost                                  |
+| ----- | ------------------------------ | ----------------------------- | ------------------------------------- |
+| tiny  | embedded, 32 px, for the tests | 4 ... 8 features, 2 levels    | seconds                               |
+| demo  | embedded, 64 px                | 8 ... 64 features, 4 levels   | COST_DEMO |
+| cpu   | ISIC 2017, 128 px              | 16 ... 128 features, 4 levels | COST_CPU |
+| paper | ISIC 2017, 256 px, 100 epochs  | 64 ... 512 features, 4 levels | an accelerator; not measured yet      |
+
+Expected, as the paper finds: on quadrants `M_ori` falls off towards the border and `M_crop` does not.
+
+The paper's recipe, kept in every size: Dice loss, Adam with 1e-3, batch 16, images in [-1, 1], the checkpoint with the
+best validation Dice. No other augmentation than the random quadrant.
+"""
+
+import ml_collections
+
+PADDINGS = ("zero", "reflect", "replicate", "circular", "valid")
+
+
+def get_config(size: str = "demo") -> ml_collections.ConfigDict:
+    """The study in one of the sizes tiny, demo, cpu, paper; `size,padding` for all five padding modes."""
+    name, _, variant = size.partition(",")
+    if name not in _SIZES or variant not in ("", "padding"):
+        raise ValueError(f"unknown size {size!r}; choose one of {', '.join(_SIZES)}, with ',padding' behind it or not")
+    config = _paper()
+    config.size = size
+    config.update(_SIZES[name])
+    if variant:
+        config.paddings = PADDINGS
+    return config.lock()
+
+
+def _paper() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.study = "border_shortcut"
+    config.size = "paper"
+    config.seed = 0
+    config.views = ("original", "quadrant")  # M_ori and M_crop
+    config.paddings = ("zero",)
+
+    config.data = ml_collections.ConfigDict()
+    config.data.dataset = "isic2017/512"
+    config.data.source_size = 512  # read at this size, so that a quadrant is not enlarged
+    config.data.image_size = 256  # of what the network sees
+
+    config.model = ml_collections.ConfigDict()
+    config.model.name = "unet"
+    config.model.features = (64, 128, 256, 512, 512)
+    config.model.skips = (True, True, True, True)
+    config.model.upsample = "bilinear"
+    config.model.dtype = "float32"
+
+    config.training = ml_collections.ConfigDict()
+    config.training.loss = "dice"
+    config.training.learning_rate = 1e-3
+    config.training.batch_size = 16
+    config.training.epochs = 100
+    config.training.evaluate_every = 1  # epochs; each validation is followed by a checkpoint
+
+    config.evaluation = ml_collections.ConfigDict()
+    config.evaluation.grid = 256  # predictions and labels are compared at this size, nearest pixel
+    config.evaluation.band_width = 10  # pixels of the grid
+    config.evaluation.border_width = 30  # pixels of the grid that count as "at the border"
+    config.evaluation.windows_per_side = 5  # positions of the moving window along each axis
+    config.evaluation.window_images = 64  # test images over which the window moves
+    config.evaluation.examples = 4  # images in the figure of examples
+    config.evaluation.resamples = 5000  # of the bootstrap
+    return config
+
+
+_SIZES = {
+    "paper": {},
+    "cpu": {
+        "data": {"dataset": "isic2017/256", "source_size": 256, "image_size": 128},
+        "model": {"features": (16, 32, 64, 128, 128)},
+        "training": {"epochs": 12},
+    },
+    "demo": {
+        "data": {"dataset": "dermoscopy/demo", "source_size": 128, "image_size": 64},
+        "model": {"features": (8, 16, 32, 64, 64)},
+        "training": {"epochs": 16, "evaluate_every": 2},
+        "evaluation": {"window_images": 32},
+    },
+    "tiny": {
+        "data": {"dataset": "dermoscopy/tiny", "source_size": 64, "image_size": 32},
+        "model": {"features": (4, 8, 8), "skips": (True, True)},
+        "training": {"epochs": 2},
+        "evaluation": {"window_images": 4, "windows_per_side": 3, "resamples": 200},
+    },
+}

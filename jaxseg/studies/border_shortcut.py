@@ -1,0 +1,434 @@
+"""The border shortcut (Lin, Weng et al. 2024, section 4): which runs, which numbers.
+
+One network per padding mode and training view; each is tested on both views of the same test cases:
+
+  training view   name      test views
+  original        M_ori     original, quadrant
+  quadrant        M_crop    original, quadrant
+
+Scores are taken on a grid of `evaluation.grid` pixels, to which labels and predictions are brought by nearest pixel, so
+that a ring 10 pixels wide means the same at every network size.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from jaxseg import inference
+from jaxseg.data import augment, pipeline
+from jaxseg.errors import InputError
+from jaxseg.metrics import overlap, regions
+from jaxseg.metrics.intervals import Estimate, bootstrap_contrast, bootstrap_mean
+from jaxseg.models.layers import PADDINGS
+from jaxseg.training import runs
+
+NAMES = {"original": "M_ori", "quadrant": "M_crop"}
+TEST_VIEWS = ("original", "quadrant")
+Measures = Mapping[str, np.ndarray]
+Run = tuple[str, str]  # padding, training view
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError, before anything is computed, when a field of the study cannot work."""
+    for name, known in (("paddings", PADDINGS), ("views", augment.VIEWS)):
+        values = config[name]
+        if not values or len(set(values)) < len(values) or set(values) - set(known):
+            raise InputError(f"config.{name} is {values!r}; give some of {', '.join(known)}, each once")
+    if set(config.views) != set(augment.VIEWS):
+        raise InputError(f"config.views is {config.views!r}; the study compares {' with '.join(augment.VIEWS)}")
+    evaluation = config.evaluation
+    if evaluation.grid % config.data.image_size:
+        raise InputError(
+            f"config.evaluation.grid is {evaluation.grid}; it must be a multiple of config.data.image_size "
+            f"({config.data.image_size})"
+        )
+    if not 0 < evaluation.band_width <= evaluation.border_width < evaluation.grid // 2:
+        raise InputError(
+            f"config.evaluation.band_width {evaluation.band_width} and border_width {evaluation.border_width} must "
+            f"rise and stay below half the grid ({evaluation.grid // 2})"
+        )
+    if evaluation.windows_per_side < 2:
+        raise InputError("config.evaluation.windows_per_side must be at least 2, for windows to be compared")
+    for padding in config.paddings:
+        for view in config.views:
+            runs.check(run_config(config, padding, view))
+
+
+def run_config(config: ml_collections.ConfigDict, padding: str, view: str) -> ml_collections.ConfigDict:
+    """The config of one training run of the study."""
+    run = ml_collections.ConfigDict({"seed": config.seed})
+    for section in ("data", "model", "training"):
+        run[section] = config[section].to_dict()
+    run.model.padding = padding
+    run.data.view = view
+    return run.lock()
+
+
+def run_folder(workdir: pathlib.Path, padding: str, view: str) -> pathlib.Path:
+    """Where a run of the study keeps its checkpoints, metrics and measures."""
+    return workdir / "runs" / f"{padding}_{view}"
+
+
+def train_and_measure(
+    config: ml_collections.ConfigDict, splits: runs.Splits, workdir: pathlib.Path
+) -> dict[Run, dict[str, np.ndarray]]:
+    """Every run of the study, trained and measured, or read back where that was done before."""
+    measured = {}
+    for padding in config.paddings:
+        for view in config.views:
+            run, folder = run_config(config, padding, view), run_folder(workdir, padding, view)
+            runs.train(run, splits, folder)
+            path = folder / "measures.npz"
+            if not path.exists():
+                measures = measure(config, run, folder, splits)
+                partial = folder / "measures.part.npz"  # a killed write must not pass for a result
+                np.savez_compressed(partial, allow_pickle=False, **measures)
+                partial.replace(path)
+            with np.load(path) as stored:
+                measured[padding, view] = dict(stored)
+    return measured
+
+
+def measure(
+    config: ml_collections.ConfigDict, run: ml_collections.ConfigDict, folder: pathlib.Path, splits: runs.Splits
+) -> dict[str, np.ndarray]:
+    """The best checkpoint of a run on both test views.
+
+    Returns:
+      Per test view V: `V_dice`, `V_border`, `V_interior`, `V_border_recall` `[N]`, `V_bands`, `V_bands_smooth1`
+      `[N,R]`, `V_predictions` uint8 `[N,n,n]`; `agreement` `[M]` of the moving window; `windows` uint8 `[W,n,n]`, the
+      predictions of the windows along the diagonal of the case `pick_moving_case` names; `best_step` and
+      `validation_dice`.
+    """
+    test = splits.test
+    model, variables, best = runs.load_best(run, folder, test.images.shape, splits.num_classes)
+    measures: dict[str, np.ndarray] = {name: np.asarray(value) for name, value in best.items()}
+    for view in TEST_VIEWS:
+        scores = inference.score_cases(
+            model,
+            variables,
+            pipeline.epoch(test, batch_size=config.training.batch_size),
+            augment.testing_view(view, size=config.data.image_size, cases=test.cases),
+            lambda labels, predictions: score(labels, predictions, config.evaluation),
+        )
+        measures |= {f"{view}_{name}": value for name, value in scores.items()}
+    return measures | measure_windows(config, model, variables, test)
+
+
+def score(labels: jax.Array, predictions: jax.Array, evaluation: ml_collections.ConfigDict) -> dict[str, jax.Array]:
+    """All numbers of one batch, `[B,...]`; labels and predictions `[B,n,n]`."""
+    factor = evaluation.grid // labels.shape[1]
+    a, b = (jnp.repeat(jnp.repeat(x, factor, 1), factor, 2) for x in (labels, predictions))
+    rings = regions.band_index(a.shape[1:], evaluation.border_width)
+    at_border = jnp.asarray(rings == rings.max())
+    foreground = lambda mask, where: jnp.where(where, mask > 0, False)
+    inside = lambda where: overlap.dice(foreground(a, where), foreground(b, where), num_classes=2)[:, 0]
+    lesion = jnp.sum(foreground(a, at_border), (1, 2))
+    found = jnp.sum(foreground(a, at_border) & (b > 0), (1, 2))
+    return {
+        "dice": inside(True),
+        "border": inside(at_border),
+        "interior": inside(~at_border),
+        "border_recall": jnp.where(lesion > 0, found / jnp.maximum(lesion, 1), jnp.nan),
+        "bands": regions.band_dice(a, b, width=evaluation.band_width)[1],
+        "bands_smooth1": regions.band_dice(a, b, width=evaluation.band_width, smooth=1.0)[1],
+        "predictions": predictions.astype(jnp.uint8),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- moving window
+
+
+def window_starts(config: ml_collections.ConfigDict) -> np.ndarray:
+    """Top left corners `[W,2]` of windows of half the source's side, on a square lattice from one end to the other."""
+    source = config.data.source_size
+    steps = np.round(np.linspace(0, source - source // 2, config.evaluation.windows_per_side)).astype(np.int32)
+    return np.stack(np.meshgrid(steps, steps, indexing="ij"), -1).reshape(-1, 2)
+
+
+def diagonal_starts(config: ml_collections.ConfigDict) -> np.ndarray:
+    """Those of `window_starts` on the diagonal, which the figure shows."""
+    return window_starts(config)[:: config.evaluation.windows_per_side + 1]
+
+
+def measure_windows(
+    config: ml_collections.ConfigDict, model: nn.Module, variables: Any, test: pipeline.InMemory
+) -> dict[str, np.ndarray]:
+    """Agreement of the predictions of a window that moves over each image, and the windows of one image."""
+    starts = window_starts(config)
+    size = config.data.image_size
+
+    @jax.jit
+    def of_image(image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        predictions = inference.predict(model, variables, cut_windows(image, starts, size))
+        masks, inside = place_windows(predictions > 0, starts, image.shape[0])
+        return regions.window_agreement(masks, inside), predictions.astype(jnp.uint8)
+
+    chosen = np.linspace(0, len(test.images) - 1, min(config.evaluation.window_images, len(test.images))).astype(int)
+    agreement = [np.asarray(of_image(jnp.asarray(test.images[i]))[0]) for i in chosen]
+    shown = of_image(jnp.asarray(test.images[pick_moving_case(test.labels)]))[1]
+    diagonal = np.asarray(shown)[:: config.evaluation.windows_per_side + 1]
+    return {"agreement": np.array(agreement), "agreement_case": chosen, "windows": diagonal}
+
+
+def cut_windows(image: jax.Array, starts: np.ndarray, size: int) -> jax.Array:
+    """Windows of half the side of an image uint8 `[S,S,C]`, as the network sees quadrants: `[W,size,size,C]`."""
+    half = image.shape[0] // 2
+    cut = jax.vmap(lambda start: jax.lax.dynamic_slice(image, (start[0], start[1], 0), (half, half, image.shape[2])))
+    windows = cut(jnp.asarray(starts))
+    return augment.whole({"image": windows, "labels": jnp.zeros(windows.shape[:3], jnp.uint8)}, size=size)["images"]
+
+
+def place_windows(masks: jax.Array, starts: np.ndarray, source: int) -> tuple[jax.Array, jax.Array]:
+    """Window masks `[W,n,n]` back in the image (nearest pixel), and where each window lies: two bool `[W,S,S]`."""
+    half = source // 2
+    nearest = jax.image.resize(masks, (masks.shape[0], half, half), "nearest")
+    empty = jnp.zeros((source, source), bool)
+    put = jax.vmap(lambda mask, start: jax.lax.dynamic_update_slice(empty, mask, (start[0], start[1])))
+    at = jnp.asarray(starts)
+    return put(nearest, at), put(jnp.ones_like(nearest), at)
+
+
+def pick_moving_case(labels: np.ndarray) -> int:
+    """The case of the moving-window figure: the one whose mask area is the median of all, so that nobody chose it."""
+    areas = labels.reshape(len(labels), -1).sum(1)
+    return int(np.argsort(areas, kind="stable")[len(areas) // 2])
+
+
+# ----------------------------------------------------------------------------------------------------------- tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """Rows of every table; each row says its convention, n, undefined and interval."""
+
+    dice: list[dict[str, Any]]
+    bands: list[dict[str, Any]]
+    border: list[dict[str, Any]]
+    moving_window: list[dict[str, Any]]
+    mask_centres: list[dict[str, Any]]
+    training: list[dict[str, Any]]
+    cases: list[dict[str, Any]]
+
+
+def tabulate(config: ml_collections.ConfigDict, splits: runs.Splits, measured: Mapping[Run, Measures]) -> Tables:
+    """All numbers of the study as rows."""
+    patients = np.array(splits.test.patients)
+    resamples = config.evaluation.resamples
+    return Tables(
+        dice=[
+            _row(padding, view, test_view, bootstrap_mean(m[f"{test_view}_dice"], patients, resamples=resamples), DICE)
+            for (padding, view), m in measured.items()
+            for test_view in TEST_VIEWS
+        ],
+        bands=[row for run, m in measured.items() for row in _band_rows(config, run, m, patients)],
+        border=[row for padding in config.paddings for row in _border_rows(config, padding, measured, patients)],
+        moving_window=[_window_row(config, run, m, patients) for run, m in measured.items()],
+        mask_centres=_centre_rows(config, splits),
+        training=[
+            {
+                "padding": padding,
+                "model": NAMES[view],
+                "trained_on": view,
+                "best_step": int(m["step"]),
+                "validation_dice": float(m["validation_dice"]),
+                "convention": "mean per case, undefined left out, on the view trained on",
+            }
+            for (padding, view), m in measured.items()
+        ],
+        cases=_case_rows(config, splits.test, measured),
+    )
+
+
+DICE = "Dice per case, mean; empty in label and prediction is undefined and left out"
+SMOOTH = "Dice per case with smooth=1 (the authors' code: an empty band is 1), mean"
+_AGREEMENT = "Dice of the overlaps of all pairs of windows, accumulated per image, mean over images"
+
+
+def _row(padding: str, view: str, test_view: str, estimate: Estimate, convention: str) -> dict[str, Any]:
+    who = {"padding": padding, "model": NAMES[view], "trained_on": view, "tested_on": test_view}
+    return who | dataclasses.asdict(estimate) | {"interval": "bootstrap over patients, 95 %", "convention": convention}
+
+
+def _band_rows(
+    config: ml_collections.ConfigDict, run: Run, measures: Measures, patients: np.ndarray
+) -> list[dict[str, Any]]:
+    padding, view = run
+    rows = []
+    for test_view in TEST_VIEWS:
+        for key, convention in (("bands", DICE), ("bands_smooth1", SMOOTH)):
+            values = measures[f"{test_view}_{key}"]
+            for ring, distance in enumerate(band_distances(config)):
+                estimate = bootstrap_mean(values[:, ring], patients, resamples=config.evaluation.resamples)
+                row = _row(padding, view, test_view, estimate, convention)
+                rows.append({"band": ring, "outer_distance_px": int(distance)} | row)
+    return rows
+
+
+def band_distances(config: ml_collections.ConfigDict) -> np.ndarray:
+    """Outer distance of every band from the centre, in pixels of the grid, `[R]`."""
+    grid = config.evaluation.grid
+    return regions.outer_distances((grid, grid), config.evaluation.band_width)
+
+
+def _border_rows(
+    config: ml_collections.ConfigDict, padding: str, measured: Mapping[Run, Measures], patients: np.ndarray
+) -> list[dict[str, Any]]:
+    """What each model reaches at the border and inside, their gaps, and the gap's excess at the border."""
+    rows = []
+    for test_view in TEST_VIEWS:
+        ori, crop = (
+            {
+                place: measured[padding, view][f"{test_view}_{place}"]
+                for place in ("border", "interior", "border_recall")
+            }
+            for view in ("original", "quadrant")
+        )
+        gap = {place: [(1.0, crop[place]), (-1.0, ori[place])] for place in ("border", "interior")}
+        quantities: dict[str, list[tuple[float, np.ndarray]]] = {
+            "M_ori at the border": [(1.0, ori["border"])],
+            "M_crop at the border": [(1.0, crop["border"])],
+            "M_ori inside": [(1.0, ori["interior"])],
+            "M_crop inside": [(1.0, crop["interior"])],
+            GAP: gap["border"],
+            "gap inside": gap["interior"],
+            EXCESS: gap["border"] + _negative(gap["interior"]),
+            "lesion found at the border by M_ori": [(1.0, ori["border_recall"])],
+            "lesion found at the border by M_crop": [(1.0, crop["border_recall"])],
+        }
+        reference = config.paddings[0]
+        if padding != reference:
+            key = f"{test_view}_border"
+            theirs = [(1.0, measured[reference, "quadrant"][key]), (-1.0, measured[reference, "original"][key])]
+            quantities[f"{GAP}, minus that of {reference} padding"] = gap["border"] + _negative(theirs)
+        for quantity, terms in quantities.items():
+            estimate = bootstrap_contrast(terms, patients, resamples=config.evaluation.resamples)
+            rows.append(
+                {"padding": padding, "tested_on": test_view, "quantity": quantity}
+                | dataclasses.asdict(estimate)
+                | {
+                    "interval": "bootstrap over patients, 95 %, paired",
+                    "convention": _convention(config, quantity),
+                }
+            )
+    return rows
+
+
+GAP = "gap at the border"
+EXCESS = "excess gap at the border"
+
+
+def _negative(terms: Sequence[tuple[float, np.ndarray]]) -> list[tuple[float, np.ndarray]]:
+    return [(-weight, values) for weight, values in terms]
+
+
+def _convention(config: ml_collections.ConfigDict, quantity: str) -> str:
+    what = "share of lesion pixels per case, mean" if "found" in quantity else DICE
+    evaluation = config.evaluation
+    return f"{what}; border: within {evaluation.border_width} of {evaluation.grid} px; gap: M_crop minus M_ori"
+
+
+def _window_row(
+    config: ml_collections.ConfigDict, run: Run, measures: Measures, patients: np.ndarray
+) -> dict[str, Any]:
+    estimate = bootstrap_mean(
+        measures["agreement"], patients[measures["agreement_case"]], resamples=config.evaluation.resamples
+    )
+    return _row(*run, "moving window", estimate, _AGREEMENT)
+
+
+def _centre_rows(config: ml_collections.ConfigDict, splits: runs.Splits) -> list[dict[str, Any]]:
+    rows = []
+    for (split, view), centres in mask_centres(config, splits).items():
+        patients = np.array(getattr(splits, split).patients)
+        distance = np.linalg.norm(centres, axis=1)
+        estimate = bootstrap_mean(distance, patients, resamples=config.evaluation.resamples)
+        rows.append(
+            {"split": split, "view": view}
+            | dataclasses.asdict(estimate)
+            | {
+                "interval": "bootstrap over patients, 95 %",
+                "convention": "distance of the mask's centre of mass from the image's centre, 1 is half a side; "
+                "empty masks are undefined",
+            }
+        )
+    return rows
+
+
+def mask_centres(config: ml_collections.ConfigDict, splits: runs.Splits) -> dict[tuple[str, str], np.ndarray]:
+    """Centres of mass `[N,2]` of the masks of every split, in both views (quadrants: the one fixed by the case)."""
+    centres = {}
+    for split in ("train", "validation", "test"):
+        source = getattr(splits, split)
+        for view in augment.VIEWS:
+            seen = augment.testing_view(view, size=config.data.image_size, cases=source.cases)
+            of_batch = jax.jit(lambda batch, seen=seen: regions.mask_centres(seen(batch)["labels"]))
+            batches = pipeline.epoch(source, batch_size=config.training.batch_size)
+            values = [np.asarray(of_batch(batch))[np.asarray(batch["valid"])] for batch in batches]
+            centres[split, view] = np.concatenate(values)
+    return centres
+
+
+def _case_rows(
+    config: ml_collections.ConfigDict, test: pipeline.InMemory, measured: Mapping[Run, Measures]
+) -> list[dict[str, Any]]:
+    bands = [f"band_{distance}" for distance in band_distances(config)]
+    return [
+        {
+            "case": test.cases[i],
+            "patient": test.patients[i],
+            "padding": padding,
+            "model": NAMES[view],
+            "tested_on": test_view,
+        }
+        | {name: float(m[f"{test_view}_{name}"][i]) for name in ("dice", "border", "interior", "border_recall")}
+        | dict(zip(bands, m[f"{test_view}_bands"][i].tolist(), strict=True))
+        for (padding, view), m in measured.items()
+        for test_view in TEST_VIEWS
+        for i in range(len(test.cases))
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------------- verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """The answer to "is there a shortcut, how large, with what interval", for one padding mode."""
+
+    padding: str
+    verdict: str  # yes, partly, no, unclear
+    sentence: str
+
+
+def verdict(config: ml_collections.ConfigDict, rows: Sequence[Mapping[str, Any]], padding: str) -> Verdict:
+    """Reads the answer off the border table.
+
+    yes: on quadrants M_ori is below M_crop at the border, and by more than inside; the intervals of both exclude 0.
+    partly: below at the border, but not by more than inside. no: the gap's interval reaches 0 or beyond.
+    """
+    by_name = {r["quantity"]: r for r in rows if r["padding"] == padding and r["tested_on"] == "quadrant"}
+    text = lambda name: "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**by_name[name])
+    gap, excess = by_name[GAP], by_name[EXCESS]
+    share = f"{config.evaluation.border_width} of {config.evaluation.grid} px"
+    facts = (
+        f"within {share} of the border of quadrant images the network trained on whole images reaches a Dice of "
+        f"{text('M_ori at the border')}, the one trained on quadrants {text('M_crop at the border')}: a gap of "
+        f"{text(GAP)}, against {text('gap inside')} further inside "
+        f"({padding} padding, n = {gap['n']}, 95 % intervals over patients)."
+    )
+    if math.isnan(gap["mean"]) or math.isnan(gap["low"]):
+        return Verdict(padding, "unclear", f"No test case decides: {facts}")
+    if gap["low"] <= 0:
+        return Verdict(padding, "no", f"No border shortcut shows: {facts}")
+    if excess["low"] <= 0:
+        return Verdict(padding, "partly", f"The networks differ at the border, but no more than inside: {facts}")
+    return Verdict(padding, "yes", f"The border shortcut is there: {facts}")

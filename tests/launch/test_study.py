@@ -1,0 +1,149 @@
+"""The launcher as a person uses it: one command, killed, repeated, misused. Real processes."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = "--config=configs/border_shortcut.py:tiny"
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "launch.study", *map(str, arguments)]
+
+
+def launch(*arguments):
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study that was killed by SIGKILL after its first checkpoint and then called again."""
+    folder = tmp_path_factory.mktemp("study")
+    arguments = [TINY, f"--workdir={folder / 'work'}", f"--data_dir={folder / 'data'}"]
+    with subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as victim:
+        checkpoints = folder / "work" / "runs" / "zero_original" / "checkpoints"
+        deadline = time.monotonic() + 240
+        while not list(checkpoints.glob("[0-9]")) and time.monotonic() < deadline and victim.poll() is None:
+            time.sleep(0.05)
+        victim.send_signal(signal.SIGKILL)
+    assert victim.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    assert not (folder / "work" / "report.html").exists()
+    again = launch(*arguments)
+    assert again.returncode == 0, again.stderr
+    return folder, arguments, again
+
+
+def test_a_killed_study_goes_on_and_ends_with_its_report(finished):
+    folder, _, again = finished
+    work = folder / "work"
+    assert again.stdout.strip().endswith("report.html")
+    results = json.loads((work / "results.json").read_text())
+    assert results["size"] == "tiny"
+    assert {row["model"] for row in results["bands"]} == {"M_ori", "M_crop"}
+    assert results["provenance"]["command"].startswith(
+        "python -m launch.study --config=configs/border_shortcut.py:tiny"
+    )
+    for row in results["dice"] + results["bands"] + results["border"]:
+        assert {"mean", "low", "high", "n", "undefined", "convention", "interval"} <= row.keys()
+        assert row["mean"] is None or row["low"] <= row["mean"] <= row["high"]
+    page = (work / "report.html").read_text()
+    assert results["verdicts"][0]["sentence"] in page
+    assert {path.name for path in (work / "figures").iterdir()} == {
+        "bands.png", "band_boxes.png", "examples.png", "moving_window.png", "mask_centres.png"
+    }  # fmt: skip
+    with (work / "tables" / "dice.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["mean"]) for row in rows] == pytest.approx([row["mean"] for row in results["dice"]], rel=1e-5)
+
+
+def test_every_step_was_logged_once(finished):
+    folder, *_ = finished
+    for run in ("zero_original", "zero_quadrant"):
+        lines = (folder / "work" / "runs" / run / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [3, 6]
+        assert {"loss", "grad_norm", "validation_dice", "steps_per_second"} <= json.loads(lines[-1]).keys()
+
+
+def test_a_finished_study_is_not_run_again(finished):
+    folder, arguments, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (folder / "work" / "runs").rglob("*") if path.is_file()}
+    results = json.loads((folder / "work" / "results.json").read_text())
+    third = launch(*arguments)
+    assert third.returncode == 0, third.stderr
+    after = {path: path.stat().st_mtime_ns for path in (folder / "work" / "runs").rglob("*") if path.is_file()}
+    assert after == before
+    repeated = json.loads((folder / "work" / "results.json").read_text())
+    assert repeated["dice"] == results["dice"]
+
+
+def test_a_work_directory_of_another_config_is_refused_and_untouched(finished):
+    folder, arguments, _ = finished
+    answer = launch(*arguments, "--config.training.epochs=3")
+    assert_one_line(answer, "config.training.epochs is 2 there and 3 here; choose another work directory")
+    assert (folder / "work" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([TINY, "--wordir=x"], "wordir"),
+        ([TINY, "--workdir={tmp}", "stray"], "unexpected argument 'stray'"),
+        ([TINY], "--workdir is missing"),
+        (["--workdir={tmp}"], "--config is missing"),
+        (["--config=configs/border_shortcut.py:huge", "--workdir={tmp}"], "unknown size 'huge'"),
+        (["--config=configs/nothing.py", "--workdir={tmp}"], "configs/nothing.py"),
+        ([TINY, "--workdir={tmp}", "--config.training.epoch=3"], "no field epoch; did you mean epochs?"),
+        ([TINY, "--workdir={tmp}", "--config.bogus.x=3"], "no field bogus"),
+        ([TINY, "--workdir={tmp}", "--config.model=3"], "--config.model=3"),
+        (["--config=configs", "--workdir={tmp}"], "configs"),
+        ([TINY, "--workdir={tmp}", "--config.training.epochs=many"], "--config.training.epochs=many: invalid literal"),
+        ([TINY, "--workdir={tmp}", "--config.training.epochs=-1"], "config.training.epochs is -1"),
+        ([TINY, "--workdir={tmp}", "--config.paddings=('mirror',)"], "give some of zero"),
+        ([TINY, "--workdir={tmp}", "--config.data.dataset=isic2017/256", "--data_dir={tmp}/d"], "isic2017"),
+        ([TINY, "--workdir=/proc/nowhere", "--data_dir={tmp}/d"], "/proc/nowhere"),
+    ],
+)
+def test_misuse_is_answered_with_one_line(arguments, message, tmp_path):
+    answer = launch(*[argument.format(tmp=tmp_path / "work") for argument in arguments])
+    assert_one_line(answer, message)
+    assert not (tmp_path / "work" / "runs").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(finished, tmp_path):
+    folder, *_ = finished
+    answer = launch(
+        TINY, f"--workdir={tmp_path / 'work'}", f"--data_dir={folder / 'data'}", "--config.training.learning_rate=1e38"
+    )
+    assert_one_line(answer, "not finite at step")
+
+
+def test_import_is_light_and_tensorflow_never_comes_in(finished):
+    _, arguments, _ = finished
+    code = (
+        "import sys, time; start = time.perf_counter(); import jaxseg; assert 'jax' not in sys.modules\n"
+        "import runpy\n"
+        "try: runpy.run_module('launch.study', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert 'tensorflow_datasets' in sys.modules and 'tensorflow' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, env=environment
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+def assert_one_line(answer, message):
+    assert answer.returncode == 2, answer.stderr
+    errors = [line for line in answer.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0], answer.stderr
+    assert answer.stderr.strip().endswith(errors[0])
+    assert "Traceback" not in answer.stderr

@@ -1,0 +1,207 @@
+"""The study's numbers, away from training: scores, windows, tables, the verdict."""
+
+import importlib.util
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg.data import pipeline
+from jaxseg.errors import InputError
+from jaxseg.metrics import overlap, regions
+from jaxseg.studies import border_shortcut as study
+from jaxseg.training import runs
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def config(size="tiny"):
+    spec = importlib.util.spec_from_file_location("border_shortcut_config", ROOT / "configs" / "border_shortcut.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(size)
+
+
+@pytest.mark.parametrize("size", ["tiny", "demo", "cpu", "paper", "demo,padding", "paper,padding"])
+def test_every_size_can_be_run(size):
+    study.check(config(size))
+
+
+def test_unknown_sizes_are_named():
+    with pytest.raises(ValueError, match="unknown size 'huge'; choose one of paper, cpu, demo, tiny"):
+        config("huge")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("paddings", ("zero", "mirror"), r"config.paddings .* give some of zero, reflect"),
+        ("paddings", ("zero", "zero"), "each once"),
+        ("views", ("original",), "the study compares original with quadrant"),
+        ("evaluation.grid", 100, "multiple of config.data.image_size"),
+        ("evaluation.border_width", 200, "stay below half the grid"),
+        ("evaluation.windows_per_side", 1, "at least 2"),
+        ("data.image_size", 2, "divisible by 4, got 2 x 2; the next sizes are 4 x 4"),
+        ("data.source_size", 63, "even size"),
+        ("model.name", "vnet", "config.model: unknown network 'vnet'"),
+        ("model.skips", (True,), "config.model"),
+        ("model.dtype", "float16", "choose one of float32, bfloat16"),
+        ("training.loss", "focal", "choose one of dice"),
+        ("training.epochs", 0, "config.training.epochs is 0; it must be above 0"),
+        ("training.learning_rate", -1.0, "must be above 0"),
+    ],
+)
+def test_what_cannot_work_is_named_before_anything_runs(field, value, message):
+    broken = config()
+    broken.update_from_flattened_dict({field: value})
+    with pytest.raises(InputError, match=message):
+        study.check(broken)
+
+
+def test_scores_are_dice_on_the_grid():
+    evaluation = config().evaluation
+    random = np.random.default_rng(0)
+    labels, predictions = random.integers(0, 2, (2, 5, 32, 32), dtype=np.int32)
+    labels[0, :8] = labels[0, 8:, :6] = 0
+    scores = jax.jit(lambda a, b: study.score(a, b, evaluation))(labels, predictions)
+    np.testing.assert_allclose(scores["dice"], overlap.dice(labels, predictions, num_classes=2)[:, 0], rtol=1e-6)
+    a, b = (np.kron(x, np.ones((1, 8, 8), int)) for x in (labels, predictions))
+    np.testing.assert_allclose(scores["bands"], regions.band_dice(a, b, width=10)[1], rtol=1e-6)
+    np.testing.assert_allclose(scores["border"], regions.band_dice(a, b, width=30)[1][:, -1], rtol=1e-6)
+    inner = (a[:, 30:-30, 30:-30], b[:, 30:-30, 30:-30])
+    np.testing.assert_allclose(scores["interior"], overlap.dice(*inner, num_classes=2)[:, 0], rtol=1e-6)
+    frame = np.ones((256, 256), bool)
+    frame[30:-30, 30:-30] = False
+    found = [(x & y & frame).sum() / (x & frame).sum() for x, y in zip(a > 0, b > 0, strict=True)]
+    np.testing.assert_allclose(scores["border_recall"], found, rtol=1e-6)
+
+
+def test_windows_come_back_to_where_they_were_cut():
+    cfg = config()
+    starts = study.window_starts(cfg)
+    assert starts.min() == 0 and starts.max() == 32 and len(starts) == 9
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    windows = study.cut_windows(jnp.asarray(image), starts, 32)
+    bright = windows[..., 0] > 0
+    masks, inside = study.place_windows(bright, starts, 64)
+    for mask, where, (y, x) in zip(masks, inside, starts, strict=True):
+        expected = np.zeros((64, 64), bool)
+        expected[y : y + 32, x : x + 32] = image[y : y + 32, x : x + 32, 0] > 127
+        np.testing.assert_array_equal(mask, expected)
+        assert where.sum() == 32 * 32 and where[y, x] and where[y + 31, x + 31]
+    # a network that judges every pixel by itself agrees with itself wherever the window is
+    assert regions.window_agreement(masks, inside) == 1
+    np.testing.assert_array_equal(study.diagonal_starts(cfg), [[0, 0], [16, 16], [32, 32]])
+
+
+def fake_splits(cases=40):
+    random = np.random.default_rng(0)
+    labels = np.zeros((cases, 64, 64), np.uint8)
+    labels[:, 20:44, 22:40] = 1
+    images = random.integers(0, 256, (cases, 64, 64, 3), dtype=np.uint8)
+    names = tuple(f"case{i:03d}" for i in range(cases))
+    memory = pipeline.InMemory("fake/test", ("background", "lesion"), images, labels, names, names)
+    splits = runs.Splits(pathlib.Path("nowhere"), 64)
+    splits.train = splits.validation = splits.test = memory
+    return splits
+
+
+def fake_measures(border, interior, cases=40, seed=0):
+    """A network that reaches the given mean Dice at the border and inside."""
+    random = np.random.default_rng(seed)
+    rings = len(study.band_distances(config()))
+    noise = lambda mean: np.clip(mean + 0.1 * random.standard_normal(cases), 0, 1)
+    measures = {"step": np.array(6), "validation_dice": np.array(0.8)}
+    for view in study.TEST_VIEWS:
+        measures |= {
+            f"{view}_dice": noise(interior),
+            f"{view}_border": noise(border),
+            f"{view}_interior": noise(interior),
+            f"{view}_border_recall": noise(border),
+            f"{view}_bands": np.stack([noise(border if ring > rings - 4 else interior) for ring in range(rings)], 1),
+            f"{view}_predictions": np.zeros((cases, 32, 32), np.uint8),
+        }
+        measures[f"{view}_bands"][::5] = np.nan
+        measures[f"{view}_bands_smooth1"] = np.nan_to_num(measures[f"{view}_bands"], nan=1.0)
+    return measures | {"agreement": noise(0.7)[:4], "agreement_case": np.arange(4), "windows": np.zeros((3, 32, 32))}
+
+
+@pytest.mark.parametrize(
+    ("ori", "crop", "expected"),
+    [
+        ((0.3, 0.8), (0.8, 0.82), "yes"),
+        ((0.5, 0.5), (0.8, 0.8), "partly"),
+        ((0.8, 0.8), (0.8, 0.8), "no"),
+        ((0.8, 0.8), (0.3, 0.8), "no"),
+        ((np.nan, 0.8), (np.nan, 0.8), "unclear"),
+    ],
+)
+def test_the_verdict_follows_the_intervals(ori, crop, expected):
+    cfg = config()
+    measured = {("zero", "original"): fake_measures(*ori), ("zero", "quadrant"): fake_measures(*crop, seed=1)}
+    rows = study.tabulate(cfg, fake_splits(), measured).border
+    verdict = study.verdict(cfg, rows, "zero")
+    assert verdict.verdict == expected
+    gap = next(r for r in rows if r["quantity"] == study.GAP and r["tested_on"] == "quadrant")
+    if expected != "unclear":
+        assert f"{gap['mean']:.2f} [{gap['low']:.2f}, {gap['high']:.2f}]" in verdict.sentence
+
+
+def test_tables_say_what_they_left_out_and_agree_with_the_cases():
+    cfg = config()
+    measured = {("zero", "original"): fake_measures(0.3, 0.8), ("zero", "quadrant"): fake_measures(0.8, 0.8, seed=1)}
+    tables = study.tabulate(cfg, fake_splits(), measured)
+    assert len(tables.bands) == 2 * 2 * 2 * 13  # models, test views, conventions, bands
+    assert all(
+        row["convention"] and row["interval"] for name in ("dice", "bands", "border") for row in getattr(tables, name)
+    )
+    undefined = {row["convention"]: row["undefined"] for row in tables.bands}
+    assert undefined[study.DICE] == 8 and undefined[study.SMOOTH] == 0
+    for row in tables.dice:
+        cases = [
+            case["dice"]
+            for case in tables.cases
+            if (case["model"], case["tested_on"]) == (row["model"], row["tested_on"])
+        ]
+        assert row["mean"] == pytest.approx(np.mean(cases))
+        assert row["n"] == len(cases) == 40
+    whole = next(r for r in tables.mask_centres if (r["split"], r["view"]) == ("test", "original"))
+    assert whole["mean"] == pytest.approx(1 / 32, rel=1e-3)  # the box's centre lies one pixel left of the middle
+
+
+def test_another_padding_is_compared_with_the_first():
+    cfg = config("tiny,padding")
+    with cfg.unlocked():
+        cfg.paddings = ("zero", "reflect")
+    measured = {
+        ("zero", "original"): fake_measures(0.2, 0.8),
+        ("zero", "quadrant"): fake_measures(0.8, 0.8, seed=1),
+        ("reflect", "original"): fake_measures(0.6, 0.8, seed=2),
+        ("reflect", "quadrant"): fake_measures(0.8, 0.8, seed=3),
+    }
+    rows = study.tabulate(cfg, fake_splits(), measured).border
+    change = [r for r in rows if r["quantity"] == "gap at the border, minus that of zero padding"]
+    assert {r["padding"] for r in change} == {"reflect"}
+    quadrant = next(r for r in change if r["tested_on"] == "quadrant")
+    assert quadrant["mean"] == pytest.approx(-0.4, abs=0.08)
+    assert quadrant["low"] < quadrant["mean"] < quadrant["high"] < 0
+
+
+def test_a_folder_keeps_its_config(tmp_path):
+    cfg = config()
+    runs.claim(tmp_path / "a", cfg)
+    runs.claim(tmp_path / "a", config())
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["training"]["epochs"] == cfg.training.epochs
+    other = config()
+    other.training.epochs = 7
+    with pytest.raises(InputError, match=r"another config: config.training.epochs is 2 there and 7 here"):
+        runs.claim(tmp_path / "a", other)
+    (tmp_path / "a" / "config.json").write_text("{")
+    with pytest.raises(InputError, match="choose another work directory"):
+        runs.claim(tmp_path / "a", cfg)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="choose another work directory"):
+        runs.claim(tmp_path / "file", cfg)
