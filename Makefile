@@ -5,6 +5,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check -q
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
+export OPENBLAS_NUM_THREADS ?= 1  # numpy's products here are small, and its threads fight with XLA's
 
 .PHONY: help demo test test-slow check lock clean
 
@@ -15,7 +16,7 @@ demo: $(VENV)/.runtime  ## train two small U-Nets on embedded images, measure th
 	$(RUN) -m launch.study --config=configs/border_shortcut.py:demo --workdir=runs/demo
 
 test: $(VENV)/.dev check  ## lint, types, import contract, tests, and the study in its smallest size
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -n 2 -m "not slow"
 
 test-slow: $(VENV)/.dev  ## the tests that take minutes
 	$(RUN) -m pytest -m slow
