@@ -1,12 +1,19 @@
 """A network and a data set in, per-case numbers out, batch by batch."""
 
+import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
+
+from jaxseg.data import augment, pipeline
+from jaxseg.metrics import overlap
+from jaxseg.metrics.intervals import Estimate, bootstrap_mean
+from jaxseg.training import runs
 
 Batch = Mapping[str, Any]
 Score = Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
@@ -45,6 +52,42 @@ def score_cases(
 
     rows = [_keep(run(variables, batch), batch["valid"]) for batch in batches]
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def evaluate_run(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, directory: pathlib.Path, *, split: str, view: str
+) -> tuple[list[dict[str, Any]], dict[str, Estimate]]:
+    """Dice per case of a run's best checkpoint, and its mean per class.
+
+    Args:
+      config: of the run.
+      folder: of the run.
+      directory: of a prepared data set.
+      split: of the data set.
+      view: original or quadrant.
+
+    Returns:
+      One row per case, with `dice_<class>`, and class -> mean with its interval over patients.
+
+    Raises:
+      InputError: the run has no checkpoint, or the data set no such split.
+    """
+    source = pipeline.in_memory(pipeline.Split(directory, split, size=config.data.source_size))
+    model, variables, _ = runs.load_best(config, folder, source.images.shape, source.num_classes)
+    scores = score_cases(
+        model,
+        variables,
+        pipeline.epoch(source, batch_size=config.training.batch_size),
+        augment.testing_view(view, size=config.data.image_size, cases=source.cases),
+        lambda a, b: {"dice": overlap.dice(a, b, num_classes=source.num_classes)},
+    )["dice"]
+    names = source.class_names[1:]
+    rows = [
+        {"case": case, "patient": patient} | {f"dice_{name}": float(v) for name, v in zip(names, values, strict=True)}
+        for case, patient, values in zip(source.cases, source.patients, scores, strict=True)
+    ]
+    patients = np.array(source.patients)
+    return rows, {name: bootstrap_mean(scores[:, k], patients) for k, name in enumerate(names)}
 
 
 def _keep(values: Mapping[str, jax.Array], valid: Any) -> dict[str, np.ndarray]:

@@ -61,14 +61,14 @@ def run(
 
 def _provenance(config: ml_collections.ConfigDict, command: str, splits: runs.Splits) -> dict[str, Any]:
     device = jax.devices()[0]
-    cases = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
+    cases = {name: len(splits[name]) for name in ("train", "validation", "test")}
     return {
         "command": command,
         "date": datetime.date.today().isoformat(),
         "machine": f"{jax.device_count()} {device.platform} device ({device.device_kind}), "
         f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}",
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "data": f"{splits.test.name.rpartition('/')[0]}: "
+        "data": f"{splits['test'].name.rpartition('/')[0]}: "
         + ", ".join(f"{number} {name}" for name, number in cases.items()),
         "config": config.to_dict(),
     }
@@ -138,11 +138,11 @@ def _draw(
     figures.heat_maps(
         folder / "mask_centres.png",
         {
-            f"{split}, {_SEEN[view]}": _centre_map(centres)
+            f"{split}\n{_SEEN[view]}": _centre_map(centres)
             for (split, view), centres in study.mask_centres(config, splits).items()
         },
         extent_label="position in half image sides",
-        label="share of the masks, per panel",
+        label="masks per cell",
         shared=False,
     )
     if len(config.paddings) > 1:
@@ -158,7 +158,7 @@ def _draw(
 
 
 _PANELS = {"original": "Tested on whole images", "quadrant": "Tested on quadrants"}
-_SEEN = {"original": "whole", "quadrant": "quadrants"}
+_SEEN = {"original": "whole images", "quadrant": "quadrants"}
 _BAND_AXIS = "outer edge of the band: distance from the centre (px of {grid})"
 
 
@@ -185,7 +185,7 @@ def _examples(
     order = np.argsort(gain, kind="stable")[: np.sum(~np.isnan(gain))]
     count = min(config.evaluation.examples, len(order))
     chosen = order[((np.arange(count) + 0.5) / count * len(order)).astype(int)] if count else []
-    test = splits.test
+    test = splits["test"]
     view = augment.testing_view("quadrant", size=config.data.image_size, cases=test.cases)
     rows = []
     for i in chosen:
@@ -203,7 +203,7 @@ def _windows(
     measured: Mapping[study.Run, study.Measures],
     padding: str,
 ) -> tuple[dict[str, list[tuple[np.ndarray, np.ndarray | None]]], list[str]]:
-    test = splits.test
+    test = splits["test"]
     starts = study.diagonal_starts(config)
     image = test.images[study.pick_moving_case(test.labels)]
     windows = [_to_uint8(window) for window in study.cut_windows(image, starts, config.data.image_size)]
@@ -276,7 +276,7 @@ def _write_page(
         "mask_centres",
         "Where the masks lie",
         "Heat maps of the centres of mass of the masks in every split, whole images and quadrants.",
-        "Share of the masks per cell. After Fig. 6 of the paper.",
+        "Number of masks per cell, each panel on its own scale. After Fig. 6 of the paper.",
         "mask_centres",
     )
     answer = verdicts[0]

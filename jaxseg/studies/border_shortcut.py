@@ -108,7 +108,7 @@ def measure(
       predictions of the windows along the diagonal of the case `pick_moving_case` names; `best_step` and
       `validation_dice`.
     """
-    test = splits.test
+    test = splits["test"]
     model, variables, best = runs.load_best(run, folder, test.images.shape, splits.num_classes)
     measures: dict[str, np.ndarray] = {name: np.asarray(value) for name, value in best.items()}
     for view in TEST_VIEWS:
@@ -221,7 +221,7 @@ class Tables:
 
 def tabulate(config: ml_collections.ConfigDict, splits: runs.Splits, measured: Mapping[Run, Measures]) -> Tables:
     """All numbers of the study as rows."""
-    patients = np.array(splits.test.patients)
+    patients = np.array(splits["test"].patients)
     resamples = config.evaluation.resamples
     return Tables(
         dice=[
@@ -244,7 +244,7 @@ def tabulate(config: ml_collections.ConfigDict, splits: runs.Splits, measured: M
             }
             for (padding, view), m in measured.items()
         ],
-        cases=_case_rows(config, splits.test, measured),
+        cases=_case_rows(config, splits["test"], measured),
     )
 
 
@@ -348,7 +348,7 @@ def _window_row(
 def _centre_rows(config: ml_collections.ConfigDict, splits: runs.Splits) -> list[dict[str, Any]]:
     rows = []
     for (split, view), centres in mask_centres(config, splits).items():
-        patients = np.array(getattr(splits, split).patients)
+        patients = np.array(splits[split].patients)
         distance = np.linalg.norm(centres, axis=1)
         estimate = bootstrap_mean(distance, patients, resamples=config.evaluation.resamples)
         rows.append(
@@ -366,9 +366,9 @@ def _centre_rows(config: ml_collections.ConfigDict, splits: runs.Splits) -> list
 def mask_centres(config: ml_collections.ConfigDict, splits: runs.Splits) -> dict[tuple[str, str], np.ndarray]:
     """Centres of mass `[N,2]` of the masks of every split, in both views (quadrants: the one fixed by the case)."""
     centres = {}
-    for split in ("train", "validation", "test"):
-        source = getattr(splits, split)
-        for view in augment.VIEWS:
+    for view in augment.VIEWS:
+        for split in ("train", "validation", "test"):
+            source = splits[split]
             seen = augment.testing_view(view, size=config.data.image_size, cases=source.cases)
             of_batch = jax.jit(lambda batch, seen=seen: regions.mask_centres(seen(batch)["labels"]))
             batches = pipeline.epoch(source, batch_size=config.training.batch_size)
@@ -420,8 +420,8 @@ def verdict(config: ml_collections.ConfigDict, rows: Sequence[Mapping[str, Any]]
     gap, excess = by_name[GAP], by_name[EXCESS]
     share = f"{config.evaluation.border_width} of {config.evaluation.grid} px"
     facts = (
-        f"within {share} of the border of quadrant images the network trained on whole images reaches a Dice of "
-        f"{text('M_ori at the border')}, the one trained on quadrants {text('M_crop at the border')}: a gap of "
+        f"within {share} of the border of quadrant images the network trained on whole images (M_ori) reaches a Dice "
+        f"of {text('M_ori at the border')}, the one trained on quadrants (M_crop) {text('M_crop at the border')}: a gap of "
         f"{text(GAP)}, against {text('gap inside')} further inside "
         f"({padding} padding, n = {gap['n']}, 95 % intervals over patients)."
     )

@@ -4,7 +4,6 @@ A run's config has the sections `data` (image_size, source_size, view), `model` 
 (epochs, batch_size, learning_rate, loss, evaluate_every), and `seed`; `configs/` shows every field.
 """
 
-import functools
 import json
 import pathlib
 from typing import Any
@@ -25,7 +24,25 @@ from jaxseg.training.loop import Loop, fit
 LOSSES = {"dice": losses.dice_loss}
 
 
-def train(config: ml_collections.ConfigDict, splits: "Splits", folder: pathlib.Path) -> None:
+class Splits:
+    """The stored cases of a prepared data set, each split decoded into memory when it is first asked for."""
+
+    def __init__(self, directory: pathlib.Path, source_size: int):
+        self._directory = directory
+        self._size = source_size
+        self._loaded: dict[str, pipeline.InMemory] = {}
+
+    def __getitem__(self, split: str) -> pipeline.InMemory:
+        if split not in self._loaded:
+            self._loaded[split] = pipeline.in_memory(pipeline.Split(self._directory, split, size=self._size))
+        return self._loaded[split]
+
+    @property
+    def num_classes(self) -> int:
+        return self["validation"].num_classes
+
+
+def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Path) -> None:
     """Trains, or resumes, the run in `folder`; returns at once when it is finished.
 
     Args:
@@ -39,51 +56,24 @@ def train(config: ml_collections.ConfigDict, splits: "Splits", folder: pathlib.P
     check(config)
     claim(folder, config)
     model = build_model(config, splits.num_classes)
-    fresh = _fresh_state(config, model, splits.train)
+    fresh = _fresh_state(config, model, splits["train"])
     batch = config.training.batch_size
-    per_epoch = max(len(splits.train) // batch, 1)
+    per_epoch = max(len(splits["train"]) // batch, 1)
     size, view = config.data.image_size, config.data.view
     loop = Loop(
         train_step=steps.make_train_step(
             model, _optimizer(config), LOSSES[config.training.loss], augment.training_view(view, size=size)
         ),
         eval_step=steps.make_eval_step(
-            model, augment.testing_view(view, size=size, cases=splits.validation.cases), splits.num_classes
+            model, augment.testing_view(view, size=size, cases=splits["validation"].cases), splits.num_classes
         ),
-        batches=lambda step: pipeline.batches(splits.train, batch_size=batch, seed=config.seed, start_step=step),
-        validation=lambda: pipeline.epoch(splits.validation, batch_size=batch),
+        batches=lambda step: pipeline.batches(splits["train"], batch_size=batch, seed=config.seed, start_step=step),
+        validation=lambda: pipeline.epoch(splits["validation"], batch_size=batch),
         total_steps=config.training.epochs * per_epoch,
         evaluate_every=config.training.evaluate_every * per_epoch,
         name=folder.name,
     )
     fit(loop, fresh, folder)
-
-
-class Splits:
-    """The stored cases of a prepared data set, each split decoded into memory when it is first asked for."""
-
-    def __init__(self, directory: pathlib.Path, source_size: int):
-        self._directory = directory
-        self._size = source_size
-
-    @functools.cached_property
-    def train(self) -> "pipeline.InMemory":
-        return self._load("train")
-
-    @functools.cached_property
-    def validation(self) -> "pipeline.InMemory":
-        return self._load("validation")
-
-    @functools.cached_property
-    def test(self) -> "pipeline.InMemory":
-        return self._load("test")
-
-    @property
-    def num_classes(self) -> int:
-        return self.train.num_classes
-
-    def _load(self, split: str) -> "pipeline.InMemory":
-        return pipeline.in_memory(pipeline.Split(self._directory, split, size=self._size))
 
 
 def load_best(
@@ -161,6 +151,21 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
         )
 
 
+def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config of the run in `folder`.
+
+    Raises:
+      InputError: there is no run.
+    """
+    try:
+        values = json.loads((folder / "config.json").read_text())
+        config = ml_collections.ConfigDict(values)
+        config.model.features, config.model.skips = tuple(config.model.features), tuple(config.model.skips)
+    except (OSError, json.JSONDecodeError, AttributeError) as error:
+        raise InputError(f"{folder} holds no training run; make one with python -m launch.train") from error
+    return config.lock()
+
+
 def _differences(found: Any, wanted: Any, prefix: str = "config"):
     if isinstance(found, dict) and isinstance(wanted, dict):
         for name in sorted(found.keys() | wanted.keys()):
@@ -173,7 +178,7 @@ def _optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformatio
     return optax.adam(config.training.learning_rate)
 
 
-def _fresh_state(config: ml_collections.ConfigDict, model: nn.Module, source: "pipeline.InMemory") -> state.TrainState:
+def _fresh_state(config: ml_collections.ConfigDict, model: nn.Module, source: pipeline.InMemory) -> state.TrainState:
     size = config.data.image_size
     shape = (1, size, size, source.images.shape[-1])
     # one compiled program instead of hundreds of small ones

@@ -104,9 +104,7 @@ def fake_splits(cases=40):
     images = random.integers(0, 256, (cases, 64, 64, 3), dtype=np.uint8)
     names = tuple(f"case{i:03d}" for i in range(cases))
     memory = pipeline.InMemory("fake/test", ("background", "lesion"), images, labels, names, names)
-    splits = runs.Splits(pathlib.Path("nowhere"), 64)
-    splits.train = splits.validation = splits.test = memory
-    return splits
+    return dict.fromkeys(("train", "validation", "test"), memory)
 
 
 def fake_measures(border, interior, cases=40, seed=0):

@@ -1,0 +1,41 @@
+"""A run's best checkpoint and a prepared data set in, a table per case out.
+
+python -m launch.evaluate --workdir=runs/unet --split=test
+"""
+
+import pathlib
+
+from absl import flags
+
+from launch import cli
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run, as launch.train leaves it.")
+_DATASET = flags.DEFINE_string("dataset", None, "Prepared data set, like isic2017/256; the run's own if not given.")
+_SPLIT = flags.DEFINE_string("split", "test", "Which cases.")
+_VIEW = flags.DEFINE_string("view", None, "original or quadrant; the run's own if not given.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of prepared data sets.")
+_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, if the data set is not prepared yet.")
+
+
+def main() -> None:
+    workdir = pathlib.Path(cli.required(_WORKDIR))
+    from jaxseg import inference
+    from jaxseg.data import builders
+    from jaxseg.report import tables
+    from jaxseg.training import runs
+
+    config = runs.read_config(workdir)
+    name = _DATASET.value or config.data.dataset
+    view = _VIEW.value or config.data.view
+    directory = builders.prepare(name, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
+    rows, estimates = inference.evaluate_run(config, workdir, directory, split=_SPLIT.value, view=view)
+    path = workdir / f"cases_{name.replace('/', '_')}_{_SPLIT.value}_{view}.csv"
+    tables.write_csv(path, rows)
+    for class_name, e in estimates.items():
+        counted = f"n = {e.n}, {e.undefined} undefined; bootstrap over patients"
+        print(f"Dice of {class_name}: {tables.estimate_text(e.mean, e.low, e.high)} ({counted})")
+    print(path)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,59 @@
+"""Training and evaluating one run from the command line."""
+
+import csv
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def launch(module, *arguments):
+    command = [sys.executable, "-m", f"launch.{module}", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    data = f"--data_dir={folder / 'data'}"
+    answer = launch("train", "--config=configs/unet.py:tiny", f"--workdir={folder / 'run'}", data)
+    assert answer.returncode == 0, answer.stderr
+    return folder / "run", data
+
+
+def test_the_table_has_every_case_and_its_mean_is_printed(run):
+    folder, data = run
+    answer = launch("evaluate", f"--workdir={folder}", data)
+    assert answer.returncode == 0, answer.stderr
+    with (folder / "cases_dermoscopy_tiny_test_original.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len({row["case"] for row in rows}) == 16
+    mean = np.nanmean([float(row["dice_lesion"] or "nan") for row in rows])
+    assert f"Dice of lesion: {mean:.2f} [" in answer.stdout
+
+
+def test_another_view_gives_other_numbers(run):
+    folder, data = run
+    answers = [launch("evaluate", f"--workdir={folder}", data, f"--view={view}") for view in ("original", "quadrant")]
+    assert all(answer.returncode == 0 for answer in answers)
+    assert answers[0].stdout.splitlines()[0] != answers[1].stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split=holdout"], "choose one of"),
+        (["--view=half"], "view is 'half'; choose one of original, quadrant"),
+        (["--dataset=nothing"], "unknown data set 'nothing'"),
+        (["--workdir={tmp}"], "holds no training run; make one with python -m launch.train"),
+    ],
+)
+def test_misuse_is_answered_with_one_line(run, arguments, message, tmp_path):
+    folder, data = run
+    answer = launch("evaluate", f"--workdir={folder}", data, *[a.format(tmp=tmp_path) for a in arguments])
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("error: ") and message in answer.stderr and len(answer.stderr.splitlines()) == 1
