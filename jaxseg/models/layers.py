@@ -157,10 +157,10 @@ def double_aligned(x: jax.Array) -> jax.Array:
     """
     for axis in spatial_axes(x):
         size = x.shape[axis]
-        position = jnp.arange(2 * size) * ((size - 1) / (2 * size - 1))
+        position = jnp.arange(2 * size, dtype=jnp.float32) * ((size - 1) / (2 * size - 1))
         below = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, max(size - 2, 0))
         shape = [-1 if a == axis else 1 for a in range(x.ndim)]
-        weight = (position - below).astype(x.dtype).reshape(shape)
+        weight = (position - below.astype(jnp.float32)).astype(x.dtype).reshape(shape)
         above = jnp.minimum(below + 1, size - 1)
         x = (1 - weight) * jnp.take(x, below, axis=axis) + weight * jnp.take(x, above, axis=axis)
     return x

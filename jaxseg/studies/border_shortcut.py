@@ -421,8 +421,8 @@ def verdict(config: ml_collections.ConfigDict, rows: Sequence[Mapping[str, Any]]
     share = f"{config.evaluation.border_width} of {config.evaluation.grid} px"
     facts = (
         f"within {share} of the border of quadrant images the network trained on whole images (M_ori) reaches a Dice "
-        f"of {text('M_ori at the border')}, the one trained on quadrants (M_crop) {text('M_crop at the border')}: a gap of "
-        f"{text(GAP)}, against {text('gap inside')} further inside "
+        f"of {text('M_ori at the border')}, the one trained on quadrants (M_crop) {text('M_crop at the border')}: a "
+        f"gap of {text(GAP)}, against {text('gap inside')} further inside "
         f"({padding} padding, n = {gap['n']}, 95 % intervals over patients)."
     )
     if math.isnan(gap["mean"]) or math.isnan(gap["low"]):
