@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
-from jaxseg.data import augment, builders
+from jaxseg.data import builders
 from jaxseg.models import unet
-from jaxseg.report import figures, page, tables
+from jaxseg.report import border_shortcut_figures, page, tables
 from jaxseg.studies import border_shortcut as study
 from jaxseg.training import runs
 
@@ -55,7 +53,7 @@ def run(
     verdicts = [study.verdict(config, results.border, padding) for padding in config.paddings]
     provenance = _provenance(config, command, splits)
     _write_tables(workdir, config, results, verdicts, provenance)
-    _draw(workdir / "figures", config, splits, measured, results)
+    border_shortcut_figures.draw(workdir / "figures", config, splits, measured, results)
     return _write_page(workdir, config, results, verdicts, provenance)
 
 
@@ -89,139 +87,6 @@ def _write_tables(
         workdir / "results.json",
         {"study": config.study, "size": config.size, "verdicts": answers, **named, "provenance": provenance},
     )
-
-
-# ---------------------------------------------------------------------------------------------------------- figures
-
-
-def _draw(
-    folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    splits: runs.Splits,
-    measured: Mapping[study.Run, study.Measures],
-    results: study.Tables,
-) -> None:
-    padding = config.paddings[0]
-    evaluation = config.evaluation
-    half = evaluation.grid // 2
-    border = (half - evaluation.border_width, half, "border")
-    figures.curves(
-        folder / "bands.png",
-        {
-            _PANELS[test_view]: [
-                _band_series(results.bands, padding, model, test_view) for model in study.NAMES.values()
-            ]
-            for test_view in ("quadrant", "original")
-        },
-        xlabel=_BAND_AXIS.format(grid=evaluation.grid),
-        ylabel="Dice",
-        shade=border,
-    )
-    figures.boxes(
-        folder / "band_boxes.png",
-        {
-            _PANELS[test_view]: {
-                study.NAMES[view]: (
-                    study.band_distances(config),
-                    measured[padding, view][f"{test_view}_bands"],
-                )
-                for view in study.NAMES
-            }
-            for test_view in ("quadrant", "original")
-        },
-        xlabel=_BAND_AXIS.format(grid=evaluation.grid),
-        ylabel="Dice per case",
-    )
-    figures.overlays(folder / "examples.png", _examples(config, splits, measured, padding))
-    rows, titles = _windows(config, splits, measured, padding)
-    figures.strip(folder / "moving_window.png", rows, titles=titles)
-    figures.heat_maps(
-        folder / "mask_centres.png",
-        {
-            f"{split}\n{_SEEN[view]}": _centre_map(centres)
-            for (split, view), centres in study.mask_centres(config, splits).items()
-        },
-        extent_label="position in half image sides",
-        label="masks per cell",
-        shared=False,
-    )
-    if len(config.paddings) > 1:
-        figures.dots(
-            folder / "paddings.png",
-            [
-                (row["padding"], row["quantity"], row["mean"], row["low"], row["high"])
-                for row in results.border
-                if row["tested_on"] == "quadrant" and row["quantity"] in (study.GAP, study.EXCESS)
-            ],
-            xlabel="Dice of M_crop minus Dice of M_ori, quadrant images",
-        )
-
-
-_PANELS = {"original": "Tested on whole images", "quadrant": "Tested on quadrants"}
-_SEEN = {"original": "whole images", "quadrant": "quadrants"}
-_BAND_AXIS = "outer edge of the band: distance from the centre (px of {grid})"
-
-
-def _band_series(rows: Sequence[Mapping[str, Any]], padding: str, model: str, test_view: str) -> figures.Series:
-    chosen = [
-        row
-        for row in rows
-        if (row["padding"], row["model"], row["tested_on"]) == (padding, model, test_view)
-        and row["convention"] == study.DICE
-    ]
-    column = lambda name: np.array([row[name] for row in chosen], float)
-    return figures.Series(model, column("outer_distance_px"), column("mean"), column("low"), column("high"))
-
-
-def _examples(
-    config: ml_collections.ConfigDict,
-    splits: runs.Splits,
-    measured: Mapping[study.Run, study.Measures],
-    padding: str,
-) -> list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
-    """Quadrants at even quantiles of how much better M_crop is at the border, so that nobody chose them."""
-    ori, crop = measured[padding, "original"], measured[padding, "quadrant"]
-    gain = crop["quadrant_border"] - ori["quadrant_border"]
-    order = np.argsort(gain, kind="stable")[: np.sum(~np.isnan(gain))]
-    count = min(config.evaluation.examples, len(order))
-    chosen = order[((np.arange(count) + 0.5) / count * len(order)).astype(int)] if count else []
-    test = splits["test"]
-    view = augment.testing_view("quadrant", size=config.data.image_size, cases=test.cases)
-    rows = []
-    for i in chosen:
-        stored = {"image": test.images[i : i + 1], "labels": test.labels[i : i + 1], "index": np.array([i])}
-        seen = view({name: jnp.asarray(value) for name, value in stored.items()})
-        masks = {name: measured[padding, v]["quadrant_predictions"][i] > 0 for v, name in study.NAMES.items()}
-        name = f"{test.cases[i]}: border {ori['quadrant_border'][i]:.2f} / {crop['quadrant_border'][i]:.2f}"
-        rows.append((name, _to_uint8(seen["images"][0]), np.asarray(seen["labels"][0]) > 0, masks))
-    return rows
-
-
-def _windows(
-    config: ml_collections.ConfigDict,
-    splits: runs.Splits,
-    measured: Mapping[study.Run, study.Measures],
-    padding: str,
-) -> tuple[dict[str, list[tuple[np.ndarray, np.ndarray | None]]], list[str]]:
-    test = splits["test"]
-    starts = study.diagonal_starts(config)
-    image = test.images[study.pick_moving_case(test.labels)]
-    windows = [_to_uint8(window) for window in study.cut_windows(image, starts, config.data.image_size)]
-    rows: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"window": [(window, None) for window in windows]}
-    for view, name in study.NAMES.items():
-        rows[name] = list(zip(windows, measured[padding, view]["windows"] > 0, strict=True))
-    return rows, [f"{start[0]} px" for start in starts]
-
-
-def _centre_map(centres: np.ndarray, bins: int = 24) -> np.ndarray:
-    """Share of the masks per cell of the image, `[bins, bins]`, rows from the top."""
-    defined = centres[~np.isnan(centres).any(1)]
-    counts, *_ = np.histogram2d(defined[:, 0], defined[:, 1], bins=bins, range=[[-1, 1], [-1, 1]])
-    return counts / max(len(defined), 1)
-
-
-def _to_uint8(image: Any) -> np.ndarray:
-    return np.clip(np.round((np.asarray(image) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 # -------------------------------------------------------------------------------------------------------------- page
@@ -311,7 +176,12 @@ def _write_page(
                     ),
                 ],
             ),
-            page.Section("By distance from the centre", [_smooth_text(results, config)], [boxes, examples], []),
+            page.Section(
+                "By distance from the centre",
+                [_smooth_text(results, config)],
+                [boxes, examples],
+                [_band_table(results.bands, padding)],
+            ),
             page.Section(
                 "The moving window",
                 [
@@ -354,6 +224,24 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, 
     ]
     headers = {**columns, "estimate": "mean [95 % interval]", "n": "n", "undefined": "undefined"}
     return page.Table(title, shown, ". ".join(dict.fromkeys(row["convention"] for row in rows)) + ".", headers)
+
+
+def _band_table(rows: Sequence[Mapping[str, Any]], padding: str) -> page.Table:
+    """Both conventions side by side, on quadrants."""
+    shown: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        if row["padding"] != padding or row["tested_on"] != "quadrant":
+            continue
+        line = shown.setdefault(row["outer_distance_px"], {"distance": row["outer_distance_px"]})
+        estimate = tables.estimate_text(row["mean"], row["low"], row["high"])
+        if row["convention"] == study.SMOOTH:
+            line[f"{row['model']}_smooth"] = estimate
+        else:
+            line |= {row["model"]: estimate, f"{row['model']}_n": row["n"], f"{row['model']}_empty": row["undefined"]}
+    headers = {"distance": "outer edge (px)"}
+    for model in study.NAMES.values():
+        headers |= {model: model, f"{model}_n": "n", f"{model}_empty": "empty", f"{model}_smooth": f"{model}, smooth=1"}
+    return page.Table("Dice by band, quadrants", list(shown.values()), f"{study.DICE}. {study.SMOOTH}.", headers)
 
 
 def _facts(results: study.Tables, padding: str) -> list[tuple[str, str]]:
