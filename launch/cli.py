@@ -18,6 +18,9 @@ def run(main: Callable[[], None]) -> None:
         app.run(lambda argv: _call(main, argv), flags_parser=_parse)
     except InputError as error:
         sys.exit(_fail(str(error)))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)
 
 
 def _call(main: Callable[[], None], argv: Sequence[str]) -> None:

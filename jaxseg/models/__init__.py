@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import flax.linen as nn
-
 from jaxseg.models.unet import UNet
 
-_NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet}
+_NETWORKS: dict[str, type[UNet]] = {"unet": UNet}
 
 
-def build(name: str, num_classes: int, **options: Any) -> nn.Module:
+def build(name: str, num_classes: int, **options: Any) -> UNet:
     """A linen network `images -> logits` with the methods `encode` and `decode`.
 
     Args:

@@ -75,6 +75,11 @@ class UNet(nn.Module):
         return len(self.features) - 1
 
     @property
+    def margin(self) -> int:
+        """Pixels of reflection that are added to every side of the image: 0 unless the padding is valid."""
+        return image_margin(self.levels, self._upsample_loss) if self.padding == "valid" else 0
+
+    @property
     def active_skips(self) -> tuple[bool, ...]:
         return (True,) * self.levels if self.skips is None else self.skips
 
@@ -91,8 +96,7 @@ class UNet(nn.Module):
         """
         self._check_images(images)
         x = images.astype(self.dtype)
-        if self.padding == "valid":
-            x = pad(x, image_margin(self.levels, self._upsample_loss), "reflect")
+        x = pad(x, self.margin, "reflect") if self.margin else x
         skips: list[jax.Array | None] = []
         for block, active in zip(self.encoder, self.active_skips, strict=True):
             x = block(x, train)

@@ -13,7 +13,6 @@ import jax
 import ml_collections
 
 from jaxseg.data import builders
-from jaxseg.models import unet
 from jaxseg.report import border_shortcut_figures, page, tables
 from jaxseg.studies import border_shortcut as study
 from jaxseg.training import runs
@@ -303,7 +302,7 @@ def _padding_section(
         *(_padding_text(config, results, verdict) for verdict in verdicts),
     ]
     if "valid" in config.paddings:
-        margin = unet.image_margin(len(config.model.features) - 1)
+        margin = runs.build_model(study.run_config(config, "valid", "original"), 2).margin
         text.append(
             f"Valid: no feature map is padded; the image itself is extended once by {margin} px of reflection on every "
             "side (overlap-tile) and the logits are those of the image."

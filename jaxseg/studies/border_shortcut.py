@@ -38,6 +38,8 @@ Run = tuple[str, str]  # padding, training view
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises InputError, before anything is computed, when a field of the study cannot work."""
+    if config.get("study") != "border_shortcut":
+        raise InputError("the config is not a study's; give configs/border_shortcut.py, or use launch.train")
     for name, known in (("paddings", PADDINGS), ("views", augment.VIEWS)):
         values = config[name]
         if not values or len(set(values)) < len(values) or set(values) - set(known):
@@ -55,6 +57,9 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"config.evaluation.band_width {evaluation.band_width} and border_width {evaluation.border_width} must "
             f"rise and stay below half the grid ({evaluation.grid // 2})"
         )
+    for name in ("window_images", "examples", "resamples"):
+        if evaluation[name] < 1:
+            raise InputError(f"config.evaluation.{name} is {evaluation[name]}; it must be at least 1")
     if evaluation.windows_per_side < 2:
         raise InputError("config.evaluation.windows_per_side must be at least 2, for windows to be compared")
     for padding in config.paddings:

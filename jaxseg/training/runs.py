@@ -17,11 +17,17 @@ import optax
 from jaxseg import models
 from jaxseg.data import augment, pipeline
 from jaxseg.errors import InputError
+from jaxseg.models.unet import UNet
 from jaxseg.training import losses, state, steps
 from jaxseg.training.checkpoints import Checkpoints
 from jaxseg.training.loop import Loop, fit
 
 LOSSES = {"dice": losses.dice_loss}
+_FIELDS = {
+    "data": ("dataset", "source_size", "image_size", "view"),
+    "model": ("name", "dtype", "padding"),
+    "training": ("loss", "learning_rate", "batch_size", "epochs", "evaluate_every"),
+}
 
 
 class Splits:
@@ -94,7 +100,7 @@ def load_best(
     return model, best, {"step": step, "validation_dice": dice}
 
 
-def build_model(config: ml_collections.ConfigDict, num_classes: int) -> nn.Module:
+def build_model(config: ml_collections.ConfigDict, num_classes: int) -> UNet:
     """The network that `config.model` describes."""
     options = config.model.to_dict()
     dtype = jnp.dtype(options.pop("dtype"))
@@ -106,7 +112,10 @@ def build_model(config: ml_collections.ConfigDict, num_classes: int) -> nn.Modul
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises InputError, before anything is computed, when the run cannot work; the message names the field."""
+    _check_fields(config)
     training, data = config.training, config.data
+    if config.seed < 0:
+        raise InputError(f"config.seed is {config.seed}; it must not be negative")
     for name in ("epochs", "batch_size", "learning_rate", "evaluate_every"):
         if training[name] <= 0:
             raise InputError(f"config.training.{name} is {training[name]}; it must be above 0")
@@ -124,6 +133,13 @@ def check(config: ml_collections.ConfigDict) -> None:
         jax.eval_shape(model.init, jax.random.key(0), image)
     except ValueError as error:
         raise InputError(f"config.data.image_size with config.model: {error}") from error
+
+
+def _check_fields(config: ml_collections.ConfigDict) -> None:
+    for section, fields in _FIELDS.items():
+        for field in fields:
+            if section not in config or field not in config[section]:
+                raise InputError(f"config.{section}.{field} is missing; configs/unet.py shows every field of a run")
 
 
 def claim(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:

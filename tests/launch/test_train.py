@@ -43,6 +43,12 @@ def test_another_view_gives_other_numbers(run):
     assert answers[0].stdout.splitlines()[0] != answers[1].stdout.splitlines()[0]
 
 
+def test_the_config_of_a_study_is_no_run(tmp_path):
+    answer = launch("train", "--config=configs/border_shortcut.py:tiny", f"--workdir={tmp_path}")
+    assert (answer.returncode, answer.stderr.count("\n")) == (2, 1)
+    assert "config.data.view is missing; configs/unet.py shows every field" in answer.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

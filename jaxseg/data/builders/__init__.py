@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -46,6 +47,10 @@ def prepare(
     root = pathlib.Path(data_dir).expanduser()
     target = root / builder_class.name / config / str(builder_class.VERSION)
     if target.exists():
+        if manual_dir is not None:
+            print(
+                f"{target} is prepared already; {manual_dir} is not read again (remove the former to)", file=sys.stderr
+            )
         return _checked(target)
     raw = _manual_dir(builder_class, manual_dir)
     try:
