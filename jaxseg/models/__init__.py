@@ -25,4 +25,8 @@ def build(name: str, num_classes: int, **options: Any) -> UNet:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    return network(num_classes=num_classes, **options)
+    # a config read back from JSON has lists, and linen modules must be hashable
+    fixed: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
+    return network(num_classes=num_classes, **fixed)

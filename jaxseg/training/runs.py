@@ -174,10 +174,9 @@ def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
       InputError: there is no run.
     """
     try:
-        values = json.loads((folder / "config.json").read_text())
-        config = ml_collections.ConfigDict(values)
-        config.model.features, config.model.skips = tuple(config.model.features), tuple(config.model.skips)
-    except (OSError, json.JSONDecodeError, AttributeError) as error:
+        config = ml_collections.ConfigDict(json.loads((folder / "config.json").read_text()))
+        _check_fields(config)
+    except (OSError, ValueError) as error:
         raise InputError(f"{folder} holds no training run; make one with python -m launch.train") from error
     return config.lock()
 

@@ -72,6 +72,26 @@ def test_every_step_was_logged_once(finished):
         assert {"loss", "grad_norm", "validation_dice", "steps_per_second"} <= json.loads(lines[-1]).keys()
 
 
+def test_a_killed_run_learned_what_an_undisturbed_one_learns(finished, tmp_path):
+    """The same network trained by itself, without a kill, to the last bit."""
+    folder, *_ = finished
+    alone = subprocess.run(
+        [
+            *(sys.executable, "-m", "launch.train", "--config=configs/unet.py:tiny"),
+            *(f"--workdir={tmp_path / 'run'}", f"--data_dir={folder / 'data'}"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert alone.returncode == 0, alone.stderr
+    rows = []
+    for run in (tmp_path / "run", folder / "work" / "runs" / "zero_original"):
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        rows.append([{k: v for k, v in line.items() if k != "steps_per_second"} for line in lines])
+    assert rows[0] == rows[1]
+
+
 def test_a_finished_study_is_not_run_again(finished):
     folder, arguments, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "work" / "runs").rglob("*") if path.is_file()}
