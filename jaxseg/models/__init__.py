@@ -25,7 +25,7 @@ def build(name: str, num_classes: int, **options: Any) -> UNet:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    # a config read back from JSON has lists, and linen modules must be hashable
+    # a config read from JSON has lists, and a linen module must be hashable
     fixed: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
     }

@@ -26,15 +26,24 @@ class Tensor:
 
     Attributes:
       variable: path in the variables, such as `params/head/conv/kernel`.
-      sources: PyTorch names that are read; the first one's shape is checked.
+      sources: PyTorch names that are read.
       convert: the arrays of the sources -> the variable.
-      shape: shape of the variable -> shape that the first source must have.
+      shape: shape of the variable -> shape that every source must have.
     """
 
     variable: str
     sources: tuple[str, ...]
     convert: Callable[..., np.ndarray]
     shape: Callable[[tuple[int, ...]], tuple[int, ...]]
+
+    def accepted(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """The shapes that a source may have, for a variable of `shape`; the first is the network's own."""
+        return [self.shape(shape)]
+
+    def narrow(self, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The part of the converted `value` that a variable of `shape` needs."""
+        del shape
+        return value
 
 
 def from_torch(module: nn.Module, state_dict: StateDict, image_shape: tuple[int, ...]) -> dict[str, Any]:
@@ -68,13 +77,8 @@ def from_torch(module: nn.Module, state_dict: StateDict, image_shape: tuple[int,
     flat = {}
     for entry in entries:
         value = entry.convert(*(np.asarray(given[name], np.float32) for name in entry.sources))
-        flat[entry.variable] = jnp.asarray(value[_kept(value.shape, shapes[entry.variable])])
+        flat[entry.variable] = jnp.asarray(entry.narrow(value, shapes[entry.variable]))
     return flax.traverse_util.unflatten_dict(flat, sep="/")
-
-
-def _kept(shape: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[slice, ...]:
-    """All of every axis but, where a skip is off, of the input channels: those behind the skip's."""
-    return tuple(slice(have - want, None) for have, want in zip(shape, wanted, strict=True))
 
 
 def _problems(entries: list[Tensor], shapes: Mapping[str, tuple[int, ...]], given: StateDict) -> list[str]:
@@ -82,26 +86,31 @@ def _problems(entries: list[Tensor], shapes: Mapping[str, tuple[int, ...]], give
     lines = [f"  missing: {name}" for name in sorted(used - set(given))]
     lines += [f"  left over: {name} {tuple(given[name].shape)}" for name in sorted(set(given) - used)]
     for entry in entries:
-        name = entry.sources[0]
-        if name in given and tuple(given[name].shape) not in _accepted(entry, shapes[entry.variable]):
-            takes = entry.shape(shapes[entry.variable])
-            lines.append(f"  misshapen: {name} {tuple(given[name].shape)}, the network takes {takes}")
+        accepted = entry.accepted(shapes[entry.variable])
+        for name in entry.sources:
+            if name in given and tuple(given[name].shape) not in accepted:
+                lines.append(f"  misshapen: {name} {tuple(given[name].shape)}, the network takes {accepted[0]}")
     return lines
-
-
-def _accepted(entry: Tensor, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    return [entry.shape(shape)] if not isinstance(entry, Narrowed) else [entry.shape(shape), entry.full(shape)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Narrowed(Tensor):
-    """A kernel that lost the input channels of a skip: `skip` of them stood first in the full network."""
+    """A kernel without the input channels of a skip that is off.
+
+    Attributes:
+      skip: how many they are in the full network.
+    """
 
     skip: int
 
-    def full(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def accepted(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """The narrowed shape and the full one."""
         out, read, *kernel = self.shape(shape)
-        return out, read + self.skip, *kernel
+        return [(out, read, *kernel), (out, read + self.skip, *kernel)]
+
+    def narrow(self, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The part of a kernel that does not read the skip."""
+        return value[..., -shape[-2] :, :]  # the skip stands first
 
 
 def _conv(variable: str, name: str, skip: int = 0) -> Tensor:

@@ -89,6 +89,7 @@ def test_all_that_does_not_fit_is_listed_at_once(small):
     broken = dict(state_dict)
     del broken["inc.double_conv.0.bias"]
     broken["fc.weight"] = np.zeros((5, 2), np.float32)
+    broken["inc.double_conv.3.bias"] = np.zeros(1, np.float32)  # would broadcast
     broken["outc.conv.weight"] = np.zeros((7, 4, 1, 1), np.float32)
     broken["up2.conv.double_conv.0.weight"] = np.zeros((4, 5, 3, 3), np.float32)
     with pytest.raises(InputError) as error:
@@ -96,5 +97,6 @@ def test_all_that_does_not_fit_is_listed_at_once(small):
     text = str(error.value)
     assert "missing: inc.double_conv.0.bias" in text
     assert "left over: fc.weight (5, 2)" in text
+    assert "misshapen: inc.double_conv.3.bias (1,), the network takes (4,)" in text
     assert "misshapen: outc.conv.weight (7, 4, 1, 1), the network takes (3, 4, 1, 1)" in text
     assert "misshapen: up2.conv.double_conv.0.weight (4, 5, 3, 3), the network takes (4, 8, 3, 3)" in text
