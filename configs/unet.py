@@ -14,6 +14,8 @@ from configs import border_shortcut
 
 def get_config(size: str = "demo") -> ml_collections.ConfigDict:
     """The run in one of the sizes tiny, demo, cpu, paper."""
+    if "," in size:
+        raise ValueError(f"unknown size {size!r}; a run has one padding mode, set by --config.model.padding")
     study = border_shortcut.get_config(size)
     config = ml_collections.ConfigDict({"seed": study.seed})
     for section in ("data", "model", "training"):

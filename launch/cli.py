@@ -1,10 +1,13 @@
 """What every launcher shares: errors that a person can mend end as one line and exit status 2, not as a traceback."""
 
+import os
 import re
 import shlex
+import signal
 import sys
+import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import ml_collections
 from absl import app, flags, logging
@@ -14,13 +17,18 @@ from jaxseg.errors import InputError
 
 def run(main: Callable[[], None]) -> None:
     """Parses the flags and calls `main`; prints an `InputError` as its message alone and exits with status 2."""
+    signal.signal(signal.SIGINT, _interrupted)
     try:
         app.run(lambda argv: _call(main, argv), flags_parser=_parse)
     except InputError as error:
         sys.exit(_fail(str(error)))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
-        sys.exit(130)
+
+
+def _interrupted(number: int, frame: types.FrameType | None) -> NoReturn:
+    """Ends at once: unwinding under XLA's and orbax's threads can crash or be swallowed, and all writes are atomic."""
+    del number, frame
+    os.write(2, b"\ninterrupted; the same command goes on where it was\n")
+    os._exit(130)
 
 
 def _call(main: Callable[[], None], argv: Sequence[str]) -> None:
@@ -70,6 +78,8 @@ def config(flag: flags.FlagHolder) -> ml_collections.ConfigDict:
         return value.lock()
     except OSError as error:  # ml_collections gives a stand-in that fails at first use
         raise InputError(f"--{flag.name}: {_reason(error)}") from error
+    except AttributeError as error:
+        raise InputError(f"--{flag.name}: its get_config() must return an ml_collections.ConfigDict") from error
 
 
 def command() -> str:

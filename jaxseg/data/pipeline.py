@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import io
 import os
 import pathlib
@@ -69,8 +70,12 @@ class Split:
         self.num_classes = len(self.class_names)
         self.num_cases = sizes[split]
         self.num_channels = features["image"].shape[-1]
-        self._records = builder.as_data_source(split, decoders=_no_decoding())
+        try:
+            self._records = builder.as_data_source(split, decoders=_no_decoding())
+        except Exception as error:  # a shard is missing or cut
+            raise _damaged(directory, error) from error
         self._size = size
+        self._directory = directory
 
     def __len__(self) -> int:
         return self.num_cases
@@ -88,6 +93,13 @@ class Split:
 
     def __iter__(self) -> Iterator[Case]:
         return (self[index] for index in range(len(self)))
+
+    def read(self, index: int) -> Case:
+        """`self[index]`; raises InputError where the stored case is damaged."""
+        try:
+            return self[index]
+        except Exception as error:  # array_record, protobuf and Pillow each raise their own
+            raise _damaged(self._directory, error) from error
 
     def _read(self, encoded: bytes, resize: Callable[[Image.Image, int], Image.Image], mode: str) -> np.ndarray:
         with Image.open(io.BytesIO(encoded)) as image:
@@ -113,6 +125,14 @@ class InMemory:
     labels: np.ndarray
     cases: tuple[str, ...]
     patients: tuple[str, ...]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A checksum of names, images and labels, to tell that a run goes on with the cases that it began with."""
+        digest = hashlib.blake2b(digest_size=8)
+        for part in (repr((self.cases, self.images.shape)).encode(), self.images.data, self.labels.data):
+            digest.update(part)
+        return digest.hexdigest()
 
     @property
     def num_classes(self) -> int:
@@ -156,7 +176,7 @@ def split_sizes(directory: str | os.PathLike[str]) -> dict[str, int]:
 def in_memory(split: Split) -> InMemory:
     """Decodes every case of a split once, with two threads."""
     cases, patients, images, labels = [], [], None, None
-    for i, case in enumerate(files.in_threads(split.__getitem__, range(len(split)), f"reading {split.name}")):
+    for i, case in enumerate(files.in_threads(split.read, range(len(split)), f"reading {split.name}")):
         if images is None or labels is None:
             images = np.empty((len(split), *case["image"].shape), np.uint8)
             labels = np.empty((len(split), *case["labels"].shape), np.uint8)
@@ -263,7 +283,15 @@ def _open(directory: str | os.PathLike[str]) -> Any:
 
     if not (pathlib.Path(directory) / "dataset_info.json").is_file():
         raise InputError(f"{directory}: holds no prepared data set; prepare one with python -m launch.prepare")
-    return tfds.builder_from_directory(os.fspath(directory))
+    try:
+        return tfds.builder_from_directory(os.fspath(directory))
+    except Exception as error:  # whatever JSON, protobuf and TFDS raise
+        raise _damaged(directory, error) from error
+
+
+def _damaged(directory: str | os.PathLike[str], error: Exception) -> InputError:
+    what = type(error).__name__
+    return InputError(f"{directory}: is damaged ({what}); remove it and prepare it again with python -m launch.prepare")
 
 
 def _split_sizes(builder: Any) -> dict[str, int]:

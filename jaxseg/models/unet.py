@@ -132,8 +132,10 @@ class UNet(nn.Module):
         check_choice("upsample", self.upsample, UPSAMPLES)
         if self.num_classes < 2:
             raise ValueError(f"num_classes is {self.num_classes}; the background counts, so it must be at least 2")
-        if len(self.features) < 2:
-            raise ValueError(f"features is {self.features}; give one width per level and one for the bottleneck")
+        if len(self.features) < 2 or not all(isinstance(width, int) and width > 0 for width in self.features):
+            raise ValueError(
+                f"features is {self.features}; give one width above 0 per level and one for the bottleneck"
+            )
         if len(self.active_skips) != self.levels:
             raise ValueError(
                 f"skips {self.skips} names {len(self.active_skips)} levels, features {self.features} has {self.levels}"

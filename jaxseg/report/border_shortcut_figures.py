@@ -53,7 +53,9 @@ def draw(
         xlabel=_BAND_AXIS.format(grid=evaluation.grid),
         ylabel="Dice per case",
     )
-    figures.overlays(folder / "examples.png", _examples(config, splits, measured, padding))
+    examples = _examples(config, splits, measured, padding)
+    if examples:  # none where no case is defined at the border
+        figures.overlays(folder / "examples.png", examples)
     rows, titles = _windows(config, splits, measured, padding)
     figures.strip(folder / "moving_window.png", rows, titles=titles)
     figures.heat_maps(
@@ -134,11 +136,11 @@ def _windows(
     return rows, [f"{start[0]} px" for start in starts]
 
 
-def _centre_map(centres: np.ndarray, bins: int = 24) -> np.ndarray:
-    """Share of the masks per cell of the image, `[bins, bins]`, rows from the top."""
+def _centre_map(centres: np.ndarray, bins: int = 16) -> np.ndarray:
+    """Masks per cell of the image, `[bins, bins]`, rows from the top."""
     defined = centres[~np.isnan(centres).any(1)]
     counts, *_ = np.histogram2d(defined[:, 0], defined[:, 1], bins=bins, range=[[-1, 1], [-1, 1]])
-    return counts / max(len(defined), 1)
+    return counts
 
 
 def _to_uint8(image: Any) -> np.ndarray:

@@ -13,6 +13,7 @@ that a ring 10 pixels wide means the same at every network size.
 import dataclasses
 import math
 import pathlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,12 +41,18 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Raises InputError, before anything is computed, when a field of the study cannot work."""
     if config.get("study") != "border_shortcut":
         raise InputError("the config is not a study's; give configs/border_shortcut.py, or use launch.train")
+    for name in ("paddings", "views", "data", "model", "training", "evaluation"):
+        if name not in config:
+            raise InputError(f"config.{name} is missing; configs/border_shortcut.py shows every field")
     for name, known in (("paddings", PADDINGS), ("views", augment.VIEWS)):
         values = config[name]
         if not values or len(set(values)) < len(values) or set(values) - set(known):
             raise InputError(f"config.{name} is {values!r}; give some of {', '.join(known)}, each once")
     if set(config.views) != set(augment.VIEWS):
         raise InputError(f"config.views is {config.views!r}; the study compares {' with '.join(augment.VIEWS)}")
+    for padding in config.paddings:
+        for view in config.views:
+            runs.check(run_config(config, padding, view))
     evaluation = config.evaluation
     if evaluation.grid % config.data.image_size:
         raise InputError(
@@ -62,9 +69,6 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise InputError(f"config.evaluation.{name} is {evaluation[name]}; it must be at least 1")
     if evaluation.windows_per_side < 2:
         raise InputError("config.evaluation.windows_per_side must be at least 2, for windows to be compared")
-    for padding in config.paddings:
-        for view in config.views:
-            runs.check(run_config(config, padding, view))
 
 
 def run_config(config: ml_collections.ConfigDict, padding: str, view: str) -> ml_collections.ConfigDict:
@@ -92,14 +96,23 @@ def train_and_measure(
             run, folder = run_config(config, padding, view), run_folder(workdir, padding, view)
             runs.train(run, splits, folder)
             path = folder / "measures.npz"
-            if not path.exists():
+            measures = _read(path)
+            if measures is None:
                 measures = measure(config, run, folder, splits)
                 partial = folder / "measures.part.npz"  # a killed write must not pass for a result
                 np.savez_compressed(partial, allow_pickle=False, **measures)
                 partial.replace(path)
-            with np.load(path) as stored:
-                measured[padding, view] = dict(stored)
+            measured[padding, view] = measures
     return measured
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray] | None:
+    """Stored measures; None where there are none or they are damaged, as they can be measured again."""
+    try:
+        with np.load(path) as stored:
+            return dict(stored)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def measure(
@@ -110,8 +123,8 @@ def measure(
     Returns:
       Per test view V: `V_dice`, `V_border`, `V_interior`, `V_border_recall` `[N]`, `V_bands`, `V_bands_smooth1`
       `[N,R]`, `V_predictions` uint8 `[N,n,n]`; `agreement` `[M]` of the moving window; `windows` uint8 `[W,n,n]`, the
-      predictions of the windows along the diagonal of the case `pick_moving_case` names; `best_step` and
-      `validation_dice`.
+      predictions of the windows along the diagonal of the case `pick_moving_case` names; `step` and
+      `validation_dice` of the checkpoint.
     """
     test = splits["test"]
     model, variables, best = runs.load_best(run, folder, test.images.shape, splits.num_classes)
@@ -338,7 +351,10 @@ def _negative(terms: Sequence[tuple[float, np.ndarray]]) -> list[tuple[float, np
 def _convention(config: ml_collections.ConfigDict, quantity: str) -> str:
     what = "share of lesion pixels per case, mean" if "found" in quantity else DICE
     evaluation = config.evaluation
-    return f"{what}; border: within {evaluation.border_width} of {evaluation.grid} px; gap: M_crop minus M_ori"
+    return (
+        f"{what}, each mean over its own defined cases; border: within {evaluation.border_width} of {evaluation.grid} "
+        "px; gap: M_crop minus M_ori"
+    )
 
 
 def _window_row(
@@ -414,26 +430,35 @@ class Verdict:
     sentence: str
 
 
+_NEGLIGIBLE = 0.05  # a gap whose whole interval lies below this is called none
+
+
 def verdict(config: ml_collections.ConfigDict, rows: Sequence[Mapping[str, Any]], padding: str) -> Verdict:
     """Reads the answer off the border table.
 
     yes: on quadrants M_ori is below M_crop at the border, and by more than inside; the intervals of both exclude 0.
-    partly: below at the border, but not by more than inside. no: the gap's interval reaches 0 or beyond.
+    partly: below at the border, but not by more than inside. no: the gap's whole interval lies below 0.05. unclear:
+    anything else. The answer is about where M_ori fails; what padding has to do with it, only other padding modes tell.
     """
     by_name = {r["quantity"]: r for r in rows if r["padding"] == padding and r["tested_on"] == "quadrant"}
-    text = lambda name: "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**by_name[name])
+    text = lambda name: "{mean:z.2f} [{low:z.2f}, {high:z.2f}]".format(**by_name[name])
+    found = lambda model: "{mean:.0%}".format(**by_name[f"lesion found at the border by {model}"])
     gap, excess = by_name[GAP], by_name[EXCESS]
     share = f"{config.evaluation.border_width} of {config.evaluation.grid} px"
     facts = (
-        f"within {share} of the border of quadrant images the network trained on whole images (M_ori) reaches a Dice "
-        f"of {text('M_ori at the border')}, the one trained on quadrants (M_crop) {text('M_crop at the border')}: a "
-        f"gap of {text(GAP)}, against {text('gap inside')} further inside "
-        f"({padding} padding, n = {gap['n']}, 95 % intervals over patients)."
+        f"within {share} of the border of quadrants, M_ori (trained on whole images) reaches a Dice of "
+        f"{text('M_ori at the border')} and finds {found('M_ori')} of the lesion, M_crop (trained on quadrants) "
+        f"{text('M_crop at the border')} and {found('M_crop')}: a gap of {text(GAP)}, against {text('gap inside')} "
+        f"further inside ({padding} padding, {gap['patients']} patients, 95 % intervals)."
     )
     if math.isnan(gap["mean"]) or math.isnan(gap["low"]):
         return Verdict(padding, "unclear", f"No test case decides: {facts}")
+    if gap["high"] < _NEGLIGIBLE:
+        return Verdict(padding, "no", f"M_ori loses nothing at the border that M_crop keeps: {facts}")
     if gap["low"] <= 0:
-        return Verdict(padding, "no", f"No border shortcut shows: {facts}")
+        return Verdict(padding, "unclear", f"The intervals are too wide to tell: {facts}")
     if excess["low"] <= 0:
-        return Verdict(padding, "partly", f"The networks differ at the border, but no more than inside: {facts}")
-    return Verdict(padding, "yes", f"The border shortcut is there: {facts}")
+        return Verdict(
+            padding, "partly", f"The networks differ at the border, but not clearly more than inside: {facts}"
+        )
+    return Verdict(padding, "yes", f"M_ori gives up lesions at the border: {facts}")

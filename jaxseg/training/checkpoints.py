@@ -31,6 +31,8 @@ class Checkpoints:
                 preservation_policy.BestN(n=1, get_metric_fn=lambda metrics: metrics[_METRIC]),
             ]
         )
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder}: is a file where checkpoints belong; remove it")
         self._folder = folder
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
@@ -60,19 +62,26 @@ class Checkpoints:
         return self._restore(self.latest_step, like)
 
     def restore_best(self, like: Any) -> tuple[int, float, Any]:
-        """Step, validation Dice and those fields of the best state that the mapping `like` names."""
+        """Step, validation Dice (NaN if undefined) and those fields of the best state that the mapping `like` names."""
         step = self._manager.best_step()
         if step is None:
             raise InputError(f"{self._folder} holds no checkpoint; train the run first")
         metrics = self._manager.metrics(step)
         assert metrics is not None  # every save passes them
-        return step, float(metrics[_METRIC]), self._restore(step, like, partial=True)
+        dice = float(metrics[_METRIC])
+        return step, math.nan if dice < 0 else dice, self._restore(step, like, partial=True)
 
     def _restore(self, step: int | None, like: Any, *, partial: bool = False) -> Any:
         abstract = _abstract(like)
         placed = ocp.checkpoint_utils.construct_restore_args(abstract)  # else orbax asks the file, and warns
         args = ocp.args.PyTreeRestore(abstract, restore_args=placed, partial_restore=partial)
-        return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+        except Exception as error:  # tensorstore and orbax raise nearly anything for a damaged file
+            raise InputError(
+                f"{self._folder / str(step)}: cannot be read ({type(error).__name__}); remove that folder to go on "
+                "from an older checkpoint, or the run's folder to start anew"
+            ) from error
 
 
 def _abstract(tree: Any) -> Any:

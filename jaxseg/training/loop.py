@@ -13,6 +13,7 @@ import numpy as np
 import tqdm
 
 from jaxseg.errors import InputError
+from jaxseg.training import provenance
 from jaxseg.training.checkpoints import Checkpoints
 from jaxseg.training.state import TrainState
 from jaxseg.training.steps import Batch, TrainStep
@@ -56,6 +57,7 @@ def fit(loop: Loop, state: TrainState, folder: pathlib.Path) -> None:
         start = int(state.step)
         if start >= loop.total_steps:
             return
+        provenance.record(folder, start)
         train_step = jax.jit(loop.train_step, donate_argnums=0)
         eval_step = jax.jit(loop.eval_step)
         batches = loop.batches(start)
@@ -110,7 +112,7 @@ class MetricLog:
 
     def __init__(self, folder: pathlib.Path, start: int):
         self._path = folder / "metrics.jsonl"
-        rows = self._path.read_text().splitlines() if self._path.exists() else []
+        rows = self._path.read_text(errors="replace").splitlines() if self._path.exists() else []
         kept = [line for line in rows if _complete_step(line) <= start]
         self._path.write_text("".join(f"{line}\n" for line in kept))
         try:
@@ -136,5 +138,5 @@ class MetricLog:
 def _complete_step(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except json.JSONDecodeError:  # cut short by a kill
+    except (json.JSONDecodeError, KeyError, TypeError):  # cut short by a kill
         return math.inf

@@ -5,7 +5,9 @@ A run's config has the sections `data` (image_size, source_size, view), `model` 
 """
 
 import json
+import math
 import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -60,11 +62,16 @@ def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Pat
       InputError: the config cannot be run, the folder belongs to another config, the loss is not finite.
     """
     check(config)
-    claim(folder, config)
+    batch = config.training.batch_size
+    if len(splits["train"]) < batch:
+        raise InputError(
+            f"config.training.batch_size is {batch}, {splits['train'].name} has {len(splits['train'])} cases; "
+            "it can be at most that"
+        )
+    claim(folder, config, {split: splits[split].fingerprint for split in ("train", "validation")})
     model = build_model(config, splits.num_classes)
     fresh = _fresh_state(config, model, splits["train"])
-    batch = config.training.batch_size
-    per_epoch = max(len(splits["train"]) // batch, 1)
+    per_epoch = len(splits["train"]) // batch
     size, view = config.data.image_size, config.data.view
     loop = Loop(
         train_step=steps.make_train_step(
@@ -116,9 +123,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     training, data = config.training, config.data
     if config.seed < 0:
         raise InputError(f"config.seed is {config.seed}; it must not be negative")
-    for name in ("epochs", "batch_size", "learning_rate", "evaluate_every"):
-        if training[name] <= 0:
-            raise InputError(f"config.training.{name} is {training[name]}; it must be above 0")
+    positive = {f"training.{name}" for name in ("epochs", "batch_size", "learning_rate", "evaluate_every")}
+    for name in sorted(positive | {"data.image_size", "data.source_size"}):
+        section, field = name.split(".")
+        value = config[section][field]
+        if not (value > 0 and math.isfinite(value)):
+            raise InputError(f"config.{name} is {value}; it must be above 0")
     if training.loss not in LOSSES:
         raise InputError(f"config.training.loss is {training.loss!r}; choose one of {', '.join(LOSSES)}")
     if data.view not in augment.VIEWS:
@@ -136,35 +146,55 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_fields(config: ml_collections.ConfigDict) -> None:
+    if "seed" not in config:
+        raise InputError("config.seed is missing; configs/unet.py shows every field of a run")
     for section, fields in _FIELDS.items():
         for field in fields:
             if section not in config or field not in config[section]:
                 raise InputError(f"config.{section}.{field} is missing; configs/unet.py shows every field of a run")
 
 
-def claim(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Marks `folder` as belonging to `config`, in `config.json`.
+def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, data: Mapping[str, str] | None = None) -> None:
+    """Marks `folder` as belonging to `config` and data, in `config.json` and `data.json`.
+
+    Args:
+      folder: of a run or a study; created if need be.
+      config: of it.
+      data: split -> fingerprint of its cases; None checks the config alone and writes nothing.
 
     Raises:
-      InputError: it belongs to another config (the message names the first field that differs), or it cannot be
-        written.
+      InputError: it belongs to another config (the message names the first field that differs) or was made with other
+        cases, or it cannot be read or written.
     """
-    path = folder / "config.json"
     wanted = json.loads(config.to_json())  # as a file gives it back: tuples are lists
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            temporary = path.with_suffix(".part")
-            temporary.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
-            temporary.replace(path)
-        found = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: {error}; choose another work directory") from error
-    for name, there, here in _differences(found, wanted):
+    for name, there, here in _differences(_stored(folder / "config.json", wanted), wanted, "config"):
         raise InputError(
             f"{folder} belongs to another config: {name} is {there!r} there and {here!r} here; "
             "choose another work directory or the same config"
         )
+    if data is None:
+        return
+    for name, *_ in _differences(_stored(folder / "data.json", data), dict(data), "data"):
+        raise InputError(
+            f"{folder} was made with other cases in {name.partition('.')[2]}; choose another work directory or the "
+            "same --data_dir"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in (("config.json", wanted), ("data.json", data)):
+            if not (folder / name).exists():
+                temporary = folder / f"{name}.part"
+                temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+                temporary.replace(folder / name)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another work directory") from error
+
+
+def _stored(path: pathlib.Path, default: Any) -> Any:
+    try:
+        return json.loads(path.read_text()) if path.exists() else default
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove it or choose another work directory") from error
 
 
 def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
@@ -181,7 +211,7 @@ def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
     return config.lock()
 
 
-def _differences(found: Any, wanted: Any, prefix: str = "config"):
+def _differences(found: Any, wanted: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(found, dict) and isinstance(wanted, dict):
         for name in sorted(found.keys() | wanted.keys()):
             yield from _differences(found.get(name), wanted.get(name), f"{prefix}.{name}")

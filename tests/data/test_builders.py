@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,7 +224,41 @@ def save_mask(path: pathlib.Path, values: tuple[int, ...], size: tuple[int, int]
     Image.fromarray(mask).save(path)
 
 
+def fill_with_zeros(path: pathlib.Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+
+
+def save_any_mask(path: pathlib.Path, array: np.ndarray) -> None:
+    Image.fromarray(array).save(path)
+
+
+def repeat_case(raw: pathlib.Path) -> None:
+    (images, masks), _, (test_images, test_masks) = isic2017.FOLDERS.values()
+    name = pathlib.Path(IMAGE).stem
+    shutil.copy(raw / images / f"{name}.jpg", raw / test_images)
+    shutil.copy(raw / masks / f"{name}_segmentation.png", raw / test_masks)
+
+
+TRANSPARENT = np.full((64, 64, 4), 255, np.uint8)
+TRANSPARENT[:32, :, 3] = 0
+COLOURED = np.full((64, 64, 3), 255, np.uint8)
+COLOURED[..., 2] = 254
 BAD = {
+    "16-bit mask": (
+        lambda raw: save_any_mask(raw / MASK, np.full((64, 64), 256, np.uint16)),
+        [(MASK, "holds the value 256; a mask is 0")],
+    ),
+    "transparent mask": (lambda raw: save_any_mask(raw / MASK, TRANSPARENT), [(MASK, "is partly transparent; save")]),
+    "coloured mask": (lambda raw: save_any_mask(raw / MASK, COLOURED), [(MASK, "is coloured; save the mask as")]),
+    "download filled with zeros": (
+        lambda raw: fill_with_zeros(raw / IMAGE),
+        [(IMAGE, "lacks the end of a JPEG, as after a broken download; fetch it again")],
+    ),
+    "a case in two splits": (
+        repeat_case,
+        [("ISIC-2017_Test_v2_Data/ISIC_0000001.jpg", "the same case is in", IMAGE, "; keep it in one split")],
+    ),
     "image without mask": (lambda raw: (raw / MASK).unlink(), [(IMAGE, "has no mask ", MASK, "; add it")]),
     "mask without image": (lambda raw: (raw / IMAGE).unlink(), [(MASK, "has no image ", IMAGE, "; add it")]),
     "sizes differ": (

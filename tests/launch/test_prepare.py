@@ -40,9 +40,10 @@ def raw(tmp_path):
 
 def test_prepares_and_says_what_there_is(raw, tmp_path):
     flags = ("--dataset=isic2017/256", f"--manual_dir={raw}", f"--data_dir={tmp_path / 'data'}")
-    for _ in range(2):  # the second time it is there already
+    for said in ("", f"{tmp_path}/data/isic2017/256/1.0.0 is prepared already"):
         result = launch(*flags)
-        assert (result.returncode, result.stderr) == (0, "")
+        assert result.returncode == 0
+        assert result.stderr.startswith(said) and len(result.stderr.splitlines()) == bool(said)
         assert result.stdout.splitlines() == [
             f"{tmp_path}/data/isic2017/256/1.0.0",
             "train: 2 cases",

@@ -55,7 +55,7 @@ def test_the_config_of_a_study_is_no_run(tmp_path):
         (["--split=holdout"], "choose one of"),
         (["--view=half"], "view is 'half'; choose one of original, quadrant"),
         (["--dataset=nothing"], "unknown data set 'nothing'"),
-        (["--workdir={tmp}"], "holds no training run; make one with python -m launch.train"),
+        (["--workdir={tmp}", "--split=train"], "holds no training run; make one with python -m launch.train"),
     ],
 )
 def test_misuse_is_answered_with_one_line(run, arguments, message, tmp_path):

@@ -39,7 +39,22 @@ def test_a_run_without_a_defined_score_still_has_a_checkpoint(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(example(1), step=1, dice=math.nan)
     with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.restore_best({"w": jnp.zeros((3, 2))})[:2] == (1, -1.0)
+        step, dice, _ = checkpoints.restore_best({"w": jnp.zeros((3, 2))})
+    assert step == 1 and math.isnan(dice)
+
+
+def test_damage_is_said_in_one_line(tmp_path):
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(example(1), step=1, dice=0.5)
+    for path in (tmp_path / "run" / "1" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with Checkpoints(tmp_path / "run") as checkpoints, pytest.raises(InputError, match="cannot be read") as error:
+        checkpoints.restore_latest(example(0))
+    assert "\n" not in str(error.value)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file where checkpoints belong"):
+        Checkpoints(tmp_path / "file")
 
 
 def test_no_checkpoint_is_said(tmp_path):

@@ -121,6 +121,8 @@ def _problems(pair: Pair) -> list[str]:
                 size = image.size
                 _check_format(image, path.suffix)
                 check(image)
+            if path.suffix.lower() in (".jpg", ".jpeg") and not _ends_as_jpeg(path.read_bytes()):
+                raise _Problem("lacks the end of a JPEG, as after a broken download; fetch it again")
         except _Problem as problem:
             problems.append(f"{path}: {problem}")
         except Exception as error:  # Pillow raises nearly anything for a damaged file, struct.error and zlib.error too
@@ -145,13 +147,18 @@ def _check_format(image: Image.Image, extension: str) -> None:
         raise _Problem(f"holds {image.format} data; convert it to {_FORMATS[extension][0]}")
 
 
+def _ends_as_jpeg(content: bytes) -> bool:
+    """Whether the last scan is ended; decoders fill up what is missing, also where it is a run of zeros."""
+    return content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda")
+
+
 def _check_image(image: Image.Image) -> None:
     image.draft("RGB", (1, 1))  # reads the whole file all the same, but computes an eighth of the pixels
     image.load()
 
 
 def _check_mask(image: Image.Image) -> None:
-    values = np.unique(np.asarray(image.convert("L")))
+    values = np.unique(_mask_values(image))
     wrong = [int(value) for value in values if value not in (0, 255)]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -159,6 +166,19 @@ def _check_mask(image: Image.Image) -> None:
             f"holds the value{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong[:3]))}{more}; a mask is 0 outside of "
             "the object and 255 inside: set every pixel to one of them"
         )
+
+
+def _mask_values(image: Image.Image) -> np.ndarray:
+    if image.mode in ("1", "L", "P"):
+        return np.asarray(image.convert("L"))
+    if image.mode[0] in "IF":  # more than 8 bits: converting would clip
+        return np.asarray(image)
+    *colours, alpha = np.moveaxis(np.asarray(image.convert("RGBA")), -1, 0)
+    if (alpha < 255).any():
+        raise _Problem("is partly transparent; save the mask as 8-bit grey")
+    if any((colour != colours[0]).any() for colour in colours):
+        raise _Problem("is coloured; save the mask as 8-bit grey")
+    return colours[0]
 
 
 def _first_line(error: Exception) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
@@ -73,8 +73,21 @@ def find(folder: pathlib.Path) -> dict[str, list[files.Pair]]:
     for split, (images, masks) in FOLDERS.items():
         found[split], lonely = files.find_pairs(folder / images, folder / masks, _NAMES)
         problems += lonely + files.check_pairs(found[split], f"checking {split}")
+    problems += _repeated(found)
     files.raise_problems(problems, folder)
     return found
+
+
+def _repeated(found: Mapping[str, Sequence[files.Pair]]) -> list[str]:
+    """Cases that stand in two splits: what is trained on would be tested on."""
+    seen: dict[str, files.Pair] = {}
+    problems = []
+    for pairs in found.values():
+        for pair in pairs:
+            if pair.case in seen:
+                problems.append(f"{pair.image}: the same case is in {seen[pair.case].image}; keep it in one split")
+            seen.setdefault(pair.case, pair)
+    return problems
 
 
 def _store(pair: files.Pair, size: int | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from jaxseg.data.builders import files
 T = TypeVar("T")
 Example = dict[str, Any]
 
-_Example: Any = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+_Example: Any = tf_example_pb2.Example
 
 # The cases of one shard are held in memory while it is written.
 CASES_PER_SHARD = 100
