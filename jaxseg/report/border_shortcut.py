@@ -270,7 +270,7 @@ def _prior_text(measured: Mapping[study.Run, study.Measures], padding: str) -> s
     return (
         "M_crop is no neutral judge: at the edges of quadrants lesions are common, and it learned that too. On whole "
         f"images it marks lesion at the border of {marked['M_crop']} of the {int(without.sum())} test cases that have "
-        f"none there, M_ori of {marked['M_ori']}. The share of the lesion that is found is free of this for M_ori."
+        f"none there, M_ori of {marked['M_ori']}. What M_ori finds of a lesion does not depend on M_crop."
     )
 
 

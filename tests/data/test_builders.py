@@ -224,9 +224,13 @@ def save_mask(path: pathlib.Path, values: tuple[int, ...], size: tuple[int, int]
     Image.fromarray(mask).save(path)
 
 
-def fill_with_zeros(path: pathlib.Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+def half_downloaded(raw: pathlib.Path) -> None:
+    """A large JPEG whose second half is zeros: decoders fill it up without a word."""
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(raw / IMAGE, quality=95)
+    save_mask(raw / MASK, (255,), (512, 512))
+    data = (raw / IMAGE).read_bytes()
+    (raw / IMAGE).write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
 
 
 def save_any_mask(path: pathlib.Path, array: np.ndarray) -> None:
@@ -252,7 +256,7 @@ BAD = {
     "transparent mask": (lambda raw: save_any_mask(raw / MASK, TRANSPARENT), [(MASK, "is partly transparent; save")]),
     "coloured mask": (lambda raw: save_any_mask(raw / MASK, COLOURED), [(MASK, "is coloured; save the mask as")]),
     "download filled with zeros": (
-        lambda raw: fill_with_zeros(raw / IMAGE),
+        half_downloaded,
         [(IMAGE, "lacks the end of a JPEG, as after a broken download; fetch it again")],
     ),
     "a case in two splits": (
