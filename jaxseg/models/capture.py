@@ -1,0 +1,114 @@
+"""Activations of any linen network by name: list them, read them, replace them. The network's code stays as it is.
+
+A layer is a submodule, and its activation is what its `__call__` returns. Its name is its path in the network joined by
+slashes, such as `encoder_0/conv_1`. This is the one place that knows how linen stores activations.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+
+Activations = dict[str, jax.Array]
+
+
+def layer_names(module: nn.Module, variables: Any, images: jax.Array) -> tuple[str, ...]:
+    """Names of the layers whose activation is one array, in the order in which they are finished, input to output.
+
+    Args:
+      module: `images -> logits`.
+      variables: its variables; shapes are enough, nothing is computed.
+      images: as the network takes them; a `jax.ShapeDtypeStruct` is enough.
+    """
+    names: list[str] = []
+
+    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        output = call(*args, **kwargs)
+        if context.module.path and context.method_name == "__call__" and isinstance(output, jax.Array):
+            names.append("/".join(context.module.path))
+        return output
+
+    def run(variables: Any, images: jax.Array) -> Any:
+        with nn.intercept_methods(note):
+            return module.apply(variables, images)
+
+    jax.eval_shape(run, variables, images)
+    return tuple(dict.fromkeys(names))
+
+
+def capture(
+    module: nn.Module, variables: Any, images: jax.Array, layers: Sequence[str] | None = None
+) -> tuple[jax.Array, Activations]:
+    """The logits and the activations of the named layers; under jit, only those are kept.
+
+    Args:
+      module: `images -> logits`.
+      variables: its variables.
+      images: `[B,H,W,C]`.
+      layers: names from `layer_names`; None captures all.
+
+    Returns:
+      Logits, and layer -> activation. A layer that is called more than once gives its last activation. JAX sorts the
+      keys of a dict that a jitted function returns; `layer_names` has the order from input to output.
+
+    Raises:
+      ValueError: a layer is unknown; the message lists the known ones.
+    """
+    wanted = _checked(module, variables, images, layers)
+    logits, state = module.apply(
+        variables,
+        images,
+        capture_intermediates=lambda layer, method: method == "__call__" and "/".join(layer.path) in wanted,
+        mutable=["intermediates"],
+    )
+    stored = flax.traverse_util.flatten_dict(state.get("intermediates", {}), sep="/")
+    return logits, {name: stored[f"{name}/__call__"][-1] for name in wanted}
+
+
+def replace(
+    module: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    functions: Mapping[str, Callable[[jax.Array], jax.Array]],
+) -> jax.Array:
+    """The logits of the network in which the activation `x` of each named layer is replaced by its function of `x`.
+
+    Beside a plain forward pass in one jitted function, what comes before the first replaced layer is computed once:
+    XLA merges equal operations.
+
+    Args:
+      module: `images -> logits`.
+      variables: its variables.
+      images: `[B,H,W,C]`.
+      functions: layer -> function; it must keep the activation's shape.
+
+    Raises:
+      ValueError: a layer is unknown, or a function changes the shape.
+    """
+    _checked(module, variables, images, tuple(functions))
+
+    def change(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        output = call(*args, **kwargs)
+        name = "/".join(context.module.path)
+        if context.method_name != "__call__" or name not in functions:
+            return output
+        changed = functions[name](output)
+        if changed.shape != output.shape:
+            raise ValueError(f"the function for {name} made {changed.shape} of {output.shape}; it must keep the shape")
+        return changed.astype(output.dtype)
+
+    with nn.intercept_methods(change):
+        logits: Any = module.apply(variables, images)
+    return logits
+
+
+def _checked(module: nn.Module, variables: Any, images: jax.Array, layers: Sequence[str] | None) -> tuple[str, ...]:
+    known = layer_names(module, variables, images)
+    if layers is None:
+        return known
+    unknown = [name for name in layers if name not in known]
+    if unknown:
+        raise ValueError(f"no layer {', '.join(unknown)}; the network has {', '.join(known)}")
+    return tuple(layers)
