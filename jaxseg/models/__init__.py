@@ -2,12 +2,15 @@
 
 from typing import Any
 
+from jaxseg.models.residual_unet import ResidualUNet
+from jaxseg.models.resnet_unet import ResNetUNet
+from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.models.unet import UNet
 
-_NETWORKS: dict[str, type[UNet]] = {"unet": UNet}
+_NETWORKS: dict[str, type[UNetSkeleton]] = {"unet": UNet, "resnet_unet": ResNetUNet, "residual_unet": ResidualUNet}
 
 
-def build(name: str, num_classes: int, **options: Any) -> UNet:
+def build(name: str, num_classes: int, **options: Any) -> UNetSkeleton:
     """A linen network `images -> logits` with the methods `encode` and `decode`.
 
     Args:

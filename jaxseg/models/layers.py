@@ -47,10 +47,11 @@ def crop(x: jax.Array, sizes: Sequence[int]) -> jax.Array:
 
 
 class Conv(nn.Module):
-    """Convolution of odd kernel size, stride 1, whose padding is one of the five modes (`valid` shrinks)."""
+    """Convolution whose padding, of `(kernel - 1) // 2` pixels, is one of the five modes (`valid` shrinks)."""
 
     features: int
     kernel: int = 3
+    stride: int = 1
     padding: Padding = "zero"
     use_bias: bool = False
     dtype: Any = jnp.float32
@@ -58,13 +59,15 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         rank = len(spatial_axes(x))
+        width = (self.kernel - 1) // 2
         native = self.padding == "zero"  # XLA pads with zeros inside the convolution, without a copy
-        if not native and self.kernel > 1:
-            x = pad(x, self.kernel // 2, self.padding)
+        if not native and width:
+            x = pad(x, width, self.padding)
         return nn.Conv(
             self.features,
             (self.kernel,) * rank,
-            padding="SAME" if native else "VALID",
+            strides=(self.stride,) * rank,
+            padding=[(width, width)] * rank if native else "VALID",
             use_bias=self.use_bias,
             dtype=self.dtype,
             kernel_init=nn.initializers.he_normal(),
@@ -174,6 +177,7 @@ class TransposedConv(nn.Module):
     """
 
     features: int
+    use_bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -181,9 +185,11 @@ class TransposedConv(nn.Module):
         rank = len(spatial_axes(x))
         shape = (x.shape[-1], *(2,) * rank, self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(in_axis=0, out_axis=-1), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = x @ kernel.reshape(x.shape[-1], -1) + jnp.tile(bias, 2**rank)
+        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+        y = x @ kernel.reshape(x.shape[-1], -1)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + jnp.tile(bias.astype(y.dtype), 2**rank)
         y = y.reshape(*x.shape[:-1], *(2,) * rank, self.features)
         # [B, h, w, 2, 2, C] -> [B, h, 2, w, 2, C]
         order = [0, *(a for i in range(1, rank + 1) for a in (i, rank + i)), 2 * rank + 1]
@@ -193,3 +199,18 @@ class TransposedConv(nn.Module):
 def upsampler(kind: Upsample, padding: Padding) -> Callable[[jax.Array], jax.Array]:
     """The doubling function of one of the two interpolating kinds."""
     return double_aligned if kind == "bilinear_aligned" else lambda x: double(x, padding)
+
+
+def nearest_double(x: jax.Array) -> jax.Array:
+    """Doubles every spatial axis by repeating pixels."""
+    for axis in spatial_axes(x):
+        x = jnp.repeat(x, 2, axis=axis)
+    return x
+
+
+def max_pool_overlapping(x: jax.Array, padding: Padding) -> jax.Array:
+    """Halves every spatial axis by the maximum over 3 pixels; in `zero` nothing stands beyond the border."""
+    rank = len(spatial_axes(x))
+    around = [(1, 1)] * rank if padding == "zero" else "VALID"
+    x = x if padding == "zero" else pad(x, 1, padding)
+    return nn.max_pool(x, (3,) * rank, strides=(2,) * rank, padding=around)

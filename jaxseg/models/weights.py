@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.errors import InputError
+from jaxseg.models.residual_unet import ResidualUNet
+from jaxseg.models.resnet_unet import ENCODERS, ResNetUNet
 from jaxseg.models.unet import UNet
 
 StateDict = Mapping[str, np.ndarray]
@@ -69,8 +71,16 @@ def from_torch(module: nn.Module, state_dict: StateDict, image_shape: tuple[int,
         raise InputError(f"no PyTorch layout is known for {type(module).__name__}; there is one for {known}")
     wanted = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(image_shape, jnp.float32))
     shapes = {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(wanted, sep="/").items()}
-    entries = _LAYOUTS[type(module)](module)
-    given = {name: array for name, array in state_dict.items() if not name.endswith("num_batches_tracked")}
+    layout = _LAYOUTS[type(module)](module)
+    spare = {
+        name for entry in layout if entry.variable not in shapes for name in entry.sources
+    }  # of skips that are off
+    entries = [entry for entry in layout if entry.variable in shapes]
+    given = {
+        name: array
+        for name, array in state_dict.items()
+        if not name.endswith("num_batches_tracked") and name not in spare
+    }
     problems = _problems(entries, shapes, given)
     if problems:
         raise InputError("\n".join([f"the PyTorch tensors do not fit {type(module).__name__}:", *problems]))
@@ -99,9 +109,11 @@ class Narrowed(Tensor):
 
     Attributes:
       skip: how many they are in the full network.
+      skip_first: whether they stand before the others there.
     """
 
     skip: int
+    skip_first: bool
 
     def accepted(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """The narrowed shape and the full one."""
@@ -110,14 +122,15 @@ class Narrowed(Tensor):
 
     def narrow(self, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The part of a kernel that does not read the skip."""
-        return value[..., -shape[-2] :, :]  # the skip stands first
+        read = shape[-2]
+        return value[..., -read:, :] if self.skip_first else value[..., :read, :]
 
 
-def _conv(variable: str, name: str, skip: int = 0) -> Tensor:
+def _conv(variable: str, name: str, skip: int = 0, skip_first: bool = True) -> Tensor:
     convert = lambda w: np.moveaxis(w, (0, 1), (-1, -2))
     shape = lambda s: (s[-1], s[-2], *s[:-2])
     if skip:
-        return Narrowed(f"params/{variable}/conv/kernel", (f"{name}.weight",), convert, shape, skip)
+        return Narrowed(f"params/{variable}/conv/kernel", (f"{name}.weight",), convert, shape, skip, skip_first)
     return Tensor(f"params/{variable}/conv/kernel", (f"{name}.weight",), convert, shape)
 
 
@@ -125,17 +138,15 @@ def _vector(variable: str, *names: str, convert: Callable[..., np.ndarray] = lam
     return Tensor(variable, names, convert, lambda s: s)
 
 
-def _norm(variable: str, name: str, conv: str) -> list[Tensor]:
-    """A batch norm behind the convolution `conv`, whose bias moves into the running mean."""
+def _norm(variable: str, name: str, conv: str | None = None) -> list[Tensor]:
+    """A batch norm; the bias of the convolution `conv` before it, if it has one, moves into the running mean."""
+    mean = f"batch_stats/{variable}/mean"
     return [
         _vector(f"params/{variable}/scale", f"{name}.weight"),
         _vector(f"params/{variable}/bias", f"{name}.bias"),
-        _vector(
-            f"batch_stats/{variable}/mean",
-            f"{name}.running_mean",
-            f"{conv}.bias",
-            convert=np.subtract,
-        ),
+        _vector(mean, f"{name}.running_mean", f"{conv}.bias", convert=np.subtract)
+        if conv
+        else _vector(mean, f"{name}.running_mean"),
         _vector(f"batch_stats/{variable}/var", f"{name}.running_var"),
     ]
 
@@ -149,7 +160,7 @@ def _unet(module: UNet) -> list[Tensor]:
             entries += _norm(f"{variable}/norm_{i}", f"{name}.double_conv.{norm}", conv_name)
         return entries
 
-    levels = module.levels
+    levels = module.halvings
     entries = block("encoder_0", "inc")
     for level in range(1, levels + 1):
         variable = f"encoder_{level}" if level < levels else "bottleneck"
@@ -174,4 +185,60 @@ def _transposed(variable: str, name: str) -> Tensor:
     )
 
 
-_LAYOUTS: dict[type[nn.Module], Callable[[Any], list[Tensor]]] = {UNet: _unet}
+def _resnet_unet(module: ResNetUNet) -> list[Tensor]:
+    def pair(variable: str, conv: str, norm: str, skip: int = 0) -> list[Tensor]:
+        return [_conv(f"{variable}/conv", conv, skip, skip_first=False), *_norm(f"{variable}/norm", norm)]
+
+    entries = pair("stem", "encoder.conv1", "encoder.bn1")
+    read = 64
+    for i, blocks in enumerate(ENCODERS[module.encoder]):
+        width = 64 * 2**i
+        for j in range(blocks):
+            variable, name = f"stage_{i}/block_{j}", f"encoder.layer{i + 1}.{j}"
+            entries += pair(f"{variable}/conv_0", f"{name}.conv1", f"{name}.bn1")
+            entries += pair(f"{variable}/conv_1", f"{name}.conv2", f"{name}.bn2")
+            if read != width:
+                entries += pair(f"{variable}/shortcut", f"{name}.downsample.0", f"{name}.downsample.1")
+            read = width
+    # decoder blocks go up from the bottleneck; their skips are named from the top
+    skips = [*zip(reversed(module.active_skips), (256, 128, 64, 64), strict=True), (True, 0)]
+    for i, (active, channels) in enumerate(skips):
+        for j in range(2):
+            name = f"decoder.blocks.{i}.conv{j + 1}"
+            entries += pair(f"decoder_{i}/conv_{j}", f"{name}.0", f"{name}.1", 0 if active or j else channels)
+    return [
+        *entries,
+        _conv("head", "segmentation_head.0"),
+        _vector("params/head/conv/bias", "segmentation_head.0.bias"),
+    ]
+
+
+def _residual_unet(module: ResidualUNet) -> list[Tensor]:
+    def conv(variable: str, name: str) -> list[Tensor]:
+        return [*_norm(f"{variable}/norm", f"{name}.bn"), _conv(f"{variable}/conv", f"{name}.layer")]
+
+    def block(variable: str, name: str) -> list[Tensor]:
+        return [entry for i in range(2) for entry in conv(f"{variable}/conv_{i}", f"{name}.conv_path.{i}")]
+
+    entries = [_conv("down_0/conv", "init_path.0")]
+    for i in range(3):
+        entries += block(f"down_0/block_{i}", f"init_path.{i + 2}")
+    for level in range(1, module.halvings + 1):
+        entries += [*_norm(f"down_{level}/norm", f"down{level}.0"), _conv(f"down_{level}/conv", f"down{level}.1")]
+        for i in range(3):
+            entries += block(f"down_{level}/block_{i}", f"down{level}.{i + 4}")
+            entries += block(f"up_{level - 1}/block_{i}", f"up{level}.{i}")
+        entries += _norm(f"up_{level - 1}/norm", f"up{level}.3")
+        entries.append(_transposed(f"up_{level - 1}/up", f"up{level}.4"))
+    for level in range(module.num_skips):
+        entries.append(_conv(f"shortcut_{level}", f"shortcut{level}"))
+        entries.append(_vector(f"params/shortcut_{level}/conv/bias", f"shortcut{level}.bias"))
+    entries += [*block("head/block", "out_path.0"), *conv("head/conv", "out_path.1"), *_norm("head/norm", "out_path.2")]
+    return [*entries, _vector("params/head/conv/conv/conv/bias", "out_path.1.layer.bias")]
+
+
+_LAYOUTS: dict[type[nn.Module], Callable[[Any], list[Tensor]]] = {
+    UNet: _unet,
+    ResNetUNet: _resnet_unet,
+    ResidualUNet: _residual_unet,
+}

@@ -19,7 +19,7 @@ import optax
 from jaxseg import models
 from jaxseg.data import augment, pipeline
 from jaxseg.errors import InputError
-from jaxseg.models.unet import UNet
+from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.training import losses, state, steps
 from jaxseg.training.checkpoints import Checkpoints
 from jaxseg.training.loop import Loop, fit
@@ -107,7 +107,7 @@ def load_best(
     return model, best, {"step": step, "validation_dice": dice}
 
 
-def build_model(config: ml_collections.ConfigDict, num_classes: int) -> UNet:
+def build_model(config: ml_collections.ConfigDict, num_classes: int) -> UNetSkeleton:
     """The network that `config.model` describes."""
     options = config.model.to_dict()
     dtype = jnp.dtype(options.pop("dtype"))

@@ -185,7 +185,7 @@ def test_transposed_convolution_is_a_sum_over_offsets(rank):
         ({"features": (4, -8)}, "one width above 0 per level"),
         ({"features": (4.5, 8)}, "one width above 0 per level"),
         ({"padding": "circular", "upsample": "bilinear_aligned"}, "use upsample='bilinear'"),
-        ({"depth": 3}, "unet has no option depth; it has features"),
+        ({"depth": 3}, "unet has no option depth; it has padding"),
     ],
 )
 def test_options_that_cannot_work_are_named(options, message):
@@ -207,7 +207,7 @@ def test_sizes_that_do_not_fit_are_answered_with_those_that_do(shape, message):
 
 
 def test_unknown_network_and_too_few_classes():
-    with pytest.raises(ValueError, match="known are unet"):
+    with pytest.raises(ValueError, match="known are unet, resnet_unet, residual_unet"):
         models.build("vnet", 2)
     with pytest.raises(ValueError, match="at least 2"):
         models.build("unet", 1).init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))

@@ -1,0 +1,121 @@
+"""What all U-shaped networks share: the checks, the way in and out, and what `valid` padding means."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxseg.models.layers import PADDINGS, Padding, check_choice, crop, pad
+
+Skips = tuple[jax.Array | None, ...]
+
+
+class UNetSkeleton(nn.Module):
+    """A network `images -> logits` that is `decode(*encode(images))`.
+
+    `padding="valid"` means that nothing tells the network where the border is: the image is extended once by reflection
+    (the overlap-tile strategy of Ronneberger et al. 2015), by `margin` pixels on every side, and the logits are those
+    of the image. A network may then run without any padding, as `unet` does, or, as here, with zeros beyond the margin,
+    which is at least as wide as its receptive field reaches: no logit of the image depends on a padded zero.
+
+    A derived class has the fields `num_classes`, `padding`, `skips` and `dtype`, and says how often it halves its
+    input, how many skips it has, and how far it reaches.
+    """
+
+    num_classes: int
+    padding: Padding = "zero"
+    skips: tuple[bool, ...] | None = None
+    dtype: Any = jnp.float32
+
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Images `[B,H,W,C]` or `[B,D,H,W,C]` -> logits `[B,...,K]` float32."""
+        bottleneck, skips = self.encode(images, train)
+        return self.decode(bottleneck, skips, train)
+
+    def encode(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, Skips]:
+        """The bottleneck's activation and the skips, top level first, None where a skip is off."""
+        raise NotImplementedError
+
+    def decode(self, bottleneck: jax.Array, skips: Skips, train: bool = False) -> jax.Array:
+        """The logits, float32, from what `encode` returned."""
+        raise NotImplementedError
+
+    @property
+    def halvings(self) -> int:
+        """How often the image is halved."""
+        raise NotImplementedError
+
+    @property
+    def num_skips(self) -> int:
+        """How many skips there are."""
+        raise NotImplementedError
+
+    @property
+    def reach(self) -> int:
+        """Pixels of the image beyond itself that a logit can depend on, at most."""
+        raise NotImplementedError
+
+    @property
+    def margin(self) -> int:
+        """Pixels of reflection on every side of the image: 0 unless the padding is valid."""
+        unit = 2**self.halvings
+        return -(-self.reach // unit) * unit if self.padding == "valid" else 0
+
+    @property
+    def inner_padding(self) -> Padding:
+        """How the feature maps are padded."""
+        return "zero" if self.padding == "valid" else self.padding
+
+    @property
+    def active_skips(self) -> tuple[bool, ...]:
+        """One bool per skip, top level first."""
+        return (True,) * self.num_skips if self.skips is None else self.skips
+
+    def check_options(self, **choices: tuple[Any, Sequence[Any]]) -> None:
+        """Raises ValueError when an option cannot work; `choices` are further options with their known values."""
+        check_choice("padding", self.padding, PADDINGS)
+        for name, (value, known) in choices.items():
+            check_choice(name, value, known)
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes is {self.num_classes}; the background counts, so it must be at least 2")
+        if len(self.active_skips) != self.num_skips:
+            raise ValueError(f"skips {self.skips} names {len(self.active_skips)} levels, there are {self.num_skips}")
+
+    def check_skips(self, skips: Skips) -> None:
+        """Raises ValueError when `skips` come from a network with other skips."""
+        given = tuple(skip is not None for skip in skips)
+        if given != self.active_skips:
+            raise ValueError(f"decode was given skips {given}, the network was built with {self.active_skips}")
+
+    def enter(self, images: jax.Array) -> jax.Array:
+        """The images, checked, in the type of the computation and with their margin."""
+        if images.ndim not in (4, 5):
+            raise ValueError(f"images must be [B,H,W,C] or [B,D,H,W,C], got shape {images.shape}")
+        unit = 2**self.halvings
+        sizes = images.shape[1:-1]
+        if any(size % unit or not size for size in sizes):
+            near = " x ".join(_next_sizes(size, unit) for size in sizes)
+            raise ValueError(
+                f"{self.halvings} halvings need image sizes divisible by {unit}, got {' x '.join(map(str, sizes))}; "
+                f"the next sizes are {near}"
+            )
+        x = images.astype(self.dtype)
+        return pad(x, self.margin, "reflect") if self.margin else x
+
+    def keep(self, features: list[jax.Array]) -> Skips:
+        """The features of the skips that are on."""
+        return tuple(x if on else None for x, on in zip(features, self.active_skips, strict=True))
+
+    def leave(self, logits: jax.Array) -> jax.Array:
+        """The logits of the image, without its margin, float32."""
+        sizes = [size - 2 * self.margin for size in logits.shape[1:-1]]
+        return (crop(logits, sizes) if self.margin else logits).astype(jnp.float32)
+
+
+def _next_sizes(size: int, unit: int) -> str:
+    if size % unit == 0 and size:
+        return str(size)
+    above = (size // unit + 1) * unit
+    return str(above) if above == unit else f"{above - unit} or {above}"

@@ -1,0 +1,160 @@
+"""What all networks promise: shapes, padding modes, skips, precision; and the authors' numbers where there are any."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import models
+from jaxseg.models import layers, weights
+
+# the smallest of each kind, the size of images it takes, and its number of skips
+SMALL = {
+    "unet": ({"features": (4, 6, 8)}, 8, 2),
+    "resnet_unet": ({"encoder": "resnet18"}, 32, 4),
+    "residual_unet": ({"features": (4, 6, 8)}, 8, 2),
+}
+
+
+def build(name, **options):
+    fixed, size, _ = SMALL[name]
+    return models.build(name, 3, **fixed, **options), size
+
+
+def initialised(module, images):
+    return jax.jit(module.init)(jax.random.key(1, impl="rbg"), images)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_shapes_of_every_padding_and_of_choices_of_skips(name):
+    count = SMALL[name][2]
+    choices = [(True,) * count, (False,) * count, (True, False) * (count // 2)]
+    for padding, skips in [(p, choices[0]) for p in layers.PADDINGS] + [("zero", skips) for skips in choices[1:]]:
+        module, size = build(name, padding=padding, skips=skips)
+        images = jax.ShapeDtypeStruct((2, 2 * size, size, 3), jnp.float32)
+        variables = jax.eval_shape(module.init, jax.random.key(0), images)
+        logits = jax.eval_shape(module.apply, variables, images)
+        assert (logits.shape, logits.dtype) == ((2, 2 * size, size, 3), jnp.float32)
+        _, kept = jax.eval_shape(functools.partial(module.apply, method="encode"), variables, images)
+        assert tuple(skip is not None for skip in kept) == skips
+
+
+@pytest.mark.parametrize("name", ["resnet_unet", "residual_unet"])
+@pytest.mark.parametrize("padding", ["zero", "circular"])
+def test_only_circular_padding_commutes_with_rolls(name, padding):
+    module, size = build(name, padding=padding)
+    images = jax.random.normal(jax.random.key(0), (1, 3 * size, 3 * size, 3))
+    variables = initialised(module, images)
+    apply = jax.jit(module.apply)
+    logits = apply(variables, images)
+    rolled = apply(variables, jnp.roll(images, (size, 2 * size), (1, 2)))
+    difference = np.abs(rolled - jnp.roll(logits, (size, 2 * size), (1, 2))).max() / np.abs(logits).max()
+    assert (difference < 1e-4) == (padding == "circular")
+
+
+@pytest.mark.parametrize("name", ["resnet_unet", "residual_unet"])
+def test_with_valid_padding_no_logit_depends_on_what_lies_beyond_the_margin(name, monkeypatch):
+    """A wider margin gives the same logits; a margin of half the reach does not."""
+    module, size = build(name, padding="valid")
+    images = jax.random.normal(jax.random.key(0), (1, size, size, 3))
+    variables = initialised(module, images)
+    logits = module.apply(variables, images)
+    margin, unit = module.margin, 2**module.halvings
+    results = {}
+    for width in (margin + unit, margin // 2 // unit * unit):
+        monkeypatch.setattr(type(module), "margin", property(lambda self, width=width: width))
+        results[width] = np.abs(jax.jit(module.apply)(variables, images) - logits).max() / np.abs(logits).max()
+    wide, narrow = results.values()
+    assert wide < 1e-4 < narrow
+
+
+@pytest.mark.parametrize("name", ["residual_unet"])
+def test_volumes_work_by_rank(name):
+    module, size = build(name)
+    images = jax.random.normal(jax.random.key(0), (1, size, size, 2 * size, 1))
+    assert jax.jit(module.apply)(initialised(module, images), images).shape == (1, size, size, 2 * size, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "skips"), [("residual_unet", (True, False)), ("resnet_unet", (False, True, False, True))]
+)
+def test_gradients_are_finite_and_reach_every_parameter(name, skips):
+    module, size = build(name, skips=skips)
+    images = jax.random.normal(jax.random.key(0), (4, 2 * size, 2 * size, 3))
+    variables = initialised(module, images)
+
+    def loss(params):
+        stats = {"params": params, "batch_stats": variables["batch_stats"]}
+        logits, _ = module.apply(stats, images, train=True, mutable=["batch_stats"])
+        return jnp.mean(logits * jnp.sin(jnp.arange(logits.size, dtype=jnp.float32).reshape(logits.shape)))
+
+    for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(variables["params"])):
+        assert np.isfinite(gradient).all(), path
+        assert np.abs(gradient).max() > 0, path
+
+
+@pytest.mark.parametrize("name", ["resnet_unet", "residual_unet"])
+def test_bfloat16_stays_near_float32(name):
+    exact, size = build(name)
+    rough, _ = build(name, dtype=jnp.bfloat16)
+    images = jax.random.normal(jax.random.key(0), (1, 2 * size, 2 * size, 3))
+    variables = initialised(exact, images)
+    logits = jax.jit(exact.apply)(variables, images)
+    difference = jax.jit(rough.apply)(variables, images) - logits
+    assert np.sqrt(np.mean(difference**2)) / np.sqrt(np.mean(logits**2)) < 3e-2
+
+
+TABLE_II = {  # Wilm et al. 2024: trainable parameters with the top 0 to 4 skips off
+    "resnet18": (14_328_354, 14_309_922, 14_273_058, 14_125_602, 13_535_778),
+    "resnet34": (24_436_514, 24_418_082, 24_381_218, 24_233_762, 23_643_938),
+}
+
+
+@pytest.mark.parametrize("encoder", TABLE_II)
+def test_parameter_counts_are_those_of_the_paper(encoder):
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    for off, count in enumerate(TABLE_II[encoder]):
+        module = models.build("resnet_unet", 2, encoder=encoder, skips=(False,) * off + (True,) * (4 - off))
+        params = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
+        assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+@pytest.fixture(scope="module")
+def reference(oracles, drawn_state_dict):
+    shapes = json.loads((oracles / "parameter_shapes.json").read_text())
+
+    def load(file, network):
+        with np.load(oracles / f"{file}.npz") as stored:
+            return drawn_state_dict(shapes[network], int(stored["seed"])), stored["images"], stored["logits"]
+
+    return load
+
+
+@pytest.mark.parametrize("encoder", TABLE_II)
+@pytest.mark.parametrize("off", range(5))
+def test_the_skip_papers_networks_give_their_logits(reference, encoder, off):
+    state_dict, images, logits = reference(f"smp_{encoder}" + (f"_L{off}" if off else ""), f"smp_{encoder}")
+    module = models.build("resnet_unet", 2, encoder=encoder, skips=(False,) * off + (True,) * (4 - off))
+    variables = weights.from_torch(module, state_dict, images.shape)
+    ours = jax.jit(module.apply)(variables, images)
+    assert np.abs(ours - logits).max() < 1e-4 * np.abs(logits).max()
+
+
+def test_the_distortion_papers_network_gives_its_logits(reference):
+    state_dict, images, logits = reference("damri_unet2d", "damri_unet2d")
+    module = models.build("residual_unet", 4)
+    variables = weights.from_torch(module, state_dict, images.shape)
+    ours = jax.jit(module.apply)(variables, images)
+    assert np.abs(ours - logits).max() < 1e-3 * np.abs(logits).max()
+
+
+def test_tensors_of_a_shortcut_that_is_off_are_passed_over(reference):
+    state_dict, images, _ = reference("damri_unet2d", "damri_unet2d")
+    silenced = {name: 0 * array if name.startswith("shortcut1") else array for name, array in state_dict.items()}
+    full, cut = models.build("residual_unet", 4), models.build("residual_unet", 4, skips=(True, False, True))
+    expected = jax.jit(full.apply)(weights.from_torch(full, silenced, images.shape), images)
+    ours = jax.jit(cut.apply)(weights.from_torch(cut, state_dict, images.shape), images)
+    assert np.abs(ours - expected).max() < 1e-5 * np.abs(expected).max()
