@@ -11,6 +11,7 @@ import numpy as np
 from jaxseg.data import augment
 from jaxseg.report import figures
 from jaxseg.studies import border_shortcut as study
+from jaxseg.studies import moving_window
 from jaxseg.training import runs
 
 
@@ -127,9 +128,9 @@ def _windows(
     padding: str,
 ) -> tuple[dict[str, list[tuple[np.ndarray, np.ndarray | None]]], list[str]]:
     test = splits["test"]
-    starts = study.diagonal_starts(config)
-    image = test.images[study.pick_moving_case(test.labels)]
-    windows = [_to_uint8(window) for window in study.cut_windows(image, starts, config.data.image_size)]
+    starts = moving_window.diagonal_starts(config)
+    image = test.images[moving_window.pick_case(test.labels)]
+    windows = [_to_uint8(window) for window in moving_window.cut_windows(image, starts, config.data.image_size)]
     rows: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"window": [(window, None) for window in windows]}
     for view, name in study.NAMES.items():
         rows[name] = list(zip(windows, measured[padding, view]["windows"] > 0, strict=True))

@@ -17,7 +17,6 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -29,6 +28,7 @@ from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, regions
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast, bootstrap_mean
 from jaxseg.models.layers import PADDINGS
+from jaxseg.studies import moving_window
 from jaxseg.training import runs
 
 NAMES = {"original": "M_ori", "quadrant": "M_crop"}
@@ -123,7 +123,7 @@ def measure(
     Returns:
       Per test view V: `V_dice`, `V_border`, `V_interior`, `V_border_recall` `[N]`, `V_bands`, `V_bands_smooth1`
       `[N,R]`, `V_predictions` uint8 `[N,n,n]`; `agreement` `[M]` of the moving window; `windows` uint8 `[W,n,n]`, the
-      predictions of the windows along the diagonal of the case `pick_moving_case` names; `step` and
+      predictions of the windows along the diagonal of the case that `moving_window.pick_case` names; `step` and
       `validation_dice` of the checkpoint.
     """
     test = splits["test"]
@@ -138,7 +138,7 @@ def measure(
             lambda labels, predictions: score(labels, predictions, config.evaluation),
         )
         measures |= {f"{view}_{name}": value for name, value in scores.items()}
-    return measures | measure_windows(config, model, variables, test)
+    return measures | moving_window.measure(config, model, variables, test)
 
 
 def score(labels: jax.Array, predictions: jax.Array, evaluation: ml_collections.ConfigDict) -> dict[str, jax.Array]:
@@ -160,65 +160,6 @@ def score(labels: jax.Array, predictions: jax.Array, evaluation: ml_collections.
         "bands_smooth1": regions.band_dice(a, b, width=evaluation.band_width, smooth=1.0)[1],
         "predictions": predictions.astype(jnp.uint8),
     }
-
-
-# ---------------------------------------------------------------------------------------------------- moving window
-
-
-def window_starts(config: ml_collections.ConfigDict) -> np.ndarray:
-    """Top left corners `[W,2]` of windows of half the source's side, on a square lattice from one end to the other."""
-    source = config.data.source_size
-    steps = np.round(np.linspace(0, source - source // 2, config.evaluation.windows_per_side)).astype(np.int32)
-    return np.stack(np.meshgrid(steps, steps, indexing="ij"), -1).reshape(-1, 2)
-
-
-def diagonal_starts(config: ml_collections.ConfigDict) -> np.ndarray:
-    """Those of `window_starts` on the diagonal, which the figure shows."""
-    return window_starts(config)[:: config.evaluation.windows_per_side + 1]
-
-
-def measure_windows(
-    config: ml_collections.ConfigDict, model: nn.Module, variables: Any, test: pipeline.InMemory
-) -> dict[str, np.ndarray]:
-    """Agreement of the predictions of a window that moves over each image, and the windows of one image."""
-    starts = window_starts(config)
-    size = config.data.image_size
-
-    @jax.jit
-    def of_image(image: jax.Array) -> tuple[jax.Array, jax.Array]:
-        predictions = inference.predict(model, variables, cut_windows(image, starts, size))
-        masks, inside = place_windows(predictions > 0, starts, image.shape[0])
-        return regions.window_agreement(masks, inside), predictions.astype(jnp.uint8)
-
-    chosen = np.linspace(0, len(test.images) - 1, min(config.evaluation.window_images, len(test.images))).astype(int)
-    agreement = [np.asarray(of_image(jnp.asarray(test.images[i]))[0]) for i in chosen]
-    shown = of_image(jnp.asarray(test.images[pick_moving_case(test.labels)]))[1]
-    diagonal = np.asarray(shown)[:: config.evaluation.windows_per_side + 1]
-    return {"agreement": np.array(agreement), "agreement_case": chosen, "windows": diagonal}
-
-
-def cut_windows(image: jax.Array, starts: np.ndarray, size: int) -> jax.Array:
-    """Windows of half the side of an image uint8 `[S,S,C]`, as the network sees quadrants: `[W,size,size,C]`."""
-    half = image.shape[0] // 2
-    cut = jax.vmap(lambda start: jax.lax.dynamic_slice(image, (start[0], start[1], 0), (half, half, image.shape[2])))
-    windows = cut(jnp.asarray(starts))
-    return augment.whole({"image": windows, "labels": jnp.zeros(windows.shape[:3], jnp.uint8)}, size=size)["images"]
-
-
-def place_windows(masks: jax.Array, starts: np.ndarray, source: int) -> tuple[jax.Array, jax.Array]:
-    """Window masks `[W,n,n]` back in the image (nearest pixel), and where each window lies: two bool `[W,S,S]`."""
-    half = source // 2
-    nearest = jax.image.resize(masks, (masks.shape[0], half, half), "nearest")
-    empty = jnp.zeros((source, source), bool)
-    put = jax.vmap(lambda mask, start: jax.lax.dynamic_update_slice(empty, mask, (start[0], start[1])))
-    at = jnp.asarray(starts)
-    return put(nearest, at), put(jnp.ones_like(nearest), at)
-
-
-def pick_moving_case(labels: np.ndarray) -> int:
-    """The case of the moving-window figure: the one whose mask area is the median of all, so that nobody chose it."""
-    areas = labels.reshape(len(labels), -1).sum(1)
-    return int(np.argsort(areas, kind="stable")[len(areas) // 2])
 
 
 # ----------------------------------------------------------------------------------------------------------- tables

@@ -13,6 +13,7 @@ from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, regions
 from jaxseg.studies import border_shortcut as study
+from jaxseg.studies import moving_window
 from jaxseg.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -88,12 +89,12 @@ def test_scores_are_dice_on_the_grid():
 
 def test_windows_come_back_to_where_they_were_cut():
     cfg = config()
-    starts = study.window_starts(cfg)
+    starts = moving_window.window_starts(cfg)
     assert starts.min() == 0 and starts.max() == 32 and len(starts) == 9
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    windows = study.cut_windows(jnp.asarray(image), starts, 32)
+    windows = moving_window.cut_windows(jnp.asarray(image), starts, 32)
     bright = windows[..., 0] > 0
-    masks, inside = study.place_windows(bright, starts, 64)
+    masks, inside = moving_window.place_windows(bright, starts, 64)
     for mask, where, (y, x) in zip(masks, inside, starts, strict=True):
         expected = np.zeros((64, 64), bool)
         expected[y : y + 32, x : x + 32] = image[y : y + 32, x : x + 32, 0] > 127
@@ -101,7 +102,7 @@ def test_windows_come_back_to_where_they_were_cut():
         assert where.sum() == 32 * 32 and where[y, x] and where[y + 31, x + 31]
     # a network that judges every pixel by itself agrees with itself wherever the window is
     assert regions.window_agreement(masks, inside) == 1
-    np.testing.assert_array_equal(study.diagonal_starts(cfg), [[0, 0], [16, 16], [32, 32]])
+    np.testing.assert_array_equal(moving_window.diagonal_starts(cfg), [[0, 0], [16, 16], [32, 32]])
 
 
 def fake_splits(cases=40):
