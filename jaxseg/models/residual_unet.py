@@ -117,11 +117,6 @@ class ResidualUNet(UNetSkeleton):
         return len(self.features) - 1
 
     @property
-    def num_skips(self) -> int:
-        """One per halving."""
-        return self.halvings
-
-    @property
     def reach(self) -> int:
         """See `UNetSkeleton`."""
         blocks = 2 * _BLOCKS  # 3x3 convolutions per level and direction
@@ -131,6 +126,7 @@ class ResidualUNet(UNetSkeleton):
         return down + up + levels[-1] - 1  # a pixel stands anywhere in its coarse one
 
     def setup(self) -> None:
+        self.check_features(self.features)
         self.check_options()
         inner = {"padding": self.inner_padding, "dtype": self.dtype}
         self.down = [Down(width, top=i == 0, **inner) for i, width in enumerate(self.features)]

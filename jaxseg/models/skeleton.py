@@ -49,8 +49,8 @@ class UNetSkeleton(nn.Module):
 
     @property
     def num_skips(self) -> int:
-        """How many skips there are."""
-        raise NotImplementedError
+        """How many skips there are: one per halving, unless a network says otherwise."""
+        return self.halvings
 
     @property
     def reach(self) -> int:
@@ -82,6 +82,11 @@ class UNetSkeleton(nn.Module):
             raise ValueError(f"num_classes is {self.num_classes}; the background counts, so it must be at least 2")
         if len(self.active_skips) != self.num_skips:
             raise ValueError(f"skips {self.skips} names {len(self.active_skips)} levels, there are {self.num_skips}")
+
+    def check_features(self, features: tuple[int, ...]) -> None:
+        """Raises ValueError when `features` are no channels per level."""
+        if len(features) < 2 or not all(isinstance(width, int) and width > 0 for width in features):
+            raise ValueError(f"features is {features}; give one width above 0 per level and one for the bottleneck")
 
     def check_skips(self, skips: Skips) -> None:
         """Raises ValueError when `skips` come from a network with other skips."""

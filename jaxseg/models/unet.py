@@ -50,8 +50,9 @@ class UNet(UNetSkeleton):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        self._check_features()
+        self.check_features(self.features)
         self.check_options(upsample=(self.upsample, UPSAMPLES))
+        self._check_upsample()
         block = lambda *features: ConvBlock(features, self.padding, self.dtype)
         widths = self.features
         self.encoder = [block(width, width) for width in widths[:-1]]
@@ -70,11 +71,6 @@ class UNet(UNetSkeleton):
     def halvings(self) -> int:
         """The number of poolings."""
         return len(self.features) - 1
-
-    @property
-    def num_skips(self) -> int:
-        """One per pooling."""
-        return self.halvings
 
     @property
     def margin(self) -> int:
@@ -118,11 +114,7 @@ class UNet(UNetSkeleton):
         margin = decoder_margins(self.halvings, self._upsample_loss)[-1]
         return [(size - 2 * margin) * 2**self.halvings for size in bottleneck.shape[1:-1]]
 
-    def _check_features(self) -> None:
-        if len(self.features) < 2 or not all(isinstance(width, int) and width > 0 for width in self.features):
-            raise ValueError(
-                f"features is {self.features}; give one width above 0 per level and one for the bottleneck"
-            )
+    def _check_upsample(self) -> None:
         if self.upsample == "bilinear_aligned" and self.padding in ("circular", "valid"):
             raise ValueError(
                 f"bilinear_aligned weights depend on the position in the image, which padding={self.padding!r} is "

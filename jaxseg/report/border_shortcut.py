@@ -44,6 +44,7 @@ def run(
     runs.claim(workdir, config)  # before anything is prepared; it is written when the data are known
     directory = builders.prepare(config.data.dataset, data_dir=data_dir, manual_dir=manual_dir)
     splits = runs.Splits(directory, config.data.source_size)
+    runs.check_cases(config, splits)
     runs.claim(workdir, config, {name: splits[name].fingerprint for name in _SPLITS})
     measured = study.train_and_measure(config, splits, workdir)
     results = study.tabulate(config, splits, measured)

@@ -78,7 +78,7 @@ def fit(loop: Loop, state: TrainState, folder: pathlib.Path) -> None:
                 row = _train_metrics(metrics, step - chunk, folder)
                 row["steps_per_second"] = chunk / (time.perf_counter() - began)
                 row["validation_dice"] = mean_dice(eval_step, state.variables, loop.validation())
-                # fetched before the next step donates its buffers
+                # copied before it returns, as the next step donates the buffers; written beside the next steps
                 checkpoints.save(jax.block_until_ready(state), step=step, dice=row["validation_dice"])
                 log.write(step, row)
                 bar.set_postfix(loss=f"{row['loss']:.3f}", dice=f"{row['validation_dice']:.3f}")

@@ -62,15 +62,11 @@ def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Pat
       InputError: the config cannot be run, the folder belongs to another config, the loss is not finite.
     """
     check(config)
-    batch = config.training.batch_size
-    if len(splits["train"]) < batch:
-        raise InputError(
-            f"config.training.batch_size is {batch}, {splits['train'].name} has {len(splits['train'])} cases; "
-            "it can be at most that"
-        )
+    check_cases(config, splits)
     claim(folder, config, {split: splits[split].fingerprint for split in ("train", "validation")})
     model = build_model(config, splits.num_classes)
     fresh = _fresh_state(config, model, splits["train"])
+    batch = config.training.batch_size
     per_epoch = len(splits["train"]) // batch
     size, view = config.data.image_size, config.data.view
     loop = Loop(
@@ -143,6 +139,15 @@ def check(config: ml_collections.ConfigDict) -> None:
         jax.eval_shape(model.init, jax.random.key(0), image)
     except ValueError as error:
         raise InputError(f"config.data.image_size with config.model: {error}") from error
+
+
+def check_cases(config: ml_collections.ConfigDict, splits: Mapping[str, pipeline.InMemory] | Splits) -> None:
+    """Raises InputError, before a folder is claimed, when the training split is too small for the config."""
+    source, batch = splits["train"], config.training.batch_size
+    if len(source) < batch:
+        raise InputError(
+            f"config.training.batch_size is {batch}, {source.name} has {len(source)} cases; it can be at most that"
+        )
 
 
 def _check_fields(config: ml_collections.ConfigDict) -> None:

@@ -164,6 +164,14 @@ def test_cases_of_another_data_set_are_refused(finished, tmp_path):
     assert_one_line(answer, "was made with other cases in test")
 
 
+def test_a_batch_too_large_for_the_cases_leaves_the_folder_free(finished, tmp_path):
+    folder, *_ = finished
+    data = f"--data_dir={folder / 'data'}"
+    answer = launch(TINY, f"--workdir={tmp_path / 'work'}", data, "--config.training.batch_size=64")
+    assert_one_line(answer, "config.training.batch_size is 64, dermoscopy/tiny/train has 48 cases")
+    assert not (tmp_path / "work").exists()
+
+
 def test_damaged_measures_are_measured_again(finished, tmp_path):
     folder, arguments, _ = finished
     work = tmp_path / "work"

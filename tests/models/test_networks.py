@@ -107,6 +107,13 @@ def test_bfloat16_stays_near_float32(name):
     assert np.sqrt(np.mean(difference**2)) / np.sqrt(np.mean(logits**2)) < 3e-2
 
 
+@pytest.mark.parametrize("name", ["unet", "residual_unet"])
+@pytest.mark.parametrize("features", [(4,), (4, 0), (4.5, 8)])
+def test_widths_that_cannot_be_are_named(name, features):
+    with pytest.raises(ValueError, match="give one width above 0 per level"):
+        models.build(name, 2, features=features).init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+
+
 TABLE_II = {  # Wilm et al. 2024: trainable parameters with the top 0 to 4 skips off
     "resnet18": (14_328_354, 14_309_922, 14_273_058, 14_125_602, 13_535_778),
     "resnet34": (24_436_514, 24_418_082, 24_381_218, 24_233_762, 23_643_938),
