@@ -3,6 +3,7 @@
 Arrays are channels-last, `[B,H,W,C]` or `[B,D,H,W,C]`; every block works in both by rank.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -12,7 +13,9 @@ import jax.numpy as jnp
 
 Padding = Literal["zero", "reflect", "replicate", "circular", "valid"]
 Upsample = Literal["bilinear", "bilinear_aligned", "transpose"]
+Norm = Literal["batch", "instance", "group"]
 PADDINGS: tuple[Padding, ...] = ("zero", "reflect", "replicate", "circular", "valid")
+NORMS: tuple[Norm, ...] = ("batch", "instance", "group")
 UPSAMPLES: tuple[Upsample, ...] = ("bilinear", "bilinear_aligned", "transpose")
 _PAD_MODES = {"zero": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
@@ -107,23 +110,62 @@ class BatchNorm(nn.Module):
         return x * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)
 
 
-class ConvBlock(nn.Module):
-    """Twice: 3x3 convolution, batch norm, ReLU (Ronneberger et al. 2015, with the norm that is usual today).
+def normalisation(kind: Norm, dtype: Any, name: str) -> Callable[[jax.Array, bool], jax.Array]:
+    """The layer `(x, train) -> x` of one of the three kinds; statistics and parameters are float32.
 
-    The convolutions have no bias: batch norm subtracts it again.
+    `instance` (Ulyanov et al. 2016) and `group` (Wu and He 2018, 8 groups, or as many as the channels allow) have no
+    running averages: every image is normalised by its own statistics, in training and in testing.
+    """
+    if kind == "batch":
+        return BatchNorm(name=name)
+
+    def apply(x: jax.Array, train: bool) -> jax.Array:
+        del train
+        groups = x.shape[-1] if kind == "instance" else math.gcd(8, x.shape[-1])
+        return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, name=name)(x)
+
+    return apply
+
+
+class ConvNorm(nn.Module):
+    """Convolution, normalisation, activation; what it returns is a layer as the papers count them.
+
+    The convolution has a bias only in front of group normalisation: the other two subtract it again.
     """
 
-    features: tuple[int, int]
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    activation: Callable[[jax.Array], jax.Array] | None = nn.relu
+    norm: Norm = "batch"
     padding: Padding = "zero"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        for i, features in enumerate(self.features):
-            x = Conv(features, padding=self.padding, dtype=self.dtype, name=f"conv_{i}")(x)
-            x = BatchNorm(name=f"norm_{i}")(x, train)
-            x = nn.relu(x)
-        return x
+        options = {"use_bias": self.norm == "group", "dtype": self.dtype}
+        x = Conv(self.features, self.kernel, self.stride, self.padding, **options, name="conv")(x)
+        x = normalisation(self.norm, self.dtype, "norm")(x, train)
+        return self.activation(x) if self.activation else x
+
+
+class ConvBlock(nn.Module):
+    """Two layers of 3x3 convolutions (Ronneberger et al. 2015, with the norm that is usual today)."""
+
+    features: tuple[int, int]
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    norm: Norm = "batch"
+    dropout: float = 0.0  # between the two
+    padding: Padding = "zero"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        options = {"activation": self.activation, "norm": self.norm, "padding": self.padding, "dtype": self.dtype}
+        x = ConvNorm(self.features[0], **options, name="conv_0")(x, train)
+        if self.dropout:
+            x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
+        return ConvNorm(self.features[1], **options, name="conv_1")(x, train)
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -102,6 +102,7 @@ class ResidualUNet(UNetSkeleton):
       features: channels per level, full resolution first; the last is the bottleneck. The paper's initial width is 8.
       padding: zero, reflect, replicate, circular or valid (see `UNetSkeleton`).
       skips: one bool per halving, top level first; None means all on. A skip that is off has no weights.
+      remat: computes the activations of each block again in the backward pass instead of keeping them.
       dtype: of the computation; parameters, statistics and logits are float32.
     """
 
@@ -109,6 +110,7 @@ class ResidualUNet(UNetSkeleton):
     features: tuple[int, ...] = (8, 16, 32, 64)
     padding: Padding = "zero"
     skips: tuple[bool, ...] | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @property
@@ -129,8 +131,8 @@ class ResidualUNet(UNetSkeleton):
         self.check_features(self.features)
         self.check_options()
         inner = {"padding": self.inner_padding, "dtype": self.dtype}
-        self.down = [Down(width, top=i == 0, **inner) for i, width in enumerate(self.features)]
-        self.up = [Up(width, **inner) for width in self.features[:-1]]
+        self.down = [self.block(Down)(width, top=i == 0, **inner) for i, width in enumerate(self.features)]
+        self.up = [self.block(Up)(width, **inner) for width in self.features[:-1]]
         self.shortcut = [Conv(width, kernel=1, use_bias=True, dtype=self.dtype) for width in self.features[:-1]]
         self.head = Head(self.num_classes, self.dtype)
 

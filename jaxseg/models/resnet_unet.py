@@ -6,29 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxseg.models.layers import BatchNorm, Conv, Padding, max_pool_overlapping, nearest_double
+from jaxseg.models.layers import Conv, ConvBlock, ConvNorm, Padding, max_pool_overlapping, nearest_double
 from jaxseg.models.skeleton import Skips, UNetSkeleton
 
 ENCODERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 _ENCODER_WIDTHS = (64, 128, 256, 512)
 _DECODER_WIDTHS = (256, 128, 64, 32, 16)
-
-
-class ConvNorm(nn.Module):
-    """Convolution without bias and batch norm, with or without the ReLU behind them."""
-
-    features: int
-    kernel: int = 3
-    stride: int = 1
-    relu: bool = True
-    padding: Padding = "zero"
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = Conv(self.features, self.kernel, self.stride, self.padding, dtype=self.dtype, name="conv")(x)
-        x = BatchNorm(name="norm")(x, train)
-        return nn.relu(x) if self.relu else x
 
 
 class BasicBlock(nn.Module):
@@ -43,9 +26,9 @@ class BasicBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         options = {"padding": self.padding, "dtype": self.dtype}
         y = ConvNorm(self.features, stride=self.stride, **options, name="conv_0")(x, train)
-        y = ConvNorm(self.features, relu=False, **options, name="conv_1")(y, train)
+        y = ConvNorm(self.features, activation=None, **options, name="conv_1")(y, train)
         if self.stride > 1 or x.shape[-1] != self.features:
-            shortcut = ConvNorm(self.features, 1, self.stride, relu=False, **options, name="shortcut")
+            shortcut = ConvNorm(self.features, 1, self.stride, activation=None, **options, name="shortcut")
             x = shortcut(x, train)
         return nn.relu(x + y)
 
@@ -67,23 +50,6 @@ class Stage(nn.Module):
         return x
 
 
-class DecoderBlock(nn.Module):
-    """Nearest up-sampling, the skip behind the up-sampled features, two convolutions."""
-
-    features: int
-    padding: Padding = "zero"
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, skip: jax.Array | None, train: bool) -> jax.Array:
-        x = nearest_double(x)
-        if skip is not None:
-            x = jnp.concatenate([x, skip], -1)
-        for i in range(2):
-            x = ConvNorm(self.features, padding=self.padding, dtype=self.dtype, name=f"conv_{i}")(x, train)
-        return x
-
-
 class ResNetUNet(UNetSkeleton):
     """ResNet encoder and the decoder of segmentation_models_pytorch (256, 128, 64, 32, 16 channels).
 
@@ -96,6 +62,7 @@ class ResNetUNet(UNetSkeleton):
       encoder: resnet18 or resnet34.
       padding: zero, reflect, replicate, circular or valid (see `UNetSkeleton`).
       skips: four bools, the skip at half resolution first; None means all on.
+      remat: computes the activations of each block again in the backward pass instead of keeping them.
       dtype: of the computation; parameters, statistics and logits are float32.
     """
 
@@ -103,6 +70,7 @@ class ResNetUNet(UNetSkeleton):
     encoder: str = "resnet18"
     padding: Padding = "zero"
     skips: tuple[bool, ...] | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @property
@@ -120,10 +88,10 @@ class ResNetUNet(UNetSkeleton):
         inner = {"padding": self.inner_padding, "dtype": self.dtype}
         self.stem = ConvNorm(64, 7, 2, **inner)
         self.stage = [
-            Stage(width, blocks, 1 if i == 0 else 2, **inner)
+            self.block(Stage)(width, blocks, 1 if i == 0 else 2, **inner)
             for i, (width, blocks) in enumerate(zip(_ENCODER_WIDTHS, ENCODERS[self.encoder], strict=True))
         ]
-        self.decoder = [DecoderBlock(width, **inner) for width in _DECODER_WIDTHS]
+        self.decoder = [self.block(ConvBlock)((width, width), **inner) for width in _DECODER_WIDTHS]
         self.head = Conv(self.num_classes, use_bias=True, **inner)
 
     @property
@@ -153,5 +121,7 @@ class ResNetUNet(UNetSkeleton):
         self.check_skips(skips)
         x = bottleneck
         for block, skip in zip(self.decoder, [*reversed(skips), None], strict=True):
-            x = block(x, skip, train)
+            x = nearest_double(x)
+            x = x if skip is None else jnp.concatenate([x, skip], -1)
+            x = block(x, train)
         return self.leave(self.head(x))

@@ -20,13 +20,14 @@ class UNetSkeleton(nn.Module):
     of the image. A network may then run without any padding, as `unet` does, or, as here, with zeros beyond the margin,
     which is at least as wide as its receptive field reaches: no logit of the image depends on a padded zero.
 
-    A derived class has the fields `num_classes`, `padding`, `skips` and `dtype`, and says how often it halves its
-    input, how many skips it has, and how far it reaches.
+    A derived class has the fields `num_classes`, `padding`, `skips`, `remat` and `dtype`, and says how often it halves
+    its input, how many skips it has, and how far it reaches.
     """
 
     num_classes: int
     padding: Padding = "zero"
     skips: tuple[bool, ...] | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -83,6 +84,10 @@ class UNetSkeleton(nn.Module):
         if len(self.active_skips) != self.num_skips:
             raise ValueError(f"skips {self.skips} names {len(self.active_skips)} levels, there are {self.num_skips}")
 
+    def block(self, kind: type[nn.Module]) -> Any:
+        """The class of blocks `(x, train) -> x` that setup makes: `kind`, recomputed in the backward pass if asked."""
+        return nn.remat(kind, static_argnums=(2,)) if self.remat else kind
+
     def check_features(self, features: tuple[int, ...]) -> None:
         """Raises ValueError when `features` are no channels per level."""
         if len(features) < 2 or not all(isinstance(width, int) and width > 0 for width in features):
@@ -117,6 +122,16 @@ class UNetSkeleton(nn.Module):
         """The logits of the image, without its margin, float32."""
         sizes = [size - 2 * self.margin for size in logits.shape[1:-1]]
         return (crop(logits, sizes) if self.margin else logits).astype(jnp.float32)
+
+
+def compiler_options(module: UNetSkeleton) -> dict[str, str]:
+    """What `jax.jit(..., compiler_options=...)` needs for a gradient through `module`.
+
+    On CPU, XLA takes away the barriers that `remat` put around what is to be computed again, and then merges it with
+    what was computed before: more work, and no memory saved. The option keeps the barriers.
+    """
+    on_cpu = module.remat and jax.default_backend() == "cpu"
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if on_cpu else {}
 
 
 def _next_sizes(size: int, unit: int) -> str:

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.models.layers import (
+    NORMS,
     UPSAMPLES,
     Conv,
     ConvBlock,
+    Norm,
     Padding,
     TransposedConv,
     Upsample,
@@ -19,7 +21,8 @@ from jaxseg.models.layers import (
 )
 from jaxseg.models.skeleton import Skips, UNetSkeleton
 
-Doubling = Callable[[jax.Array], jax.Array]
+# He et al. 2022, Fig. 4: numbers of the 18 layers, which count from 1
+LAYER_GROUPS = {"early": range(1, 5), "abstract": range(5, 15), "late": range(15, 19)}
 
 
 class UNet(UNetSkeleton):
@@ -39,6 +42,8 @@ class UNet(UNetSkeleton):
       padding: zero, reflect, replicate, circular or valid.
       skips: one bool per pooling, top level first; None means all on. A skip that is off has no weights.
       upsample: bilinear (half-pixel centres), bilinear_aligned or transpose.
+      norm: batch, instance or group.
+      remat: computes the activations of each block again in the backward pass instead of keeping them.
       dtype: of the computation; parameters, statistics and logits are float32.
     """
 
@@ -47,13 +52,16 @@ class UNet(UNetSkeleton):
     padding: Padding = "zero"
     skips: tuple[bool, ...] | None = None
     upsample: Upsample = "bilinear"
+    norm: Norm = "batch"
+    remat: bool = False
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
         self.check_features(self.features)
-        self.check_options(upsample=(self.upsample, UPSAMPLES))
+        self.check_options(upsample=(self.upsample, UPSAMPLES), norm=(self.norm, NORMS))
         self._check_upsample()
-        block = lambda *features: ConvBlock(features, self.padding, self.dtype)
+        options = {"norm": self.norm, "padding": self.padding, "dtype": self.dtype}
+        block = lambda *features: self.block(ConvBlock)(features, **options)
         widths = self.features
         self.encoder = [block(width, width) for width in widths[:-1]]
         self.bottleneck = block(widths[-1], widths[-1])
@@ -66,6 +74,17 @@ class UNet(UNetSkeleton):
             self.up = [upsampler(self.upsample, self.padding)] * self.halvings
             self.decoder = [block(width, widths[max(i - 1, 0)]) for i, width in enumerate(widths[:-1])]
         self.head = Conv(self.num_classes, kernel=1, use_bias=True, dtype=self.dtype)
+
+    @property
+    def numbered_layers(self) -> tuple[str, ...]:
+        """Names of the convolutional layers, as `capture` takes them, in the order of the network.
+
+        With four poolings these are the 18 layers of He et al. 2022 (Fig. 4), whose groups are `LAYER_GROUPS`. Their
+        activations are those behind normalisation and ReLU.
+        """
+        levels = range(self.halvings)
+        blocks = [f"encoder_{i}" for i in levels] + ["bottleneck"] + [f"decoder_{i}" for i in reversed(levels)]
+        return tuple(f"{block}/conv_{i}" for block in blocks for i in range(2))
 
     @property
     def halvings(self) -> int:

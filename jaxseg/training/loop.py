@@ -31,6 +31,7 @@ class Loop:
       total_steps: updates in all.
       evaluate_every: updates between two validations, each followed by a checkpoint.
       name: shown by the progress bar.
+      compiler_options: for XLA, of the training step.
     """
 
     train_step: TrainStep
@@ -40,6 +41,7 @@ class Loop:
     total_steps: int
     evaluate_every: int
     name: str
+    compiler_options: Mapping[str, str]
 
 
 def fit(loop: Loop, state: TrainState, folder: pathlib.Path) -> None:
@@ -58,7 +60,7 @@ def fit(loop: Loop, state: TrainState, folder: pathlib.Path) -> None:
         if start >= loop.total_steps:
             return
         provenance.record(folder, start)
-        train_step = jax.jit(loop.train_step, donate_argnums=0)
+        train_step = jax.jit(loop.train_step, donate_argnums=0, compiler_options=dict(loop.compiler_options))
         eval_step = jax.jit(loop.eval_step)
         batches = loop.batches(start)
         log = MetricLog(folder, start)

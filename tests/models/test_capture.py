@@ -21,7 +21,7 @@ def test_names_go_from_input_to_output(setting):
     names = capture.layer_names(*setting)
     blocks = [name for name in names if "/" not in name]
     assert blocks == ["encoder_0", "encoder_1", "bottleneck", "decoder_1", "decoder_0", "head"]
-    assert names.index("encoder_0/conv_0") < names.index("encoder_0/norm_0") < names.index("encoder_0/conv_1")
+    assert names.index("encoder_0/conv_0/norm") < names.index("encoder_0/conv_0") < names.index("encoder_0/conv_1")
 
 
 def test_captured_activations_are_those_of_encode_and_the_logits_are_unchanged(setting):

@@ -3,13 +3,14 @@
 import functools
 import itertools
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxseg import models
-from jaxseg.models import layers, unet
+from jaxseg.models import capture, layers, unet
 
 FEATURES = (4, 6, 8)  # two poolings: positions repeat every 4 pixels
 
@@ -111,23 +112,6 @@ def test_encode_then_decode_is_the_network():
         np.testing.assert_allclose(parts, jax.jit(module.apply)(variables, images), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("padding", "skips"), [*itertools.product(layers.PADDINGS, [None, (False, False)]), ("zero", (False, True))]
-)
-def test_gradients_are_finite_and_reach_every_parameter(padding, skips):
-    module, variables, images = network(padding=padding, skips=skips)
-
-    def loss(params):
-        logits, _ = module.apply(
-            {"params": params, "batch_stats": variables["batch_stats"]}, images, train=True, mutable=["batch_stats"]
-        )
-        return jnp.mean(logits**2)
-
-    for name, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(variables["params"])):
-        assert np.isfinite(gradient).all(), name
-        assert np.abs(gradient).max() > 0, name
-
-
 def test_bfloat16_stays_near_float32_with_float32_parameters():
     module, variables, images = network()
     half = models.build("unet", 3, features=FEATURES, dtype=jnp.bfloat16)
@@ -147,6 +131,58 @@ def test_batch_norm_is_the_textbook_formula():
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5), atol=1e-5)
     np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.1 * mean, rtol=1e-5)
     np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * var, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("norm", "groups"), [("instance", 12), ("group", 4)])
+def test_other_norms_are_the_textbook_formula(norm, groups):
+    """12 channels: 12 groups of one, or as many groups as both 8 and 12 can be divided by."""
+    x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 5, 6, 12))
+
+    class Layer(flax.linen.Module):
+        @flax.linen.compact
+        def __call__(self, x, train):
+            return layers.normalisation(norm, jnp.float32, "norm")(x, train)
+
+    module = Layer()
+    variables = module.init(jax.random.key(1), x, train=True)
+    grouped = np.reshape(x, (4, 30, groups, 12 // groups))
+    mean, var = (f(grouped, axis=(1, 3), keepdims=True) for f in (np.mean, np.var))
+    expected = ((grouped - mean) / np.sqrt(var + 1e-5)).reshape(x.shape)
+    for train in (True, False):
+        np.testing.assert_allclose(module.apply(variables, x, train=train), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["instance", "group"])
+def test_networks_with_other_norms_have_no_running_statistics_and_learn(norm):
+    module = models.build("unet", 3, features=FEATURES, norm=norm)
+    images = jax.random.normal(jax.random.key(0), (2, 16, 16, 2))
+    variables = jax.jit(module.init)(init_key(1), images)
+    assert set(variables) == {"params"}
+    loss = lambda params: jnp.mean(module.apply({"params": params}, images, train=True) ** 2)
+    for name, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(variables["params"])):
+        assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0, name
+
+
+def test_the_18_layers_are_the_convolutions_in_order():
+    module = models.build("unet", 2, features=(2, 3, 4, 5, 6), upsample="transpose")
+    images = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    names = module.numbered_layers
+    listed = capture.layer_names(module, variables, images)
+    assert [name for name in listed if name in names] == list(names)
+    _, found = jax.eval_shape(lambda v, x: capture.capture(module, v, x, names), variables, images)
+    sizes = [found[name].shape[1:] for name in names]
+    widths = [2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2]
+    sides = [32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32]
+    assert sizes == [(side, side, width) for side, width in zip(sides, widths, strict=True)]
+    numbers = [number for group in unet.LAYER_GROUPS.values() for number in group]
+    assert numbers == list(range(1, 19)) and len(names) == 18
+
+
+def test_the_numbered_layers_are_activations_behind_the_relu():
+    module, variables, images = network()
+    _, found = jax.jit(lambda v, x: capture.capture(module, v, x, module.numbered_layers))(variables, images)
+    assert all((activation >= 0).all() and (activation == 0).any() for activation in found.values())
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 4, 3), (1, 3, 4, 2, 2)])
@@ -179,6 +215,7 @@ def test_transposed_convolution_is_a_sum_over_offsets(rank):
     ("options", "message"),
     [
         ({"padding": "mirror"}, "padding is 'mirror'; choose one of zero"),
+        ({"norm": "layer"}, "norm is 'layer'; choose one of batch, instance, group"),
         ({"upsample": "cubic"}, "upsample is 'cubic'; choose one of bilinear"),
         ({"skips": (True,)}, r"skips \(True,\) names 1 levels"),
         ({"features": (4,)}, "one width above 0 per level"),
@@ -207,7 +244,7 @@ def test_sizes_that_do_not_fit_are_answered_with_those_that_do(shape, message):
 
 
 def test_unknown_network_and_too_few_classes():
-    with pytest.raises(ValueError, match="known are unet, resnet_unet, residual_unet"):
+    with pytest.raises(ValueError, match="known are unet, resnet_unet, residual_unet, dtu_net"):
         models.build("vnet", 2)
     with pytest.raises(ValueError, match="at least 2"):
         models.build("unet", 1).init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
