@@ -2,21 +2,27 @@
 
 from typing import Any
 
+from jaxseg.models.dtu_net import DTUNet
 from jaxseg.models.residual_unet import ResidualUNet
 from jaxseg.models.resnet_unet import ResNetUNet
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.models.unet import UNet
 
-_NETWORKS: dict[str, type[UNetSkeleton]] = {"unet": UNet, "resnet_unet": ResNetUNet, "residual_unet": ResidualUNet}
+_NETWORKS: dict[str, type[UNetSkeleton]] = {
+    "unet": UNet,
+    "resnet_unet": ResNetUNet,
+    "residual_unet": ResidualUNet,
+    "dtu_net": DTUNet,
+}
 
 
 def build(name: str, num_classes: int, **options: Any) -> UNetSkeleton:
     """A linen network `images -> logits` with the methods `encode` and `decode`.
 
     Args:
-      name: unet.
+      name: unet, resnet_unet, residual_unet or dtu_net.
       num_classes: K, background included.
-      **options: attributes of the network: `padding`, `skips` and `dtype` in all; see the class for the others.
+      **options: attributes of the network: `padding`, `skips`, `remat` and `dtype` in all; the class has the others.
 
     Raises:
       ValueError: an unknown name, option or value; the message lists the known ones.

@@ -19,11 +19,75 @@ def dice_loss(logits: jax.Array, labels: jax.Array, *, smooth: float = 1.0) -> j
     Raises:
       ValueError: the shapes do not match.
     """
-    if logits.shape[:-1] != labels.shape:
-        raise ValueError(f"logits {logits.shape} must have the labels' shape {labels.shape} and one axis of classes")
+    _check(logits, labels)
     probabilities = jax.nn.softmax(logits.astype(jnp.float32))[..., 1:]
     truth = jax.nn.one_hot(labels, logits.shape[-1])[..., 1:]
     axes = tuple(range(1, labels.ndim))
     both = jnp.sum(probabilities * truth, axes)
     total = jnp.sum(probabilities, axes) + jnp.sum(truth, axes)
     return 1.0 - jnp.mean((2.0 * both + smooth) / (total + smooth))
+
+
+def focal_loss(logits: jax.Array, labels: jax.Array, *, gamma: float = 2.0) -> jax.Array:
+    """Cross-entropy of each pixel times `(1 - p)^gamma`, `p` the probability of its class; the mean (Lin et al. 2017).
+
+    Args:
+      logits: `[B,...,K]`.
+      labels: `[B,...]` integer class numbers.
+      gamma: at 0 this is the cross-entropy.
+
+    Returns:
+      A float32 scalar, at least 0.
+
+    Raises:
+      ValueError: the shapes do not match.
+    """
+    _check(logits, labels)
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    log_p = jnp.take_along_axis(log_probabilities, labels[..., None], -1)[..., 0]
+    # -expm1 is exact where p is near one; its power would have no gradient at exactly one
+    doubt = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(jnp.float32).tiny)
+    return -jnp.mean(doubt**gamma * log_p)
+
+
+def dice_focal_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The sum of `dice_loss` and `focal_loss`."""
+    return dice_loss(logits, labels) + focal_loss(logits, labels)
+
+
+def binary_cross_entropy(logits: jax.Array, truth: jax.Array) -> jax.Array:
+    """Mean over all pixels; `logits` and boolean `truth` have the same shape."""
+    if logits.shape != truth.shape:
+        raise ValueError(f"logits {logits.shape} and truth {truth.shape} must have the same shape")
+    wide = logits.astype(jnp.float32)
+    return -jnp.mean(jnp.where(truth, jax.nn.log_sigmoid(wide), jax.nn.log_sigmoid(-wide)))
+
+
+def triplet_loss(anchor: jax.Array, positive: jax.Array, negative: jax.Array, *, margin: float = 0.1) -> jax.Array:
+    """`max(0, d(anchor, positive) - d(anchor, negative) + margin)`, mean over images and places.
+
+    Args:
+      anchor: `[B,...,C]`; the distance `d` is the Euclidean one over channels, at the same place.
+      positive: what the anchor should be near to, of the same shape.
+      negative: what it should be away from, of the same shape.
+      margin: how much further away.
+
+    Returns:
+      A float32 scalar, at least 0.
+
+    Raises:
+      ValueError: the shapes differ.
+    """
+    if not anchor.shape == positive.shape == negative.shape:
+        raise ValueError(f"anchor {anchor.shape}, positive {positive.shape} and negative {negative.shape} differ")
+
+    def distance(x: jax.Array, y: jax.Array) -> jax.Array:
+        squares = jnp.sum(jnp.square(x.astype(jnp.float32) - y.astype(jnp.float32)), -1)
+        return jnp.sqrt(squares + 1e-12)  # the root has no gradient at zero
+
+    return jnp.mean(jax.nn.relu(distance(anchor, positive) - distance(anchor, negative) + margin))
+
+
+def _check(logits: jax.Array, labels: jax.Array) -> None:
+    if logits.shape[:-1] != labels.shape:
+        raise ValueError(f"logits {logits.shape} must have the labels' shape {labels.shape} and one axis of classes")

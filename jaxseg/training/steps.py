@@ -1,6 +1,6 @@
 """One training step and one validation step, pure functions of arrays; the loop owns input and output."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,36 +9,34 @@ import jax.numpy as jnp
 import optax
 
 from jaxseg.metrics import overlap
+from jaxseg.training.objectives import Batch, Objective
 from jaxseg.training.state import TrainState
 
-Batch = Mapping[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def make_train_step(
-    model: nn.Module,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
-    loss_fn: Callable[[jax.Array, jax.Array], jax.Array],
     view: Callable[[jax.Array, Batch], dict[str, jax.Array]],
 ) -> TrainStep:
     """`train_step(state, batch) -> (state, {"loss", "grad_norm"})`.
 
     Args:
-      model: `images -> logits`.
+      objective: what is made small.
       optimizer: an optax transformation.
-      loss_fn: `(logits, labels) -> scalar`.
       view: `(key, stored batch) -> {"images", "labels"}`, on the device.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        seen = view(jax.random.fold_in(state.key, state.step), batch)
+        key = jax.random.fold_in(state.key, state.step)
+        seen = view(key, batch)
 
-        def objective(params: Any) -> tuple[jax.Array, Any]:
+        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             variables = {"params": params, "batch_stats": state.batch_stats}
-            logits, updated = model.apply(variables, seen["images"], train=True, mutable=["batch_stats"])
-            return loss_fn(logits, seen["labels"]), updated.get("batch_stats", {})
+            return objective(jax.random.fold_in(key, 1), variables, seen)
 
-        (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (loss, batch_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         new = state.replace(
             step=state.step + 1,

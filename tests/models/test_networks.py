@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from jaxseg import models
-from jaxseg.models import layers, weights
+from jaxseg.models import layers, skeleton, weights
 
 # the smallest of each kind, the size of images it takes, and its number of skips
 SMALL = {
     "unet": ({"features": (4, 6, 8)}, 8, 2),
     "resnet_unet": ({"encoder": "resnet18"}, 32, 4),
     "residual_unet": ({"features": (4, 6, 8)}, 8, 2),
+    "dtu_net": ({"features": (4, 6, 8), "topology_features": (4, 6)}, 8, 2),
 }
+STRIDED = ["resnet_unet", "residual_unet", "dtu_net"]  # tests/models/test_unet.py has the stricter ones of unet
 
 
 def build(name, **options):
@@ -42,7 +44,7 @@ def test_shapes_of_every_padding_and_of_choices_of_skips(name):
         assert tuple(skip is not None for skip in kept) == skips
 
 
-@pytest.mark.parametrize("name", ["resnet_unet", "residual_unet"])
+@pytest.mark.parametrize("name", STRIDED)
 @pytest.mark.parametrize("padding", ["zero", "circular"])
 def test_only_circular_padding_commutes_with_rolls(name, padding):
     module, size = build(name, padding=padding)
@@ -55,7 +57,7 @@ def test_only_circular_padding_commutes_with_rolls(name, padding):
     assert (difference < 1e-4) == (padding == "circular")
 
 
-@pytest.mark.parametrize("name", ["resnet_unet", "residual_unet"])
+@pytest.mark.parametrize("name", STRIDED)
 def test_with_valid_padding_no_logit_depends_on_what_lies_beyond_the_margin(name, monkeypatch):
     """A wider margin gives the same logits; a margin of half the reach does not."""
     module, size = build(name, padding="valid")
@@ -71,32 +73,62 @@ def test_with_valid_padding_no_logit_depends_on_what_lies_beyond_the_margin(name
     assert wide < 1e-4 < narrow
 
 
-@pytest.mark.parametrize("name", ["residual_unet"])
+@pytest.mark.parametrize("name", ["residual_unet", "dtu_net"])
 def test_volumes_work_by_rank(name):
     module, size = build(name)
     images = jax.random.normal(jax.random.key(0), (1, size, size, 2 * size, 1))
     assert jax.jit(module.apply)(initialised(module, images), images).shape == (1, size, size, 2 * size, 3)
 
 
-@pytest.mark.parametrize(
-    ("name", "skips"), [("residual_unet", (True, False)), ("resnet_unet", (False, True, False, True))]
-)
-def test_gradients_are_finite_and_reach_every_parameter(name, skips):
-    module, size = build(name, skips=skips)
-    images = jax.random.normal(jax.random.key(0), (4, 2 * size, 2 * size, 3))
-    variables = initialised(module, images)
+def gradient(module, images, variables):
+    """Of a loss that no symmetry makes vanish, compiled."""
 
     def loss(params):
         stats = {"params": params, "batch_stats": variables["batch_stats"]}
-        logits, _ = module.apply(stats, images, train=True, mutable=["batch_stats"])
+        rngs = {"dropout": jax.random.key(2)}
+        logits, _ = module.apply(stats, images, train=True, mutable=["batch_stats"], rngs=rngs)
         return jnp.mean(logits * jnp.sin(jnp.arange(logits.size, dtype=jnp.float32).reshape(logits.shape)))
 
-    for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(variables["params"])):
-        assert np.isfinite(gradient).all(), path
-        assert np.abs(gradient).max() > 0, path
+    options = skeleton.compiler_options(module)
+    return jax.jit(jax.grad(loss), compiler_options=options).lower(variables["params"]).compile()
 
 
-@pytest.mark.parametrize("name", ["resnet_unet", "residual_unet"])
+def grid():
+    """Every network, padding and three choices of skips; those that the quick run leaves out are slow."""
+    for name, (_, _, count) in SMALL.items():
+        for i, padding in enumerate(layers.PADDINGS):
+            for j, skips in enumerate([(True,) * count, (False,) * count, (True, False) * (count // 2)]):
+                quick = j == i % 3 and (name not in STRIDED or padding in ("zero", "circular"))
+                yield pytest.param(name, padding, skips, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "padding", "skips"), list(grid()))
+def test_gradients_are_finite_and_reach_every_parameter(name, padding, skips):
+    module, size = build(name, padding=padding, skips=skips)
+    images = jax.random.normal(jax.random.key(0), (2, 2 * size, 2 * size, 3))
+    variables = initialised(module, images)
+    encoders_only = {"attention"}  # of DTU-Net: the logits do not depend on the embedding
+    found = gradient(module, images, variables)(variables["params"])
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+        assert np.isfinite(leaf).all(), path
+        assert np.abs(leaf).max() > 0 or path[0].key in encoders_only, path
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_remat_gives_the_same_gradients_with_less_memory(name):
+    results = {}
+    for remat in (False, True):
+        module, size = build(name, remat=remat)
+        images = jax.random.normal(jax.random.key(0), (2, 4 * size, 4 * size, 3))
+        variables = initialised(module, images)
+        compiled = gradient(module, images, variables)
+        results[remat] = compiled(variables["params"]), compiled.memory_analysis().temp_size_in_bytes
+    assert results[True][1] < 0.9 * results[False][1]
+    for a, b in zip(jax.tree.leaves(results[True][0]), jax.tree.leaves(results[False][0]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(np.abs(b).max(), 1e-3))
+
+
+@pytest.mark.parametrize("name", STRIDED)
 def test_bfloat16_stays_near_float32(name):
     exact, size = build(name)
     rough, _ = build(name, dtype=jnp.bfloat16)
@@ -107,7 +139,7 @@ def test_bfloat16_stays_near_float32(name):
     assert np.sqrt(np.mean(difference**2)) / np.sqrt(np.mean(logits**2)) < 3e-2
 
 
-@pytest.mark.parametrize("name", ["unet", "residual_unet"])
+@pytest.mark.parametrize("name", ["unet", "residual_unet", "dtu_net"])
 @pytest.mark.parametrize("features", [(4,), (4, 0), (4.5, 8)])
 def test_widths_that_cannot_be_are_named(name, features):
     with pytest.raises(ValueError, match="give one width above 0 per level"):

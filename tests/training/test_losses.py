@@ -45,3 +45,39 @@ def test_bfloat16_logits_are_summed_in_float32():
 def test_shapes_that_do_not_match_are_named():
     with pytest.raises(ValueError, match=r"logits \(1, 4, 4, 2\) must have the labels' shape \(1, 2, 2\)"):
         losses.dice_loss(jnp.zeros((1, 4, 4, 2)), jnp.zeros((1, 2, 2), jnp.int32))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_focal_loss_is_the_mean_over_pixels(gamma):
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(2, 5, 4, 3)).astype(np.float32), random.integers(0, 3, (2, 5, 4))
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    p = np.take_along_axis(p, labels[..., None], -1)
+    expected = np.mean(-((1 - p) ** gamma) * np.log(p))
+    np.testing.assert_allclose(losses.focal_loss(logits, labels, gamma=gamma), expected, rtol=1e-5)
+
+
+def test_focal_loss_of_certain_networks_has_finite_gradients():
+    labels = jnp.zeros((1, 2, 2), jnp.int32)
+    for certainty in (200.0, -200.0):
+        logits = jnp.zeros((1, 2, 2, 2)).at[..., 0].set(certainty)
+        loss, gradient = jax.value_and_grad(losses.focal_loss)(logits, labels)
+        np.testing.assert_allclose(loss, max(-certainty, 0), atol=1e-6)
+        assert np.isfinite(gradient).all()
+
+
+def test_binary_cross_entropy_is_the_mean_log_probability():
+    logits, truth = jnp.array([[0.0, 2.0], [-300.0, 300.0]]), jnp.array([[True, False], [False, True]])
+    expected = np.mean([np.log(2), np.log1p(np.exp(2)), 0, 0])
+    np.testing.assert_allclose(losses.binary_cross_entropy(logits, truth), expected, rtol=1e-6)
+
+
+def test_the_triplet_loss_asks_for_a_margin():
+    anchor = jnp.zeros((1, 2, 1, 2))
+    positive = anchor.at[0, 0, 0].set(jnp.array([3.0, 4.0]))  # distances 5 and 0
+    negative = anchor.at[0, 1, 0].set(jnp.array([0.0, 0.04]))  # distances 0 and 0.04
+    expected = np.mean([5 - 0 + 0.1, 0 - 0.04 + 0.1])
+    np.testing.assert_allclose(losses.triplet_loss(anchor, positive, negative), expected, rtol=1e-4)
+    assert np.isfinite(jax.grad(losses.triplet_loss)(anchor, anchor, anchor)).all()
+    with pytest.raises(ValueError, match="differ"):
+        losses.triplet_loss(anchor, positive, negative[:, :1])

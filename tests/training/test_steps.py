@@ -8,7 +8,7 @@ import pytest
 
 from jaxseg import models
 from jaxseg.data import augment
-from jaxseg.training import losses, state, steps
+from jaxseg.training import losses, objectives, state, steps
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,9 @@ def test_with_sgd_a_step_is_minus_rate_times_gradient(setting):
     optimizer = optax.sgd(0.1)
     view = augment.training_view("original", size=16)
     before = fresh(model, optimizer)
-    after, metrics = jax.jit(steps.make_train_step(model, optimizer, losses.dice_loss, view))(before, batch)
+    after, metrics = jax.jit(steps.make_train_step(objectives.supervised(model, losses.dice_loss), optimizer, view))(
+        before, batch
+    )
     seen = view(jax.random.key(0), batch)
 
     def loss(params):
@@ -58,7 +60,7 @@ def test_it_learns_a_batch_and_the_evaluation_agrees(setting):
     model, batch = setting
     optimizer = optax.adam(1e-2)
     view = augment.training_view("original", size=16)
-    step = jax.jit(steps.make_train_step(model, optimizer, losses.dice_loss, view))
+    step = jax.jit(steps.make_train_step(objectives.supervised(model, losses.dice_loss), optimizer, view))
     evaluate = jax.jit(steps.make_eval_step(model, augment.testing_view("original", size=16, cases="abcd"), 2))
     run = fresh(model, optimizer)
     first = None
@@ -75,7 +77,9 @@ def test_the_same_step_sees_the_same_quadrants_and_the_next_step_others(setting)
     model, batch = setting
     optimizer = optax.adam(1e-3)
     step = jax.jit(
-        steps.make_train_step(model, optimizer, losses.dice_loss, augment.training_view("quadrant", size=16))
+        steps.make_train_step(
+            objectives.supervised(model, losses.dice_loss), optimizer, augment.training_view("quadrant", size=16)
+        )
     )
     start = fresh(model, optimizer)
     losses_seen = [float(step(start.replace(step=jnp.int32(i)), batch)[1]["loss"]) for i in (0, 0, 1, 2)]

@@ -1,0 +1,79 @@
+"""Annotations with wrong topology, which teach DTU-Net what a false mask looks like (Lin et al. 2023)."""
+
+import jax
+import jax.numpy as jnp
+
+PATCH = 8  # pixels
+
+
+def corrupt(
+    key: jax.Array, images: jax.Array, labels: jax.Array, *, num_classes: int, fraction: float = 0.2
+) -> jax.Array:
+    """The annotation with missed and with false splits, drawn anew for every image.
+
+    Missed splits: of the patches of 8 pixels on a regular grid that hold foreground, a random `fraction` is erased.
+    False splits: one foreground class of the annotation is painted on a random `fraction` of those pixels whose gray
+    value (the mean over channels) is within one standard deviation of the class's mean.
+
+    Args:
+      key: typed random key.
+      images: `[B,H,W,C]` or `[B,D,H,W,C]`.
+      labels: the annotation, `[B,...]` int32.
+      num_classes: K.
+      fraction: of patches and of pixels, rounded down.
+
+    Returns:
+      Labels of the same shape; those of an image without foreground come back as they are.
+
+    Raises:
+      ValueError: the shapes do not match.
+    """
+    if images.shape[:-1] != labels.shape:
+        raise ValueError(f"images {images.shape} must have the labels' shape {labels.shape} and one axis of channels")
+    gray = jnp.mean(images.astype(jnp.float32), -1)
+
+    def one(key: jax.Array, gray: jax.Array, labels: jax.Array) -> jax.Array:
+        erase_key, class_key, paint_key = jax.random.split(key, 3)
+        erased = erase_patches(erase_key, labels, fraction=fraction)
+        present = jnp.any(labels[..., None] == jnp.arange(1, num_classes), tuple(range(labels.ndim)))
+        weights = jnp.where(jnp.any(present), present, True).astype(jnp.float32)  # a choice needs a candidate
+        chosen = 1 + jax.random.choice(class_key, num_classes - 1, p=weights / jnp.sum(weights))
+        alike = _alike(gray, labels == chosen)
+        return jnp.where(_random_subset(paint_key, alike, fraction), chosen.astype(labels.dtype), erased)
+
+    return jax.vmap(one)(jax.random.split(key, labels.shape[0]), gray, labels)
+
+
+def erase_patches(key: jax.Array, labels: jax.Array, *, fraction: float) -> jax.Array:
+    """Sets a random `fraction` of the patches that hold foreground to background.
+
+    Args:
+      key: typed random key.
+      labels: of one image, `[H,W]` or `[D,H,W]` int32; at the far borders a patch may be smaller.
+      fraction: of the patches with foreground, rounded down.
+    """
+    counts = [-(-size // PATCH) for size in labels.shape]
+    padded = jnp.pad(labels > 0, [(0, n * PATCH - size) for n, size in zip(counts, labels.shape, strict=True)])
+    # [H, W] -> [h, 8, w, 8]
+    grid = padded.reshape([side for n in counts for side in (n, PATCH)])
+    filled = jnp.any(grid, tuple(range(1, grid.ndim, 2)))
+    gone = _random_subset(key, filled, fraction)
+    for axis, size in enumerate(labels.shape):
+        gone = jnp.take(jnp.repeat(gone, PATCH, axis=axis), jnp.arange(size), axis=axis)
+    return jnp.where(gone, 0, labels)
+
+
+def _alike(gray: jax.Array, region: jax.Array) -> jax.Array:
+    """Pixels within one standard deviation of the region's mean; none if the region is empty."""
+    count = jnp.maximum(jnp.sum(region), 1).astype(gray.dtype)
+    mean = jnp.sum(jnp.where(region, gray, 0)) / count
+    deviation = jnp.sqrt(jnp.sum(jnp.where(region, jnp.square(gray - mean), 0)) / count)
+    return (jnp.abs(gray - mean) <= deviation) & jnp.any(region)
+
+
+def _random_subset(key: jax.Array, candidates: jax.Array, fraction: float) -> jax.Array:
+    """Exactly `floor(fraction n)` of the n true entries, each equally likely."""
+    scores = jnp.where(candidates, jax.random.uniform(key, candidates.shape), 2.0).ravel()
+    keep = jnp.floor(fraction * jnp.sum(candidates).astype(jnp.float32)).astype(jnp.int32)
+    rank = jnp.argsort(jnp.argsort(scores))
+    return (rank < keep).reshape(candidates.shape)
