@@ -70,12 +70,59 @@ def from_torch(module: nn.Module, state_dict: StateDict, image_shape: tuple[int,
         known = ", ".join(kind.__name__ for kind in _LAYOUTS)
         raise InputError(f"no PyTorch layout is known for {type(module).__name__}; there is one for {known}")
     wanted = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(image_shape, jnp.float32))
-    shapes = {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(wanted, sep="/").items()}
-    layout = _LAYOUTS[type(module)](module)
-    spare = {
-        name for entry in layout if entry.variable not in shapes for name in entry.sources
-    }  # of skips that are off
+    converted = _convert(type(module).__name__, _LAYOUTS[type(module)](module), _shapes(wanted), state_dict)
+    return flax.traverse_util.unflatten_dict(converted, sep="/")
+
+
+def encoder_from_torchvision(module: ResNetUNet, variables: Any, state_dict: StateDict) -> dict[str, Any]:
+    """`variables` with the encoder of a torchvision ResNet in them.
+
+    Torchvision's networks take RGB images, of which the mean of ImageNet was subtracted and which were divided by its
+    standard deviation; images in [-1, 1] come near to that. For one channel the first kernels are summed over RGB; for
+    other counts RGB repeats, scaled to keep the size of the sums, as segmentation_models_pytorch does it.
+
+    Args:
+      module: of `variables`, for images in 2-D.
+      variables: `{"params": ..., "batch_stats": ...}`.
+      state_dict: torchvision's names to arrays; those of the classifier, `fc`, are ignored.
+
+    Raises:
+      InputError: as `from_torch`.
+    """
+    layout = [
+        dataclasses.replace(entry, sources=tuple(name.removeprefix("encoder.") for name in entry.sources))
+        for entry in _resnet_unet(module)
+        if all(name.startswith("encoder.") for name in entry.sources)
+    ]
+    tensors = {name: array for name, array in state_dict.items() if not name.startswith("fc.")}
+    flat = flax.traverse_util.flatten_dict(variables, sep="/")
+    channels = flat["params/stem/conv/conv/kernel"].shape[-2]
+    if "conv1.weight" in tensors:
+        tensors["conv1.weight"] = _for_channels(np.asarray(tensors["conv1.weight"], np.float32), channels)
+    title = f"the encoder of {type(module).__name__}"
+    return flax.traverse_util.unflatten_dict(flat | _convert(title, layout, _shapes(variables), tensors), sep="/")
+
+
+def _for_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """A PyTorch kernel `[out,3,...]` for images of another number of channels."""
+    if kernel.shape[1] != 3 or channels == 3:
+        return kernel
+    if channels == 1:
+        return kernel.sum(1, keepdims=True)
+    return kernel[:, np.arange(channels) % 3] * np.float32(3 / channels)
+
+
+def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
+    return {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(variables, sep="/").items()}
+
+
+def _convert(
+    title: str, layout: list[Tensor], shapes: Mapping[str, tuple[int, ...]], state_dict: StateDict
+) -> dict[str, jax.Array]:
+    """The variables of a layout; those that are not in `shapes` are passed over with their tensors."""
     entries = [entry for entry in layout if entry.variable in shapes]
+    used = {name for entry in entries for name in entry.sources}
+    spare = {name for entry in layout for name in entry.sources} - used  # of skips that are off, of another norm
     given = {
         name: array
         for name, array in state_dict.items()
@@ -83,12 +130,12 @@ def from_torch(module: nn.Module, state_dict: StateDict, image_shape: tuple[int,
     }
     problems = _problems(entries, shapes, given)
     if problems:
-        raise InputError("\n".join([f"the PyTorch tensors do not fit {type(module).__name__}:", *problems]))
+        raise InputError("\n".join([f"the PyTorch tensors do not fit {title}:", *problems]))
     flat = {}
     for entry in entries:
         value = entry.convert(*(np.asarray(given[name], np.float32) for name in entry.sources))
         flat[entry.variable] = jnp.asarray(entry.narrow(value, shapes[entry.variable]))
-    return flax.traverse_util.unflatten_dict(flat, sep="/")
+    return flat
 
 
 def _problems(entries: list[Tensor], shapes: Mapping[str, tuple[int, ...]], given: StateDict) -> list[str]:
@@ -156,8 +203,9 @@ def _unet(module: UNet) -> list[Tensor]:
         entries = []
         for i, (conv, norm) in enumerate(((0, 1), (3, 4))):
             conv_name = f"{name}.double_conv.{conv}"
-            entries.append(_conv(f"{variable}/conv_{i}", conv_name, skip if i == 0 else 0))
-            entries += _norm(f"{variable}/norm_{i}", f"{name}.double_conv.{norm}", conv_name)
+            entries.append(_conv(f"{variable}/conv_{i}/conv", conv_name, skip if i == 0 else 0))
+            entries += _norm(f"{variable}/conv_{i}/norm", f"{name}.double_conv.{norm}", conv_name)
+            entries.append(_vector(f"params/{variable}/conv_{i}/conv/conv/bias", f"{conv_name}.bias"))  # group norm
         return entries
 
     levels = module.halvings

@@ -84,6 +84,11 @@ class Checkpoints:
             ) from error
 
 
+def has_steps(folder: pathlib.Path) -> bool:
+    """Whether `folder` holds a checkpoint, without opening it."""
+    return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
+
+
 def _abstract(tree: Any) -> Any:
     replicated = NamedSharding(Mesh(jax.devices(), ("data",)), PartitionSpec())
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated), tree)

@@ -7,7 +7,7 @@ A run's config has the sections `data` (image_size, source_size, view), `model` 
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -19,15 +19,20 @@ import optax
 from jaxseg import models
 from jaxseg.data import augment, pipeline
 from jaxseg.errors import InputError
-from jaxseg.models.skeleton import UNetSkeleton
-from jaxseg.training import losses, state, steps
-from jaxseg.training.checkpoints import Checkpoints
+from jaxseg.models import pretrained
+from jaxseg.models.skeleton import UNetSkeleton, compiler_options
+from jaxseg.training import losses, objectives, state, steps
+from jaxseg.training.checkpoints import Checkpoints, has_steps
 from jaxseg.training.loop import Loop, fit
 
-LOSSES = {"dice": losses.dice_loss}
+LOSSES: dict[str, Callable[[Any], objectives.Objective]] = {
+    "dice": lambda model: objectives.supervised(model, losses.dice_loss),
+    "dice_focal": lambda model: objectives.supervised(model, losses.dice_focal_loss),
+    "dtu": objectives.dtu,
+}
 _FIELDS = {
     "data": ("dataset", "source_size", "image_size", "view"),
-    "model": ("name", "dtype", "padding"),
+    "model": ("name", "dtype", "padding", "pretrained"),
     "training": ("loss", "learning_rate", "batch_size", "epochs", "evaluate_every"),
 }
 
@@ -63,15 +68,18 @@ def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Pat
     """
     check(config)
     check_cases(config, splits)
-    claim(folder, config, {split: splits[split].fingerprint for split in ("train", "validation")})
     model = build_model(config, splits.num_classes)
     fresh = _fresh_state(config, model, splits["train"])
+    if config.model.pretrained is not None and not has_steps(folder / "checkpoints"):
+        shape = (1, config.data.image_size, config.data.image_size, splits["train"].images.shape[-1])
+        fresh = fresh.replace(**pretrained.load(model, fresh.variables, config.model.pretrained, shape))
+    claim(folder, config, {split: splits[split].fingerprint for split in ("train", "validation")})
     batch = config.training.batch_size
     per_epoch = len(splits["train"]) // batch
     size, view = config.data.image_size, config.data.view
     loop = Loop(
         train_step=steps.make_train_step(
-            model, _optimizer(config), LOSSES[config.training.loss], augment.training_view(view, size=size)
+            LOSSES[config.training.loss](model), _optimizer(config), augment.training_view(view, size=size)
         ),
         eval_step=steps.make_eval_step(
             model, augment.testing_view(view, size=size, cases=splits["validation"].cases), splits.num_classes
@@ -81,6 +89,7 @@ def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Pat
         total_steps=config.training.epochs * per_epoch,
         evaluate_every=config.training.evaluate_every * per_epoch,
         name=folder.name,
+        compiler_options=compiler_options(model),
     )
     fit(loop, fresh, folder)
 
@@ -106,6 +115,7 @@ def load_best(
 def build_model(config: ml_collections.ConfigDict, num_classes: int) -> UNetSkeleton:
     """The network that `config.model` describes."""
     options = config.model.to_dict()
+    del options["pretrained"]  # where it starts, not what it is
     dtype = jnp.dtype(options.pop("dtype"))
     try:
         return models.build(options.pop("name"), num_classes, dtype=dtype, **options)
@@ -127,6 +137,8 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise InputError(f"config.{name} is {value}; it must be above 0")
     if training.loss not in LOSSES:
         raise InputError(f"config.training.loss is {training.loss!r}; choose one of {', '.join(LOSSES)}")
+    if training.loss == "dtu" and config.model.name != "dtu_net":
+        raise InputError(f"config.training.loss 'dtu' is for dtu_net alone, config.model.name is {config.model.name!r}")
     if data.view not in augment.VIEWS:
         raise InputError(f"config.data.view is {data.view!r}; choose one of {', '.join(augment.VIEWS)}")
     if data.source_size % 2:
@@ -152,11 +164,11 @@ def check_cases(config: ml_collections.ConfigDict, splits: Mapping[str, pipeline
 
 def _check_fields(config: ml_collections.ConfigDict) -> None:
     if "seed" not in config:
-        raise InputError("config.seed is missing; configs/unet.py shows every field of a run")
+        raise InputError("config.seed is missing; configs/train.py shows every field of a run")
     for section, fields in _FIELDS.items():
         for field in fields:
             if section not in config or field not in config[section]:
-                raise InputError(f"config.{section}.{field} is missing; configs/unet.py shows every field of a run")
+                raise InputError(f"config.{section}.{field} is missing; configs/train.py shows every field of a run")
 
 
 def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, data: Mapping[str, str] | None = None) -> None:
