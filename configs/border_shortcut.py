@@ -59,6 +59,9 @@ def _paper() -> ml_collections.ConfigDict:
     config.model.features = (64, 128, 256, 512, 512)
     config.model.skips = (True, True, True, True)
     config.model.upsample = "bilinear"
+    config.model.norm = "batch"
+    config.model.remat = False
+    config.model.pretrained = ml_collections.config_dict.placeholder(str)  # or a file with PyTorch tensors
     config.model.dtype = "float32"
 
     config.training = ml_collections.ConfigDict()

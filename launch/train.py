@@ -1,6 +1,6 @@
 """One training run: config in, checkpoints and metrics out. Called again, it goes on where it was.
 
-python -m launch.train --config=configs/unet.py:demo --workdir=runs/unet
+python -m launch.train --config=configs/train.py:demo --workdir=runs/unet
 """
 
 import pathlib
@@ -10,7 +10,7 @@ from ml_collections import config_flags
 
 from launch import cli
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="Recipe and size, like configs/unet.py:demo.")
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="Recipe and size, like configs/train.py:demo.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and metrics; a run in it goes on.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of prepared data sets; the run's own is prepared in it.")
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, for data sets that need them.")

@@ -78,7 +78,7 @@ def test_a_killed_run_learned_what_an_undisturbed_one_learns(finished, tmp_path)
     folder, *_ = finished
     alone = subprocess.run(
         [
-            *(sys.executable, "-m", "launch.train", "--config=configs/unet.py:tiny"),
+            *(sys.executable, "-m", "launch.train", "--config=configs/train.py:tiny"),
             *(f"--workdir={tmp_path / 'run'}", f"--data_dir={folder / 'data'}"),
         ],
         cwd=ROOT,
@@ -125,7 +125,7 @@ def test_a_work_directory_of_another_config_is_refused_and_untouched(finished):
         ([TINY, "--workdir={tmp}", "--config.bogus.x=3"], "no field bogus"),
         ([TINY, "--workdir={tmp}", "--config.model=3"], "--config.model=3"),
         (["--config=configs", "--workdir={tmp}"], "configs"),
-        (["--config=configs/unet.py:tiny", "--workdir={tmp}"], "the config is not a study's"),
+        (["--config=configs/train.py:tiny", "--workdir={tmp}"], "the config is not a study's"),
         ([TINY, "--workdir={tmp}", "--config.training.epochs=many"], "--config.training.epochs=many: invalid literal"),
         ([TINY, "--workdir={tmp}", "--config.training.epochs=-1"], "config.training.epochs is -1"),
         ([TINY, "--workdir={tmp}", "--config.paddings=('mirror',)"], "give some of zero"),

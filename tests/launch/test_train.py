@@ -20,7 +20,7 @@ def launch(module, *arguments):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     data = f"--data_dir={folder / 'data'}"
-    answer = launch("train", "--config=configs/unet.py:tiny", f"--workdir={folder / 'run'}", data)
+    answer = launch("train", "--config=configs/train.py:tiny", f"--workdir={folder / 'run'}", data)
     assert answer.returncode == 0, answer.stderr
     return folder / "run", data
 
@@ -46,7 +46,7 @@ def test_another_view_gives_other_numbers(run):
 def test_the_config_of_a_study_is_no_run(tmp_path):
     answer = launch("train", "--config=configs/border_shortcut.py:tiny", f"--workdir={tmp_path}")
     assert (answer.returncode, answer.stderr.count("\n")) == (2, 1)
-    assert "config.data.view is missing; configs/unet.py shows every field" in answer.stderr
+    assert "config.data.view is missing; configs/train.py shows every field" in answer.stderr
 
 
 @pytest.mark.parametrize(

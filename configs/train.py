@@ -1,0 +1,57 @@
+"""One network on one data set: a single training run.
+
+    python -m launch.train --config=configs/train.py:demo --workdir=runs/unet
+    python -m launch.train --config=configs/train.py:demo,resnet_unet --workdir=runs/resnet
+    python -m launch.evaluate --workdir=runs/unet
+
+Sizes (tiny, demo, cpu, paper), data and recipe are those of the border-shortcut study (Lin, Weng et al. 2024); behind
+the size may stand a network: unet, resnet_unet (Wilm et al. 2024), residual_unet (Lennartz and Schultz 2023) or dtu_net
+(Lin et al. 2023). Every field can be changed on the command line, as in `--config.model.padding=reflect`.
+
+`--config.model.pretrained=imagenet` starts the encoder of resnet_unet from torchvision's weights, and
+`--config.model.pretrained=FILE` any network but dtu_net from PyTorch tensors in a .safetensors, .npz or .pth file.
+
+| command     | cost on two cores | validation Dice |
+| ----------- | ----------------- | --------------- |
+"""
+
+from typing import Any
+
+import ml_collections
+
+from configs import border_shortcut
+
+
+def get_config(size: str = "demo") -> ml_collections.ConfigDict:
+    """The run in one of the sizes tiny, demo, cpu, paper; a network's name may follow behind a comma."""
+    size, _, network = size.partition(",")
+    study = border_shortcut.get_config(size)
+    networks = _networks(study.model.to_dict())
+    network = network or "unet"
+    if network not in networks:
+        raise ValueError(f"unknown network {network!r}; known are {', '.join(networks)}")
+    config = ml_collections.ConfigDict({"seed": study.seed})
+    for section in ("data", "model", "training"):
+        config[section] = study[section].to_dict()
+    common = {"name": network, "padding": "zero", "remat": False, "dtype": study.model.dtype}
+    config.model = common | networks[network]
+    config.model.pretrained = ml_collections.config_dict.placeholder(str)  # or imagenet, or a file
+    config.training.loss = "dtu" if network == "dtu_net" else "dice"
+    config.data.view = "original"  # or quadrant, drawn anew each time
+    return config.lock()
+
+
+def _networks(unet: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    features = unet["features"]
+    return {
+        "unet": {name: unet[name] for name in ("features", "skips", "upsample", "norm")},
+        "resnet_unet": {"encoder": "resnet18", "skips": (True,) * 4},
+        "residual_unet": {"features": (8, 16, 32, 64), "skips": (True,) * 3},
+        "dtu_net": {
+            "features": features,
+            "topology_features": features[:-1],
+            "skips": (True,) * (len(features) - 1),
+            "fusion": "fixed",  # or learned
+            "fusion_weights": (0.5, 0.5),
+        },
+    }
