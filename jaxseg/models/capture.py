@@ -88,13 +88,19 @@ def replace(
       ValueError: a layer is unknown, or a function changes the shape.
     """
     _checked(module, variables, images, tuple(functions))
+    busy = False  # a function may apply a network of its own, whose layers may have the same names
 
     def change(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        nonlocal busy
         output = call(*args, **kwargs)
         name = "/".join(context.module.path)
-        if context.method_name != "__call__" or name not in functions:
+        if busy or context.method_name != "__call__" or name not in functions:
             return output
-        changed = functions[name](output)
+        busy = True
+        try:
+            changed = functions[name](output)
+        finally:
+            busy = False
         if changed.shape != output.shape:
             raise ValueError(f"the function for {name} made {changed.shape} of {output.shape}; it must keep the shape")
         return changed.astype(output.dtype)

@@ -101,3 +101,16 @@ def test_unknown_layers_and_changed_shapes_are_named(setting):
         capture.capture(module, variables, images, ["middle"])
     with pytest.raises(ValueError, match=r"made \(2, 4, 4\) of \(2, 4, 4, 8\)"):
         capture.replace(module, variables, images, {"bottleneck": lambda a: a[..., 0]})
+
+
+def test_a_function_may_apply_a_network_with_layers_of_the_same_name():
+    module = models.build("unet", 2, features=(3, 4))
+    inner = models.build("unet", 4, features=(2, 4))  # its bottleneck is called bottleneck too
+    images = jax.random.normal(jax.random.key(0), (1, 8, 8, 1))
+    variables = jax.jit(module.init)(jax.random.key(1, impl="rbg"), images)
+    x = capture.capture(module, variables, images, ["bottleneck"])[1]["bottleneck"]
+    inner_variables = jax.jit(inner.init)(jax.random.key(2, impl="rbg"), x)
+    apply = lambda x: inner.apply(inner_variables, x)
+    replaced = capture.replace(module, variables, images, {"bottleneck": apply})
+    expected = capture.replace(module, variables, images, {"bottleneck": lambda _: apply(x)})
+    np.testing.assert_allclose(replaced, expected, atol=1e-6)
