@@ -66,6 +66,7 @@ def _paper() -> ml_collections.ConfigDict:
 
     config.training = ml_collections.ConfigDict()
     config.training.loss = "dice"
+    config.training.loss_options = {"smooth": 1.0}
     config.training.learning_rate = 1e-3
     config.training.batch_size = 16
     config.training.epochs = 100

@@ -40,7 +40,10 @@ def get_config(size: str = "demo") -> ml_collections.ConfigDict:
     common = {"name": network, "padding": "zero", "remat": False, "dtype": study.model.dtype}
     config.model = common | networks[network]
     config.model.pretrained = ml_collections.config_dict.placeholder(str)  # or imagenet, or a file
-    config.training.loss = "dtu" if network == "dtu_net" else "dice"
+    if network == "dtu_net":
+        config.training.loss = "dtu"
+        # of patches erased and pixels painted for the triplet's negative; how much further away that must be
+        config.training.loss_options = {"fraction": 0.2, "margin": 0.1}
     config.data.view = "original"  # or quadrant, drawn anew each time
     return config.lock()
 
@@ -52,7 +55,7 @@ def _networks(unet: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "resnet_unet": {"encoder": "resnet18", "skips": (True,) * 4},
         "residual_unet": {"features": (8, 16, 32, 64), "skips": (True,) * 3},
         "dtu_net": {
-            "features": features,
+            "features": (*features[:-1], 2 * features[-2]),  # the paper's widths double at every level
             "topology_features": features[:-1],
             "skips": (True,) * (len(features) - 1),
             "fusion": "fixed",  # or learned

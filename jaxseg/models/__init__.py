@@ -38,4 +38,6 @@ def build(name: str, num_classes: int, **options: Any) -> UNetSkeleton:
     fixed: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
     }
-    return network(num_classes=num_classes, **fixed)
+    module = network(num_classes=num_classes, **fixed)
+    module.check()
+    return module

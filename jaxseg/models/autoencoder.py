@@ -94,9 +94,9 @@ class Autoencoder(nn.Module):
     Attributes:
       shape: of one activation, `(h, w, C)` or `(d, h, w, C)`; `for_activations` reads it from the data.
       latent: length of the vector; the paper has 64 (brain, CC-359) and 128 (heart, M&Ms).
-      width: channels of the first block; None means C. The parameters grow with its square: at 64 about four million,
-        at 512 more than two hundred million, where a smaller one is advisable. Of few channels in few pixels
-        LayerNorm leaves little: there a larger one is.
+      width: channels of the first block; None means C, or 64 if C is more, as in the paper's bottlenecks of 64. The
+        parameters grow with its square: at 64 about four million, at 512 more than two hundred million. Of few
+        channels in few pixels LayerNorm leaves little: there a larger one is advisable.
       kind: plain, denoising or variational.
       noise: of `denoising`: standard deviation of the noise as a fraction of the activations' own, which is taken per
         channel over batch and positions, because channels differ in scale. A channel that is constant gets none.
@@ -169,7 +169,7 @@ class Autoencoder(nn.Module):
 
     @property
     def _width(self) -> int:
-        return self.shape[-1] if self.width is None else self.width
+        return min(self.shape[-1], 64) if self.width is None else self.width
 
     @property
     def _sizes(self) -> list[Sizes]:

@@ -10,17 +10,21 @@ from typing import Any
 import flax.linen as nn
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 
 Activations = dict[str, jax.Array]
 
 
-def layer_names(module: nn.Module, variables: Any, images: jax.Array) -> tuple[str, ...]:
+def layer_names(module: nn.Module, variables: Any, images: jax.Array, **options: Any) -> tuple[str, ...]:
     """Names of the layers whose activation is one array, in the order in which they are finished, input to output.
 
     Args:
       module: `images -> logits`.
       variables: its variables; shapes are enough, nothing is computed.
       images: as the network takes them; a `jax.ShapeDtypeStruct` is enough.
+      **options: for the call of the network, such as `train=False`, if it needs any.
+
+    What is inside a lifted loop (`nn.scan`, `nn.vmap`) has no single activation and is not listed; the loop itself is.
     """
     names: list[str] = []
 
@@ -32,14 +36,15 @@ def layer_names(module: nn.Module, variables: Any, images: jax.Array) -> tuple[s
 
     def run(variables: Any, images: jax.Array) -> Any:
         with nn.intercept_methods(note):
-            return module.apply(variables, images)
+            return module.apply(variables, images, capture_intermediates=True, mutable=["intermediates"], **options)
 
-    jax.eval_shape(run, variables, images)
-    return tuple(dict.fromkeys(names))
+    _, state = jax.eval_shape(run, variables, images)
+    stored = flax.traverse_util.flatten_dict(state.get("intermediates", {}), sep="/")
+    return tuple(name for name in dict.fromkeys(names) if f"{name}/__call__" in stored)
 
 
 def capture(
-    module: nn.Module, variables: Any, images: jax.Array, layers: Sequence[str] | None = None
+    module: nn.Module, variables: Any, images: jax.Array, layers: Sequence[str] | None = None, **options: Any
 ) -> tuple[jax.Array, Activations]:
     """The logits and the activations of the named layers; under jit, only those are kept.
 
@@ -48,6 +53,7 @@ def capture(
       variables: its variables.
       images: `[B,H,W,C]`.
       layers: names from `layer_names`; None captures all.
+      **options: for the call of the network, such as `train=False`, if it needs any.
 
     Returns:
       Logits, and layer -> activation. A layer that is called more than once gives its last activation. JAX sorts the
@@ -56,12 +62,13 @@ def capture(
     Raises:
       ValueError: a layer is unknown; the message lists the known ones.
     """
-    wanted = _checked(module, variables, images, layers)
+    wanted = _checked(module, variables, images, layers, options)
     logits, state = module.apply(
         variables,
         images,
         capture_intermediates=lambda layer, method: method == "__call__" and "/".join(layer.path) in wanted,
         mutable=["intermediates"],
+        **options,
     )
     stored = flax.traverse_util.flatten_dict(state.get("intermediates", {}), sep="/")
     return logits, {name: stored[f"{name}/__call__"][-1] for name in wanted}
@@ -72,6 +79,7 @@ def replace(
     variables: Any,
     images: jax.Array,
     functions: Mapping[str, Callable[[jax.Array], jax.Array]],
+    **options: Any,
 ) -> jax.Array:
     """The logits of the network in which the activation `x` of each named layer is replaced by its function of `x`.
 
@@ -82,12 +90,14 @@ def replace(
       module: `images -> logits`.
       variables: its variables.
       images: `[B,H,W,C]`.
-      functions: layer -> function; it must keep the activation's shape.
+      functions: layer -> function; it must keep the activation's shape, and may apply networks of its own, this one
+        too.
+      **options: for the call of the network, such as `train=False`, if it needs any.
 
     Raises:
       ValueError: a layer is unknown, or a function changes the shape.
     """
-    _checked(module, variables, images, tuple(functions))
+    _checked(module, variables, images, tuple(functions), options)
     busy = False  # a function may apply a network of its own, whose layers may have the same names
 
     def change(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -98,7 +108,7 @@ def replace(
             return output
         busy = True
         try:
-            changed = functions[name](output)
+            changed = jnp.asarray(functions[name](output))
         finally:
             busy = False
         if changed.shape != output.shape:
@@ -106,12 +116,16 @@ def replace(
         return changed.astype(output.dtype)
 
     with nn.intercept_methods(change):
-        logits: Any = module.apply(variables, images)
+        logits: Any = module.apply(variables, images, **options)
     return logits
 
 
-def _checked(module: nn.Module, variables: Any, images: jax.Array, layers: Sequence[str] | None) -> tuple[str, ...]:
-    known = layer_names(module, variables, images)
+def _checked(
+    module: nn.Module, variables: Any, images: jax.Array, layers: Sequence[str] | None, options: Mapping[str, Any]
+) -> tuple[str, ...]:
+    if isinstance(layers, str):
+        raise ValueError(f"layers is the string {layers!r}; give a sequence of names")
+    known = layer_names(module, variables, images, **options)
     if layers is None:
         return known
     unknown = [name for name in layers if name not in known]

@@ -152,11 +152,17 @@ class DTUNet(UNetSkeleton):
         fusion = 3 if self.fusion == "learned" else 0
         return _reach(len(self.features) - 1) + _reach(len(self.topology_features) - 1) + fusion
 
-    def setup(self) -> None:
+    @nn.nowrap
+    def check(self) -> None:
+        """See `UNetSkeleton`."""
         self.check_features(self.features)
         self.check_features(self.topology_features)
         self.check_options(fusion=(self.fusion, ("fixed", "learned")))
-        self._check_fusion()
+        if len(self.fusion_weights) != 2 or not all(weight > 0 for weight in self.fusion_weights):
+            raise ValueError(f"fusion_weights is {self.fusion_weights!r}; give two weights above 0")
+
+    def setup(self) -> None:
+        self.check()
         inner = {"padding": self.inner_padding, "dtype": self.dtype}
         block = self.block(ConvBlock)
         self.texture_encoder = Encoder(self.features, block, **inner)
@@ -199,6 +205,11 @@ class DTUNet(UNetSkeleton):
         return self.attention(bottleneck).astype(jnp.float32)
 
     def _outputs(self, bottleneck: jax.Array, skips: Skips, train: bool) -> Outputs:
+        if len(skips) != self.num_skips + (self.fusion == "learned"):
+            raise ValueError(
+                f"decode was given {len(skips)} skips; with {self.fusion} fusion encode returns {self.num_skips}"
+                + (" and the image behind them" if self.fusion == "learned" else "")
+            )
         self.check_skips(skips[: self.num_skips])
         coarse = self.texture_decoder(bottleneck, skips[: self.num_skips], train)
         probabilities = jax.nn.softmax(coarse).astype(self.dtype)
@@ -214,10 +225,6 @@ class DTUNet(UNetSkeleton):
         assert image is not None  # encode put it there
         read = [image, probabilities, nn.sigmoid(topology).astype(self.dtype)]
         return self.weights(jnp.concatenate(read, -1), train)
-
-    def _check_fusion(self) -> None:
-        if len(self.fusion_weights) != 2 or not all(weight > 0 for weight in self.fusion_weights):
-            raise ValueError(f"fusion_weights is {self.fusion_weights!r}; give two weights above 0")
 
 
 def fuse(coarse: jax.Array, topology: jax.Array, log_weights: jax.Array) -> jax.Array:

@@ -107,7 +107,8 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return x * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)
+        # in float32: rounded factors would add to the error of every layer of a bfloat16 network
+        return (x.astype(jnp.float32) * factor + (bias - mean * factor)).astype(x.dtype)
 
 
 def normalisation(kind: Norm, dtype: Any, name: str) -> Callable[[jax.Array, bool], jax.Array]:
@@ -122,7 +123,7 @@ def normalisation(kind: Norm, dtype: Any, name: str) -> Callable[[jax.Array, boo
     def apply(x: jax.Array, train: bool) -> jax.Array:
         del train
         groups = x.shape[-1] if kind == "instance" else math.gcd(8, x.shape[-1])
-        return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, name=name)(x)
+        return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)(x)
 
     return apply
 

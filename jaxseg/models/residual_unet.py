@@ -127,9 +127,14 @@ class ResidualUNet(UNetSkeleton):
         up = blocks * sum(levels[1:])
         return down + up + levels[-1] - 1  # a pixel stands anywhere in its coarse one
 
-    def setup(self) -> None:
+    @nn.nowrap
+    def check(self) -> None:
+        """See `UNetSkeleton`."""
         self.check_features(self.features)
         self.check_options()
+
+    def setup(self) -> None:
+        self.check()
         inner = {"padding": self.inner_padding, "dtype": self.dtype}
         self.down = [self.block(Down)(width, top=i == 0, **inner) for i, width in enumerate(self.features)]
         self.up = [self.block(Up)(width, **inner) for width in self.features[:-1]]

@@ -83,8 +83,13 @@ class ResNetUNet(UNetSkeleton):
         """At 1/2, 1/4, 1/8 and 1/16."""
         return 4
 
-    def setup(self) -> None:
+    @nn.nowrap
+    def check(self) -> None:
+        """See `UNetSkeleton`."""
         self.check_options(encoder=(self.encoder, tuple(ENCODERS)))
+
+    def setup(self) -> None:
+        self.check()
         inner = {"padding": self.inner_padding, "dtype": self.dtype}
         self.stem = ConvNorm(64, 7, 2, **inner)
         self.stage = [

@@ -74,6 +74,12 @@ class UNetSkeleton(nn.Module):
         """One bool per skip, top level first."""
         return (True,) * self.num_skips if self.skips is None else self.skips
 
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ValueError when an attribute cannot work; called by `build` and by `setup`."""
+        raise NotImplementedError
+
+    @nn.nowrap
     def check_options(self, **choices: tuple[Any, Sequence[Any]]) -> None:
         """Raises ValueError when an option cannot work; `choices` are further options with their known values."""
         check_choice("padding", self.padding, PADDINGS)
@@ -85,9 +91,13 @@ class UNetSkeleton(nn.Module):
             raise ValueError(f"skips {self.skips} names {len(self.active_skips)} levels, there are {self.num_skips}")
 
     def block(self, kind: type[nn.Module]) -> Any:
-        """The class of blocks `(x, train) -> x` that setup makes: `kind`, recomputed in the backward pass if asked."""
+        """The class of blocks `(x, train) -> x` that setup makes: `kind`, recomputed in the backward pass if asked.
+
+        On CPU a gradient saves memory by it only when compiled with `compiler_options`.
+        """
         return nn.remat(kind, static_argnums=(2,)) if self.remat else kind
 
+    @nn.nowrap
     def check_features(self, features: tuple[int, ...]) -> None:
         """Raises ValueError when `features` are no channels per level."""
         if len(features) < 2 or not all(isinstance(width, int) and width > 0 for width in features):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -20,9 +21,6 @@ from jaxseg.models.layers import (
     upsampler,
 )
 from jaxseg.models.skeleton import Skips, UNetSkeleton
-
-# He et al. 2022, Fig. 4: numbers of the 18 layers, which count from 1
-LAYER_GROUPS = {"early": range(1, 5), "abstract": range(5, 15), "late": range(15, 19)}
 
 
 class UNet(UNetSkeleton):
@@ -56,10 +54,19 @@ class UNet(UNetSkeleton):
     remat: bool = False
     dtype: Any = jnp.float32
 
-    def setup(self) -> None:
+    @nn.nowrap
+    def check(self) -> None:
+        """See `UNetSkeleton`."""
         self.check_features(self.features)
         self.check_options(upsample=(self.upsample, UPSAMPLES), norm=(self.norm, NORMS))
-        self._check_upsample()
+        if self.upsample == "bilinear_aligned" and self.padding in ("circular", "valid"):
+            raise ValueError(
+                f"bilinear_aligned weights depend on the position in the image, which padding={self.padding!r} is "
+                "meant to rule out; use upsample='bilinear'"
+            )
+
+    def setup(self) -> None:
+        self.check()
         options = {"norm": self.norm, "padding": self.padding, "dtype": self.dtype}
         block = lambda *features: self.block(ConvBlock)(features, **options)
         widths = self.features
@@ -79,12 +86,18 @@ class UNet(UNetSkeleton):
     def numbered_layers(self) -> tuple[str, ...]:
         """Names of the convolutional layers, as `capture` takes them, in the order of the network.
 
-        With four poolings these are the 18 layers of He et al. 2022 (Fig. 4), whose groups are `LAYER_GROUPS`. Their
+        With four poolings these are the 18 layers of He et al. 2022 (Fig. 4): their layer n is entry n - 1. Their
         activations are those behind normalisation and ReLU.
         """
         levels = range(self.halvings)
         blocks = [f"encoder_{i}" for i in levels] + ["bottleneck"] + [f"decoder_{i}" for i in reversed(levels)]
         return tuple(f"{block}/conv_{i}" for block in blocks for i in range(2))
+
+    @property
+    def layer_groups(self) -> dict[str, tuple[str, ...]]:
+        """The numbered layers in the groups of He et al. 2022 (Fig. 4): the first four, the last four, and the rest."""
+        names = self.numbered_layers
+        return {"early": names[:4], "abstract": names[4:-4], "late": names[-4:]}
 
     @property
     def halvings(self) -> int:
@@ -132,13 +145,6 @@ class UNet(UNetSkeleton):
     def _image_size(self, bottleneck: jax.Array) -> list[int]:
         margin = decoder_margins(self.halvings, self._upsample_loss)[-1]
         return [(size - 2 * margin) * 2**self.halvings for size in bottleneck.shape[1:-1]]
-
-    def _check_upsample(self) -> None:
-        if self.upsample == "bilinear_aligned" and self.padding in ("circular", "valid"):
-            raise ValueError(
-                f"bilinear_aligned weights depend on the position in the image, which padding={self.padding!r} is "
-                "meant to rule out; use upsample='bilinear'"
-            )
 
 
 def decoder_margins(levels: int, upsample_loss: int) -> list[int]:

@@ -111,12 +111,31 @@ class _Unpickler(pickle._Unpickler):
     """Knows the few names that a state dict needs, and calls nothing else.
 
     Derived from the unpickler written in Python: the other one can be led by ten bytes to fill 64 GiB. Without
-    bytearrays, which are filled with zeros before their bytes are there.
+    bytearrays, which are filled with zeros before their bytes are there. Without sets, and with dicts whose keys are
+    strings or numbers: the hash of a nested tuple takes time that grows exponentially with its depth.
     """
 
-    dispatch: ClassVar = {
-        code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()
+        if code not in b"".join([pickle.BYTEARRAY8, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.DICT])
     }
+
+    def load_setitem(self) -> None:
+        self._set_items([self.stack.pop(-2), self.stack.pop()])
+
+    def load_setitems(self) -> None:
+        self._set_items(self.pop_mark())
+
+    def _set_items(self, items: list[Any]) -> None:
+        target, keys = self.stack[-1], items[::2]
+        if not isinstance(target, dict) or any(type(key) not in (str, int) for key in keys):
+            raise ValueError("a dict with keys that are neither strings nor numbers")
+        target.update(zip(keys, items[1::2], strict=True))
+
+    dispatch |= {pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems}
 
     def __init__(self, file: BinaryIO):
         super().__init__(file)
@@ -126,7 +145,7 @@ class _Unpickler(pickle._Unpickler):
         # a pickle may set attributes of whatever it can name: built-in types refuse, functions are made anew
         match module, name:
             case "collections", "OrderedDict":
-                return collections.OrderedDict
+                return lambda: collections.OrderedDict()
             case "torch", "Size":
                 return tuple
             case "torch", kind if kind in _DTYPES:
@@ -140,7 +159,14 @@ class _Unpickler(pickle._Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage:
         label, kind, key, _, numel, *view = pid
-        if label != "storage" or kind not in _DTYPES or type(key) is not str or type(numel) is not int or any(view):
+        if (
+            label != "storage"
+            or type(kind) is not str
+            or kind not in _DTYPES
+            or type(key) is not str
+            or type(numel) is not int
+            or any(view)
+        ):
             raise ValueError("a storage of a kind that torch.save does not write")
         storage = _Storage(kind, key, numel)
         if self.storages.setdefault(key, storage) != storage:

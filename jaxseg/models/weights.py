@@ -69,8 +69,12 @@ def from_torch(module: nn.Module, state_dict: StateDict, image_shape: tuple[int,
     if type(module) not in _LAYOUTS:
         known = ", ".join(kind.__name__ for kind in _LAYOUTS)
         raise InputError(f"no PyTorch layout is known for {type(module).__name__}; there is one for {known}")
-    wanted = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(image_shape, jnp.float32))
-    converted = _convert(type(module).__name__, _LAYOUTS[type(module)](module), _shapes(wanted), state_dict)
+    image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
+    wanted, whole = (
+        _shapes(jax.eval_shape(network.init, jax.random.key(0), image))
+        for network in (module, module.clone(skips=None))
+    )
+    converted = _convert(type(module).__name__, _LAYOUTS[type(module)](module), wanted, state_dict, whole)
     return flax.traverse_util.unflatten_dict(converted, sep="/")
 
 
@@ -99,8 +103,8 @@ def encoder_from_torchvision(module: ResNetUNet, variables: Any, state_dict: Sta
     channels = flat["params/stem/conv/conv/kernel"].shape[-2]
     if "conv1.weight" in tensors:
         tensors["conv1.weight"] = _for_channels(np.asarray(tensors["conv1.weight"], np.float32), channels)
-    title = f"the encoder of {type(module).__name__}"
-    return flax.traverse_util.unflatten_dict(flat | _convert(title, layout, _shapes(variables), tensors), sep="/")
+    title, shapes = f"the encoder of {type(module).__name__}", _shapes(variables)
+    return flax.traverse_util.unflatten_dict(flat | _convert(title, layout, shapes, tensors, shapes), sep="/")
 
 
 def _for_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
@@ -117,18 +121,24 @@ def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _convert(
-    title: str, layout: list[Tensor], shapes: Mapping[str, tuple[int, ...]], state_dict: StateDict
+    title: str,
+    layout: list[Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    state_dict: StateDict,
+    whole: Mapping[str, tuple[int, ...]],
 ) -> dict[str, jax.Array]:
-    """The variables of a layout; those that are not in `shapes` are passed over with their tensors."""
+    """The variables of a layout, with `shapes`; tensors for others, in `whole` or not, are checked and passed over."""
     entries = [entry for entry in layout if entry.variable in shapes]
+    unused = [entry for entry in layout if entry.variable not in shapes and entry.variable in whole]
     used = {name for entry in entries for name in entry.sources}
-    spare = {name for entry in layout for name in entry.sources} - used  # of skips that are off, of another norm
+    # of skips that are off; biases that instance norm subtracts again
+    spare = {name for entry in layout for name in entry.sources} - used
     given = {
         name: array
         for name, array in state_dict.items()
         if not name.endswith("num_batches_tracked") and name not in spare
     }
-    problems = _problems(entries, shapes, given)
+    problems = _problems(entries, shapes, given) + _misshapen(unused, whole, state_dict)
     if problems:
         raise InputError("\n".join([f"the PyTorch tensors do not fit {title}:", *problems]))
     flat = {}
@@ -142,6 +152,11 @@ def _problems(entries: list[Tensor], shapes: Mapping[str, tuple[int, ...]], give
     used = {name for entry in entries for name in entry.sources}
     lines = [f"  missing: {name}" for name in sorted(used - set(given))]
     lines += [f"  left over: {name} {tuple(given[name].shape)}" for name in sorted(set(given) - used)]
+    return lines + _misshapen(entries, shapes, given)
+
+
+def _misshapen(entries: list[Tensor], shapes: Mapping[str, tuple[int, ...]], given: StateDict) -> list[str]:
+    lines = []
     for entry in entries:
         accepted = entry.accepted(shapes[entry.variable])
         for name in entry.sources:
@@ -185,12 +200,14 @@ def _vector(variable: str, *names: str, convert: Callable[..., np.ndarray] = lam
     return Tensor(variable, names, convert, lambda s: s)
 
 
-def _norm(variable: str, name: str, conv: str | None = None) -> list[Tensor]:
-    """A batch norm; the bias of the convolution `conv` before it, if it has one, moves into the running mean."""
+def _norm(variable: str, name: str, conv: str | None = None, kind: str = "batch") -> list[Tensor]:
+    """A norm; in front of a batch norm, the bias of the convolution `conv`, if it has one, moves into the mean."""
     mean = f"batch_stats/{variable}/mean"
+    affine = [_vector(f"params/{variable}/scale", f"{name}.weight"), _vector(f"params/{variable}/bias", f"{name}.bias")]
+    if kind != "batch":
+        return affine
     return [
-        _vector(f"params/{variable}/scale", f"{name}.weight"),
-        _vector(f"params/{variable}/bias", f"{name}.bias"),
+        *affine,
         _vector(mean, f"{name}.running_mean", f"{conv}.bias", convert=np.subtract)
         if conv
         else _vector(mean, f"{name}.running_mean"),
@@ -204,8 +221,9 @@ def _unet(module: UNet) -> list[Tensor]:
         for i, (conv, norm) in enumerate(((0, 1), (3, 4))):
             conv_name = f"{name}.double_conv.{conv}"
             entries.append(_conv(f"{variable}/conv_{i}/conv", conv_name, skip if i == 0 else 0))
-            entries += _norm(f"{variable}/conv_{i}/norm", f"{name}.double_conv.{norm}", conv_name)
-            entries.append(_vector(f"params/{variable}/conv_{i}/conv/conv/bias", f"{conv_name}.bias"))  # group norm
+            entries += _norm(f"{variable}/conv_{i}/norm", f"{name}.double_conv.{norm}", conv_name, module.norm)
+            if module.norm != "batch":  # instance norm has no use for it and passes it over
+                entries.append(_vector(f"params/{variable}/conv_{i}/conv/conv/bias", f"{conv_name}.bias"))
         return entries
 
     levels = module.halvings

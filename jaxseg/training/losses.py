@@ -50,9 +50,9 @@ def focal_loss(logits: jax.Array, labels: jax.Array, *, gamma: float = 2.0) -> j
     return -jnp.mean(doubt**gamma * log_p)
 
 
-def dice_focal_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def dice_focal_loss(logits: jax.Array, labels: jax.Array, *, smooth: float = 1.0, gamma: float = 2.0) -> jax.Array:
     """The sum of `dice_loss` and `focal_loss`."""
-    return dice_loss(logits, labels) + focal_loss(logits, labels)
+    return dice_loss(logits, labels, smooth=smooth) + focal_loss(logits, labels, gamma=gamma)
 
 
 def binary_cross_entropy(logits: jax.Array, truth: jax.Array) -> jax.Array:

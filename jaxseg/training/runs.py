@@ -4,6 +4,8 @@ A run's config has the sections `data` (image_size, source_size, view), `model` 
 (epochs, batch_size, learning_rate, loss, evaluate_every), and `seed`; `configs/` shows every field.
 """
 
+import functools
+import inspect
 import json
 import math
 import pathlib
@@ -25,15 +27,20 @@ from jaxseg.training import losses, objectives, state, steps
 from jaxseg.training.checkpoints import Checkpoints, has_steps
 from jaxseg.training.loop import Loop, fit
 
-LOSSES: dict[str, Callable[[Any], objectives.Objective]] = {
-    "dice": lambda model: objectives.supervised(model, losses.dice_loss),
-    "dice_focal": lambda model: objectives.supervised(model, losses.dice_focal_loss),
+LOSSES: dict[str, Callable[..., objectives.Objective]] = {
+    "dice": functools.partial(objectives.supervised, loss_fn=losses.dice_loss),
+    "dice_focal": functools.partial(objectives.supervised, loss_fn=losses.dice_focal_loss),
+    "dtu": objectives.dtu,
+}
+_LOSS_OPTIONS: dict[str, Callable[..., Any]] = {
+    "dice": losses.dice_loss,
+    "dice_focal": losses.dice_focal_loss,
     "dtu": objectives.dtu,
 }
 _FIELDS = {
     "data": ("dataset", "source_size", "image_size", "view"),
     "model": ("name", "dtype", "padding", "pretrained"),
-    "training": ("loss", "learning_rate", "batch_size", "epochs", "evaluate_every"),
+    "training": ("loss", "loss_options", "learning_rate", "batch_size", "epochs", "evaluate_every"),
 }
 
 
@@ -79,7 +86,7 @@ def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Pat
     size, view = config.data.image_size, config.data.view
     loop = Loop(
         train_step=steps.make_train_step(
-            LOSSES[config.training.loss](model), _optimizer(config), augment.training_view(view, size=size)
+            build_objective(config, model), _optimizer(config), augment.training_view(view, size=size)
         ),
         eval_step=steps.make_eval_step(
             model, augment.testing_view(view, size=size, cases=splits["validation"].cases), splits.num_classes
@@ -123,6 +130,11 @@ def build_model(config: ml_collections.ConfigDict, num_classes: int) -> UNetSkel
         raise InputError(f"config.model: {error}") from error
 
 
+def build_objective(config: ml_collections.ConfigDict, model: UNetSkeleton) -> objectives.Objective:
+    """What `config.training.loss` with its options makes small."""
+    return LOSSES[config.training.loss](model, **config.training.loss_options.to_dict())
+
+
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises InputError, before anything is computed, when the run cannot work; the message names the field."""
     _check_fields(config)
@@ -139,6 +151,13 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise InputError(f"config.training.loss is {training.loss!r}; choose one of {', '.join(LOSSES)}")
     if training.loss == "dtu" and config.model.name != "dtu_net":
         raise InputError(f"config.training.loss 'dtu' is for dtu_net alone, config.model.name is {config.model.name!r}")
+    parameters = inspect.signature(_LOSS_OPTIONS[training.loss]).parameters.values()
+    known = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
+    for name in training.loss_options:
+        if name not in known:
+            raise InputError(f"config.training.loss_options.{name} is unknown; {training.loss} has {', '.join(known)}")
+    if config.model.pretrained == "":
+        raise InputError("config.model.pretrained is empty; give a file, imagenet, or None")
     if data.view not in augment.VIEWS:
         raise InputError(f"config.data.view is {data.view!r}; choose one of {', '.join(augment.VIEWS)}")
     if data.source_size % 2:

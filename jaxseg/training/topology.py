@@ -12,15 +12,15 @@ def corrupt(
     """The annotation with missed and with false splits, drawn anew for every image.
 
     Missed splits: of the patches of 8 pixels on a regular grid that hold foreground, a random `fraction` is erased.
-    False splits: one foreground class of the annotation is painted on a random `fraction` of those pixels whose gray
-    value (the mean over channels) is within one standard deviation of the class's mean.
+    False splits: one foreground class of the annotation is painted on a random `fraction` of those background pixels
+    whose gray value (the mean over channels) is within one standard deviation of the class's mean.
 
     Args:
       key: typed random key.
       images: `[B,H,W,C]` or `[B,D,H,W,C]`.
       labels: the annotation, `[B,...]` int32.
       num_classes: K.
-      fraction: of patches and of pixels, rounded down.
+      fraction: of patches and of pixels, rounded up, so that small objects lose a patch too.
 
     Returns:
       Labels of the same shape; those of an image without foreground come back as they are.
@@ -38,7 +38,7 @@ def corrupt(
         present = jnp.any(labels[..., None] == jnp.arange(1, num_classes), tuple(range(labels.ndim)))
         weights = jnp.where(jnp.any(present), present, True).astype(jnp.float32)  # a choice needs a candidate
         chosen = 1 + jax.random.choice(class_key, num_classes - 1, p=weights / jnp.sum(weights))
-        alike = _alike(gray, labels == chosen)
+        alike = _alike(gray, labels == chosen) & (labels == 0)
         return jnp.where(_random_subset(paint_key, alike, fraction), chosen.astype(labels.dtype), erased)
 
     return jax.vmap(one)(jax.random.split(key, labels.shape[0]), gray, labels)
@@ -50,7 +50,7 @@ def erase_patches(key: jax.Array, labels: jax.Array, *, fraction: float) -> jax.
     Args:
       key: typed random key.
       labels: of one image, `[H,W]` or `[D,H,W]` int32; at the far borders a patch may be smaller.
-      fraction: of the patches with foreground, rounded down.
+      fraction: of the patches with foreground, rounded up.
     """
     counts = [-(-size // PATCH) for size in labels.shape]
     padded = jnp.pad(labels > 0, [(0, n * PATCH - size) for n, size in zip(counts, labels.shape, strict=True)])
@@ -72,8 +72,9 @@ def _alike(gray: jax.Array, region: jax.Array) -> jax.Array:
 
 
 def _random_subset(key: jax.Array, candidates: jax.Array, fraction: float) -> jax.Array:
-    """Exactly `floor(fraction n)` of the n true entries, each equally likely."""
+    """Exactly `ceil(fraction n)` of the n true entries, each equally likely."""
     scores = jnp.where(candidates, jax.random.uniform(key, candidates.shape), 2.0).ravel()
-    keep = jnp.floor(fraction * jnp.sum(candidates).astype(jnp.float32)).astype(jnp.int32)
+    share = fraction * jnp.sum(candidates).astype(jnp.float32)
+    keep = jnp.ceil(share * (1 - 1e-6)).astype(jnp.int32)  # 0.3 * 10 is above 3 in float32
     rank = jnp.argsort(jnp.argsort(scores))
     return (rank < keep).reshape(candidates.shape)

@@ -114,3 +114,52 @@ def test_a_function_may_apply_a_network_with_layers_of_the_same_name():
     replaced = capture.replace(module, variables, images, {"bottleneck": apply})
     expected = capture.replace(module, variables, images, {"bottleneck": lambda _: apply(x)})
     np.testing.assert_allclose(replaced, expected, atol=1e-6)
+
+
+def test_a_function_may_read_the_same_network_on_another_image(setting):
+    """Activation patching: the bottleneck of another image."""
+    module, variables, images = setting
+    other = images[:, ::-1] + 1
+    patched = capture.replace(
+        module,
+        variables,
+        images,
+        {"bottleneck": lambda _: capture.capture(module, variables, other, ["bottleneck"])[1]["bottleneck"]},
+    )
+    _, skips = module.apply(variables, images, method="encode")
+    bottleneck, _ = module.apply(variables, other, method="encode")
+    expected = module.apply(variables, bottleneck, skips, method="decode")
+    np.testing.assert_allclose(patched, expected, atol=1e-5)
+
+
+class Step(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return nn.Dense(3, name="dense")(x), None
+
+
+class Looped(nn.Module):
+    """Layers in a lifted loop, and a flag that every call must give."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Dense(3, name="first")(x)
+        scan = nn.scan(Step, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+        x, _ = scan(name="loop")(x, None)
+        return nn.Dense(2, name="last")(x if train else -x)
+
+
+def test_layers_in_loops_are_not_listed_and_calls_may_need_options():
+    module, x = Looped(), jnp.ones((1, 3))
+    variables = module.init(jax.random.key(0), x, train=True)
+    names = capture.layer_names(module, variables, x, train=True)
+    assert names == ("first", "last")
+    logits, found = capture.capture(module, variables, x, train=False)
+    np.testing.assert_array_equal(found["last"], logits)
+    halved = capture.replace(module, variables, x, {"last": lambda x: x / 2}, train=False)
+    np.testing.assert_allclose(halved, logits / 2)
+
+
+def test_a_single_name_is_asked_for_in_a_sequence(setting):
+    with pytest.raises(ValueError, match="the string 'bottleneck'; give a sequence"):
+        capture.capture(*setting, "bottleneck")

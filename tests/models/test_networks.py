@@ -1,6 +1,7 @@
 """What all networks promise: shapes, padding modes, skips, precision; and the authors' numbers where there are any."""
 
 import functools
+import itertools
 import json
 
 import jax
@@ -18,7 +19,12 @@ SMALL = {
     "residual_unet": ({"features": (4, 6, 8)}, 8, 2),
     "dtu_net": ({"features": (4, 6, 8), "topology_features": (4, 6)}, 8, 2),
 }
-STRIDED = ["resnet_unet", "residual_unet", "dtu_net"]  # tests/models/test_unet.py has the stricter ones of unet
+STRIDED = [name for name in SMALL if name != "unet"]  # tests/models/test_unet.py has stricter tests of unet
+
+
+def skip_choices(count):
+    """All on, all off, every other one."""
+    return [(True,) * count, (False,) * count, tuple(i % 2 == 0 for i in range(count))]
 
 
 def build(name, **options):
@@ -31,15 +37,14 @@ def initialised(module, images):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_shapes_of_every_padding_and_of_choices_of_skips(name):
-    count = SMALL[name][2]
-    choices = [(True,) * count, (False,) * count, (True, False) * (count // 2)]
-    for padding, skips in [(p, choices[0]) for p in layers.PADDINGS] + [("zero", skips) for skips in choices[1:]]:
+def test_shapes_of_every_padding_and_choice_of_skips_in_2d_and_3d(name):
+    for padding, skips in itertools.product(layers.PADDINGS, skip_choices(SMALL[name][2])):
         module, size = build(name, padding=padding, skips=skips)
-        images = jax.ShapeDtypeStruct((2, 2 * size, size, 3), jnp.float32)
-        variables = jax.eval_shape(module.init, jax.random.key(0), images)
-        logits = jax.eval_shape(module.apply, variables, images)
-        assert (logits.shape, logits.dtype) == ((2, 2 * size, size, 3), jnp.float32)
+        for sizes in ((2 * size, size), (size, size, 2 * size)):
+            images = jax.ShapeDtypeStruct((2, *sizes, 3), jnp.float32)
+            variables = jax.eval_shape(module.init, jax.random.key(0), images)
+            logits = jax.eval_shape(module.apply, variables, images)
+            assert (logits.shape, logits.dtype) == ((2, *sizes, 3), jnp.float32)
         _, kept = jax.eval_shape(functools.partial(module.apply, method="encode"), variables, images)
         assert tuple(skip is not None for skip in kept) == skips
 
@@ -97,8 +102,9 @@ def grid():
     """Every network, padding and three choices of skips; those that the quick run leaves out are slow."""
     for name, (_, _, count) in SMALL.items():
         for i, padding in enumerate(layers.PADDINGS):
-            for j, skips in enumerate([(True,) * count, (False,) * count, (True, False) * (count // 2)]):
-                quick = j == i % 3 and (name not in STRIDED or padding in ("zero", "circular"))
+            for j, skips in enumerate(skip_choices(count)):
+                # zero with every other skip, and circular, which is dearer to compile, with none
+                quick = (padding, j) in (("zero", 2), ("circular", 1)) or (name == "unet" and j == i % 3)
                 yield pytest.param(name, padding, skips, marks=() if quick else pytest.mark.slow)
 
 
@@ -136,6 +142,7 @@ def test_bfloat16_stays_near_float32(name):
     variables = initialised(exact, images)
     logits = jax.jit(exact.apply)(variables, images)
     difference = jax.jit(rough.apply)(variables, images) - logits
+    # relative to the logits' root mean square; their largest difference may be twice that
     assert np.sqrt(np.mean(difference**2)) / np.sqrt(np.mean(logits**2)) < 3e-2
 
 
@@ -179,7 +186,8 @@ def test_the_skip_papers_networks_give_their_logits(reference, encoder, off):
     module = models.build("resnet_unet", 2, encoder=encoder, skips=(False,) * off + (True,) * (4 - off))
     variables = weights.from_torch(module, state_dict, images.shape)
     ours = jax.jit(module.apply)(variables, images)
-    assert np.abs(ours - logits).max() < 1e-4 * np.abs(logits).max()
+    # the logits of resnet34 reach 2000, where PyTorch's float32 is 0.009 from its float64
+    assert np.abs(ours - logits).max() < (1e-3 if encoder == "resnet18" else 1e-5 * np.abs(logits).max())
 
 
 def test_the_distortion_papers_network_gives_its_logits(reference):

@@ -136,7 +136,7 @@ def test_batch_norm_is_the_textbook_formula():
 @pytest.mark.parametrize(("norm", "groups"), [("instance", 12), ("group", 4)])
 def test_other_norms_are_the_textbook_formula(norm, groups):
     """12 channels: 12 groups of one, or as many groups as both 8 and 12 can be divided by."""
-    x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 5, 6, 12))
+    x = 1000 + 2 * jax.random.normal(jax.random.key(0), (4, 5, 6, 12))  # far from zero, where squares lose digits
 
     class Layer(flax.linen.Module):
         @flax.linen.compact
@@ -149,7 +149,7 @@ def test_other_norms_are_the_textbook_formula(norm, groups):
     mean, var = (f(grouped, axis=(1, 3), keepdims=True) for f in (np.mean, np.var))
     expected = ((grouped - mean) / np.sqrt(var + 1e-5)).reshape(x.shape)
     for train in (True, False):
-        np.testing.assert_allclose(module.apply(variables, x, train=train), expected, atol=1e-4)
+        np.testing.assert_allclose(module.apply(variables, x, train=train), expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("norm", ["instance", "group"])
@@ -175,8 +175,9 @@ def test_the_18_layers_are_the_convolutions_in_order():
     widths = [2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2]
     sides = [32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32]
     assert sizes == [(side, side, width) for side, width in zip(sides, widths, strict=True)]
-    numbers = [number for group in unet.LAYER_GROUPS.values() for number in group]
-    assert numbers == list(range(1, 19)) and len(names) == 18
+    groups = module.layer_groups
+    assert [(group, len(layers)) for group, layers in groups.items()] == [("early", 4), ("abstract", 10), ("late", 4)]
+    assert sum(groups.values(), ()) == names and len(names) == 18
 
 
 def test_the_numbered_layers_are_activations_behind_the_relu():
@@ -227,7 +228,7 @@ def test_transposed_convolution_is_a_sum_over_offsets(rank):
 )
 def test_options_that_cannot_work_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        models.build("unet", 2, **options).init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+        models.build("unet", 2, **options)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_unknown_network_and_too_few_classes():
     with pytest.raises(ValueError, match="known are unet, resnet_unet, residual_unet, dtu_net"):
         models.build("vnet", 2)
     with pytest.raises(ValueError, match="at least 2"):
-        models.build("unet", 1).init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+        models.build("unet", 1)
 
 
 def test_decode_refuses_skips_of_another_network():

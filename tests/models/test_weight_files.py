@@ -280,6 +280,15 @@ def test_small_pickles_cannot_ask_for_much(path, pickled):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("store", [b"K\x01s", b"K\x01u", b"K\x01d"], ids=["SETITEM", "SETITEMS", "DICT"])
+def test_a_nested_tuple_as_a_key_is_not_hashed(path, store):
+    """Its hash would take twice as long for every level, and there are 200."""
+    nested = b"K\x01" + b"2\x86" * 200
+    opening = {b"s": b"}", b"u": b"}(", b"d": b"("}[store[-1:]]
+    write_zip(path, None, {}, pickled=b"\x80\x02" + opening + nested + store + b".")
+    refused(path)
+
+
 @WRITERS
 @pytest.mark.parametrize(
     ("size", "stride", "offset"),
