@@ -1,0 +1,466 @@
+"""ProtoSeg and the segmentation ability (SA) score (He et al. 2022): how well does a feature map separate an object?
+
+Symbols, per image:
+  f    features at their own resolution, `[*h, C]`; U f: up-sampled to the mask's size
+  m    mask, the object's probability in [0, 1], `[*H]`; r: region that counts, 1 everywhere if not given
+  c_t  object's prototype, sum(r m Uf) / sum(r m); c_b: background's, with 1 - m (Eq. 6)
+  p    object probability, softmax of -|Uf - c_t|^2 against -|Uf - c_b|^2
+  SA   overlap of the map p > 1/2 (Eq. 7) with the annotation (Eq. 8)
+
+No function up-samples C channels to get a prototype or a probability. U is linear, so the prototypes are
+f^T (U^T (r m)) / sum(r m), and p = sigmoid(2 U((f - (c_t + c_b) / 2) (c_t - c_b))): one number per low-resolution
+pixel is up-sampled. What is said of squares holds in 2-D and 3-D alike.
+
+A side of the mask that is empty has no prototype: probabilities and scores of that image are NaN, to be left out of
+means and counted. A constant feature map has equal prototypes: p is 1/2 everywhere and nothing is object. NaN features
+give NaN for their image (per unit: for that unit).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, TypeVar, get_args
+
+import jax
+import jax.numpy as jnp
+
+from jaxseg.analysis.resampling import Interpolation, upsample, upsample_adjoint
+
+Score = Literal["dice", "jaccard", "accuracy", "sensitivity", "specificity"]
+_EXACT = jax.lax.Precision.HIGHEST  # accelerators round the factors of a product otherwise
+_T = TypeVar("_T")
+_CHUNK = 16  # units that are up-sampled at a time
+
+
+class Prototypes(NamedTuple):
+    """The two centres.
+
+    Attributes:
+      target: of the object, `[B,C]` float32.
+      background: `[B,C]` float32.
+    """
+
+    target: jax.Array
+    background: jax.Array
+
+
+def prototypes(
+    features: jax.Array,
+    mask: jax.Array,
+    *,
+    region: jax.Array | None = None,
+    interpolation: Interpolation = "bilinear",
+) -> Prototypes:
+    """Mean feature vectors of object and background (Eq. 6).
+
+    Args:
+      features: `[B,*h,C]`, floating.
+      mask: `[B,*H]` object probability in [0, 1], or a hard mask.
+      region: `[B,*H]`, 1 where pixels count and 0 elsewhere; None counts all.
+      interpolation: how features come to the mask's size.
+
+    Raises:
+      ValueError: shapes or ranks do not match.
+      TypeError: features that are no floating-point numbers.
+    """
+    _check(features, mask, region=region)
+    mask, region = _float(mask), _region(mask, region)
+    centres = _weighted_means(features, [region * mask, region * (1 - mask)], interpolation)
+    return Prototypes(centres[:, 0], centres[:, 1])
+
+
+def object_probability(
+    features: jax.Array,
+    mask: jax.Array,
+    *,
+    region: jax.Array | None = None,
+    interpolation: Interpolation = "bilinear",
+) -> jax.Array:
+    """Probability of the object at every pixel, from the distance to the two prototypes (Algorithm 1).
+
+    Args:
+      features: `[B,*h,C]`, floating.
+      mask: `[B,*H]` object probability in [0, 1], or a hard mask; the paper takes the network's soft output.
+      region: `[B,*H]`, 1 where pixels count for the prototypes; None counts all. The result covers all pixels.
+      interpolation: how features come to the mask's size.
+
+    Returns:
+      `[B,*H]` float32; NaN for an image whose mask has an empty side.
+
+    Raises:
+      ValueError: shapes or ranks do not match.
+      TypeError: features that are no floating-point numbers.
+    """
+    return jax.nn.sigmoid(_object_logit(features, mask, region, interpolation))
+
+
+def class_probabilities(
+    features: jax.Array,
+    masks: jax.Array,
+    *,
+    region: jax.Array | None = None,
+    interpolation: Interpolation = "bilinear",
+) -> jax.Array:
+    """Softmax over K classes of the negative squared distances to their prototypes.
+
+    Args:
+      features: `[B,*h,C]`, floating.
+      masks: `[B,*H,K]` probabilities of the classes, background first.
+      region: `[B,*H]`, 1 where pixels count for the prototypes; None counts all.
+      interpolation: how features come to the masks' size.
+
+    Returns:
+      `[B,*H,K]` float32. A class with an empty mask has no prototype and probability 0; an image with fewer than two
+      prototypes is NaN.
+
+    Raises:
+      ValueError: shapes or ranks do not match.
+      TypeError: features that are no floating-point numbers.
+    """
+    _check(features, masks[..., 0], region=region)
+    weights = _float(masks) * _region(masks[..., 0], region)[..., None]
+    centres = _weighted_means(features, jnp.unstack(weights, axis=-1), interpolation)  # [B,K,C]
+    defined = jnp.any(weights > 0, tuple(range(1, weights.ndim - 1)))
+    shift = jnp.nanmean(centres, 1)  # distances do not depend on it, rounding does
+    centres = centres - shift[:, None]
+    moved = features.astype(jnp.float32) - _over_pixels(shift, features.ndim)
+    scores = jnp.einsum("b...c,bkc->b...k", moved, jnp.nan_to_num(centres), precision=_EXACT)
+    offset = jnp.where(defined, jnp.sum(jnp.nan_to_num(centres) ** 2, -1), jnp.inf)
+    logits = upsample(2 * scores, masks.shape[1:-1], interpolation) - _over_pixels(offset, features.ndim)
+    enough = _over_pixels(jnp.sum(defined, 1, keepdims=True) > 1, features.ndim)
+    return jnp.where(enough, jax.nn.softmax(jnp.where(enough, logits, 0.0)), jnp.nan)
+
+
+def unit_object_probability(
+    features: jax.Array,
+    mask: jax.Array,
+    *,
+    region: jax.Array | None = None,
+    interpolation: Interpolation = "bilinear",
+) -> jax.Array:
+    """`object_probability` of every unit (channel) by itself (section 4.5).
+
+    The result is as large as the up-sampled features; `unit_sa_scores` and `unit_heat_map` never hold that much.
+
+    Returns:
+      `[B,*H,C]` float32; NaN for an image whose mask has an empty side.
+    """
+    centres = prototypes(features, mask, region=region, interpolation=interpolation)
+    return jax.nn.sigmoid(_unit_logits(features, centres, mask.shape[1:], interpolation))
+
+
+def sa_score(
+    features: jax.Array,
+    mask: jax.Array,
+    labels: jax.Array,
+    *,
+    region: jax.Array | None = None,
+    score: Score = "dice",
+    interpolation: Interpolation = "bilinear",
+) -> jax.Array:
+    """The segmentation ability of a layer: overlap of its map with the annotation (Eqs. 7 and 8).
+
+    Section 4.7 calls the score of the raw image as features its separableness.
+
+    Args:
+      features: `[B,*h,C]`, floating.
+      mask: `[B,*H]` from which the prototypes come; the paper takes the network's soft output.
+      labels: `[B,*H]` integers, any above 0 is the object.
+      region: `[B,*H]`, 1 where pixels count, for prototypes and score; None counts all.
+      score: dice, jaccard, accuracy, sensitivity or specificity.
+      interpolation: how features come to the mask's size.
+
+    Returns:
+      `[B]` float32 in [0, 1]. NaN where the mask has an empty side or the score divides 0 by 0.
+
+    Raises:
+      ValueError: shapes or ranks do not match, an unknown score.
+      TypeError: features that are no floating-point, or labels that are no integer numbers.
+    """
+    _check(features, mask, labels=labels, region=region)
+    logit = _object_logit(features, mask, region, interpolation)
+    return _scored(logit[..., None], labels, _region(mask, region), score)[:, 0]
+
+
+def unit_sa_scores(
+    features: jax.Array,
+    mask: jax.Array,
+    labels: jax.Array,
+    *,
+    region: jax.Array | None = None,
+    score: Score = "dice",
+    interpolation: Interpolation = "bilinear",
+) -> jax.Array:
+    """`sa_score` of every unit by itself (section 4.5, Fig. 7); arguments and errors as there.
+
+    Returns:
+      `[B,C]` float32.
+    """
+    _check(features, mask, labels=labels, region=region)
+    centres = prototypes(features, mask, region=region, interpolation=interpolation)
+    inside = _region(mask, region)
+
+    def score_chunk(scores: jax.Array, start: jax.Array, logits: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(scores, _scored(logits, labels, inside, score), start, 1)
+
+    scores = jnp.zeros((features.shape[0], features.shape[-1]))
+    return _over_unit_chunks(score_chunk, scores, features, centres, mask.shape[1:], interpolation)
+
+
+def class_sa_scores(
+    features: jax.Array,
+    masks: jax.Array,
+    labels: jax.Array,
+    *,
+    region: jax.Array | None = None,
+    score: Score = "dice",
+    interpolation: Interpolation = "bilinear",
+) -> jax.Array:
+    """`sa_score` with one prototype per class.
+
+    Args:
+      features: `[B,*h,C]`, floating.
+      masks: `[B,*H,K]` probabilities of the classes, background first.
+      labels: `[B,*H]` integer class numbers.
+      region: `[B,*H]`, 1 where pixels count; None counts all.
+      score: as in `sa_score`.
+      interpolation: as in `sa_score`.
+
+    Returns:
+      `[B,K-1]` float32, class 1 first; NaN for an image with fewer than two prototypes.
+    """
+    _check(features, masks[..., 0], labels=labels, region=region)
+    found = class_probabilities(features, masks, region=region, interpolation=interpolation)
+    inside, defined = _region(masks[..., 0], region), ~jnp.isnan(found[..., :1])
+    winner = jnp.argmax(found, -1)
+    scores = [
+        _scored(jnp.where(defined, jnp.where(winner == k, 1.0, -1.0)[..., None], jnp.nan), labels == k, inside, score)
+        for k in range(1, masks.shape[-1])
+    ]
+    return jnp.concatenate(scores, -1)
+
+
+def unit_heat_map(
+    features: jax.Array,
+    mask: jax.Array,
+    *,
+    region: jax.Array | None = None,
+    interpolation: Interpolation = "bilinear",
+) -> jax.Array:
+    """The share of units whose map holds the pixel (Fig. 9): `[B,*H]` float32; arguments as `object_probability`."""
+    centres = prototypes(features, mask, region=region, interpolation=interpolation)
+    undefined = jnp.any(jnp.isnan(centres.target + centres.background), 1)
+
+    def add(carry: tuple[jax.Array, jax.Array], start: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        count, done = carry
+        # the last chunk begins earlier, so that all are of one size: what it repeats is left out
+        fresh = start + jnp.arange(logits.shape[-1]) >= done
+        return count + jnp.sum((logits > 0) & fresh, -1), start + logits.shape[-1]
+
+    zero = (jnp.zeros(mask.shape, jnp.int32), jnp.zeros((), jnp.int32))
+    count, _ = _over_unit_chunks(add, zero, features, centres, mask.shape[1:], interpolation)
+    share = count.astype(jnp.float32) / features.shape[-1]
+    return jnp.where(_over_pixels(undefined, mask.ndim), jnp.nan, share)
+
+
+def mean_sa_score(
+    layers: Sequence[jax.Array],
+    mask: jax.Array,
+    labels: jax.Array | None = None,
+    *,
+    region: jax.Array | None = None,
+    interpolation: Interpolation = "bilinear",
+) -> jax.Array:
+    """The mean SA score of all units of some layers, mu(x) (Eq. 12): an estimate of quality without annotation.
+
+    Args:
+      layers: features `[B,*h,C]` of each; the paper takes the last two layers of a U-Net.
+      mask: `[B,*H]` the network's object probability.
+      labels: `[B,*H]` integers to score against; None scores against the network's own output, `mask > 1/2`.
+      region: `[B,*H]`, 1 where pixels count; None counts all.
+      interpolation: how features come to the mask's size.
+
+    Returns:
+      `[B]` float32; the mean over the units whose score is defined, NaN where none is.
+
+    Raises:
+      ValueError: no layers, or shapes that do not match.
+    """
+    if not layers:
+        raise ValueError("layers is empty; give the features of at least one")
+    reference = (_float(mask) > 0.5).astype(jnp.int32) if labels is None else labels
+    score = lambda f: unit_sa_scores(f, mask, reference, region=region, interpolation=interpolation)
+    scores = jnp.concatenate([score(features) for features in layers], 1)
+    defined = ~jnp.isnan(scores)
+    count = jnp.sum(defined, 1).astype(jnp.float32)
+    return jnp.where(count > 0, jnp.sum(jnp.where(defined, scores, 0.0), 1) / jnp.maximum(count, 1.0), jnp.nan)
+
+
+def segmentation_gain(images: jax.Array, mask: jax.Array, labels: jax.Array) -> jax.Array:
+    """d = Dice of the network minus the separableness of the image (section 4.7); its mean over images is m(d).
+
+    Args:
+      images: `[B,*H,C]`, taken as features.
+      mask: `[B,*H]` the network's object probability, cut at 1/2 for its Dice.
+      labels: `[B,*H]` integers, any above 0 is the object.
+
+    Returns:
+      `[B]` float32; NaN where one of the two is undefined.
+    """
+    own = _scored((_float(mask) - 0.5)[..., None], labels, jnp.ones(mask.shape), "dice")[:, 0]
+    return own - sa_score(images, mask, labels)
+
+
+def sa_loss(
+    layers: Sequence[jax.Array],
+    mask: jax.Array,
+    labels: jax.Array,
+    *,
+    smooth: float = 1.0,
+    interpolation: Interpolation = "bilinear",
+) -> jax.Array:
+    """One minus the soft SA score, mean over layers and images: the addition of online ProtoSeg (section 4.2).
+
+    The paper writes that the score is added to the loss, which would lower it; what is meant is its complement. The
+    soft score is the Dice of the object probability. An image whose mask has an empty side has no prototypes: it
+    counts with p = 1/2 and has no gradient.
+
+    Args:
+      layers: features `[B,*h,C]` of each.
+      mask: `[B,*H]` the network's object probability; gradients flow through it too.
+      labels: `[B,*H]` integers, any above 0 is the object.
+      smooth: added to numerator and denominator of the Dice.
+      interpolation: how features come to the mask's size.
+
+    Returns:
+      A float32 scalar in [0, 1], with finite gradients.
+
+    Raises:
+      ValueError: no layers, or shapes that do not match.
+    """
+    if not layers:
+        raise ValueError("layers is empty; give the features of at least one")
+    axes = tuple(range(1, mask.ndim))
+    truth = (labels > 0).astype(jnp.float32)
+
+    def loss(features: jax.Array) -> jax.Array:
+        _check(features, mask, labels=labels)
+        soft = _float(mask)
+        empty = (jnp.sum(soft, axes) == 0) | (jnp.sum(1 - soft, axes) == 0)
+        # prototypes of some other mask, whose result is not used: a NaN would spoil the gradient of what is chosen
+        safe = jnp.where(_over_pixels(empty, mask.ndim), 0.5, soft)
+        p = jax.nn.sigmoid(_object_logit(features, safe, None, interpolation))
+        p = jnp.where(_over_pixels(empty, mask.ndim), 0.5, p)
+        both, total = jnp.sum(p * truth, axes), jnp.sum(p, axes) + jnp.sum(truth, axes)
+        return 1 - jnp.mean((2 * both + smooth) / (total + smooth))
+
+    return sum((loss(features) for features in layers), jnp.float32(0)) / len(layers)
+
+
+def _object_logit(
+    features: jax.Array, mask: jax.Array, region: jax.Array | None, interpolation: Interpolation
+) -> jax.Array:
+    """`[B,*H]`: log of p over 1 - p."""
+    centres = prototypes(features, mask, region=region, interpolation=interpolation)
+    difference = centres.target - centres.background
+    middle = (centres.target + centres.background) / 2
+    along = jnp.einsum("bnc,bc->bn", _flat(features), difference, precision=_EXACT)
+    along = (along - jnp.sum(middle * difference, -1)[:, None]).reshape(features.shape[:-1])
+    return upsample(2 * along, mask.shape[1:], interpolation)
+
+
+def _weighted_means(features: jax.Array, weights: Sequence[jax.Array], interpolation: Interpolation) -> jax.Array:
+    """Means `[B,K,C]` of the up-sampled features with K weights `[B,*H]`; NaN where these are all 0."""
+    sizes, axes = features.shape[1:-1], tuple(range(1, features.ndim - 1))
+    # each gathered by itself: stacked at the mask's size they would take more memory than deep features
+    low = jnp.stack([upsample_adjoint(weight, sizes, interpolation) for weight in weights], -1)
+    sums = jnp.einsum("bnk,bnc->bkc", _flat(low), _flat(features), precision=_EXACT)
+    total = jnp.stack([jnp.sum(weight, axes) for weight in weights], -1)
+    return sums / total[..., None]  # 0 / 0 is the NaN that says: no prototype
+
+
+def _unit_logits(
+    features: jax.Array, centres: Prototypes, sizes: Sequence[int], interpolation: Interpolation
+) -> jax.Array:
+    """`[B,*H,C]`: log of p over 1 - p of every unit."""
+    difference = _over_pixels(centres.target - centres.background, features.ndim)
+    middle = _over_pixels((centres.target + centres.background) / 2, features.ndim)
+    return upsample(2 * (features.astype(jnp.float32) - middle) * difference, sizes, interpolation)
+
+
+def _over_unit_chunks(
+    step: Callable[[_T, jax.Array, jax.Array], _T],
+    start: _T,
+    features: jax.Array,
+    centres: Prototypes,
+    sizes: Sequence[int],
+    interpolation: Interpolation,
+) -> _T:
+    """Folds `step(carry, first unit, logits [B,*H,chunk])` over the units, a chunk at a time."""
+    units = features.shape[-1]
+    chunk = min(_CHUNK, units)
+
+    def body(i: jax.Array, carry: _T) -> _T:
+        first = jnp.minimum(i * chunk, units - chunk)
+        part = lambda x: jax.lax.dynamic_slice_in_dim(x, first, chunk, x.ndim - 1)
+        logits = _unit_logits(part(features), Prototypes(*map(part, centres)), sizes, interpolation)
+        return step(carry, first, logits)
+
+    return jax.lax.fori_loop(0, math.ceil(units / chunk), body, start)
+
+
+def _scored(logits: jax.Array, labels: jax.Array, region: jax.Array, score: Score) -> jax.Array:
+    """`[B,n]`: scores of the maps `logits [B,*H,n] > 0` against `labels > 0`, NaN where the logits are."""
+    if score not in get_args(Score):
+        raise ValueError(f"score is {score!r}; choose one of {', '.join(get_args(Score))}")
+    axes = tuple(range(1, labels.ndim))
+    inside, truth = region[..., None], (labels > 0)[..., None]
+    found = (logits > 0).astype(jnp.float32) * inside
+    wanted = truth.astype(jnp.float32) * inside
+    both, marked = jnp.sum(found * wanted, axes), jnp.sum(found, axes)
+    there, all_pixels = jnp.sum(wanted, axes), jnp.sum(inside, axes)
+    right = all_pixels - marked - there + 2 * both
+    numerator, denominator = {
+        "dice": (2 * both, marked + there),
+        "jaccard": (both, marked + there - both),
+        "accuracy": (right, all_pixels),
+        "sensitivity": (both, there),
+        "specificity": (right - both, all_pixels - there),
+    }[score]
+    undefined = (denominator == 0) | jnp.any(jnp.isnan(logits), axes)
+    return jnp.where(undefined, jnp.nan, numerator / jnp.where(undefined, 1.0, denominator))
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    """`[B,*h,C]` -> `[B,n,C]` float32."""
+    return x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
+
+
+def _over_pixels(x: jax.Array, rank: int) -> jax.Array:
+    """`[B,C]` -> `[B,1,...,C]` of that rank; `[B]` -> `[B,1,...]`."""
+    tail = x.shape[1:]
+    return x.reshape(x.shape[0], *(1,) * (rank - 1 - len(tail)), *tail)
+
+
+def _float(mask: jax.Array) -> jax.Array:
+    return mask.astype(jnp.float32)
+
+
+def _region(mask: jax.Array, region: jax.Array | None) -> jax.Array:
+    return jnp.ones(mask.shape) if region is None else _float(region)
+
+
+def _check(
+    features: jax.Array, mask: jax.Array, *, labels: jax.Array | None = None, region: jax.Array | None = None
+) -> None:
+    if features.ndim not in (4, 5) or mask.ndim != features.ndim - 1 or mask.shape[0] != features.shape[0]:
+        raise ValueError(
+            f"features {features.shape} must be [B,h,w,C] or [B,d,h,w,C] and the mask {mask.shape} the same batch and "
+            "rank without channels"
+        )
+    if not jnp.issubdtype(features.dtype, jnp.floating):
+        raise TypeError(f"features must be floating-point numbers, got {features.dtype}; convert them")
+    for name, array in (("labels", labels), ("region", region)):
+        if array is not None and array.shape != mask.shape:
+            raise ValueError(f"{name} {array.shape} and mask {mask.shape} differ in shape; resize one of them first")
+    if labels is not None and not (jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype == jnp.bool_):
+        raise TypeError(f"labels must be integer class numbers, got {labels.dtype}; take the argmax over classes")

@@ -1,0 +1,64 @@
+"""Up-sampling as a matrix per axis, so that its adjoint is at hand; rows sum to one, so constants stay constant."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Interpolation = Literal["bilinear", "bilinear_aligned", "nearest"]
+INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "bilinear_aligned", "nearest")
+
+
+def upsample(x: jax.Array, sizes: Sequence[int], interpolation: Interpolation = "bilinear") -> jax.Array:
+    """`[B,*h,...]` at the spatial `sizes`: `U x`.
+
+    Args:
+      x: batch first, then as many spatial axes as `sizes` has, then any others.
+      sizes: of the result.
+      interpolation: bilinear (half-pixel centres, edge pixels continued), bilinear_aligned (aligned corners), nearest.
+    """
+    return _contract(x, x.shape[1 : 1 + len(sizes)], sizes, interpolation, adjoint=False)
+
+
+def upsample_adjoint(y: jax.Array, sizes: Sequence[int], interpolation: Interpolation = "bilinear") -> jax.Array:
+    """`U^T y`: `[B,*H,...]` gathered to the spatial `sizes`, so that `sum(y U x) = sum(x U^T y)`."""
+    return _contract(y, sizes, y.shape[1 : 1 + len(sizes)], interpolation, adjoint=True)
+
+
+def matrix(low: int, high: int, interpolation: Interpolation = "bilinear") -> np.ndarray:
+    """`[high, low]` float32: what each of `high` pixels takes from `low` ones along one axis.
+
+    Raises:
+      ValueError: an unknown interpolation.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation is {interpolation!r}; choose one of {', '.join(INTERPOLATIONS)}")
+    pixels = np.arange(high)
+    if interpolation == "nearest":
+        return np.eye(low, dtype=np.float32)[pixels * low // high]
+    if interpolation == "bilinear":
+        position = np.clip((pixels + 0.5) * low / high - 0.5, 0, low - 1)
+    else:
+        position = pixels * (low - 1) / max(high - 1, 1)
+    below = np.minimum(position.astype(int), max(low - 2, 0))
+    weight = position - below
+    weights = np.zeros((high, low))
+    weights[pixels, below] = 1 - weight
+    weights[pixels, np.minimum(below + 1, low - 1)] += weight
+    return weights.astype(np.float32)
+
+
+def _contract(
+    x: jax.Array, low: Sequence[int], high: Sequence[int], interpolation: Interpolation, *, adjoint: bool
+) -> jax.Array:
+    for axis, (small, large) in enumerate(zip(low, high, strict=True), 1):
+        if small == large:  # the identity, in every interpolation
+            continue
+        weights = jnp.asarray(matrix(small, large, interpolation))
+        summed = jnp.tensordot(
+            weights, x.astype(jnp.float32), axes=(0 if adjoint else 1, axis), precision=jax.lax.Precision.HIGHEST
+        )
+        x = jnp.moveaxis(summed, 0, axis)
+    return x.astype(jnp.float32)

@@ -1,0 +1,41 @@
+"""Up-sampling by matrices: the libraries' numbers, the adjoint, constants."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg.analysis import resampling
+
+
+@pytest.mark.parametrize("interpolation", resampling.INTERPOLATIONS)
+@pytest.mark.parametrize(("low", "high"), [(4, 8), (5, 12), (7, 7), (1, 3), (6, 4), (3, 1)])
+def test_rows_sum_to_one_and_weights_are_no_less_than_zero(interpolation, low, high):
+    weights = resampling.matrix(low, high, interpolation)
+    assert weights.shape == (high, low) and weights.min() >= 0
+    np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-6)
+
+
+def test_bilinear_is_the_librarys_resize():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 4, 3))
+    np.testing.assert_allclose(resampling.upsample(x, (12, 8)), jax.image.resize(x, (2, 12, 8, 3), "linear"), atol=1e-5)
+
+
+def test_aligned_corners_keep_the_corners_and_nearest_repeats():
+    x = jnp.arange(4.0)[None]
+    np.testing.assert_allclose(resampling.upsample(x, (7,), "bilinear_aligned")[0], np.arange(7) / 2, atol=1e-6)
+    np.testing.assert_allclose(resampling.upsample(x, (8,), "nearest")[0], np.repeat(np.arange(4), 2))
+
+
+@pytest.mark.parametrize("interpolation", resampling.INTERPOLATIONS)
+def test_the_adjoint_moves_the_weights_to_the_other_side(interpolation):
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 5, 2))
+    y = jax.random.normal(jax.random.key(1), (2, 6, 4, 11, 2))
+    up = resampling.upsample(x, (6, 4, 11), interpolation)
+    down = resampling.upsample_adjoint(y, (3, 4, 5), interpolation)
+    np.testing.assert_allclose(jnp.sum(up * y), jnp.sum(x * down), rtol=1e-4)
+
+
+def test_unknown_interpolations_are_named():
+    with pytest.raises(ValueError, match="interpolation is 'cubic'; choose one of bilinear"):
+        resampling.upsample(jnp.zeros((1, 2)), (4,), "cubic")
