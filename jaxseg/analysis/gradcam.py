@@ -1,0 +1,152 @@
+"""Which places of a layer speak for a class: Grad-CAM for segmentation, at any layer, for any class and region.
+
+A network enters as a function from a layer's activations to the logits, and the analysis in two calls:
+
+    gradients = score_gradients(logits_from, activations, class_index=1)
+    saliency = gradcam(activations, gradients, size=images.shape[1:-1])
+
+With this project's networks, `logits_from` is
+`lambda x: capture.replace(module, variables, images, {layer: lambda _: x})`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+def score_gradients(
+    logits_from: Callable[[jax.Array], jax.Array],
+    activations: jax.Array,
+    *,
+    class_index: int,
+    region: jax.Array | None = None,
+) -> jax.Array:
+    """Gradient of a class's score, the sum of its logit over a region, with respect to a layer's activations.
+
+    The score is that of Seg-Grad-CAM (Vinogradova et al. 2020), which makes Grad-CAM (Selvaraju et al. 2017) a method
+    for segmentation. Lin, Weng et al. 2024 (supplement, Fig. 2) used Grad-CAM on the last layer of the encoder and do
+    not name a score; the default is that of Vinogradova et al. for a whole class. The images of a batch must not
+    depend on each other, as they would through the statistics of batch norm in training.
+
+    Args:
+      logits_from: activations -> logits `[B,H,W,K]` or `[B,D,H,W,K]`, before the softmax. Everything else that the
+        logits depend on, such as skip connections, is held fixed.
+      activations: `[B,*s,C]` floating; the layer may have any size.
+      class_index: whose logit, 0 to K-1, 0 the background.
+      region: `[B,H,W]` or `[B,D,H,W]`, the logits' size: the pixels whose logits are summed, bool, or their weights,
+        floating. By default the pixels that are predicted as the class; no gradient flows through that choice.
+
+    Returns:
+      The activations' shape and type. Zeros for an image whose region is empty.
+
+    Raises:
+      ValueError: not a batch of maps, no such class, or a region of another shape than the logits.
+      TypeError: activations are not floating, or a region neither bool nor floating.
+    """
+    _check_maps("activations", activations)
+    logits, pull_back = jax.vjp(logits_from, activations)
+    _check_maps("logits", logits)
+    classes = logits.shape[-1]
+    if not 0 <= class_index < classes:
+        raise ValueError(f"class_index is {class_index}, but the logits have classes 0 to {classes - 1}")
+    if region is None:
+        region = jnp.argmax(logits, -1) == class_index
+    elif region.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"region {region.shape} and logits {logits.shape} differ in batch or size; resize the region to the logits"
+        )
+    _check_weights("region", region)
+    weights = region.astype(logits.dtype)
+    cotangent = jnp.zeros_like(logits).at[..., class_index].set(weights)
+    return pull_back(cotangent)[0]
+
+
+def gradcam(
+    activations: jax.Array, gradients: jax.Array, *, size: Sequence[int] | None = None, normalise: bool = True
+) -> jax.Array:
+    """Grad-CAM: `ReLU(sum_c a_c A_c)`, with `a_c` the mean over space of channel c's gradient (Selvaraju et al. 2017).
+
+    Args:
+      activations: `[B,H,W,C]` or `[B,D,H,W,C]`, floating: A, of any one layer.
+      gradients: the same shape: the gradient of a score with respect to them, as from `score_gradients`.
+      size: the spatial size to which the map is resized after the ReLU, linearly with half-pixel centres (smaller
+        sizes are averaged); None leaves the layer's own.
+      normalise: divides the map of every image by its maximum. The resized map's, so that it reaches 1.
+
+    Returns:
+      `[B,*size]` float32, at least 0. A map without saliency stays 0, also when normalised; a NaN in an image's
+      activations or gradients spreads over its own map and no other.
+
+    Raises:
+      ValueError: not a batch of maps, shapes differ, or a size of another rank.
+      TypeError: not floating.
+    """
+    _check_maps("activations", activations)
+    _check_maps("gradients", gradients)
+    if activations.shape != gradients.shape:
+        raise ValueError(
+            f"activations {activations.shape} and gradients {gradients.shape} differ in shape; "
+            "take the gradient with respect to these activations"
+        )
+    space = tuple(range(1, activations.ndim - 1))
+    if size is not None and (len(size) != len(space) or min(size) < 1):
+        raise ValueError(
+            f"size {tuple(size)} does not fit activations {activations.shape}; give {len(space)} sizes of at least 1"
+        )
+    weights = jnp.mean(gradients.astype(jnp.float32), space)
+    weighted = jnp.einsum("b...c,bc->b...", activations.astype(jnp.float32), weights, precision=_EXACT)
+    saliency = jax.nn.relu(weighted)
+    if size is not None:
+        saliency = jax.image.resize(saliency, (len(saliency), *size), "linear")
+    if normalise:
+        highest = jnp.max(saliency, tuple(range(1, saliency.ndim)), keepdims=True)
+        saliency = saliency / jnp.where(highest == 0, 1.0, highest)
+    return saliency
+
+
+def saliency_share(saliency: jax.Array, region: jax.Array) -> jax.Array:
+    """The share of an image's saliency that lies on a region, such as the overlays of an ultrasound image.
+
+    Beside it stands the region's share of the pixels, `saliency_share(jnp.ones(region.shape), region)`: that is what
+    a saliency that does not know the region has.
+
+    Args:
+      saliency: `[B,H,W]` or `[B,D,H,W]`, floating, at least 0, in any unit.
+      region: the same shape, bool, or weights between 0 and 1.
+
+    Returns:
+      `[B]` float32 between 0 and 1; NaN for an image without saliency, to be left out of means and counted.
+
+    Raises:
+      ValueError: shapes differ or wrong rank.
+      TypeError: saliency is not floating, or the region neither bool nor floating.
+    """
+    if saliency.shape != region.shape or saliency.ndim not in (3, 4):
+        raise ValueError(
+            f"saliency {saliency.shape} and region {region.shape} must both be [B,H,W] or [B,D,H,W]; "
+            "resize one to the other, or add the batch axis"
+        )
+    if not jnp.issubdtype(saliency.dtype, jnp.floating):
+        raise TypeError(f"saliency must be floating, got {saliency.dtype}; convert it to float32")
+    _check_weights("region", region)
+    space = tuple(range(1, saliency.ndim))
+    saliency = saliency.astype(jnp.float32)
+    total = jnp.sum(saliency, space)
+    inside = jnp.sum(saliency * region.astype(jnp.float32), space)
+    return jnp.where(total == 0, math.nan, inside / jnp.where(total == 0, 1.0, total))
+
+
+def _check_maps(name: str, array: jax.Array) -> None:
+    if array.ndim not in (4, 5):
+        raise ValueError(f"{name} must be [B,H,W,C] or [B,D,H,W,C], got {array.shape}; add the batch axis")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating, got {array.dtype}; convert them to float32")
+
+
+def _check_weights(name: str, array: jax.Array) -> None:
+    if not (array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, jnp.floating)):
+        raise TypeError(f"{name} must be bool or floating weights, got {array.dtype}; compare labels with a class")
