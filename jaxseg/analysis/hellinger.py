@@ -1,0 +1,493 @@
+"""How far activations of two domains lie apart, channel by channel: distances of histograms.
+
+Wilm et al. 2024 (section IV-B) call the Hellinger distance of a layer's activations its domain susceptibility.
+Activations are pooled to a few vectors per image (`pool_vectors`), every channel is binned over the range that both
+domains take jointly, and the distances of the channels are averaged (`layer_distance`).
+
+`hellinger_distance` does this for vectors that fit into memory. Otherwise the range comes first, the histograms second,
+and the memory does not depend on the number of images:
+
+    joint = init_range(channels)
+    for vectors in batches of both domains:
+        joint = update_range(joint, vectors)
+    p, q = init(*joint, bins=100), init(*joint, bins=100)
+    for vectors in batches of the first domain:
+        p = update(p, vectors)  # likewise q of the second
+    distances = compute(p, q)
+
+`jax.jit(update, donate_argnums=0)` keeps one copy of the histograms. `merge_range` and `merge` join devices and hosts;
+over a mapped axis, the fields `counts`, `clipped` and `undefined` may be summed with `lax.psum`.
+
+The bins are those of `numpy.histogram` for float32 values and a float32 range, value for value: the last bin is closed,
+and the range of a channel that has but one value is widened by 0.5 to both sides. Half precision is raised to float32
+before; numbers below the smallest normal one (1e-38) count as 0. Counts have no gradient.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_CELL = 32  # pixels of the image along a side of what becomes one vector (Wilm et al.)
+_BLOCK = 2**15  # values that are binned at a time
+_MOST_BINS = 4095  # see `_upper_half`
+
+
+class Range(NamedTuple):
+    """The values that every channel takes.
+
+    Attributes:
+      low, high: `[D]` float32, the least and the greatest; infinity and minus infinity before any vector, NaN after a
+        NaN.
+    """
+
+    low: jax.Array
+    high: jax.Array
+
+
+class Histograms(NamedTuple):
+    """How often every channel's values fell into every bin.
+
+    Attributes:
+      counts: `[D,bins]` int32; at most 2^31 - 1 per bin, which are 33 million images of 64 vectors.
+      low, high: `[D]` float32, the range that the bins divide.
+      clipped: `[D]` int32, values outside the range: they are in the end bins too, so that nothing is lost.
+      undefined: `[D]` int32, NaN values, which are in no bin.
+    """
+
+    counts: jax.Array
+    low: jax.Array
+    high: jax.Array
+    clipped: jax.Array
+    undefined: jax.Array
+
+
+def pool_vectors(
+    activations: jax.Array, *, image_shape: Sequence[int] | None = None, grid: Sequence[int] | None = None
+) -> jax.Array:
+    """A few vectors per image: activations averaged over the cells of a grid that is the same for all layers.
+
+    Args:
+      activations: `[B,H,W,C]` or `[B,D,H,W,C]` of a layer.
+      image_shape: sides of the *image* in pixels, one per spatial axis. The grid is then the paper's, one cell per 32
+        pixels along every axis (rounded up), the size of the deepest layer of its networks: 8 x 8 for 256 x 256.
+      grid: cells along every axis, instead. Cells are those of PyTorch's adaptive average pooling: where a side is not
+        divisible, they overlap by one element; where it is smaller than the grid, elements are repeated.
+
+    Returns:
+      `[B*n,C]` float32, n cells per image, image after image and row after row.
+
+    Raises:
+      ValueError: wrong rank, empty, neither or both of `image_shape` and `grid`, or not one number per axis.
+      TypeError: not floating point.
+    """
+    if activations.ndim not in (4, 5) or 0 in activations.shape:
+        raise ValueError(f"activations must be [B,H,W,C] or [B,D,H,W,C] and not empty, got {activations.shape}")
+    _check_floating("activations", activations)
+    if (image_shape is None) == (grid is None):
+        raise ValueError(f"give one of image_shape and grid, got {image_shape} and {grid}; the paper's is image_shape")
+    cells = tuple(grid) if grid is not None else tuple(-(-side // _CELL) for side in image_shape or ())
+    if len(cells) != activations.ndim - 2 or min(cells) < 1:
+        raise ValueError(
+            f"image_shape {image_shape} or grid {grid} must have a number above 0 for each of the "
+            f"{activations.ndim - 2} spatial axes of activations {activations.shape}"
+        )
+    pooled = activations.astype(jnp.float32)
+    for axis, number in enumerate(cells, 1):
+        pooled = _pool_axis(pooled, axis, number)
+    return pooled.reshape(-1, pooled.shape[-1])
+
+
+def init_range(dimension: int) -> Range:
+    """The range of no vectors.
+
+    Args:
+      dimension: D, channels of the layer.
+    """
+    if dimension < 1:
+        raise ValueError(f"dimension is {dimension}; a layer has at least 1 channel")
+    return Range(jnp.full(dimension, jnp.inf, jnp.float32), jnp.full(dimension, -jnp.inf, jnp.float32))
+
+
+def update_range(so_far: Range, vectors: jax.Array) -> Range:
+    """The range of these vectors `[N,D]` too; a NaN makes its channel NaN.
+
+    Raises:
+      ValueError: wrong rank, or another D.
+      TypeError: not floating point.
+    """
+    _check_vectors("vectors", vectors, so_far.low.shape[0])
+    return _update_range(so_far, vectors)
+
+
+def merge_range(a: Range, b: Range) -> Range:
+    """The range of the vectors of both: of two devices, or the joint range of two domains."""
+    _check_same_channels(a.low, b.low)
+    return Range(jnp.minimum(a.low, b.low), jnp.maximum(a.high, b.high))
+
+
+def init(low: jax.Array, high: jax.Array, *, bins: int = 100) -> Histograms:
+    """Empty histograms over a given range.
+
+    The range is copied, so that a state which is donated takes no array of another state with it.
+
+    Args:
+      low, high: `[D]` floats, the same for both domains.
+      bins: of equal width; 1 to 4095.
+
+    Raises:
+      ValueError: not two vectors of one length, or bins out of range.
+      TypeError: not floating point.
+    """
+    _check_bins(bins)
+    if low.shape != high.shape or low.ndim != 1 or not low.shape[0]:
+        raise ValueError(f"low {low.shape} and high {high.shape} must both be [D], one number per channel")
+    for name, array in (("low", low), ("high", high)):
+        _check_floating(name, array)
+    dimension = low.shape[0]
+    return Histograms(
+        counts=jnp.zeros((dimension, bins), jnp.int32),
+        low=jnp.array(low, jnp.float32, copy=True),
+        high=jnp.array(high, jnp.float32, copy=True),
+        clipped=jnp.zeros(dimension, jnp.int32),
+        undefined=jnp.zeros(dimension, jnp.int32),
+    )
+
+
+def update(state: Histograms, vectors: jax.Array) -> Histograms:
+    """Histograms that have these vectors too.
+
+    Args:
+      state: so far.
+      vectors: `[N,D]` floats, any N.
+
+    Raises:
+      ValueError: wrong rank, or another D than the state's.
+      TypeError: not floating point.
+    """
+    _check_vectors("vectors", vectors, state.low.shape[0])
+    return _update(state, vectors)
+
+
+def merge(a: Histograms, b: Histograms) -> Histograms:
+    """Histograms of the vectors of both.
+
+    Their ranges must be equal. Values are not checked; where they differ, the range becomes NaN, and so does every
+    distance.
+
+    Raises:
+      ValueError: channels or bins differ.
+    """
+    _check_same_bins(a, b)
+    return Histograms(
+        counts=a.counts + b.counts,
+        low=_common(a.low, b.low),
+        high=_common(a.high, b.high),
+        clipped=a.clipped + b.clipped,
+        undefined=a.undefined + b.undefined,
+    )
+
+
+@jax.jit
+def compute(p: Histograms, q: Histograms) -> jax.Array:
+    """Hellinger distance per channel (Wilm et al. 2024, Eqs. 8 and 9): `sqrt(1 - sum_b sqrt(P_b Q_b))`.
+
+    Args:
+      p, q: over the same range.
+
+    Returns:
+      `[D]` float32 from 0 (equal frequencies; exactly 0 for equal counts, else to 1e-7) to 1 (no bin in common). NaN
+      for a channel with a NaN among the values, without any value on one side, with a range that is not finite or
+      upside down, or with different ranges on the two sides.
+
+    Raises:
+      ValueError: channels or bins differ.
+    """
+    frequencies = _frequencies(p, q)
+    roots = jnp.sqrt(frequencies)
+    # half the squared difference is 1 - BC; the subtraction itself would turn a rounding of 1e-7 into 3e-4
+    return jnp.sqrt(jnp.minimum(jnp.sum(jnp.square(roots[0] - roots[1]), -1) / 2, 1.0))
+
+
+@jax.jit
+def wasserstein(p: Histograms, q: Histograms) -> jax.Array:
+    """Wasserstein-1 distance per channel: the area between the cumulated frequencies.
+
+    Its mean over channels is the representation shift of Stacke et al. 2021.
+
+    Args:
+      p, q: over the same range.
+
+    Returns:
+      `[D]` float32 in units of the activation, exact for values at the centres of the bins, otherwise to one bin's
+      width; NaN as for `compute`.
+
+    Raises:
+      ValueError: channels or bins differ.
+    """
+    frequencies = _frequencies(p, q)
+    cumulated = jnp.cumsum(frequencies, -1)
+    low, high = _widened(p.low, p.high)
+    return jnp.sum(jnp.abs(cumulated[0] - cumulated[1]), -1) * ((high - low) / p.counts.shape[1])
+
+
+def symmetric_kl(p: Histograms, q: Histograms, *, epsilon: float = 1e-6) -> jax.Array:
+    """Kullback-Leibler divergence of the channels, the sum of both directions: `sum_b (P_b - Q_b) ln(P_b / Q_b)`.
+
+    Args:
+      p, q: over the same range.
+      epsilon: added to every frequency before they are normalised again, because a bin that one domain leaves empty
+        makes the divergence infinite. Where domains hardly overlap, the value is that of `epsilon`.
+
+    Returns:
+      `[D]` float32 in nats, at least 0; with `epsilon=0` infinite where a bin is empty on one side only. NaN as for
+      `compute`.
+
+    Raises:
+      ValueError: channels or bins differ, or epsilon is negative.
+    """
+    if epsilon < 0:
+        raise ValueError(f"epsilon is {epsilon}; a frequency cannot be negative, give 0 or more")
+    return _symmetric_kl(p, q, epsilon)
+
+
+def hellinger_distance(p: jax.Array, q: jax.Array, *, bins: int = 100) -> jax.Array:
+    """Hellinger distance of two sets of vectors per channel, over their joint range (Wilm et al. 2024, Eqs. 4 to 9).
+
+    Args:
+      p: `[N,D]` floats, the vectors of one domain.
+      q: `[M,D]` floats, those of the other.
+      bins: of equal width; 1 to 4095.
+
+    Returns:
+      `[D]` float32 from 0 to 1. A channel that is constant in both sets is 0 where the constants are equal, else 1; NaN
+      where a value is NaN or infinite.
+
+    Raises:
+      ValueError: wrong rank, no vector, channels differ, or bins out of range.
+      TypeError: not floating point.
+    """
+    if p.ndim != 2 or 0 in p.shape or 0 in q.shape:
+        raise ValueError(f"p {p.shape} and q {q.shape} must be [N,D] and [M,D] with a vector each; see pool_vectors")
+    _check_vectors("q", q, p.shape[1])
+    _check_floating("p", p)
+    _check_bins(bins)
+    return _hellinger(p, q, bins=bins)
+
+
+def layer_distance(distances: jax.Array) -> jax.Array:
+    """The layer's number: mean over channels (Wilm et al. 2024, Eq. 10).
+
+    Channels that are constant in both domains count with their 0. One undefined channel makes the layer NaN: its
+    activations are not finite, which is not to pass as a small shift.
+
+    Args:
+      distances: `[...,D]` per channel.
+    """
+    return jnp.mean(distances, -1)
+
+
+def split_half_null(key: jax.Array, vectors: jax.Array, *, splits: int = 100, bins: int = 100) -> jax.Array:
+    """What the distance is without any shift: between two random halves of the images of one domain.
+
+    Halves are drawn over images, because vectors of one image resemble each other. Of an odd number, one image sits out
+    of each split. Halves have half the vectors, so this is more than the null of two whole sets.
+
+    Args:
+      key: typed random key.
+      vectors: `[images,n,D]` floats, n vectors per image; at least two images.
+      splits: how many times to split.
+      bins: as for `hellinger_distance`, over the joint range of the two halves.
+
+    Returns:
+      `[splits,D]` float32; its mean over D is the null of `layer_distance`.
+
+    Raises:
+      ValueError: wrong rank, fewer than two images, no split, or bins out of range.
+      TypeError: not floating point.
+    """
+    if vectors.ndim != 3 or vectors.shape[0] < 2 or 0 in vectors.shape:
+        raise ValueError(f"vectors must be [images,n,D] with two images or more, got {vectors.shape}")
+    if splits < 1:
+        raise ValueError(f"splits is {splits}; at least 1 is needed")
+    _check_floating("vectors", vectors)
+    _check_bins(bins)
+    return _split_half_null(key, vectors, splits=splits, bins=bins)
+
+
+# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+@functools.partial(jax.jit, static_argnames="bins")
+def _hellinger(p: jax.Array, q: jax.Array, *, bins: int) -> jax.Array:
+    joint = update_range(update_range(init_range(p.shape[1]), p), q)
+    empty = init(*joint, bins=bins)
+    return compute(update(empty, p), update(empty, q))
+
+
+@functools.partial(jax.jit, static_argnames=("splits", "bins"))
+def _split_half_null(key: jax.Array, vectors: jax.Array, *, splits: int, bins: int) -> jax.Array:
+    images, half = vectors.shape[0], vectors.shape[0] // 2
+
+    def one(index: jax.Array) -> jax.Array:
+        order = jax.random.permutation(jax.random.fold_in(key, index), images)
+        p, q = (vectors[chosen].reshape(-1, vectors.shape[2]) for chosen in (order[:half], order[half : 2 * half]))
+        return _hellinger(p, q, bins=bins)
+
+    return jax.lax.map(one, jnp.arange(splits))
+
+
+@jax.jit
+def _symmetric_kl(p: Histograms, q: Histograms, epsilon: float) -> jax.Array:
+    frequencies = (_frequencies(p, q) + epsilon) / (1 + p.counts.shape[1] * epsilon)
+    logs = jnp.log(frequencies)
+    apart = jnp.where(logs[0] == logs[1], 0.0, logs[0] - logs[1])  # of two empty bins too
+    return jnp.sum((frequencies[0] - frequencies[1]) * apart, -1)
+
+
+@jax.jit
+def _update_range(so_far: Range, vectors: jax.Array) -> Range:
+    values = vectors.astype(jnp.float32)
+    low, high = jnp.min(values, 0, initial=jnp.inf), jnp.max(values, 0, initial=-jnp.inf)
+    return merge_range(so_far, Range(low, high))
+
+
+@jax.jit
+def _update(state: Histograms, vectors: jax.Array) -> Histograms:
+    below, counts, above, undefined = _count(vectors, state.low, state.high, state.counts.shape[1])
+    return state._replace(
+        counts=(state.counts + counts).at[:, 0].add(below).at[:, -1].add(above),
+        clipped=state.clipped + below + above,
+        undefined=state.undefined + undefined,
+    )
+
+
+def _count(vectors: jax.Array, low: jax.Array, high: jax.Array, bins: int) -> tuple[jax.Array, ...]:
+    """Values below the range `[D]`, in every bin `[D,bins]`, above the range `[D]`, and NaN `[D]`; int32.
+
+    Block by block: beside the vectors, memory holds the slots of one block, and they fit into the cache.
+    """
+    number, dimension = vectors.shape
+    rows = max(1, _BLOCK // dimension)
+    width = bins + 3
+    first = width * jnp.arange(dimension, dtype=jnp.int32)
+
+    def places(values: jax.Array) -> jax.Array:
+        return first + _slot(values.astype(jnp.float32), low=low, high=high, bins=bins)
+
+    def add(table: jax.Array, block: jax.Array) -> jax.Array:
+        # The loop of two rounds is for XLA on CPU. It would fuse `places` into the flat list of indices of the scatter,
+        # whose loop does not vectorise (4x slower); what comes out of a loop is not fused.
+        found = jax.lax.map(places, block, batch_size=max(1, block.shape[0] // 2))
+        return table.at[found.ravel()].add(1, mode="promise_in_bounds", wrap_negative_indices=False)
+
+    def add_block(i: jax.Array, table: jax.Array) -> jax.Array:
+        return add(table, jax.lax.dynamic_slice_in_dim(vectors, i * rows, rows))
+
+    whole = number // rows
+    table = jnp.zeros(dimension * width, jnp.int32)
+    if whole:
+        table = jax.lax.fori_loop(0, whole, add_block, table)
+    if number % rows:
+        table = add(table, vectors[whole * rows :])
+    table = table.reshape(dimension, width)
+    return table[:, 0], table[:, 1:-2], table[:, -2], table[:, -1]
+
+
+def _slot(values: jax.Array, *, low: jax.Array, high: jax.Array, bins: int) -> jax.Array:
+    """1 + the bin of every value; 0 below the range, bins + 1 above, bins + 2 for NaN.
+
+    As numpy does: the bin comes from the position in the range, and is then moved by one where the value does not lie
+    between the bin's edges `low + (bin * step)`, both operations rounded.
+    """
+    low, high = _widened(low, high)
+    width = high - low
+    some = width > 0  # not for NaN, nor where 0.5 is less than the spacing of floats
+    # XLA turns a division by a constant into a product with its reciprocal, which rounds differently
+    step = width / jnp.where(some, float(bins), 1.0)
+    upper = _upper_half(step)
+    lower = step - upper
+
+    def edge(k: jax.Array) -> jax.Array:
+        # both products are exact, so that it does not matter whether the compiler fuses one with the sum
+        return low + (k * upper + k * lower)
+
+    scale = jnp.where(some, bins / width, 0.0)
+    k = jnp.clip(jnp.floor((values - low) * scale), 0.0, bins - 1.0)
+    right, left = values >= edge(k + 1), values < edge(k)
+    bin_number = k.astype(jnp.int32) + right.astype(jnp.int32) - left.astype(jnp.int32)
+    # the last bin is closed; and of integers, because the scatter must stay in its table for NaN too
+    slot = jnp.clip(bin_number, 0, bins - 1) + 1
+    slot = jnp.where(values < low, 0, slot)
+    slot = jnp.where(values > high, bins + 1, slot)
+    return jnp.where(jnp.isnan(values), bins + 2, slot)
+
+
+def _widened(low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
+    single = low == high
+    return jnp.where(single, low - 0.5, low), jnp.where(single, high + 0.5, high)
+
+
+def _upper_half(values: jax.Array) -> jax.Array:
+    """The upper 12 of the 24 significant bits, so that a product with a number below 2^12 is exact."""
+    bits = jax.lax.bitcast_convert_type(values, jnp.int32)
+    return jax.lax.bitcast_convert_type(bits & jnp.int32(-(1 << 12)), jnp.float32)
+
+
+def _frequencies(p: Histograms, q: Histograms) -> jax.Array:
+    """Relative frequencies `[2,D,bins]`; NaN for the channels for which no distance is defined."""
+    _check_same_bins(p, q)
+    counts = jnp.stack([p.counts, q.counts]).astype(jnp.float32)
+    totals = jnp.sum(counts, -1, keepdims=True)
+    width = _common(p.high, q.high) - _common(p.low, q.low)
+    defined = (width >= 0) & jnp.isfinite(width) & (p.undefined + q.undefined == 0) & jnp.all(totals[..., 0] > 0, 0)
+    return jnp.where(defined[:, None], counts / jnp.maximum(totals, 1.0), jnp.nan)
+
+
+def _common(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.where(a == b, a, jnp.nan)
+
+
+def _pool_axis(array: jax.Array, axis: int, cells: int) -> jax.Array:
+    size = array.shape[axis]
+    if size % cells == 0:
+        return jnp.mean(array.reshape(*array.shape[:axis], cells, size // cells, *array.shape[axis + 1 :]), axis + 1)
+    first = np.arange(cells) * size // cells
+    end = -(-(np.arange(cells) + 1) * size // cells)
+    inside = (np.arange(size) >= first[:, None]) & (np.arange(size) < end[:, None])
+    weights = (inside / inside.sum(1, keepdims=True)).astype(np.float32)
+    pooled = jnp.tensordot(weights, array, ((1,), (axis,)), precision=jax.lax.Precision.HIGHEST)
+    return jnp.moveaxis(pooled, 0, axis)
+
+
+def _check_vectors(name: str, vectors: jax.Array, dimension: int) -> None:
+    if vectors.ndim != 2 or vectors.shape[1] != dimension:
+        raise ValueError(
+            f"{name} {vectors.shape} must be [N,{dimension}], as many channels as the other side has; "
+            "compare one layer at a time"
+        )
+    _check_floating(name, vectors)
+
+
+def _check_floating(name: str, array: jax.Array) -> None:
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating point, got {array.dtype}; convert to float32")
+
+
+def _check_bins(bins: int) -> None:
+    if not 1 <= bins <= _MOST_BINS:
+        raise ValueError(f"bins is {bins}; 1 to {_MOST_BINS} are possible")
+
+
+def _check_same_channels(a: jax.Array, b: jax.Array) -> None:
+    if a.shape != b.shape:
+        raise ValueError(f"channels {a.shape} and {b.shape} differ; compare one layer at a time")
+
+
+def _check_same_bins(a: Histograms, b: Histograms) -> None:
+    if a.counts.shape != b.counts.shape:
+        raise ValueError(
+            f"histograms {a.counts.shape} and {b.counts.shape} differ in channels or bins; "
+            "compare one layer at a time, with the same bins"
+        )

@@ -1,0 +1,144 @@
+"""How unsure a network, or an ensemble, says it is: one number per case from its class probabilities.
+
+Natural logarithms, sums over classes, means over pixels; a pixel is a voxel in 3-D. Lennartz & Schultz 2023
+(section 4.2) compare with the entropy of one network and of an ensemble. Half precision is raised to float32 first.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+from jaxseg.metrics import overlap
+
+
+def entropy(probabilities: jax.Array) -> jax.Array:
+    """Entropy of the class probabilities, `-sum_k p_k ln p_k`, mean over the pixels of a case.
+
+    A probability of 0 adds 0 to the value and to the gradient, which is finite everywhere.
+
+    Args:
+      probabilities: `[B,...,K]` floats that sum to 1 over K; any number of pixel axes, none included.
+
+    Returns:
+      `[B]` float32 in nats, 0 (certain) to ln K; NaN for a case with a NaN or a negative probability.
+
+    Raises:
+      ValueError: wrong rank, or a single class.
+      TypeError: not floating point.
+    """
+    _check(probabilities, "[B,...,K]", 2)
+    return _pixel_mean(_entropy(probabilities.astype(jnp.float32)))
+
+
+def ensemble_entropy(probabilities: jax.Array) -> jax.Array:
+    """Entropy of the mean probability of the members: the total uncertainty of an ensemble.
+
+    Args:
+      probabilities: `[M,B,...,K]`, one set of class probabilities per member.
+
+    Returns:
+      `[B]` float32 in nats; of one member, its `entropy`.
+
+    Raises:
+      ValueError: wrong rank, no member, or a single class.
+      TypeError: not floating point.
+    """
+    _check(probabilities, "[M,B,...,K]", 3)
+    return entropy(jnp.mean(probabilities.astype(jnp.float32), 0))
+
+
+def mutual_information(probabilities: jax.Array) -> jax.Array:
+    """What the members disagree about: entropy of their mean less the mean of their entropies.
+
+    Args:
+      probabilities: `[M,B,...,K]`, one set of class probabilities per member.
+
+    Returns:
+      `[B]` float32 in nats, at least 0 and at most ln M. One member agrees with itself: 0.
+
+    Raises:
+      ValueError: wrong rank, no member, or a single class.
+      TypeError: not floating point.
+    """
+    _check(probabilities, "[M,B,...,K]", 3)
+    members = probabilities.astype(jnp.float32)
+    total = _entropy(jnp.mean(members, 0))
+    own = jnp.mean(_entropy(members), 0)
+    return jnp.maximum(_pixel_mean(total - own), 0.0)  # rounding can leave -1e-8
+
+
+def maximum_probability(probabilities: jax.Array) -> jax.Array:
+    """Probability of the likeliest class, mean over the pixels of a case: a confidence, not an uncertainty.
+
+    Args:
+      probabilities: `[B,...,K]` floats that sum to 1 over K; any number of pixel axes, none included.
+
+    Returns:
+      `[B]` float32, 1/K to 1 (certain); NaN for a case with a NaN.
+
+    Raises:
+      ValueError: wrong rank, or a single class.
+      TypeError: not floating point.
+    """
+    _check(probabilities, "[B,...,K]", 2)
+    return _pixel_mean(jnp.max(probabilities.astype(jnp.float32), -1))
+
+
+def pairwise_dice(predictions: jax.Array, *, num_classes: int) -> jax.Array:
+    """How far the members of an ensemble agree: Dice of every two members, mean over pairs and foreground classes.
+
+    Args:
+      predictions: `[M,B,H,W]` or `[M,B,D,H,W]` integer class numbers, 0 the background.
+      num_classes: K, background included.
+
+    Returns:
+      `[B]` float32, 1 where all members agree. A class that neither of two members predicts is undefined for that
+      pair (`metrics.overlap.dice`) and left out of the mean; NaN where nothing is left, so for one member too.
+
+    Raises:
+      ValueError: wrong rank, no member, fewer than two classes.
+      TypeError: not integers.
+    """
+    if predictions.ndim not in (4, 5) or not predictions.shape[0]:
+        raise ValueError(
+            f"predictions must be [M,B,H,W] or [M,B,D,H,W] with M >= 1, got {predictions.shape}; "
+            "stack the members' class numbers on axis 0"
+        )
+    # one pair with itself, so that types and classes are checked where there is no pair
+    members = jnp.asarray(predictions)
+    pairs = list(itertools.combinations(range(members.shape[0]), 2))
+    if not pairs:  # the checks of `dice` hold for one member too
+        return jnp.full_like(overlap.dice(members[0], members[0], num_classes=num_classes)[:, 0], jnp.nan)
+
+    def one(pair: jax.Array) -> jax.Array:
+        return overlap.dice(members[pair[0]], members[pair[1]], num_classes=num_classes)
+
+    scores = jax.lax.map(one, jnp.array(pairs))  # one pair at a time: memory does not grow with M
+    defined = ~jnp.isnan(scores)
+    total = jnp.sum(jnp.where(defined, scores, 0.0), (0, 2))
+    return total / jnp.sum(defined, (0, 2)).astype(jnp.float32)  # 0 / 0 is the NaN that is promised
+
+
+def _entropy(probabilities: jax.Array) -> jax.Array:
+    """Entropy over the last axis; NaN stays NaN, which `p > 0` would hide."""
+    safe = jnp.where(probabilities == 0, 1.0, probabilities)
+    return jnp.sum(safe * -jnp.log(safe), -1)  # 1 ln 1 is 0, and a constant has no gradient
+
+
+def _pixel_mean(values: jax.Array) -> jax.Array:
+    return jnp.mean(values, tuple(range(1, values.ndim)))
+
+
+def _check(probabilities: jax.Array, form: str, rank: int) -> None:
+    shape = probabilities.shape
+    if len(shape) < rank:
+        raise ValueError(f"probabilities must be {form}, got {shape}; keep the batch axis")
+    if not jnp.issubdtype(probabilities.dtype, jnp.floating):
+        raise TypeError(
+            f"probabilities must be floating point, got {probabilities.dtype}; take a softmax of the logits"
+        )
+    if shape[-1] < 2:
+        raise ValueError(f"probabilities {shape} have {shape[-1]} class; of one logit z take a softmax of [0, z]")
+    if 0 in shape[:-1]:
+        raise ValueError(f"probabilities {shape} have an empty axis; leave out empty batches")
