@@ -15,11 +15,14 @@ from absl import app, flags, logging
 from jaxseg.errors import InputError
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags and calls `main`; prints an `InputError` as its message alone and exits with status 2."""
+def run(main: Callable[..., None], commands: Sequence[str] = ()) -> None:
+    """Parses the flags and calls `main`; prints an `InputError` as its message alone and exits with status 2.
+
+    Where there are `commands`, `main` is given the one that stands on the command line.
+    """
     signal.signal(signal.SIGINT, _interrupted)
     try:
-        app.run(lambda argv: _call(main, argv), flags_parser=_parse)
+        app.run(lambda argv: _call(main, argv[1:], commands), flags_parser=_parse)
     except InputError as error:
         sys.exit(_fail(str(error)))
 
@@ -31,10 +34,14 @@ def _interrupted(number: int, frame: types.FrameType | None) -> NoReturn:
     os._exit(130)
 
 
-def _call(main: Callable[[], None], argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-        raise InputError(f"unexpected argument {argv[1]!r}: flags are written --name=value (see --help)")
-    main()
+def _call(main: Callable[..., None], arguments: Sequence[str], commands: Sequence[str]) -> None:
+    if commands and (not arguments or arguments[0] not in commands):
+        given = f"unknown command {arguments[0]!r}" if arguments else "a command is missing"
+        raise InputError(f"{given}; choose one of {', '.join(commands)}")
+    rest = arguments[1:] if commands else arguments
+    if rest:
+        raise InputError(f"unexpected argument {rest[0]!r}: flags are written --name=value (see --help)")
+    main(*arguments[: len(arguments) - len(rest)])
 
 
 def _parse(argv: Sequence[str]) -> Sequence[str]:

@@ -63,3 +63,14 @@ def test_misuse_is_answered_with_one_line(run, arguments, message, tmp_path):
     answer = launch("evaluate", f"--workdir={folder}", data, *[a.format(tmp=tmp_path) for a in arguments])
     assert answer.returncode == 2
     assert answer.stderr.startswith("error: ") and message in answer.stderr and len(answer.stderr.splitlines()) == 1
+
+
+def test_a_benchmark_is_named_by_a_command(tmp_path):
+    for arguments, message in (
+        ([], "a command is missing; choose one of analyses"),
+        (["speed"], "unknown command 'speed'; choose one of analyses"),
+        (["analyses", "twice"], "unexpected argument 'twice'"),
+    ):
+        answer = launch("benchmark", *arguments)
+        assert answer.returncode == 2
+        assert answer.stderr.splitlines()[-1].startswith(f"error: {message}")

@@ -113,7 +113,7 @@ def test_running_statistics_do_not_fit_a_network_without_them(small, norm):
 def test_tensors_of_a_skip_that_is_off_are_checked_too(drawn_state_dict):
     full = models.build("residual_unet", 2, features=(3, 4))
     wanted = jax.eval_shape(full.init, jax.random.key(0), np.zeros((1, 4, 4, 1), np.float32))
-    shapes = {name: leaf for name, leaf in weights._shapes(wanted).items()}
+    shapes = weights._shapes(wanted)
     tensors = {
         name: np.zeros(entry.shape(shapes[entry.variable]), np.float32)
         for entry in weights._residual_unet(full)

@@ -89,7 +89,7 @@ def test_a_run_starts_from_a_file_and_goes_on_without_it(monkeypatch, splits, tm
     head = lambda state: np.asarray(state.params["head"]["conv"]["kernel"])
     np.testing.assert_array_equal(head(state), head(fresh))
     pathlib.Path(config.model.pretrained).unlink()
-    with pytest.raises(InputError, match="resnet.npz: cannot be read"):
+    with pytest.raises(InputError, match=r"resnet.npz: cannot be read"):
         started(monkeypatch, config, splits, tmp_path / "other")
     assert not (tmp_path / "other").exists()
     (tmp_path / "run" / "checkpoints" / "8").mkdir(parents=True)  # a checkpoint: the file is no longer asked for

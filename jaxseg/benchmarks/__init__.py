@@ -1,0 +1,32 @@
+"""Speed and memory, measured side by side with the originals in one run; only ratios are worth quoting."""
+
+from typing import Any
+
+from jaxseg.benchmarks import analyses
+
+_BENCHMARKS = {"analyses": analyses.run}
+
+
+def run(name: str, *, rounds: int) -> dict[str, Any]:
+    """The tables of a benchmark: name -> row or rows."""
+    return _BENCHMARKS[name](rounds=rounds)
+
+
+def text(result: dict[str, Any]) -> str:
+    """The tables as aligned text."""
+    lines = []
+    for name, value in result.items():
+        if isinstance(value, str):
+            lines.append(f"{name}: {value}")
+            continue
+        rows = value if isinstance(value, list) else [value]
+        columns = list(rows[0])
+        cells = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines += ["", name]
+        lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

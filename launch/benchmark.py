@@ -1,0 +1,28 @@
+"""Speed and memory side by side with the PyTorch originals, in one run on one machine.
+
+python -m launch.benchmark analyses --workdir=runs/benchmark
+"""
+
+import pathlib
+
+from absl import flags
+
+from launch import cli
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/benchmark", "Folder for the numbers, one JSON file per benchmark.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "How often the two sides of a comparison take turns.", lower_bound=1)
+
+
+def main(name: str) -> None:
+    from jaxseg import benchmarks
+    from jaxseg.report import tables
+
+    result = benchmarks.run(name, rounds=_ROUNDS.value)
+    path = pathlib.Path(_WORKDIR.value) / f"{name}.json"
+    tables.write_json(path, {"command": cli.command()} | result)
+    print(benchmarks.text(result))
+    print(path)
+
+
+if __name__ == "__main__":
+    cli.run(main, commands=("analyses",))

@@ -1,0 +1,51 @@
+"""Comparisons in turns: what is measured, and what the ratio is."""
+
+import time
+
+import jax.numpy as jnp
+import pytest
+
+from jaxseg.benchmarks import text, timing
+
+
+def test_the_speedup_is_the_median_over_rounds_of_the_ratio():
+    pair = timing.Comparison((1.0, 2.0, 10.0), (4.0, 6.0, 20.0))
+    assert pair.speedup == 3.0
+    assert pair.best == (1.0, 4.0)
+
+
+def test_short_sides_are_repeated_and_sides_take_turns():
+    calls = []
+
+    def side(name, seconds):
+        calls.append(name)
+        time.sleep(seconds)
+
+    pair = timing.compare(lambda: side("a", 0.001), lambda: side("b", 0.02), rounds=3, least_seconds=0.01)
+    assert len(pair.seconds) == len(pair.baseline_seconds) == 3
+    measured = calls[4:]  # behind the warm-up and the first timing of both
+    assert measured.index("b") > 1 and measured[-1] == "b"
+    assert [*dict.fromkeys(measured)] == ["a", "b"]
+    assert 2 < pair.speedup < 60
+
+
+def test_memory_use_counts_the_result():
+    x = jnp.zeros((1000, 100))
+    assert timing.memory_use(lambda x: x + 1, x) >= x.nbytes
+    assert timing.memory_use(lambda x: jnp.sum(x[:2]), x) < 10_000
+
+
+def test_bandwidth_is_positive_and_tables_are_aligned():
+    assert timing.memory_bandwidth([jnp.zeros(100_000)]) > 1e6
+    rows = text({"machine": "a CPU", "table": [{"layer": 1, "speedup": 2.0}, {"layer": "all", "speedup": 123.456}]})
+    assert rows.splitlines() == ["machine: a CPU", "", "table", "layer  speedup", "    1        2", "  all      123"]
+
+
+def test_the_machine_names_device_and_versions():
+    assert "JAX" in timing.machine() and "Python" in timing.machine()
+
+
+@pytest.mark.parametrize("rounds", [1])
+def test_arrays_are_waited_for(rounds):
+    pair = timing.compare(lambda: jnp.zeros(3) + 1, lambda: None, rounds=rounds, least_seconds=0.0)
+    assert pair.seconds[0] > 0
