@@ -398,8 +398,8 @@ def _count(vectors: jax.Array, low: jax.Array, high: jax.Array, bins: int) -> tu
 def _slot(values: jax.Array, *, low: jax.Array, high: jax.Array, bins: int) -> jax.Array:
     """1 + the bin of every value; 0 below the range, bins + 1 above, bins + 2 for NaN.
 
-    As numpy does: the bin comes from the position in the range, and is then moved by one where the value does not lie
-    between the bin's edges `low + (bin * step)`, both operations rounded.
+    The edges are numpy's, `low + (k * step)` with both operations rounded. A value is compared with the edge that is
+    nearest to it.
     """
     low, high = _widened(low, high)
     width = high - low
@@ -408,18 +408,12 @@ def _slot(values: jax.Array, *, low: jax.Array, high: jax.Array, bins: int) -> j
     step = width / jnp.where(some, float(bins), 1.0)
     upper = _upper_half(step)
     lower = step - upper
-
-    def edge(k: jax.Array) -> jax.Array:
-        # both products are exact, so that it does not matter whether the compiler fuses one with the sum
-        return low + (k * upper + k * lower)
-
     scale = jnp.where(some, bins / width, 0.0)
-    k = jnp.clip(jnp.floor((values - low) * scale), 0.0, bins - 1.0)
-    right, left = values >= edge(k + 1), values < edge(k)
-    bin_number = k.astype(jnp.int32) + right.astype(jnp.int32) - left.astype(jnp.int32)
-    # the last bin is closed; and of integers, because the scatter must stay in its table for NaN too
-    slot = jnp.clip(bin_number, 0, bins - 1) + 1
-    slot = jnp.where(values < low, 0, slot)
+    k = jnp.clip(jnp.floor((values - low) * scale + 0.5), 0.0, float(bins))
+    # both products are exact, so that it does not matter whether the compiler fuses one with the sum
+    edge = low + (k * upper + k * lower)
+    # the bin is -1 below the first edge, and the last bin is closed
+    slot = jnp.minimum(k.astype(jnp.int32) - (values < edge).astype(jnp.int32), bins - 1) + 1
     slot = jnp.where(values > high, bins + 1, slot)
     return jnp.where(jnp.isnan(values), bins + 2, slot)
 

@@ -310,6 +310,34 @@ def segmentation_gain(images: jax.Array, mask: jax.Array, labels: jax.Array) -> 
     return own - sa_score(images, mask, labels)
 
 
+def sa_difference(
+    noisy_features: jax.Array,
+    noisy_mask: jax.Array,
+    features: jax.Array,
+    mask: jax.Array,
+    labels: jax.Array,
+    *,
+    score: Score = "dice",
+    interpolation: Interpolation = "bilinear",
+) -> jax.Array:
+    """By how much noise in the image changes the SA score of a layer (section 4.8, Fig. 16): noisy minus clean.
+
+    Args:
+      noisy_features: `[B,*h,C]`, of the images with noise.
+      noisy_mask: `[B,*H]`, the network's object probability for them.
+      features: `[B,*h,C]`, of the images as they are.
+      mask: `[B,*H]`, the network's object probability for these.
+      labels: `[B,*H]` integers, any above 0 is the object.
+      score: as in `sa_score`.
+      interpolation: as in `sa_score`.
+
+    Returns:
+      `[B]` float32, below 0 where noise costs ability; NaN where one of the two is undefined.
+    """
+    run = lambda f, m: sa_score(f, m, labels, score=score, interpolation=interpolation)
+    return run(noisy_features, noisy_mask) - run(features, mask)
+
+
 def sa_loss(
     layers: Sequence[jax.Array],
     mask: jax.Array,

@@ -210,6 +210,16 @@ def test_the_gain_is_dice_minus_separableness():
     np.testing.assert_allclose(gain, own - np.asarray(prototypes.sa_score(images, mask, labels)), atol=1e-6)
 
 
+def test_the_difference_under_noise_is_noisy_minus_clean():
+    _, mask, labels, _ = draw("same")
+    features = labels[..., None].astype(np.float32)
+    noisy = features + 3 * draw("same", 1)[0]
+    soft = 0.2 + 0.6 * labels.astype(np.float32)
+    change = jax.jit(prototypes.sa_difference)(noisy, mask, features, soft, labels)
+    np.testing.assert_allclose(change, np.asarray(prototypes.sa_score(noisy, mask, labels)) - 1, atol=1e-6)
+    assert (change < 0).all()
+
+
 def test_the_loss_is_one_minus_the_soft_score():
     features, mask, labels, _ = draw()
     second = draw(channels=2, seed=3)[0]
