@@ -40,6 +40,8 @@ def segmentation_distortion(
 def distortion_map(logits: jax.Array, reconstructed_logits: jax.Array) -> jax.Array:
     """Where it is: the mean over classes at every pixel, `[B,*s]` float32; arguments and errors as there."""
     _check(logits, reconstructed_logits, "reconstructed_logits")
+    if logits.shape[-1] < 2:
+        raise ValueError(f"logits {logits.shape} have one class; the background is one, so there are at least two")
     before, after = (jax.nn.softmax(x.astype(jnp.float32)) for x in (logits, reconstructed_logits))
     return jnp.mean(jnp.square(before - after), -1)
 

@@ -51,7 +51,7 @@ def score_gradients(
     logits, pull_back = jax.vjp(logits_from, activations)
     _check_maps("logits", logits)
     classes = logits.shape[-1]
-    if not 0 <= class_index < classes:
+    if not isinstance(class_index, jax.core.Tracer) and not 0 <= class_index < classes:
         raise ValueError(f"class_index is {class_index}, but the logits have classes 0 to {classes - 1}")
     if region is None:
         region = jnp.argmax(logits, -1) == class_index

@@ -18,6 +18,8 @@ and the memory does not depend on the number of images:
 `jax.jit(update, donate_argnums=0)` keeps one copy of the histograms. `merge_range` and `merge` join devices and hosts;
 over a mapped axis, the fields `counts`, `clipped` and `undefined` may be summed with `lax.psum`.
 
+XLA on CPU runs an update on one core. Two domains, or two layers, that are updated from two Python threads use two.
+
 The bins are those of `numpy.histogram` for float32 values and a float32 range, value for value: the last bin is closed,
 and the range of a channel that has but one value is widened by 0.5 to both sides. Half precision is raised to float32
 before; numbers below the smallest normal one (1e-38) count as 0. Counts have no gradient.
@@ -249,7 +251,7 @@ def symmetric_kl(p: Histograms, q: Histograms, *, epsilon: float = 1e-6) -> jax.
     Raises:
       ValueError: channels or bins differ, or epsilon is negative.
     """
-    if epsilon < 0:
+    if not isinstance(epsilon, jax.core.Tracer) and epsilon < 0:
         raise ValueError(f"epsilon is {epsilon}; a frequency cannot be negative, give 0 or more")
     return _symmetric_kl(p, q, epsilon)
 

@@ -186,7 +186,7 @@ def compute(state: PositionStatistics, *, ridge: float = 1e-3) -> jax.Array:
     Raises:
       ValueError: ridge not positive.
     """
-    if ridge <= 0:
+    if not isinstance(ridge, jax.core.Tracer) and ridge <= 0:
         raise ValueError(f"ridge is {ridge}; it must be above 0, or dependent channels have no solution")
     return _r2(state, ridge)
 

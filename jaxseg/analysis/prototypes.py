@@ -13,7 +13,8 @@ pixel is up-sampled. What is said of squares holds in 2-D and 3-D alike.
 
 A side of the mask that is empty has no prototype: probabilities and scores of that image are NaN, to be left out of
 means and counted. A constant feature map has equal prototypes: p is 1/2 everywhere and nothing is object. NaN features
-give NaN for their image (per unit: for that unit).
+give NaN for their image (per unit: for that unit), also where they lie outside the region. Integer masks are hard, any
+number above 0 is the object. All is computed in float32: scale raw intensities to about [-1, 1] before.
 """
 
 import math
@@ -28,6 +29,8 @@ from jaxseg.analysis.resampling import Interpolation, upsample, upsample_adjoint
 Score = Literal["dice", "jaccard", "accuracy", "sensitivity", "specificity"]
 _EXACT = jax.lax.Precision.HIGHEST  # accelerators round the factors of a product otherwise
 _T = TypeVar("_T")
+_FEW = 32  # channels, as images have, which are centred first: their means are large beside their spread
+_NEARLY_EMPTY = 1e-3  # pixels; below, a side of the mask has prototypes whose gradients are those of rounding
 _CHUNK = 16  # units that are up-sampled at a time
 
 
@@ -63,9 +66,8 @@ def prototypes(
       TypeError: features that are no floating-point numbers.
     """
     _check(features, mask, region=region)
-    mask, region = _float(mask), _region(mask, region)
-    centres = _weighted_means(features, [region * mask, region * (1 - mask)], interpolation)
-    return Prototypes(centres[:, 0], centres[:, 1])
+    features, shift = _centred(features)
+    return Prototypes(*(centre + shift for centre in _prototypes(features, mask, region, interpolation)))
 
 
 def object_probability(
@@ -116,15 +118,16 @@ def class_probabilities(
       ValueError: shapes or ranks do not match.
       TypeError: features that are no floating-point numbers.
     """
-    _check(features, masks[..., 0], region=region)
+    _check_classes(features, masks, region=region)
+    features, _ = _centred(features)
     weights = _float(masks) * _region(masks[..., 0], region)[..., None]
-    centres = _weighted_means(features, jnp.unstack(weights, axis=-1), interpolation)  # [B,K,C]
-    defined = jnp.any(weights > 0, tuple(range(1, weights.ndim - 1)))
-    shift = jnp.nanmean(centres, 1)  # distances do not depend on it, rounding does
-    centres = centres - shift[:, None]
+    centres, defined = _weighted_means(features, jnp.unstack(weights, axis=-1), interpolation)  # [B,K,C], [B,K]
+    count = jnp.maximum(jnp.sum(defined, 1, keepdims=True), 1).astype(jnp.float32)
+    shift = jnp.sum(centres, 1) / count  # distances do not depend on it, rounding does
+    centres = jnp.where(defined[..., None], centres - shift[:, None], 0.0)
     moved = features.astype(jnp.float32) - _over_pixels(shift, features.ndim)
-    scores = jnp.einsum("b...c,bkc->b...k", moved, jnp.nan_to_num(centres), precision=_EXACT)
-    offset = jnp.where(defined, jnp.sum(jnp.nan_to_num(centres) ** 2, -1), jnp.inf)
+    scores = jnp.einsum("b...c,bkc->b...k", moved, centres, precision=_EXACT)
+    offset = jnp.where(defined, jnp.sum(centres**2, -1), jnp.inf)
     logits = upsample(2 * scores, masks.shape[1:-1], interpolation) - _over_pixels(offset, features.ndim)
     enough = _over_pixels(jnp.sum(defined, 1, keepdims=True) > 1, features.ndim)
     return jnp.where(enough, jax.nn.softmax(jnp.where(enough, logits, 0.0)), jnp.nan)
@@ -144,7 +147,9 @@ def unit_object_probability(
     Returns:
       `[B,*H,C]` float32; NaN for an image whose mask has an empty side.
     """
-    centres = prototypes(features, mask, region=region, interpolation=interpolation)
+    _check(features, mask, region=region)
+    features, _ = _centred(features)
+    centres = _prototypes(features, mask, region, interpolation)
     return jax.nn.sigmoid(_unit_logits(features, centres, mask.shape[1:], interpolation))
 
 
@@ -196,7 +201,8 @@ def unit_sa_scores(
       `[B,C]` float32.
     """
     _check(features, mask, labels=labels, region=region)
-    centres = prototypes(features, mask, region=region, interpolation=interpolation)
+    features, _ = _centred(features)
+    centres = _prototypes(features, mask, region, interpolation)
     inside = _region(mask, region)
 
     def score_chunk(scores: jax.Array, start: jax.Array, logits: jax.Array) -> jax.Array:
@@ -228,7 +234,7 @@ def class_sa_scores(
     Returns:
       `[B,K-1]` float32, class 1 first; NaN for an image with fewer than two prototypes.
     """
-    _check(features, masks[..., 0], labels=labels, region=region)
+    _check_classes(features, masks, labels=labels, region=region)
     found = class_probabilities(features, masks, region=region, interpolation=interpolation)
     inside, defined = _region(masks[..., 0], region), ~jnp.isnan(found[..., :1])
     winner = jnp.argmax(found, -1)
@@ -247,14 +253,16 @@ def unit_heat_map(
     interpolation: Interpolation = "bilinear",
 ) -> jax.Array:
     """The share of units whose map holds the pixel (Fig. 9): `[B,*H]` float32; arguments as `object_probability`."""
-    centres = prototypes(features, mask, region=region, interpolation=interpolation)
+    _check(features, mask, region=region)
+    features, _ = _centred(features)
+    centres = _prototypes(features, mask, region, interpolation)
     undefined = jnp.any(jnp.isnan(centres.target + centres.background), 1)
 
     def add(carry: tuple[jax.Array, jax.Array], start: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         count, done = carry
         # the last chunk begins earlier, so that all are of one size: what it repeats is left out
         fresh = start + jnp.arange(logits.shape[-1]) >= done
-        return count + jnp.sum((logits > 0) & fresh, -1), start + logits.shape[-1]
+        return count + jnp.sum(_is_object(logits) & fresh, -1), start + logits.shape[-1]
 
     zero = (jnp.zeros(mask.shape, jnp.int32), jnp.zeros((), jnp.int32))
     count, _ = _over_unit_chunks(add, zero, features, centres, mask.shape[1:], interpolation)
@@ -285,8 +293,7 @@ def mean_sa_score(
     Raises:
       ValueError: no layers, or shapes that do not match.
     """
-    if not layers:
-        raise ValueError("layers is empty; give the features of at least one")
+    _check_layers(layers)
     reference = (_float(mask) > 0.5).astype(jnp.int32) if labels is None else labels
     score = lambda f: unit_sa_scores(f, mask, reference, region=region, interpolation=interpolation)
     scores = jnp.concatenate([score(features) for features in layers], 1)
@@ -295,19 +302,26 @@ def mean_sa_score(
     return jnp.where(count > 0, jnp.sum(jnp.where(defined, scores, 0.0), 1) / jnp.maximum(count, 1.0), jnp.nan)
 
 
-def segmentation_gain(images: jax.Array, mask: jax.Array, labels: jax.Array) -> jax.Array:
-    """d = Dice of the network minus the separableness of the image (section 4.7); its mean over images is m(d).
+def segmentation_gain(
+    images: jax.Array, mask: jax.Array, labels: jax.Array, *, region: jax.Array | None = None
+) -> jax.Array:
+    """d = Dice of the network minus the separableness of the image (section 4.7).
+
+    Its mean over images is the paper's m(d): `metrics.intervals.bootstrap_mean` gives it with interval, n and how many
+    are undefined.
 
     Args:
-      images: `[B,*H,C]`, taken as features.
+      images: `[B,*H,C]`, taken as features, scaled to about [-1, 1].
       mask: `[B,*H]` the network's object probability, cut at 1/2 for its Dice.
       labels: `[B,*H]` integers, any above 0 is the object.
+      region: `[B,*H]`, 1 where pixels count; None counts all.
 
     Returns:
       `[B]` float32; NaN where one of the two is undefined.
     """
-    own = _scored((_float(mask) - 0.5)[..., None], labels, jnp.ones(mask.shape), "dice")[:, 0]
-    return own - sa_score(images, mask, labels)
+    separableness = sa_score(images, mask, labels, region=region)
+    own = _scored((_float(mask) - 0.5)[..., None], labels, _region(mask, region), "dice")[:, 0]
+    return own - separableness
 
 
 def sa_difference(
@@ -343,19 +357,21 @@ def sa_loss(
     mask: jax.Array,
     labels: jax.Array,
     *,
+    region: jax.Array | None = None,
     smooth: float = 1.0,
     interpolation: Interpolation = "bilinear",
 ) -> jax.Array:
     """One minus the soft SA score, mean over layers and images: the addition of online ProtoSeg (section 4.2).
 
     The paper writes that the score is added to the loss, which would lower it; what is meant is its complement. The
-    soft score is the Dice of the object probability. An image whose mask has an empty side has no prototypes: it
-    counts with p = 1/2 and has no gradient.
+    soft score is the Dice of the object probability. An image whose mask has a side of less than 0.001 pixels has no
+    prototypes to speak of: it counts with p = 1/2 and has no gradient.
 
     Args:
       layers: features `[B,*h,C]` of each.
       mask: `[B,*H]` the network's object probability; gradients flow through it too.
       labels: `[B,*H]` integers, any above 0 is the object.
+      region: `[B,*H]`, 1 where pixels count; None counts all.
       smooth: added to numerator and denominator of the Dice.
       interpolation: how features come to the mask's size.
 
@@ -365,19 +381,20 @@ def sa_loss(
     Raises:
       ValueError: no layers, or shapes that do not match.
     """
-    if not layers:
-        raise ValueError("layers is empty; give the features of at least one")
+    _check_layers(layers)
     axes = tuple(range(1, mask.ndim))
-    truth = (labels > 0).astype(jnp.float32)
+    inside = _region(mask, region)
+    truth = (labels > 0).astype(jnp.float32) * inside
 
     def loss(features: jax.Array) -> jax.Array:
-        _check(features, mask, labels=labels)
+        _check(features, mask, labels=labels, region=region)
         soft = _float(mask)
-        empty = (jnp.sum(soft, axes) == 0) | (jnp.sum(1 - soft, axes) == 0)
+        smaller = jnp.minimum(jnp.sum(inside * soft, axes), jnp.sum(inside * (1 - soft), axes))
+        empty = smaller < _NEARLY_EMPTY
         # prototypes of some other mask, whose result is not used: a NaN would spoil the gradient of what is chosen
         safe = jnp.where(_over_pixels(empty, mask.ndim), 0.5, soft)
-        p = jax.nn.sigmoid(_object_logit(features, safe, None, interpolation))
-        p = jnp.where(_over_pixels(empty, mask.ndim), 0.5, p)
+        p = jax.nn.sigmoid(_object_logit(features, safe, region, interpolation))
+        p = jnp.where(_over_pixels(empty, mask.ndim), 0.5, p) * inside
         both, total = jnp.sum(p * truth, axes), jnp.sum(p, axes) + jnp.sum(truth, axes)
         return 1 - jnp.mean((2 * both + smooth) / (total + smooth))
 
@@ -388,7 +405,9 @@ def _object_logit(
     features: jax.Array, mask: jax.Array, region: jax.Array | None, interpolation: Interpolation
 ) -> jax.Array:
     """`[B,*H]`: log of p over 1 - p."""
-    centres = prototypes(features, mask, region=region, interpolation=interpolation)
+    _check(features, mask, region=region)
+    features, _ = _centred(features)
+    centres = _prototypes(features, mask, region, interpolation)
     difference = centres.target - centres.background
     middle = (centres.target + centres.background) / 2
     along = jnp.einsum("bnc,bc->bn", _flat(features), difference, precision=_EXACT)
@@ -396,14 +415,35 @@ def _object_logit(
     return upsample(2 * along, mask.shape[1:], interpolation)
 
 
-def _weighted_means(features: jax.Array, weights: Sequence[jax.Array], interpolation: Interpolation) -> jax.Array:
-    """Means `[B,K,C]` of the up-sampled features with K weights `[B,*H]`; NaN where these are all 0."""
+def _prototypes(
+    features: jax.Array, mask: jax.Array, region: jax.Array | None, interpolation: Interpolation
+) -> Prototypes:
+    mask, region = _float(mask), _region(mask, region)
+    centres, defined = _weighted_means(features, [region * mask, region * (1 - mask)], interpolation)
+    centres = jnp.where(defined[..., None], centres, jnp.nan)  # no prototype
+    return Prototypes(centres[:, 0], centres[:, 1])
+
+
+def _centred(features: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Features less the mean of each channel, and that mean `[B,C]`, if there are few; distances do not change."""
+    if features.shape[-1] >= _FEW:
+        return features, jnp.zeros((features.shape[0], features.shape[-1]))
+    wide = features.astype(jnp.float32)
+    shift = jnp.mean(wide, tuple(range(1, features.ndim - 1)))
+    return wide - _over_pixels(shift, features.ndim), shift
+
+
+def _weighted_means(
+    features: jax.Array, weights: Sequence[jax.Array], interpolation: Interpolation
+) -> tuple[jax.Array, jax.Array]:
+    """Means `[B,K,C]` of the up-sampled features with K weights `[B,*H]`, and where `[B,K]` these are not all 0."""
     sizes, axes = features.shape[1:-1], tuple(range(1, features.ndim - 1))
     # each gathered by itself: stacked at the mask's size they would take more memory than deep features
     low = jnp.stack([upsample_adjoint(weight, sizes, interpolation) for weight in weights], -1)
     sums = jnp.einsum("bnk,bnc->bkc", _flat(low), _flat(features), precision=_EXACT)
     total = jnp.stack([jnp.sum(weight, axes) for weight in weights], -1)
-    return sums / total[..., None]  # 0 / 0 is the NaN that says: no prototype
+    defined = total > 0
+    return sums / jnp.where(defined, total, 1.0)[..., None], defined
 
 
 def _unit_logits(
@@ -437,12 +477,12 @@ def _over_unit_chunks(
 
 
 def _scored(logits: jax.Array, labels: jax.Array, region: jax.Array, score: Score) -> jax.Array:
-    """`[B,n]`: scores of the maps `logits [B,*H,n] > 0` against `labels > 0`, NaN where the logits are."""
+    """`[B,n]`: scores of the maps of `logits [B,*H,n]` against `labels > 0`, NaN where the logits are."""
     if score not in get_args(Score):
         raise ValueError(f"score is {score!r}; choose one of {', '.join(get_args(Score))}")
     axes = tuple(range(1, labels.ndim))
     inside, truth = region[..., None], (labels > 0)[..., None]
-    found = (logits > 0).astype(jnp.float32) * inside
+    found = _is_object(logits).astype(jnp.float32) * inside
     wanted = truth.astype(jnp.float32) * inside
     both, marked = jnp.sum(found * wanted, axes), jnp.sum(found, axes)
     there, all_pixels = jnp.sum(wanted, axes), jnp.sum(inside, axes)
@@ -458,6 +498,11 @@ def _scored(logits: jax.Array, labels: jax.Array, region: jax.Array, score: Scor
     return jnp.where(undefined, jnp.nan, numerator / jnp.where(undefined, 1.0, denominator))
 
 
+def _is_object(logits: jax.Array) -> jax.Array:
+    """p > 1/2 (Eq. 7), of the rounded probability: what rounding left of a logit of 0 is no object."""
+    return jax.nn.sigmoid(logits) > 0.5
+
+
 def _flat(x: jax.Array) -> jax.Array:
     """`[B,*h,C]` -> `[B,n,C]` float32."""
     return x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
@@ -470,7 +515,7 @@ def _over_pixels(x: jax.Array, rank: int) -> jax.Array:
 
 
 def _float(mask: jax.Array) -> jax.Array:
-    return mask.astype(jnp.float32)
+    return mask.astype(jnp.float32) if jnp.issubdtype(mask.dtype, jnp.floating) else (mask > 0).astype(jnp.float32)
 
 
 def _region(mask: jax.Array, region: jax.Array | None) -> jax.Array:
@@ -485,6 +530,8 @@ def _check(
             f"features {features.shape} must be [B,h,w,C] or [B,d,h,w,C] and the mask {mask.shape} the same batch and "
             "rank without channels"
         )
+    if 0 in features.shape or 0 in mask.shape:
+        raise ValueError(f"features {features.shape} and mask {mask.shape} must not be empty")
     if not jnp.issubdtype(features.dtype, jnp.floating):
         raise TypeError(f"features must be floating-point numbers, got {features.dtype}; convert them")
     for name, array in (("labels", labels), ("region", region)):
@@ -492,3 +539,17 @@ def _check(
             raise ValueError(f"{name} {array.shape} and mask {mask.shape} differ in shape; resize one of them first")
     if labels is not None and not (jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype == jnp.bool_):
         raise TypeError(f"labels must be integer class numbers, got {labels.dtype}; take the argmax over classes")
+
+
+def _check_classes(features: jax.Array, masks: jax.Array, **others: jax.Array | None) -> None:
+    if masks.ndim != features.ndim or masks.shape[-1] < 2:
+        raise ValueError(
+            f"masks {masks.shape} must have the rank of features {features.shape}, with one channel per class, the "
+            "background first, and so at least two"
+        )
+    _check(features, masks[..., 0], **others)
+
+
+def _check_layers(layers: Sequence[jax.Array]) -> None:
+    if isinstance(layers, jax.Array) or not layers:
+        raise ValueError("layers must be a sequence with the features of at least one layer, such as [features]")

@@ -156,8 +156,8 @@ class CoverageRow:
 
     Attributes:
       coverage: share of the cases that is asked for; at least that many are kept.
-      estimate: mean over the kept cases with its interval over patients; `n` and `patients` count what is kept,
-        `undefined` the cases left out before anything was kept.
+      estimate: mean over the kept cases with its interval over patients; `n` and `patients` count what is kept (of tied
+        scores, `patients` counts all), `undefined` the cases left out before anything was kept.
       std: standard deviation over the kept cases (divided by n), which the paper prints behind +-.
     """
 

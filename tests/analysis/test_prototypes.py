@@ -177,6 +177,62 @@ def test_sides_that_are_empty_are_nan_and_constants_are_undecided():
     assert np.isnan(prototypes.unit_heat_map(features, mask)[:2]).all()
 
 
+@pytest.mark.parametrize("value", [0.1, 0.2, 7.3, 150.0])
+@pytest.mark.parametrize("channels", [1, 40])
+def test_constants_are_no_object_whatever_their_rounding(value, channels):
+    labels = np.zeros((1, 16, 16), np.int32)
+    labels[:, :12, :12] = 1
+    features = np.full((1, 8, 8, channels), value, np.float32)
+    for mask in (labels, 0.1 + 0.8 * labels.astype(np.float32)):
+        assert float(prototypes.sa_score(features, mask, labels)[0]) == 0
+        assert not np.any(prototypes.unit_sa_scores(features, mask, labels))
+        assert not np.any(prototypes.unit_heat_map(features, mask))
+
+
+def test_hard_masks_of_any_number_above_0_are_one_mask():
+    features, _, labels, _ = draw()
+    expected = prototypes.sa_score(features, labels.astype(np.float32), labels)
+    for mask in (labels, 255 * labels.astype(np.uint8), labels > 0):
+        np.testing.assert_array_equal(prototypes.sa_score(features, mask, labels), expected)
+
+
+def test_images_with_a_large_mean_lose_no_digits():
+    random = np.random.default_rng(0)
+    labels = np.zeros((1, 64, 64), np.int32)
+    labels[:, 16:40, 20:50] = 1
+    images = (0.5 * labels[..., None] + 0.3 * random.normal(size=(1, 64, 64, 3))).astype(np.float32)
+    mask = 0.05 + 0.9 * labels.astype(np.float32)
+    expected = slow_probability(images.astype(np.float64), mask, np.ones_like(mask))
+    np.testing.assert_allclose(prototypes.object_probability(images, mask), expected, atol=2e-6)
+    offset = (images + np.float32(1000)).astype(np.float32)
+    expected = slow_probability(offset.astype(np.float64), mask, np.ones_like(mask))
+    np.testing.assert_allclose(prototypes.object_probability(offset, mask), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("logit", [-120.0, -60.0, -50.0, -20.0, 0.0, 20.0])
+def test_the_losss_gradient_is_finite_for_certain_networks(logit):
+    features, _, labels, _ = draw()
+    by_logits = jax.grad(lambda z: prototypes.sa_loss([features], jax.nn.sigmoid(z), labels))
+    gradient = by_logits(jnp.full(labels.shape, logit))
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() < 1e3
+
+
+def test_class_probabilities_have_gradients_also_where_a_class_is_absent():
+    features, mask, _, _ = draw()
+    masks = np.stack([1 - mask, mask, np.zeros_like(mask)], -1)
+    loss = lambda f, m: jnp.sum(jnp.sin(3 * prototypes.class_probabilities(f, m)))
+    for gradient in jax.grad(loss, (0, 1))(features, masks):
+        assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
+def test_the_loss_counts_the_region_alone():
+    features, mask, labels, region = draw("same")
+    expected = prototypes.sa_loss([features], mask, labels, region=region)
+    outside = np.where(region > 0, labels, 1 - labels)
+    np.testing.assert_allclose(prototypes.sa_loss([features], mask, outside, region=region), expected, rtol=1e-6)
+    assert abs(float(prototypes.sa_loss([features], mask, labels)) - float(expected)) > 1e-4
+
+
 def test_no_object_anywhere_is_undefined_and_nan_features_stay_in_their_image_and_unit():
     features, mask, labels, _ = draw(channels=3)
     features[0, 0, 0, 1] = np.nan
@@ -296,5 +352,13 @@ def test_arguments_that_cannot_be_are_named(change, error, message):
     features, mask, labels, _ = draw()
     with pytest.raises(error, match=message):
         prototypes.sa_score(**{"features": features, "mask": mask, "labels": labels} | change)
-    with pytest.raises(ValueError, match="layers is empty"):
-        prototypes.mean_sa_score([], mask)
+    for layers in ([], jnp.stack([features, features])):
+        with pytest.raises(ValueError, match="layers must be a sequence"):
+            prototypes.mean_sa_score(layers, mask)
+    for masks in (mask, mask[..., None]):
+        with pytest.raises(ValueError, match="one channel per class"):
+            prototypes.class_probabilities(features, masks)
+    with pytest.raises(ValueError, match="must not be empty"):
+        prototypes.unit_sa_scores(features[..., :0], mask, labels)
+    with pytest.raises(ValueError, match="differ in shape"):
+        prototypes.segmentation_gain(np.zeros((3, 12, 16, 1), np.float32), mask, labels[:, :5])

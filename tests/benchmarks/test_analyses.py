@@ -11,11 +11,6 @@ def test_hellinger_sides_agree():
     assert row["layers"] == 9 and row["speedup"] > 0
 
 
-def test_memory_of_the_stream_is_that_of_a_batch():
-    few, more = (analyses.streamed_hellinger(images, rounds=1)["memory_megabytes"] for images in (50, 100))
-    assert few == more
-
-
 def test_protoseg_sides_agree_in_all_shapes():
     pytest.importorskip("torch")
     layers = analyses.features(32, (4, 8, 16))
