@@ -36,12 +36,14 @@ def run(*, rounds: int = 5, size: int = SIZE, widths: tuple[int, ...] = WIDTHS) 
     Raises:
       InputError: PyTorch is not installed.
     """
+    # first, while the process is small, so that its growth shows
+    streams = [streamed_hellinger(images, rounds=rounds) for images in (100, 1000)]
     layers = features(size, widths)
     return {
         "machine": timing.machine(),
+        "hellinger": streams,
         "protoseg": protoseg(layers, size, rounds=rounds),
         "forward": forward(size, widths, rounds=rounds),
-        "hellinger": [streamed_hellinger(images, rounds=rounds) for images in (100, 1000)],
     }
 
 
