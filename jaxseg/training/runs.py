@@ -4,7 +4,6 @@ A run's config has the sections `data` (image_size, source_size, view), `model` 
 (epochs, batch_size, learning_rate, loss, evaluate_every), and `seed`; `configs/` shows every field.
 """
 
-import functools
 import inspect
 import json
 import math
@@ -27,16 +26,8 @@ from jaxseg.training import losses, objectives, state, steps
 from jaxseg.training.checkpoints import Checkpoints, has_steps
 from jaxseg.training.loop import Loop, fit
 
-LOSSES: dict[str, Callable[..., objectives.Objective]] = {
-    "dice": functools.partial(objectives.supervised, loss_fn=losses.dice_loss),
-    "dice_focal": functools.partial(objectives.supervised, loss_fn=losses.dice_focal_loss),
-    "dtu": objectives.dtu,
-}
-_LOSS_OPTIONS: dict[str, Callable[..., Any]] = {
-    "dice": losses.dice_loss,
-    "dice_focal": losses.dice_focal_loss,
-    "dtu": objectives.dtu,
-}
+LOSSES: dict[str, Callable[..., jax.Array]] = {"dice": losses.dice_loss, "dice_focal": losses.dice_focal_loss}
+OBJECTIVES: dict[str, Callable[..., objectives.Objective]] = {"dtu": objectives.dtu}  # need more than logits and labels
 _FIELDS = {
     "data": ("dataset", "source_size", "image_size", "view"),
     "model": ("name", "dtype", "padding", "pretrained"),
@@ -132,7 +123,10 @@ def build_model(config: ml_collections.ConfigDict, num_classes: int) -> UNetSkel
 
 def build_objective(config: ml_collections.ConfigDict, model: UNetSkeleton) -> objectives.Objective:
     """What `config.training.loss` with its options makes small."""
-    return LOSSES[config.training.loss](model, **config.training.loss_options.to_dict())
+    name, options = config.training.loss, config.training.loss_options.to_dict()
+    if name in OBJECTIVES:
+        return OBJECTIVES[name](model, **options)
+    return objectives.supervised(model, LOSSES[name], **options)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -147,11 +141,12 @@ def check(config: ml_collections.ConfigDict) -> None:
         value = config[section][field]
         if not (value > 0 and math.isfinite(value)):
             raise InputError(f"config.{name} is {value}; it must be above 0")
-    if training.loss not in LOSSES:
-        raise InputError(f"config.training.loss is {training.loss!r}; choose one of {', '.join(LOSSES)}")
+    losses_known: dict[str, Callable[..., Any]] = LOSSES | OBJECTIVES
+    if training.loss not in losses_known:
+        raise InputError(f"config.training.loss is {training.loss!r}; choose one of {', '.join(losses_known)}")
     if training.loss == "dtu" and config.model.name != "dtu_net":
         raise InputError(f"config.training.loss 'dtu' is for dtu_net alone, config.model.name is {config.model.name!r}")
-    parameters = inspect.signature(_LOSS_OPTIONS[training.loss]).parameters.values()
+    parameters = inspect.signature(losses_known[training.loss]).parameters.values()
     known = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
     for name in training.loss_options:
         if name not in known:
