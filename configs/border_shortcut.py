@@ -25,6 +25,8 @@ best validation Dice. No other augmentation than the random quadrant.
 
 import ml_collections
 
+from configs import base
+
 PADDINGS = ("zero", "reflect", "replicate", "circular", "valid")
 
 
@@ -42,35 +44,11 @@ def get_config(size: str = "demo") -> ml_collections.ConfigDict:
 
 
 def _paper() -> ml_collections.ConfigDict:
-    config = ml_collections.ConfigDict()
+    config = base.run()
     config.study = "border_shortcut"
     config.size = "paper"
-    config.seed = 0
     config.views = ("original", "quadrant")  # M_ori and M_crop
     config.paddings = ("zero",)
-
-    config.data = ml_collections.ConfigDict()
-    config.data.dataset = "isic2017/512"
-    config.data.source_size = 512  # read at this size, so that a quadrant is not enlarged
-    config.data.image_size = 256  # of what the network sees
-
-    config.model = ml_collections.ConfigDict()
-    config.model.name = "unet"
-    config.model.features = (64, 128, 256, 512, 512)
-    config.model.skips = (True, True, True, True)
-    config.model.upsample = "bilinear"
-    config.model.norm = "batch"
-    config.model.remat = False
-    config.model.pretrained = ml_collections.config_dict.placeholder(str)  # or a file with PyTorch tensors
-    config.model.dtype = "float32"
-
-    config.training = ml_collections.ConfigDict()
-    config.training.loss = "dice"
-    config.training.loss_options = {"smooth": 1.0}
-    config.training.learning_rate = 1e-3
-    config.training.batch_size = 16
-    config.training.epochs = 100
-    config.training.evaluate_every = 1  # epochs; each validation is followed by a checkpoint
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.grid = 256  # predictions and labels are compared at this size, nearest pixel

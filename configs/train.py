@@ -6,7 +6,8 @@
 
 Sizes (tiny, demo, cpu, paper), data and recipe are those of the border-shortcut study (Lin, Weng et al. 2024); behind
 the size may stand a network: unet, resnet_unet (Wilm et al. 2024), residual_unet (Lennartz and Schultz 2023) or dtu_net
-(Lin et al. 2023). Every field can be changed on the command line, as in `--config.model.padding=reflect`.
+(Lin et al. 2023), and behind that a recipe of configs/recipes.py, as in `demo,unet,he2022`. All fields stand, with what
+they mean, in configs/base.py, and every one can be changed on the command line, as in `--config.model.padding=reflect`.
 
 `--config.model.pretrained=imagenet` starts the encoder of resnet_unet from torchvision's weights, and
 `--config.model.pretrained=FILE` any network but dtu_net from PyTorch tensors in a .safetensors, .npz or .pth file.
@@ -23,28 +24,32 @@ from typing import Any
 
 import ml_collections
 
-from configs import border_shortcut
+from configs import base, border_shortcut, recipes
 
 
 def get_config(size: str = "demo") -> ml_collections.ConfigDict:
-    """The run in one of the sizes tiny, demo, cpu, paper; a network's name may follow behind a comma."""
-    size, _, network = size.partition(",")
+    """The run in one of the sizes tiny, demo, cpu, paper; behind commas a network's name and a recipe may follow."""
+    parts = size.split(",")
+    if len(parts) > 3:
+        raise ValueError(f"unknown size {size!r}; give a size, a network and a recipe, separated by commas")
+    size, network, recipe = (*parts, "", "")[:3]
     study = border_shortcut.get_config(size)
     networks = _networks(study.model.to_dict())
     network = network or "unet"
     if network not in networks:
         raise ValueError(f"unknown network {network!r}; known are {', '.join(networks)}")
-    config = ml_collections.ConfigDict({"seed": study.seed})
+    config = base.run()
     for section in ("data", "model", "training"):
         config[section] = study[section].to_dict()
-    common = {"name": network, "padding": "zero", "remat": False, "dtype": study.model.dtype}
-    config.model = common | networks[network]
+    common = {name: study.model[name] for name in ("padding", "remat", "dtype")}
+    config.model = {"name": network} | common | networks[network]
     config.model.pretrained = ml_collections.config_dict.placeholder(str)  # or imagenet, or a file
+    if recipe:
+        recipes.apply(config, recipe, all_epochs=size == "paper")
     if network == "dtu_net":
         config.training.loss = "dtu"
         # of patches erased and pixels painted for the triplet's negative; how much further away that must be
-        config.training.loss_options = {"fraction": 0.2, "margin": 0.1}
-    config.data.view = "original"  # or quadrant, drawn anew each time
+        config.training.loss_options.update(fraction=0.2, margin=0.1)
     return config.lock()
 
 

@@ -1,4 +1,4 @@
-"""The error that a person can mend."""
+"""The errors that a person can mend, and the end that is none."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,11 @@ class InputError(ValueError):
     The message is one line per problem; each names the thing and the remedy. Launchers print it without a traceback
     and exit with status 2.
     """
+
+
+class LostProcess(InputError):
+    """Another process of the run has ended; nothing that needs it can be waited for."""
+
+
+class Preempted(Exception):
+    """The process was asked to stop and has saved its work; the message says how it goes on."""

@@ -1,7 +1,7 @@
 """A network and a data set in, per-case numbers out, batch by batch."""
 
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -25,12 +25,20 @@ def predict(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
     return jnp.argmax(logits, -1).astype(jnp.int32)
 
 
+def predict_ensemble(model: nn.Module, members: Sequence[Any], images: jax.Array) -> jax.Array:
+    """Class numbers int32 `[B,H,W]` with the highest mean softmax probability over the `members`' variables."""
+    logits: Sequence[Any] = [model.apply(variables, images) for variables in members]
+    return jnp.argmax(sum(jax.nn.softmax(one) for one in logits), -1).astype(jnp.int32)
+
+
 def score_cases(
     model: nn.Module,
     variables: Any,
     batches: Iterator[Batch],
     view: Callable[[Batch], dict[str, jax.Array]],
     score: Score,
+    *,
+    predict: Callable[[nn.Module, Any, jax.Array], jax.Array] = predict,
 ) -> dict[str, np.ndarray]:
     """Numbers per case, in the order of the cases; network, view and score run as one compiled program.
 
@@ -40,6 +48,7 @@ def score_cases(
       batches: stored cases with `valid` [B], as `pipeline.epoch` gives them.
       view: `stored batch -> {"images", "labels"}`.
       score: `(labels, predictions) -> {name: [B,...]}`.
+      predict: `(model, variables, images) -> class numbers`.
 
     Returns:
       `{name: [N,...]}`.
@@ -57,7 +66,7 @@ def score_cases(
 def evaluate_run(
     config: ml_collections.ConfigDict, folder: pathlib.Path, directory: pathlib.Path, *, split: str, view: str
 ) -> tuple[list[dict[str, Any]], dict[str, Estimate]]:
-    """Dice per case of a run's best checkpoint, and its mean per class.
+    """Dice per case of a run's best checkpoint, and its mean per class; of replicas, that of their ensemble.
 
     Args:
       config: of the run.
@@ -73,13 +82,17 @@ def evaluate_run(
       InputError: the run has no checkpoint, or the data set no such split.
     """
     source = pipeline.in_memory(pipeline.Split(directory, split, size=config.data.source_size))
-    model, variables, _ = runs.load_best(config, folder, source.images.shape, source.num_classes)
+    members = [
+        runs.load_best(member, place, source.images.shape, source.num_classes)[:2]
+        for member, place in runs.member_runs(config, folder)
+    ]
     scores = score_cases(
-        model,
-        variables,
+        members[0][0],
+        [variables for _, variables in members],
         pipeline.epoch(source, batch_size=config.training.batch_size),
         augment.testing_view(view, size=config.data.image_size, cases=source.cases),
         lambda a, b: {"dice": overlap.dice(a, b, num_classes=source.num_classes)},
+        predict=predict_ensemble,
     )["dice"]
     names = source.class_names[1:]
     rows = [

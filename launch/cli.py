@@ -12,17 +12,26 @@ from typing import Any, NoReturn
 import ml_collections
 from absl import app, flags, logging
 
-from jaxseg.errors import InputError
+from jaxseg.errors import InputError, LostProcess, Preempted
+
+_TRY_AGAIN = 75  # EX_TEMPFAIL: nothing to be mended, the same command goes on
 
 
 def run(main: Callable[..., None], commands: Sequence[str] = ()) -> None:
     """Parses the flags and calls `main`; prints an `InputError` as its message alone and exits with status 2.
 
-    Where there are `commands`, `main` is given the one that stands on the command line.
+    A process that was asked to stop and has saved its work says so and exits with status 0; one that has lost another
+    process of its run, with status 75. Where there are `commands`, `main` is given the one that stands on the command
+    line.
     """
     signal.signal(signal.SIGINT, _interrupted)
     try:
         app.run(lambda argv: _call(main, argv[1:], commands), flags_parser=_parse)
+    except Preempted as stop:
+        print(stop, file=sys.stderr)
+    except LostProcess as error:
+        _fail(str(error))
+        os._exit(_TRY_AGAIN)  # an orderly end would wait for the lost one
     except InputError as error:
         sys.exit(_fail(str(error)))
 
@@ -68,6 +77,7 @@ def _reason(error: Exception) -> str:
 
 def _fail(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
+    sys.stderr.flush()
     return 2
 
 

@@ -1,4 +1,4 @@
-"""A run's best checkpoint and a prepared data set in, a table per case out.
+"""A run's best checkpoint and a prepared data set in, a table per case out; of replicas, that of their ensemble.
 
 python -m launch.evaluate --workdir=runs/unet --split=test
 """
@@ -31,6 +31,8 @@ def main() -> None:
     rows, estimates = inference.evaluate_run(config, workdir, directory, split=_SPLIT.value, view=view)
     path = workdir / f"cases_{name.replace('/', '_')}_{_SPLIT.value}_{view}.csv"
     tables.write_csv(path, rows)
+    if config.replicas > 1:
+        print(f"ensemble of {config.replicas}; for one of them give --workdir={workdir}/replica_0")
     for class_name, e in estimates.items():
         counted = f"n = {e.n}, {e.undefined} undefined; bootstrap over patients"
         print(f"Dice of {class_name}: {tables.estimate_text(e.mean, e.low, e.high)} ({counted})")

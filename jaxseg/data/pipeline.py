@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,6 +45,8 @@ class Split:
       num_classes: K.
       num_cases: N.
       num_channels: C.
+      num_bytes: of all images and labels, once decoded.
+      fingerprint: tells, without reading the cases, that they are others.
     """
 
     def __init__(self, directory: str | os.PathLike[str], split: str, *, size: int):
@@ -75,10 +77,17 @@ class Split:
         except Exception as error:  # a shard is missing or cut
             raise _damaged(directory, error) from error
         self._size = size
+        self.num_bytes = len(self) * size * size * (self.num_channels + 1)
+        self.fingerprint = f"{self.name} {self.num_cases} {builder.info.splits[split].num_bytes}"
         self._directory = directory
 
     def __len__(self) -> int:
         return self.num_cases
+
+    @functools.cached_property
+    def cases(self) -> tuple[str, ...]:
+        """The names of all cases; reads every record, but decodes no image."""
+        return tuple(self._records[index]["case"].decode() for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Case:
         record = self._records[range(self.num_cases)[index]]  # a range knows what -1 and N are
@@ -187,59 +196,121 @@ def in_memory(split: Split) -> InMemory:
     return InMemory(split.name, split.class_names, images, labels, tuple(cases), tuple(patients))
 
 
-def batches(source: Source, *, batch_size: int, seed: int, start_step: int = 0) -> Iterator[Batch]:
-    """Endless training batches, shuffled anew in every epoch.
+def joined(parts: Sequence[InMemory]) -> InMemory:
+    """The cases of several splits of one data set as one."""
+    return InMemory(
+        name="+".join(part.name for part in parts),
+        class_names=parts[0].class_names,
+        images=np.concatenate([part.images for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        cases=tuple(case for part in parts for case in part.cases),
+        patients=tuple(patient for part in parts for patient in part.patients),
+    )
+
+
+def order(num_cases: int, *, batch_size: int, seed: int, start_step: int = 0) -> Iterator[np.ndarray]:
+    """Endless batches of case numbers, int32 `[B]`, shuffled anew in every epoch.
 
     Batches run on over the end of an epoch, so that every epoch has every case once and no case is dropped; a batch is
-    a function of `source`, `batch_size`, `seed` and its step, so that a checkpoint needs to hold the step alone.
+    a function of the arguments and its step alone, so that a checkpoint needs to hold the step alone.
+
+    Args:
+      num_cases: N.
+      batch_size: B, at most N.
+      seed: of the order.
+      start_step: the first batch is the one of this step.
+    """
+    return iter(_order(num_cases, batch_size, seed)[start_step:])
+
+
+def _order(num_cases: int, batch_size: int, seed: int) -> Any:
+    import grain
+
+    numbers = grain.MapDataset.range(num_cases).seed(seed).shuffle().repeat().map(np.int32)
+    # An endless stream has no remainder; but a length rounded up would, for single cases, not fit into an integer.
+    return numbers.batch(batch_size, drop_remainder=True)
+
+
+def batches(
+    source: Source, *, batch_size: int, seed: int, start_step: int = 0, part: tuple[int, int] = (0, 1)
+) -> Iterator[Batch]:
+    """Endless training batches in the order of `order`, read ahead by two threads.
 
     Args:
       source: the cases.
       batch_size: B, at most the number of cases.
       seed: of the order.
       start_step: the first batch is the one of this step.
+      part: `(i, P)`: only the i-th of P equal parts of every batch is read and yielded, as for one of P hosts.
 
     Yields:
-      `{"image": uint8 [B,S,S,C], "labels": uint8 [B,S,S], "index": int32 [B]}`; index is the case's place in `source`.
+      `{"image": uint8 [B/P,S,S,C], "labels": uint8 [B/P,S,S], "index": int32 [B/P]}`; index is the case's place in
+      `source`.
 
     Raises:
       InputError: there are fewer cases than the batch size, or it is not positive. Raised here, not by the iterator.
     """
-    import grain
+    check_batch_size(source.name, len(source), batch_size)
+    own = part_of_batch(batch_size, *part)
+    return _read(_order(len(source), batch_size, seed)[start_step:].map(lambda index: _stack(source, index[own])))
 
-    _check_batch_size(batch_size)
-    if len(source) < batch_size:
+
+def check_batch_size(name: str, num_cases: int, batch_size: int) -> None:
+    """Raises InputError when a batch has no case, or more than the `num_cases` of the split `name`."""
+    _check_positive(batch_size)
+    if num_cases < batch_size:
         raise InputError(
-            f"{source.name}: has {len(source)} cases, fewer than the batch size {batch_size}; choose a batch size of "
-            f"at most {len(source)}"
+            f"{name}: has {num_cases} cases, fewer than the batch size {batch_size}; choose a batch size of "
+            f"at most {num_cases}"
         )
-    cases = grain.MapDataset.source(_Numbered(source)).seed(seed).shuffle().repeat()
-    # An endless stream has no remainder; but a length rounded up would, for single cases, not fit into an integer.
-    return _read(cases.batch(batch_size, drop_remainder=True)[start_step:])
 
 
-def epoch(source: Source, *, batch_size: int) -> Iterator[Batch]:
-    """Every case once, in order. All batches have one size: the last is filled up with its last case, marked invalid.
+def whole_batches(num_cases: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """All case numbers in order as batches of one size, int32 `[M,B]`, and which are no repetition, bool `[M,B]`.
+
+    The last batch is filled up with the last case.
+    """
+    _check_positive(batch_size)
+    place = np.arange(-(-num_cases // batch_size) * batch_size, dtype=np.int32).reshape(-1, batch_size)
+    return np.minimum(place, num_cases - 1), place < num_cases
+
+
+def epoch(source: Source, *, batch_size: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    """Every case once, in order, in the batches of `whole_batches`.
 
     Args:
       source: the cases.
       batch_size: B.
+      part: as for `batches`.
 
     Yields:
-      as `batches`, and `"valid"`: bool `[B]`, False where a case is a repetition.
+      as `batches`, and `"valid"`: bool `[B/P]`, False where a case is a repetition.
 
     Raises:
       InputError: the batch size is not positive. Raised here, not by the iterator.
     """
     import grain
 
-    _check_batch_size(batch_size)
-    return _read(grain.MapDataset.source(_Padded(source, batch_size)).batch(batch_size))
+    index, valid = (array[:, part_of_batch(batch_size, *part)] for array in whole_batches(len(source), batch_size))
+    numbers = grain.MapDataset.range(len(index))
+    return _read(numbers.map(lambda i: _stack(source, index[i]) | {"valid": valid[i]}))
 
 
-def _check_batch_size(batch_size: int) -> None:
+def _check_positive(batch_size: int) -> None:
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}; it must be at least 1")
+
+
+def part_of_batch(batch_size: int, number: int, parts: int) -> slice:
+    """Which cases of a batch the part `number` of `parts` has."""
+    size = batch_size // parts
+    return slice(number * size, (number + 1) * size)
+
+
+def _stack(source: Source, index: np.ndarray) -> Batch:
+    """Arrays alone: strings stay behind."""
+    cases = [source[i] for i in index]
+    return {name: np.stack([case[name] for case in cases]) for name in ("image", "labels")} | {"index": index}
 
 
 def _read(dataset: Any) -> Iterator[Batch]:
@@ -247,35 +318,6 @@ def _read(dataset: Any) -> Iterator[Batch]:
 
     # An element is a whole batch here, so the buffer is short: two being read, two waiting.
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
-
-
-class _Numbered:
-    """A source whose cases are arrays alone: strings are replaced by the index."""
-
-    def __init__(self, source: Source):
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Case:
-        case = self._source[index]
-        return {"image": case["image"], "labels": case["labels"], "index": np.int32(index)}
-
-
-class _Padded(_Numbered):
-    """A source filled up to whole batches."""
-
-    def __init__(self, source: Source, batch_size: int):
-        super().__init__(source)
-        self._last = len(source) - 1
-        self._length = -(-len(source) // batch_size) * batch_size
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> Case:
-        return {**super().__getitem__(min(index, self._last)), "valid": np.bool_(index <= self._last)}
 
 
 def _open(directory: str | os.PathLike[str]) -> Any:

@@ -26,6 +26,12 @@ def layer_names(module: nn.Module, variables: Any, images: jax.Array, **options:
 
     What is inside a lifted loop (`nn.scan`, `nn.vmap`) has no single activation and is not listed; the loop itself is.
     """
+    return _names(module, variables, images, (), options)
+
+
+def _names(
+    module: nn.Module, variables: Any, images: jax.Array, mutable: Sequence[str], options: Mapping[str, Any]
+) -> tuple[str, ...]:
     names: list[str] = []
 
     def note(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -36,7 +42,8 @@ def layer_names(module: nn.Module, variables: Any, images: jax.Array, **options:
 
     def run(variables: Any, images: jax.Array) -> Any:
         with nn.intercept_methods(note):
-            return module.apply(variables, images, capture_intermediates=True, mutable=["intermediates"], **options)
+            collections = ["intermediates", *mutable]
+            return module.apply(variables, images, capture_intermediates=True, mutable=collections, **options)
 
     _, state = jax.eval_shape(run, variables, images)
     stored = flax.traverse_util.flatten_dict(state.get("intermediates", {}), sep="/")
@@ -62,16 +69,36 @@ def capture(
     Raises:
       ValueError: a layer is unknown; the message lists the known ones.
     """
-    wanted = _checked(module, variables, images, layers, options)
-    logits, state = module.apply(
-        variables,
-        images,
-        capture_intermediates=lambda layer, method: method == "__call__" and "/".join(layer.path) in wanted,
-        mutable=["intermediates"],
-        **options,
-    )
-    stored = flax.traverse_util.flatten_dict(state.get("intermediates", {}), sep="/")
-    return logits, {name: stored[f"{name}/__call__"][-1] for name in wanted}
+    logits, activations, _ = _captured(module, variables, images, layers, (), options)
+    return logits, activations
+
+
+def capture_and_update(
+    module: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    layers: Sequence[str],
+    *,
+    mutable: Sequence[str],
+    **options: Any,
+) -> tuple[jax.Array, Activations, dict[str, Any]]:
+    """As `capture`, of a forward pass that changes variables, such as one of training with its running statistics.
+
+    Args:
+      module: `images -> logits`.
+      variables: its variables.
+      images: `[B,H,W,C]`.
+      layers: names from `layer_names`.
+      mutable: collections that the pass may change, such as `["batch_stats"]`.
+      **options: for the call of the network, such as `train=True, rngs={"dropout": key}`.
+
+    Returns:
+      Logits, layer -> activation, and collection -> its new values.
+
+    Raises:
+      ValueError: a layer is unknown; the message lists the known ones.
+    """
+    return _captured(module, variables, images, layers, mutable, options)
 
 
 def replace(
@@ -97,7 +124,7 @@ def replace(
     Raises:
       ValueError: a layer is unknown, or a function changes the shape.
     """
-    _checked(module, variables, images, tuple(functions), options)
+    _checked(module, variables, images, tuple(functions), (), options)
     busy = False  # a function may apply a network of its own, whose layers may have the same names
 
     def change(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -120,12 +147,38 @@ def replace(
     return logits
 
 
+def _captured(
+    module: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    layers: Sequence[str] | None,
+    mutable: Sequence[str],
+    options: Mapping[str, Any],
+) -> tuple[jax.Array, Activations, dict[str, Any]]:
+    wanted = _checked(module, variables, images, layers, mutable, options)
+    logits, state = module.apply(
+        variables,
+        images,
+        capture_intermediates=lambda layer, method: method == "__call__" and "/".join(layer.path) in wanted,
+        mutable=["intermediates", *mutable],
+        **options,
+    )
+    updated = dict(state)
+    stored = flax.traverse_util.flatten_dict(updated.pop("intermediates", {}), sep="/")
+    return logits, {name: stored[f"{name}/__call__"][-1] for name in wanted}, updated
+
+
 def _checked(
-    module: nn.Module, variables: Any, images: jax.Array, layers: Sequence[str] | None, options: Mapping[str, Any]
+    module: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    layers: Sequence[str] | None,
+    mutable: Sequence[str],
+    options: Mapping[str, Any],
 ) -> tuple[str, ...]:
     if isinstance(layers, str):
         raise ValueError(f"layers is the string {layers!r}; give a sequence of names")
-    known = layer_names(module, variables, images, **options)
+    known = _names(module, variables, images, mutable, options)
     if layers is None:
         return known
     unknown = [name for name in layers if name not in known]

@@ -3,8 +3,11 @@
 Arrays are channels-last, `[B,H,W,C]` or `[B,D,H,W,C]`; every block works in both by rank.
 """
 
+import contextlib
+import contextvars
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -18,6 +21,26 @@ PADDINGS: tuple[Padding, ...] = ("zero", "reflect", "replicate", "circular", "va
 NORMS: tuple[Norm, ...] = ("batch", "instance", "group")
 UPSAMPLES: tuple[Upsample, ...] = ("bilinear", "bilinear_aligned", "transpose")
 _PAD_MODES = {"zero": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+# set while a function is traced; an attribute would have to pass through every block of every network
+_BATCH_AXIS: contextvars.ContextVar[str | None] = contextvars.ContextVar("batch_axis", default=None)
+
+
+@contextlib.contextmanager
+def batch_axis(name: str | None) -> Iterator[None]:
+    """Within it, batch statistics are also means over the mapped axis `name`, as `pmap` needs; None changes nothing."""
+    token = _BATCH_AXIS.set(name)
+    try:
+        yield
+    finally:
+        _BATCH_AXIS.reset(token)
+
+
+def batch_mean(x: jax.Array, axes: Sequence[int]) -> jax.Array:
+    """The mean over `axes`, and over the parts of the batch that other devices have under `batch_axis`."""
+    mean, name = jnp.mean(x, axes), _BATCH_AXIS.get()
+    return mean if name is None else jax.lax.pmean(mean, name)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
@@ -98,9 +121,9 @@ class BatchNorm(nn.Module):
         if train:
             axes = (0, *spatial_axes(x))
             wide = x.astype(jnp.float32)
-            mean = jnp.mean(wide, axes)
+            mean = batch_mean(wide, axes)
             # the difference can fall below zero by rounding where a channel is constant
-            var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0.0)
+            var = jnp.maximum(batch_mean(jnp.square(wide), axes) - jnp.square(mean), 0.0)
             if not self.is_initializing():
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var
@@ -170,9 +193,19 @@ class ConvBlock(nn.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Halves every spatial axis by the maximum over 2 pixels."""
-    window = (2,) * len(spatial_axes(x))
-    return nn.max_pool(x, window, strides=window)
+    """Halves every spatial axis by the maximum over 2 pixels; the last pixel of an odd size is left out.
+
+    NaN wins, and of equal pixels the first row by row has the gradient, as with `nn.max_pool` and in PyTorch. The
+    comparisons are written out because the gradient of XLA's windowed maximum takes ten times as long on CPU, where it
+    carries the index of every pixel along.
+    """
+    for axis in reversed(spatial_axes(x)):  # the rows last, for the order of equal pixels
+        half = x.shape[axis] // 2
+        pairs = jax.lax.slice_in_dim(x, 0, 2 * half, axis=axis)
+        pairs = pairs.reshape(*x.shape[:axis], half, 2, *x.shape[axis + 1 :])
+        first, second = (jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
+        x = jnp.where((first >= second) | jnp.isnan(first), first, second)
+    return x
 
 
 def double(x: jax.Array, padding: Padding) -> jax.Array:
@@ -182,18 +215,48 @@ def double(x: jax.Array, padding: Padding) -> jax.Array:
     (as every library does, also beside zero-padded convolutions). In `valid` nothing stands there, and the result
     loses the one pixel on every side that would need it.
     """
-    beyond: Padding = "circular" if padding == "circular" else "replicate"
     for axis in spatial_axes(x):
-        size = x.shape[axis]
-        widths = [(1, 1) if a == axis else (0, 0) for a in range(x.ndim)]
-        wide = jnp.pad(x, widths, mode=_PAD_MODES[beyond])
-        before = jax.lax.slice_in_dim(wide, 0, size, axis=axis)
-        after = jax.lax.slice_in_dim(wide, 2, size + 2, axis=axis)
-        pairs = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
-        x = pairs.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
+        x = _double_axis(x, axis, padding == "circular")
     if padding == "valid":
         x = crop(x, [x.shape[axis] - 2 for axis in spatial_axes(x)])
     return x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _double_axis(x: jax.Array, axis: int, wrap: bool) -> jax.Array:
+    """`double` along one axis: `[..., n, ...]` -> `[..., 2 n, ...]`.
+
+    Its gradient is written out: XLA on CPU would put that of every slice below into an image of zeros first, and take
+    ten times as long.
+    """
+    size = x.shape[axis]
+    part = functools.partial(jax.lax.slice_in_dim, x, axis=axis)
+    first, last = part(0, 1), part(size - 1, size)
+    before = jnp.concatenate([last if wrap else first, part(0, size - 1)], axis)
+    after = jnp.concatenate([part(1, size), first if wrap else last], axis)
+    pairs = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
+    return pairs.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
+
+
+def _double_axis_forward(x: jax.Array, axis: int, wrap: bool) -> tuple[jax.Array, None]:
+    return _double_axis(x, axis, wrap), None
+
+
+def _double_axis_backward(axis: int, wrap: bool, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    """Every pixel wrote 3/4 of itself to its two halves, and 1/4 to the nearer half of each neighbour."""
+    size = gradient.shape[axis] // 2
+    pairs = gradient.reshape(*gradient.shape[:axis], size, 2, *gradient.shape[axis + 1 :])
+    left, right = (jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
+    part = functools.partial(jax.lax.slice_in_dim, axis=axis)
+    # a border pixel that stands for what is beyond it is its own neighbour
+    before = jnp.concatenate(
+        [part(right, size - 1, size) if wrap else part(left, 0, 1), part(right, 0, size - 1)], axis
+    )
+    after = jnp.concatenate([part(left, 1, size), part(left, 0, 1) if wrap else part(right, size - 1, size)], axis)
+    return (0.75 * (left + right) + 0.25 * (before + after),)
+
+
+_double_axis.defvjp(_double_axis_forward, _double_axis_backward)
 
 
 def double_aligned(x: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ from jaxseg.data import builders
 from jaxseg.errors import InputError
 from jaxseg.report import border_shortcut_figures, page, tables
 from jaxseg.studies import border_shortcut as study
-from jaxseg.training import provenance, runs
+from jaxseg.training import checks, provenance, runs
 
 _SPLITS = ("train", "validation", "test")
 
@@ -44,7 +44,7 @@ def run(
     runs.claim(workdir, config)  # before anything is prepared; it is written when the data are known
     directory = builders.prepare(config.data.dataset, data_dir=data_dir, manual_dir=manual_dir)
     splits = runs.Splits(directory, config.data.source_size)
-    runs.check_cases(config, splits)
+    runs.Data(study.run_config(config, config.paddings[0], "original"), splits)  # says when there are too few
     runs.claim(workdir, config, {name: splits[name].fingerprint for name in _SPLITS})
     measured = study.train_and_measure(config, splits, workdir)
     results = study.tabulate(config, splits, measured)
@@ -342,7 +342,7 @@ def _padding_section(
         *(_padding_text(config, results, padding) for padding in config.paddings),
     ]
     if "valid" in config.paddings:
-        margin = runs.build_model(study.run_config(config, "valid", "original"), 2).margin
+        margin = checks.build_model(study.run_config(config, "valid", "original"), 2).margin
         text.append(
             f"With valid padding no feature map is padded; the image itself is extended beforehand by {margin} px of "
             "reflection on every side (overlap-tile), and the logits are those of the image. With circular padding a "

@@ -29,7 +29,7 @@ from jaxseg.metrics import overlap, regions
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast, bootstrap_mean
 from jaxseg.models.layers import PADDINGS
 from jaxseg.studies import moving_window
-from jaxseg.training import runs
+from jaxseg.training import checks, runs
 
 NAMES = {"original": "M_ori", "quadrant": "M_crop"}
 TEST_VIEWS = ("original", "quadrant")
@@ -52,7 +52,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise InputError(f"config.views is {config.views!r}; the study compares {' with '.join(augment.VIEWS)}")
     for padding in config.paddings:
         for view in config.views:
-            runs.check(run_config(config, padding, view))
+            checks.check(run_config(config, padding, view))
     evaluation = config.evaluation
     if evaluation.grid % config.data.image_size:
         raise InputError(
@@ -73,9 +73,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 def run_config(config: ml_collections.ConfigDict, padding: str, view: str) -> ml_collections.ConfigDict:
     """The config of one training run of the study."""
-    run = ml_collections.ConfigDict({"seed": config.seed})
-    for section in ("data", "model", "training"):
-        run[section] = config[section].to_dict()
+    run = ml_collections.ConfigDict(checks.run_fields(config))
     run.model.padding = padding
     run.data.view = view
     return run.lock()

@@ -1,22 +1,27 @@
-"""Runs the steps: data in, checkpoints and metrics out. Called again, it goes on where it was."""
+"""Runs the steps: checkpoints, metrics and messages out. Called again, it goes on where it was."""
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import tqdm
 
-from jaxseg.errors import InputError
-from jaxseg.training import provenance
+from jaxseg.errors import InputError, LostProcess, Preempted
+from jaxseg.training import checkpoints, parallel, preemption, provenance
 from jaxseg.training.checkpoints import Checkpoints
+from jaxseg.training.logs import MetricLog
+from jaxseg.training.programs import Program
 from jaxseg.training.state import TrainState
-from jaxseg.training.steps import Batch, TrainStep
+
+Summarise = Callable[[np.ndarray], dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,121 +29,300 @@ class Loop:
     """What `fit` runs.
 
     Attributes:
-      train_step: `(state, batch) -> (state, metrics)`.
-      eval_step: `(variables, batch) -> Dice [B,K-1]`.
-      batches: `start_step -> endless batches`; the position is a function of the step.
-      validation: `() -> every validation case once`, with `valid` [B].
+      program: training and validation on the devices.
+      summarise: the validation scores of all cases `[N,...]` -> named numbers.
+      selection: the number by which the best checkpoint is chosen, and 1 where more is better, -1 where less is.
+      patience: validations without a better one after which a run ends; 0 never ends it.
       total_steps: updates in all.
       evaluate_every: updates between two validations, each followed by a checkpoint.
+      save_every: updates between two further checkpoints; 0 for none.
+      steps_per_call: updates in one call of the program.
+      learning_rate: of a step, for the log.
+      skip_nonfinite: whether the program leaves out steps that are not finite; else they end the run.
+      tensors: what the entries of the metric `finite` are about.
       name: shown by the progress bar.
-      compiler_options: for XLA, of the training step.
     """
 
-    train_step: TrainStep
-    eval_step: Callable[[Any, Batch], jax.Array]
-    batches: Callable[[int], Iterator[Mapping[str, Any]]]
-    validation: Callable[[], Iterator[Mapping[str, Any]]]
+    program: Program
+    summarise: Summarise
+    selection: tuple[str, int]
+    patience: int
     total_steps: int
     evaluate_every: int
+    save_every: int
+    steps_per_call: int
+    learning_rate: Callable[[int], Any]
+    skip_nonfinite: bool
+    tensors: tuple[str, ...]
     name: str
-    compiler_options: Mapping[str, str]
+
+    def boundary(self, step: int) -> int:
+        """The next step after `step` behind which something has to be done."""
+        ends = [every * (step // every + 1) for every in (self.evaluate_every, self.save_every) if every]
+        return min(self.total_steps, *ends)
+
+    def evaluates(self, step: int) -> bool:
+        """Whether a validation follows `step`."""
+        return step % self.evaluate_every == 0 or step == self.total_steps
 
 
-def fit(loop: Loop, state: TrainState, folder: pathlib.Path) -> None:
-    """Trains from `state`, or from the newest checkpoint under `folder`, to `total_steps`.
+@dataclasses.dataclass
+class Progress:
+    """What a member needs to know of its past besides its state; a checkpoint holds it.
 
-    Leaves `folder/checkpoints` with the latest and the best step and appends to `folder/metrics.jsonl`, and to
-    TensorBoard where tensorboardX is installed.
+    Attributes:
+      best: the highest score so far, None before the first defined one.
+      best_step: its step.
+      since_best: validations since then.
+      stopped: whether early stopping has ended the run.
+      sums: of the training metrics since the last validation.
+      count: steps in `sums`.
+      skipped: steps since the last validation that were not finite.
+    """
+
+    best: float | None = None
+    best_step: int = 0
+    since_best: int = 0
+    stopped: bool = False
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    count: int = 0
+    skipped: int = 0
+
+    def book(self, loss: float, grad_norm: float, finite: bool) -> None:
+        """Adds a training step."""
+        if not finite:
+            self.skipped += 1
+            return
+        self.count += 1
+        for name, value in (("loss", loss), ("grad_norm", grad_norm)):
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def training_row(self) -> dict[str, float]:
+        """Means since the last validation, which begin anew."""
+        row = {name: total / self.count for name, total in self.sums.items()} | {"skipped_steps": float(self.skipped)}
+        self.sums, self.count, self.skipped = {}, 0, 0
+        return row
+
+    def validate(self, score: float | None, step: int, patience: int) -> None:
+        """Notes the score of a validation."""
+        if score is not None and (self.best is None or score > self.best):
+            self.best, self.best_step, self.since_best = score, step, 0
+        else:
+            self.since_best += 1
+        self.stopped = bool(patience) and self.since_best >= patience
+
+
+def fit(loop: Loop, fresh: Sequence[TrainState], folders: Sequence[pathlib.Path], values: Sequence[Any]) -> None:
+    """Trains every member from `fresh`, or from its newest checkpoint, to the end.
+
+    Leaves in each folder `checkpoints` with the newest and the best step, `metrics.jsonl`, and at the end
+    `summary.json`.
+
+    Args:
+      loop: what is run.
+      fresh: a state per member.
+      folders: one per member.
+      values: per member, what JSON can hold and every checkpoint shall.
 
     Raises:
-      InputError: the loss is not finite; the last checkpoint is kept.
+      InputError: loss or gradient are not finite (the last checkpoint is kept), or something cannot be written.
+      Preempted: SIGTERM came, and the work is saved.
+      LostProcess: another process of the run has ended.
     """
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        if checkpoints.latest_step is not None:
-            state = checkpoints.restore_latest(state)
-        start = int(state.step)
-        if start >= loop.total_steps:
-            return
-        provenance.record(folder, start)
-        train_step = jax.jit(loop.train_step, donate_argnums=0, compiler_options=dict(loop.compiler_options))
-        eval_step = jax.jit(loop.eval_step)
-        batches = loop.batches(start)
-        log = MetricLog(folder, start)
-        with tqdm.tqdm(total=loop.total_steps, initial=start, desc=loop.name, unit="step", mininterval=1) as bar:
-            step = start
-            while step < loop.total_steps:
-                chunk = min(loop.evaluate_every, loop.total_steps - step)
-                began = time.perf_counter()
-                metrics = []
-                for _ in range(chunk):
-                    state, values = train_step(state, next(batches))
-                    metrics.append(values)
-                    if len(metrics) > 1:  # one step ahead keeps the device busy; more would only hide the progress
-                        jax.block_until_ready(metrics[-2])
-                    bar.update()
-                step += chunk
-                row = _train_metrics(metrics, step - chunk, folder)
-                row["steps_per_second"] = chunk / (time.perf_counter() - began)
-                row["validation_dice"] = mean_dice(eval_step, state.variables, loop.validation())
-                # copied before it returns, as the next step donates the buffers; written beside the next steps
-                checkpoints.save(jax.block_until_ready(state), step=step, dice=row["validation_dice"])
-                log.write(step, row)
-                bar.set_postfix(loss=f"{row['loss']:.3f}", dice=f"{row['validation_dice']:.3f}")
-        log.close()
-
-
-def mean_dice(
-    eval_step: Callable[[Any, Batch], jax.Array], variables: Any, batches: Iterator[Mapping[str, Any]]
-) -> float:
-    """Mean Dice over the defined pairs of case and class; NaN if there is none."""
-    scores = [np.asarray(eval_step(variables, batch))[np.asarray(batch["valid"])] for batch in batches]
-    values = np.concatenate(scores)
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else math.nan
-
-
-def _train_metrics(metrics: list[dict[str, jax.Array]], first_step: int, folder: pathlib.Path) -> dict[str, float]:
-    fetched = jax.device_get(metrics)
-    for i, values in enumerate(fetched):
-        bad = [name for name, value in values.items() if not np.isfinite(value)]
-        if bad:
-            raise InputError(
-                f"{folder}: {' and '.join(bad)} not finite at step {first_step + i + 1}; the checkpoint before it is "
-                "kept. Lower config.training.learning_rate or check the data, and use a new work directory"
-            )
-    return {name: float(np.mean([values[name] for values in fetched])) for name in fetched[0]}
-
-
-class MetricLog:
-    """Appends `{"step", ...}` rows to `metrics.jsonl`; rows past `start` (written before a kill) are dropped."""
-
-    def __init__(self, folder: pathlib.Path, start: int):
-        self._path = folder / "metrics.jsonl"
-        rows = self._path.read_text(errors="replace").splitlines() if self._path.exists() else []
-        kept = [line for line in rows if _complete_step(line) <= start]
-        self._path.write_text("".join(f"{line}\n" for line in kept))
+    with contextlib.ExitStack() as stack:
+        stores = [stack.enter_context(Checkpoints(folder / "checkpoints")) for folder in folders]
+        request = stack.enter_context(preemption.listening())
         try:
-            from tensorboardX import SummaryWriter
-        except ImportError:  # optional: the JSON lines hold the same numbers
-            self._board = None
-        else:
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
-
-    def write(self, step: int, row: Mapping[str, float]) -> None:
-        clean = {name: None if math.isnan(value) else value for name, value in row.items()}
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **clean}) + "\n")
-        if self._board:
-            for name, value in row.items():
-                self._board.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        if self._board:
-            self._board.close()
+            _fit(loop, fresh, folders, values, stores, request)
+        except (jax.errors.JaxRuntimeError, TimeoutError) as error:
+            if jax.process_count() == 1:
+                raise
+            raise LostProcess(
+                "another process of this run has ended; start all of them again with the same command, and the run "
+                f"goes on from its last checkpoint ({' '.join(str(error).split())[:120]})"
+            ) from error
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or folders[0]}: cannot be written ({error.strerror}); make room there and give the "
+                "same command again: the run goes on from the last checkpoint"
+            ) from error
 
 
-def _complete_step(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):  # cut short by a kill
-        return math.inf
+def _fit(
+    loop: Loop,
+    fresh: Sequence[TrainState],
+    folders: Sequence[pathlib.Path],
+    values: Sequence[Any],
+    stores: Sequence[Checkpoints],
+    request: preemption.Request,
+) -> None:
+    states, progress, start = _resume(fresh, stores)
+    if start < loop.total_steps and not all(member.stopped for member in progress):
+        trainer = _Trainer(loop, folders, values, stores, progress)
+        trainer.train(loop.program.join(states), start, request)
+    for store, folder, member in zip(stores, folders, progress, strict=True):
+        store.wait()
+        if parallel.is_main() and not (folder / "summary.json").exists():
+            _write_summary(folder, loop, member, store.steps[-1])
+
+
+def _resume(fresh: Sequence[TrainState], stores: Sequence[Checkpoints]) -> tuple[list[TrainState], list[Progress], int]:
+    """States and progress of all members, and the step at which they go on.
+
+    Members that early stopping has ended keep the state of their last step, which is not saved again.
+    """
+    like = fresh[0].saved
+    ended = [i for i, store in enumerate(stores) if _has_ended(store)]
+    restored = {i: stores[i].restore(stores[i].steps[-1], like) for i in ended}
+    running = [i for i in range(len(stores)) if i not in restored]
+    found, step = checkpoints.restore_newest([stores[i] for i in running], like) if running else ([], 0)
+    restored |= dict(zip(running, found, strict=False))
+    states, progress = list(fresh), [Progress() for _ in fresh]
+    for i, (state, stored) in restored.items():
+        states[i] = state.replace(frozen=fresh[i].frozen)
+        progress[i] = Progress(**stored["progress"])
+    return states, progress, step
+
+
+def _has_ended(store: Checkpoints) -> bool:
+    with contextlib.suppress(InputError):  # what is damaged is dealt with where it is restored
+        return bool(store.steps) and store.progress(store.steps[-1])["stopped"]
+    return False
+
+
+class _Trainer:
+    """Runs the program from boundary to boundary and keeps the members' books."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        folders: Sequence[pathlib.Path],
+        values: Sequence[Any],
+        stores: Sequence[Checkpoints],
+        progress: Sequence[Progress],
+    ):
+        self._loop = loop
+        self._folders = folders
+        self._values = values
+        self._stores = stores
+        self._progress = progress
+
+    def train(self, state: TrainState, start: int, request: preemption.Request) -> None:
+        loop, step = self._loop, start
+        if parallel.is_main():
+            for folder in self._folders:
+                provenance.record(folder, start)
+        items = loop.program.items(start)
+        with contextlib.ExitStack() as stack:
+            logs = [stack.enter_context(MetricLog(f, start)) for f in self._folders] if parallel.is_main() else []
+            bar = stack.enter_context(
+                tqdm.tqdm(total=loop.total_steps, initial=start, desc=loop.name, unit="step", mininterval=1)
+                if parallel.is_main()
+                else tqdm.tqdm(disable=True)
+            )
+            while step < loop.total_steps and not all(member.stopped for member in self._progress):
+                end, began, first = loop.boundary(step), time.perf_counter(), step
+                asked, waiting = False, []
+                while step < end and not asked:
+                    count = min(loop.steps_per_call, end - step)
+                    state, metrics = loop.program.run(state, list(itertools.islice(items, count)))
+                    step += count
+                    waiting.append((step - count, metrics))
+                    if len(waiting) > 1:  # one call ahead keeps the devices busy; more would only hide the progress
+                        self._book(*waiting.pop(0))
+                    bar.update(count)
+                    asked = request.agreed()
+                for call in waiting:
+                    self._book(*call)
+                rate = (step - first) / (time.perf_counter() - began)
+                scores: Sequence[float | None] = [None] * len(self._progress)
+                running = [i for i, member in enumerate(self._progress) if not member.stopped]
+                if loop.evaluates(step) and step == end:
+                    rows = self._validate(state, step, rate)
+                    scores = [self._score(row) for row in rows]
+                    for i in running:
+                        self._progress[i].validate(scores[i], step, loop.patience)
+                        if logs:  # before the checkpoint, so that no checkpoint is without its row
+                            logs[i].write(step, rows[i])
+                    bar.set_postfix(_shown(rows[0]))
+                self._save(state, step, scores, running)
+                if asked and step < loop.total_steps:
+                    self._stop(step)
+
+    def _book(self, first: int, metrics: Any) -> None:
+        fetched = self._loop.program.fetch(metrics)
+        finite = fetched["finite"]
+        for i, member in enumerate(self._progress):
+            for j in range(len(finite)):
+                good = bool(finite[j, i].all())
+                if not good and not self._loop.skip_nonfinite and not member.stopped:
+                    raise self._not_finite(first + j + 1, self._folders[i], finite[j, i])
+                member.book(float(fetched["loss"][j, i]), float(fetched["grad_norm"][j, i]), good)
+
+    def _not_finite(self, step: int, folder: pathlib.Path, finite: np.ndarray) -> InputError:
+        bad = [name for name, good in zip(self._loop.tensors, finite, strict=True) if not good]
+        named = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+        return InputError(
+            f"{folder}: not finite at step {step}: {named} (of {len(finite) - 1} gradients); the last checkpoint is "
+            "kept. Lower config.training.learning_rate, check the data or set config.on_nonfinite to 'skip', in a new "
+            "work directory"
+        )
+
+    def _validate(self, state: TrainState, step: int, rate: float) -> list[dict[str, float]]:
+        rows = []
+        scores = self._loop.program.evaluate(state)
+        for folder, member, cases in zip(self._folders, self._progress, scores, strict=True):
+            if not member.count and not member.stopped:
+                raise InputError(
+                    f"{folder}: no step since the last validation was finite, up to step {step}; lower "
+                    "config.training.learning_rate or check the data, in a new work directory"
+                )
+            row = member.training_row() | {"steps_per_second": rate}
+            row["learning_rate"] = float(self._loop.learning_rate(step - 1))
+            rows.append(row | {f"validation_{name}": value for name, value in self._loop.summarise(cases).items()})
+        return rows
+
+    def _score(self, row: Mapping[str, float]) -> float | None:
+        name, sign = self._loop.selection
+        value = row[f"validation_{name}"]
+        return None if math.isnan(value) else sign * value
+
+    def _save(self, state: TrainState, step: int, scores: Sequence[float | None], running: Sequence[int]) -> None:
+        # every array is copied before this returns, as the next call takes the buffers; written beside the next steps
+        states = self._loop.program.split(jax.block_until_ready(state))
+        for i in running:
+            progress = dataclasses.asdict(self._progress[i])
+            self._stores[i].save(states[i].saved, {"progress": progress} | self._values[i], step=step, score=scores[i])
+
+    def _stop(self, step: int) -> None:
+        for store in self._stores:
+            store.wait()
+        raise Preempted(
+            f"asked to stop: saved at step {step} of {self._loop.total_steps}; the same command goes on from there"
+        )
+
+
+def _shown(row: Mapping[str, float]) -> dict[str, str]:
+    return {
+        name.removeprefix("validation_"): f"{value:.3f}"
+        for name, value in row.items()
+        if name == "loss" or name.startswith("validation_")
+    }
+
+
+def _write_summary(folder: pathlib.Path, loop: Loop, progress: Progress, last_step: int) -> None:
+    name, sign = loop.selection
+    summary = {
+        "last_step": last_step,
+        "best_step": progress.best_step,
+        f"best_validation_{name}": None if progress.best is None else sign * progress.best,
+        "stopped_early": progress.stopped,
+    }
+    write_json(folder / "summary.json", summary)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes what JSON can hold, whole or not at all."""
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial.replace(path)

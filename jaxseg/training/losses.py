@@ -1,4 +1,9 @@
-"""Training losses: scalars from logits and labels, sums in float32."""
+"""Training losses: scalars from logits and labels, sums in float32.
+
+Every loss is a mean over images, so the mean over equal parts of a batch, as devices hold them, is that of the batch.
+"""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +33,22 @@ def dice_loss(logits: jax.Array, labels: jax.Array, *, smooth: float = 1.0) -> j
     return 1.0 - jnp.mean((2.0 * both + smooth) / (total + smooth))
 
 
+def cross_entropy_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Minus the logarithm of the probability of each pixel's class; the mean (He et al. 2022, section 4.2).
+
+    Args:
+      logits: `[B,...,K]`.
+      labels: `[B,...]` integer class numbers.
+
+    Returns:
+      A float32 scalar in nats, at least 0.
+
+    Raises:
+      ValueError: the shapes do not match.
+    """
+    return -jnp.mean(_log_probability(logits, labels))
+
+
 def focal_loss(logits: jax.Array, labels: jax.Array, *, gamma: float = 2.0) -> jax.Array:
     """Cross-entropy of each pixel times `(1 - p)^gamma`, `p` the probability of its class; the mean (Lin et al. 2017).
 
@@ -42,9 +63,7 @@ def focal_loss(logits: jax.Array, labels: jax.Array, *, gamma: float = 2.0) -> j
     Raises:
       ValueError: the shapes do not match.
     """
-    _check(logits, labels)
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
-    log_p = jnp.take_along_axis(log_probabilities, labels[..., None], -1)[..., 0]
+    log_p = _log_probability(logits, labels)
     # -expm1 is exact where p is near one; its power would have no gradient at exactly one
     doubt = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(jnp.float32).tiny)
     return -jnp.mean(doubt**gamma * log_p)
@@ -53,6 +72,37 @@ def focal_loss(logits: jax.Array, labels: jax.Array, *, gamma: float = 2.0) -> j
 def dice_focal_loss(logits: jax.Array, labels: jax.Array, *, smooth: float = 1.0, gamma: float = 2.0) -> jax.Array:
     """The sum of `dice_loss` and `focal_loss`."""
     return dice_loss(logits, labels, smooth=smooth) + focal_loss(logits, labels, gamma=gamma)
+
+
+def dice_cross_entropy_loss(logits: jax.Array, labels: jax.Array, *, smooth: float = 1.0) -> jax.Array:
+    """The sum of `dice_loss` and `cross_entropy_loss` (Wilm et al. 2024, section IV.C)."""
+    return dice_loss(logits, labels, smooth=smooth) + cross_entropy_loss(logits, labels)
+
+
+def dice_bce_loss(logits: jax.Array, labels: jax.Array, *, smooth: float = 1.0) -> jax.Array:
+    """The sum of `dice_loss` and the binary cross-entropy of every foreground class against the rest.
+
+    A class's probability is that of the softmax, so its binary logit is its logit less the log-sum-exp of all others.
+    With K = 2 this is `z = logits[..., 1] - logits[..., 0]`: the loss is that of a network with the one logit z, and
+    the second term is `cross_entropy_loss`. With more classes it is the mean over pixels and foreground classes.
+
+    Args:
+      logits: `[B,...,K]`.
+      labels: `[B,...]` integer class numbers.
+      smooth: of `dice_loss`.
+
+    Returns:
+      A float32 scalar, at least 0.
+
+    Raises:
+      ValueError: the shapes do not match.
+    """
+    overlap = dice_loss(logits, labels, smooth=smooth)
+    wide = logits.astype(jnp.float32)
+    foreground = range(1, logits.shape[-1])
+    others = [jax.nn.logsumexp(jnp.delete(wide, k, -1), -1) for k in foreground]
+    truth = jnp.stack([labels == k for k in foreground], -1)
+    return overlap + binary_cross_entropy(wide[..., 1:] - jnp.stack(others, -1), truth)
 
 
 def binary_cross_entropy(logits: jax.Array, truth: jax.Array) -> jax.Array:
@@ -88,6 +138,23 @@ def triplet_loss(anchor: jax.Array, positive: jax.Array, negative: jax.Array, *,
     return jnp.mean(jax.nn.relu(distance(anchor, positive) - distance(anchor, negative) + margin))
 
 
+def _log_probability(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """`[B,...]` float32: of each pixel's own class."""
+    _check(logits, labels)
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    return jnp.take_along_axis(log_probabilities, labels[..., None], -1)[..., 0]
+
+
 def _check(logits: jax.Array, labels: jax.Array) -> None:
     if logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits {logits.shape} must have the labels' shape {labels.shape} and one axis of classes")
+
+
+# of logits and labels, by the name in a config
+LOSSES: dict[str, Callable[..., jax.Array]] = {
+    "dice": dice_loss,
+    "cross_entropy": cross_entropy_loss,
+    "dice_cross_entropy": dice_cross_entropy_loss,
+    "dice_bce": dice_bce_loss,
+    "dice_focal": dice_focal_loss,
+}

@@ -1,13 +1,17 @@
 """What a training step makes small: `(key, variables, batch) -> (loss, batch_stats)`, for each way of training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxseg.analysis import distortion, prototypes
+from jaxseg.models import capture
+from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.models.dtu_net import DTUNet
+from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.training import losses, topology
 
 Batch = Mapping[str, jax.Array]
@@ -28,6 +32,84 @@ def supervised(model: nn.Module, loss_fn: Callable[..., jax.Array], **options: A
             variables, batch["images"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
         )
         return loss_fn(logits, batch["labels"], **options), updated.get("batch_stats", {})
+
+    return objective
+
+
+def segmentation_ability(
+    model: UNetSkeleton,
+    loss_fn: Callable[..., jax.Array],
+    *,
+    layers: Sequence[str] = (),
+    weight: float = 1.0,
+    **options: Any,
+) -> Objective:
+    """A loss of logits and labels plus `weight` times what layers lack in segmentation ability: online ProtoSeg.
+
+    He et al. 2022, section 4.2; `prototypes.sa_loss` says how the addition is meant. The mask that the prototypes are
+    made from is the network's own softmax probability of any foreground class, and gradients flow through it too.
+
+    Args:
+      model: `images -> logits`.
+      loss_fn: `(logits, labels) -> scalar`.
+      layers: names as `capture.layer_names` has them; none means all of `model.numbered_layers`, as in the paper.
+      weight: of the mean over layers and images of one minus the soft score; the paper's is 1.
+      **options: of `loss_fn`.
+
+    Raises:
+      ValueError: no layers are named and the model numbers none; or its padding is valid, where layers cover more than
+        the image and cannot be compared with its labels. An unknown layer is found by the objective.
+    """
+    if model.padding == "valid":
+        raise ValueError("the layers of a network with padding='valid' cover more than the image; choose another one")
+    names = tuple(layers) or getattr(model, "numbered_layers", ())
+    if not names:
+        raise ValueError(f"{type(model).__name__} has no numbered layers; name some in layers")
+
+    def objective(key: jax.Array, variables: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, Any]:
+        labels = batch["labels"]
+        logits, found, updated = capture.capture_and_update(
+            model, variables, batch["images"], names, mutable=["batch_stats"], train=True, rngs={"dropout": key}
+        )
+        mask = 1 - jax.nn.softmax(logits.astype(jnp.float32))[..., 0]
+        lacking = prototypes.sa_loss([found[name] for name in names], mask, labels)
+        return loss_fn(logits, labels, **options) + weight * lacking, updated.get("batch_stats", {})
+
+    return objective
+
+
+def reconstruction(network: nn.Module, autoencoder: Autoencoder, layer: str, *, kl_weight: float = 1.0) -> Objective:
+    """What fits an autoencoder to a layer's activations of a network that stays as it is: Lennartz and Schultz 2023.
+
+    `distortion.autoencoder_loss` (Eqs. 1 to 3): the reconstruction is to be near the activation, and the logits that
+    the network makes of it near its own. Of labels nothing is used, and the network runs as in testing. In one jitted
+    step what comes before the layer is computed once: XLA merges it.
+
+    The objective's `variables["params"]` are the autoencoder's, which has no running statistics;
+    `variables["frozen"]` are the network's, `{"params": ..., "batch_stats": ...}`, and get no gradient.
+
+    Args:
+      network: `images -> logits`.
+      autoencoder: for the shape of that layer's activations.
+      layer: its name as `capture.layer_names` has it, such as bottleneck or bottleneck/conv_1.
+      kl_weight: of the mean over images of the divergence of a variational autoencoder, which is a sum over its latent
+        where the rest is a mean over elements. The divergence of the other kinds is 0.
+
+    Raises:
+      ValueError: by the objective: an unknown layer, or activations of another shape than the autoencoder's.
+    """
+
+    def objective(key: jax.Array, variables: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, Any]:
+        frozen, images = jax.lax.stop_gradient(variables["frozen"]), batch["images"]
+        logits, found = capture.capture(network, frozen, images, (layer,), train=False)
+        x = found[layer]
+        fitted = {"params": variables["params"]}
+        both: Any = autoencoder.apply(fitted, x, train=True, method="reconstruct", rngs={"noise": key})
+        r, divergence = both
+        # given from outside rather than computed within the layer: what is traced inside `nn.remat` cannot leave it
+        after = capture.replace(network, frozen, images, {layer: lambda _: r}, train=False)
+        loss = distortion.autoencoder_loss(logits, after, x, r)
+        return loss + kl_weight * jnp.mean(divergence), {}
 
     return objective
 
@@ -67,3 +149,7 @@ def dtu(model: DTUNet, *, fraction: float = 0.2, margin: float = 0.1) -> Objecti
         return loss, updated["batch_stats"]
 
     return objective
+
+
+# ways of training that need more than logits and labels, by the name in a config
+OBJECTIVES: dict[str, Callable[..., Objective]] = {"dtu": dtu}

@@ -21,8 +21,13 @@ def here() -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "machine": f"{jax.device_count()} {device.platform} device ({device.device_kind}), "
         f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computes."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def record(folder: pathlib.Path, step: int) -> None:

@@ -1,38 +1,32 @@
-"""One training run: a config and a prepared data set in, a folder with checkpoints and metrics out.
+"""One training run, or replicas of it: a config and a prepared data set in, folders with checkpoints and metrics out.
 
-A run's config has the sections `data` (image_size, source_size, view), `model` (name and options) and `training`
-(epochs, batch_size, learning_rate, loss, evaluate_every), and `seed`; `configs/` shows every field.
+A run's config has the sections `data`, `model` and `training`; `configs/train.py` shows every field.
 """
 
-import inspect
+import dataclasses
+import functools
 import json
-import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
+import numpy as np
 
-from jaxseg import models
-from jaxseg.data import augment, pipeline
+from jaxseg.data import augment, folds, pipeline
 from jaxseg.errors import InputError
+from jaxseg.metrics import overlap
 from jaxseg.models import pretrained
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
-from jaxseg.training import losses, objectives, state, steps
+from jaxseg.training import checks, objectives, parallel, programs, provenance, state, steps
 from jaxseg.training.checkpoints import Checkpoints, has_steps
-from jaxseg.training.loop import Loop, fit
+from jaxseg.training.loop import Loop, Summarise, fit, write_json
 
-LOSSES: dict[str, Callable[..., jax.Array]] = {"dice": losses.dice_loss, "dice_focal": losses.dice_focal_loss}
-OBJECTIVES: dict[str, Callable[..., objectives.Objective]] = {"dtu": objectives.dtu}  # need more than logits and labels
-_FIELDS = {
-    "data": ("dataset", "source_size", "image_size", "view"),
-    "model": ("name", "dtype", "padding", "pretrained"),
-    "training": ("loss", "loss_options", "learning_rate", "batch_size", "epochs", "evaluate_every"),
-}
+_SHARE_OF_MEMORY = 0.25  # of a device's that cases may take, for residence 'auto'
+_STEPS_PER_CALL = 32  # on accelerators, for 0
 
 
 class Splits:
@@ -41,20 +35,59 @@ class Splits:
     def __init__(self, directory: pathlib.Path, source_size: int):
         self._directory = directory
         self._size = source_size
+        self._opened: dict[str, pipeline.Split] = {}
         self._loaded: dict[str, pipeline.InMemory] = {}
+
+    def open(self, split: str) -> pipeline.Split:
+        """The split on disk."""
+        if split not in self._opened:
+            self._opened[split] = pipeline.Split(self._directory, split, size=self._size)
+        return self._opened[split]
 
     def __getitem__(self, split: str) -> pipeline.InMemory:
         if split not in self._loaded:
-            self._loaded[split] = pipeline.in_memory(pipeline.Split(self._directory, split, size=self._size))
+            self._loaded[split] = pipeline.in_memory(self.open(split))
         return self._loaded[split]
+
+    @functools.cached_property
+    def pool(self) -> pipeline.InMemory:
+        """The cases of train and validation together, for folds."""
+        return pipeline.joined([self["train"], self["validation"]])
 
     @property
     def num_classes(self) -> int:
-        return self["validation"].num_classes
+        return self.open("train").num_classes
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is fitted, for `fit_members`.
+
+    Attributes:
+      module: whose parameters are fitted.
+      input_shape: `[1,...]` of what it takes.
+      objective: what is made small.
+      eval_step: `(variables, stored batch) -> [B,...]`.
+      summarise: the scores of all validation cases -> named numbers.
+      selection: by which of them the best is chosen, and 1 where more is better, -1 where less is.
+      start: changes a fresh state before its first step, such as to weights from elsewhere.
+      frozen: variables that the objective reads and nothing changes.
+      compiler_options: for XLA, of the training program.
+    """
+
+    module: nn.Module
+    input_shape: tuple[int, ...]
+    objective: objectives.Objective
+    eval_step: programs.EvalStep
+    summarise: Summarise
+    selection: tuple[str, int]
+    start: Callable[[state.TrainState], state.TrainState]
+    frozen: Mapping[str, Any]
+    compiler_options: Mapping[str, Any]
 
 
 def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Path) -> None:
-    """Trains, or resumes, the run in `folder`; returns at once when it is finished.
+    """Trains, or resumes, the run in `folder`, or its replicas in folders below it; returns when all is finished.
 
     Args:
       config: of the run.
@@ -63,38 +96,192 @@ def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Pat
 
     Raises:
       InputError: the config cannot be run, the folder belongs to another config, the loss is not finite.
+      Preempted: the process was asked to stop and has saved its work.
     """
-    check(config)
-    check_cases(config, splits)
-    model = build_model(config, splits.num_classes)
-    fresh = _fresh_state(config, model, splits["train"])
-    if config.model.pretrained is not None and not has_steps(folder / "checkpoints"):
-        shape = (1, config.data.image_size, config.data.image_size, splits["train"].images.shape[-1])
-        fresh = fresh.replace(**pretrained.load(model, fresh.variables, config.model.pretrained, shape))
-    claim(folder, config, {split: splits[split].fingerprint for split in ("train", "validation")})
-    batch = config.training.batch_size
-    per_epoch = len(splits["train"]) // batch
-    size, view = config.data.image_size, config.data.view
-    loop = Loop(
-        train_step=steps.make_train_step(
-            build_objective(config, model), _optimizer(config), augment.training_view(view, size=size)
-        ),
-        eval_step=steps.make_eval_step(
-            model, augment.testing_view(view, size=size, cases=splits["validation"].cases), splits.num_classes
-        ),
-        batches=lambda step: pipeline.batches(splits["train"], batch_size=batch, seed=config.seed, start_step=step),
-        validation=lambda: pipeline.epoch(splits["validation"], batch_size=batch),
-        total_steps=config.training.epochs * per_epoch,
-        evaluate_every=config.training.evaluate_every * per_epoch,
-        name=folder.name,
+    checks.check(config)
+    data = Data(config, splits)
+    model = checks.build_model(config, splits.num_classes)
+    size = config.data.image_size
+    view = augment.testing_view(config.data.view, size=size, cases=data.validation_names)
+    shape = (1, size, size, data.num_channels)
+
+    def start(fresh: state.TrainState) -> state.TrainState:
+        if config.model.pretrained is None:
+            return fresh
+        return fresh.replace(**pretrained.load(model, fresh.variables, config.model.pretrained, shape))
+
+    task = Task(
+        module=model,
+        input_shape=shape,
+        objective=checks.build_objective(config, model),
+        eval_step=steps.make_counts_step(model, view, splits.num_classes),
+        summarise=overlaps,
+        selection=(config.training.selection, checks.SELECTIONS[config.training.selection]),
+        start=start,
+        frozen={},
         compiler_options=compiler_options(model),
     )
-    fit(loop, fresh, folder)
+    fit_members(config, task, data, folder)
+
+
+def overlaps(counts: np.ndarray) -> dict[str, float]:
+    """Mean Dice over the defined pairs of case and class, and the IoU of the set; NaN where nothing is defined.
+
+    Args:
+      counts: `[N,K,3]` of all validation cases.
+    """
+    dice = np.asarray(overlap.dice_from_counts(jnp.asarray(counts)))
+    defined = dice[~np.isnan(dice)]
+    return {
+        "dice": float(defined.mean(dtype=np.float64)) if defined.size else float("nan"),
+        "miou": overlap.mean_iou([counts]).mean,
+    }
+
+
+class Data:
+    """The cases that a config asks for.
+
+    Attributes:
+      fingerprints: of the cases, for `claim`.
+      num_channels: C.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, splits: Splits):
+        """Decodes them, if they are to be on the devices; raises InputError when a batch is more than all."""
+        self._config = config
+        self._splits = splits
+        resident = self._is_resident()
+        source = splits.__getitem__ if resident else splits.open
+        self._sources = {"train": source("train"), "validation": source("validation")}
+        self.fingerprints = {
+            name if resident else f"records of {name}": source.fingerprint for name, source in self._sources.items()
+        }
+        self.num_channels = self._sources["train"].num_channels
+        training = min((self._cases(config, fold)[0] for fold in range(max(config.data.folds, 1))), key=len)
+        self.steps_per_epoch = len(training) // config.training.batch_size
+        if not self.steps_per_epoch:
+            raise InputError(
+                f"config.training.batch_size is {config.training.batch_size}, {training.name} has {len(training)} "
+                "cases to train on; it can be at most that"
+            )
+
+    @property
+    def validation_names(self) -> Sequence[str]:
+        """Names of the cases of the source of validation; read only where they decide what is seen of a case."""
+        if self._config.data.view == "original":
+            return ()
+        return self._splits.pool.cases if self._config.data.folds else self._sources["validation"].cases
+
+    def member(self, config: ml_collections.ConfigDict) -> programs.Member:
+        """The cases of one run, with their order."""
+        return programs.Member(*self._cases(config, config.data.fold), seed=config.seed)
+
+    def _cases(self, config: ml_collections.ConfigDict, fold: int) -> tuple[programs.Cases, programs.Cases]:
+        if not config.data.folds:
+            everything = lambda source: programs.Cases(source, np.arange(len(source), dtype=np.int32))
+            return everything(self._sources["train"]), everything(self._sources["validation"])
+        held_out = self._folds == fold
+        chosen = (np.flatnonzero(where).astype(np.int32) for where in (~held_out, held_out))
+        train, validation = (programs.Cases(self._splits.pool, index) for index in chosen)
+        return train, validation
+
+    @functools.cached_property
+    def _folds(self) -> np.ndarray:
+        pool = self._splits.pool
+        strata = folds.foreground_strata(pool.labels)
+        # the cut is that of the data set, not of a run: replicas with other seeds keep their folds
+        return folds.stratified_folds(strata, np.array(pool.patients), folds=self._config.data.folds, seed=0)
+
+    def _is_resident(self) -> bool:
+        data = self._config.data
+        if data.residence != "auto" or data.folds or self._config.replicas > 1:
+            return data.residence != "stream"
+        size = sum(self._splits.open(split).num_bytes for split in ("train", "validation"))
+        return size <= _SHARE_OF_MEMORY * parallel.device_memory()
+
+
+def fit_members(config: ml_collections.ConfigDict, task: Task, data: Data, folder: pathlib.Path) -> None:
+    """Trains the run that a config describes, or its replicas; see `train`."""
+    configs, places = zip(*member_runs(config, folder), strict=True)
+    lengths = {
+        "steps_per_epoch": data.steps_per_epoch,
+        "total_steps": config.training.epochs * data.steps_per_epoch,
+    }
+    optimizer = checks.optimizer(config.training, **lengths)
+    # one compiled program instead of hundreds of small ones, and the same for every member
+    create = jax.jit(
+        lambda data: state.create(jax.random.wrap_key_data(data), task.module, optimizer, task.input_shape),
+        out_shardings=parallel.replicated(),
+    )
+    fresh = [create(np.asarray(jax.random.key_data(jax.random.key(member.seed)))) for member in configs]
+    if not all(has_steps(place / "checkpoints") for place in places):
+        fresh = [task.start(member) for member in fresh]
+    fresh = [member.replace(frozen=parallel.place_state(dict(task.frozen))) for member in fresh]
+    for place, member in [(folder, config), *zip(places, configs, strict=True)]:
+        claim(place, member, data.fingerprints)
+    training, axis = config.training, parallel.AXIS if config.parallel == "pmap" else None
+    train_step = steps.make_train_step(
+        task.objective,
+        optimizer,
+        augment.training_view(
+            config.data.view, size=config.data.image_size, augmentation=config.data.augmentation.to_dict()
+        ),
+        accumulate=training.accumulate,
+        on_nonfinite=config.on_nonfinite,
+        axis=axis,
+    )
+    program = programs.Program(
+        [data.member(member) for member in configs],
+        train_step,
+        task.eval_step,
+        batch_size=training.batch_size,
+        layout=config.parallel,
+        compiler_options=dict(task.compiler_options) | parallel.deterministic_options(config.deterministic),
+    )
+    on_cpu = jax.default_backend() == "cpu"
+    loop = Loop(
+        program=program,
+        summarise=task.summarise,
+        selection=task.selection,
+        patience=training.patience,
+        total_steps=lengths["total_steps"],
+        evaluate_every=training.evaluate_every * data.steps_per_epoch,
+        save_every=training.save_every,
+        # on CPU a call is cheap beside a step, and several steps in one call would be compiled one after the other
+        steps_per_call=training.steps_per_call or (1 if on_cpu else _STEPS_PER_CALL),
+        learning_rate=checks.learning_rate(training, **lengths),
+        skip_nonfinite=config.on_nonfinite == "skip",
+        tensors=steps.tensor_names(fresh[0].params),
+        name=folder.name,
+    )
+    values = [{"config": json.loads(member.to_json()), "versions": provenance.versions()} for member in configs]
+    fit(loop, fresh, places, values)
+    if len(places) > 1 and parallel.is_main() and not (folder / "summary.json").exists():
+        summaries = {place.name: json.loads((place / "summary.json").read_text()) for place in places}
+        write_json(folder / "summary.json", summaries)
+
+
+def member_runs(
+    config: ml_collections.ConfigDict, folder: pathlib.Path
+) -> list[tuple[ml_collections.ConfigDict, pathlib.Path]]:
+    """Config and folder of every replica, as of a run of its own; of a single run, its own."""
+    if config.replicas == 1:
+        return [(config, folder)]
+    members = []
+    for i in range(config.replicas):
+        member = config.copy_and_resolve_references().unlock()
+        member.replicas = 1
+        if config.vary == "seed":
+            member.seed = config.seed + i
+        else:
+            member.data.fold = i
+        members.append((member.lock(), folder / f"replica_{i}"))
+    return members
 
 
 def load_best(
     config: ml_collections.ConfigDict, folder: pathlib.Path, image_shape: tuple[int, ...], num_classes: int
-) -> tuple[nn.Module, dict[str, Any], dict[str, float]]:
+) -> tuple[UNetSkeleton, dict[str, Any], dict[str, float]]:
     """The network of a run with the variables of its best checkpoint, and that checkpoint's step and Dice.
 
     Args:
@@ -103,86 +290,18 @@ def load_best(
       image_shape: `[B,n,n,C]`.
       num_classes: K.
     """
-    model = build_model(config, num_classes)
+    model = checks.build_model(config, num_classes)
     like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image_shape[1:])))
+    step, best, score = restore_best(folder, dict(like))
+    return model, best, {"step": step, f"validation_{config.training.selection}": score}
+
+
+def restore_best(folder: pathlib.Path, like: Mapping[str, Any]) -> tuple[int, dict[str, Any], float]:
+    """Step, the part of the state that `like` names, and the score (NaN if undefined) of a run's best checkpoint."""
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        step, dice, best = checkpoints.restore_best(dict(like))
-    return model, best, {"step": step, "validation_dice": dice}
-
-
-def build_model(config: ml_collections.ConfigDict, num_classes: int) -> UNetSkeleton:
-    """The network that `config.model` describes."""
-    options = config.model.to_dict()
-    del options["pretrained"]  # where it starts, not what it is
-    dtype = jnp.dtype(options.pop("dtype"))
-    try:
-        return models.build(options.pop("name"), num_classes, dtype=dtype, **options)
-    except ValueError as error:
-        raise InputError(f"config.model: {error}") from error
-
-
-def build_objective(config: ml_collections.ConfigDict, model: UNetSkeleton) -> objectives.Objective:
-    """What `config.training.loss` with its options makes small."""
-    name, options = config.training.loss, config.training.loss_options.to_dict()
-    if name in OBJECTIVES:
-        return OBJECTIVES[name](model, **options)
-    return objectives.supervised(model, LOSSES[name], **options)
-
-
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError, before anything is computed, when the run cannot work; the message names the field."""
-    _check_fields(config)
-    training, data = config.training, config.data
-    if config.seed < 0:
-        raise InputError(f"config.seed is {config.seed}; it must not be negative")
-    positive = {f"training.{name}" for name in ("epochs", "batch_size", "learning_rate", "evaluate_every")}
-    for name in sorted(positive | {"data.image_size", "data.source_size"}):
-        section, field = name.split(".")
-        value = config[section][field]
-        if not (value > 0 and math.isfinite(value)):
-            raise InputError(f"config.{name} is {value}; it must be above 0")
-    losses_known: dict[str, Callable[..., Any]] = LOSSES | OBJECTIVES
-    if training.loss not in losses_known:
-        raise InputError(f"config.training.loss is {training.loss!r}; choose one of {', '.join(losses_known)}")
-    if training.loss == "dtu" and config.model.name != "dtu_net":
-        raise InputError(f"config.training.loss 'dtu' is for dtu_net alone, config.model.name is {config.model.name!r}")
-    parameters = inspect.signature(losses_known[training.loss]).parameters.values()
-    known = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
-    for name in training.loss_options:
-        if name not in known:
-            raise InputError(f"config.training.loss_options.{name} is unknown; {training.loss} has {', '.join(known)}")
-    if config.model.pretrained == "":
-        raise InputError("config.model.pretrained is empty; give a file, imagenet, or None")
-    if data.view not in augment.VIEWS:
-        raise InputError(f"config.data.view is {data.view!r}; choose one of {', '.join(augment.VIEWS)}")
-    if data.source_size % 2:
-        raise InputError(f"config.data.source_size is {data.source_size}; quadrants need an even size")
-    if config.model.dtype not in ("float32", "bfloat16"):
-        raise InputError(f"config.model.dtype is {config.model.dtype!r}; choose one of float32, bfloat16")
-    model = build_model(config, 2)
-    image = jax.ShapeDtypeStruct((1, data.image_size, data.image_size, 3), jnp.float32)
-    try:
-        jax.eval_shape(model.init, jax.random.key(0), image)
-    except ValueError as error:
-        raise InputError(f"config.data.image_size with config.model: {error}") from error
-
-
-def check_cases(config: ml_collections.ConfigDict, splits: Mapping[str, pipeline.InMemory] | Splits) -> None:
-    """Raises InputError, before a folder is claimed, when the training split is too small for the config."""
-    source, batch = splits["train"], config.training.batch_size
-    if len(source) < batch:
-        raise InputError(
-            f"config.training.batch_size is {batch}, {source.name} has {len(source)} cases; it can be at most that"
-        )
-
-
-def _check_fields(config: ml_collections.ConfigDict) -> None:
-    if "seed" not in config:
-        raise InputError("config.seed is missing; configs/train.py shows every field of a run")
-    for section, fields in _FIELDS.items():
-        for field in fields:
-            if section not in config or field not in config[section]:
-                raise InputError(f"config.{section}.{field} is missing; configs/train.py shows every field of a run")
+        step, best, values = checkpoints.restore_best(like)
+    score = values["progress"]["best"]
+    return step, best, float("nan") if score is None else score
 
 
 def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, data: Mapping[str, str] | None = None) -> None:
@@ -205,14 +324,21 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, data: Mapping
         )
     if data is None:
         return
-    for name, *_ in _differences(_stored(folder / "data.json", data), dict(data), "data"):
-        raise InputError(
-            f"{folder} was made with other cases in {name.partition('.')[2]}; choose another work directory or the "
-            "same --data_dir"
-        )
+    stored = _stored(folder / "data.json", data)
+    for name in sorted(stored.keys() & data.keys()):  # cases in memory and cases on disk are told apart differently
+        if stored[name] != data[name]:
+            raise InputError(
+                f"{folder} was made with other cases in {name}; choose another work directory or the same --data_dir"
+            )
+    if parallel.is_main():
+        _write_claim(folder, {"config.json": wanted, "data.json": data})
+    parallel.barrier(f"claim {folder.name}")
+
+
+def _write_claim(folder: pathlib.Path, files: Mapping[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, value in (("config.json", wanted), ("data.json", data)):
+        for name, value in files.items():
             if not (folder / name).exists():
                 temporary = folder / f"{name}.part"
                 temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
@@ -236,7 +362,7 @@ def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
     """
     try:
         config = ml_collections.ConfigDict(json.loads((folder / "config.json").read_text()))
-        _check_fields(config)
+        checks.check_fields(config)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} holds no training run; make one with python -m launch.train") from error
     return config.lock()
@@ -248,14 +374,3 @@ def _differences(found: Any, wanted: Any, prefix: str) -> Iterator[tuple[str, An
             yield from _differences(found.get(name), wanted.get(name), f"{prefix}.{name}")
     elif found != wanted:
         yield prefix, found, wanted
-
-
-def _optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    return optax.adam(config.training.learning_rate)
-
-
-def _fresh_state(config: ml_collections.ConfigDict, model: nn.Module, source: pipeline.InMemory) -> state.TrainState:
-    size = config.data.image_size
-    shape = (1, size, size, source.images.shape[-1])
-    # one compiled program instead of hundreds of small ones
-    return jax.jit(lambda key: state.create(key, model, _optimizer(config), shape))(jax.random.key(config.seed))

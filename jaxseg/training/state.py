@@ -17,6 +17,7 @@ class TrainState(flax.struct.PyTreeNode):
       params, batch_stats: the network's variables, float32.
       opt_state: the optimiser's.
       key: typed random key of the run; step i uses `fold_in(key, i)`.
+      frozen: variables that the objective reads and nothing changes, such as those of another network.
     """
 
     step: jax.Array
@@ -24,21 +25,29 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: Any
     opt_state: optax.OptState
     key: jax.Array
+    frozen: Any = flax.struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `module.apply` takes."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """What `module.apply` and an objective take."""
+        return {"params": self.params, "batch_stats": self.batch_stats} | (
+            {"frozen": self.frozen} if self.frozen else {}
+        )
+
+    @property
+    def saved(self) -> "TrainState":
+        """What a checkpoint holds: everything but the frozen variables, which their own run holds."""
+        return self.replace(frozen={})
 
 
 def create(
-    key: jax.Array, model: nn.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, ...]
+    key: jax.Array, model: nn.Module, optimizer: optax.GradientTransformation, input_shape: tuple[int, ...]
 ) -> TrainState:
-    """A fresh state for images of `image_shape` (batch included; the batch size does not matter)."""
+    """A fresh state for inputs of `input_shape` (batch included; the batch size does not matter)."""
     seed_key, run_key = jax.random.split(key)
     # a draw per parameter: XLA compiles those of the default generator several times slower
     init_key = jax.random.key(jax.random.bits(seed_key, dtype=jnp.uint32), impl="rbg")
-    variables = model.init(init_key, jnp.zeros((1, *image_shape[1:])))
+    variables = model.init(init_key, jnp.zeros((1, *input_shape[1:])))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],

@@ -46,7 +46,7 @@ def test_another_view_gives_other_numbers(run):
 def test_the_config_of_a_study_is_no_run(tmp_path):
     answer = launch("train", "--config=configs/border_shortcut.py:tiny", f"--workdir={tmp_path}")
     assert (answer.returncode, answer.stderr.count("\n")) == (2, 1)
-    assert "config.data.view is missing; configs/train.py shows every field" in answer.stderr
+    assert "the config is that of a study, not of a run; give it to python -m launch.study" in answer.stderr
 
 
 @pytest.mark.parametrize(

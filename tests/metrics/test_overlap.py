@@ -61,3 +61,52 @@ def test_what_dice_cannot_score_is_named():
         overlap.dice(labels[0], labels[0], num_classes=2)
     with pytest.raises(ValueError, match="at least 2"):
         overlap.dice(labels, labels, num_classes=1)
+
+
+def slow_counts(labels, predictions, num_classes):
+    counts = np.zeros((len(labels), num_classes, 3), int)
+    for i, (a, b) in enumerate(zip(labels, predictions, strict=True)):
+        for x, y in zip(a.ravel(), b.ravel(), strict=True):
+            counts[i, x, 0] += x == y
+            counts[i, x, 1] += 1
+            counts[i, y, 2] += 1
+    return counts
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4), (2, 3, 4, 2)])
+def test_counts_are_the_loop_and_give_dice_to_the_bit(shape):
+    random = np.random.default_rng(2)
+    labels, predictions = random.integers(0, 4, (2, *shape), dtype=np.int32)
+    labels[0], predictions[0] = 0, np.minimum(predictions[0], 1)
+    counts = jax.jit(lambda a, b: overlap.class_counts(a, b, num_classes=5))(labels, predictions)
+    assert counts.dtype == jnp.int32
+    np.testing.assert_array_equal(counts, slow_counts(labels, predictions, 5))
+    for options in ({}, {"empty": 1.0}, {"smooth": 1.0}):
+        dice = overlap.dice(labels, predictions, num_classes=5, **options)
+        np.testing.assert_array_equal(overlap.dice_from_counts(counts, **options), dice)
+
+
+def test_the_iou_of_a_set_is_that_of_all_its_pixels():
+    random = np.random.default_rng(3)
+    labels, predictions = random.integers(0, 3, (2, 6, 5, 4), dtype=np.int32)
+    labels[0], predictions[0] = 0, 0
+    counts = overlap.class_counts(labels, predictions, num_classes=4)  # class 3 is nowhere
+    expected = [((labels == k) & (predictions == k)).sum() / ((labels == k) | (predictions == k)).sum() for k in (1, 2)]
+    iou = overlap.mean_iou(counts)
+    np.testing.assert_allclose(iou.classes, [*expected, np.nan], rtol=1e-12)
+    np.testing.assert_allclose(iou.mean, np.mean(expected), rtol=1e-12)
+    parts = overlap.mean_iou([counts[:4], counts[4:]])
+    np.testing.assert_array_equal(parts.classes, iou.classes)
+    # per case, IoU and Dice are functions of each other
+    cases, dice = overlap.iou_from_counts(counts), overlap.dice(labels, predictions, num_classes=4)
+    np.testing.assert_allclose(2 * cases / (1 + cases), dice, rtol=1e-6)
+    assert np.isnan(cases[0]).all()
+
+
+def test_a_large_set_does_not_overflow_and_an_empty_one_is_named():
+    counts = np.broadcast_to(np.array([2**29, 2**30, 2**30], np.int32), (6, 2, 3))
+    np.testing.assert_allclose(overlap.mean_iou(counts).mean, 1 / 3, rtol=1e-15)
+    empty = overlap.mean_iou(np.zeros((2, 3, 3), np.int32))
+    assert np.isnan(empty.classes).all() and np.isnan(empty.mean)
+    with pytest.raises(ValueError, match="at least one case"):
+        overlap.mean_iou([])

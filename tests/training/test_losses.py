@@ -81,3 +81,64 @@ def test_the_triplet_loss_asks_for_a_margin():
     assert np.isfinite(jax.grad(losses.triplet_loss)(anchor, anchor, anchor)).all()
     with pytest.raises(ValueError, match="differ"):
         losses.triplet_loss(anchor, positive, negative[:, :1])
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_cross_entropy_is_the_mean_log_probability_and_adds_to_dice(k):
+    random = np.random.default_rng(1)
+    logits, labels = random.normal(size=(2, 5, 4, k)).astype(np.float32), random.integers(0, k, (2, 5, 4))
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = -np.mean(np.log(np.take_along_axis(p, labels[..., None], -1)))
+    np.testing.assert_allclose(losses.cross_entropy_loss(logits, labels), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        losses.dice_cross_entropy_loss(logits, labels, smooth=0.5),
+        losses.dice_loss(logits, labels, smooth=0.5) + expected,
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_dice_bce_takes_each_class_against_the_rest(k):
+    random = np.random.default_rng(2)
+    logits, labels = random.normal(size=(2, 5, 4, k)).astype(np.float32), random.integers(0, k, (2, 5, 4))
+    p = (np.exp(logits) / np.exp(logits).sum(-1, keepdims=True))[..., 1:]
+    truth = labels[..., None] == np.arange(1, k)
+    expected = -np.mean(np.where(truth, np.log(p), np.log(1 - p)))
+    found = losses.dice_bce_loss(logits, labels) - losses.dice_loss(logits, labels)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_dice_bce_of_two_classes_is_that_of_one_logit_to_the_bit():
+    random = np.random.default_rng(3)
+    z, labels = jnp.asarray(random.normal(size=(2, 4, 4)), jnp.float32), jnp.asarray(random.integers(0, 2, (2, 4, 4)))
+    logits = jnp.stack([jnp.zeros_like(z), z], -1)
+    expected = losses.dice_loss(logits, labels) + losses.binary_cross_entropy(z, labels == 1)
+    assert losses.dice_bce_loss(logits, labels) == expected
+
+
+@pytest.mark.parametrize("loss", [losses.dice_bce_loss, losses.dice_cross_entropy_loss])
+def test_certain_networks_have_finite_gradients(loss):
+    labels = jnp.zeros((1, 2, 2), jnp.int32)
+    for certainty in (200.0, -200.0):
+        logits = jnp.zeros((1, 2, 2, 3)).at[..., 0].set(certainty)
+        assert np.isfinite(jax.grad(loss)(logits, labels)).all()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.dice_loss,
+        losses.cross_entropy_loss,
+        losses.focal_loss,
+        losses.dice_focal_loss,
+        losses.dice_cross_entropy_loss,
+        losses.dice_bce_loss,
+    ],
+)
+def test_the_mean_over_equal_parts_of_a_batch_is_the_value_of_the_batch(loss):
+    random = np.random.default_rng(4)
+    logits = jnp.asarray(random.normal(size=(4, 5, 4, 3)), jnp.float32)
+    labels = jnp.asarray(random.integers(0, 3, (4, 5, 4)))
+    labels = labels.at[0].set(0)  # one part has an image without foreground
+    parts = [loss(logits[i : i + 2], labels[i : i + 2]) for i in (0, 2)]
+    np.testing.assert_allclose(np.mean(parts), loss(logits, labels), rtol=1e-6)

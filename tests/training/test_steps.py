@@ -8,6 +8,7 @@ import pytest
 
 from jaxseg import models
 from jaxseg.data import augment
+from jaxseg.metrics import overlap
 from jaxseg.training import losses, objectives, state, steps
 
 
@@ -61,16 +62,16 @@ def test_it_learns_a_batch_and_the_evaluation_agrees(setting):
     optimizer = optax.adam(1e-2)
     view = augment.training_view("original", size=16)
     step = jax.jit(steps.make_train_step(objectives.supervised(model, losses.dice_loss), optimizer, view))
-    evaluate = jax.jit(steps.make_eval_step(model, augment.testing_view("original", size=16, cases="abcd"), 2))
+    evaluate = jax.jit(steps.make_counts_step(model, augment.testing_view("original", size=16, cases="abcd"), 2))
     run = fresh(model, optimizer)
     first = None
     for _ in range(60):
         run, metrics = step(run, batch)
         first = first or float(metrics["loss"])
     assert float(metrics["loss"]) < 0.3 * first
-    dice = evaluate(run.variables, batch)
-    assert dice.shape == (4, 1)
-    assert np.mean(dice) > 0.9
+    counts = evaluate(run.variables, batch)
+    assert counts.shape == (4, 2, 3)
+    assert np.mean(overlap.dice_from_counts(counts)) > 0.9
 
 
 def test_the_same_step_sees_the_same_quadrants_and_the_next_step_others(setting):
@@ -85,3 +86,36 @@ def test_the_same_step_sees_the_same_quadrants_and_the_next_step_others(setting)
     losses_seen = [float(step(start.replace(step=jnp.int32(i)), batch)[1]["loss"]) for i in (0, 0, 1, 2)]
     assert losses_seen[0] == losses_seen[1]
     assert len(set(losses_seen)) == 3
+
+
+def not_a_number(key, variables, batch):
+    """An objective that is not finite where the first pixel is object."""
+    loss = jnp.sum(jnp.square(variables["params"]["head"]["conv"]["kernel"]))
+    return loss * jnp.where(batch["labels"][0, 0, 0] == 1, jnp.nan, 1.0), variables["batch_stats"]
+
+
+def test_a_step_that_is_not_finite_is_told_and_can_be_left_out(setting):
+    model, batch = setting
+    optimizer = optax.adam(1e-1)
+    view = augment.training_view("original", size=16)
+    start = fresh(model, optimizer)
+    bad = {**batch, "labels": np.ones_like(batch["labels"])}
+    names = steps.tensor_names(start.params)
+    for choice in ("stop", "skip"):
+        step = jax.jit(steps.make_train_step(not_a_number, optimizer, view, on_nonfinite=choice))
+        good, metrics = step(start, batch)
+        assert metrics["finite"].all() and len(names) == len(metrics["finite"])
+        after, metrics = step(good, bad)
+        assert [name for name, finite in zip(names, metrics["finite"], strict=True) if not finite] == [
+            "the loss",
+            "the gradient of head/conv/kernel",
+        ]
+        head = lambda run: np.asarray(run.params["head"]["conv"]["kernel"])
+        assert int(after.step) == 2
+        if choice == "skip":
+            moments = lambda run: jax.tree.leaves(run.opt_state)
+            np.testing.assert_array_equal(head(after), head(good))
+            jax.tree.map(np.testing.assert_array_equal, moments(after), moments(good))
+            assert not np.array_equal(head(good), head(start))
+        else:
+            assert np.isnan(head(after)).all()

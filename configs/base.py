@@ -1,0 +1,69 @@
+"""Every field of a training run, with the recipe of Lin, Weng et al. 2024; the other configs start from it."""
+
+import ml_collections
+
+# What an option is not given here, a choice by name does not have: see jaxseg.training.options.
+_LOSS_OPTIONS = {"smooth": 1.0, "gamma": 2.0}
+_OPTIMIZER_OPTIONS = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 1e-2, "momentum": 0.0, "nesterov": False}
+_SCHEDULE_OPTIONS = {"warmup_epochs": 0, "final_fraction": 0.0, "every_epochs": 20, "factor": 0.5}
+
+
+def run() -> ml_collections.ConfigDict:
+    """A run of the U-Net on ISIC 2017 at 256 pixels."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.parallel = "jit"  # over a mesh of all devices; or pmap, which gives the same numbers
+    config.replicas = 1  # runs of one shape that are trained as one program, each in a folder of its own
+    config.vary = "seed"  # what differs between replicas: seed, or fold
+    config.on_nonfinite = "stop"  # when loss or gradient are not finite; or skip, which leaves the step out
+    config.deterministic = False  # the same bits on a GPU too, whatever they cost; on CPU and TPU they are in any case
+
+    config.data = ml_collections.ConfigDict()
+    config.data.dataset = "isic2017/512"
+    config.data.source_size = 512  # read at this size, so that a quadrant is not enlarged
+    config.data.image_size = 256  # of what the network sees
+    config.data.view = "original"  # or quadrant, drawn anew each time
+    config.data.residence = "auto"  # device keeps the cases there, stream reads them from disk, auto: what fits
+    config.data.folds = 0  # of a cross-validation over train and validation, stratified, patients whole; 0 is none
+    config.data.fold = 0  # the fold that is held out
+    config.data.augmentation = {
+        "flip_horizontal": 0.0,  # probability
+        "flip_vertical": 0.0,
+        "rotate": 0.0,  # degrees to either side
+        "scale": (1.0, 1.0),
+        "translate": 0.0,  # of height and width, to either side
+        "crop": (1.0, 1.0),  # of height and width
+        "fill": "reflect",  # or constant
+    }
+
+    config.model = ml_collections.ConfigDict()
+    config.model.name = "unet"
+    config.model.features = (64, 128, 256, 512, 512)
+    config.model.skips = (True, True, True, True)
+    config.model.upsample = "bilinear"
+    config.model.norm = "batch"
+    config.model.padding = "zero"
+    config.model.remat = False
+    config.model.pretrained = ml_collections.config_dict.placeholder(str)  # or imagenet, or a file
+    config.model.dtype = "float32"  # of the computation; or bfloat16
+
+    config.training = ml_collections.ConfigDict()
+    config.training.loss = "dice"  # or cross_entropy, dice_cross_entropy, dice_bce, dice_focal
+    config.training.loss_options = dict(_LOSS_OPTIONS)
+    config.training.ability_weight = 0.0  # of the segmentation ability of layers, added to the loss (online ProtoSeg)
+    config.training.ability_layers = ()  # their names; none means all
+    config.training.optimizer = "adam"  # or adamw, sgd
+    config.training.optimizer_options = dict(_OPTIMIZER_OPTIONS)
+    config.training.learning_rate = 1e-3
+    config.training.schedule = "constant"  # or cosine, step
+    config.training.schedule_options = dict(_SCHEDULE_OPTIONS)
+    config.training.clip_norm = 0.0  # of the whole gradient; 0 clips nothing
+    config.training.batch_size = 16
+    config.training.accumulate = 1  # parts of a batch that are computed one after the other
+    config.training.epochs = 100
+    config.training.evaluate_every = 1  # epochs; each validation is followed by a checkpoint
+    config.training.save_every = 0  # steps between further checkpoints
+    config.training.steps_per_call = 0  # steps in one program; 0: 1 on CPU, 32 elsewhere
+    config.training.selection = "dice"  # which validation number chooses the best checkpoint; or miou
+    config.training.patience = 0  # validations without a better one that end a run; 0 never ends it
+    return config

@@ -1,0 +1,127 @@
+"""Fits an autoencoder to the activations of a trained network, for segmentation distortion (Lennartz, Schultz 2023).
+
+It goes through the same loop as every run; what differs is the objective, what is frozen, and that less is better. A
+config has, besides a run's own fields, `network` (the folder of the run whose network is taken), `layer` and
+`autoencoder`; `configs/autoencoder.py` shows them.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from jaxseg.analysis import distortion
+from jaxseg.data import augment
+from jaxseg.errors import InputError
+from jaxseg.models import autoencoder, capture
+from jaxseg.models.skeleton import UNetSkeleton, compiler_options
+from jaxseg.training import checks, objectives, runs
+
+
+def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathlib.Path) -> None:
+    """Fits, or goes on fitting, the autoencoder in `folder`, or its replicas in folders below it.
+
+    The network is that of the best checkpoint of the run in `config.network`, which must be there again when the
+    autoencoder is used; it is not copied.
+
+    Raises:
+      InputError: as `runs.train`, or the network or its layer is not there.
+      Preempted: the process was asked to stop and has saved its work.
+    """
+    checks.check_common(config)
+    network, frozen = _network(config, splits.num_classes, splits.open("train").num_channels)
+    fitted = build(config, network, frozen, splits.open("train").num_channels)
+    data = runs.Data(config, splits)
+    view = augment.testing_view(config.data.view, size=config.data.image_size, cases=data.validation_names)
+
+    def eval_step(variables: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> jax.Array:
+        images = view(batch)["images"]
+        logits, found = capture.capture(network, variables["frozen"], images, (config.layer,))
+        x = found[config.layer]
+        r: Any = fitted.apply({"params": variables["params"]}, x)
+        after = capture.replace(network, variables["frozen"], images, {config.layer: lambda _: r})
+        mean_square = lambda a, b: jnp.mean(jnp.square(a.astype(jnp.float32) - b), tuple(range(1, a.ndim)))
+        distorted = distortion.segmentation_distortion(logits, after)
+        return jnp.stack([mean_square(logits, after), mean_square(x, r), distorted], -1)
+
+    task = runs.Task(
+        module=fitted,
+        input_shape=(1, *fitted.shape),
+        objective=objectives.reconstruction(network, fitted, config.layer),
+        eval_step=eval_step,
+        summarise=_losses,
+        selection=("loss", checks.SELECTIONS["loss"]),
+        start=lambda fresh: fresh,
+        frozen=frozen,
+        compiler_options=compiler_options(network),
+    )
+    runs.fit_members(config, task, data, folder)
+
+
+def build(
+    config: ml_collections.ConfigDict, network: nn.Module, variables: Mapping[str, Any], num_channels: int
+) -> autoencoder.Autoencoder:
+    """The autoencoder that `config.autoencoder` describes, for the activations of `config.layer`.
+
+    Raises:
+      InputError: there is no such layer, or the options cannot be.
+    """
+    size = config.data.image_size
+    image = jax.ShapeDtypeStruct((1, size, size, num_channels), jnp.float32)
+    read = lambda variables, image: capture.capture(network, variables, image, (config.layer,))[1][config.layer]
+    try:
+        made = autoencoder.for_activations(jax.eval_shape(read, variables, image), **config.autoencoder.to_dict())
+        jax.eval_shape(made.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *made.shape), jnp.float32))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"config.layer or config.autoencoder: {error}") from error
+    return made
+
+
+def load_best(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, num_classes: int, num_channels: int
+) -> tuple[autoencoder.Autoencoder, dict[str, Any], UNetSkeleton, dict[str, Any]]:
+    """The autoencoder of a run and its variables, and the network and its variables.
+
+    Args:
+      config: of the autoencoder's run.
+      folder: of it.
+      num_classes: K.
+      num_channels: C.
+
+    Raises:
+      InputError: one of the two runs is not there.
+    """
+    network, frozen = _network(config, num_classes, num_channels)
+    fitted = build(config, network, frozen, num_channels)
+    like = jax.eval_shape(fitted.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *fitted.shape), jnp.float32))
+    _, best, _ = runs.restore_best(folder, dict(like))
+    return fitted, best, network, frozen
+
+
+def _network(
+    config: ml_collections.ConfigDict, num_classes: int, num_channels: int
+) -> tuple[UNetSkeleton, dict[str, Any]]:
+    if not config.network:
+        raise InputError("config.network is missing; name the folder of the run whose network is taken")
+    folder = pathlib.Path(config.network).expanduser()
+    of_network = runs.read_config(folder)
+    for name in ("image_size", "view"):
+        if of_network.data[name] != config.data[name]:
+            raise InputError(
+                f"config.data.{name} is {config.data[name]!r}, the network of {folder} was trained with "
+                f"{of_network.data[name]!r}; give the same"
+            )
+    shape = (1, config.data.image_size, config.data.image_size, num_channels)
+    network, variables, _ = runs.load_best(of_network, folder, shape, num_classes)
+    return network, variables
+
+
+def _losses(scores: np.ndarray) -> dict[str, float]:
+    """Means over the cases: L_seg and L_mse by which the autoencoder is fitted, their sum, and the distortion."""
+    seg, mse, distorted = (float(value) for value in scores.mean(0, dtype=np.float64))
+    return {"loss": seg + mse, "seg": seg, "mse": mse, "distortion": distorted}

@@ -1,0 +1,114 @@
+"""SIGKILL and SIGTERM at random moments of real runs: the next call goes on, and ends with the same bits."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+
+import jax
+import pytest
+
+from configs import train
+from jaxseg.data import builders
+from jaxseg.errors import Preempted
+from jaxseg.training import runs
+
+# processes of their own that have imported everything, so that a hundred of them do not take an hour
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["configs.train", "jaxseg.training.runs", "jaxseg.data.builders"])
+
+
+def config():
+    """Twelve steps, a validation and a checkpoint behind every third, further checkpoints behind every second."""
+    config = train.get_config("tiny").unlock()
+    config.model.features = (2, 4)
+    config.model.skips = (True,)
+    config.data.image_size = 8
+    config.data.augmentation.flip_horizontal = 0.5
+    config.training.epochs = 4
+    config.training.save_every = 2
+    config.training.patience = 3
+    return config.lock()
+
+
+def run(directory, folder, cache):
+    """In a process of its own: exit status 0 when finished or asked to stop."""
+    sys.stderr = (folder.parent / f"{folder.name}.log").open("a")
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    try:
+        runs.train(config(), runs.Splits(directory, config().data.source_size), folder)
+    except Preempted as stop:
+        print(stop, file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def start(*arguments):
+    process = PROCESSES.Process(target=run, args=arguments)
+    process.start()
+    return process
+
+
+def result(folder):
+    """The final state, bit by bit, and the log without its timings."""
+    with runs.Checkpoints(folder / "checkpoints") as checkpoints:
+        last = checkpoints.steps[-1]
+        stored = json.loads((folder / "checkpoints" / str(last) / "values" / "metadata").read_text())
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["steps_per_second"]
+    return last, stored["checksums"], stored["values"]["progress"], rows
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kills")
+    directory = builders.prepare("dermoscopy/tiny", data_dir=folder / "data", manual_dir=None)
+    seconds = []
+    for name in ("first", "second"):  # the second has everything compiled, and must have the same bits
+        began = time.monotonic()
+        process = start(directory, folder / name, folder / "cache")
+        process.join(300)
+        assert process.exitcode == 0, (folder / f"{name}.log").read_text()[-2000:]
+        seconds.append(time.monotonic() - began)
+    assert result(folder / "first") == result(folder / "second")
+    return directory, folder, seconds[-1]
+
+
+def killed_and_finished(undisturbed, name, moments, number=signal.SIGKILL):
+    directory, folder, _ = undisturbed
+    place = folder / name
+    for moment in moments:
+        process = start(directory, place, folder / "cache")
+        time.sleep(moment)
+        with contextlib.suppress(ProcessLookupError):  # it had little left to do, and is through
+            os.kill(process.pid, number)
+        process.join(300)
+        assert process.exitcode in (0, -number)
+    process = start(directory, place, folder / "cache")
+    process.join(300)
+    assert process.exitcode == 0, (folder / f"{name}.log").read_text()[-2000:]
+    assert not [path for path in place.rglob("*") if "tmp" in path.name or path.suffix == ".part"]
+    return result(place)
+
+
+@pytest.mark.parametrize("number", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_run_killed_at_any_moment_ends_with_the_same_bits(undisturbed, number):
+    chance = random.Random(number)
+    expected = result(undisturbed[1] / "first")
+    # several kills a run: each goes on from what the one before left
+    for group in range(number // 4):
+        moments = [chance.uniform(0, undisturbed[2]) for _ in range(4)]
+        assert killed_and_finished(undisturbed, f"killed_{number}_{group}", moments) == expected
+
+
+def test_a_run_asked_to_stop_saves_where_it_is_and_goes_on(undisturbed):
+    moments = [undisturbed[2] * part for part in (0.55, 0.7, 0.85)]
+    assert killed_and_finished(undisturbed, "stopped", moments, signal.SIGTERM) == result(undisturbed[1] / "first")
+    log = (undisturbed[1] / "stopped.log").read_text()
+    assert "asked to stop: saved at step" in log and "the same command goes on from there" in log

@@ -1,0 +1,172 @@
+"""Whole runs in one process: what ends them, what they see, replicas beside runs of their own."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from configs import autoencoder, train
+from jaxseg.data import builders
+from jaxseg.errors import InputError
+from jaxseg.training import autoencoders, loop, runs
+
+
+@pytest.fixture(autouse=True)
+def optax_mixes_types():
+    """Adam's bias correction raises a float to an integer power."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    config = small()
+    directory = builders.prepare(config.data.dataset, data_dir=tmp_path_factory.mktemp("data"), manual_dir=None)
+    return runs.Splits(directory, config.data.source_size)
+
+
+def small(**changes):
+    """The smallest run, two epochs of three steps; `section__field=value` changes a field."""
+    config = train.get_config("tiny").unlock()
+    config.model.features = (2, 4)
+    config.model.skips = (True,)
+    config.data.image_size = 8
+    for name, value in changes.items():
+        *section, field = name.split("__")
+        (config[section[0]] if section else config)[field] = value
+    return config.lock()
+
+
+def rows(folder):
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "steps_per_second"} for row in found]
+
+
+def final(folder):
+    """The state after the last step, as a list of arrays."""
+    with runs.Checkpoints(folder / "checkpoints") as store:
+        last = folder / "checkpoints" / str(store.steps[-1]) / "values" / "metadata"
+    return json.loads(last.read_text())["checksums"]
+
+
+def params(config, folder, splits):
+    _, variables, _ = runs.load_best(config, folder, (1, 8, 8, 3), splits.num_classes)
+    return jax.device_get(variables)
+
+
+def test_cases_from_disk_give_the_same_bits_as_cases_on_the_device(splits, tmp_path):
+    for residence in ("device", "stream"):
+        runs.train(small(data__residence=residence, data__view="quadrant"), splits, tmp_path / residence)
+    assert rows(tmp_path / "device") == rows(tmp_path / "stream")
+    assert final(tmp_path / "device") == final(tmp_path / "stream")
+
+
+def test_several_steps_in_one_call_give_the_same_numbers(splits, tmp_path):
+    config = small(training__epochs=1)
+    runs.train(config, splits, tmp_path / "one")
+    many = small(training__epochs=1, training__steps_per_call=2)  # a call of two steps, and one of one
+    runs.train(many, splits, tmp_path / "many")
+    a, b = (params(c, tmp_path / name, splits) for c, name in ((config, "one"), (many, "many")))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a, b)
+
+
+@pytest.mark.parametrize("vary", ["seed", "fold"])
+def test_replicas_equal_runs_of_their_own(splits, tmp_path, vary):
+    folds = {"data__folds": 3, "training__selection": "miou"} if vary == "fold" else {}
+    together = small(replicas=3, vary=vary, training__epochs=3, training__patience=1, **folds)
+    runs.train(together, splits, tmp_path / "together")
+    summaries = json.loads((tmp_path / "together" / "summary.json").read_text())
+    for i, (config, place) in enumerate(runs.member_runs(together, tmp_path / "together")):
+        assert place == tmp_path / "together" / f"replica_{i}"
+        runs.train(config, splits, tmp_path / f"own_{i}")
+        ours, own = rows(place), rows(tmp_path / f"own_{i}")
+        assert [row["step"] for row in ours] == [row["step"] for row in own]
+        for a, b in zip(ours, own, strict=True):
+            assert a == pytest.approx(b, abs=1e-5)
+        one, other = params(config, place, splits), params(config, tmp_path / f"own_{i}", splits)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), one, other)
+        assert summaries[f"replica_{i}"] == pytest.approx(
+            json.loads((tmp_path / f"own_{i}" / "summary.json").read_text()), abs=1e-5
+        )
+        assert runs.read_config(place).to_json() == config.to_json()
+    firsts = [rows(tmp_path / "together" / f"replica_{i}")[0]["loss"] for i in range(3)]
+    assert len(set(firsts)) == 3
+    before = summaries
+    runs.train(together, splits, tmp_path / "together")  # finished: nothing happens
+    assert json.loads((tmp_path / "together" / "summary.json").read_text()) == before
+
+
+def test_folds_share_no_patient_and_hold_out_every_case_once(splits):
+    config = small(data__folds=4)
+    data = runs.Data(config, splits)
+    held_out = []
+    for fold in range(4):
+        of_fold = small(data__folds=4, data__fold=fold)
+        member = runs.Data(of_fold, splits).member(of_fold)
+        patients = np.array(splits.pool.patients)
+        assert not set(patients[member.train.index]) & set(patients[member.validation.index])
+        held_out += list(member.validation.index)
+        assert runs.Data(of_fold, splits).steps_per_epoch == data.steps_per_epoch
+    assert sorted(held_out) == list(range(len(splits["train"]) + len(splits["validation"])))
+
+
+def test_early_stopping_ends_a_run_that_no_longer_gets_better(splits, tmp_path):
+    config = small(training__learning_rate=1e-12, training__patience=2, training__epochs=50)
+    runs.train(config, splits, tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["stopped_early"] and summary["last_step"] == summary["best_step"] + 2 * 3 < 50 * 3
+    assert len(rows(tmp_path / "run")) == summary["last_step"] // 3
+    assert summary["best_validation_dice"] == max(row["validation_dice"] for row in rows(tmp_path / "run"))
+
+
+def test_progress_counts_validations_without_a_better_one():
+    progress = loop.Progress()
+    stopped = []
+    for step, score in enumerate((None, 0.3, 0.5, 0.5, math.nan and None, 0.6, 0.1, 0.2, 0.6)):
+        progress.validate(score, step, 3)
+        stopped.append(progress.stopped)
+    assert (progress.best, progress.best_step) == (0.6, 5)
+    assert stopped == [False] * 8 + [True]
+
+
+def test_what_is_not_finite_ends_the_run_and_names_step_and_tensors(splits, tmp_path):
+    config = small(training__learning_rate=1e30, training__optimizer="sgd")
+    with pytest.raises(InputError, match=r"not finite at step \d+: the loss, the gradient of .* and \d+ more") as error:
+        runs.train(config, splits, tmp_path / "run")
+    assert "\n" not in str(error.value) and "on_nonfinite to 'skip'" in str(error.value)
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_skipping_goes_on_and_counts(splits, tmp_path):
+    config = small(training__learning_rate=1e30, training__optimizer="sgd", on_nonfinite="skip")
+    with pytest.raises(InputError, match="no step since the last validation was finite, up to step 6"):
+        runs.train(config, splits, tmp_path / "run")
+    [row] = rows(tmp_path / "run")
+    assert row["skipped_steps"] == 2 and row["loss"] < 1  # the first step was
+
+
+def test_an_autoencoder_is_fitted_to_the_best_network(splits, tmp_path):
+    runs.train(small(), splits, tmp_path / "network")
+    config = autoencoder.get_config("tiny").unlock()
+    config.data.image_size = 8
+    config.network = str(tmp_path / "network")
+    config.training.epochs = 4
+    autoencoders.train(config, splits, tmp_path / "autoencoder")
+    losses = [row["validation_loss"] for row in rows(tmp_path / "autoencoder")]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9 * losses[0]
+    made, variables, network, frozen = autoencoders.load_best(config, tmp_path / "autoencoder", 2, 3)
+    expected = params(small(), tmp_path / "network", splits)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(frozen), expected)
+    assert made.apply(variables, np.zeros((1, *made.shape), np.float32)).shape == (1, *made.shape)
+    assert network.apply(frozen, np.zeros((1, 8, 8, 3), np.float32)).shape == (1, 8, 8, 2)
+    for field, value, message in (
+        ("network", "", "config.network is missing"),
+        ("layer", "nothing", "config.layer or config.autoencoder: "),
+        ("network", str(tmp_path / "elsewhere"), "holds no training run"),
+    ):
+        other = config.copy_and_resolve_references()
+        other[field] = value
+        with pytest.raises(InputError, match=message):
+            autoencoders.train(other, splits, tmp_path / "other")

@@ -1,0 +1,143 @@
+"""Objectives against their parts put together by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxseg import models
+from jaxseg.analysis import distortion, prototypes
+from jaxseg.models import autoencoder, capture
+from jaxseg.training import losses, objectives
+
+
+@pytest.fixture(autouse=True)
+def optax_mixes_types():
+    """Adam's bias correction raises a float to an integer power."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def setting():
+    model = models.build("unet", 2, features=(4, 6))
+    labels = np.zeros((2, 16, 16), np.int32)
+    labels[0, 2:9, 3:12], labels[1, 6:14, 5:10] = 1, 1
+    noise = np.random.default_rng(0).normal(size=(2, 16, 16, 3))
+    batch = {"images": jnp.asarray(labels[..., None] - 0.5 + 0.3 * noise, jnp.float32), "labels": jnp.asarray(labels)}
+    return model, jax.jit(model.init)(jax.random.key(1, impl="rbg"), batch["images"]), batch
+
+
+KEY = jax.random.key(7, impl="rbg")  # which XLA compiles faster
+LAYERS = ("encoder_0/conv_1", "bottleneck/conv_0")
+
+
+def test_segmentation_ability_is_the_loss_and_what_the_layers_lack(setting):
+    model, variables, batch = setting
+    images, labels = batch["images"], batch["labels"]
+    objective = objectives.segmentation_ability(model, losses.dice_loss, layers=LAYERS, weight=0.7, smooth=0.5)
+
+    def by_hand(variables):
+        logits, state = model.apply(
+            variables, images, train=True, mutable=["batch_stats", "intermediates"], capture_intermediates=True
+        )
+        stored = state["intermediates"]
+        features = [stored["encoder_0"]["conv_1"]["__call__"][0], stored["bottleneck"]["conv_0"]["__call__"][0]]
+        lacking = prototypes.sa_loss(features, jax.nn.softmax(logits)[..., 1], labels)
+        return losses.dice_loss(logits, labels, smooth=0.5) + 0.7 * lacking, state["batch_stats"]
+
+    found = jax.jit(lambda v: jax.value_and_grad(lambda v: objective(KEY, v, batch), has_aux=True)(v))(variables)
+    expected = jax.jit(lambda v: jax.value_and_grad(by_hand, has_aux=True)(v))(variables)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+    changed = jax.tree.map(lambda a, b: np.abs(a - b).max(), found[0][1], variables["batch_stats"])
+    assert min(jax.tree.leaves(changed)) > 0
+
+
+def test_no_named_layers_are_all_numbered_ones_and_weight_0_is_supervised(setting):
+    model, variables, batch = setting
+    value = lambda objective: jax.jit(lambda v: objective(KEY, v, batch))(variables)
+    build = lambda **options: objectives.segmentation_ability(model, losses.cross_entropy_loss, **options)
+    np.testing.assert_allclose(value(build())[0], value(build(layers=model.numbered_layers))[0], rtol=1e-6)
+    plain = value(objectives.supervised(model, losses.cross_entropy_loss))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), value(build(weight=0.0)), plain)
+    assert value(build())[0] > plain[0] + 0.05
+
+
+def test_layers_that_cannot_be_are_named(setting):
+    model, variables, batch = setting
+    objective = objectives.segmentation_ability(model, losses.dice_loss, layers=("encoder_9",))
+    with pytest.raises(ValueError, match="no layer encoder_9; the network has encoder_0/conv_0"):
+        jax.eval_shape(lambda v: objective(KEY, v, batch), variables)
+    with pytest.raises(ValueError, match="ResNetUNet has no numbered layers; name some"):
+        objectives.segmentation_ability(models.build("resnet_unet", 2), losses.dice_loss)
+    with pytest.raises(ValueError, match="padding='valid' cover more"):
+        objectives.segmentation_ability(models.build("unet", 2, padding="valid"), losses.dice_loss)
+
+
+LAYER = "bottleneck/conv_0"
+
+
+@pytest.fixture(scope="module")
+def activations(setting):
+    model, variables, batch = setting
+    return jax.jit(lambda v: capture.capture(model, v, batch["images"], (LAYER,))[1][LAYER])(variables)
+
+
+def fitted(setting, activations, kind):
+    """An autoencoder and the variables of an objective that fits it."""
+    coder = autoencoder.for_activations(activations, latent=4, width=4, kind=kind)
+    start = jax.jit(coder.init)(jax.random.key(2, impl="rbg"), activations)["params"]
+    return coder, {"params": start, "batch_stats": {}, "frozen": setting[1]}
+
+
+def test_reconstruction_is_the_autoencoders_loss_leaves_the_network_alone_and_falls(setting, activations):
+    model, variables, batch = setting
+    coder, state = fitted(setting, activations, "variational")
+    objective = objectives.reconstruction(model, coder, LAYER, kl_weight=0.3)
+
+    def by_hand(params):
+        run = lambda x: coder.apply({"params": params}, x, train=True, method="reconstruct", rngs={"noise": KEY})
+        r, kl = run(activations)
+        logits = model.apply(variables, batch["images"])
+        after = capture.replace(model, variables, batch["images"], {LAYER: lambda x: run(x)[0]})
+        return distortion.autoencoder_loss(logits, after, activations, r) + 0.3 * kl.mean()
+
+    @jax.jit
+    def descend(state):
+        found = jax.value_and_grad(lambda v: objective(KEY, v, batch), has_aux=True)(state)
+        down = jax.tree.map(lambda g: -g / optax.tree.norm(found[1]["params"]), found[1]["params"])
+        return *found, down
+
+    def moved(by):
+        return jax.tree.map(lambda p, d: np.asarray(p) + np.float32(by) * np.asarray(d), state["params"], down)
+
+    (loss, updated), gradient, down = descend(state)
+    expected = jax.jit(by_hand)
+    np.testing.assert_allclose(loss, expected(state["params"]), rtol=1e-5)
+    assert updated == {}
+    slope = (expected(moved(1e-3)) - expected(moved(-1e-3))) / 2e-3
+    np.testing.assert_allclose(slope, -optax.tree.norm(gradient["params"]), rtol=0.03)
+    assert optax.tree.norm(gradient["frozen"]) == 0
+    for _ in range(20):
+        state = {**state, "params": moved(0.1)}
+        (later, _), _, down = descend(state)
+    assert later < 0.6 * loss
+
+
+def test_beside_the_reconstruction_the_encoder_runs_once(setting, activations):
+    model, variables, batch = setting
+    coder, state = fitted(setting, activations, "plain")
+    objective = objectives.reconstruction(model, coder, LAYER, kl_weight=1e6)
+
+    def flops(function, *args):
+        return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
+
+    network = flops(lambda v: model.apply(v, batch["images"]), variables)
+    before = flops(lambda v: capture.capture(model, v, batch["images"], (LAYER,))[1], variables)
+    code = flops(lambda p: coder.apply({"params": p}, activations, train=True, method="reconstruct"), state["params"])
+    program = jax.jit(lambda v: objective(KEY, v, batch)[0]).lower(state).compile()
+    found = program.cost_analysis()["flops"]
+    np.testing.assert_allclose(found, 2 * network - before + code, rtol=0.03)
+    assert before > 0.1 * found
+    assert 0.1 < program(state) < 10  # the plain kind has no divergence, whatever it weighs
