@@ -1,6 +1,8 @@
 """Speed and memory side by side with the PyTorch originals, in one run on one machine.
 
 python -m launch.benchmark analyses --workdir=runs/benchmark
+python -m launch.benchmark train --workdir=runs/benchmark
+python -m launch.benchmark replicas --workdir=runs/benchmark
 """
 
 import pathlib
@@ -25,4 +27,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, commands=("analyses",))
+    cli.run(main, commands=("analyses", "train", "replicas"))

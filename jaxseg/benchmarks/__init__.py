@@ -1,10 +1,15 @@
 """Speed and memory, measured side by side with the originals in one run; only ratios are worth quoting."""
 
+from collections.abc import Callable
 from typing import Any
 
-from jaxseg.benchmarks import analyses
+from jaxseg.benchmarks import analyses, replicas, training
 
-_BENCHMARKS = {"analyses": analyses.run}
+_BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "analyses": analyses.run,
+    "train": training.run,
+    "replicas": replicas.run,
+}
 
 
 def run(name: str, *, rounds: int) -> dict[str, Any]:

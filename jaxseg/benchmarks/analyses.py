@@ -13,7 +13,6 @@ import numpy as np
 from jaxseg import models
 from jaxseg.analysis import hellinger, prototypes
 from jaxseg.benchmarks import timing
-from jaxseg.errors import InputError
 from jaxseg.models import capture
 
 SIZE = 256  # pixels
@@ -67,7 +66,7 @@ def _disc(size: int) -> np.ndarray:
 
 def protoseg(layers: list[np.ndarray], size: int, *, rounds: int) -> list[dict[str, Any]]:
     """One row per layer and one for all: the object probability, in JAX and as Algorithm 1 on up-sampled features."""
-    torch = _torch()
+    torch = timing.pytorch()
     mask = (0.05 + 0.9 * _disc(size)[None] * np.ones((BATCH, 1, 1))).astype(np.float32)
     ours = jax.jit(prototypes.object_probability)
     bandwidth = timing.memory_bandwidth([jnp.asarray(layer) for layer in layers])
@@ -204,11 +203,3 @@ def _numpy_hellinger(p: np.ndarray, q: np.ndarray, repeats: int) -> np.ndarray:
             frequencies.append(counts / counts.sum())
         distances.append(np.sqrt(max(0.0, 1 - np.sqrt(frequencies[0] * frequencies[1]).sum())))
     return np.array(distances)
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError("the benchmark compares with PyTorch; install it with pip install -e '.[torch]'") from error
-    return torch

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxseg.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -47,10 +49,16 @@ def compare(
       rounds: turns of each.
       least_seconds: a side is repeated within its turn until it took this long, and the mean is taken.
     """
-    sides = (first, baseline)
+    return Comparison(*turns((first, baseline), rounds=rounds, least_seconds=least_seconds))
+
+
+def turns(
+    sides: Sequence[Callable[[], Any]], *, rounds: int = 5, least_seconds: float = 0.05
+) -> list[tuple[float, ...]]:
+    """Seconds per round of each of the `sides`, measured as by `compare`."""
     repeats = [_repeats(side, least_seconds) for side in sides]
     seconds = [[_mean_seconds(side, n) for side, n in zip(sides, repeats, strict=True)] for _ in range(rounds)]
-    return Comparison(*(tuple(column) for column in zip(*seconds, strict=True)))
+    return [*zip(*seconds, strict=True)]
 
 
 def _repeats(side: Callable[[], Any], least_seconds: float) -> int:
@@ -73,6 +81,14 @@ def memory_bandwidth(arrays: Sequence[jax.Array]) -> float:
     return total / min(_mean_seconds(functools.partial(read, arrays), 1) for _ in range(5))
 
 
+def matmul_rate(size: int, dtype: Any) -> float:
+    """Floating-point operations per second of a product of two square matrices, the best of five: a ceiling."""
+    matrix = jnp.full((size, size), 1 / size, dtype)
+    multiply = jax.jit(jnp.matmul)
+    jax.block_until_ready(multiply(matrix, matrix))
+    return 2 * size**3 / min(_mean_seconds(functools.partial(multiply, matrix, matrix), 1) for _ in range(5))
+
+
 def memory_use(function: Callable[..., Any], *arguments: Any) -> int:
     """Bytes that a compiled call of `function` holds at its peak besides its arguments."""
     analysis: Any = jax.jit(function).lower(*arguments).compile().memory_analysis()
@@ -84,3 +100,16 @@ def machine() -> str:
     device = jax.devices()[0]
     kind = device.device_kind if device.platform != "cpu" else f"{platform.machine()} CPU"
     return f"{kind} x {jax.device_count()}, Python {platform.python_version()}, JAX {jax.__version__}"
+
+
+def pytorch() -> Any:
+    """The module `torch`.
+
+    Raises:
+      InputError: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError("the benchmark compares with PyTorch; install it with pip install -e '.[torch]'") from error
+    return torch

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jaxseg.models.layers import PADDINGS, Padding, check_choice, crop, pad
 
 Skips = tuple[jax.Array | None, ...]
+# what XLA on CPU may leave to its library by default, but for convolutions
+_LIBRARY_OPERATIONS = tuple(f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "REDUCE", "INDIVIDUAL_DOT"))
 
 
 class UNetSkeleton(nn.Module):
@@ -135,13 +137,20 @@ class UNetSkeleton(nn.Module):
 
 
 def compiler_options(module: UNetSkeleton) -> dict[str, str]:
-    """What `jax.jit(..., compiler_options=...)` needs for a gradient through `module`.
+    """What `jax.jit(..., compiler_options=...)` needs for a gradient through `module`; nothing but on CPU.
 
-    On CPU, XLA takes away the barriers that `remat` put around what is to be computed again, and then merges it with
-    what was computed before: more work, and no memory saved. The option keeps the barriers.
+    XLA on CPU gives most float32 convolutions to a library that runs those with few channels on one core. Its own run
+    on all: on two cores a training step of a U-Net takes 0.76 of the time with 16 features, 0.97 with 64.
+
+    It also takes away the barriers that `remat` put around what is to be computed again, and then merges it with what
+    was computed before: more work, and no memory saved. The second option keeps the barriers.
     """
-    on_cpu = module.remat and jax.default_backend() == "cpu"
-    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if on_cpu else {}
+    if jax.default_backend() != "cpu":
+        return {}
+    # experimental, so a later version may not know it, or not need it
+    known = jax.__version_info__ < (0, 11)
+    options = {"xla_cpu_experimental_ynn_fusion_type": ",".join(_LIBRARY_OPERATIONS)} if known else {}
+    return options | ({"xla_disable_hlo_passes": "cse_barrier_expander"} if module.remat else {})
 
 
 def _next_sizes(size: int, unit: int) -> str:

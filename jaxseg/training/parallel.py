@@ -6,6 +6,7 @@ batch (losses, batch statistics) are those of the global batch. `pmap` gives the
 """
 
 import contextlib
+import faulthandler
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -58,6 +59,8 @@ def initialize(
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the processes of this run cannot be joined: {reason}") from error
+    # When another process hangs, JAX aborts this one with a message; the stack of an abort would only hide it.
+    faulthandler.disable()
 
 
 def _many_tasks() -> bool:

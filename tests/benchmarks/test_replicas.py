@@ -1,0 +1,13 @@
+"""The benchmark of replicas in its smallest size: its two sides do the same."""
+
+import jax
+
+from jaxseg.benchmarks import replicas
+
+
+def test_both_sides_take_the_same_step():
+    with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to an integer power
+        found = replicas.run(rounds=1, settings=(replicas.Setting((2, 4), 8, 4),))
+    [row] = found["replicas"]
+    assert row["largest_difference"] < 1e-5
+    assert row["ratio"] > 0 and row["first_step_seconds"] < row["first_step_seconds_apart"]
