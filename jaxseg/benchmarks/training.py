@@ -19,12 +19,11 @@ from jax.experimental.compilation_cache import compilation_cache
 from jaxseg import models
 from jaxseg.benchmarks import timing
 from jaxseg.models import skeleton, weights
-from jaxseg.training import losses, objectives, steps
+from jaxseg.training import losses, objectives, parallel, steps
 from jaxseg.training.state import TrainState
 
 NUM_CLASSES = 2
 RATE = 1e-3  # of Adam
-_DETERMINISTIC = {"xla_gpu_exclude_nondeterministic_ops": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +96,11 @@ def _compare(setting: Setting, ways: Sequence[str], rounds: int, matmul: int) ->
     network = torch_unet(torch, setting.features)
     batch = example(setting)
     ours = OurSteps(setting, network, batch, scan=not on_cpu)
-    others = [] if on_cpu else [OurSteps(setting, network, batch, scan=True, compiler_options=_DETERMINISTIC)]
+    others = (
+        []
+        if on_cpu
+        else [OurSteps(setting, network, batch, scan=True, compiler_options=parallel.deterministic_options(True))]
+    )
     others += [] if on_cpu else [OurSteps(setting, network, batch, scan=False)]
     theirs, failed = _working_ways(torch, setting, network, batch, ways)
     seconds = timing.turns([ours, *others, *theirs.values()], rounds=rounds)

@@ -132,6 +132,8 @@ def _check_layout(config: ml_collections.ConfigDict) -> None:
         )
     if config.data.folds and config.data.residence == "stream":
         raise InputError("config.data.folds needs the masks of all cases; config.data.residence cannot be 'stream'")
+    if config.parallel == "pmap" and config.deterministic:
+        raise InputError("config.deterministic needs options that pmap does not take; use config.parallel 'jit'")
     if config.parallel == "pmap" and jax.process_count() > 1:
         raise InputError("config.parallel 'pmap' is for one host; use 'jit' for many")
 

@@ -112,7 +112,7 @@ class Progress:
         self.stopped = bool(patience) and self.since_best >= patience
 
 
-def fit(loop: Loop, fresh: Sequence[TrainState], folders: Sequence[pathlib.Path], values: Sequence[Any]) -> None:
+def fit(loop: Loop, fresh: list[TrainState], folders: Sequence[pathlib.Path], values: Sequence[Any]) -> None:
     """Trains every member from `fresh`, or from its newest checkpoint, to the end.
 
     Leaves in each folder `checkpoints` with the newest and the best step, `metrics.jsonl`, and at the end
@@ -120,7 +120,7 @@ def fit(loop: Loop, fresh: Sequence[TrainState], folders: Sequence[pathlib.Path]
 
     Args:
       loop: what is run.
-      fresh: a state per member.
+      fresh: a state per member; emptied.
       folders: one per member.
       values: per member, what JSON can hold and every checkpoint shall.
 
@@ -150,7 +150,7 @@ def fit(loop: Loop, fresh: Sequence[TrainState], folders: Sequence[pathlib.Path]
 
 def _fit(
     loop: Loop,
-    fresh: Sequence[TrainState],
+    fresh: list[TrainState],
     folders: Sequence[pathlib.Path],
     values: Sequence[Any],
     stores: Sequence[Checkpoints],
@@ -159,7 +159,10 @@ def _fit(
     states, progress, start = _resume(fresh, stores)
     if start < loop.total_steps and not all(member.stopped for member in progress):
         trainer = _Trainer(loop, folders, values, stores, progress)
-        trainer.train(loop.program.join(states), start, request)
+        joined = loop.program.join(states)
+        states.clear()  # a copy of them is on the devices; two would take twice the memory
+        fresh.clear()
+        trainer.train(joined, start, request)
     for store, folder, member in zip(stores, folders, progress, strict=True):
         store.wait()
         if parallel.is_main() and not (folder / "summary.json").exists():
