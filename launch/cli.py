@@ -1,6 +1,8 @@
 """What every launcher shares: errors that a person can mend end as one line and exit status 2, not as a traceback."""
 
 import os
+import pathlib
+import platform
 import re
 import shlex
 import signal
@@ -17,14 +19,18 @@ from jaxseg.errors import InputError, LostProcess, Preempted
 _TRY_AGAIN = 75  # EX_TEMPFAIL: nothing to be mended, the same command goes on
 
 
-def run(main: Callable[..., None], commands: Sequence[str] = ()) -> None:
+def run(main: Callable[..., None], commands: Sequence[str] = (), *, resumes: bool = False) -> None:
     """Parses the flags and calls `main`; prints an `InputError` as its message alone and exits with status 2.
 
     A process that was asked to stop and has saved its work says so and exits with status 0; one that has lost another
-    process of its run, with status 75. Where there are `commands`, `main` is given the one that stands on the command
+    process of its run, with status 75. One that `resumes`, and is asked to stop while there is nothing to save, exits
+    with status 0 too. Where there are `commands`, `main` is given the one that stands on the command
     line.
     """
     signal.signal(signal.SIGINT, _interrupted)
+    if resumes:
+        signal.signal(signal.SIGTERM, _stopped)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))
     try:
         app.run(lambda argv: _call(main, argv[1:], commands), flags_parser=_parse)
     except Preempted as stop:
@@ -33,7 +39,19 @@ def run(main: Callable[..., None], commands: Sequence[str] = ()) -> None:
         _fail(str(error))
         os._exit(_TRY_AGAIN)  # an orderly end would wait for the lost one
     except InputError as error:
-        sys.exit(_fail(str(error)))
+        status = _fail(str(error))
+        if resumes:  # threads that write would add what they make of the same error
+            os._exit(status)
+        sys.exit(status)
+
+
+def _cache() -> pathlib.Path:
+    """Where compiled programs are kept, so that going on does not begin with compiling; one place per machine.
+
+    Programs for a CPU may use instructions that another one lacks, and home folders are often shared.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(root) / "jaxseg" / f"xla-{platform.node()}"
 
 
 def _interrupted(number: int, frame: types.FrameType | None) -> NoReturn:
@@ -41,6 +59,13 @@ def _interrupted(number: int, frame: types.FrameType | None) -> NoReturn:
     del number, frame
     os.write(2, b"\ninterrupted; the same command goes on where it was\n")
     os._exit(130)
+
+
+def _stopped(number: int, frame: types.FrameType | None) -> NoReturn:
+    """As `_interrupted`; what is left half done is nothing that the next call does not do."""
+    del number, frame
+    os.write(2, b"asked to stop: nothing was left to save; the same command goes on where it was\n")
+    os._exit(0)
 
 
 def _call(main: Callable[..., None], arguments: Sequence[str], commands: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ def main() -> None:
     workdir = pathlib.Path(cli.required(_WORKDIR))
     from jaxseg import inference
     from jaxseg.data import builders
+    from jaxseg.errors import InputError
     from jaxseg.report import tables
     from jaxseg.training import runs
 
@@ -30,7 +31,10 @@ def main() -> None:
     directory = builders.prepare(name, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
     rows, estimates = inference.evaluate_run(config, workdir, directory, split=_SPLIT.value, view=view)
     path = workdir / f"cases_{name.replace('/', '_')}_{_SPLIT.value}_{view}.csv"
-    tables.write_csv(path, rows)
+    try:
+        tables.write_csv(path, rows)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); make room there, or copy the run") from error
     if config.replicas > 1:
         print(f"ensemble of {config.replicas}; for one of them give --workdir={workdir}/replica_0")
     for class_name, e in estimates.items():

@@ -9,6 +9,7 @@ do. Asked to stop (SIGTERM), it saves and exits with status 0; when another host
 
 import pathlib
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
@@ -26,19 +27,26 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this process, from 0.
 
 def main() -> None:
     config, workdir = cli.config(_CONFIG), pathlib.Path(cli.required(_WORKDIR))
+    from jaxseg.training import parallel
+
+    parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, ask=_DISTRIBUTED.value)
+    with parallel.failures_named():
+        _train(config, workdir)
+    if parallel.is_main():
+        print(workdir)
+
+
+def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     from jaxseg.data import builders
     from jaxseg.training import autoencoders, checks, parallel, runs
 
-    parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, ask=_DISTRIBUTED.value)
     (checks.check_common if "network" in config else checks.check)(config)
     # by one process first, as the folder may be one that all see
     with parallel.main_first("prepare"):
         directory = builders.prepare(config.data.dataset, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
     train = autoencoders.train if "network" in config else runs.train
     train(config, runs.Splits(directory, config.data.source_size), workdir)
-    if parallel.is_main():
-        print(workdir)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, resumes=True)

@@ -21,6 +21,7 @@ from jaxseg.errors import InputError
 from jaxseg.models import autoencoder, capture
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
 from jaxseg.training import checks, objectives, runs
+from jaxseg.training.checkpoints import checksums
 
 
 def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathlib.Path) -> None:
@@ -37,6 +38,7 @@ def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathli
     network, frozen = _network(config, splits.num_classes, splits.open("train").num_channels)
     fitted = build(config, network, frozen, splits.open("train").num_channels)
     data = runs.Data(config, splits)
+    data.fingerprints["network"] = f"{sum(checksums(frozen).values()) % 2**32:08x}"
     view = augment.testing_view(config.data.view, size=config.data.image_size, cases=data.validation_names)
 
     def eval_step(variables: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> jax.Array:

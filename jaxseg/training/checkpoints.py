@@ -1,10 +1,14 @@
 """The newest checkpoints and the best one of a run, with orbax: written beside the training, whole or not at all."""
 
+import itertools
+import json
 import logging
+import math
 import pathlib
 import re
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +21,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from jaxseg.errors import InputError, LostProcess
 from jaxseg.training import parallel
 
+_ROOM_FOR_THE_REST = 1_000_000  # bytes of names, values and the file system's own
 _UNDEFINED = -1e300  # the score of a step that was not validated, or has no defined Dice: never the best
 
 
@@ -28,13 +33,18 @@ class Checkpoints:
     writes.
     """
 
-    def __init__(self, folder: pathlib.Path):
-        """Opens the folder, and creates it if need be.
+    def __init__(self, folder: pathlib.Path, *, read_only: bool = False):
+        """Opens the folder.
+
+        Args:
+          folder: created if need be.
+          read_only: for looking at a run that may be training: nothing is created, removed or renamed.
 
         Raises:
-          InputError: it cannot be created, or is a file.
+          InputError: it cannot be created or read, or is a file.
         """
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every save at warning level
+        # orbax reports every save at warning level, and with the stacks of its threads what is raised here as well
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         score = lambda metrics: metrics["score"]
         # max_to_keep together with best_fn would delete the newest step when it scores badly
         keep = preservation_policy.AnyPreservationPolicy(
@@ -43,15 +53,27 @@ class Checkpoints:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder}: is a file where checkpoints belong; remove it")
         self._folder = folder
+        if read_only and not folder.is_dir():
+            raise InputError(f"{folder} holds no checkpoint; train the run first")
+        if not read_only:
+            _set_aside_unscored(folder)
         try:
             self._manager = ocp.CheckpointManager(
                 folder.absolute(),
                 options=ocp.CheckpointManagerOptions(
-                    best_fn=score, best_mode="max", preservation_policy=keep, cleanup_tmp_directories=True
+                    best_fn=score,
+                    best_mode="max",
+                    preservation_policy=None if read_only else keep,
+                    cleanup_tmp_directories=not read_only,
+                    read_only=read_only,
                 ),
             )
         except OSError as error:
             raise _unwritable(folder, error) from error
+        except ValueError as error:  # the scores of all steps are read here
+            raise InputError(
+                f"{folder}: a checkpoint's score is damaged; going on with the run sets it aside"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -68,12 +90,19 @@ class Checkpoints:
             self._manager.close()
 
     @property
+    def name(self) -> str:
+        """Of the run."""
+        return self._folder.parent.name
+
+    @property
     def steps(self) -> list[int]:
         """The steps that are there, ascending."""
         return sorted(self._manager.all_steps())
 
     def save(self, state: Any, values: Mapping[str, Any], *, step: int, score: float | None) -> None:
         """Begins to save after `step` updates, once the save before it is done; `state` may be changed at once.
+
+        A checkpoint of that step which is there already, from a save that a replica's kill made useless, is replaced.
 
         Args:
           state: a pytree of arrays.
@@ -84,6 +113,9 @@ class Checkpoints:
         Raises:
           InputError: this save or the one before cannot be written.
         """
+        self._check_room(state)
+        if step in self.steps:
+            self._manager.delete(step)
         content = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
             values=ocp.args.JsonSave({"values": dict(values), "checksums": checksums(state)}),
@@ -94,6 +126,16 @@ class Checkpoints:
             )
         except (OSError, ValueError, RuntimeError) as error:  # tensorstore raises ValueError on a full disk
             raise _unwritable(self._folder, error) from error
+
+    def _check_room(self, state: Any) -> None:
+        """Raises InputError where there is none: asked beforehand, as tensorstore's threads fail with many words."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _ROOM_FOR_THE_REST
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise InputError(
+                f"{self._folder}: a checkpoint takes up to {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free; make "
+                "room there and give the same command again: the run goes on from the last checkpoint"
+            )
 
     def wait(self) -> None:
         """Returns when everything is on the disk; raises InputError where that cannot be."""
@@ -137,31 +179,31 @@ class Checkpoints:
             raise self._damaged(step, f"{wrong[0]} is not what was saved")
         return state, stored["values"]
 
-    def restore_best(self, like: Any) -> tuple[int, Any, dict[str, Any]]:
-        """Step, state and values of the step with the highest score; see `restore`."""
+    def restore_best(self, like: Any) -> tuple[int, Any, float]:
+        """Step, state and score (NaN if undefined) of the step with the highest score; see `restore`."""
         step = self._manager.best_step()
         if step is None:
             raise InputError(f"{self._folder} holds no checkpoint; train the run first")
-        return step, *self.restore(step, like)
+        metrics = self._manager.metrics(step)
+        assert metrics is not None  # every save passes them
+        score = float(metrics["score"])
+        return step, self.restore(step, like)[0], math.nan if score == _UNDEFINED else score
 
     def set_aside(self, step: int) -> pathlib.Path:
         """Renames a step, so that it is no longer one of `steps` and another can take its place; the new path."""
-        aside = self._folder / f"damaged_{step}"
-        if parallel.is_main():
-            number = 1
-            while aside.exists():
-                number += 1
-                aside = self._folder / f"damaged_{step}_{number}"
-            (self._folder / str(step)).rename(aside)
-        parallel.barrier(f"aside_{step}")
+        aside = _set_aside(self._folder, step)
+        parallel.barrier(f"aside {self._folder} {step}")
         self._manager.reload()
         return aside
 
-    def forget_after(self, step: int) -> None:
-        """Removes later steps, which are about to be made again."""
-        for later in self.steps:
-            if later > step:
-                self._manager.delete(later)
+    def fall_back(self, error: InputError, steps: Sequence[int]) -> None:
+        """Sets the last of `steps`, which is damaged, aside and says so; raises `error` if it is the only one."""
+        if len(steps) == 1:
+            raise error
+        aside = self.set_aside(steps[-1])
+        if parallel.is_main():
+            reason, before = str(error).partition(";")[0], f"the run goes on from step {steps[-2]}"
+            print(f"{reason}; it is now {aside.name}, and {before}", file=sys.stderr)
 
     def _damaged(self, step: int, reason: str) -> InputError:
         return InputError(
@@ -170,13 +212,14 @@ class Checkpoints:
         )
 
 
-def restore_newest(members: list[Checkpoints], like: Any) -> tuple[list[tuple[Any, dict[str, Any]]], int]:
+def restore_newest(members: Sequence[Checkpoints], like: Any) -> tuple[list[tuple[Any, dict[str, Any]]], int]:
     """What all `members` hold at the newest step that all have undamaged, and that step; nothing and 0 without one.
 
-    Damaged steps are set aside with a line on stderr; replicas are killed together, so they are one save apart at most.
+    Damaged steps are set aside with a line on stderr. Nothing is removed: replicas that were killed together are one
+    save apart at most, and what one has beyond the others it saves again.
 
     Raises:
-      InputError: there are checkpoints, and all are damaged.
+      InputError: there are checkpoints, and all are damaged, or the members are further apart than a kill explains.
     """
     while steps := sorted(set.intersection(*(set(member.steps) for member in members))):
         restored = []
@@ -184,20 +227,49 @@ def restore_newest(members: list[Checkpoints], like: Any) -> tuple[list[tuple[An
             try:
                 restored.append(member.restore(steps[-1], like))
             except InputError as error:
-                if len(steps) == 1:
-                    raise
-                aside = member.set_aside(steps[-1])
-                if parallel.is_main():
-                    reason, before = str(error).partition(";")[0], f"the run goes on from step {steps[-2]}"
-                    print(f"{reason}; it is now {aside.name}, and {before}", file=sys.stderr)
+                member.fall_back(error, steps)
                 break
         else:
-            for member in members:
-                member.forget_after(steps[-1])
+            if any(sum(step > steps[-1] for step in member.steps) > 1 for member in members):
+                raise _apart(members)
             return restored, steps[-1]
-    for member in members:  # killed in the first save, one may have it already
-        member.forget_after(0)
+    # killed in the first save, some may have it and others not
+    if not (all(len(member.steps) <= 1 for member in members) and any(not member.steps for member in members)):
+        raise _apart(members)
     return [], 0
+
+
+def _apart(members: Sequence[Checkpoints]) -> InputError:
+    steps = "; ".join(f"{member.name} has {', '.join(map(str, member.steps)) or 'none'}" for member in members)
+    return InputError(
+        f"the replicas are at different steps ({steps}), so they cannot go on together; go on with each alone, giving "
+        "its folder as --workdir and its own config, or choose another work directory"
+    )
+
+
+def _set_aside_unscored(folder: pathlib.Path) -> None:
+    """Sets steps aside whose score cannot be read: orbax reads all of them before anything else."""
+    if parallel.is_main():
+        for step in sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit()):
+            try:
+                json.loads((folder / str(step) / "metrics" / "metrics").read_text())
+            except FileNotFoundError:  # which orbax understands
+                continue
+            except (OSError, ValueError) as error:
+                aside = _set_aside(folder, step)
+                print(
+                    f"{folder / str(step)}: is damaged ({type(error).__name__}); it is now {aside.name}",
+                    file=sys.stderr,
+                )
+    parallel.barrier(f"scores {folder}")
+
+
+def _set_aside(folder: pathlib.Path, step: int) -> pathlib.Path:
+    names = itertools.chain([f"damaged_{step}"], (f"damaged_{step}_{number}" for number in itertools.count(2)))
+    aside = next(folder / name for name in names if not (folder / name).exists())
+    if parallel.is_main():
+        (folder / str(step)).rename(aside)
+    return aside
 
 
 def has_steps(folder: pathlib.Path) -> bool:

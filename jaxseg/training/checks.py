@@ -109,6 +109,8 @@ def _check_recipe(config: ml_collections.ConfigDict) -> None:
     training, data = config.training, config.data
     # the length of an epoch is not known yet, and does not matter here
     optimizer(training, steps_per_epoch=1, total_steps=training.epochs)
+    if training.ability_layers and not training.ability_weight:
+        raise InputError("config.training.ability_layers are named, but ability_weight is 0; give it a weight")
     augment.check_augmentation(data.augmentation.to_dict())
     if data.source_size % 2:
         raise InputError(f"config.data.source_size is {data.source_size}; quadrants need an even size")
@@ -126,6 +128,8 @@ def _check_layout(config: ml_collections.ConfigDict) -> None:
         raise InputError("config.parallel 'pmap' trains one run at a time; use 'jit' for config.replicas")
     if config.replicas > 1 and config.data.residence == "stream":
         raise InputError("config.replicas share the cases on the device; config.data.residence cannot be 'stream'")
+    if config.vary == "fold" and config.replicas > 1 and config.data.fold:
+        raise InputError("config.data.fold is what the replicas vary; leave it at 0, or set config.vary to 'seed'")
     if config.vary == "fold" and config.replicas not in (1, config.data.folds):
         raise InputError(
             f"config.replicas is {config.replicas}; to vary the fold it must be config.data.folds, {config.data.folds}"

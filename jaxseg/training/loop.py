@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import tqdm
 
-from jaxseg.errors import InputError, LostProcess, Preempted
+from jaxseg.errors import InputError, Preempted
 from jaxseg.training import checkpoints, parallel, preemption, provenance
 from jaxseg.training.checkpoints import Checkpoints
 from jaxseg.training.logs import MetricLog
@@ -37,7 +37,7 @@ class Loop:
       evaluate_every: updates between two validations, each followed by a checkpoint.
       save_every: updates between two further checkpoints; 0 for none.
       steps_per_call: updates in one call of the program.
-      learning_rate: of a step, for the log.
+      learning_rate: of the update that follows so many others, for the log.
       skip_nonfinite: whether the program leaves out steps that are not finite; else they end the run.
       tensors: what the entries of the metric `finite` are about.
       name: shown by the progress bar.
@@ -78,6 +78,7 @@ class Progress:
       sums: of the training metrics since the last validation.
       count: steps in `sums`.
       skipped: steps since the last validation that were not finite.
+      updates: steps so far that were finite, by which the schedule goes.
     """
 
     best: float | None = None
@@ -87,6 +88,7 @@ class Progress:
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     count: int = 0
     skipped: int = 0
+    updates: int = 0
 
     def book(self, loss: float, grad_norm: float, finite: bool) -> None:
         """Adds a training step."""
@@ -94,6 +96,7 @@ class Progress:
             self.skipped += 1
             return
         self.count += 1
+        self.updates += 1
         for name, value in (("loss", loss), ("grad_norm", grad_norm)):
             self.sums[name] = self.sums.get(name, 0.0) + value
 
@@ -133,18 +136,12 @@ def fit(loop: Loop, fresh: list[TrainState], folders: Sequence[pathlib.Path], va
         stores = [stack.enter_context(Checkpoints(folder / "checkpoints")) for folder in folders]
         request = stack.enter_context(preemption.listening())
         try:
-            _fit(loop, fresh, folders, values, stores, request)
-        except (jax.errors.JaxRuntimeError, TimeoutError) as error:
-            if jax.process_count() == 1:
-                raise
-            raise LostProcess(
-                "another process of this run has ended; start all of them again with the same command, and the run "
-                f"goes on from its last checkpoint ({' '.join(str(error).split())[:120]})"
-            ) from error
+            with parallel.failures_named():
+                _fit(loop, fresh, folders, values, stores, request)
         except OSError as error:
             raise InputError(
-                f"{error.filename or folders[0]}: cannot be written ({error.strerror}); make room there and give the "
-                "same command again: the run goes on from the last checkpoint"
+                f"{error.filename or folders[0]}: {error.strerror}; mend that and give the same command again: the run "
+                "goes on from the last checkpoint"
             ) from error
 
 
@@ -156,9 +153,9 @@ def _fit(
     stores: Sequence[Checkpoints],
     request: preemption.Request,
 ) -> None:
-    states, progress, start = _resume(fresh, stores)
+    states, progress, start, ends = _resume(fresh, stores)
     if start < loop.total_steps and not all(member.stopped for member in progress):
-        trainer = _Trainer(loop, folders, values, stores, progress)
+        trainer = _Trainer(loop, folders, values, stores, progress, ends)
         joined = loop.program.join(states)
         states.clear()  # a copy of them is on the devices; two would take twice the memory
         fresh.clear()
@@ -169,14 +166,17 @@ def _fit(
             _write_summary(folder, loop, member, store.steps[-1])
 
 
-def _resume(fresh: Sequence[TrainState], stores: Sequence[Checkpoints]) -> tuple[list[TrainState], list[Progress], int]:
-    """States and progress of all members, and the step at which they go on.
+def _resume(
+    fresh: Sequence[TrainState], stores: Sequence[Checkpoints]
+) -> tuple[list[TrainState], list[Progress], int, dict[int, int]]:
+    """States and progress of all members, the step at which they go on, and the last step of those that have ended.
 
     Members that early stopping has ended keep the state of their last step, which is not saved again.
     """
     like = fresh[0].saved
-    ended = [i for i, store in enumerate(stores) if _has_ended(store)]
-    restored = {i: stores[i].restore(stores[i].steps[-1], like) for i in ended}
+    found_ended = {i: _restore_ended(store, like) for i, store in enumerate(stores)}
+    restored = {i: found for i, found in found_ended.items() if found is not None}
+    ends = {i: stores[i].steps[-1] for i in restored}
     running = [i for i in range(len(stores)) if i not in restored]
     found, step = checkpoints.restore_newest([stores[i] for i in running], like) if running else ([], 0)
     restored |= dict(zip(running, found, strict=False))
@@ -184,13 +184,19 @@ def _resume(fresh: Sequence[TrainState], stores: Sequence[Checkpoints]) -> tuple
     for i, (state, stored) in restored.items():
         states[i] = state.replace(frozen=fresh[i].frozen)
         progress[i] = Progress(**stored["progress"])
-    return states, progress, step
+    return states, progress, step, ends
 
 
-def _has_ended(store: Checkpoints) -> bool:
-    with contextlib.suppress(InputError):  # what is damaged is dealt with where it is restored
-        return bool(store.steps) and store.progress(store.steps[-1])["stopped"]
-    return False
+def _restore_ended(store: Checkpoints, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    """What a member that early stopping has ended holds; None for one that goes on."""
+    while steps := store.steps:
+        try:
+            if not store.progress(steps[-1])["stopped"]:
+                return None
+            return store.restore(steps[-1], like)
+        except InputError as error:
+            store.fall_back(error, steps)
+    return None
 
 
 class _Trainer:
@@ -203,12 +209,14 @@ class _Trainer:
         values: Sequence[Any],
         stores: Sequence[Checkpoints],
         progress: Sequence[Progress],
+        ends: Mapping[int, int],
     ):
         self._loop = loop
         self._folders = folders
         self._values = values
         self._stores = stores
         self._progress = progress
+        self._ends = ends
 
     def train(self, state: TrainState, start: int, request: preemption.Request) -> None:
         loop, step = self._loop, start
@@ -217,7 +225,10 @@ class _Trainer:
                 provenance.record(folder, start)
         items = loop.program.items(start)
         with contextlib.ExitStack() as stack:
-            logs = [stack.enter_context(MetricLog(f, start)) for f in self._folders] if parallel.is_main() else []
+            logs = []
+            if parallel.is_main():
+                places = enumerate(self._folders)
+                logs = [stack.enter_context(MetricLog(folder, self._ends.get(i, start))) for i, folder in places]
             bar = stack.enter_context(
                 tqdm.tqdm(total=loop.total_steps, initial=start, desc=loop.name, unit="step", mininterval=1)
                 if parallel.is_main()
@@ -238,13 +249,15 @@ class _Trainer:
                 for call in waiting:
                     self._book(*call)
                 rate = (step - first) / (time.perf_counter() - began)
-                scores: Sequence[float | None] = [None] * len(self._progress)
+                scores: list[float | None] = [None] * len(self._progress)
                 running = [i for i, member in enumerate(self._progress) if not member.stopped]
                 if loop.evaluates(step) and step == end:
                     rows = self._validate(state, step, rate)
                     scores = [self._score(row) for row in rows]
                     for i in running:
                         self._progress[i].validate(scores[i], step, loop.patience)
+                        if self._progress[i].best_step != step:  # of equals the first is the best
+                            scores[i] = None
                         if logs:  # before the checkpoint, so that no checkpoint is without its row
                             logs[i].write(step, rows[i])
                     bar.set_postfix(_shown(rows[0]))
@@ -281,7 +294,7 @@ class _Trainer:
                     "config.training.learning_rate or check the data, in a new work directory"
                 )
             row = member.training_row() | {"steps_per_second": rate}
-            row["learning_rate"] = float(self._loop.learning_rate(step - 1))
+            row["learning_rate"] = float(self._loop.learning_rate(member.updates - 1))
             rows.append(row | {f"validation_{name}": value for name, value in self._loop.summarise(cases).items()})
         return rows
 

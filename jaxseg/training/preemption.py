@@ -5,29 +5,35 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from jaxseg.training import parallel
+import jax
+from jax.experimental import multihost_utils
 
 
 class Request:
-    """Whether this process was asked to stop."""
+    """Whether this run was asked to stop."""
 
     def __init__(self) -> None:
         self._asked = False
+        self._calls = 0
 
     def note(self, *_: object) -> None:
         """The signal's handler."""
         self._asked = True
 
     def agreed(self) -> bool:
-        """Whether any process of the run was asked; all must call it at the same step."""
-        return parallel.any_process(self._asked)
+        """Whether all processes of the run stop here, because one was asked; each asks as often as the others."""
+        if jax.process_count() == 1:
+            return self._asked
+        self._calls += 1
+        return multihost_utils.reached_preemption_sync_point(self._calls)
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[Request]:
-    """Within it, SIGTERM is noted instead of ending the process."""
+    """Within it, SIGTERM is noted instead of ending the process; with many processes JAX notes it."""
     request = Request()
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    # signals are the main thread's
+    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
         yield request
         return
     before = signal.signal(signal.SIGTERM, request.note)

@@ -49,7 +49,7 @@ class Cases:
         return len(self.index)
 
     def __getitem__(self, number: int) -> pipeline.Case:
-        return self.source[int(self.index[number])]
+        return self.source.read(int(self.index[number]))
 
 
 @dataclasses.dataclass(frozen=True)

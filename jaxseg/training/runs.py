@@ -26,6 +26,7 @@ from jaxseg.training.checkpoints import Checkpoints, has_steps
 from jaxseg.training.loop import Loop, Summarise, fit, write_json
 
 _SHARE_OF_MEMORY = 0.25  # of a device's that cases may take, for residence 'auto'
+_PLACES = ("config.network",)  # fields that say where something is, which is known by its checksum
 _STEPS_PER_CALL = 32  # on accelerators, for 0
 
 
@@ -298,10 +299,8 @@ def load_best(
 
 def restore_best(folder: pathlib.Path, like: Mapping[str, Any]) -> tuple[int, dict[str, Any], float]:
     """Step, the part of the state that `like` names, and the score (NaN if undefined) of a run's best checkpoint."""
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        step, best, values = checkpoints.restore_best(like)
-    score = values["progress"]["best"]
-    return step, best, float("nan") if score is None else score
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.restore_best(like)
 
 
 def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, data: Mapping[str, str] | None = None) -> None:
@@ -318,6 +317,8 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, data: Mapping
     """
     wanted = json.loads(config.to_json())  # as a file gives it back: tuples are lists
     for name, there, here in _differences(_stored(folder / "config.json", wanted), wanted, "config"):
+        if name in _PLACES:
+            continue
         raise InputError(
             f"{folder} belongs to another config: {name} is {there!r} there and {here!r} here; "
             "choose another work directory or the same config"
@@ -328,11 +329,12 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, data: Mapping
     for name in sorted(stored.keys() & data.keys()):  # cases in memory and cases on disk are told apart differently
         if stored[name] != data[name]:
             raise InputError(
-                f"{folder} was made with other cases in {name}; choose another work directory or the same --data_dir"
+                f"{folder} was made with other data: {name} differs; choose another work directory, or the same "
+                f"{'config.network' if name == 'network' else '--data_dir'}"
             )
     if parallel.is_main():
         _write_claim(folder, {"config.json": wanted, "data.json": data})
-    parallel.barrier(f"claim {folder.name}")
+    parallel.barrier(f"claim {folder}")
 
 
 def _write_claim(folder: pathlib.Path, files: Mapping[str, Any]) -> None:

@@ -39,8 +39,8 @@ def make_train_step(
       view: `(key, stored batch) -> {"images", "labels"}`, on the device.
       accumulate: parts into which the batch is cut, computed one after the other; gradients are averaged, and batch
         statistics are those of a part.
-      on_nonfinite: `skip` leaves everything but the step as it is when loss or gradient are not finite; `stop` leaves
-        the decision to the caller, who must not use the state.
+      on_nonfinite: `skip` leaves everything but the step as it is when loss or gradient are not finite, the place in
+        the schedule too; `stop` leaves the decision to the caller, who must not use the state.
       axis: name of the mapped axis over which the batch is cut, under `pmap`; None under `jit`.
     """
 

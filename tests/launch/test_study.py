@@ -161,7 +161,7 @@ def test_cases_of_another_data_set_are_refused(finished, tmp_path):
     for path in work.rglob("data.json"):
         path.write_text(path.read_text().replace('"test": "', '"test": "0'))
     answer = launch(TINY, f"--workdir={work}", arguments[-1])
-    assert_one_line(answer, "was made with other cases in test")
+    assert_one_line(answer, "was made with other data: test differs")
 
 
 def test_a_batch_too_large_for_the_cases_leaves_the_folder_free(finished, tmp_path):

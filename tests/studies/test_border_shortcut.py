@@ -203,7 +203,7 @@ def test_a_folder_keeps_its_config(tmp_path):
     assert not (tmp_path / "a").exists()
     runs.claim(tmp_path / "a", cfg, {"train": "1f"})
     runs.claim(tmp_path / "a", config(), {"train": "1f"})
-    with pytest.raises(InputError, match=r"was made with other cases in train; choose another work directory"):
+    with pytest.raises(InputError, match=r"was made with other data: train differs; choose another work directory"):
         runs.claim(tmp_path / "a", cfg, {"train": "2e"})
     assert json.loads((tmp_path / "a" / "config.json").read_text())["training"]["epochs"] == cfg.training.epochs
     other = config()

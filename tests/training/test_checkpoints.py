@@ -1,5 +1,6 @@
 """Newest and best checkpoints, and what happens to damaged ones."""
 
+import math
 import os
 import subprocess
 import sys
@@ -36,18 +37,19 @@ def test_the_two_newest_and_the_best_are_kept_and_come_back(tmp_path):
         assert store.steps == [2, 4, 5]
         assert store.progress(5) == {"note": 5}
         latest, values = store.restore(5, example(0))
-        step, best, _ = store.restore_best({"w": jnp.zeros((3, 2))})
+        step, best, score = store.restore_best({"w": jnp.zeros((3, 2))})
     assert int(latest["step"]) == 5 and values == {"progress": {"note": 5}}
     np.testing.assert_array_equal(jax.random.key_data(latest["key"]), jax.random.key_data(jax.random.key(5)))
     np.testing.assert_array_equal(latest["b"], np.arange(5))
-    assert step == 2 and best.keys() == {"w"}
+    assert (step, score) == (2, 0.9) and best.keys() == {"w"}
     np.testing.assert_array_equal(best["w"], 2.0)
 
 
 def test_a_run_without_a_defined_score_still_has_a_checkpoint(tmp_path):
     save_all(tmp_path, {1: None})
     with Checkpoints(tmp_path) as store:
-        assert store.restore_best({"w": jnp.zeros((3, 2))})[0] == 1
+        step, _, score = store.restore_best({"w": jnp.zeros((3, 2))})
+        assert step == 1 and math.isnan(score)
 
 
 def test_a_checksum_sees_every_change_of_one_word():
@@ -78,11 +80,15 @@ def flipped(folder):
     (other.parent / "99" / "state").rename(folder / "state")
 
 
+def without_score(folder):
+    (folder / "metrics" / "metrics").write_text("{")
+
+
 def without_values(folder):
     (folder / "values" / "metadata").write_text("{")
 
 
-@pytest.mark.parametrize("damage", [emptied, flipped, without_values])
+@pytest.mark.parametrize("damage", [emptied, flipped, without_values, without_score])
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, capsys, damage):
     save_all(tmp_path / "run", {1: None, 2: None, 3: None})
     damage(tmp_path / "run" / "3")
@@ -93,7 +99,8 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, capsys, 
         store.save(example(3), {}, step=3, score=None)  # its place is free again
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and f"{tmp_path / 'run' / '3'}: is damaged" in message
-    assert "it is now damaged_3, and the run goes on from step 2" in message
+    assert "it is now damaged_3" in message
+    assert ", and the run goes on from step 2\n" in message or damage is without_score
     assert (tmp_path / "run" / "damaged_3").is_dir()
 
 
@@ -105,16 +112,42 @@ def test_the_only_checkpoint_is_left_where_it_is_when_damaged(tmp_path):
     assert "\n" not in str(error.value) and (tmp_path / "run" / "1").is_dir()
 
 
-def test_replicas_go_on_from_the_newest_step_that_all_have(tmp_path):
-    save_all(tmp_path / "a", {2: None, 4: None})
-    save_all(tmp_path / "b", {2: None})
-    with Checkpoints(tmp_path / "a") as a, Checkpoints(tmp_path / "b") as b:
-        assert restore_newest([a, b], example(0))[1] == 2
-        assert a.steps == [2]  # 4 is about to be made again
-    save_all(tmp_path / "c", {4: None})
-    with Checkpoints(tmp_path / "a") as a, Checkpoints(tmp_path / "c") as c:
-        assert restore_newest([a, c], example(0)) == ([], 0)
-        assert a.steps == c.steps == []
+@pytest.mark.parametrize(
+    ("a", "b", "found"),
+    [
+        ((2, 4), (2,), 2),  # killed while the second save was under way
+        ((2, 4), (2, 4), 4),
+        ((2,), (), 0),  # killed in the first save
+        ((2, 4), (), None),  # no kill explains this
+        ((2, 4), (6, 8), None),
+        ((2, 4, 6), (2,), None),
+    ],
+)
+def test_replicas_go_on_from_the_newest_step_that_all_have_or_not_at_all(tmp_path, a, b, found):
+    scores = lambda steps: {step: 9.0 if step == 2 else None for step in steps}  # so that 2 stays
+    save_all(tmp_path / "a" / "checkpoints", scores(a))
+    save_all(tmp_path / "b" / "checkpoints", scores(b))
+    with Checkpoints(tmp_path / "a" / "checkpoints") as one, Checkpoints(tmp_path / "b" / "checkpoints") as other:
+        if found is None:
+            with pytest.raises(InputError, match=r"a has 2, 4(, 6)?; b has .*, so they cannot go on together") as error:
+                restore_newest([one, other], example(0))
+            assert "\n" not in str(error.value)
+        else:
+            restored, step = restore_newest([one, other], example(0))
+            assert step == found and len(restored) == (2 if found else 0)
+        assert (one.steps, other.steps) == (list(a), list(b))  # nothing is removed
+        one.save(example(4), {}, step=4, score=None)  # and what is there already can be saved again
+        one.wait()
+        assert 4 in one.steps
+
+
+def test_a_reader_leaves_a_run_that_is_saving_alone(tmp_path):
+    save_all(tmp_path / "run", {1: 0.5})
+    half = tmp_path / "run" / "2.orbax-checkpoint-tmp"
+    half.mkdir()
+    with Checkpoints(tmp_path / "run", read_only=True) as store:
+        step, _, score = store.restore_best({"w": jnp.zeros((3, 2))})
+    assert (step, score) == (1, 0.5) and half.is_dir()
 
 
 def test_no_checkpoint_is_said(tmp_path):
@@ -157,5 +190,5 @@ def test_what_cannot_be_written_is_said_in_one_line_and_the_checkpoint_before_st
         [sys.executable, "-c", FULL, tmp_path / "run"], capture_output=True, text=True, env=os.environ
     )
     assert answer.returncode == 0, answer.stderr[-2000:]
-    assert answer.stdout.count("\n") == 1
+    assert answer.stdout.count("\n") == 1 and "Traceback" not in answer.stderr
     assert f"{tmp_path / 'run'}: a checkpoint cannot be written (File too large); make room there" in answer.stdout

@@ -22,7 +22,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["configs.train", "jaxseg.training.runs", "jaxseg.data.builders"])
 
 
-def config():
+def config(replicas=1):
     """Twelve steps, a validation and a checkpoint behind every third, further checkpoints behind every second."""
     config = train.get_config("tiny").unlock()
     config.model.features = (2, 4)
@@ -31,25 +31,26 @@ def config():
     config.data.augmentation.flip_horizontal = 0.5
     config.training.epochs = 4
     config.training.save_every = 2
-    config.training.patience = 3
+    config.replicas = replicas
+    config.training.patience = 1 if replicas > 1 else 3  # of two replicas, one stops early
     return config.lock()
 
 
-def run(directory, folder, cache):
+def run(directory, folder, cache, replicas):
     """In a process of its own: exit status 0 when finished or asked to stop."""
     sys.stderr = (folder.parent / f"{folder.name}.log").open("a")
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     try:
-        runs.train(config(), runs.Splits(directory, config().data.source_size), folder)
+        runs.train(config(replicas), runs.Splits(directory, config().data.source_size), folder)
     except Preempted as stop:
         print(stop, file=sys.stderr)
     sys.stderr.flush()
     os._exit(0)
 
 
-def start(*arguments):
-    process = PROCESSES.Process(target=run, args=arguments)
+def start(directory, folder, cache, replicas=1):
+    process = PROCESSES.Process(target=run, args=(directory, folder, cache, replicas))
     process.start()
     return process
 
@@ -80,21 +81,21 @@ def undisturbed(tmp_path_factory):
     return directory, folder, seconds[-1]
 
 
-def killed_and_finished(undisturbed, name, moments, number=signal.SIGKILL):
+def killed_and_finished(undisturbed, name, moments, number=signal.SIGKILL, replicas=1):
     directory, folder, _ = undisturbed
     place = folder / name
     for moment in moments:
-        process = start(directory, place, folder / "cache")
+        process = start(directory, place, folder / "cache", replicas)
         time.sleep(moment)
         with contextlib.suppress(ProcessLookupError):  # it had little left to do, and is through
             os.kill(process.pid, number)
         process.join(300)
         assert process.exitcode in (0, -number)
-    process = start(directory, place, folder / "cache")
+    process = start(directory, place, folder / "cache", replicas)
     process.join(300)
     assert process.exitcode == 0, (folder / f"{name}.log").read_text()[-2000:]
     assert not [path for path in place.rglob("*") if "tmp" in path.name or path.suffix == ".part"]
-    return result(place)
+    return [result(place / f"replica_{i}") for i in range(replicas)] if replicas > 1 else result(place)
 
 
 @pytest.mark.parametrize("number", [20, pytest.param(100, marks=pytest.mark.slow)])
@@ -112,3 +113,13 @@ def test_a_run_asked_to_stop_saves_where_it_is_and_goes_on(undisturbed):
     assert killed_and_finished(undisturbed, "stopped", moments, signal.SIGTERM) == result(undisturbed[1] / "first")
     log = (undisturbed[1] / "stopped.log").read_text()
     assert "asked to stop: saved at step" in log and "the same command goes on from there" in log
+
+
+def test_replicas_of_which_one_stops_early_end_with_the_same_bits_too(undisturbed):
+    chance = random.Random(0)
+    expected = killed_and_finished(undisturbed, "replicas", [], replicas=2)
+    stopped = [progress["stopped"] for _, _, progress, _ in expected]
+    assert stopped == [True, False] or stopped == [False, True]
+    for group in range(2):
+        moments = [chance.uniform(0.3, 1) * 1.5 * undisturbed[2] for _ in range(4)]
+        assert killed_and_finished(undisturbed, f"replicas_{group}", moments, replicas=2) == expected

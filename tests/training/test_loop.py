@@ -1,9 +1,12 @@
 """Whole runs in one process: what ends them, what they see, replicas beside runs of their own."""
 
+import itertools
 import json
 import math
+import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -90,7 +93,7 @@ def test_replicas_equal_runs_of_their_own(splits, tmp_path, vary):
         assert summaries[f"replica_{i}"] == pytest.approx(
             json.loads((tmp_path / f"own_{i}" / "summary.json").read_text()), abs=1e-5
         )
-        assert runs.read_config(place).to_json() == config.to_json()
+        assert json.loads(runs.read_config(place).to_json()) == json.loads(config.to_json())
     firsts = [rows(tmp_path / "together" / f"replica_{i}")[0]["loss"] for i in range(3)]
     assert len(set(firsts)) == 3
     before = summaries
@@ -121,6 +124,20 @@ def test_early_stopping_ends_a_run_that_no_longer_gets_better(splits, tmp_path):
     assert summary["best_validation_dice"] == max(row["validation_dice"] for row in rows(tmp_path / "run"))
 
 
+def test_on_cpu_every_convolution_of_several_steps_is_outside_of_loops_and_calls(splits, tmp_path, monkeypatch):
+    """In a computation of its own, XLA runs a convolution on one thread: ten times as long."""
+    seen = []
+    monkeypatch.setattr(runs, "fit", lambda loop, *rest: seen.append((loop.program, *rest)))
+    runs.train(small(training__steps_per_call=2), splits, tmp_path / "run")
+    program, [state], *_ = seen[0]
+    items = np.stack(list(itertools.islice(program.items(0), 2)))
+    store = program._stores[id(program.members[0].train.source)]
+    text = program._run.lower(program.join([state]), store, items).compile().as_text()
+    called, entry = text.split("ENTRY ")
+    assert "convolution(" not in called
+    assert entry.count("convolution(") > 2 * 3 * 5  # forward and two gradients of five layers, but one, in two steps
+
+
 def test_progress_counts_validations_without_a_better_one():
     progress = loop.Progress()
     stopped = []
@@ -147,6 +164,45 @@ def test_skipping_goes_on_and_counts(splits, tmp_path):
     assert row["skipped_steps"] == 2 and row["loss"] < 1  # the first step was
 
 
+def test_a_schedule_goes_by_the_steps_that_were_taken(splits, tmp_path, monkeypatch):
+    poisoned = lambda inner: (
+        lambda key, variables, batch: (
+            lambda loss, stats: (loss * jnp.where(batch["images"][0, 0, 0, 0] > 0, jnp.nan, 1.0), stats)
+        )(*inner(key, variables, batch))
+    )
+    built = runs.checks.build_objective
+    monkeypatch.setattr(runs.checks, "build_objective", lambda *arguments: poisoned(built(*arguments)))
+    config = small(on_nonfinite="skip", training__schedule="cosine", training__epochs=6)
+    runs.train(config, splits, tmp_path / "run")
+    found = rows(tmp_path / "run")
+    skipped = [row["skipped_steps"] for row in found]
+    assert 0 < sum(skipped) < 18 and max(skipped) < 3
+    for i, row in enumerate(found):
+        taken = 3 * (i + 1) - sum(skipped[: i + 1])
+        expected = 1e-3 * 0.5 * (1 + math.cos(math.pi * (taken - 1) / 18))
+        assert row["learning_rate"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_equal_scores_keep_the_first(splits, tmp_path):
+    config = small(training__optimizer="sgd", training__learning_rate=1e-30, model__norm="group", training__epochs=4)
+    runs.train(config, splits, tmp_path / "run")
+    assert len({row["validation_dice"] for row in rows(tmp_path / "run")}) == 1
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["best_step"] == 3
+    assert runs.load_best(config, tmp_path / "run", (1, 8, 8, 3), 2)[2]["step"] == 3
+
+
+def test_damaged_records_are_one_line_also_when_they_are_streamed(splits, tmp_path):
+    directory = tmp_path / "data"
+    shutil.copytree(splits._directory, directory)
+    for shard in directory.glob("*train*array_record*"):
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 3 : len(content) // 3 + 4000] = bytes(4000)
+        shard.write_bytes(content)
+    config = small(data__residence="stream")
+    with pytest.raises(InputError, match="is damaged"):
+        runs.train(config, runs.Splits(directory, config.data.source_size), tmp_path / "run")
+
+
 def test_an_autoencoder_is_fitted_to_the_best_network(splits, tmp_path):
     runs.train(small(), splits, tmp_path / "network")
     config = autoencoder.get_config("tiny").unlock()
@@ -161,6 +217,13 @@ def test_an_autoencoder_is_fitted_to_the_best_network(splits, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(frozen), expected)
     assert made.apply(variables, np.zeros((1, *made.shape), np.float32)).shape == (1, *made.shape)
     assert network.apply(frozen, np.zeros((1, 8, 8, 3), np.float32)).shape == (1, 8, 8, 2)
+    moved = config.copy_and_resolve_references()
+    moved.network = str((tmp_path / "network").rename(tmp_path / "moved"))
+    autoencoders.train(moved, splits, tmp_path / "autoencoder")  # the same network, elsewhere
+    best = json.loads((tmp_path / "moved" / "summary.json").read_text())["best_step"]
+    shutil.rmtree(tmp_path / "moved" / "checkpoints" / str(best))
+    with pytest.raises(InputError, match=r"made with other data: network differs; .* or the same config.network"):
+        autoencoders.train(moved, splits, tmp_path / "autoencoder")
     for field, value, message in (
         ("network", "", "config.network is missing"),
         ("layer", "nothing", "config.layer or config.autoencoder: "),
