@@ -31,8 +31,8 @@ def config(replicas=1):
     config.data.augmentation.flip_horizontal = 0.5
     config.training.epochs = 4
     config.training.save_every = 2
-    config.replicas = replicas
-    config.training.patience = 1 if replicas > 1 else 3  # of two replicas, one stops early
+    config.replicas, config.seed = replicas, replicas - 1
+    config.training.patience = 1 if replicas > 1 else 3  # of the seeds 1 and 2, the first stops early
     return config.lock()
 
 

@@ -229,7 +229,7 @@ def test_an_autoencoder_is_fitted_to_the_best_network(splits, tmp_path):
         ("layer", "nothing", "config.layer or config.autoencoder: "),
         ("network", str(tmp_path / "elsewhere"), "holds no training run"),
     ):
-        other = config.copy_and_resolve_references()
+        other = moved.copy_and_resolve_references()
         other[field] = value
         with pytest.raises(InputError, match=message):
             autoencoders.train(other, splits, tmp_path / "other")
