@@ -124,6 +124,8 @@ class Checkpoints:
             self._manager.save(
                 step, metrics={"score": _UNDEFINED if score is None else score}, args=content, force=True
             )
+        except jax.errors.JaxRuntimeError:  # another process is lost
+            raise
         except (OSError, ValueError, RuntimeError) as error:  # tensorstore raises ValueError on a full disk
             raise _unwritable(self._folder, error) from error
 
@@ -142,6 +144,8 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
+        except jax.errors.JaxRuntimeError:  # another process is lost
+            raise
         except (OSError, ValueError, RuntimeError) as error:
             raise _unwritable(self._folder, error) from error
 

@@ -7,7 +7,7 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -236,34 +236,37 @@ class _Trainer:
             )
             while step < loop.total_steps and not all(member.stopped for member in self._progress):
                 end, began, first = loop.boundary(step), time.perf_counter(), step
-                asked, waiting = False, []
-                while step < end and not asked:
-                    count = min(loop.steps_per_call, end - step)
-                    state, metrics = loop.program.run(state, list(itertools.islice(items, count)))
-                    step += count
-                    waiting.append((step - count, metrics))
-                    if len(waiting) > 1:  # one call ahead keeps the devices busy; more would only hide the progress
-                        self._book(*waiting.pop(0))
-                    bar.update(count)
-                    asked = request.agreed()
-                for call in waiting:
-                    self._book(*call)
-                rate = (step - first) / (time.perf_counter() - began)
-                scores: list[float | None] = [None] * len(self._progress)
+                state, step, asked = self._advance(state, step, end, items, request, bar)
                 running = [i for i, member in enumerate(self._progress) if not member.stopped]
-                if loop.evaluates(step) and step == end:
-                    rows = self._validate(state, step, rate)
-                    scores = [self._score(row) for row in rows]
+                scores: dict[int, float | None] = {}
+                if step == end and loop.evaluates(step):
+                    rows = self._validate(state, step, rate=(step - first) / (time.perf_counter() - began))
+                    bar.set_postfix(_shown(rows[0]))
                     for i in running:
-                        self._progress[i].validate(scores[i], step, loop.patience)
-                        if self._progress[i].best_step != step:  # of equals the first is the best
-                            scores[i] = None
+                        scores[i] = self._note(self._progress[i], rows[i], step)
                         if logs:  # before the checkpoint, so that no checkpoint is without its row
                             logs[i].write(step, rows[i])
-                    bar.set_postfix(_shown(rows[0]))
-                self._save(state, step, scores, running)
+                self._save(state, step, {i: scores.get(i) for i in running})
                 if asked and step < loop.total_steps:
                     self._stop(step)
+
+    def _advance(
+        self, state: TrainState, step: int, end: int, items: Iterator[Any], request: preemption.Request, bar: tqdm.tqdm
+    ) -> tuple[TrainState, int, bool]:
+        """Runs to `end`, or to where a request to stop came; the state, the step and whether there was one."""
+        asked, waiting = False, []
+        while step < end and not asked:
+            count = min(self._loop.steps_per_call, end - step)
+            state, metrics = self._loop.program.run(state, list(itertools.islice(items, count)))
+            waiting.append((step, metrics))
+            step += count
+            if len(waiting) > 1:  # one call ahead keeps the devices busy; more would only hide the progress
+                self._book(*waiting.pop(0))
+            bar.update(count)
+            asked = request.agreed()
+        for call in waiting:
+            self._book(*call)
+        return state, step, asked
 
     def _book(self, first: int, metrics: Any) -> None:
         fetched = self._loop.program.fetch(metrics)
@@ -284,7 +287,7 @@ class _Trainer:
             "work directory"
         )
 
-    def _validate(self, state: TrainState, step: int, rate: float) -> list[dict[str, float]]:
+    def _validate(self, state: TrainState, step: int, *, rate: float) -> list[dict[str, float]]:
         rows = []
         scores = self._loop.program.evaluate(state)
         for folder, member, cases in zip(self._folders, self._progress, scores, strict=True):
@@ -298,17 +301,21 @@ class _Trainer:
             rows.append(row | {f"validation_{name}": value for name, value in self._loop.summarise(cases).items()})
         return rows
 
-    def _score(self, row: Mapping[str, float]) -> float | None:
+    def _note(self, member: Progress, row: Mapping[str, float], step: int) -> float | None:
+        """Notes a validation; its score if it is the best so far, of equals the first."""
         name, sign = self._loop.selection
         value = row[f"validation_{name}"]
-        return None if math.isnan(value) else sign * value
+        score = None if math.isnan(value) else sign * value
+        member.validate(score, step, self._loop.patience)
+        return score if member.best_step == step else None
 
-    def _save(self, state: TrainState, step: int, scores: Sequence[float | None], running: Sequence[int]) -> None:
+    def _save(self, state: TrainState, step: int, scores: Mapping[int, float | None]) -> None:
+        """Saves the members that have an entry in `scores`."""
         # every array is copied before this returns, as the next call takes the buffers; written beside the next steps
         states = self._loop.program.split(jax.block_until_ready(state))
-        for i in running:
+        for i, score in scores.items():
             progress = dataclasses.asdict(self._progress[i])
-            self._stores[i].save(states[i].saved, {"progress": progress} | self._values[i], step=step, score=scores[i])
+            self._stores[i].save(states[i].saved, {"progress": progress} | self._values[i], step=step, score=score)
 
     def _stop(self, step: int) -> None:
         for store in self._stores:

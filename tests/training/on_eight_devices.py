@@ -25,15 +25,14 @@ def source(count=24):
     return pipeline.InMemory("drawn/train", ("background", "object"), images, labels, names, names)
 
 
-def setting(axis=None, norm="batch", accumulate=1):
-    model = models.build("unet", 2, features=(4, 6), norm=norm)
+def setting(axis=None):
+    model = models.build("unet", 2, features=(4, 6))
     view = augment.training_view(
         "quadrant", size=8, augmentation={"flip_horizontal": 0.5, "rotate": 20.0, "scale": (0.9, 1.1)}
     )
     optimizer = optax.sgd(1.0)  # what it adds to the parameters is the gradient itself
-    step = steps.make_train_step(
-        objectives.supervised(model, losses.dice_cross_entropy_loss), optimizer, view, axis=axis, accumulate=accumulate
-    )
+    objective = objectives.supervised(model, losses.dice_cross_entropy_loss)
+    step = steps.make_train_step(objective, optimizer, view, axis=axis)
     create = jax.jit(lambda key: state.create(key, model, optimizer, (1, 8, 8, 3)))
     fresh = lambda seed: create(jax.random.key(seed))
     evaluate = steps.make_counts_step(model, augment.testing_view("original", size=8, cases=()), 2)
@@ -94,15 +93,9 @@ def main(path):
     mapped = setting(axis=parallel.AXIS)[0]
     program = Program([member(cases)], mapped, evaluate, batch_size=BATCH, layout="pmap")
     results["pmap"] = gradients(program, fresh)[0]
-    pair = Program([member(cases, 3), member(cases, 4)], step, evaluate, batch_size=BATCH)
-    results["replica_0"], results["replica_1"] = gradients(pair, fresh, seeds=(0, 1))
     parallel.over_replicas = jax.vmap  # as accelerators do it
     pair = Program([member(cases, 3), member(cases, 4)], step, evaluate, batch_size=BATCH)
     results["vmapped_0"], results["vmapped_1"] = gradients(pair, fresh, seeds=(0, 1))
-    for parts in (1, 2):
-        step, evaluate, fresh = setting(norm="group", accumulate=parts)
-        program = Program([member(cases)], step, evaluate, batch_size=BATCH)
-        results[f"parts_{parts}"] = gradients(program, fresh)[0]
     messages = []
     for size, parts in ((20, 1), (3, 1), (24, 2)):
         try:

@@ -1,4 +1,4 @@
-"""The same numbers from one device and from many, from `jit` and from `pmap`, from one run and from replicas."""
+"""The same numbers from one device and from many, from `jit`, `pmap` and replicas under `vmap`."""
 
 import os
 import pathlib
@@ -13,7 +13,9 @@ import pytest
 def found(tmp_path_factory):
     path = tmp_path_factory.mktemp("devices") / "gradients.npz"
     script = pathlib.Path(__file__).with_name("on_eight_devices.py")
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    # without optimisation: the programs are compiled once and run twice
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    environment = os.environ | {"XLA_FLAGS": flags}
     answer = subprocess.run([sys.executable, script, path], env=environment, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr[-3000:]
     with np.load(path) as stored:
@@ -29,11 +31,8 @@ def of(found, way):
     [
         ("jit", "one"),
         ("pmap", "one"),
-        ("replica_0", "one"),
-        ("replica_1", "other"),
         ("vmapped_0", "one"),
         ("vmapped_1", "other"),
-        ("parts_2", "parts_1"),
     ],
 )
 def test_raw_gradients_agree(found, way, reference):

@@ -81,7 +81,14 @@ def test_two_processes_give_the_same_parameters_one_log_and_one_checkpoint(alone
     assert "step/s" not in (alone / "two_1.log").read_text()  # the other process shows no progress
 
 
-@pytest.mark.parametrize(("victim", "number"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("victim", "number"),
+    [
+        (1, signal.SIGKILL),
+        pytest.param(0, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_when_one_process_ends_the_others_do_and_the_next_start_goes_on(alone, victim, number):
     name = f"lost_{victim}_{number}"
     long = ["--config.training.epochs=2000", "--config.training.save_every=1"]

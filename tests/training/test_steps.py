@@ -119,3 +119,18 @@ def test_a_step_that_is_not_finite_is_told_and_can_be_left_out(setting):
             assert not np.array_equal(head(good), head(start))
         else:
             assert np.isnan(head(after)).all()
+
+
+def test_parts_of_a_batch_add_up_to_its_gradient(setting):
+    _, batch = setting
+    model = models.build("unet", 2, features=(4, 6), norm="group")  # no statistics of the batch
+    optimizer, view = optax.sgd(1.0), augment.training_view("quadrant", size=8)
+    before = jax.jit(lambda key: state.create(key, model, optimizer, (1, 8, 8, 3)))(jax.random.key(0))
+    objective = objectives.supervised(model, losses.dice_loss)
+    found = {}
+    for parts in (1, 2):
+        after, metrics = jax.jit(steps.make_train_step(objective, optimizer, view, accumulate=parts))(before, batch)
+        found[parts] = jax.tree.map(lambda a, b: np.asarray(b - a), before.params, after.params), metrics["loss"]
+    np.testing.assert_allclose(found[1][1], found[2][1], rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found[1][0], found[2][0])
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(found[1][0])) > 1e-2
