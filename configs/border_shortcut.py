@@ -13,7 +13,7 @@ A comma and `padding` after the size (`demo,padding`) repeats the study with all
 | ----- | ------------------------------ | ----------------------------- | ------------------------------------- |
 | tiny  | embedded, 32 px, for the tests | 4 ... 8 features, 2 levels    | seconds                               |
 | demo  | embedded, 64 px                | 8 ... 64 features, 4 levels   | under 2 min on two cores, with setup   |
-| cpu   | ISIC 2017, 128 px              | 16 ... 128 features, 4 levels | 31 min on two cores, with other work  |
+| cpu   | ISIC 2017, 128 px              | 16 ... 128 features, 4 levels | 31 min on two cores, an earlier state |
 | paper | ISIC 2017, 256 px, 100 epochs  | 64 ... 512 features, 4 levels | an accelerator; not measured yet      |
 
 Expected, as the paper finds: on quadrants `M_ori` falls off towards the border and `M_crop` does not. What was

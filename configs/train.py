@@ -12,6 +12,8 @@ they mean, in configs/base.py, and every one can be changed on the command line,
 `--config.model.pretrained=imagenet` starts the encoder of resnet_unet from torchvision's weights, and
 `--config.model.pretrained=FILE` any network but dtu_net from PyTorch tensors in a .safetensors, .npz or .pth file.
 
+Measured at an earlier state of the code:
+
 | demo,...      | cost on two cores that had other work too | best validation Dice |
 | ------------- | ----------------------------------------- | -------------------- |
 | unet          | 2 min                                     | 0.85                 |

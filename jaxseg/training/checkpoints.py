@@ -252,20 +252,31 @@ def _apart(members: Sequence[Checkpoints]) -> InputError:
 
 
 def _set_aside_unscored(folder: pathlib.Path) -> None:
-    """Sets steps aside whose score cannot be read: orbax reads all of them before anything else."""
-    if parallel.is_main():
-        for step in sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit()):
-            try:
-                json.loads((folder / str(step) / "metrics" / "metrics").read_text())
-            except FileNotFoundError:  # which orbax understands
-                continue
-            except (OSError, ValueError) as error:
-                aside = _set_aside(folder, step)
-                print(
-                    f"{folder / str(step)}: is damaged ({type(error).__name__}); it is now {aside.name}",
-                    file=sys.stderr,
-                )
-    parallel.barrier(f"scores {folder}")
+    """Sets steps aside whose score cannot be read: orbax reads all of them before anything else.
+
+    Raises:
+      InputError: there is no other step.
+    """
+    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+    damaged = [step for step in steps if not _is_scored(folder / str(step))]
+    if damaged and damaged == steps:
+        raise InputError(f"{folder / str(steps[-1])}: its score is damaged; remove the run's folder to start anew")
+    parallel.barrier(f"scores {folder}")  # all have looked before one renames
+    for step in damaged:
+        aside = _set_aside(folder, step)
+        if parallel.is_main():
+            print(f"{folder / str(step)}: its score is damaged; it is now {aside.name}", file=sys.stderr)
+    parallel.barrier(f"scored {folder}")
+
+
+def _is_scored(step: pathlib.Path) -> bool:
+    try:
+        json.loads((step / "metrics" / "metrics").read_text())
+    except FileNotFoundError:  # which orbax understands
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _set_aside(folder: pathlib.Path, step: int) -> pathlib.Path:

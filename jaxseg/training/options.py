@@ -35,14 +35,6 @@ def chosen(field: str, table: Mapping[str, Callable[..., Any]], name: str, given
     return {option: value for option, value in given.items() if option in defaults[name]}
 
 
-def defaults(table: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
-    """All options of a table at their defaults, for a config."""
-    found: dict[str, Any] = {}
-    for function in table.values():
-        found = _defaults(function) | found
-    return found
-
-
 def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}

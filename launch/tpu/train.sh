@@ -17,5 +17,6 @@ gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --command="
   [ -x .venv/bin/python ] || python3 -m venv .venv
   .venv/bin/python -m pip install -q --require-hashes -r requirements.lock
   .venv/bin/python -m pip install -q --no-deps -e .
-  .venv/bin/python -m pip install -q 'jax[tpu]>=0.10.2,<0.12' -c requirements.lock
+  # libtpu is not among the hashed requirements, so it is asked for by the version of JAX that is there
+  .venv/bin/python -m pip install -q \"jax[tpu]==\$(.venv/bin/python -c 'import jax; print(jax.__version__)')\"
   JAX_COMPILATION_CACHE_DIR=\$PWD/.jax_cache .venv/bin/python -m launch.train --distributed $arguments"

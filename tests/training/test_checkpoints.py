@@ -98,7 +98,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, capsys, 
         assert store.steps == [2]
         store.save(example(3), {}, step=3, score=None)  # its place is free again
     message = capsys.readouterr().err
-    assert message.count("\n") == 1 and f"{tmp_path / 'run' / '3'}: is damaged" in message
+    assert message.count("\n") == 1 and f"{tmp_path / 'run' / '3'}: " in message and "is damaged" in message
     assert "it is now damaged_3" in message
     assert ", and the run goes on from step 2\n" in message or damage is without_score
     assert (tmp_path / "run" / "damaged_3").is_dir()
@@ -110,6 +110,10 @@ def test_the_only_checkpoint_is_left_where_it_is_when_damaged(tmp_path):
     with Checkpoints(tmp_path / "run") as store, pytest.raises(InputError, match=r"run/1: is damaged \(") as error:
         restore_newest([store], example(0))
     assert "\n" not in str(error.value) and (tmp_path / "run" / "1").is_dir()
+    without_score(tmp_path / "run" / "1")
+    with pytest.raises(InputError, match=r"run/1: its score is damaged; remove the run's folder to start anew"):
+        Checkpoints(tmp_path / "run")
+    assert (tmp_path / "run" / "1").is_dir()
 
 
 @pytest.mark.parametrize(
