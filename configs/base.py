@@ -20,6 +20,7 @@ def run() -> ml_collections.ConfigDict:
 
     config.data = ml_collections.ConfigDict()
     config.data.dataset = "isic2017/512"
+    config.data.domains = ()  # scanners, vendors, hospitals whose cases are trained and validated on; none means all
     config.data.source_size = 512  # read at this size, so that a quadrant is not enlarged
     config.data.image_size = 256  # of what the network sees
     config.data.view = "original"  # or quadrant, drawn anew each time

@@ -76,7 +76,8 @@ def evaluate_run(
       view: original or quadrant.
 
     Returns:
-      One row per case, with `dice_<class>`, and class -> mean with its interval over patients.
+      One row per case, with `dice_<class>`, and class -> mean with its interval over patients; where there are several
+      domains, behind them `<class> in <domain>`.
 
     Raises:
       InputError: the run has no checkpoint, or the data set no such split.
@@ -96,11 +97,19 @@ def evaluate_run(
     )["dice"]
     names = source.class_names[1:]
     rows = [
-        {"case": case, "patient": patient} | {f"dice_{name}": float(v) for name, v in zip(names, values, strict=True)}
-        for case, patient, values in zip(source.cases, source.patients, scores, strict=True)
+        {"case": case, "patient": patient, "domain": domain}
+        | {f"dice_{name}": float(v) for name, v in zip(names, values, strict=True)}
+        for case, patient, domain, values in zip(source.cases, source.patients, source.domains, scores, strict=True)
     ]
-    patients = np.array(source.patients)
-    return rows, {name: bootstrap_mean(scores[:, k], patients) for k, name in enumerate(names)}
+    patients, domains = np.array(source.patients), np.array(source.domains)
+    parts = {"": np.ones(len(domains), bool)}
+    if len(set(source.domains)) > 1:
+        parts |= {f" in {domain or 'no domain'}": domains == domain for domain in sorted(set(source.domains))}
+    return rows, {
+        f"{name}{part}": bootstrap_mean(scores[where, k], patients[where])
+        for part, where in parts.items()
+        for k, name in enumerate(names)
+    }
 
 
 def _keep(values: Mapping[str, jax.Array], valid: Any) -> dict[str, np.ndarray]:

@@ -2,22 +2,36 @@
 
     python -m launch.prepare --dataset=dermoscopy/demo
     python -m launch.prepare --dataset=isic2017/256 --manual_dir=ISIC_FOLDER --data_dir=data
+    python -m launch.prepare --dataset=folder/wbc --manual_dir=FOLDER_WITH_CASES_CSV --check
 
-Every file is checked first. If any has a problem, all problems are listed and nothing is written.
+Every file is checked first. If any has a problem, all problems are listed and nothing is written. --check says all that
+the doctor finds, also what is merely to be known, such as shortcuts that a network may learn, and writes nothing; its
+exit status is 2 where the data set cannot be used.
 """
+
+import json
+import sys
 
 from absl import flags
 
 from jaxseg.data import builders, pipeline
 from launch import cli
 
-DATASET = flags.DEFINE_string("dataset", None, "data set and config, as isic2017/256", required=True)
-MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "folder of the raw files, for data sets that need them")
+DATASET = flags.DEFINE_string(
+    "dataset", None, "data set and config, as isic2017/256; folder/NAME for your own", required=True
+)
+MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "raw files: a folder, or an archive, for data sets that need them")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of all prepared data sets")
+CHECK = flags.DEFINE_bool("check", False, "only say what is wrong with the raw files")
+JSON = flags.DEFINE_bool("json", False, "say it as JSON, with --check")
 
 
 def main() -> None:
-    """Prepares, and says what there is."""
+    """Prepares, and says what there is; or only says what is wrong."""
+    if CHECK.value or JSON.value:
+        report = builders.check(DATASET.value, data_dir=DATA_DIR.value, manual_dir=MANUAL_DIR.value)
+        print(json.dumps(report.as_json(), indent=1) if JSON.value else report.text())
+        sys.exit(2 if report.errors else 0)
     directory = builders.prepare(DATASET.value, data_dir=DATA_DIR.value, manual_dir=MANUAL_DIR.value)
     print(directory)
     for split, count in pipeline.split_sizes(directory).items():

@@ -20,9 +20,9 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, for 
 
 def main() -> None:
     config, workdir = cli.config(_CONFIG), pathlib.Path(cli.required(_WORKDIR))
-    from jaxseg.report import border_shortcut  # not before the flags are known to be good: it starts JAX
+    from jaxseg.report import studies  # not before the flags are known to be good: it starts JAX
 
-    page = border_shortcut.run(
+    page = studies.run(
         config,
         workdir=workdir,
         data_dir=pathlib.Path(_DATA_DIR.value),

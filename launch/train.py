@@ -45,7 +45,7 @@ def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     with parallel.main_first("prepare"):
         directory = builders.prepare(config.data.dataset, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
     train = autoencoders.train if "network" in config else runs.train
-    train(config, runs.Splits(directory, config.data.source_size), workdir)
+    train(config, runs.Splits(directory, config.data.source_size, config.data.domains), workdir)
 
 
 if __name__ == "__main__":

@@ -108,4 +108,6 @@ def _cases(size: int) -> pipeline.InMemory:
         labels[i, top : top + size // 3, left : left + size // 3] = 1
     images = (labels[..., None] * 80 + random.integers(0, 120, (_CASES, size, size, 3))).astype(np.uint8)
     names = tuple(map(str, range(_CASES)))
-    return pipeline.InMemory("drawn", ("background", "object"), images, labels, names, names)
+    return pipeline.InMemory(
+        "drawn", ("background", "object"), images, labels, names, names, *pipeline.nowhere(len(names))
+    )

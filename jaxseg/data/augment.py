@@ -1,7 +1,7 @@
 """What a network sees of a stored case: on the device, pure, `(key, batch) -> batch` where chance is involved.
 
 A stored batch is `{"image": uint8 [B,S,S,C], "labels": uint8 [B,S,S]}`; what comes out is
-`{"images": float32 [B,n,n,C] in [-1,1], "labels": int32 [B,n,n]}`.
+`{"images": float32 [B,n,n,C] in [-1,1], "labels": int32 [B,n,n]}`. Volumes have an axis more and are only resized.
 
 What is drawn for a sample is a function of the key and of the sample's place in the whole batch, `"position": int32
 [B]`, without which the batch is whole: it does not matter how many devices share a batch.
@@ -48,15 +48,20 @@ class Spatial(NamedTuple):
     crop: tuple[float, float] = (1.0, 1.0)
     fill: str = "reflect"
 
+    @property
+    def moves(self) -> bool:
+        """Whether anything can move."""
+        return self._replace(fill="reflect") != Spatial()
+
 
 def whole(batch: Batch, *, size: int) -> dict[str, jax.Array]:
-    """The whole image, resized to `size`: bilinear with antialiasing, labels nearest."""
+    """The whole image, or volume, resized to `size` a side: linear with antialiasing, labels nearest."""
     images = batch["image"].astype(jnp.float32) / 127.5 - 1.0
     labels = batch["labels"].astype(jnp.int32)
-    b, h, w, c = images.shape
-    if (h, w) != (size, size):
-        images = jax.image.resize(images, (b, size, size, c), "linear", antialias=True)
-        labels = jax.image.resize(labels, (b, size, size), "nearest")
+    sides = (size,) * (labels.ndim - 1)
+    if labels.shape[1:] != sides:
+        images = jax.image.resize(images, (len(images), *sides, images.shape[-1]), "linear", antialias=True)
+        labels = jax.image.resize(labels, (len(labels), *sides), "nearest")
     return {"images": images, "labels": labels}
 
 
@@ -94,7 +99,6 @@ def training_view(
     """
     _check_view(view)
     spatial = check_augmentation(augmentation or {})
-    moves = spatial._replace(fill="reflect") != Spatial()
 
     def seen(key: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         position = batch.get("position", jnp.arange(len(batch["image"]), dtype=jnp.int32))
@@ -105,7 +109,9 @@ def training_view(
             cut = quadrant(batch, draw(0, lambda key: jax.random.randint(key, (), 0, 4)), size=size)
         else:
             cut = whole(batch, size=size)
-        return warp(cut, draw(1, lambda key: draw_affine(key, spatial, size)), fill=spatial.fill) if moves else cut
+        return (
+            warp(cut, draw(1, lambda key: draw_affine(key, spatial, size)), fill=spatial.fill) if spatial.moves else cut
+        )
 
     return seen
 

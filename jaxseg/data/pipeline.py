@@ -6,19 +6,20 @@ import hashlib
 import io
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
+from jaxseg.data import resizing
 from jaxseg.data.builders import files
 from jaxseg.errors import InputError
 
 Case = dict[str, Any]
 Batch = dict[str, np.ndarray]
 
-_MODES = {1: "L", 3: "RGB"}
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class Source(Protocol):
@@ -36,50 +37,69 @@ class Source(Protocol):
 class Split:
     """One split of a prepared data set, read from disk case by case.
 
-    `split[i]` is `{"case": str, "patient": str, "image": uint8 [S,S,C], "labels": uint8 [S,S]}`. Cases stored at
-    another size are squashed to S x S: images by antialiased bilinear interpolation, labels by nearest neighbours.
+    `split[i]` is `{"case": str, "patient": str, "domain": str, "spacing": float32 [2] (mm, NaN where unknown),
+    "image": uint8 [S,S,C], "labels": uint8 [S,S]}`; of volumes `[3]`, `[S,S,S,C]` and `[S,S,S]`. Cases stored at
+    another size are squashed to S a side: images by antialiased bilinear interpolation, labels by nearest neighbours.
+    The spacing is that of what is returned.
 
     Attributes:
-      name: data set, config and split, as in `isic2017/256/train`.
+      name: data set, config and split, as in `isic2017/256/train`, and behind it the domains if they are chosen.
       class_names: the background first.
       num_classes: K.
       num_cases: N.
       num_channels: C.
+      rank: 2, or 3 for volumes.
       num_bytes: of all images and labels, once decoded.
       fingerprint: tells, without reading the cases, that they are others.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], split: str, *, size: int):
+    def __init__(self, directory: str | os.PathLike[str], split: str, *, size: int | None, domains: Sequence[str] = ()):
         """Opens the split.
 
         Args:
           directory: of the prepared data set, as `jaxseg.data.builders.prepare` returns it.
           split: its name, as `train`.
-          size: S, in pixels.
+          size: S, in pixels; None leaves every case as it is stored.
+          domains: only cases of these, for training on one scanner and testing on another; none means all.
 
         Raises:
-          InputError: the folder is no prepared data set, or it has no such split (the message names those it has).
+          InputError: the folder is no prepared data set, or it has no such split, or no case of such a domain (the
+            message names those it has).
         """
-        if size < 1:
+        if size is not None and size < 1:
             raise InputError(f"size is {size}; cases need at least one pixel a side")
         builder = _open(directory)
         sizes = _split_sizes(builder)
         if split not in sizes:
             raise InputError(f"{directory}: has no split {split!r}; choose one of {', '.join(sizes)}")
-        features = builder.info.features
-        self.name = "/".join(part for part in (builder.name, builder.builder_config_name, split) if part)
-        self.class_names = tuple(features["labels"].names)
+        features, metadata = builder.info.features, builder.info.metadata
+        self.class_names = tuple(metadata["class_names"])
         self.num_classes = len(self.class_names)
-        self.num_cases = sizes[split]
         self.num_channels = features["image"].shape[-1]
+        self.rank = len(features["image"].shape) - 1
+        self._directory = directory
         try:
-            self._records = builder.as_data_source(split, decoders=_no_decoding())
+            self._records = builder.as_data_source(split, decoders=_no_decoding(features))
         except Exception as error:  # a shard is missing or cut
             raise _damaged(directory, error) from error
-        self._size = size
-        self.num_bytes = len(self) * size * size * (self.num_channels + 1)
+        self._mode = _MODES.get(self.num_channels, "")
+        self._size = None if size is None else (size,) * self.rank
+        self._numbers = range(sizes[split])
+        self.name = "/".join(part for part in (builder.name, builder.builder_config_name, split) if part)
+        if domains:
+            self._numbers = self._of_domains(domains)
+            self.name += f" ({', '.join(domains)})"
+        self.num_cases = len(self._numbers)
+        self.num_bytes = len(self) * (size or 0) ** self.rank * (self.num_channels + 1)
         self.fingerprint = f"{self.name} {self.num_cases} {builder.info.splits[split].num_bytes}"
-        self._directory = directory
+
+    def _of_domains(self, domains: Sequence[str]) -> Any:
+        found = self._texts("domain")
+        unknown = sorted(set(domains) - set(found))
+        if unknown:
+            known = ", ".join(repr(domain) for domain in sorted(set(found)))
+            raise InputError(f"{self.name}: has no case of the domain {unknown[0]!r}; choose from {known}")
+        return [number for number, domain in zip(self._numbers, found, strict=True) if domain in domains]
 
     def __len__(self) -> int:
         return self.num_cases
@@ -87,18 +107,33 @@ class Split:
     @functools.cached_property
     def cases(self) -> tuple[str, ...]:
         """The names of all cases; reads every record, but decodes no image."""
-        return tuple(self._records[index]["case"].decode() for index in range(len(self)))
+        return tuple(self._texts("case"))
+
+    def _texts(self, field: str) -> list[str]:
+        try:
+            return [self._records[number][field].decode() for number in self._numbers]
+        except Exception as error:
+            raise _damaged(self._directory, error) from error
 
     def __getitem__(self, index: int) -> Case:
-        record = self._records[range(self.num_cases)[index]]  # a range knows what -1 and N are
-        return {
-            "case": record["case"].decode(),
-            "patient": record["patient"].decode(),
-            "image": self._read(record["image"], files.resize_image, _MODES[self.num_channels]).reshape(
-                self._size, self._size, self.num_channels
-            ),
-            "labels": self._read(record["labels"], files.resize_labels, "L"),
-        }
+        record = self._records[self._numbers[index]]
+        image, labels = self._image(record["image"]), _labels(record["labels"])
+        spacing = np.array(record["spacing"], np.float32)
+        if self._size is not None:
+            spacing = spacing * np.divide(labels.shape, self._size, dtype=np.float32)
+            image, labels = resizing.resize(image, self._size), resizing.resize_labels(labels, self._size)
+        texts = {name: record[name].decode() for name in ("case", "patient", "domain")}
+        return {**texts, "spacing": spacing, "image": image, "labels": labels}
+
+    def _image(self, stored: Any) -> np.ndarray:
+        if isinstance(stored, np.ndarray):
+            return stored
+        with Image.open(io.BytesIO(stored)) as image:
+            if self._size is not None:
+                side = resizing.DRAFT * self._size[-1]
+                image.draft(None, (side, side))
+            array = np.asarray(image if image.mode == self._mode else image.convert(self._mode))
+        return array.reshape(*array.shape[:2], self.num_channels)
 
     def __iter__(self) -> Iterator[Case]:
         return (self[index] for index in range(len(self)))
@@ -110,10 +145,6 @@ class Split:
         except Exception as error:  # array_record, protobuf and Pillow each raise their own
             raise _damaged(self._directory, error) from error
 
-    def _read(self, encoded: bytes, resize: Callable[[Image.Image, int], Image.Image], mode: str) -> np.ndarray:
-        with Image.open(io.BytesIO(encoded)) as image:
-            return np.asarray(resize(image.convert(mode), self._size))
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InMemory:
@@ -122,10 +153,12 @@ class InMemory:
     Attributes:
       name: of the split.
       class_names: the background first.
-      images: uint8 `[N,S,S,C]`.
-      labels: uint8 `[N,S,S]`.
+      images: uint8 `[N,S,S,C]`, of volumes `[N,S,S,S,C]`.
+      labels: uint8 `[N,S,S]` or `[N,S,S,S]`.
       cases: their names, `[N]`.
       patients: whom they show, `[N]`.
+      domains: where they are from, `[N]`.
+      spacings: mm, float32 `[N,2]` or `[N,3]`, NaN where unknown.
     """
 
     name: str
@@ -134,6 +167,8 @@ class InMemory:
     labels: np.ndarray
     cases: tuple[str, ...]
     patients: tuple[str, ...]
+    domains: tuple[str, ...]
+    spacings: np.ndarray
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -165,6 +200,8 @@ class InMemory:
         return {
             "case": self.cases[index],
             "patient": self.patients[index],
+            "domain": self.domains[index],
+            "spacing": self.spacings[index],
             "image": self.images[index],
             "labels": self.labels[index],
         }
@@ -175,6 +212,11 @@ class InMemory:
 
     def __iter__(self) -> Iterator[Case]:
         return (self[index] for index in range(len(self)))
+
+
+def nowhere(count: int) -> tuple[tuple[str, ...], np.ndarray]:
+    """`domains` and `spacings` of so many drawn pictures, for `InMemory`."""
+    return ("",) * count, np.full((count, 2), np.nan, np.float32)
 
 
 def split_sizes(directory: str | os.PathLike[str]) -> dict[str, int]:
@@ -188,16 +230,18 @@ def split_sizes(directory: str | os.PathLike[str]) -> dict[str, int]:
 
 def in_memory(split: Split) -> InMemory:
     """Decodes every case of a split once, with two threads."""
-    cases, patients, images, labels = [], [], None, None
+    texts: list[tuple[str, str, str]] = []
+    spacings, images, labels = [], None, None
     for i, case in enumerate(files.in_threads(split.read, range(len(split)), f"reading {split.name}")):
         if images is None or labels is None:
             images = np.empty((len(split), *case["image"].shape), np.uint8)
             labels = np.empty((len(split), *case["labels"].shape), np.uint8)
         images[i], labels[i] = case["image"], case["labels"]
-        cases.append(case["case"])
-        patients.append(case["patient"])
+        spacings.append(case["spacing"])
+        texts.append((case["case"], case["patient"], case["domain"]))
     assert images is not None and labels is not None  # TFDS prepares no empty splits
-    return InMemory(split.name, split.class_names, images, labels, tuple(cases), tuple(patients))
+    cases, patients, domains = zip(*texts, strict=True)
+    return InMemory(split.name, split.class_names, images, labels, cases, patients, domains, np.stack(spacings))
 
 
 def joined(parts: Sequence[InMemory]) -> InMemory:
@@ -209,6 +253,8 @@ def joined(parts: Sequence[InMemory]) -> InMemory:
         labels=np.concatenate([part.labels for part in parts]),
         cases=tuple(case for part in parts for case in part.cases),
         patients=tuple(patient for part in parts for patient in part.patients),
+        domains=tuple(domain for part in parts for domain in part.domains),
+        spacings=np.concatenate([part.spacings for part in parts]),
     )
 
 
@@ -344,9 +390,16 @@ def _split_sizes(builder: Any) -> dict[str, int]:
     return {name: split.num_examples for name, split in builder.info.splits.items()}
 
 
-@functools.cache
-def _no_decoding() -> dict[str, Any]:
+def _labels(stored: Any) -> np.ndarray:
+    if isinstance(stored, np.ndarray):
+        return stored
+    with Image.open(io.BytesIO(stored)) as image:
+        return np.asarray(image)
+
+
+def _no_decoding(features: Any) -> dict[str, Any]:
     import tensorflow_datasets as tfds
 
     # Images are decoded here: TFDS does not convert between colour modes, and asks for OpenCV.
-    return {name: tfds.decode.SkipDecoding() for name in ("image", "labels")}
+    pictures = [name for name in ("image", "labels") if isinstance(features[name], tfds.features.Image)]
+    return {name: tfds.decode.SkipDecoding() for name in pictures}

@@ -43,7 +43,7 @@ def run(
     study.check(config)
     runs.claim(workdir, config)  # before anything is prepared; it is written when the data are known
     directory = builders.prepare(config.data.dataset, data_dir=data_dir, manual_dir=manual_dir)
-    splits = runs.Splits(directory, config.data.source_size)
+    splits = runs.Splits(directory, config.data.source_size, config.data.domains)
     runs.Data(study.run_config(config, config.paddings[0], "original"), splits)  # says when there are too few
     runs.claim(workdir, config, {name: splits[name].fingerprint for name in _SPLITS})
     measured = study.train_and_measure(config, splits, workdir)

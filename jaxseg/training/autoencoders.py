@@ -35,6 +35,7 @@ def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathli
       Preempted: the process was asked to stop and has saved its work.
     """
     checks.check_common(config)
+    checks.check_rank(config, splits.rank)
     network, frozen = _network(config, splits.num_classes, splits.open("train").num_channels)
     fitted = build(config, network, frozen, splits.open("train").num_channels)
     data = runs.Data(config, splits)

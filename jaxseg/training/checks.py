@@ -22,7 +22,9 @@ RESIDENCES = ("auto", "device", "stream")
 VARIED = ("seed", "fold")
 _FIELDS: dict[str, tuple[str, ...]] = {
     "": ("seed", "parallel", "replicas", "vary", "on_nonfinite", "deterministic"),
-    "data": ("dataset", "source_size", "image_size", "view", "augmentation", "residence", "folds", "fold"),
+    "data": (
+        *("dataset", "domains", "source_size", "image_size", "view", "augmentation", "residence", "folds", "fold"),
+    ),
     "model": ("name", "dtype", "padding", "pretrained"),
     "training": (
         *("loss", "loss_options", "ability_weight", "ability_layers", "optimizer", "optimizer_options"),
@@ -51,6 +53,21 @@ def check(config: ml_collections.ConfigDict) -> None:
     _check_choices(config, {"model.dtype": ("float32", "bfloat16"), "training.selection": ("dice", "miou")})
     _check_loss(config)
     _check_model(config)
+
+
+def check_rank(config: ml_collections.ConfigDict, rank: int) -> None:
+    """Raises InputError when the config asks of volumes what is made for pictures."""
+    if rank == 2:
+        return
+    data = config.data
+    if data.view != "original":
+        raise InputError(f"config.data.view is {data.view!r}, {data.dataset} has volumes; use 'original'")
+    if augment.check_augmentation(data.augmentation.to_dict()).moves:
+        raise InputError(
+            f"config.data.augmentation is for pictures, {data.dataset} has volumes; leave it at its defaults"
+        )
+    if "network" in config:
+        raise InputError(f"autoencoders are for activations of pictures, {data.dataset} has volumes; use its slices")
 
 
 def check_common(config: ml_collections.ConfigDict) -> None:

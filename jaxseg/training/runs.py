@@ -33,16 +33,17 @@ _STEPS_PER_CALL = 32  # on accelerators, for 0
 class Splits:
     """The stored cases of a prepared data set, each split decoded into memory when it is first asked for."""
 
-    def __init__(self, directory: pathlib.Path, source_size: int):
+    def __init__(self, directory: pathlib.Path, source_size: int, domains: Sequence[str] = ()):
         self._directory = directory
         self._size = source_size
+        self._domains = tuple(domains)
         self._opened: dict[str, pipeline.Split] = {}
         self._loaded: dict[str, pipeline.InMemory] = {}
 
     def open(self, split: str) -> pipeline.Split:
         """The split on disk."""
         if split not in self._opened:
-            self._opened[split] = pipeline.Split(self._directory, split, size=self._size)
+            self._opened[split] = pipeline.Split(self._directory, split, size=self._size, domains=self._domains)
         return self._opened[split]
 
     def __getitem__(self, split: str) -> pipeline.InMemory:
@@ -58,6 +59,11 @@ class Splits:
     @property
     def num_classes(self) -> int:
         return self.open("train").num_classes
+
+    @property
+    def rank(self) -> int:
+        """2, or 3 for volumes."""
+        return self.open("train").rank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +106,12 @@ def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Pat
       Preempted: the process was asked to stop and has saved its work.
     """
     checks.check(config)
+    checks.check_rank(config, splits.rank)
     data = Data(config, splits)
     model = checks.build_model(config, splits.num_classes)
     size = config.data.image_size
     view = augment.testing_view(config.data.view, size=size, cases=data.validation_names)
-    shape = (1, size, size, data.num_channels)
+    shape = (1, *(size,) * splits.rank, data.num_channels)
 
     def start(fresh: state.TrainState) -> state.TrainState:
         if config.model.pretrained is None:

@@ -32,7 +32,7 @@ def raw(tmp_path):
             (tmp_path / "raw" / name).mkdir(parents=True)
         for case in range(2):
             name, size = f"ISIC_{10 * number + case:07d}", (30 + 10 * case, 24)
-            Image.new("RGB", size, (200, 150, 120 + case)).save(tmp_path / "raw" / images / f"{name}.jpg")
+            Image.new("RGB", size, (200, 150, 10 * number + case)).save(tmp_path / "raw" / images / f"{name}.jpg")
             mask = Image.fromarray(np.eye(*size[::-1], dtype=np.uint8) * 255)
             mask.save(tmp_path / "raw" / masks / f"{name}_segmentation.png")
     return tmp_path / "raw"
@@ -40,12 +40,12 @@ def raw(tmp_path):
 
 def test_prepares_and_says_what_there_is(raw, tmp_path):
     flags = ("--dataset=isic2017/256", f"--manual_dir={raw}", f"--data_dir={tmp_path / 'data'}")
-    for said in ("", f"{tmp_path}/data/isic2017/256/1.0.0 is prepared already"):
+    for said in ("isic2017/256: usable; 1 warning", f"{tmp_path}/data/isic2017/256/2.0.0 is prepared already"):
         result = launch(*flags)
         assert result.returncode == 0
-        assert result.stderr.startswith(said) and len(result.stderr.splitlines()) == bool(said)
+        assert result.stderr.startswith(said) and len(result.stderr.splitlines()) == 1
         assert result.stdout.splitlines() == [
-            f"{tmp_path}/data/isic2017/256/1.0.0",
+            f"{tmp_path}/data/isic2017/256/2.0.0",
             "train: 2 cases",
             "validation: 2 cases",
             "test: 2 cases",

@@ -111,7 +111,9 @@ def fake_splits(cases=40):
     labels[:, 20:44, 22:40] = 1
     images = random.integers(0, 256, (cases, 64, 64, 3), dtype=np.uint8)
     names = tuple(f"case{i:03d}" for i in range(cases))
-    memory = pipeline.InMemory("fake/test", ("background", "lesion"), images, labels, names, names)
+    memory = pipeline.InMemory(
+        "fake/test", ("background", "lesion"), images, labels, names, names, *pipeline.nowhere(len(names))
+    )
     return dict.fromkeys(("train", "validation", "test"), memory)
 
 

@@ -22,7 +22,9 @@ def source(count=24):
         labels[i, 2 + i % 5 : 9 + i % 4, 3 : 12 - i % 6] = 1
     images = (labels[..., None] * 90 + random.integers(0, 100, (count, SIZE, SIZE, 3))).astype(np.uint8)
     names = tuple(f"case{i}" for i in range(count))
-    return pipeline.InMemory("drawn/train", ("background", "object"), images, labels, names, names)
+    return pipeline.InMemory(
+        "drawn/train", ("background", "object"), images, labels, names, names, *pipeline.nowhere(len(names))
+    )
 
 
 def setting(axis=None):

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import importlib
 import io
+import json
 import os
 import pathlib
 import re
@@ -14,27 +15,54 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from absl import logging
+
+from jaxseg.data.builders import archives
 from jaxseg.errors import InputError
 
-_BUILDERS = {"dermoscopy": "Dermoscopy", "isic2017": "Isic2017"}  # module -> class
+if TYPE_CHECKING:
+    from jaxseg.data import doctor
+
+_BUILDERS = {  # module -> class
+    "dermoscopy": "Dermoscopy",
+    "isic2017": "Isic2017",
+    "folder": "Folder",
+    "acdc": "Acdc",
+    "mnms": "Mnms",
+    "cc359": "Cc359",
+    "brats": "Brats",
+    "msd": "Msd",
+    "covid_ct": "CovidCt",
+    "hc18": "Hc18",
+    "busi": "Busi",
+    "bbbc041": "Bbbc041",
+    "ms_cct": "MsCct",
+    "smear": "Smear",
+    "ultrasound": "Ultrasound",
+    "cardiac": "Cardiac",
+}
 _WORK = ".preparing-"
+_RAW = "raw"
 _LOCK = "lock"
 
 
 def prepare(
     name: str, *, data_dir: str | os.PathLike[str], manual_dir: str | os.PathLike[str] | None = None
 ) -> pathlib.Path:
-    """Prepares a data set, unless that has been done.
+    """Prepares a data set, unless that has been done. The doctor (`jaxseg.data.doctor`) sees it first.
 
     A data set appears under `data_dir` whole or not at all, whatever kills the process: it is made in a hidden folder
-    beside its place and renamed. What a killed process left there is removed by the next call.
+    beside its place and renamed. What a killed process left there is removed by the next call. What the doctor said
+    stands in its `doctor.json`.
 
     Args:
-      name: data set and config, like `isic2017/256`; without a config it is the first one.
+      name: data set and config, like `isic2017/256`; without a config it is the first one. A folder of one's own is
+        `folder/NAME`, or `folder/NAME-volumes`.
       data_dir: where prepared data sets are, `<data set>/<config>/<version>` each; created if need be.
-      manual_dir: the raw files, for data sets that have to be downloaded by hand; not read if the data set is prepared.
+      manual_dir: the raw files, for data sets that have to be downloaded by hand: a folder, which may hold archives in
+        place of folders, or one archive; not read if the data set is prepared.
 
     Returns:
       The folder of the prepared data set, for `jaxseg.data.pipeline.Split`.
@@ -45,38 +73,103 @@ def prepare(
     """
     builder_class, config = _find(name)
     root = pathlib.Path(data_dir).expanduser()
-    target = root / builder_class.name / config / str(builder_class.VERSION)
+    target = root / builder_class.name / config.name / str(builder_class.VERSION)
     if target.exists():
         if manual_dir is not None:
             print(
                 f"{target} is prepared already; {manual_dir} is not read again (remove the former to)", file=sys.stderr
             )
         return _checked(target)
-    raw = _manual_dir(builder_class, manual_dir)
+    given = _manual_dir(builder_class, config, manual_dir)
+    with _writing(root, given), _work_folder(root) as work, archives.unpacked(given, work / _RAW) as raw:
+        found, report = _examine(builder_class, config, raw, given)
+        if report.errors:
+            raise InputError(_listed(report, given))
+        folder = _build(builder_class, config, work, found._replace(cases=report.cases))
+        (folder / "doctor.json").write_text(json.dumps(report.as_json(), indent=1))
+        _move(folder, target)
+    if report.warnings:
+        print(f"{name}: {report.verdict} (--check shows {_them(report)})", file=sys.stderr)
+    return target
+
+
+def check(
+    name: str, *, data_dir: str | os.PathLike[str], manual_dir: str | os.PathLike[str] | None = None
+) -> "doctor.Report":
+    """What the doctor says of the raw files of a data set; prepares nothing.
+
+    Args:
+      name: as for `prepare`.
+      data_dir: where archives are unpacked for the while, if there are any.
+      manual_dir: as for `prepare`.
+
+    Raises:
+      InputError: the name is unknown, `manual_dir` is missing, or an archive cannot be unpacked.
+    """
+    builder_class, config = _find(name)
+    root = pathlib.Path(data_dir).expanduser()
+    given = _manual_dir(builder_class, config, manual_dir)
+    if not archives.needs_room(given):
+        return _examine(builder_class, config, given, given)[1]
+    with _writing(root, given), _work_folder(root) as work, archives.unpacked(given, work / _RAW) as raw:
+        return _examine(builder_class, config, raw, given)[1]
+
+
+def _examine(
+    builder_class: Any, config: Any, raw: pathlib.Path | None, given: pathlib.Path | None
+) -> tuple[Any, "doctor.Report"]:
+    from jaxseg.data import doctor
+
     try:
-        with _work_folder(root) as work:
-            _move(_build(builder_class, config, work, raw), target)
+        found = builder_class.find(raw, config)
+    except OSError as error:
+        raise InputError(f"{error.filename or given}: cannot be read ({error.strerror}); see to its rights") from error
+    report = doctor.examine(
+        f"{builder_class.name}/{config.name}", found, builder_class.load, threads=builder_class.THREADS
+    )
+    if raw is None or raw == given:
+        return found, report
+    # as a person knows the places
+    known = [f._replace(lines=tuple(line.replace(str(raw), str(given)) for line in f.lines)) for f in report.findings]
+    return found, report._replace(findings=known)
+
+
+def _listed(report: "doctor.Report", folder: pathlib.Path | None) -> str:
+    lines = [line for finding in report.errors for line in finding.lines or (f"{folder}: {finding.summary}",)]
+    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+    return "\n".join([f"{count} in {folder}; nothing was prepared:", *lines])
+
+
+def _them(report: "doctor.Report") -> str:
+    return "it" if len(report.warnings) == 1 else "them"
+
+
+@contextlib.contextmanager
+def _writing(root: pathlib.Path, raw: pathlib.Path | None) -> Iterator[None]:
+    """Errors of writing, and of raw files that vanish, as one line."""
+    from jaxseg.data.builders.cases import FileProblems
+
+    try:
+        yield
+    except FileProblems as problem:
+        raise InputError(f"{problem}; it could be read a moment ago: leave the raw files alone") from problem
     except (OSError, RuntimeError) as error:
         # array_record reports a full disk as a RuntimeError that names the file
         if isinstance(error, RuntimeError) and _WORK not in str(error):
             raise
         raise InputError(_explain(error, root, raw)) from error
-    return target
 
 
-def _find(name: str) -> tuple[Any, str]:
+def _find(name: str) -> tuple[Any, Any]:
     dataset, _, config = name.partition("/")
     if dataset not in _BUILDERS:
         raise InputError(f"unknown data set {name!r}; choose one of {', '.join(_known_names())}")
     builder_class = _builder_class(dataset)
-    configs = [known.name for known in builder_class.BUILDER_CONFIGS]
-    if config and config not in configs:
-        raise InputError(f"unknown data set {name!r}; choose one of {', '.join(f'{dataset}/{c}' for c in configs)}")
-    return builder_class, config or configs[0]
+    return builder_class, builder_class.config(config)
 
 
 def _known_names() -> list[str]:
-    return [f"{dataset}/{config.name}" for dataset in _BUILDERS for config in _builder_class(dataset).BUILDER_CONFIGS]
+    return [name for dataset in _BUILDERS for name in _builder_class(dataset).config_names()]
 
 
 def _builder_class(dataset: str) -> Any:
@@ -89,14 +182,17 @@ def _checked(target: pathlib.Path) -> pathlib.Path:
     return target
 
 
-def _manual_dir(builder_class: Any, manual_dir: str | os.PathLike[str] | None) -> pathlib.Path | None:
-    wanted = builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS
+def _manual_dir(builder_class: Any, config: Any, manual_dir: str | os.PathLike[str] | None) -> pathlib.Path | None:
+    wanted = builder_class.instructions(config)
     if wanted is None:
         return None
     if manual_dir is None:
         raise InputError(f"{builder_class.name} cannot be downloaded by a program: {wanted}, and name it as manual_dir")
     folder = pathlib.Path(manual_dir).expanduser()
-    if not folder.is_dir():
+    if folder.is_file() and not archives.is_archive(folder):
+        known = ", ".join(archives.SUFFIXES)
+        raise InputError(f"{folder}: is neither a folder nor an archive ({known}); unpack it, and name the folder")
+    if not folder.is_dir() and not archives.is_archive(folder):
         raise InputError(f"{folder}: no such folder; {wanted}, and name it as manual_dir")
     return folder
 
@@ -133,17 +229,24 @@ def _explain(error: OSError | RuntimeError, root: pathlib.Path, raw: pathlib.Pat
     reason = getattr(error, "strerror", None) or re.split("[;.] ", str(error))[0]
     file = getattr(error, "filename", None)
     if raw is not None and file and pathlib.Path(file).is_relative_to(raw):
-        return f"{file}: {reason}; it was there a moment ago: leave the raw files alone and prepare again"
+        if isinstance(error, FileNotFoundError):
+            return f"{file}: {reason}; it was there a moment ago: leave the raw files alone and prepare again"
+        return f"{file}: cannot be read ({reason}); see to its rights"
     return f"{root}: cannot write there ({reason}); free it or choose another data folder"
 
 
-def _build(builder_class: Any, config: str, work: pathlib.Path, manual_dir: pathlib.Path | None) -> pathlib.Path:
+def _build(builder_class: Any, config: Any, work: pathlib.Path, found: Any) -> pathlib.Path:
     import tensorflow_datasets as tfds
 
-    builder = builder_class(config=config, data_dir=work)
+    quiet = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of configs that are not in a list
+    try:
+        builder = builder_class(config=config, data_dir=work, found=found)
+    finally:
+        logging.set_verbosity(quiet)
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself there; our own bars go to stderr
         builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir),
+            download_config=tfds.download.DownloadConfig(manual_dir=work),  # none of its business, but it asks
             file_format="array_record",  # the default format needs TensorFlow
         )
     return pathlib.Path(builder.data_path)

@@ -1,63 +1,38 @@
-"""Synthetic dermoscopy, drawn when it is prepared: nothing to download, the truth is known."""
+"""Synthetic dermoscopy: lesions in the middle, as in ISIC 2017."""
 
-import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from jaxseg.data.builders import files, records
+from jaxseg.data.builders import drawn
+from jaxseg.data.builders.cases import Contents, Loaded
 from jaxseg.data.synthetic import dermoscopy
 
 _SEED = 2017
 
 
-@dataclasses.dataclass(eq=False)
-class DermoscopyConfig(tfds.core.BuilderConfig):
-    """`size`: side of the images in pixels; `cases`: how many each split has."""
-
-    size: int = 0
-    cases: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-
-class Dermoscopy(records.Builder):
+class Dermoscopy(drawn.Drawn):
     """Images of `jaxseg.data.synthetic.dermoscopy`; no two splits share one, and no case has been seen by another."""
 
-    VERSION = tfds.core.Version("1.0.0")  # to be raised when `render` draws other images, or old ones stay in use
+    VERSION = tfds.core.Version("2.0.0")  # to be raised when `render` draws other images, or old ones stay in use
     BUILDER_CONFIGS: ClassVar = [
-        DermoscopyConfig(
+        drawn.DrawnConfig(
             name="demo",
             description="128 x 128, for studies that run in minutes",
             size=128,
-            cases={"train": 320, "validation": 48, "test": 160},
+            scenes={"train": 320, "validation": 48, "test": 160},
         ),
-        DermoscopyConfig(
+        drawn.DrawnConfig(
             name="tiny",
             description="64 x 64, for tests",
             size=64,
-            cases={"train": 48, "validation": 16, "test": 16},
+            scenes={"train": 48, "validation": 16, "test": 16},
         ),
     ]
+    CONTENTS = Contents(("background", "lesion"), {0: 0, 1: 1}, channels=3)
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return records.info(self, ["background", "lesion"], channels=3, encoding="png")
-
-    def _shard_iterators_per_split(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> Mapping[str, list[Callable[[], Iterator[tuple[str, dict[str, Any]]]]]]:
-        del dl_manager
-        assert isinstance(self.builder_config, DermoscopyConfig)
-        draw = functools.partial(_draw, size=self.builder_config.size)
-        splits, first = {}, 0
-        for split, count in self.builder_config.cases.items():
-            # drawing is many small steps of NumPy, which threads only make slower
-            splits[split] = records.shards(draw, range(first, first + count), f"drawing {split}", threads=False)
-            first += count
-        return splits
-
-
-def _draw(index: int, size: int) -> dict[str, Any]:
-    image, labels = dermoscopy.render(_SEED, index, size)
-    case = f"synthetic{index:05d}"
-    return {"case": case, "patient": case, "image": files.encode_png(image), "labels": files.encode_png(labels)}
+    @classmethod
+    def draw(cls, scene: int, size: int, options: Mapping[str, Any]) -> Loaded:
+        return Loaded(*dermoscopy.render(_SEED, scene, size, **options), (math.nan, math.nan))

@@ -1,25 +1,22 @@
-"""Image files and mask files: which belong together, and what is wrong with them.
+"""Image files and mask files: which belong together; and work on many of them.
 
 Every problem of every file is found before anything is prepared: a person mends a folder once, not file by file.
 A problem is one line: the file, what is wrong, and the remedy.
 """
 
+import csv
 import io
+import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import tqdm
-from PIL import Image
-
-from jaxseg.errors import InputError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_FORMATS = {".jpg": ("JPEG", "MPO"), ".png": ("PNG",)}  # MPO: a JPEG with further images behind the first
 _READERS = 2  # decoding is one core each; more than two mostly wait for the disk
 
 
@@ -101,148 +98,97 @@ def _cases(
     return cases, misnamed
 
 
-def check_pairs(pairs: Sequence[Pair], description: str) -> list[str]:
-    """Decodes every file and returns the problems, in the order of the pairs.
+def descend(folder: pathlib.Path, pattern: str) -> pathlib.Path:
+    """The folder, or the one in it that alone has what is looked for: archives often have a folder around everything.
 
     Args:
-      pairs: the cases.
-      description: shown by the progress bar.
+      folder: as a person named it.
+      pattern: of what must lie in it, for `glob`.
     """
-    return [problem for problems in in_threads(_problems, pairs, description) for problem in problems]
+    if next(folder.glob(pattern), None) is None:
+        folders = [path for path in folder.iterdir() if path.is_dir() and path.name != "__MACOSX"]
+        inner = [path for path in folders if next(path.glob(pattern), None) is not None]
+        if len(inner) == 1:
+            return inner[0]
+    return folder
 
 
-def _problems(pair: Pair) -> list[str]:
-    problems, sizes = [], []
-    for path, check in ((pair.image, _check_image), (pair.mask, _check_mask)):
-        try:
-            with Image.open(path) as image:
-                image.verify()  # finds a PNG that lacks its end, which decoding overlooks; the image is used up then
-            with Image.open(path) as image:
-                size = image.size
-                _check_format(image, path.suffix)
-                check(image)
-            if path.suffix.lower() in (".jpg", ".jpeg") and not _ends_as_jpeg(path.read_bytes()):
-                raise _Problem("lacks the end of a JPEG, as after a broken download; fetch it again")
-        except _Problem as problem:
-            problems.append(f"{path}: {problem}")
-        except Exception as error:  # Pillow raises nearly anything for a damaged file, struct.error and zlib.error too
-            problems.append(f"{path}: cannot be read as an image ({_first_line(error)}); fetch it again")
-        else:
-            sizes.append(size)
-    if len(sizes) == 2 and sizes[0] != sizes[1]:
-        (width, height), (mask_width, mask_height) = sizes
-        problems.append(
-            f"{pair.mask}: is {mask_width}x{mask_height}, its image is {width}x{height}; use the mask that was made "
-            "for this image"
-        )
-    return problems
-
-
-class _Problem(Exception):
-    """What is wrong with a file that Pillow can open, and the remedy."""
-
-
-def _check_format(image: Image.Image, extension: str) -> None:
-    if image.format not in _FORMATS[extension]:
-        raise _Problem(f"holds {image.format} data; convert it to {_FORMATS[extension][0]}")
-
-
-def _ends_as_jpeg(content: bytes) -> bool:
-    """Whether the last scan is ended; decoders fill up what is missing, also where it is a run of zeros."""
-    return content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda")
-
-
-def _check_image(image: Image.Image) -> None:
-    image.draft("RGB", (1, 1))  # reads the whole file all the same, but computes an eighth of the pixels
-    image.load()
-
-
-def _check_mask(image: Image.Image) -> None:
-    values = np.unique(_mask_values(image))
-    wrong = [int(value) for value in values if value not in (0, 255)]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise _Problem(
-            f"holds the value{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong[:3]))}{more}; a mask is 0 outside of "
-            "the object and 255 inside: set every pixel to one of them"
-        )
-
-
-def _mask_values(image: Image.Image) -> np.ndarray:
-    if image.mode in ("1", "L", "P"):
-        return np.asarray(image.convert("L"))
-    if image.mode[0] in "IF":  # more than 8 bits: converting would clip
-        return np.asarray(image)
-    *colours, alpha = np.moveaxis(np.asarray(image.convert("RGBA")), -1, 0)
-    if (alpha < 255).any():
-        raise _Problem("is partly transparent; save the mask as 8-bit grey")
-    if any((colour != colours[0]).any() for colour in colours):
-        raise _Problem("is coloured; save the mask as 8-bit grey")
-    return colours[0]
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).partition("\n")[0]
-    # Pillow repeats the path, which the line already starts with
-    return "no known image format" if "cannot identify image file" in text else text or type(error).__name__
-
-
-def raise_problems(problems: Sequence[str], folder: pathlib.Path) -> None:
-    """Raises one InputError that lists every problem; returns if there is none."""
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise InputError("\n".join([f"{count} in {folder}; nothing was prepared:", *problems]))
-
-
-def read_image(path: pathlib.Path, size: int) -> np.ndarray:
-    """Reads an image, squashed to a square by antialiased bilinear interpolation.
+def read_table(
+    table: pathlib.Path, known: Sequence[str], needed: Sequence[str]
+) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    """The lines of a table (CSV) and what is wrong with it.
 
     Args:
-      path: of the file.
-      size: S, in pixels.
+      table: the file.
+      known: columns that are wanted; others are left out.
+      needed: those of them that must be there.
 
     Returns:
-      uint8 `[S,S,3]`.
+      rows: the number of each line, and its fields by column.
+      problems: one line each; a table that cannot be used has no rows.
     """
-    with Image.open(path) as image:
-        # Photographs of 20 megapixels: libjpeg's own scaling down is a box filter, which at 3 times the wanted size
-        # cannot be told from the exact result and saves most of the time.
-        image.draft("RGB", (3 * size, 3 * size))
-        return np.asarray(resize_image(image.convert("RGB"), size))
+    if not table.is_file():
+        return [], [f"{table}: no such file; write a table with the columns {','.join(needed)}"]
+    try:
+        lines = _numbered_lines(table.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        return [], [f"{table}: is no text in UTF-8; save it as such"]
+    except csv.Error as error:
+        return [], [f"{table}: cannot be read as a table ({error}); save it as CSV"]
+    header = [name.strip() for name in lines[0][1]] if lines else []
+    missing = [name for name in needed if name not in header]
+    if missing:
+        columns = f"column{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        wanted = f"its first line must be {','.join(needed)}, separated by commas"
+        return [], [f"{table}: lacks the {columns}; {wanted}"]
+    twice = [name for name in known if header.count(name) > 1]
+    if twice:
+        return [], [f"{table}: has the column {twice[0]} twice; remove or rename one"]
+    rows, problems = [], []
+    for number, line in lines[1:]:
+        if not line:
+            continue
+        if len(line) != len(header):
+            problems.append(f"{table}: line {number} has {len(line)} fields, the first line {len(header)}; mend it")
+            continue
+        row = {name: value.strip() for name, value in zip(header, line, strict=True) if name in known}
+        rows.append((number, row))
+    if not rows and not problems:
+        problems.append(f"{table}: has no line below the first; name a case in each")
+    return rows, problems
 
 
-def read_mask(path: pathlib.Path, size: int | None) -> np.ndarray:
-    """Reads a mask of 0 and 255, squashed to a square by nearest neighbours.
+def _numbered_lines(text: str) -> list[tuple[int, list[str]]]:
+    """The records of a CSV file, each with the line that it begins in; quoted fields may hold line breaks."""
+    if "\0" in text:  # UTF-16 without its mark is valid UTF-8
+        raise UnicodeDecodeError("utf-8", b"", 0, 1, "NUL")
+    reader, lines, number = csv.reader(io.StringIO(text, newline="")), [], 1
+    for line in reader:
+        lines.append((number, line))
+        number = reader.line_num + 1
+    return lines
+
+
+def read_json(path: pathlib.Path) -> tuple[Any, list[str]]:
+    """What a JSON file holds, None where it cannot be read; and what is wrong with it then, one line."""
+    try:
+        return json.loads(path.read_bytes()), []
+    except FileNotFoundError:
+        return None, [f"{path}: no such file; unpack the official archive so that it is there"]
+    except (OSError, ValueError, RecursionError) as error:  # a wrong encoding is a ValueError too
+        return None, [f"{path}: cannot be read as JSON ({error}); fetch it again"]
+
+
+def search(folder: pathlib.Path, pattern: str, *, levels: int = 4) -> list[pathlib.Path]:
+    """What `glob` finds in a folder and in the folders below it, sorted; links to folders are followed.
 
     Args:
-      path: of the file.
-      size: S, in pixels; None leaves the size as it is.
-
-    Returns:
-      uint8 `[S,S]` or `[H,W]` of 0 and 1.
+      folder: where to look.
+      pattern: of the last part of a path.
+      levels: how many folders deep, the first one included.
     """
-    with Image.open(path) as image:
-        mask = image.convert("L")
-    if size is not None:
-        mask = resize_labels(mask, size)
-    return (np.asarray(mask) > 0).astype(np.uint8)
-
-
-def resize_image(image: Image.Image, size: int) -> Image.Image:
-    """Squashes to `size` x `size`, bilinear; Pillow antialiases when it makes smaller."""
-    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
-
-
-def resize_labels(labels: Image.Image, size: int) -> Image.Image:
-    """Squashes to `size` x `size`, nearest neighbour."""
-    return labels if labels.size == (size, size) else labels.resize((size, size), Image.Resampling.NEAREST)
-
-
-def encode_png(array: np.ndarray) -> bytes:
-    """PNG bytes of a uint8 array `[H,W]` or `[H,W,3]`."""
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG", compress_level=3)  # 8 % larger than the default, in a third of its time
-    return buffer.getvalue()
+    found = [path for level in range(levels) for path in folder.glob("*/" * level + pattern)]
+    return sorted(path for path in found if not path.name.startswith("."))  # macOS leaves ._NAME beside every file
 
 
 def in_threads(

@@ -1,32 +1,205 @@
-"""What the builders of image data sets share: the features of a case, and how cases become shards."""
+"""What all builders share: how a folder's cases become the records of a prepared data set."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxseg.data.builders import files
+from jaxseg.data import resizing
+from jaxseg.data.builders import cases as raw
+from jaxseg.data.builders import files, formats
+from jaxseg.data.builders.cases import Found, Loaded, RawCase
+from jaxseg.errors import InputError
 
-T = TypeVar("T")
 Example = dict[str, Any]
 
 _Example: Any = tf_example_pb2.Example
 
 # The cases of one shard are held in memory while it is written.
 CASES_PER_SHARD = 100
+VOLUMES_PER_SHARD = 8
+
+_PNG_CHANNELS = (1, 3, 4)  # other numbers are stored as compressed arrays
+
+
+@dataclasses.dataclass(eq=False)
+class Config(tfds.core.BuilderConfig):
+    """`size`: images are squashed to so many pixels a side, None keeps theirs; `volumes`: not cut into slices."""
+
+    size: int | None = None
+    volumes: bool = False
+
+
+# For data sets of volumes.
+SLICES_AND_VOLUMES = (
+    Config(name="slices", description="every slice along the third axis is a case"),
+    Config(name="volumes", description="every volume is a case", volumes=True),
+)
 
 
 class Builder(tfds.core.ShardBasedBuilder):
-    """Base of all our builders: its cases are encoded bytes, so nothing here needs TensorFlow.
+    """Base of all our builders. A data set says what belongs together (`find`), and this writes it.
 
-    `GeneratorBasedBuilder` would gather a whole split in memory and, above 1000 MiB and whatever the number of shards,
-    spill it through TensorFlow. Shard by shard, a split may have any size and keeps its order.
+    Its cases are encoded bytes, so nothing here needs TensorFlow. `GeneratorBasedBuilder` would gather a whole split in
+    memory and, above 1000 MiB and whatever the number of shards, spill it through TensorFlow. Shard by shard, a split
+    may have any size and keeps its order.
+
+    Attributes:
+      VERSION: to be raised when the same files give other records, or old ones stay in use.
+      BUILDER_CONFIGS: the first is the default.
+      MANUAL_DOWNLOAD_INSTRUCTIONS: what the folder of raw files has to hold; None where there are no raw files.
     """
+
+    BUILDER_CONFIGS: ClassVar[Sequence[Config]] = (Config(name="full", description="as the files are"),)
+    # Pillow and zlib give up the interpreter's lock; drawing with NumPy does not, and threads make that only slower.
+    THREADS: ClassVar[bool] = True
 
     # We download nothing. TFDS would look for checksums, for which it imports importlib_resources without requiring it.
     url_infos = None
+
+    def __init__(self, *, found: Found, **options: Any):
+        self.found = found
+        super().__init__(**options)
+
+    @classmethod
+    def config(cls, name: str) -> Config:
+        """The config of a name, the first for an empty one; raises InputError where there is none."""
+        for config in cls.BUILDER_CONFIGS:
+            if name in ("", config.name):
+                return config
+        raise InputError(f"unknown data set '{cls.name}/{name}'; choose one of {', '.join(cls.config_names())}")
+
+    @classmethod
+    def config_names(cls) -> list[str]:
+        """For messages: what may be asked for."""
+        return [f"{cls.name}/{config.name}" for config in cls.BUILDER_CONFIGS]
+
+    @classmethod
+    def instructions(cls, config: Config) -> str | None:
+        """What the folder of raw files has to hold; None where there are no raw files."""
+        del config
+        return cls.MANUAL_DOWNLOAD_INSTRUCTIONS
+
+    @classmethod
+    def find(cls, folder: pathlib.Path, config: Config) -> Found:
+        """The cases in a folder, paired and named; files are not opened here but for tables.
+
+        Args:
+          folder: of the raw files.
+          config: of the data set.
+
+        Returns:
+          What is there. Whatever is wrong is among its problems.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:
+        """One case as its files have it; raises `cases.FileProblems`. See `cases.load`."""
+        return raw.load(case, at_least=at_least)
+
+    @property
+    def _config(self) -> Config:
+        assert isinstance(self.builder_config, Config)
+        return self.builder_config
+
+    @property
+    def _stacked(self) -> bool:
+        """Whether a record is a volume."""
+        return self.found.contents.volumes and self._config.volumes
+
+    @property
+    def _pictures(self) -> bool:
+        """Whether a PNG or JPEG can hold a record's image."""
+        return not self._stacked and self.found.contents.channels in _PNG_CHANNELS
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        contents = self.found.contents
+        features = tfds.features
+        axes = (None,) * (3 if self._stacked else 2)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=features.FeaturesDict(
+                {
+                    "case": features.Text(),
+                    "patient": features.Text(),
+                    "domain": features.Text(),
+                    "spacing": features.Tensor(shape=(len(axes),), dtype=np.float32),  # mm, NaN where unknown
+                    "image": features.Image(shape=(*axes, contents.channels))
+                    if self._pictures
+                    else features.Tensor(shape=(*axes, contents.channels), dtype=np.uint8, encoding="zlib"),
+                    "labels": features.Tensor(shape=axes, dtype=np.uint8, encoding="zlib")
+                    if self._stacked
+                    else features.Image(shape=(*axes, 1), encoding_format="png"),
+                }
+            ),
+            metadata=tfds.core.MetadataDict(class_names=list(contents.class_names), channels=contents.channels),
+        )
+
+    def _shard_iterators_per_split(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> Mapping[str, list[Callable[[], Iterator[tuple[str, Example]]]]]:
+        del dl_manager
+        cases = raw.assigned(self.found.cases)
+        splits = {split: [case for case in cases if case.split == split] for split in raw.SPLITS}
+        return {split: self._shards(part, split) for split, part in splits.items() if part}  # TFDS has no empty splits
+
+    def _shards(self, cases: Sequence[RawCase], split: str) -> list[Callable[[], Iterator[tuple[str, Example]]]]:
+        """One generator per shard; the cases keep their order."""
+        description = f"writing {split}"
+        size = VOLUMES_PER_SHARD if self.found.contents.volumes else CASES_PER_SHARD
+
+        def write(first: int) -> Iterator[tuple[str, Example]]:
+            part = cases[first : first + size]
+            if self.THREADS:
+                written = files.in_threads(self.store, part, description, first=first, total=len(cases))
+            else:
+                written = files.progress(map(self.store, part), description, first, len(cases))
+            for examples in written:
+                for example in examples:
+                    yield example["case"], example
+
+        return [functools.partial(write, first) for first in range(0, len(cases), size)]
+
+    def store(self, case: RawCase) -> list[Example]:
+        """The records of a case: one, or one for every slice of a volume."""
+        contents, size = self.found.contents, self._config.size
+        loaded = self.load(case, at_least=None if size is None else resizing.DRAFT * size)
+        image = raw.with_channels(loaded.image, contents.channels)
+        assert image is not None  # the doctor has seen it
+        image, labels = raw.as_uint8(image, contents.scaling), raw.classes(loaded.labels, contents.values)
+        spacing = loaded.spacing
+        if size is not None:
+            squashed = (*labels.shape[:-2], size, size)
+            spacing = tuple(s * old / new for s, old, new in zip(spacing, labels.shape, squashed, strict=True))
+            image, labels = resizing.resize(image, squashed), resizing.resize_labels(labels, squashed)
+        if contents.volumes and not self._stacked:
+            names = [f"{case.case}_{z:03d}" for z in range(len(image))]
+            return [self._record(case, names[z], image[z], labels[z], spacing[1:]) for z in range(len(image))]
+        return [self._record(case, case.case, image, labels, spacing)]
+
+    def _record(
+        self, case: RawCase, name: str, image: np.ndarray, labels: np.ndarray, spacing: Sequence[float]
+    ) -> Example:
+        return {
+            "case": name,
+            "patient": case.patient,
+            "domain": case.domain,
+            "spacing": np.asarray(spacing, np.float32),
+            "image": self._encoded(case, image) if self._pictures else image,
+            "labels": labels if self._stacked else formats.encode_png(labels),
+        }
+
+    def _encoded(self, case: RawCase, image: np.ndarray) -> bytes:
+        # a file's own bytes where they are what is to be stored: a second compression would add artefacts of ours
+        contents = self.found.contents
+        untouched = not (self._config.size or contents.volumes or contents.scaling) and len(case.images) == 1
+        return (untouched and formats.unchanged_bytes(case.images[0])) or formats.encode_png(image)
 
     def _example_writer(self) -> Any:
         return _SortedWriter(super()._example_writer())
@@ -43,53 +216,3 @@ class _SortedWriter:
         return self._writer.write(
             path, ((key, example.SerializeToString(deterministic=True)) for key, example in parsed)
         )
-
-
-def info(
-    builder: tfds.core.DatasetBuilder, class_names: Sequence[str], *, channels: int, encoding: str
-) -> tfds.core.DatasetInfo:
-    """Describes cases of one image and its labels.
-
-    Args:
-      builder: of the data set.
-      class_names: the background first; the prepared folder keeps them.
-      channels: C, 1 or 3.
-      encoding: of the images, png or jpeg; labels are PNG.
-    """
-    return tfds.core.DatasetInfo(
-        builder=builder,
-        features=tfds.features.FeaturesDict(
-            {
-                "case": tfds.features.Text(),
-                "patient": tfds.features.Text(),
-                "image": tfds.features.Image(shape=(None, None, channels), encoding_format=encoding),
-                "labels": tfds.features.LabeledImage(
-                    labels=list(class_names), shape=(None, None, 1), encoding_format="png"
-                ),
-            }
-        ),
-    )
-
-
-def shards(
-    store: Callable[[T], Example], cases: Sequence[T], description: str, *, threads: bool = True
-) -> list[Callable[[], Iterator[tuple[str, Example]]]]:
-    """One generator per shard, as `Builder` wants them; the cases keep their order.
-
-    Args:
-      store: what is stored of a case.
-      cases: of one split.
-      description: shown by the progress bar.
-      threads: whether `store` spends its time where the interpreter's lock is free.
-    """
-
-    def write(first: int) -> Iterator[tuple[str, Example]]:
-        part = cases[first : first + CASES_PER_SHARD]
-        if threads:
-            examples = files.in_threads(store, part, description, first=first, total=len(cases))
-        else:
-            examples = files.progress(map(store, part), description, first, len(cases))
-        for example in examples:
-            yield example["case"], example
-
-    return [functools.partial(write, first) for first in range(0, len(cases), CASES_PER_SHARD)]

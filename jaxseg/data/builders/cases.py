@@ -1,0 +1,233 @@
+"""What a builder finds in a folder: which files belong to a case, what is in them, and in which split it is."""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxseg.data import folds
+from jaxseg.data.builders import formats
+from jaxseg.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+_SEED = 0  # of the splits that a data set does not come with
+_FOLDS = 10  # of which one is for validation and two for testing, where there are so many patients
+
+
+class RawCase(NamedTuple):
+    """The files of one case.
+
+    Attributes:
+      case: its name, the only one of its kind in the data set.
+      images: files whose channels are put behind each other, one for most data sets, one per modality for others.
+      mask: None where the data set draws it, from boxes, or outlines, or because it is synthetic.
+      patient: whom it shows; all cases of a patient are in one split.
+      domain: scanner, vendor, hospital, laboratory; empty where the data set has one alone.
+      split: where the data set says so; None where it is to be assigned, by patient.
+      part: which part of the files it is, such as a time frame; what it means is the builder's business.
+    """
+
+    case: str
+    images: tuple[pathlib.Path, ...]
+    mask: pathlib.Path | None
+    patient: str
+    domain: str = ""
+    split: str | None = None
+    part: Any = None
+
+    @property
+    def place(self) -> pathlib.Path | str:
+        """Named by messages that concern the whole case."""
+        return self.images[0] if self.images else self.case
+
+
+class Contents(NamedTuple):
+    """What all cases of a data set have in common.
+
+    Attributes:
+      class_names: the background first.
+      values: number in the mask files -> class. A number that is missing here is an error.
+      channels: C.
+      scaling: how intensities become 0 to 255; None: they are that already. See `as_uint8`.
+      volumes: whether the files hold volumes `[D,H,W,C]` rather than pictures `[H,W,C]`.
+    """
+
+    class_names: tuple[str, ...]
+    values: Mapping[int, int]
+    channels: int
+    scaling: tuple[str, float, float] | None = None
+    volumes: bool = False
+
+
+class Found(NamedTuple):
+    """All that a builder finds in a folder.
+
+    Attributes:
+      cases: in their order.
+      problems: one line each: the file, what is wrong, the remedy.
+      contents: of the cases.
+    """
+
+    cases: Sequence[RawCase]
+    problems: Sequence[str]
+    contents: Contents
+
+
+class Loaded(NamedTuple):
+    """A case as its files have it.
+
+    Attributes:
+      image: `[H,W,C]` or `[D,H,W,C]`, any type.
+      labels: `[H,W]` or `[D,H,W]`, whole numbers as in the files.
+      spacing: mm along each spatial axis, NaN where unknown.
+      orientation: of the image, as in `formats.Picture`.
+      mask_spacing: of the mask.
+      mask_orientation: of the mask.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    spacing: tuple[float, ...]
+    orientation: str = ""
+    mask_spacing: tuple[float, ...] = ()
+    mask_orientation: str = ""
+
+
+class FileProblems(Exception):
+    """Files that cannot be used; `lines` has a line for each, with its name in front."""
+
+    def __init__(self, *lines: str):
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def load(case: RawCase, *, at_least: int | None = None) -> Loaded:
+    """Reads the files of a case; `case.part`, if it is a number, is the frame of four-dimensional files.
+
+    Args:
+      case: with a mask file.
+      at_least: a JPEG may be decoded at a smaller scale, of at least so many pixels a side; its mask is whole then.
+
+    Raises:
+      FileProblems: files cannot be used, or their sizes differ.
+    """
+    assert case.mask is not None
+    frame = case.part if isinstance(case.part, int) else None
+    problems: list[str] = []
+    pictures = [_read(path, formats.read, problems, frame=frame, at_least=at_least) for path in case.images]
+    mask = _read(case.mask, formats.read_mask, problems, frame=frame)
+    first, *others = pictures
+    if first is not None:
+        for path, picture in zip(case.images[1:], others, strict=True):
+            if picture is not None and picture.size != first.size:
+                problems.append(
+                    f"{path}: is {size_text(picture.size)}, {case.images[0].name} is {size_text(first.size)}; use "
+                    "files that are registered to each other"
+                )
+        if mask is not None and mask.size != first.size:
+            problems.append(
+                f"{case.mask}: is {size_text(mask.size)}, its image is {size_text(first.size)}; use the mask that was "
+                "made for this image"
+            )
+    if problems:
+        raise FileProblems(*problems)
+    assert first is not None and mask is not None
+    image = first.array if not others else np.concatenate([p.array for p in pictures if p is not None], -1)
+    return Loaded(image, mask.array[..., 0], first.spacing, first.orientation, mask.spacing, mask.orientation)
+
+
+def _read(path: pathlib.Path, read: Callable[..., formats.Picture], problems: list[str], **options: Any) -> Any:
+    try:
+        return read(path, **options)
+    except formats.Unusable as problem:
+        problems.append(f"{path}: {problem}")
+
+
+def size_text(size: Sequence[int]) -> str:
+    """Width first: `640x480` of (480, 640), `640x480x30` of (30, 480, 640)."""
+    return "x".join(str(n) for n in (*size[-2:][::-1], *size[:-2]))
+
+
+def with_channels(image: np.ndarray, channels: int) -> np.ndarray | None:
+    """The image with C channels: gray becomes colour, and colour that is gray becomes gray; None where it cannot be."""
+    if image.shape[-1] == channels:
+        return image
+    if image.shape[-1] == 1 and channels == 3:
+        return np.repeat(image, 3, -1)
+    if image.shape[-1] == 3 and channels == 1 and (image == image[..., :1]).all():
+        return image[..., :1]
+    return None
+
+
+def classes(labels: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
+    """Numbers of the files -> classes, uint8.
+
+    Raises:
+      ValueError: a number is none of `values`; `unknown_values` names them.
+    """
+    if unknown_values(labels, values):
+        raise ValueError(f"labels hold {unknown_values(labels, values)}, known are {sorted(values)}")
+    table = np.zeros(max(values) + 1, np.uint8)
+    table[list(values)] = list(values.values())
+    return table[labels]
+
+
+def unknown_values(labels: np.ndarray, values: Mapping[int, int]) -> list[int]:
+    """The numbers in `labels` that are none of `values`, sorted."""
+    return [int(value) for value in np.unique(labels) if value not in values]
+
+
+def as_uint8(image: np.ndarray, scaling: tuple[str, float, float] | None) -> np.ndarray:
+    """Intensities as 0 to 255, rounded.
+
+    Args:
+      image: `[*S,C]`.
+      scaling: `("window", low, high)`: these become 0 and 255, as for Hounsfield units; `("percentiles", low, high)`:
+        these percentiles of the whole image or volume, of every channel for itself, do; None: only the type changes.
+        16-bit and real numbers without a scaling are taken by percentiles 0 and 100.
+    """
+    if scaling is None:
+        if image.dtype == np.uint8:
+            return image
+        scaling = ("percentiles", 0.0, 100.0)
+    kind, low, high = scaling
+    values = image.astype(np.float32)
+    if kind == "percentiles":
+        flat = values.reshape(-1, values.shape[-1])
+        low, high = np.percentile(flat, (low, high), axis=0).astype(np.float32)
+    span = np.maximum(np.subtract(high, low), 1e-12)
+    return np.rint(np.clip((values - low) / span, 0, 1) * 255).astype(np.uint8)
+
+
+def assigned(cases: Sequence[RawCase]) -> list[RawCase]:
+    """The cases, each in a split; those without one are dealt out by patient: 70 % train, 10 % validation, 20 % test.
+
+    So are all cases of a data set that has training cases alone. Every domain has its share of every split as far as
+    its patients allow. Where a data set has a split for testing but none for validation, a tenth of the patients of
+    train becomes it.
+
+    Raises:
+      InputError: there are too few patients.
+    """
+    given = {case.split for case in cases}
+    if None in given or given == {"train"}:
+        return _dealt(cases, testing=0.2)
+    if "validation" not in given:
+        train = [case for case in cases if case.split == "train"]
+        return [*_dealt(train, testing=0.0), *(case for case in cases if case.split != "train")]
+    return list(cases)
+
+
+def _dealt(cases: Sequence[RawCase], *, testing: float) -> list[RawCase]:
+    patients = np.array([case.patient for case in cases])
+    count = min(_FOLDS, len(set(patients.tolist())))
+    tests = max(1, round(testing * count)) if testing else 0
+    if count < 2 + tests:
+        raise InputError(
+            f"there {'is 1 patient' if count == 1 else f'are {count} patients'}, and splits never cut through one; "
+            f"give at least {2 + tests}, or name the split of each case"
+        )
+    fold = folds.stratified_folds(np.array([case.domain for case in cases]), patients, folds=count, seed=_SEED)
+    names = ["validation", *["test"] * tests, *["train"] * (count - 1 - tests)]
+    return [case._replace(split=names[i]) for case, i in zip(cases, fold, strict=True)]

@@ -1,0 +1,626 @@
+"""What is wrong with a data set, before training on it: files, masks, splits, and shortcuts that a network may learn.
+
+Errors are what makes a data set unusable or its numbers meaningless; they stop a preparation. Warnings are what a
+person should know; some of them (`SHORTCUTS`) are cues that a network may learn in place of the anatomy: where masks
+lie (Lin, Weng et al. 2024, section 4), marks in the images (section 3), and how the intensities of domains differ.
+
+Every number is a plain statistic of the files, with its threshold beside it in the constants below.
+"""
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from jaxseg.data import overlays
+from jaxseg.data.builders import cases as raw
+from jaxseg.data.builders import files
+from jaxseg.data.builders.cases import Contents, FileProblems, Found, Loaded, RawCase
+from jaxseg.errors import InputError
+
+Load = Callable[..., Loaded]
+
+SHORTCUTS = ("position", "border", "overlays", "intensity", "classes of domains")
+
+_GRID = 32  # cells a side of the maps of where masks lie
+_BORDER = 4  # cells of it, an eighth of the side: about the 30 of 256 pixels that the shortcut paper calls the border
+_BLIND_DICE = 0.4  # that a mask reaches which never looks at the image; above it, position alone tells a lot
+_BORDER_DENSITY = (
+    0.1  # of the foreground at the border, as a share of its density in the whole image; below, it is rare
+)
+_DOMAIN_AUROC = 0.9  # with which one number of an image tells its domain; above it, intensity alone does
+_DOMAIN_CASES = 5  # that a domain must have to be compared
+_OVERLAY_SHARE = 2e-4  # of an image's pixels; from here on it counts as one with overlays
+_OVERLAY_CASES = 400  # images that are searched for overlays, evenly spread: the search takes longer than all the rest
+_OVERLAY_IMAGES = 0.02  # share of images with overlays that is worth a warning
+_OVERLAY_LINKED = 0.1  # from here on it is one of a shortcut, if they go with the label or the domain
+_OVERLAY_COMMON = 1 / 3  # from here on it is one of a shortcut whether or not they do
+_ONE_LEVEL = 0.6  # of an image's marks; text and calipers are drawn at one gray level, thin bright anatomy is not
+_CHROMA = 40  # gray levels between red, green and blue from which on a stroke is coloured
+_LEVELS = 6  # gray levels by which compression changes the brightest pixel of a stroke
+_NEAR = 0.04  # of the image's side: so near to the outline of a mask is an overlay at it
+_NEAR_RATIO = 3.0  # how many times denser they lie there than in the whole image, to say that they mark the outline
+_SPACING_TOLERANCE = 0.01  # relative; headers are rounded
+_SOFT_VALUES = 10  # more wrong numbers than that in a mask are edges that were interpolated
+_LEAK = 0.01  # of the smallest split; more images that are in another one too make a data set unusable
+_NAMED_CLASSES = 10  # that a message lists
+_EXAMPLES = 5  # files that a table names for each finding
+_AT_LEAST = 256  # pixels a side at which JPEGs are examined
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong, or to be known.
+
+    Attributes:
+      level: error or warning.
+      check: what was looked at, in a word or two.
+      summary: what was found, and the remedy or what it means, in one line.
+      lines: one for each file or case that is concerned, its name in front; may be empty.
+    """
+
+    level: str
+    check: str
+    summary: str
+    lines: tuple[str, ...] = ()
+
+
+class Facts(NamedTuple):
+    """What is kept of an examined case.
+
+    Attributes:
+      size: spatial sizes of the labels.
+      channels: C of the file.
+      digest: of the image's pixels.
+      labels_digest: of the labels.
+      blank: whether all pixels are equal.
+      spacing: mm.
+      mask_spacing: mm, of the mask; empty where it has no file.
+      orientation: see `formats.Picture`.
+      present: the classes above 0 that the labels have.
+      foreground: its share of the image.
+      where: `[32,32]`, share of foreground of each cell of the image.
+      touches: whether foreground touches the border, in the plane.
+      mean: of the intensities as they will be stored, 0 to 255.
+      spread: their standard deviation.
+      gray: whether the image is gray but for what may be drawn on it.
+      overlay: share of pixels that overlays cover; NaN where they were not searched.
+      overlay_near: share of them near the outline of the mask; NaN without overlay or mask.
+      area_near: share of the image that is near the outline.
+    """
+
+    size: tuple[int, ...]
+    channels: int
+    digest: bytes
+    labels_digest: bytes
+    blank: bool
+    spacing: tuple[float, ...]
+    mask_spacing: tuple[float, ...]
+    orientation: str
+    present: frozenset[int]
+    foreground: float
+    where: np.ndarray
+    touches: bool
+    mean: float
+    spread: float
+    gray: bool
+    overlay: float
+    overlay_near: float
+    area_near: float
+
+
+class Report(NamedTuple):
+    """What the doctor says.
+
+    Attributes:
+      name: of the data set.
+      cases: all that can be used, each in its split; empty where errors are.
+      findings: errors first.
+      numbers: name -> value, of the whole data set, also where nothing is wrong.
+    """
+
+    name: str
+    cases: Sequence[RawCase]
+    findings: Sequence[Finding]
+    numbers: Mapping[str, Any]
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.level == "error"]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.level == "warning"]
+
+    @property
+    def verdict(self) -> str:
+        """One line."""
+        shortcuts = [finding.check for finding in self.warnings if finding.check in SHORTCUTS]
+        known = f"{_count(len(self.warnings), 'warning')}"
+        if shortcuts:
+            known += f", of which {len(shortcuts)} that a network may take as a shortcut ({', '.join(shortcuts)})"
+        if self.errors:
+            problems = sum(max(1, len(finding.lines)) for finding in self.errors)
+            return f"not usable: {_count(problems, 'problem')} to mend first; {known}"
+        return f"usable; {known}" if self.warnings else "usable; nothing found"
+
+    def text(self) -> str:
+        """The numbers, a table with a line for every finding, examples below it, and the verdict."""
+        rows = [(name, _shown(value)) for name, value in self.numbers.items()]
+        width = max((len(name) for name, _ in rows), default=0)
+        lines = [self.name, *(f"  {name:<{width}}  {value}" for name, value in rows), ""]
+        width = max((len(finding.check) for finding in self.findings), default=0)
+        for finding in self.findings:
+            lines.append(f"{finding.level:<7}  {finding.check:<{width}}  {finding.summary}")
+            lines += [f"{'':<9}- {line}" for line in finding.lines[:_EXAMPLES]]
+            if len(finding.lines) > _EXAMPLES:
+                lines.append(f"{'':<9}- and {len(finding.lines) - _EXAMPLES} more")
+        return "\n".join([*lines, *([""] if self.findings else []), f"verdict: {self.verdict}"])
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, for `json.dumps`; NaN becomes None."""
+        numbers = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in self.numbers.items()}
+        findings = [finding._asdict() | {"lines": list(finding.lines)} for finding in self.findings]
+        return {"name": self.name, "verdict": self.verdict, "numbers": numbers, "findings": findings}
+
+
+def examine(name: str, found: Found, load: Load, *, threads: bool = True) -> Report:
+    """Reads every file of a data set once and says what is wrong.
+
+    Args:
+      name: of the data set.
+      found: its cases.
+      load: reads one; as `records.Builder.load`.
+      threads: whether it spends its time where the interpreter's lock is free.
+    """
+    findings = [Finding("error", "files", "files are missing or misnamed", tuple(found.problems))] * bool(
+        found.problems
+    )
+    findings += _repeated_names(found.cases)
+    searched = set(np.linspace(0, len(found.cases) - 1, min(_OVERLAY_CASES, len(found.cases)), dtype=int).tolist())
+
+    def facts(index: int) -> Facts | tuple[str, ...]:
+        case = found.cases[index]
+        try:
+            return _facts(case, load(case, at_least=_AT_LEAST), found.contents, search=index in searched)
+        except FileProblems as problem:
+            return problem.lines
+
+    numbers = range(len(found.cases))
+    if threads:
+        results = list(files.in_threads(facts, numbers, "checking"))
+    else:
+        results = list(files.progress(map(facts, numbers), "checking", 0, len(numbers)))
+    bad = [line for result in results if not isinstance(result, Facts) for line in result]
+    findings += [Finding("error", "contents of files", "files cannot be used", tuple(bad))] * bool(bad)
+    good = [(case, result) for case, result in zip(found.cases, results, strict=True) if isinstance(result, Facts)]
+    if not found.cases and not found.problems:
+        findings.append(Finding("error", "files", "there is no case at all; name the folder that holds the files"))
+    cases, dealt = _assigned(good) if good else ([], [])
+    if not (found.problems or bad):  # else too few may be left, which is no problem of its own
+        findings += dealt
+    findings += _leaks(cases, [result for _, result in good])
+    if good:
+        findings += _about_masks(good, found.contents)
+        findings += _about_geometry(good)
+        findings += _about_position(good)
+        findings += _about_domains(good, found.contents)
+        findings += _about_overlays(good)
+    findings.sort(key=lambda finding: finding.level != "error")  # stable
+    usable = not any(finding.level == "error" for finding in findings)
+    return Report(name, cases if usable else (), findings, _numbers(cases, good))
+
+
+# One case.
+
+
+def _facts(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) -> Facts:
+    place = case.mask or case.place
+    problems = [f"{place}: {text}" for text in _wrong_values(loaded.labels, contents)]
+    image = raw.with_channels(loaded.image, contents.channels)
+    if image is None:
+        problems.append(
+            f"{case.place}: has {_count(loaded.image.shape[-1], 'channel')}, the data set has {contents.channels}; "
+            "convert it or leave it out"
+        )
+    if (loaded.image.ndim == 4) != contents.volumes:
+        kind, other = ("picture", "volumes") if contents.volumes else ("volume", "pictures")
+        problems.append(f"{case.place}: holds a {kind}, the others hold {other}; prepare them as two data sets")
+    if not _finite(loaded.image):
+        problems.append(f"{case.place}: holds values that are not finite; replace them")
+    if loaded.mask_orientation and loaded.mask_orientation != loaded.orientation:
+        problems.append(
+            f"{place}: runs to {loaded.mask_orientation}, its image to {loaded.orientation or 'unknown sides'}; "
+            "save the mask with the orientation of its image"
+        )
+    if problems:
+        raise FileProblems(*problems)
+    assert image is not None
+    pixels = raw.as_uint8(image, contents.scaling)
+    foreground = raw.classes(loaded.labels, contents.values)
+    overlay, near, area = _overlays(pixels, foreground > 0) if search and not contents.volumes else (math.nan,) * 3
+    plane = foreground.reshape(-1, *foreground.shape[-2:]) > 0
+    values = pixels[..., :: _step(pixels, -3), :: _step(pixels, -2), :].astype(np.float32)
+    return Facts(
+        size=loaded.labels.shape,
+        channels=loaded.image.shape[-1],
+        digest=_digest(loaded.image),
+        labels_digest=_digest(loaded.labels),
+        blank=bool((loaded.image == loaded.image.flat[0]).all()),
+        spacing=loaded.spacing,
+        mask_spacing=loaded.mask_spacing,
+        orientation=loaded.orientation,
+        present=frozenset(np.unique(foreground).tolist()) - {0},
+        foreground=float(plane.mean()),
+        where=_cells(plane.mean(0)),
+        touches=bool(plane[:, [0, -1]].any() or plane[:, :, [0, -1]].any()),
+        mean=float(values.mean()),
+        spread=float(values.std()),
+        gray=pixels.shape[-1] == 1 or (pixels.shape[-1] == 3 and overlays.is_gray(pixels)),
+        overlay=overlay,
+        overlay_near=near,
+        area_near=area,
+    )
+
+
+def _finite(image: np.ndarray) -> bool:
+    """Whether all intensities are finite in float32, in which they are scaled."""
+    with np.errstate(over="ignore"):
+        return image.dtype.kind != "f" or bool(np.isfinite(image.astype(np.float32, copy=False)).all())
+
+
+def _wrong_values(labels: np.ndarray, contents: Contents) -> Iterator[str]:
+    wrong = raw.unknown_values(labels, contents.values)
+    if not wrong:
+        return
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    held = f"holds the value{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong[:3]))}{more}"
+    if set(contents.values) == {0, 255}:
+        remedy = "threshold it at 128" if len(wrong) > _SOFT_VALUES else "set every pixel to one of them"
+        yield f"{held}; a mask is 0 outside of the object and 255 inside: {remedy}"
+    else:
+        named = [f"{value} {contents.class_names[k]}" for value, k in sorted(contents.values.items())]
+        rest = len(named) - _NAMED_CLASSES
+        known = ", ".join(named[:_NAMED_CLASSES]) + (f" and {rest} more" if rest > 0 else "")
+        remedy = "resample it by nearest neighbours" if len(wrong) > _SOFT_VALUES else "set every pixel to one of them"
+        yield f"{held}; the classes are {known}: {remedy}"
+
+
+def _digest(image: np.ndarray) -> bytes:
+    return hashlib.blake2b(
+        np.ascontiguousarray(image).data, digest_size=16, person=str(image.shape).encode()[:16]
+    ).digest()
+
+
+def _step(array: np.ndarray, axis: int) -> int:
+    return max(1, array.shape[axis] // _AT_LEAST)
+
+
+def _cells(plane: np.ndarray) -> np.ndarray:
+    """Means of `[H,W]` over the cells of a grid; cells are shifted by at most a pixel to fall on whole ones."""
+    for axis in (0, 1):
+        edges = np.linspace(0, plane.shape[axis], _GRID + 1).astype(int)
+        low, high = edges[:-1], np.maximum(edges[1:], edges[:-1] + 1)
+        sums = np.insert(np.cumsum(plane, axis), 0, 0, axis)
+        width = (high - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        plane = (np.take(sums, high, axis) - np.take(sums, low, axis)) / width
+    return plane.astype(np.float32)
+
+
+def _overlays(pixels: np.ndarray, foreground: np.ndarray) -> tuple[float, float, float]:
+    """Share of the image under overlays; of them, and of the whole image, the share that is near the mask's outline."""
+    if pixels.shape[-1] not in (1, 3):
+        return (math.nan,) * 3
+    marks = _drawn(pixels, overlays.detect(pixels))
+    if marks.shape != foreground.shape:  # the image was decoded at a smaller scale
+        rows, columns = (np.arange(n) * m // n for n, m in zip(marks.shape, foreground.shape, strict=True))
+        foreground = foreground[np.ix_(rows, columns)]
+    if not foreground.any() or foreground.all() or not marks.any():
+        return float(marks.mean()), math.nan, math.nan
+    outline = foreground ^ ndimage.binary_erosion(foreground, border_value=1)
+    near = ndimage.distance_transform_edt(~outline) <= _NEAR * max(foreground.shape)
+    return float(marks.mean()), float(near[marks].mean()), float(near.mean())
+
+
+def _drawn(pixels: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """Of what looks like strokes, those that surely were drawn: all of one level, else the coloured ones."""
+    if _of_one_level(pixels.max(-1), marks):
+        return marks
+    coloured = pixels.max(-1).astype(int) - pixels.min(-1) >= _CHROMA
+    return marks & coloured
+
+
+def _of_one_level(gray: np.ndarray, marks: np.ndarray) -> bool:
+    """Whether most of the marks are strokes with the same brightest level."""
+    strokes, count = ndimage.label(marks, np.ones((3, 3)))
+    if not count:
+        return False
+    numbers = np.arange(1, count + 1)
+    peaks, sizes = ndimage.maximum(gray.astype(int), strokes, numbers), ndimage.sum_labels(marks, strokes, numbers)
+    alike = abs(peaks[:, None] - peaks) <= _LEVELS
+    return bool((alike @ sizes).max() > _ONE_LEVEL * sizes.sum())
+
+
+# All cases.
+
+
+def _repeated_names(cases: Sequence[RawCase]) -> list[Finding]:
+    first: dict[str, RawCase] = {}
+    lines = []
+    for case in cases:
+        if case.case in first:
+            remedy = "give each a name of its own" if case.split == first[case.case].split else "keep it in one split"
+            lines.append(f"{case.place}: the same case is in {first[case.case].place} ({case.case}); {remedy}")
+        first.setdefault(case.case, case)
+    return [Finding("error", "case names", "cases have the same name", tuple(lines))] if lines else []
+
+
+def _twins(good: Sequence[tuple[RawCase, Facts]]) -> list[list[tuple[RawCase, Facts]]]:
+    groups = defaultdict(list)
+    for case, facts in good:
+        if not facts.blank:
+            groups[facts.digest].append((case, facts))
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _assigned(good: Sequence[tuple[RawCase, Facts]]) -> tuple[list[RawCase], list[Finding]]:
+    """The cases in splits; images that are the same are kept together, as if they showed one patient."""
+    owner: dict[str, str] = {}
+
+    def root(patient: str) -> str:
+        while patient in owner:
+            patient = owner[patient]
+        return patient
+
+    for group in _twins(good):
+        first = root(group[0][0].patient)
+        for case, _ in group[1:]:
+            if root(case.patient) != first:
+                owner[root(case.patient)] = first
+    cases = [case for case, _ in good]
+    try:
+        dealt = raw.assigned([case._replace(patient=root(case.patient)) for case in cases])
+    except InputError as error:
+        return [], [Finding("error", "splits", str(error))]
+    split = {case.case: case.split for case in dealt}
+    return [case._replace(split=split[case.case]) for case in cases], []
+
+
+def _leaks(cases: Sequence[RawCase], facts: Sequence[Facts]) -> Iterator[Finding]:
+    """Patients and images in more than one split: what is trained on would be tested on."""
+    if not cases:
+        return
+    places: dict[str, dict[str | None, RawCase]] = defaultdict(dict)
+    for case in cases:
+        places[case.patient].setdefault(case.split, case)
+    lines = [
+        f"{other.place}: shows {patient}, who is in {split} too ({first.place}); keep a patient in one split"
+        for patient, where in places.items()
+        for (split, first), *others in [where.items()]
+        for _, other in others
+    ]
+    if lines:
+        yield Finding("error", "patients", "patients are in more than one split", tuple(lines))
+    across, within = [], []
+    for group in _twins(list(zip(cases, facts, strict=True))):
+        (first, one), *others = group
+        for case, other in others:
+            mask = "the same mask" if one.labels_digest == other.labels_digest else "another mask"
+            same = f"{case.place}: shows the same pixels as {first.place}, with {mask}"
+            if case.split != first.split:
+                across.append(f"{same}, one is in {case.split}, one in {first.split}; remove one")
+            else:
+                within.append(f"{same}; both are in {case.split}")
+    if across:
+        # official challenges have a few; more make the numbers of the smaller split meaningless
+        smallest = min(Counter(case.split for case in cases).values())
+        level = "error" if len(across) > _LEAK * smallest else "warning"
+        yield Finding(level, "leaks", f"images are in more than one split: {len(across)}", tuple(across))
+    if within:
+        yield Finding("warning", "duplicates", f"images repeat others: {len(within)}", tuple(within))
+
+
+def _about_masks(good: Sequence[tuple[RawCase, Facts]], contents: Contents) -> Iterator[Finding]:
+    def named(check: str, summary: str, wrong: Callable[[Facts], bool]) -> Iterator[Finding]:
+        lines = tuple(str(case.mask or case.place) for case, facts in good if wrong(facts))
+        if lines:
+            yield Finding("warning", check, f"{len(lines)} of {len(good)} {summary}", lines)
+
+    yield from named("empty masks", "masks have no foreground: Dice is undefined there", lambda f: f.foreground == 0)
+    yield from named("full masks", "masks are foreground all over", lambda f: f.foreground == 1)
+    lines = tuple(str(case.place) for case, facts in good if facts.blank)
+    if lines:
+        yield Finding("warning", "blank images", f"{len(lines)} of {len(good)} images have one value everywhere", lines)
+    seen = frozenset().union(*(facts.present for _, facts in good))
+    for k, name in enumerate(contents.class_names):
+        if k and k not in seen:
+            yield Finding("warning", "classes", f"no mask has the class {k} {name}: a network cannot learn it")
+
+
+def _about_geometry(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
+    channels = Counter(facts.channels for _, facts in good)
+    if len(channels) > 1:
+        usual = channels.most_common(1)[0][0]
+        lines = tuple(f"{case.place}: {facts.channels}" for case, facts in good if facts.channels != usual)
+        yield Finding("warning", "channels", f"{len(lines)} images have not {usual} channels, but others", lines)
+    orientations = Counter(facts.orientation for _, facts in good)
+    if len(orientations) > 1:
+        most = orientations.most_common(1)[0][0]
+        lines = tuple(f"{case.place}: {facts.orientation}" for case, facts in good if facts.orientation != most)
+        yield Finding("warning", "orientation", f"{len(lines)} images do not run to {most} like most", lines)
+    known = [(case, facts) for case, facts in good if not any(map(math.isnan, facts.spacing))]
+    if known:
+        spacing = np.array([facts.spacing[-2:] for _, facts in known])
+        low, high = spacing.min(), spacing.max()
+        if high > 2 * low:
+            text = f"pixels are {low:.3g} to {high:.3g} mm large: the same organ has other sizes in pixels"
+            yield Finding("warning", "spacing", text)
+        wrong = tuple(f"{case.place}: {facts.spacing}" for case, facts in known if min(facts.spacing) <= 0)
+        if wrong:
+            yield Finding("warning", "spacing", "pixel sizes are not positive; correct the headers", wrong)
+        wrong = tuple(
+            f"{case.mask}: {facts.mask_spacing}, its image {facts.spacing}"
+            for case, facts in known
+            if facts.mask_spacing
+            and not any(map(math.isnan, facts.mask_spacing))
+            and not np.allclose(facts.mask_spacing, facts.spacing, rtol=_SPACING_TOLERANCE)
+        )
+        if wrong:
+            yield Finding("warning", "spacing", "masks and their images disagree on the size of a pixel", wrong)
+
+
+def _about_position(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
+    numbers = _position(good)
+    if numbers is None:
+        return
+    if numbers["blind Dice"] > _BLIND_DICE:
+        yield Finding(
+            "warning",
+            "position",
+            f"one fixed mask that never looks at the image has a Dice of {numbers['blind Dice']:.2f} (the median mask "
+            f"is {numbers['median offset']:.2f} half sides off the middle): a network can learn where, not what",
+        )
+    if numbers["density at the border"] < _BORDER_DENSITY:
+        yield Finding(
+            "warning",
+            "border",
+            f"foreground is {numbers['density at the border']:.3f} times as dense at the border as in the whole image, "
+            f"{numbers['touch the border']:.0%} of masks touch it: zero padding shows a network where that is",
+        )
+
+
+def _position(good: Sequence[tuple[RawCase, Facts]]) -> dict[str, float] | None:
+    maps = np.array([facts.where for _, facts in good if facts.foreground > 0])
+    if not len(maps):
+        return None
+    mean = maps.mean(0)
+    ring = np.ones_like(mean, bool)
+    ring[_BORDER:-_BORDER, _BORDER:-_BORDER] = False
+    axis = (2 * np.arange(_GRID) + 1) / _GRID - 1
+    total = maps.sum((1, 2))
+    centres = np.stack([(maps.sum(2) @ axis) / total, (maps.sum(1) @ axis) / total])
+    return {
+        "median offset": float(np.median(np.hypot(*centres))),
+        "touch the border": float(np.mean([facts.touches for _, facts in good if facts.foreground > 0])),
+        "density at the border": float(mean[ring].mean() / mean.mean()),
+        "blind Dice": _blind_dice(maps, mean),
+    }
+
+
+def _blind_dice(maps: np.ndarray, mean: np.ndarray) -> float:
+    """The best mean Dice of one mask for all cases, among those that the mean mask gives at any threshold."""
+    order = np.argsort(-mean, axis=None)
+    inside = np.cumsum(maps.reshape(len(maps), -1)[:, order], 1)
+    size = np.arange(1, mean.size + 1)
+    return float((2 * inside / (size + maps.sum((1, 2))[:, None])).mean(0).max())
+
+
+def _about_domains(good: Sequence[tuple[RawCase, Facts]], contents: Contents) -> Iterator[Finding]:
+    of_domain = defaultdict(list)
+    for case, facts in good:
+        of_domain[case.domain].append(facts)
+    groups = {domain: group for domain, group in sorted(of_domain.items()) if len(group) >= _DOMAIN_CASES}
+    if len(groups) < 2:
+        return
+    told = []
+    # of two domains, one tells all
+    for domain, group in list(groups.items())[: None if len(groups) > 2 else 1]:
+        rest = [facts for other, members in groups.items() if other != domain for facts in members]
+        for number in ("mean", "spread"):
+            ours, theirs = ([getattr(facts, number) for facts in part] for part in (group, rest))
+            auroc = _auroc(ours, theirs)
+            if max(auroc, 1 - auroc) > _DOMAIN_AUROC:
+                told.append(
+                    f"{domain}: {number} {np.median(ours):.0f}, elsewhere {np.median(theirs):.0f} (AUROC "
+                    f"{max(auroc, 1 - auroc):.2f})"
+                )
+    if told:
+        summary = "intensities alone tell domains apart: a network may take one scanner's contrast for anatomy"
+        yield Finding("warning", "intensity", summary, tuple(told))
+    missing = [
+        f"{domain}: no mask has {contents.class_names[k]}"
+        for domain, group in groups.items()
+        for k in range(1, len(contents.class_names))
+        if not any(k in facts.present for facts in group)
+        and any(k in facts.present for other in groups.values() for facts in other)
+    ]
+    if missing:
+        summary = "some domains lack classes that others have: their absence is a matter of labelling, not of anatomy"
+        yield Finding("warning", "classes of domains", summary, tuple(missing))
+
+
+def _auroc(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    from scipy import stats
+
+    return float(stats.mannwhitneyu(ours, theirs).statistic / (len(ours) * len(theirs)))
+
+
+def _about_overlays(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
+    if np.mean([facts.gray for _, facts in good]) < 0.5:
+        return  # strokes are searched by their colour, or their sharpness; photographs and stains have both
+    searched = [(case, facts) for case, facts in good if facts.gray and not math.isnan(facts.overlay)]
+    marked = [(case, facts) for case, facts in searched if facts.overlay >= _OVERLAY_SHARE]
+    if len(marked) < max(1, _OVERLAY_IMAGES * len(searched)):
+        return
+    links = list(_links(searched, marked))
+    where = f"in {len(marked)} of {len(searched)} images"
+    lines = tuple(f"{case.place}: {facts.overlay:.2%} of the pixels" for case, facts in marked)
+    if len(marked) >= (_OVERLAY_LINKED if links else _OVERLAY_COMMON) * len(searched):
+        yield Finding("warning", "overlays", "; ".join([f"marks or text {where}", *links]), lines)
+    else:
+        summary = f"marks or text, or thin bright anatomy, {where}: look at them"
+        yield Finding("warning", "possible overlays", summary, lines)
+
+
+def _links(searched: Sequence[tuple[RawCase, Facts]], marked: Sequence[tuple[RawCase, Facts]]) -> Iterator[str]:
+    """How overlays go with the label and with the domain, where they do."""
+    placed = [facts for _, facts in marked if not math.isnan(facts.overlay_near)]
+    if placed:
+        near, area = (np.mean([getattr(facts, name) for facts in placed]) for name in ("overlay_near", "area_near"))
+        if near > _NEAR_RATIO * area:
+            yield f"they mark the outline: {near:.0%} of their pixels lie near it, which is {area:.0%} of the image"
+    for question, groups in (
+        ("foreground", _rates(searched, lambda case, facts: "with" if facts.present else "without")),
+        ("domain", _rates(searched, lambda case, facts: case.domain)),
+    ):
+        if len(groups) > 1 and max(groups.values()) - min(groups.values()) > 0.2:
+            rates = ", ".join(f"{name or 'none'} {rate:.0%}" for name, rate in groups.items())
+            yield f"they go with the {question}: {rates}"
+
+
+def _rates(searched: Sequence[tuple[RawCase, Facts]], group: Callable[[RawCase, Facts], str]) -> dict[str, float]:
+    """Share of images with overlays in every group that is large enough."""
+    members = defaultdict(list)
+    for case, facts in searched:
+        members[group(case, facts)].append(facts.overlay >= _OVERLAY_SHARE)
+    return {name: float(np.mean(m)) for name, m in sorted(members.items()) if len(m) >= _DOMAIN_CASES}
+
+
+def _numbers(cases: Sequence[RawCase], good: Sequence[tuple[RawCase, Facts]]) -> dict[str, Any]:
+    splits, domains = Counter(case.split for case in cases), Counter(case.domain for case, _ in good)
+    sizes = Counter(facts.size for _, facts in good)
+    numbers: dict[str, Any] = {
+        "cases": len(good),
+        "patients": len({case.patient for case, _ in good}),
+        "splits": {str(split): splits[split] for split in raw.SPLITS if splits[split]},
+    }
+    if set(domains) != {""}:
+        numbers["domains"] = dict(sorted(domains.items()))
+    if good:
+        numbers["sizes"] = {raw.size_text(size): count for size, count in sizes.most_common(4)}
+        numbers["foreground"] = float(np.mean([facts.foreground for _, facts in good]))
+        numbers |= _position(good) or {}
+    return numbers
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

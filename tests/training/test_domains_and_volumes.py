@@ -1,0 +1,90 @@
+"""Runs on some scanners alone, and on volumes."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import autoencoder, train
+from jaxseg import inference
+from jaxseg.data import builders, pipeline
+from jaxseg.errors import InputError
+from jaxseg.training import checks, runs
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+def config_of(dataset, **data):
+    config = train.get_config("tiny").unlock()
+    config.data.update(dataset=dataset, source_size=16, image_size=16, **data)
+    config.model.update(features=(2, 4), skips=(True,))
+    config.training.update(epochs=1, batch_size=4)
+    return config.lock()
+
+
+def test_a_run_sees_its_domains_alone_and_is_evaluated_on_all(data_dir, tmp_path):
+    config = config_of("cardiac/tiny", domains=("A", "C"))
+    directory = builders.prepare(config.data.dataset, data_dir=data_dir)
+    splits = runs.Splits(directory, 16, config.data.domains)
+    assert set(splits["train"].domains) == {"A", "C"} and len(splits["train"]) == 6 * 2 * 8
+    assert splits["train"].name == "cardiac/tiny/train (A, C)"
+    assert (
+        len(splits["train"].fingerprint)
+        and splits["train"].fingerprint != runs.Splits(directory, 16)["train"].fingerprint
+    )
+    with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to an integer power
+        runs.train(config, splits, tmp_path / "run")
+    rows, means = inference.evaluate_run(config, tmp_path / "run", directory, split="test", view="original")
+    assert len(rows) == 4 * 4 * 8 and {row["domain"] for row in rows} == {"A", "B", "C", "D"}
+    names = ("right ventricle", "myocardium", "left ventricle")
+    assert list(means) == [f"{name}{part}" for part in ("", *(f" in {d}" for d in "ABCD")) for name in names]
+    for name in names:
+        of_b = np.array([row[f"dice_{name}"] for row in rows if row["domain"] == "B"])
+        assert means[f"{name} in B"].mean == pytest.approx(np.nanmean(of_b)) or np.isnan(of_b).all()
+
+
+def test_an_unknown_domain_is_named(data_dir):
+    directory = builders.prepare("cardiac/tiny", data_dir=data_dir)
+    with pytest.raises(InputError, match="has no case of the domain 'Z'; choose from 'A', 'B', 'C', 'D'"):
+        pipeline.Split(directory, "train", size=16, domains=("A", "Z"))
+
+
+def test_volumes_are_squashed_to_cubes_and_trained_on(data_dir, tmp_path):
+    config = config_of("cardiac/tiny-volumes")
+    directory = builders.prepare(config.data.dataset, data_dir=data_dir)
+    splits = runs.Splits(directory, 16)
+    assert splits.rank == 3 and splits["train"].images.shape == (24, 16, 16, 16, 1)
+    stored = pipeline.Split(directory, "train", size=None)[0]
+    cube = splits["train"][0]
+    np.testing.assert_allclose(cube["spacing"], stored["spacing"] * np.array(stored["labels"].shape) / 16, rtol=1e-6)
+    # shares of the classes hardly change when the labels are squashed
+    shares = [np.bincount(case["labels"].ravel(), minlength=4) / case["labels"].size for case in (stored, cube)]
+    np.testing.assert_allclose(*shares, atol=0.01)
+    with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to an integer power
+        runs.train(config, splits, tmp_path / "run")
+    rows, _ = inference.evaluate_run(config, tmp_path / "run", directory, split="test", view="original")
+    assert len(rows) == 16
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({"view": "quadrant"}, "config.data.view is 'quadrant', cardiac/tiny-volumes has volumes; use 'original'"),
+        (
+            {"augmentation": {"rotate": 5.0}},
+            "config.data.augmentation is for pictures, cardiac/tiny-volumes has volumes",
+        ),
+    ],
+)
+def test_what_is_made_for_pictures_is_refused_for_volumes(change, wanted):
+    with pytest.raises(InputError, match=wanted):
+        checks.check_rank(config_of("cardiac/tiny-volumes", **change), 3)
+
+
+def test_autoencoders_are_for_pictures():
+    config = autoencoder.get_config("tiny").unlock()
+    config.data.dataset = "cardiac/tiny-volumes"
+    with pytest.raises(InputError, match="use its slices"):
+        checks.check_rank(config, 3)
