@@ -8,11 +8,14 @@ import csv
 import io
 import json
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import tqdm
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # that would tear up a message, or a terminal
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -148,10 +151,17 @@ def read_table(
     for number, line in lines[1:]:
         if not line:
             continue
+        if len(line) != len(header) and "\n" in "".join(line):
+            problems.append(f"{table}: line {number} opens a quote that is not closed in it; close or remove it")
+            continue
         if len(line) != len(header):
             problems.append(f"{table}: line {number} has {len(line)} fields, the first line {len(header)}; mend it")
             continue
         row = {name: value.strip() for name, value in zip(header, line, strict=True) if name in known}
+        broken = [name for name, value in row.items() if _CONTROL.search(value)]
+        if broken:
+            problems.append(f"{table}: line {number} has a line break, or the like, in {broken[0]}; remove it")
+            continue
         rows.append((number, row))
     if not rows and not problems:
         problems.append(f"{table}: has no line below the first; name a case in each")
@@ -180,7 +190,7 @@ def read_json(path: pathlib.Path) -> tuple[Any, list[str]]:
 
 
 def search(folder: pathlib.Path, pattern: str, *, levels: int = 4) -> list[pathlib.Path]:
-    """What `glob` finds in a folder and in the folders below it, sorted; links to folders are followed.
+    """What `glob` finds in a folder and in the folders below it, sorted, but for what is hidden; links are followed.
 
     Args:
       folder: where to look.
@@ -188,7 +198,8 @@ def search(folder: pathlib.Path, pattern: str, *, levels: int = 4) -> list[pathl
       levels: how many folders deep, the first one included.
     """
     found = [path for level in range(levels) for path in folder.glob("*/" * level + pattern)]
-    return sorted(path for path in found if not path.name.startswith("."))  # macOS leaves ._NAME beside every file
+    # macOS leaves ._NAME beside every file
+    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 
 def in_threads(

@@ -9,21 +9,29 @@ import io
 import logging
 import math
 import pathlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-for _library in ("tifffile", "nibabel.global"):  # what they log of a damaged file stands in the error too
+# What libraries say of a damaged file while they read it stands in the error too, and what they say of others is that
+# a header strays from the standard, or that an image is large.
+for _library in ("tifffile", "nibabel.global"):
     logging.getLogger(_library).setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _UNKNOWN = math.nan
 _GZIP = b"\x1f\x8b"
 
 
 class Unusable(Exception):
-    """What is wrong with a file, and the remedy."""
+    """What is wrong with a file, and the remedy, in one line, whatever a damaged file made a library say."""
+
+    def __init__(self, text: str):
+        super().__init__("".join(letter if letter.isprintable() else " " for letter in text))
 
 
 class Picture(NamedTuple):
@@ -246,12 +254,13 @@ def _read_nifti(path: pathlib.Path, at_least: int | None) -> Picture:
     with path.open("rb") as file:
         if path.suffix.lower() == ".nii" and file.read(2) == _GZIP:
             raise Unusable("is compressed; call it .nii.gz")
-    image = _of_bytes(path) if path.name.lower().endswith(".gz") else nibabel.load(path)
+    image: Any = _of_bytes(path) if path.name.lower().endswith(".gz") else nibabel.load(path)
     array = np.asanyarray(image.dataobj)
     if not 2 <= array.ndim <= 4:
         raise Unusable(f"has {array.ndim} axes {array.shape}; a NIfTI file has two to four: a picture or a volume")
     spacing = tuple(float(size) for size in image.header.get_zooms()[: min(array.ndim, 3)])
-    codes = "".join(code or "?" for code in nibabel.aff2axcodes(image.affine))[: len(spacing)]
+    with np.errstate(all="ignore"):  # an affine of zeros
+        codes = "".join(code or "?" for code in nibabel.aff2axcodes(image.affine))[: len(spacing)]
     spatial = tuple(reversed(range(len(spacing))))  # x, y, z -> z, y, x
     array = np.transpose(array, (*spatial, *range(3, array.ndim)))
     return Picture(array if array.ndim > len(spatial) else array[..., None], spacing[::-1], codes[::-1])
