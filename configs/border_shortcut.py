@@ -56,6 +56,8 @@ def _paper() -> ml_collections.ConfigDict:
     config.evaluation.border_width = 30  # pixels of the grid that count as "at the border"
     config.evaluation.windows_per_side = 5  # positions of the moving window along each axis
     config.evaluation.window_images = 64  # test images over which the window moves
+    config.evaluation.position_folds = 5  # of the regression of the distance from the border on features
+    config.evaluation.feature_pixels = 4000  # in the projection of features
     config.evaluation.examples = 4  # images in the figure of examples
     config.evaluation.resamples = 5000  # of the bootstrap
     return config

@@ -154,6 +154,21 @@ def _write_page(
         "Masks per cell, each panel on its own scale; of quadrants, the one that belongs to the case. After Fig. 6.",
         "mask_centres",
     )
+    layers = figure(
+        "position",
+        "What each layer knows of the border",
+        "Lines of R squared of the distance from the border by layer, for both networks.",
+        "Cross-validated over patients, on whole test images. A network without padding has 0 here but for what "
+        "lesions tell: they lie in the middle.",
+        "position",
+    )
+    features = figure(
+        "border_features",
+        "Features of pixels near the border",
+        "Scatter plots of the last layer's features of many pixels, coloured by distance from the border.",
+        "Two largest principal components of the last layer in front of the logits. After Fig. 5 of the paper.",
+        "position",
+    )
     answer = verdicts[0]
     path = workdir / "report.html"
     page.write(
@@ -206,6 +221,12 @@ def _write_page(
                 [_table("Agreement of overlapping windows", results.moving_window, _WHO)],
             ),
             page.Section(
+                "Features near the border",
+                [_position_text(results, padding)],
+                [layers, features],
+                [_table("R² of the distance from the border", results.position, _WHO_OF_LAYER)],
+            ),
+            page.Section(
                 "Where the masks lie",
                 ["The shortcut can only be learned where lesions avoid the border. 0 is the centre, 1 half a side."],
                 [centres],
@@ -225,6 +246,23 @@ def _flat(value: Any) -> str:
     return ", ".join(f"{name} {_flat(v)}" for name, v in value.items()) if isinstance(value, dict) else str(value)
 
 
+def _position_text(results: study.Tables, padding: str) -> str:
+    best = {
+        model: max(
+            (row for row in results.position if (row["padding"], row["model"]) == (padding, model)),
+            key=lambda row: row["mean"],
+        )
+        for model in study.NAMES.values()
+    }
+    return (
+        "Zero padding changes the features of pixels whose surroundings reach beyond the image. How well a regression "
+        "reads the distance from the border off a layer's features, at best: "
+        + "; ".join(f"{model} {row['mean']:.2f} in layer {row['layer']} ({row['name']})" for model, row in best.items())
+        + ". That the information is there does not yet say that the network uses it."
+    )
+
+
+_WHO_OF_LAYER = {"padding": "padding", "model": "model", "layer": "layer", "name": "name"}
 _WHO = {"padding": "padding", "model": "model", "trained_on": "trained on", "tested_on": "tested on"}
 
 
@@ -233,7 +271,9 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, 
     shown = [
         {name: row[name] for name in columns}
         | {
-            "estimate": tables.estimate_text(row["mean"], row["low"], row["high"]),
+            "estimate": f"{row['mean']:.2f}"
+            if row["interval"] == "none"
+            else tables.estimate_text(row["mean"], row["low"], row["high"]),
             "n": row["n"],
             "undefined": row["undefined"],
         }

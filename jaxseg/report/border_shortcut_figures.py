@@ -69,6 +69,32 @@ def draw(
         label="masks per cell",
         shared=False,
     )
+    figures.curves(
+        folder / "position.png",
+        {
+            f"trained on {_SEEN[view]}": [
+                _position_series(results.position, padding, study.NAMES[view]) for padding in config.paddings
+            ]
+            for view in study.NAMES
+        },
+        xlabel="layer, from input to output",
+        ylabel="R² of the distance",
+        ylim=None,
+    )
+    figures.scatter(
+        folder / "border_features.png",
+        {
+            f"{study.NAMES[view]}, {padding}": (
+                measured[padding, view]["projection"],
+                measured[padding, view]["projection_distance"],
+            )
+            for padding in config.paddings
+            for view in study.NAMES
+        },
+        xlabel="first principal component of the last layer's features",
+        ylabel="second",
+        label="distance from the border (1: the middle)",
+    )
     if len(config.paddings) > 1:
         figures.dots(
             folder / "paddings.png",
@@ -95,6 +121,12 @@ def _band_series(rows: Sequence[Mapping[str, Any]], padding: str, model: str, te
     ]
     column = lambda name: np.array([row[name] for row in chosen], float)
     return figures.Series(model, column("outer_distance_px"), column("mean"), column("low"), column("high"))
+
+
+def _position_series(rows: Sequence[Mapping[str, Any]], padding: str, model: str) -> figures.Series:
+    chosen = [row for row in rows if (row["padding"], row["model"]) == (padding, model)]
+    r2 = np.array([row["mean"] for row in chosen])
+    return figures.Series(f"{padding} padding", np.array([row["layer"] for row in chosen]), r2, r2, r2)
 
 
 def _examples(

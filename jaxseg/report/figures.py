@@ -297,6 +297,38 @@ def heat_maps(
         figure.supxlabel(extent_label, fontsize=TEXT)
 
 
+def scatter(path: PathLike, panels: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, label: str) -> None:
+    """Points coloured by a number, a panel per entry on one colour scale; each panel has its own axes.
+
+    Args:
+      path: PNG to write.
+      panels: title -> (points `[P,2]`, values `[P]`).
+      xlabel: of all panels.
+      ylabel: of all panels.
+      label: what the colours are.
+    """
+    _need(panels, "panels")
+    values = np.concatenate([_floats(value) for _, value in panels.values()])
+    scale = Normalize(values.min(), values.max())
+    cols = 1 if len(panels) == 1 else 2
+    lines = math.ceil(len(panels) / cols)
+    with _figure(path, (WIDTH, 0.7 + 2.6 * lines)) as figure:
+        axes = figure.subplots(lines, cols, squeeze=False)
+        for ax, (title, (points, value)) in zip(axes.ravel(), panels.items(), strict=False):
+            points, value = _floats(points), _floats(value)
+            order = np.argsort(-value)  # what is near the border lies on top
+            ax.scatter(*points[order].T, c=value[order], norm=scale, cmap="viridis", s=5, linewidths=0)
+            ax.set_title(title)
+            ax.set(xticks=(), yticks=())
+        for ax in axes.ravel()[len(panels) :]:
+            ax.set_axis_off()
+        bar = figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, aspect=20 * lines, pad=0.03)
+        bar.outline.set_visible(False)
+        bar.set_label(textwrap.fill(label, 28))
+        figure.supxlabel(xlabel, fontsize=TEXT)
+        figure.supylabel(ylabel, fontsize=TEXT)
+
+
 # ------------------------------------------------------------------------------------------------------------- canvas
 
 

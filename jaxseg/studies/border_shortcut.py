@@ -28,7 +28,7 @@ from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, regions
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast, bootstrap_mean
 from jaxseg.models.layers import PADDINGS
-from jaxseg.studies import moving_window
+from jaxseg.studies import border_features, moving_window
 from jaxseg.training import checks, runs
 
 NAMES = {"original": "M_ori", "quadrant": "M_crop"}
@@ -64,9 +64,11 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"config.evaluation.band_width {evaluation.band_width} and border_width {evaluation.border_width} must "
             f"rise and stay below half the grid ({evaluation.grid // 2})"
         )
-    for name in ("window_images", "examples", "resamples"):
+    for name in ("window_images", "examples", "resamples", "feature_pixels"):
         if evaluation[name] < 1:
             raise InputError(f"config.evaluation.{name} is {evaluation[name]}; it must be at least 1")
+    if evaluation.position_folds < 2:
+        raise InputError("config.evaluation.position_folds must be at least 2, for a cross-validation")
     if evaluation.windows_per_side < 2:
         raise InputError("config.evaluation.windows_per_side must be at least 2, for windows to be compared")
 
@@ -122,7 +124,7 @@ def measure(
       Per test view V: `V_dice`, `V_border`, `V_interior`, `V_border_recall` `[N]`, `V_bands`, `V_bands_smooth1`
       `[N,R]`, `V_predictions` uint8 `[N,n,n]`; `agreement` `[M]` of the moving window; `windows` uint8 `[W,n,n]`, the
       predictions of the windows along the diagonal of the case that `moving_window.pick_case` names; `step` and
-      `validation_dice` of the checkpoint.
+      `validation_dice` of the checkpoint; and what `border_features.measure` returns.
     """
     test = splits["test"]
     model, variables, best = runs.load_best(run, folder, test.images.shape, splits.num_classes)
@@ -136,6 +138,7 @@ def measure(
             lambda labels, predictions: score(labels, predictions, config.evaluation),
         )
         measures |= {f"{view}_{name}": value for name, value in scores.items()}
+    measures |= border_features.measure(config, model, variables, test)
     return measures | moving_window.measure(config, model, variables, test)
 
 
@@ -171,6 +174,7 @@ class Tables:
     bands: list[dict[str, Any]]
     border: list[dict[str, Any]]
     moving_window: list[dict[str, Any]]
+    position: list[dict[str, Any]]
     mask_centres: list[dict[str, Any]]
     training: list[dict[str, Any]]
     cases: list[dict[str, Any]]
@@ -189,6 +193,7 @@ def tabulate(config: ml_collections.ConfigDict, splits: runs.Splits, measured: M
         bands=[row for run, m in measured.items() for row in _band_rows(config, run, m, patients)],
         border=[row for padding in config.paddings for row in _border_rows(config, padding, measured, patients)],
         moving_window=[_window_row(config, run, m, patients) for run, m in measured.items()],
+        position=[row for run, m in measured.items() for row in _position_rows(config, splits, run, m)],
         mask_centres=_centre_rows(config, splits),
         training=[
             {
@@ -303,6 +308,22 @@ def _window_row(
         measures["agreement"], patients[measures["agreement_case"]], resamples=config.evaluation.resamples
     )
     return _row(*run, "moving window", estimate, _AGREEMENT)
+
+
+def _position_rows(
+    config: ml_collections.ConfigDict, splits: runs.Splits, run: Run, measures: Measures
+) -> list[dict[str, Any]]:
+    padding, view = run
+    layers = checks.build_model(run_config(config, padding, view), splits["test"].num_classes).numbered_layers
+    return [
+        {"padding": padding, "model": NAMES[view], "trained_on": view, "layer": number, "name": name}
+        | {"mean": float(r2), "low": math.nan, "high": math.nan, "n": len(splits["test"]), "undefined": 0}
+        | {"interval": "none", "convention": f"{_POSITION}, {config.evaluation.position_folds} folds over patients"}
+        for number, (name, r2) in enumerate(zip(layers, measures["position"], strict=True), 1)
+    ]
+
+
+_POSITION = "R^2 of a ridge regression from a pixel's features to its distance from the border, on whole test images"
 
 
 def _centre_rows(config: ml_collections.ConfigDict, splits: runs.Splits) -> list[dict[str, Any]]:

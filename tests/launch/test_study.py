@@ -58,7 +58,8 @@ def test_a_killed_study_goes_on_and_ends_with_its_report(finished):
     page = (work / "report.html").read_text()
     assert results["verdicts"][0]["sentence"] in page
     assert {path.name for path in (work / "figures").iterdir()} == {
-        "bands.png", "band_boxes.png", "examples.png", "moving_window.png", "mask_centres.png"
+        "bands.png", "band_boxes.png", "examples.png", "moving_window.png", "mask_centres.png", "position.png",
+        "border_features.png",
     }  # fmt: skip
     with (work / "tables" / "dice.csv").open() as file:
         rows = list(csv.DictReader(file))

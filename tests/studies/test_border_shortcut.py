@@ -122,7 +122,7 @@ def fake_measures(border, interior, cases=40, seed=0):
     random = np.random.default_rng(seed)
     rings = len(study.band_distances(config()))
     noise = lambda mean: np.clip(mean + 0.1 * random.standard_normal(cases), 0, 1)
-    measures = {"step": np.array(6), "validation_dice": np.array(0.8)}
+    measures = {"step": np.array(6), "validation_dice": np.array(0.8), "position": np.linspace(0, 0.5, 10)}
     for view in study.TEST_VIEWS:
         measures |= {
             f"{view}_dice": noise(interior),

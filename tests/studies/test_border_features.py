@@ -1,0 +1,78 @@
+"""What features know of the border: layers of an untrained network, and the projection."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import border_shortcut as config_file
+from jaxseg import models
+from jaxseg.analysis import position
+from jaxseg.data import augment, pipeline
+from jaxseg.models import capture
+from jaxseg.studies import border_features
+
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def test_cases():
+    """Noise: nothing in the images tells where a pixel is."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (22, SIZE, SIZE, 3), dtype=np.uint8)
+    names = tuple(f"case{i}" for i in range(22))
+    labels = np.zeros(images.shape[:3], np.uint8)
+    return pipeline.InMemory(
+        "noise/test", ("background", "lesion"), images, labels, names, names, *pipeline.nowhere(22)
+    )
+
+
+def config_of(**evaluation):
+    config = config_file.get_config("tiny").unlock()
+    config.data.update(source_size=SIZE, image_size=SIZE)
+    config.training.batch_size = 8  # 22 cases: the last batch is filled up
+    config.evaluation.update(evaluation)
+    return config
+
+
+def measured(test_cases, padding, **evaluation):
+    model = models.build("unet", 2, features=(4, 8, 8), skips=(True, True), padding=padding)
+    variables = model.init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32))
+    return model, variables, border_features.measure(config_of(**evaluation), model, variables, test_cases)
+
+
+def test_zero_padding_tells_the_border_and_circular_does_not(test_cases):
+    _, _, zero = measured(test_cases, "zero")
+    _, _, circular = measured(test_cases, "circular")
+    assert zero["position"].shape == (10,)
+    assert zero["position"].max() > 0.1
+    assert circular["position"].max() < 0.05
+
+
+def test_the_score_is_that_of_all_images_at_once(test_cases):
+    model, variables, found = measured(test_cases, "zero")
+    view = augment.testing_view("original", size=SIZE, cases=test_cases.cases)
+    seen = view({"image": test_cases.images, "labels": test_cases.labels})
+    layer = model.numbered_layers[3]
+    features = capture.capture(model, variables, seen["images"], [layer])[1][layer]
+    folds = np.unique(test_cases.patients, return_inverse=True)[1].astype(np.int32) % 5
+    state = position.update(position.init(features.shape[-1], folds=5), features, folds)
+    np.testing.assert_allclose(found["position"][3], position.compute(state), atol=1e-4)
+
+
+def test_the_projection_has_the_pixels_asked_for_and_their_distances(test_cases):
+    _, _, found = measured(test_cases, "zero", feature_pixels=22 * 10)
+    assert found["projection"].shape == (220, 2) and found["projection_distance"].shape == (220,)
+    possible = np.unique(position.border_distance((SIZE, SIZE)))
+    assert np.isin(found["projection_distance"], possible).all()
+    again = measured(test_cases, "zero", feature_pixels=22 * 10)[2]
+    np.testing.assert_array_equal(found["projection"], again["projection"])
+
+
+def test_principal_components_of_a_known_ellipse():
+    random = np.random.default_rng(0)
+    axes = np.linalg.qr(random.standard_normal((5, 5)))[0]
+    coordinates = random.standard_normal((4000, 5)) * (5, 3, 0.1, 0.1, 0.1)
+    projection, share = border_features._principal((coordinates @ axes.T + 7).astype(np.float32))
+    for k in (0, 1):
+        assert abs(np.corrcoef(projection[:, k], coordinates[:, k])[0, 1]) > 0.999
+    np.testing.assert_allclose(share, [25 / 34.03, 9 / 34.03], atol=0.02)
