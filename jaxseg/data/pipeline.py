@@ -7,7 +7,7 @@ import io
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -32,6 +32,20 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Case: ...
+
+
+class Preparation(NamedTuple):
+    """What became of the raw files of a data set when it was prepared, for new files that are to look the same.
+
+    Attributes:
+      scaling: how intensities became 0 to 255; see `jaxseg.data.builders.cases.as_uint8`.
+      size: images were squashed to so many pixels a side; None: they kept theirs.
+      volumes: the files held volumes; of a data set of pictures, every slice is a case then, named `<volume>_<number>`.
+    """
+
+    scaling: tuple[str, float, float] | None
+    size: int | None
+    volumes: bool
 
 
 class Split:
@@ -78,6 +92,7 @@ class Split:
         self.num_channels = features["image"].shape[-1]
         self.rank = len(features["image"].shape) - 1
         self._directory = directory
+        self._metadata = metadata
         try:
             self._records = builder.as_data_source(split, decoders=_no_decoding(features))
         except Exception as error:  # a shard is missing or cut
@@ -103,6 +118,18 @@ class Split:
 
     def __len__(self) -> int:
         return self.num_cases
+
+    @property
+    def preparation(self) -> Preparation:
+        """What became of the raw files; raises InputError where the version that prepared them did not note it."""
+        try:
+            scaling, size, volumes = (self._metadata[name] for name in Preparation._fields)
+        except KeyError as error:
+            raise InputError(
+                f"{self._directory}: was prepared by a version that did not note the {error.args[0]} of its images; "
+                "remove it and prepare it again with python -m launch.prepare"
+            ) from error
+        return Preparation(scaling and (scaling[0], scaling[1], scaling[2]), size, volumes)
 
     @functools.cached_property
     def cases(self) -> tuple[str, ...]:

@@ -153,17 +153,17 @@ def _unpack_tar(path: pathlib.Path, room: pathlib.Path) -> None:
                 assert file is not None
                 with file:
                     budget.write(file, target)
-        _check_end(archive)
+        _check_end(archive, budget)
 
 
-def _check_end(archive: tarfile.TarFile) -> None:
+def _check_end(archive: tarfile.TarFile, budget: "_Budget") -> None:
     """tarfile takes a header that is damaged, or not there, for the end; behind the true end is gzip's checksum."""
     file: Any = archive.fileobj
     file.seek(archive.offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise EOFError("it lacks its end, or is damaged in the middle")
-    while file.read(_CHUNK):
-        pass
+    while chunk := file.read(_CHUNK):
+        budget.take(len(chunk))
 
 
 def _inside(path: pathlib.Path, name: str, room: pathlib.Path) -> pathlib.Path:
@@ -190,14 +190,17 @@ class _Budget:
         if files > _MOST_FILES:
             raise InputError(f"{self._path}: holds more than {_MOST_FILES} files; unpack it by hand if you trust it")
 
+    def take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise InputError(
+                f"{self._path}: grows to more than {_MOST_TIMES} times its size, as a decompression bomb does; "
+                "unpack it by hand if you trust it"
+            )
+
     def write(self, file: IO[bytes], target: pathlib.Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("xb") as out:
             while chunk := file.read(_CHUNK):
-                self._left -= len(chunk)
-                if self._left < 0:
-                    raise InputError(
-                        f"{self._path}: grows to more than {_MOST_TIMES} times its size, as a decompression bomb does; "
-                        "unpack it by hand if you trust it"
-                    )
+                self.take(len(chunk))
                 out.write(chunk)

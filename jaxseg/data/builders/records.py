@@ -138,7 +138,14 @@ class Builder(tfds.core.ShardBasedBuilder):
                     else features.Image(shape=(*axes, 1), encoding_format="png"),
                 }
             ),
-            metadata=tfds.core.MetadataDict(class_names=list(contents.class_names), channels=contents.channels),
+            metadata=tfds.core.MetadataDict(
+                class_names=list(contents.class_names),
+                channels=contents.channels,
+                # what new files need to become as these: see `pipeline.Preparation`
+                scaling=list(contents.scaling) if contents.scaling else None,
+                size=self._config.size,
+                volumes=contents.volumes,
+            ),
         )
 
     def _shard_iterators_per_split(

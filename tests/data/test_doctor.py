@@ -1,0 +1,567 @@
+"""The doctor: every finding with a data set that has it and a twin that has not, and its numbers in closed form."""
+
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from jaxseg.data import builders, doctor, overlays, pipeline
+from jaxseg.data.builders.cases import Contents, FileProblems, Found, Loaded, RawCase
+
+BINARY = Contents(("background", "object"), {0: 0, 1: 1}, channels=1)
+THREE = Contents(("background", "nucleus", "cytoplasm"), {0: 0, 1: 1, 2: 2}, channels=1)
+NOWHERE = (math.nan, math.nan)
+
+
+def examine(
+    loaded: Sequence[Loaded],
+    *,
+    contents: Contents = BINARY,
+    patients: Sequence[str] = (),
+    domains: Sequence[str] = (),
+    splits: Sequence[str] = (),
+    problems: Sequence[str] = (),
+) -> doctor.Report:
+    """The report on cases that are in memory; without splits they are dealt out."""
+    cases = [
+        RawCase(
+            f"case{i}",
+            (pathlib.Path(f"image{i}.png"),),
+            pathlib.Path(f"mask{i}.png"),
+            patient=patients[i] if patients else f"patient{i}",
+            domain=domains[i] if domains else "",
+            split=splits[i] if splits else None,
+            part=i,
+        )
+        for i in range(len(loaded))
+    ]
+
+    def load(case: RawCase, *, at_least: int | None = None) -> Loaded:
+        del at_least
+        return loaded[case.part]
+
+    return doctor.examine("mine", Found(cases, problems, contents), load)
+
+
+def found(report: doctor.Report, check: str) -> doctor.Finding | None:
+    """The only finding of a check."""
+    findings = [finding for finding in report.findings if finding.check == check]
+    assert len(findings) <= 1
+    return findings[0] if findings else None
+
+
+def noise(number: int, size: int = 64) -> np.ndarray:
+    """Gray, smooth, with a mean of about 100 and a standard deviation of about 20."""
+    rough = np.random.default_rng(number).standard_normal((size, size))
+    smooth = ndimage.gaussian_filter(rough, 2, mode="wrap")
+    return np.clip(100 + 20 * smooth / smooth.std(), 0, 255).astype(np.uint8)[..., None]
+
+
+def disc(centre: tuple[float, float], radius: float, size: int = 64, *, wrap: bool = False) -> np.ndarray:
+    """Pixels whose middle is less than `radius` from `centre`, (y, x) in pixels; `wrap`: as on a torus."""
+    off = [np.arange(size) + 0.5 - c for c in centre]
+    if wrap:
+        off = [(d + size / 2) % size - size / 2 for d in off]
+    return (np.hypot(off[0][:, None], off[1]) < radius).astype(np.uint8)
+
+
+def anywhere(count: int = 40, size: int = 64, radius: float = 9) -> list[Loaded]:
+    """A data set that has nothing: discs anywhere, on smooth noise."""
+    rng = np.random.default_rng(0)
+    return [
+        Loaded(noise(i, size), disc(tuple(rng.uniform(0, size, 2)), radius, size, wrap=True), NOWHERE)
+        for i in range(count)
+    ]
+
+
+def changed(loaded: Sequence[Loaded], numbers: Sequence[int], **fields: Any) -> list[Loaded]:
+    return [case._replace(**fields) if i in numbers else case for i, case in enumerate(loaded)]
+
+
+def test_a_data_set_that_has_nothing():
+    report = examine(anywhere())
+    assert report.findings == [] and report.verdict == "usable; nothing found"
+    assert report.text().endswith("verdict: usable; nothing found")
+    assert [report.numbers[name] for name in ("cases", "patients", "splits", "sizes")] == [
+        40,
+        40,
+        {"train": 28, "validation": 4, "test": 8},
+        {"64x64": 40},
+    ]
+    assert "domains" not in report.numbers
+
+
+# Where masks lie.
+
+
+def test_dermoscopy_has_the_shortcut_of_position_and_border(tmp_path):
+    report = builders.check("dermoscopy/tiny", data_dir=tmp_path)
+    assert [finding.check for finding in report.findings] == ["position", "border"]
+    assert "2 warnings, of which 2 that a network may take as a shortcut (position, border)" in report.verdict
+    directory = builders.prepare("dermoscopy/tiny", data_dir=tmp_path)
+    labels = np.concatenate(
+        [
+            pipeline.in_memory(pipeline.Split(directory, split, size=64)).labels
+            for split in ("train", "validation", "test")
+        ]
+    )
+    # the same numbers from whole masks, in loops
+    middle = np.ones((64, 64), bool)
+    middle[8:-8, 8:-8] = False
+    frequency = labels.mean(0)
+    touching = [mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any() for mask in labels]
+    offsets = []
+    for mask in labels:
+        y, x = np.nonzero(mask)
+        offsets.append(math.hypot((y.mean() + 0.5) / 32 - 1, (x.mean() + 0.5) / 32 - 1))
+    numbers = report.numbers
+    assert numbers["foreground"] == pytest.approx(labels.mean(), rel=1e-6)
+    assert numbers["touch the border"] == pytest.approx(np.mean(touching))
+    assert numbers["density at the border"] == pytest.approx(frequency[middle].mean() / frequency.mean(), rel=1e-5)
+    assert numbers["median offset"] == pytest.approx(np.median(offsets), abs=2e-3)  # of cells of 2 x 2 pixels
+    best = max(
+        np.mean([2 * (mask & fixed).sum() / (mask.sum() + fixed.sum()) for mask in labels])
+        for fixed in (frequency >= level for level in np.unique(frequency)[1:])
+    )
+    assert numbers["blind Dice"] == pytest.approx(best, abs=0.01)
+
+
+def test_discs_anywhere_have_no_position():
+    numbers = examine(anywhere(400, radius=16)).numbers
+    assert numbers["density at the border"] == pytest.approx(1, abs=0.1)
+    # the best fixed mask is then nearly the whole image: 2 a / (1 + a) of masks with an area of a = 0.196
+    assert numbers["blind Dice"] == pytest.approx(2 * 0.196 / 1.196, abs=0.05)
+
+
+def test_position_without_border():
+    """Masks that fill the left half: the border has as much of it as the rest, but where is known."""
+    half = np.zeros((64, 64), np.uint8)
+    half[:, :32] = 1
+    report = examine([Loaded(noise(i), half, NOWHERE) for i in range(10)])
+    assert [finding.check for finding in report.findings] == ["position"]
+    assert report.numbers["blind Dice"] == pytest.approx(1)
+    assert report.numbers["median offset"] == pytest.approx(0.5)
+    assert report.numbers["touch the border"] == 1
+    assert report.numbers["density at the border"] == pytest.approx(1)
+
+
+def test_border_without_position():
+    """Small discs anywhere but near the border."""
+    rng = np.random.default_rng(0)
+    masks = [disc(tuple(rng.uniform(13, 51, 2)), 4) for _ in range(40)]
+    report = examine([Loaded(noise(i), mask, NOWHERE) for i, mask in enumerate(masks)])
+    assert [finding.check for finding in report.findings] == ["border"]
+    assert report.numbers["density at the border"] == report.numbers["touch the border"] == 0
+
+
+@pytest.mark.parametrize("centre", [(32.0, 32.0), (20.0, 32.0), (40.0, 18.0)])
+def test_the_offset_of_a_disc_is_that_of_its_middle(centre):
+    numbers = examine([Loaded(noise(i), disc(centre, 10), NOWHERE) for i in range(5)]).numbers
+    assert numbers["median offset"] == pytest.approx(math.hypot(centre[0] / 32 - 1, centre[1] / 32 - 1), abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_blind_dice_is_the_best_threshold_of_the_mean(seed):
+    rng = np.random.default_rng(seed)
+    maps = rng.uniform(0, 1, (6, 5, 5)) * (rng.uniform(0, 1, (6, 5, 5)) < 0.5)
+    mean = maps.mean(0)
+    best = 0.0
+    for level in np.unique(mean):
+        total = 0.0
+        for one in maps:
+            inside = sum(one[i, j] for i in range(5) for j in range(5) if mean[i, j] >= level)
+            total += 2 * inside / ((mean >= level).sum() + one.sum())
+        best = max(best, total / len(maps))
+    assert doctor._blind_dice(maps, mean) == pytest.approx(best, rel=1e-12)
+
+
+def test_cells_are_means_of_blocks():
+    plane = np.random.default_rng(0).uniform(size=(64, 96))
+    np.testing.assert_allclose(doctor._cells(plane), plane.reshape(32, 2, 32, 3).mean((1, 3)), rtol=1e-6)
+    for shape in ((1, 1), (5, 40), (33, 100), (70, 31)):
+        np.testing.assert_allclose(doctor._cells(np.full(shape, 0.3)), 0.3, rtol=1e-6)
+        whole = doctor._cells(np.ones(shape) * (np.arange(shape[1]) >= shape[1] - 1))
+        assert (whole[:, -1] > 0).all()  # no pixel is left out
+
+
+def test_of_volumes_the_plane_counts():
+    ball = np.zeros((6, 64, 64), np.uint8)
+    ball[2:4] = disc((20, 44), 8)
+    contents = BINARY._replace(volumes=True)
+    image = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 1), np.uint8)
+    report = examine([Loaded(np.roll(image, i, 1), ball, (2.0, 1.0, 1.0)) for i in range(5)], contents=contents)
+    assert report.numbers["median offset"] == pytest.approx(math.hypot(20 / 32 - 1, 44 / 32 - 1), abs=1e-4)
+    assert report.numbers["foreground"] == pytest.approx(ball.mean())
+    assert report.numbers["sizes"] == {"64x64x6": 5}
+
+
+# Marks.
+
+
+def marked(numbers: Sequence[int], *, outline: bool, empty: Sequence[int] = (), count: int = 20) -> list[Loaded]:
+    """Discs on smooth noise, some of them with calipers: at the ends of their diameter, or anywhere else."""
+    rng, loaded = np.random.default_rng(1), []
+    for i in range(count):
+        y, x = rng.uniform(36, 92, 2)
+        elsewhere = rng.uniform(10, 118, (2, 2))
+        image, labels = noise(i, 128), disc((y, x), 18, 128)
+        if i in numbers:
+            points = np.array([(y, x - 18), (y, x + 18)]) if outline else elsewhere
+            image = overlays.draw_calipers(image, points, colour=(255, 255, 255))[0]
+        loaded.append(Loaded(image, np.zeros_like(labels) if i in empty else labels, NOWHERE))
+    return loaded
+
+
+def test_overlays_that_mark_the_outline():
+    finding = found(examine(marked(range(20), outline=True)), "overlays")
+    assert finding.summary.startswith("marks or text in 20 of 20 images; they mark the outline: ")
+    assert "go with" not in finding.summary
+    assert [line.partition(":")[0] for line in finding.lines] == [f"image{i}.png" for i in range(20)]
+
+
+def test_overlays_that_do_not():
+    report = examine(marked(range(20), outline=False))
+    assert found(report, "overlays").summary == "marks or text in 20 of 20 images"
+    assert "overlays" in report.verdict
+
+
+def test_no_overlays():
+    report = examine(marked((), outline=True))
+    assert not found(report, "overlays") and not found(report, "possible overlays")
+
+
+def test_a_few_overlays_that_go_with_nothing_are_possible_ones():
+    report = examine(marked((3, 11), outline=False))
+    assert found(report, "possible overlays").summary.startswith("marks or text, or thin bright anatomy, in 2 of 20")
+    assert not found(report, "overlays") and "overlays" not in report.verdict
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_overlays_that_go_with_the_label(linked):
+    empty = range(10, 20)
+    drawn = range(10) if linked else range(0, 20, 2)
+    finding = found(examine(marked(drawn, outline=False, empty=empty)), "overlays")
+    assert finding.summary.startswith("marks or text in 10 of 20 images")
+    assert ("they go with the foreground: with 100%, without 0%" in finding.summary) == linked
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_overlays_that_go_with_the_domain(linked):
+    drawn = range(10) if linked else range(0, 20, 2)
+    report = examine(marked(drawn, outline=False), domains=["one"] * 10 + ["two"] * 10)
+    finding = found(report, "overlays")
+    assert ("they go with the domain: one 100%, two 0%" in finding.summary) == linked
+
+
+def test_overlays_are_not_looked_for_in_photographs():
+    colours = [
+        Loaded(np.concatenate([case.image, case.image // 2, case.image // 4], -1), *case[1:])
+        for case in marked(range(20), outline=True)
+    ]
+    report = examine(colours, contents=BINARY._replace(channels=3))
+    assert not found(report, "overlays") and not found(report, "possible overlays")
+
+
+# Domains.
+
+TWO = ["one"] * 20 + ["two"] * 20
+
+
+@pytest.mark.parametrize("brighter", [0, 60])
+def test_intensity_that_tells_the_domain(brighter):
+    loaded = [case._replace(image=case.image + np.uint8(brighter * (i >= 20))) for i, case in enumerate(anywhere())]
+    report = examine(loaded, domains=TWO)
+    assert report.numbers["domains"] == {"one": 20, "two": 20}
+    finding = found(report, "intensity")
+    if not brighter:
+        assert finding is None
+        return
+    (line,) = finding.lines  # the spread is the same
+    assert line == "one: mean 100, elsewhere 160 (AUROC 1.00)"
+
+
+def test_contrast_that_tells_the_domain():
+    loaded = [case._replace(image=case.image // (1 + (i >= 20))) for i, case in enumerate(anywhere())]
+    lines = found(examine(loaded, domains=TWO), "intensity").lines
+    assert [line.split(",")[0] for line in lines] == ["one: mean 100", "one: spread 20"]
+
+
+def test_of_three_domains_each_is_named():
+    shifts = (0, 50, 100)
+    loaded = [case._replace(image=case.image + np.uint8(shifts[i % 3])) for i, case in enumerate(anywhere(42))]
+    lines = found(examine(loaded, domains=[f"d{i % 3}" for i in range(42)]), "intensity").lines
+    # the one in the middle is neither brighter nor darker than the rest
+    assert [line.partition(" mean ")[0] for line in lines] == ["d0:", "d2:"]
+
+
+def test_small_domains_are_not_compared():
+    loaded = [case._replace(image=case.image + np.uint8(60 * (i >= 36))) for i, case in enumerate(anywhere())]
+    assert not found(examine(loaded, domains=["one"] * 36 + ["two"] * 4), "intensity")
+
+
+@pytest.mark.parametrize("lacking", [True, False])
+def test_a_class_that_one_domain_lacks(lacking):
+    loaded = anywhere()
+    for i in range(20 if lacking else 40):
+        labels = loaded[i].labels.copy()
+        labels[:2, :2] = 2
+        loaded[i] = loaded[i]._replace(labels=labels)
+    report = examine(loaded, contents=THREE, domains=TWO)
+    finding = found(report, "classes of domains")
+    assert (finding and finding.lines) == (("two: no mask has cytoplasm",) if lacking else None)
+    assert not found(report, "classes")
+
+
+def test_a_class_that_no_mask_has():
+    report = examine(anywhere(), contents=THREE, domains=TWO)
+    assert found(report, "classes").summary.startswith("no mask has the class 2 cytoplasm: a network cannot")
+    assert not found(report, "classes of domains")
+
+
+# Splits.
+
+DEALT = ("train",) * 20 + ("validation",) * 10 + ("test",) * 10
+
+
+@pytest.mark.parametrize("same_mask", [True, False])
+@pytest.mark.parametrize("other", [1, 25])
+def test_duplicates(same_mask, other):
+    loaded = anywhere()
+    loaded[other] = loaded[0] if same_mask else loaded[other]._replace(image=loaded[0].image)
+    report = examine(loaded, splits=DEALT)
+    mask = "the same mask" if same_mask else "another mask"
+    leaks, duplicates = found(report, "leaks"), found(report, "duplicates")
+    if other == 1:
+        assert leaks is None and duplicates.level == "warning"
+        assert duplicates.lines == (f"image1.png: shows the same pixels as image0.png, with {mask}; both are in train",)
+    else:
+        assert duplicates is None and leaks.level == "error" and report.cases == ()
+        place = f"image25.png: shows the same pixels as image0.png, with {mask}"
+        assert leaks.lines == (f"{place}, one is in validation, one in train; remove one",)
+
+
+@pytest.mark.parametrize(("twins", "level"), [(1, "warning"), (2, "error")])
+def test_one_leak_in_a_hundred_is_to_be_known(twins, level):
+    rng = np.random.default_rng(0)
+    loaded = [Loaded(rng.integers(0, 256, (8, 8, 1), np.uint8), np.eye(8, dtype=np.uint8), NOWHERE) for _ in range(300)]
+    for i in range(twins):
+        loaded[299 - i] = loaded[i]
+    report = examine(loaded, splits=["train"] * 100 + ["validation"] * 100 + ["test"] * 100)
+    leak = found(report, "leaks")
+    assert (leak.level, len(leak.lines)) == (level, twins)
+    assert bool(report.errors) == (level == "error")
+
+
+@pytest.mark.parametrize("number", [5, 25])
+def test_one_patient_in_two_splits(number):
+    patients = [f"patient{0 if i == number else i}" for i in range(40)]
+    finding = found(examine(anywhere(), splits=DEALT, patients=patients), "patients")
+    if number == 5:
+        assert finding is None
+    else:
+        assert finding.level == "error"
+        assert finding.lines == (
+            "image25.png: shows patient0, who is in train too (image0.png); keep a patient in one split",
+        )
+
+
+def test_one_patient_in_all_splits_is_named_twice():
+    patients = [f"patient{0 if i in (25, 35) else i}" for i in range(40)]
+    finding = found(examine(anywhere(), splits=DEALT, patients=patients), "patients")
+    assert [line.partition(":")[0] for line in finding.lines] == ["image25.png", "image35.png"]
+
+
+def test_the_same_image_of_several_patients_stays_in_one_split_when_splits_are_dealt_out():
+    loaded = anywhere(60)
+    # 0 = 20 = 40 and, through patient 21, who has two images, 41
+    for i in (20, 40):
+        loaded[i] = loaded[i]._replace(image=loaded[0].image)
+    loaded[41] = loaded[41]._replace(image=loaded[21].image)
+    patients = [f"patient{20 if i == 21 else i}" for i in range(60)]
+    report = examine(loaded, patients=patients)
+    assert report.errors == [] and len(found(report, "duplicates").lines) == 3
+    split = {case.case: case.split for case in report.cases}
+    assert len({split[f"case{i}"] for i in (0, 20, 40, 21, 41)}) == 1
+    assert {case.patient for case in report.cases} == set(patients)  # they keep their names
+    assert set(split.values()) == {"train", "validation", "test"}
+
+
+def test_patients_stay_whole_when_splits_are_dealt_out():
+    patients = [f"patient{i // 3}" for i in range(39)] + ["patient0"]
+    report = examine(anywhere(), patients=patients)
+    assert report.errors == []
+    for patient in set(patients):
+        assert len({case.split for case in report.cases if case.patient == patient}) == 1
+
+
+def test_blank_images_are_no_duplicates():
+    loaded = changed(anywhere(), (0, 25), image=np.full((64, 64, 1), 7, np.uint8))
+    report = examine(loaded, splits=DEALT)
+    assert not found(report, "leaks")
+    assert found(report, "blank images").lines == ("image0.png", "image25.png")
+    assert found(report, "blank images").summary.startswith("2 of 40 images have one value everywhere")
+
+
+def test_blank_images_of_two_domains_are_not_told_apart():
+    loaded = [case._replace(image=np.full((64, 64, 1), 7, np.uint8)) for case in anywhere()]
+    assert not found(examine(loaded, domains=TWO), "intensity")
+
+
+# Masks and headers.
+
+
+@pytest.mark.parametrize(("value", "check"), [(0, "empty masks"), (1, "full masks")])
+def test_masks_of_one_value(value, check):
+    report = examine(changed(anywhere(), (3, 8), labels=np.full((64, 64), value, np.uint8)))
+    assert found(report, check).lines == ("mask3.png", "mask8.png")
+    assert found(report, check).summary.startswith("2 of 40 masks ")
+    assert not found(examine(anywhere()), check)
+
+
+def test_no_mask_has_any_foreground():
+    report = examine([case._replace(labels=np.zeros((64, 64), np.uint8)) for case in anywhere()])
+    assert {finding.check for finding in report.findings} == {"empty masks", "classes"}
+    assert report.numbers["foreground"] == 0 and "blind Dice" not in report.numbers
+    json.dumps(report.as_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize(("size", "wanted"), [((0.9, 0.9), None), ((2.5, 2.5), "pixels are 1 to 2.5 mm large")])
+def test_pixels_of_other_sizes(size, wanted):
+    loaded = [case._replace(spacing=(1.0, 1.0)) for case in anywhere()]
+    finding = found(examine(changed(loaded, (4,), spacing=size)), "spacing")
+    assert finding is None if wanted is None else finding.summary.startswith(wanted)
+
+
+@pytest.mark.parametrize(
+    ("mask", "wanted"),
+    [
+        ((1.0, 1.005), None),  # headers are rounded
+        ((1.0, 1.1), ("mask4.png: (1.0, 1.1), its image (1.0, 1.0)",)),
+        (NOWHERE, None),  # a mask in a format that does not tell
+    ],
+)
+def test_masks_whose_pixels_have_another_size(mask, wanted):
+    loaded = [case._replace(spacing=(1.0, 1.0), mask_spacing=(1.0, 1.0)) for case in anywhere()]
+    finding = found(examine(changed(loaded, (4,), mask_spacing=mask)), "spacing")
+    assert (finding and finding.lines) == wanted
+
+
+def test_pixels_without_a_size():
+    loaded = changed([case._replace(spacing=(1.0, 1.0)) for case in anywhere()], (4,), spacing=(0.0, 1.0))
+    lines = [finding.lines for finding in examine(loaded).findings if finding.check == "spacing"]
+    assert ("image4.png: (0.0, 1.0)",) in lines
+
+
+def test_orientation():
+    loaded = [case._replace(orientation="LA", mask_orientation="LA") for case in anywhere()]
+    assert not found(examine(loaded), "orientation")
+    report = examine(changed(loaded, (4,), orientation="RA", mask_orientation="RA"))
+    assert found(report, "orientation").lines == ("image4.png: RA",) and not report.errors
+    (error,) = examine(changed(loaded, (4,), mask_orientation="RA")).errors
+    assert error.lines == ("mask4.png: runs to RA, its image to LA; save the mask with the orientation of its image",)
+
+
+def test_channels():
+    colour = BINARY._replace(channels=3)
+    loaded = [case._replace(image=np.repeat(case.image, 3, -1)) for case in anywhere()]
+    assert not found(examine(loaded, contents=colour), "channels")
+    report = examine(changed(loaded, (4,), image=noise(4)), contents=colour)
+    assert found(report, "channels").lines == ("image4.png: 1",)
+    assert not report.errors  # gray becomes colour
+    (error,) = examine(changed(loaded, (4,), image=np.repeat(noise(4), 2, -1)), contents=colour).errors
+    assert error.lines == ("image4.png: has 2 channels, the data set has 3; convert it or leave it out",)
+
+
+# The report.
+
+
+def test_errors_come_first_and_no_case_is_usable():
+    loaded = changed(anywhere(), (3,), labels=np.zeros((64, 64), np.uint8))
+    loaded = changed(loaded, (8,), labels=np.full((64, 64), 9, np.uint8))
+    report = examine(loaded, problems=("a.png: is lost; find it",))
+    levels = [finding.level for finding in report.findings]
+    assert levels == sorted(levels) and levels == ["error", "error", "warning"]
+    assert [line for finding in report.errors for line in finding.lines] == [
+        "a.png: is lost; find it",
+        "mask8.png: holds the value 9; the classes are 0 background, 1 object: set every pixel to one of them",
+    ]
+    assert report.verdict == "not usable: 2 problems to mend first; 1 warning" and report.cases == ()
+
+
+def test_files_that_cannot_be_read_are_lines_and_too_few_patients_are_none_then():
+    def load(case: RawCase, *, at_least: int | None = None) -> Loaded:
+        raise FileProblems(f"{case.place}: is lost; find it", f"{case.mask}: is lost; find it")
+
+    cases = [RawCase(f"{i}", (pathlib.Path(f"{i}.png"),), pathlib.Path(f"m{i}.png"), f"{i}") for i in range(4)]
+    report = doctor.examine("mine", Found(cases, (), BINARY), load)
+    assert [finding.check for finding in report.findings] == ["contents of files"]
+    assert len(report.findings[0].lines) == 8
+    json.dumps(report.as_json(), allow_nan=False)
+
+
+def test_no_case_at_all():
+    (finding,) = examine([]).findings
+    assert (finding.level, finding.summary) == (
+        "error",
+        "there is no case at all; name the folder that holds the files",
+    )
+
+
+def test_too_few_patients():
+    (error,) = examine(anywhere(10), patients=["one", "two"] * 5).errors
+    assert error.summary.startswith("there are 2 patients, and splits never cut through one; give at least 3")
+
+
+def test_the_text_ends_with_the_verdict_and_has_some_examples_of_each_finding():
+    report = examine(changed(anywhere(), range(8), labels=np.zeros((64, 64), np.uint8)))
+    lines = report.text().splitlines()
+    assert lines[0] == "mine"
+    assert lines[-1] == f"verdict: {report.verdict}" == "verdict: usable; 1 warning"
+    start = next(i for i, line in enumerate(lines) if line.startswith("warning  empty masks  8 of 40 masks"))
+    assert [line.strip() for line in lines[start + 1 : -2]] == [*(f"- mask{i}.png" for i in range(5)), "- and 3 more"]
+    for name, value in report.numbers.items():
+        (line,) = [line for line in lines if line.startswith(f"  {name} ")]
+        if isinstance(value, float):
+            assert float(line.split()[-1]) == pytest.approx(value, abs=6e-4)
+
+
+def test_as_json_has_everything():
+    report = examine(changed(anywhere(), (1,), labels=np.zeros((64, 64), np.uint8)), domains=TWO)
+    said = json.loads(json.dumps(report.as_json(), allow_nan=False))
+    assert said["name"] == "mine" and said["verdict"] == report.verdict
+    assert said["findings"] == [
+        {
+            "level": "warning",
+            "check": "empty masks",
+            "summary": "1 of 40 masks have no foreground: Dice is undefined there",
+            "lines": ["mask1.png"],
+        }
+    ]
+    assert said["numbers"] == report.numbers
+
+
+def test_check_writes_nothing_and_preparing_keeps_what_it_says(tmp_path):
+    raw, data = tmp_path / "raw", tmp_path / "data"
+    raw.mkdir()
+    rows = ["case,image,mask,domain,patient"]
+    for i, case in enumerate(anywhere(10)):
+        Image.fromarray(case.image[..., 0]).save(raw / f"{i}.png")
+        Image.fromarray(255 * case.labels * (i > 0)).save(raw / f"{i}_mask.png")
+        rows.append(f"case{i},{i}.png,{i}_mask.png,,")
+    (raw / "cases.csv").write_text("\n".join(rows))
+    before = sorted(tmp_path.rglob("*"))
+    report = builders.check("folder/mine", data_dir=data, manual_dir=raw)
+    assert sorted(tmp_path.rglob("*")) == before
+    directory = builders.prepare("folder/mine", data_dir=data, manual_dir=raw)
+    assert json.loads((directory / "doctor.json").read_text()) == report.as_json()
+    assert found(report, "empty masks").lines == (str(raw / "0_mask.png"),)
+    assert {case.split for case in report.cases} == {"train", "validation", "test"}
+    for split in pipeline.split_sizes(directory):
+        said = {case.case for case in report.cases if case.split == split}
+        assert set(pipeline.Split(directory, split, size=None).cases) == said
