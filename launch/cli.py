@@ -1,5 +1,6 @@
 """What every launcher shares: errors that a person can mend end as one line and exit status 2, not as a traceback."""
 
+import io
 import os
 import pathlib
 import platform
@@ -19,22 +20,37 @@ from jaxseg.errors import InputError, LostProcess, Preempted
 _TRY_AGAIN = 75  # EX_TEMPFAIL: nothing to be mended, the same command goes on
 
 
-def run(main: Callable[..., None], commands: Sequence[str] = (), *, resumes: bool = False) -> None:
+class _Stopped(BaseException):
+    """A signal to stop, for programs that clean up behind them."""
+
+
+def run(
+    main: Callable[..., None], commands: Sequence[str] = (), *, resumes: bool = False, cleans_up: bool = False
+) -> None:
     """Parses the flags and calls `main`; prints an `InputError` as its message alone and exits with status 2.
 
     A process that was asked to stop and has saved its work says so and exits with status 0; one that has lost another
     process of its run, with status 75. One that `resumes`, and is asked to stop while there is nothing to save, exits
-    with status 0 too. Where there are `commands`, `main` is given the one that stands on the command
-    line.
+    with status 0 too; one that `cleans_up` ends by unwinding, with status 130 or 143. Where there are `commands`,
+    `main` is given the one that stands on the command line.
     """
     signal.signal(signal.SIGINT, _interrupted)
     if resumes:
         signal.signal(signal.SIGTERM, _stopped)
+    if cleans_up:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _unwind)
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold what a terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))
     try:
         app.run(lambda argv: _call(main, argv[1:], commands), flags_parser=_parse)
     except Preempted as stop:
         print(stop, file=sys.stderr)
+    except _Stopped as stop:
+        print("\nstopped; nothing is left behind", file=sys.stderr)
+        sys.exit(128 + stop.args[0])
     except LostProcess as error:
         _fail(str(error))
         os._exit(_TRY_AGAIN)  # an orderly end would wait for the lost one
@@ -52,6 +68,12 @@ def _cache() -> pathlib.Path:
     """
     root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(root) / "jaxseg" / f"xla-{platform.node()}"
+
+
+def _unwind(number: int, frame: types.FrameType | None) -> NoReturn:
+    del frame
+    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the cleaning up
+    raise _Stopped(number)
 
 
 def _interrupted(number: int, frame: types.FrameType | None) -> NoReturn:

@@ -26,6 +26,16 @@ Load = Callable[..., Loaded]
 
 SHORTCUTS = ("position", "border", "overlays", "intensity", "classes of domains")
 
+# What the numbers of a report are.
+CONVENTIONS = {
+    "foreground": "share of pixels, mean over all cases",
+    "median offset": "of the masks' centres of mass from the middle, in half sides; empty masks left out",
+    "touch the border": "share of masks that are not empty",
+    "density at the border": "of foreground in the outermost eighth of the side, over that in the whole image",
+    "blind Dice": "of the best fixed mask, mean over cases; empty masks left out",
+    "searched for overlays": "images that are gray and no slices of volumes; at most 400, evenly spread",
+}
+
 _GRID = 32  # cells a side of the maps of where masks lie
 _BORDER = 4  # cells of it, an eighth of the side: about the 30 of 256 pixels that the shortcut paper calls the border
 _BLIND_DICE = 0.4  # that a mask reaches which never looks at the image; above it, position alone tells a lot
@@ -33,6 +43,7 @@ _BLIND_DICE = 0.4  # that a mask reaches which never looks at the image; above i
 # ISIC 2017, of which the shortcut paper shows that networks learn the border, have 0.18 (training) and 0.24 (test).
 _BORDER_DENSITY = 0.25
 _DOMAIN_AUROC = 0.9  # with which one number of an image tells its domain; above it, intensity alone does
+_DOMAIN_RANGE = 4.0  # times that the intensities of one domain reach higher than those of another
 _DOMAIN_CASES = 5  # that a domain must have to be compared
 _OVERLAY_SHARE = 2e-4  # of an image's pixels; from here on it counts as one with overlays
 _OVERLAY_CASES = 400  # images that are searched for overlays, evenly spread: the search takes longer than all the rest
@@ -42,6 +53,7 @@ _OVERLAY_COMMON = 1 / 3  # from here on it is one of a shortcut whether or not t
 _ONE_LEVEL = 0.6  # of an image's marks; text and calipers are drawn at one gray level, thin bright anatomy is not
 _CHROMA = 40  # gray levels between red, green and blue from which on a stroke is coloured
 _LEVELS = 6  # gray levels by which compression changes the brightest pixel of a stroke
+_SAME_PLACE = 0.5  # of the images; marks in a cell of the grid that has them in so many are the machine's own
 _NEAR = 0.04  # of the image's side: so near to the outline of a mask is an overlay at it
 _NEAR_RATIO = 3.0  # how many times denser they lie there than in the whole image, to say that they mark the outline
 _SPACING_TOLERANCE = 0.01  # relative; headers are rounded
@@ -76,6 +88,8 @@ class Facts(NamedTuple):
       channels: C of the file.
       digest: of the image's pixels.
       labels_digest: of the labels.
+      eight_bits: whether intensities are 0 to 255 in the file.
+      top: 99th percentile of the intensities in the file.
       blank: whether all pixels are equal.
       spacing: mm.
       mask_spacing: mm, of the mask; empty where it has no file.
@@ -88,6 +102,7 @@ class Facts(NamedTuple):
       spread: their standard deviation.
       gray: whether the image is gray but for what may be drawn on it.
       overlay: share of pixels that overlays cover; NaN where they were not searched.
+      overlay_map: `[32,32]`, where they are: share of the image in each cell.
       overlay_near: share of them near the outline of the mask; NaN without overlay or mask.
       area_near: share of the image that is near the outline.
     """
@@ -96,6 +111,8 @@ class Facts(NamedTuple):
     channels: int
     digest: bytes
     labels_digest: bytes
+    eight_bits: bool
+    top: float
     blank: bool
     spacing: tuple[float, ...]
     mask_spacing: tuple[float, ...]
@@ -108,6 +125,7 @@ class Facts(NamedTuple):
     spread: float
     gray: bool
     overlay: float
+    overlay_map: np.ndarray
     overlay_near: float
     area_near: float
 
@@ -149,7 +167,8 @@ class Report(NamedTuple):
 
     def text(self) -> str:
         """The numbers, a table with a line for every finding, examples below it, and the verdict."""
-        rows = [(name, _shown(value)) for name, value in self.numbers.items()]
+        notes = {name: f" ({text})" for name, text in CONVENTIONS.items()}
+        rows = [(name, _shown(value) + notes.get(name, "")) for name, value in self.numbers.items()]
         width = max((len(name) for name, _ in rows), default=0)
         lines = [self.name, *(f"  {name:<{width}}  {value}" for name, value in rows), ""]
         width = max((len(finding.check) for finding in self.findings), default=0)
@@ -164,7 +183,11 @@ class Report(NamedTuple):
         """All of it, for `json.dumps`; NaN becomes None."""
         numbers = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in self.numbers.items()}
         findings = [finding._asdict() | {"lines": list(finding.lines)} for finding in self.findings]
-        return {"name": self.name, "verdict": self.verdict, "numbers": numbers, "findings": findings}
+        said = {name: text for name, text in CONVENTIONS.items() if name in numbers}
+        return {"name": self.name, "verdict": self.verdict, "numbers": numbers} | {
+            "conventions": said,
+            "findings": findings,
+        }
 
 
 def examine(name: str, found: Found, load: Load, *, threads: bool = True) -> Report:
@@ -204,6 +227,8 @@ def examine(name: str, found: Found, load: Load, *, threads: bool = True) -> Rep
         findings += dealt
     findings += _leaks(cases, [result for _, result in good])
     if good:
+        findings += _about_splits(found.cases, cases)
+        findings += _about_depth(good, found.contents)
         findings += _about_masks(good, found.contents)
         findings += _about_geometry(good)
         findings += _about_position(good)
@@ -241,14 +266,19 @@ def _facts(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) -
     assert image is not None
     pixels = raw.as_uint8(image, contents.scaling)
     foreground = raw.classes(loaded.labels, contents.values)
-    overlay, near, area = _overlays(pixels, foreground > 0) if search and not contents.volumes else (math.nan,) * 3
+    marks, near, area = (
+        _overlays(pixels, foreground > 0) if search and not contents.volumes else (None, math.nan, math.nan)
+    )
     plane = foreground.reshape(-1, *foreground.shape[-2:]) > 0
-    values = pixels[..., :: _step(pixels, -3), :: _step(pixels, -2), :].astype(np.float32)
+    thinned = lambda array: array[..., :: _step(array, -3), :: _step(array, -2), :].astype(np.float32)
+    values = thinned(pixels)
     return Facts(
         size=loaded.labels.shape,
         channels=loaded.image.shape[-1],
         digest=_digest(loaded.image),
         labels_digest=_digest(loaded.labels),
+        eight_bits=loaded.image.dtype == np.uint8,
+        top=float(np.percentile(thinned(loaded.image), 99)),
         blank=bool((loaded.image == loaded.image.flat[0]).all()),
         spacing=loaded.spacing,
         mask_spacing=loaded.mask_spacing,
@@ -260,7 +290,8 @@ def _facts(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) -
         mean=float(values.mean()),
         spread=float(values.std()),
         gray=pixels.shape[-1] == 1 or (pixels.shape[-1] == 3 and overlays.is_gray(pixels)),
-        overlay=overlay,
+        overlay=math.nan if marks is None else float(marks.sum()),
+        overlay_map=np.zeros((_GRID, _GRID), np.float32) if marks is None else marks,
         overlay_near=near,
         area_near=area,
     )
@@ -280,13 +311,13 @@ def _wrong_values(labels: np.ndarray, contents: Contents) -> Iterator[str]:
     held = f"holds the value{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong[:3]))}{more}"
     if set(contents.values) == {0, 255}:
         remedy = "threshold it at 128" if len(wrong) > _SOFT_VALUES else "set every pixel to one of them"
-        yield f"{held}; a mask is 0 outside of the object and 255 inside: {remedy}"
+        yield f"{held}; a mask is 0 outside of the object and 255 inside: {remedy}{contents.remedy}"
     else:
         named = [f"{value} {contents.class_names[k]}" for value, k in sorted(contents.values.items())]
         rest = len(named) - _NAMED_CLASSES
         known = ", ".join(named[:_NAMED_CLASSES]) + (f" and {rest} more" if rest > 0 else "")
         remedy = "resample it by nearest neighbours" if len(wrong) > _SOFT_VALUES else "set every pixel to one of them"
-        yield f"{held}; the classes are {known}: {remedy}"
+        yield f"{held}; the classes are {known}: {remedy}{contents.remedy}"
 
 
 def _digest(image: np.ndarray) -> bytes:
@@ -310,19 +341,20 @@ def _cells(plane: np.ndarray) -> np.ndarray:
     return plane.astype(np.float32)
 
 
-def _overlays(pixels: np.ndarray, foreground: np.ndarray) -> tuple[float, float, float]:
-    """Share of the image under overlays; of them, and of the whole image, the share that is near the mask's outline."""
+def _overlays(pixels: np.ndarray, foreground: np.ndarray) -> tuple[np.ndarray | None, float, float]:
+    """Where overlays are; of them, and of the whole image, the share that is near the mask's outline."""
     if pixels.shape[-1] not in (1, 3):
-        return (math.nan,) * 3
+        return None, math.nan, math.nan
     marks = _drawn(pixels, overlays.detect(pixels))
+    where = _cells(marks) / _GRID**2
     if marks.shape != foreground.shape:  # the image was decoded at a smaller scale
         rows, columns = (np.arange(n) * m // n for n, m in zip(marks.shape, foreground.shape, strict=True))
         foreground = foreground[np.ix_(rows, columns)]
     if not foreground.any() or foreground.all() or not marks.any():
-        return float(marks.mean()), math.nan, math.nan
+        return where, math.nan, math.nan
     outline = foreground ^ ndimage.binary_erosion(foreground, border_value=1)
     near = ndimage.distance_transform_edt(~outline) <= _NEAR * max(foreground.shape)
-    return float(marks.mean()), float(near[marks].mean()), float(near.mean())
+    return where, float(near[marks].mean()), float(near.mean())
 
 
 def _drawn(pixels: np.ndarray, marks: np.ndarray) -> np.ndarray:
@@ -423,6 +455,31 @@ def _leaks(cases: Sequence[RawCase], facts: Sequence[Facts]) -> Iterator[Finding
         yield Finding("warning", "duplicates", f"images repeat others: {len(within)}", tuple(within))
 
 
+def _about_splits(given: Sequence[RawCase], dealt: Sequence[RawCase]) -> Iterator[Finding]:
+    """Whether cases that came with a split are in another one."""
+    wanted = {case.case: case.split for case in given}
+    moved = [case for case in dealt if wanted[case.case] not in (None, case.split)]
+    if moved:
+        named = " and ".join(sorted({str(split) for split in wanted.values()}))
+        yield Finding(
+            "warning", "splits", f"only {named} came with the data: {len(moved)} cases of train were dealt out"
+        )
+
+
+def _about_depth(good: Sequence[tuple[RawCase, Facts]], contents: Contents) -> Iterator[Finding]:
+    """Files of 8 bits among others: either would be scaled as it should not be."""
+    kinds = Counter(facts.eight_bits for _, facts in good)
+    if len(kinds) > 1 and not contents.volumes:
+        rare = kinds.most_common()[-1][0]
+        lines = tuple(
+            f"{case.place}: has {'8 bits' if rare else 'more than 8 bits'}, most have {'more' if rare else '8'}; save "
+            "all alike"
+            for case, facts in good
+            if facts.eight_bits == rare
+        )
+        yield Finding("error", "bit depth", "intensities are on different scales", lines)
+
+
 def _about_masks(good: Sequence[tuple[RawCase, Facts]], contents: Contents) -> Iterator[Finding]:
     def named(check: str, summary: str, wrong: Callable[[Facts], bool]) -> Iterator[Finding]:
         lines = tuple(str(case.mask or case.place) for case, facts in good if wrong(facts))
@@ -453,11 +510,14 @@ def _about_geometry(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
         yield Finding("warning", "orientation", f"{len(lines)} images do not run to {most} like most", lines)
     known = [(case, facts) for case, facts in good if not any(map(math.isnan, facts.spacing))]
     if known:
-        spacing = np.array([facts.spacing[-2:] for _, facts in known])
-        low, high = spacing.min(), spacing.max()
-        if high > 2 * low:
-            text = f"pixels are {low:.3g} to {high:.3g} mm large: the same organ has other sizes in pixels"
-            yield Finding("warning", "spacing", text)
+        of_plane = np.array([facts.spacing[-2:] for _, facts in known])
+        of_slices = np.array([facts.spacing[0] for _, facts in known if len(facts.spacing) == 3])
+        for what, spacing in (("pixels are", of_plane), ("slices lie", of_slices)):
+            if spacing.size and spacing.max() > 2 * spacing.min():
+                sizes = f"{spacing.min():.3g} to {spacing.max():.3g} mm"
+                how = "large" if what == "pixels are" else "apart"
+                text = f"{what} {sizes} {how}: the same organ has other sizes in them"
+                yield Finding("warning", "spacing", text)
         wrong = tuple(f"{case.place}: {facts.spacing}" for case, facts in known if min(facts.spacing) <= 0)
         if wrong:
             yield Finding("warning", "spacing", "pixel sizes are not positive; correct the headers", wrong)
@@ -525,6 +585,11 @@ def _about_domains(good: Sequence[tuple[RawCase, Facts]], contents: Contents) ->
     groups = {domain: group for domain, group in sorted(of_domain.items()) if len(group) >= _DOMAIN_CASES}
     if len(groups) < 2:
         return
+    tops = {domain: float(np.median([facts.top for facts in group])) for domain, group in groups.items()}
+    if min(tops.values()) > 0 and max(tops.values()) > _DOMAIN_RANGE * min(tops.values()):
+        lines = tuple(f"{domain}: {top:.4g}" for domain, top in tops.items())
+        summary = "the intensities in the files have other ranges in other domains (median of the 99th percentiles)"
+        yield Finding("warning", "intensity ranges", summary, lines)
     told = []
     # of two domains, one tells all
     for domain, group in list(groups.items())[: None if len(groups) > 2 else 1]:
@@ -559,14 +624,26 @@ def _auroc(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def _about_overlays(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
-    if np.mean([facts.gray for _, facts in good]) < 0.5:
-        return  # strokes are searched by their colour, or their sharpness; photographs and stains have both
-    searched = [(case, facts) for case, facts in good if facts.gray and not math.isnan(facts.overlay)]
-    marked = [(case, facts) for case, facts in searched if facts.overlay >= _OVERLAY_SHARE]
+    searched = _searched(good)
+    # what is at the same place in most images is the machine's own, unless it comes and goes with something
+    if searched and not list(_links(searched, _marked(searched), outline=False)):
+        maps = np.array([facts.overlay_map for _, facts in searched])
+        # with the cells around, into which a mark reaches in some
+        fixed = ndimage.binary_dilation((maps > 0).mean(0) >= _SAME_PLACE, np.ones((3, 3)))
+        held = int((maps[:, fixed].sum(1) >= _OVERLAY_SHARE).sum())
+        if held:
+            where = f"in {held} of {len(searched)} images"
+            yield Finding("warning", "fixed marks", f"a scale, logo or the like at the same place {where}")
+            searched = [
+                (case, facts._replace(overlay=float(facts.overlay_map[~fixed].sum()))) for case, facts in searched
+            ]
+    marked = _marked(searched)
     if len(marked) < max(1, _OVERLAY_IMAGES * len(searched)):
         return
     links = list(_links(searched, marked))
     where = f"in {len(marked)} of {len(searched)} images"
+    if len(searched) < len(good):
+        where += " that were searched"
     lines = tuple(f"{case.place}: {facts.overlay:.2%} of the pixels" for case, facts in marked)
     if len(marked) >= (_OVERLAY_LINKED if links else _OVERLAY_COMMON) * len(searched):
         yield Finding("warning", "overlays", "; ".join([f"marks or text {where}", *links]), lines)
@@ -575,9 +652,22 @@ def _about_overlays(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
         yield Finding("warning", "possible overlays", summary, lines)
 
 
-def _links(searched: Sequence[tuple[RawCase, Facts]], marked: Sequence[tuple[RawCase, Facts]]) -> Iterator[str]:
-    """How overlays go with the label and with the domain, where they do."""
-    placed = [facts for _, facts in marked if not math.isnan(facts.overlay_near)]
+def _searched(good: Sequence[tuple[RawCase, Facts]]) -> list[tuple[RawCase, Facts]]:
+    """Those whose overlays are known: gray ones, if most are gray."""
+    if np.mean([facts.gray for _, facts in good]) < 0.5:
+        return []  # strokes are searched by their colour, or their sharpness; photographs and stains have both
+    return [(case, facts) for case, facts in good if facts.gray and not math.isnan(facts.overlay)]
+
+
+def _marked(searched: Sequence[tuple[RawCase, Facts]]) -> list[tuple[RawCase, Facts]]:
+    return [(case, facts) for case, facts in searched if facts.overlay >= _OVERLAY_SHARE]
+
+
+def _links(
+    searched: Sequence[tuple[RawCase, Facts]], marked: Sequence[tuple[RawCase, Facts]], *, outline: bool = True
+) -> Iterator[str]:
+    """How overlays go with the outline of the label (if that is asked), its presence, and the domain, where they do."""
+    placed = [] if not outline else [facts for _, facts in marked if not math.isnan(facts.overlay_near)]
     if placed:
         near, area = (np.mean([getattr(facts, name) for facts in placed]) for name in ("overlay_near", "area_near"))
         if near > _NEAR_RATIO * area:
@@ -611,8 +701,11 @@ def _numbers(cases: Sequence[RawCase], good: Sequence[tuple[RawCase, Facts]]) ->
         numbers["domains"] = dict(sorted(domains.items()))
     if good:
         numbers["sizes"] = {raw.size_text(size): count for size, count in sizes.most_common(4)}
+        if len(sizes) > len(numbers["sizes"]):
+            numbers["sizes"]["other"] = len(good) - sum(numbers["sizes"].values())
         numbers["foreground"] = float(np.mean([facts.foreground for _, facts in good]))
         numbers |= _position(good) or {}
+        numbers["searched for overlays"] = len(_searched(good))
     return numbers
 
 

@@ -528,7 +528,7 @@ def test_the_text_ends_with_the_verdict_and_has_some_examples_of_each_finding():
     for name, value in report.numbers.items():
         (line,) = [line for line in lines if line.startswith(f"  {name} ")]
         if isinstance(value, float):
-            assert float(line.split()[-1]) == pytest.approx(value, abs=6e-4)
+            assert float(line.removeprefix(f"  {name} ").split()[0]) == pytest.approx(value, abs=6e-4)
 
 
 def test_as_json_has_everything():
@@ -565,3 +565,72 @@ def test_check_writes_nothing_and_preparing_keeps_what_it_says(tmp_path):
     for split in pipeline.split_sizes(directory):
         said = {case.case for case in report.cases if case.split == split}
         assert set(pipeline.Split(directory, split, size=None).cases) == said
+
+
+# Files that differ from their neighbours.
+
+
+def test_eight_bits_among_sixteen_are_an_error():
+    deep = [case._replace(image=case.image.astype(np.uint16) * 9) for case in anywhere()]
+    assert found(examine(deep), "bit depth") is None
+    finding = found(examine([*anywhere()[:2], *deep[2:]]), "bit depth")
+    assert finding is not None and finding.level == "error"
+    assert finding.lines == tuple(f"image{i}.png: has 8 bits, most have more; save all alike" for i in range(2))
+
+
+def test_ranges_of_the_files_are_compared_before_they_are_scaled():
+    contents = BINARY._replace(scaling=("percentiles", 0.5, 99.5))
+    domains = ["a", "b"] * 20
+    wide = [
+        case._replace(image=case.image.astype(np.uint16) * (60 if domain == "b" else 1))
+        for case, domain in zip(anywhere(), domains, strict=True)
+    ]
+    report = examine(wide, contents=contents, domains=domains)
+    assert found(report, "intensity") is None  # scaled, they are alike
+    finding = found(report, "intensity ranges")
+    assert finding is not None and len(finding.lines) == 2
+    assert found(examine(anywhere(), domains=domains), "intensity ranges") is None
+
+
+def test_a_split_that_is_dealt_out_is_said():
+    finding = found(examine(anywhere(), splits=["train"] * 40), "splits")
+    assert finding is not None and finding.summary == "only train came with the data: 12 cases of train were dealt out"
+    finding = found(examine(anywhere(), splits=["train"] * 20 + ["test"] * 20), "splits")
+    assert finding is not None and "only test and train came with the data: 2 cases" in finding.summary
+    whole = ["train"] * 20 + ["validation"] * 10 + ["test"] * 10
+    assert found(examine(anywhere(), splits=whole), "splits") is None
+
+
+def test_marks_at_the_same_place_everywhere_are_the_machines_own():
+    def with_logo(case: Loaded) -> Loaded:
+        image, _ = overlays.draw_text(case.image, "ABC", (4, 4))
+        return case._replace(image=image)
+
+    report = examine([with_logo(case) for case in anywhere()])
+    finding = found(report, "fixed marks")
+    assert finding is not None and "in 40 of 40 images" in finding.summary
+    assert found(report, "overlays") is None and found(report, "possible overlays") is None
+    # but not if they come and go with the domain
+    some = [with_logo(case) if i % 2 else case for i, case in enumerate(anywhere())]
+    report = examine(some, domains=["a", "b"] * 20)
+    assert found(report, "fixed marks") is None
+    finding = found(report, "overlays")
+    assert finding is not None and "they go with the domain: a 0%, b 100%" in finding.summary
+
+
+def test_slices_of_other_distances():
+    volumes = [
+        Loaded(np.repeat(case.image[None], 3, 0), np.repeat(case.labels[None], 3, 0), (1.0 + 9 * (i % 2), 1.0, 1.0))
+        for i, case in enumerate(anywhere(8))
+    ]
+    report = examine(volumes, contents=BINARY._replace(volumes=True))
+    finding = found(report, "spacing")
+    assert finding is not None and finding.summary.startswith("slices lie 1 to 10 mm apart")
+
+
+def test_every_number_of_a_report_has_its_convention():
+    report = examine(anywhere())
+    said = report.as_json()["conventions"]
+    assert {name for name, value in report.numbers.items() if isinstance(value, float)} <= said.keys()
+    for name, text in said.items():
+        assert f"({text})" in next(line for line in report.text().splitlines() if line.startswith(f"  {name} "))

@@ -489,8 +489,8 @@ def test_the_doctor_finds_the_official_layout_usable(tmp_path, kind):
     assert {name: report.numbers.get(name) for name in NUMBERS[kind]} == NUMBERS[kind]
     assert ("domains" in report.numbers) == ("domains" in NUMBERS[kind])
     assert report.numbers["sizes"] == {"13x10x5": report.numbers["cases"]}
-    # noise has its classes everywhere: of all warnings, one mask for all may fit
-    assert {finding.check for finding in report.warnings} <= {"position"}
+    # noise has its classes everywhere: of all warnings, one mask for all may fit; some come without all three splits
+    assert {finding.check for finding in report.warnings} <= {"position", "splits"}
 
 
 def subject(code: str) -> str:

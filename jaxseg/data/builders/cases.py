@@ -51,6 +51,7 @@ class Contents(NamedTuple):
       channels: C.
       scaling: how intensities become 0 to 255; None: they are that already. See `as_uint8`.
       volumes: whether the files hold volumes `[D,H,W,C]` rather than pictures `[H,W,C]`.
+      remedy: what else can be done about a number in a mask that is none of `values`, put behind the message.
     """
 
     class_names: tuple[str, ...]
@@ -58,6 +59,7 @@ class Contents(NamedTuple):
     channels: int
     scaling: tuple[str, float, float] | None = None
     volumes: bool = False
+    remedy: str = ""
 
 
 class Found(NamedTuple):
@@ -226,7 +228,7 @@ def _dealt(cases: Sequence[RawCase], *, testing: float) -> list[RawCase]:
     if count < 2 + tests:
         raise InputError(
             f"there {'is 1 patient' if count == 1 else f'are {count} patients'}, and splits never cut through one; "
-            f"give at least {2 + tests}, or name the split of each case"
+            f"give at least {2 + tests}, or name the split of each case, {', '.join(SPLITS)} all among them"
         )
     fold = folds.stratified_folds(np.array([case.domain for case in cases]), patients, folds=count, seed=_SEED)
     names = ["validation", *["test"] * tests, *["train"] * (count - 1 - tests)]

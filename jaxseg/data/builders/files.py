@@ -20,6 +20,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # that would tear up 
 T = TypeVar("T")
 R = TypeVar("R")
 
+_MOST_FOLDERS = 50  # of one level that are looked into for an inner one
 _READERS = 2  # decoding is one core each; more than two mostly wait for the disk
 
 
@@ -101,18 +102,22 @@ def _cases(
     return cases, misnamed
 
 
-def descend(folder: pathlib.Path, pattern: str) -> pathlib.Path:
-    """The folder, or the one in it that alone has what is looked for: archives often have a folder around everything.
+def descend(folder: pathlib.Path, pattern: str, *, levels: int = 3) -> pathlib.Path:
+    """The folder, or the one below it that alone has what is looked for: archives often have folders around everything.
 
     Args:
       folder: as a person named it.
       pattern: of what must lie in it, for `glob`.
+      levels: how deep to look.
     """
-    if next(folder.glob(pattern), None) is None:
-        folders = [path for path in folder.iterdir() if path.is_dir() and path.name != "__MACOSX"]
-        inner = [path for path in folders if next(path.glob(pattern), None) is not None]
-        if len(inner) == 1:
-            return inner[0]
+    at = [folder]
+    for _ in range(levels + 1):
+        found = [path for path in at if next(path.glob(pattern), None) is not None]
+        if found:
+            return found[0] if len(found) == 1 else folder
+        at = [inner for path in at for inner in path.iterdir() if inner.is_dir() and inner.name != "__MACOSX"]
+        if len(at) > _MOST_FOLDERS:  # patients
+            break
     return folder
 
 

@@ -19,7 +19,9 @@ _COLUMNS = ("case", "image", "mask", "domain", "patient")
 _OPTIONAL = ("split",)
 _VOLUMES = "-volumes"
 _MOST_CLASSES = 64  # a mask with greater numbers and no 255 has no classes but something else in it
+_MANY_MASKS = 10  # from here on, a class is what at least two of them hold
 _BINARY = {0: 0, 255: 1}
+_NAME_THEM = f"; or name it in {_CLASSES}, if it is a class"
 _CLASS = re.compile("[0-9]{1,5}")  # as a mask of 16 bits holds it
 
 
@@ -65,6 +67,7 @@ class Folder(records.Builder):
             channels=_channels_of(cases, first),
             scaling=None if all(picture.array.dtype == np.uint8 for picture in first) else ("percentiles", 0.5, 99.5),
             volumes=any(picture.array.ndim == 4 for picture in first),
+            remedy="" if named else _NAME_THEM,
         )
         return Found(cases, [*problems, *more], contents)
 
@@ -158,7 +161,9 @@ def _classes_of(cases: Sequence[RawCase]) -> _Classes:
     for found in files.in_threads(_values, cases, "reading masks"):
         values.update(found)
         binary += 255 in found and found <= _BINARY.keys()
-    classes = [value for value in values if 0 < value < _MOST_CLASSES]
+    # what a single mask of many holds is a slip, or a soft edge, and is named as such
+    least = 2 if len(cases) >= _MANY_MASKS else 1
+    classes = [value for value, count in values.items() if 0 < value < _MOST_CLASSES and count >= least]
     if binary >= max(1, len(cases) // 2) or not classes:
         return _Classes(("background", "object"), _BINARY)
     count = max(classes) + 1

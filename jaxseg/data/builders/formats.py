@@ -199,6 +199,8 @@ def _read_pillow(path: pathlib.Path, at_least: int | None) -> Picture:
     with Image.open(path) as image:
         if suffix in _FORMATS and image.format not in _FORMATS[suffix]:
             raise Unusable(f"holds {image.format} data; convert it to {_FORMATS[suffix][0]}")
+        if _is_deep_colour(path):  # Pillow would cut it to 8 bits
+            return Picture(_read_deep_colour(path), (_UNKNOWN, _UNKNOWN))
         full = image.size[::-1]
         if at_least is not None:
             image.draft(None, (at_least, at_least))
@@ -206,6 +208,20 @@ def _read_pillow(path: pathlib.Path, at_least: int | None) -> Picture:
     if image.format in ("JPEG", "MPO") and not _ends_as_jpeg(path.read_bytes()):
         raise Unusable("lacks the end of a JPEG, as after a broken download; fetch it again")
     return Picture(array if array.ndim == 3 else array[..., None], (_UNKNOWN, _UNKNOWN), full_size=full)
+
+
+def _is_deep_colour(path: pathlib.Path) -> bool:
+    """Whether a file is a PNG with 16 bits of each colour."""
+    with path.open("rb") as file:
+        start = file.read(26)
+    return start.startswith(b"\x89PNG") and start[24] == 16 and start[25] in (2, 6)
+
+
+def _read_deep_colour(path: pathlib.Path) -> np.ndarray:
+    import cv2
+
+    array: Any = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    return array[..., [2, 1, 0, 3][: array.shape[-1]]]
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -227,6 +243,8 @@ def _ends_as_jpeg(content: bytes) -> bool:
 
 # TIFF.
 
+_MOST_CHANNELS = 16  # a last axis of at most that many, behind a longer first one, is channels
+
 
 def _read_tiff(path: pathlib.Path, at_least: int | None) -> Picture:
     del at_least
@@ -235,6 +253,8 @@ def _read_tiff(path: pathlib.Path, at_least: int | None) -> Picture:
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
         axes, array = series.axes, series.asarray()
+    if axes == "QYX" and array.shape[-1] <= _MOST_CHANNELS < array.shape[0]:
+        axes = "YXS"  # tifffile takes the first axis of an array for pages where nothing says that the last is colour
     letters = "".join("D" if letter in "ZQIT" else "C" if letter in "SC" else letter for letter in axes)
     keep = [i for i, letter in enumerate(letters) if letter in "DYXC"]
     if len(keep) != len(letters) or sorted(set(letters)) != sorted(letters):
@@ -266,6 +286,9 @@ def _read_nifti(path: pathlib.Path, at_least: int | None) -> Picture:
     return Picture(array if array.ndim > len(spatial) else array[..., None], spacing[::-1], codes[::-1])
 
 
+_NIFTI_START = 544  # bytes, as long as the header of either version and its mark of extensions
+
+
 def _of_bytes(path: pathlib.Path) -> Any:
     """As `nibabel.load`, which reads what it needs and no checksum behind it: most changed bytes would go unnoticed."""
     import nibabel
@@ -274,10 +297,19 @@ def _of_bytes(path: pathlib.Path) -> Any:
     kinds = (nibabel.Nifti1Image, nibabel.Nifti2Image)
     if any(kind.header_class.may_contain_header(content) for kind in kinds):
         raise Unusable("is not compressed; call it .nii, or compress it")
-    content = gzip.decompress(content)
-    for kind in kinds:
-        if kind.header_class.may_contain_header(content):
-            return kind.from_bytes(content)
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        start = file.read(_NIFTI_START)
+        for kind in kinds:
+            if not kind.header_class.may_contain_header(start):
+                continue
+            header = kind.header_class.from_fileobj(io.BytesIO(start), check=False)
+            shape, offset = header.get_data_shape(), int(header["vox_offset"])
+            size = max(offset, 0) + math.prod(shape) * header.get_data_dtype().itemsize
+            # what the header claims, and a byte more; reading on to the end would follow a decompression bomb
+            whole = start + file.read(max(size - len(start), 0) + 1)
+            if len(whole) > max(size, len(start)):
+                raise Unusable("holds more behind its image than a NIfTI file has; write it anew, or do not use it")
+            return kind.from_bytes(whole)
     raise Unusable("is no NIfTI file; fetch it again")
 
 

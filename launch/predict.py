@@ -1,0 +1,82 @@
+"""A run's best checkpoint and new images in; masks, a table with quality estimates, and the cases to look at out.
+
+    python -m launch.predict --workdir=runs/unet --inputs=scans --output=predictions
+    python -m launch.predict --workdir=runs/unet --inputs=a.png --inputs=b.nii.gz --output=predictions --tile
+
+Inputs are PNG, JPEG, BMP, TIFF, NIfTI and DICOM files, folders of them, and folders with the DICOM files of one series;
+a network for pictures predicts volumes slice by slice. Each is read as the data set of the run was. A mask has its
+input's size and geometry: NIfTI of NIfTI, TIFF of TIFF, PNG of other pictures and of single DICOM files, NIfTI of DICOM
+series (not DICOM SEG); of replicas it is that of their ensemble. Inputs are only read.
+
+Images are squashed to the network's size as in training; --tile slides a window of the network's size over images at
+their own scale instead, for networks that were trained on such tiles. Memory is then 4 bytes per pixel and class, of a
+volume that goes slice by slice per pixel of a slice, and what the network takes for 8 windows.
+
+OUTPUT/predictions.csv has a row for every input: mask, size, area per class; mean SA score (He et al. 2022, section
+4.6), entropy, and with --autoencoder segmentation distortion (Lennartz and Schultz 2023), each with the per cent of the
+run's validation cases that look better. Where that is the share --coverage or more, the image is flagged, and
+OUTPUT/flagged.png shows it. What the validation cases score is computed at the first call and kept in the run's folder.
+
+Exit status: 0, all inputs were predicted; 3, some could not be read, each named on stderr and in the table; 2, nothing
+was done, as a flag is wrong.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from launch import cli
+
+_FAILED = 3
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run, as launch.train leaves it.")
+_INPUTS = flags.DEFINE_multi_string("inputs", None, "A file or a folder; may be given more than once.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the results: new, or that of an earlier prediction.")
+_PATTERN = flags.DEFINE_string("pattern", "*", "Names of the files that are wanted from folders, like '*_HC.png'.")
+_TILE = flags.DEFINE_bool("tile", False, "Slide a window over images at their own scale instead of squashing them.")
+_TILE_SIZE = flags.DEFINE_integer(
+    "tile_size", 0, "Side of the window in pixels; 0: that of the network.", lower_bound=0
+)
+_OVERLAP = flags.DEFINE_float("overlap", 0.5, "Share of the window that the next one repeats.")
+_BLEND = flags.DEFINE_enum("blend", "gaussian", ["gaussian", "linear"], "Weight of a window's pixels by their place.")
+_PROBABILITIES = flags.DEFINE_bool("probabilities", False, "Write the probability of every class too.")
+_SCORE = flags.DEFINE_string("score", "mean_sa", "By what images are flagged: mean_sa, entropy or distortion.")
+_COVERAGE = flags.DEFINE_float("coverage", 0.8, "Share of the validation cases that would not be flagged; 0 flags all.")
+_AUTOENCODER = flags.DEFINE_string("autoencoder", None, "Folder of an autoencoder of the run's network.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", "data", "Folder of prepared data sets, of which the run's own is needed once."
+)
+_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of its raw files, if it is not prepared yet.")
+
+
+def main() -> None:
+    workdir, output = (pathlib.Path(cli.required(flag)) for flag in (_WORKDIR, _OUTPUT))
+    paths = [pathlib.Path(path) for path in cli.required(_INPUTS)]
+    from jaxseg.data import builders
+    from jaxseg.errors import InputError
+    from jaxseg.prediction import views
+    from jaxseg.report import predictions
+
+    unused = [flag.name for flag in (_TILE_SIZE, _OVERLAP, _BLEND) if flag.present and not _TILE.value]
+    if unused:
+        raise InputError(f"--{unused[0]}: says how a window slides; give --tile too")
+    options = predictions.Options(
+        pattern=_PATTERN.value,
+        tiling=views.Tiling(_TILE_SIZE.value, _OVERLAP.value, _BLEND.value) if _TILE.value else None,
+        probabilities=_PROBABILITIES.value,
+        score=_SCORE.value,
+        coverage=_COVERAGE.value,
+        autoencoder=pathlib.Path(_AUTOENCODER.value) if _AUTOENCODER.value else None,
+    )
+    prepare = lambda name: builders.prepare(name, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
+    outcome = predictions.run(
+        workdir=workdir, paths=paths, output=output, options=options, prepare=prepare, command=cli.command()
+    )
+    print(f"{outcome.predicted} predicted, {outcome.flagged} of them flagged; {outcome.failed} could not be")
+    print("\n".join(str(path) for path in (outcome.table, outcome.sheet) if path))
+    sys.exit(_FAILED if outcome.failed else 0)
+
+
+if __name__ == "__main__":
+    cli.run(main)

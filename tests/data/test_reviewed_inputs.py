@@ -1,0 +1,136 @@
+"""What looked fine and was not: bombs, slips of the pen in masks, deep colour, folders around folders, signals."""
+
+import csv
+import gzip
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import zlib
+
+import cv2
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from jaxseg.data import builders, pipeline
+from jaxseg.data.builders import files, formats
+from jaxseg.errors import InputError
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def write(folder: pathlib.Path, masks: list[np.ndarray]) -> pathlib.Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "cases.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["case", "image", "mask", "domain", "patient"])
+        for i, mask in enumerate(masks):
+            noise = np.random.default_rng(i).integers(0, 256, (*mask.shape, 3), np.uint8)
+            Image.fromarray(noise).save(folder / f"image{i}.png")
+            Image.fromarray(mask).save(folder / f"mask{i}.png")
+            table.writerow([f"case{i}", f"image{i}.png", f"mask{i}.png", "", f"patient{i}"])
+    return folder
+
+
+def masks_of(count: int, inside: int = 1) -> list[np.ndarray]:
+    masks = [np.zeros((24, 20), np.uint8) for _ in range(count)]
+    for i, mask in enumerate(masks):
+        mask[4:12, 3 + i % 5 : 12] = inside
+    return masks
+
+
+@pytest.mark.parametrize("slip", [2, 47])
+def test_a_number_in_one_mask_of_many_is_no_class(tmp_path, slip):
+    masks = masks_of(12)
+    masks[7][20, 18] = slip
+    with pytest.raises(InputError) as error:
+        builders.prepare("folder/x", data_dir=tmp_path / "data", manual_dir=write(tmp_path / "raw", masks))
+    (line,) = str(error.value).splitlines()[1:]
+    assert line == (
+        f"{tmp_path}/raw/mask7.png: holds the value {slip}; the classes are 0 background, 1 class 1: set every pixel "
+        "to one of them; or name it in classes.csv, if it is a class"
+    )
+    (tmp_path / "raw" / "classes.csv").write_text(f"value,name\n0,background\n1,cell\n{slip},nucleus\n")
+    directory = builders.prepare("folder/x", data_dir=tmp_path / "data", manual_dir=tmp_path / "raw")
+    assert pipeline.Split(directory, "train", size=None).class_names == ("background", "cell", "nucleus")
+
+
+def test_a_number_in_two_masks_is_a_class(tmp_path):
+    masks = masks_of(12)
+    for i in (3, 7):
+        masks[i][20, 18] = 2
+    directory = builders.prepare("folder/x", data_dir=tmp_path / "data", manual_dir=write(tmp_path / "raw", masks))
+    assert pipeline.Split(directory, "train", size=None).num_classes == 3
+
+
+def test_a_gzip_bomb_behind_a_volume_is_refused_and_not_read(tmp_path):
+    volume = nibabel.Nifti1Image(np.arange(600, dtype=np.int16).reshape(10, 12, 5), np.eye(4))
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(gzip.compress(volume.to_bytes()))
+    np.testing.assert_array_equal(formats.read(path).array[..., 0], np.asarray(volume.dataobj).T)
+    deflate = zlib.compressobj(wbits=31)
+    with path.open("wb") as file:
+        file.write(deflate.compress(volume.to_bytes()))
+        for _ in range(64):
+            file.write(deflate.compress(bytes(2**20)))
+        file.write(deflate.flush())
+    with pytest.raises(formats.Unusable, match="holds more behind its image than a NIfTI file has"):
+        formats.read(path)
+
+
+def test_deep_colour_keeps_its_sixteen_bits(tmp_path):
+    image = np.random.default_rng(0).integers(1000, 1201, (9, 7, 3)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), image[..., ::-1])
+    found = formats.read(tmp_path / "deep.png").array
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, image)
+
+
+def test_channels_behind_a_tiff_are_no_pages(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 5), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", image)
+    np.testing.assert_array_equal(formats.read(tmp_path / "a.tif").array, image)
+    stack = np.random.default_rng(0).integers(0, 256, (6, 48, 64), np.uint8)
+    tifffile.imwrite(tmp_path / "b.tif", stack)
+    np.testing.assert_array_equal(formats.read(tmp_path / "b.tif").array, stack[..., None])
+
+
+@pytest.mark.parametrize("around", ["", "a", "ACDC/database", "a/b/c"])
+def test_folders_around_a_folder(tmp_path, around):
+    (tmp_path / around / "training").mkdir(parents=True)
+    (tmp_path / "__MACOSX" / "training").mkdir(parents=True)
+    assert files.descend(tmp_path, "training") == tmp_path / around
+    assert files.descend(tmp_path, "testing") == tmp_path
+
+
+SLOW = """
+import pathlib, sys, time
+sys.argv[1:] = ["--dataset=dermoscopy/tiny", f"--data_dir={sys.argv[1]}"]
+from jaxseg.data.builders import records
+from launch import cli, prepare
+def slow(self, case):
+    (pathlib.Path(sys.argv[2].removeprefix("--data_dir=")).parent / "halfway").touch()
+    time.sleep(600)
+records.Builder.store = slow
+cli.run(prepare.main, cleans_up=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_leaves_nothing_behind(tmp_path, number):
+    command = [sys.executable, "-c", SLOW, tmp_path / "data"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "halfway").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert process.poll() is None and os.listdir(tmp_path / "data")
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert errors.splitlines()[-1] == "stopped; nothing is left behind" and "Traceback" not in errors
+    assert os.listdir(tmp_path / "data") == []
