@@ -1,0 +1,201 @@
+"""Files and folders that a person names -> images as the data set of the network has them."""
+
+import collections
+import fnmatch
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxseg.data import resizing
+from jaxseg.data.builders import cases, formats
+from jaxseg.data.pipeline import Preparation
+from jaxseg.errors import InputError
+
+MARKER = "prediction.json"  # a folder that holds this file holds results, and nothing that is to be predicted
+_DICOM = (".dcm", ".ima")
+
+
+class Source(NamedTuple):
+    """One thing to predict.
+
+    Attributes:
+      path: a file, or a folder with one DICOM series.
+      name: under which its results stand: its place below the folder that was named, without its suffix unless
+        another input differs in that alone.
+    """
+
+    path: pathlib.Path
+    name: str
+
+
+class TrainedOn(NamedTuple):
+    """What a network takes and gives, from the data set that it was trained on.
+
+    Attributes:
+      class_names: the background first.
+      num_channels: C.
+      rank: 2, or 3 for volumes.
+      preparation: what became of the data set's files.
+    """
+
+    class_names: tuple[str, ...]
+    num_channels: int
+    rank: int
+    preparation: Preparation
+
+
+class Loaded(NamedTuple):
+    """An input.
+
+    Attributes:
+      image: uint8 `[H,W,C]` or `[D,H,W,C]` as the data set has it: C channels, intensities of 0 to 255.
+      stored: the same at the size at which the data set stores its images.
+      size: spatial sizes of the file; a JPEG may have been decoded at a smaller scale.
+      spacing: mm along each axis, NaN where unknown.
+    """
+
+    image: np.ndarray
+    stored: np.ndarray
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+
+
+def find(paths: Sequence[pathlib.Path], *, pattern: str = "*") -> tuple[list[Source], list[pathlib.Path]]:
+    """What there is to predict, in the order of the paths; of a folder its files, sorted, and then its folders.
+
+    Folders are searched with all folders below, but for hidden ones and those that hold results. DICOM files of one
+    series that share a folder are one volume; a DICOM file that is alone, or of another series, is one by itself.
+
+    Args:
+      paths: files and folders.
+      pattern: of the names of files that are wanted from folders, such as `*_HC.png`.
+
+    Returns:
+      sources: with names of their own.
+      left_out: files in folders whose format is not known.
+
+    Raises:
+      InputError: a path is not there, nothing is found, or two inputs would have the same results.
+    """
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise InputError(f"--inputs={missing[0]}: no such file or folder")
+    found: dict[pathlib.Path, pathlib.PurePath] = {}  # a file that is named twice is one input
+    left_out: list[pathlib.Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.setdefault(path, pathlib.PurePath(path.name))
+            continue
+        for file in _walk(path, pattern, left_out, set()):
+            place = file.relative_to(path) if file != path else pathlib.PurePath(path.resolve().name)
+            found.setdefault(file, place if len(paths) == 1 or file == path else path.resolve().name / place)
+    if not found:
+        known = f"; {len(left_out)} files are of no known format" if left_out else ""
+        raise InputError(f"--inputs: holds no image named {pattern}{known}; use {formats.known_formats()}")
+    return _named(found), left_out
+
+
+def _named(found: dict[pathlib.Path, pathlib.PurePath]) -> list[Source]:
+    bare = {path: _without_suffix(path, place) for path, place in found.items()}
+    counts = collections.Counter(bare.values())
+    sources = [Source(path, bare[path] if counts[bare[path]] == 1 else found[path].as_posix()) for path in found]
+    first: dict[str, pathlib.Path] = {}
+    for source in sources:
+        if source.name in first:
+            raise InputError(
+                f"--inputs: {first[source.name]} and {source.path} would have the same results; predict them one after "
+                "the other, each with an --output of its own"
+            )
+        first[source.name] = source.path
+    return sources
+
+
+def _without_suffix(path: pathlib.Path, place: pathlib.PurePath) -> str:
+    if path.is_dir():
+        return place.as_posix()
+    name = place.name[: -len(".nii.gz")] if place.name.lower().endswith(".nii.gz") else place.stem
+    return place.with_name(name).as_posix()
+
+
+def _walk(
+    folder: pathlib.Path, pattern: str, left_out: list[pathlib.Path], seen: set[pathlib.Path]
+) -> Iterator[pathlib.Path]:
+    place = folder.resolve()
+    if place in seen or (folder / MARKER).exists():  # a link may lead back
+        return
+    seen.add(place)
+    try:
+        entries = sorted(path for path in folder.iterdir() if path.name[0] != "." and path.name != "__MACOSX")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror}); see to its rights") from error
+    files = [path for path in entries if path.is_file() and fnmatch.fnmatch(path.name, pattern)]
+    series = [path for path in files if path.suffix.lower() in _DICOM]
+    if _is_series(series):
+        yield folder
+        files = [path for path in files if path not in series]
+    for path in files:
+        if formats.is_image(path):
+            yield path
+        else:
+            left_out.append(path)
+    for path in entries:
+        if path.is_dir():
+            yield from _walk(path, pattern, left_out, seen)
+
+
+def _is_series(paths: Sequence[pathlib.Path]) -> bool:
+    """Whether these are several DICOM files of one series; damaged ones belong to what the others are."""
+    import pydicom
+
+    found = set()
+    for path in paths if len(paths) > 1 else ():
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        except Exception:  # pydicom raises nearly anything; whoever reads the file names it
+            continue
+        found.add(header.get("SeriesInstanceUID"))
+    return len(found) == 1
+
+
+def load(path: pathlib.Path, trained_on: TrainedOn, *, whole: bool, source_size: int) -> Loaded:
+    """Reads an input as the data set's builder would have.
+
+    Args:
+      path: a file, or a folder with one DICOM series.
+      trained_on: what the network takes.
+      whole: every pixel is wanted; else a JPEG may be decoded at a smaller scale, where the data set did so.
+      source_size: at which the run read its cases.
+
+    Raises:
+      formats.Unusable: the file cannot be read, or is nothing that the network takes.
+    """
+    preparation = trained_on.preparation
+    picture = formats.read(path, at_least=None if whole else _draft(preparation, source_size))
+    if picture.array.dtype.kind == "f" and not np.isfinite(picture.array).all():
+        raise formats.Unusable("holds values that are not finite; replace them")
+    if trained_on.rank == 3 and picture.array.ndim == 3:
+        raise formats.Unusable("is a picture, and the network takes volumes; give the whole volume")
+    image = cases.with_channels(picture.array, trained_on.num_channels)
+    if image is None:
+        raise formats.Unusable(
+            f"has {picture.array.shape[-1]} channels or frames, and the network takes {trained_on.num_channels}; save "
+            "what the network was trained on as one file"
+        )
+    image = cases.as_uint8(image, preparation.scaling)
+    squashed = None if preparation.size is None else (*image.shape[:-3], preparation.size, preparation.size)
+    stored = image if squashed is None else resizing.resize(image, squashed)
+    return Loaded(image, stored, picture.size, picture.spacing)
+
+
+def _draft(preparation: Preparation, source_size: int) -> int | None:
+    """The least size at which the data set, or the pipeline from its untouched files, decodes a JPEG."""
+    if preparation.size is not None:
+        return resizing.DRAFT * preparation.size
+    return resizing.DRAFT * source_size if preparation.scaling is None else None
+
+
+def inside(path: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Whether a path lies in a folder, links resolved."""
+    return path.resolve().is_relative_to(folder.resolve())

@@ -1,0 +1,209 @@
+"""A run's best checkpoint as a function: stored images in, class probabilities and quality estimates out."""
+
+import json
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from jaxseg.analysis import distortion, prototypes, uncertainty
+from jaxseg.data import augment, pipeline
+from jaxseg.errors import InputError
+from jaxseg.models import capture
+from jaxseg.models.autoencoder import Autoencoder
+from jaxseg.models.layers import crop
+from jaxseg.models.skeleton import UNetSkeleton
+from jaxseg.prediction import quality, views
+from jaxseg.prediction.inputs import TrainedOn
+from jaxseg.training import autoencoders, checks, runs
+from jaxseg.training.checkpoints import checksums
+from jaxseg.training.loop import write_json
+
+_TRAINED_ON = "trained_on.json"
+_CONVOLUTION = re.compile(r".*conv_\d+")  # the name of a convolution with what follows it, in every network
+
+
+class Run(NamedTuple):
+    """A trained network.
+
+    Attributes:
+      config: of the run.
+      folder: of the run.
+      trained_on: what it takes and gives.
+      model: the network.
+      members: variables of its best checkpoint; of replicas, those of each, which are one ensemble.
+      steps: of these checkpoints.
+    """
+
+    config: ml_collections.ConfigDict
+    folder: pathlib.Path
+    trained_on: TrainedOn
+    model: UNetSkeleton
+    members: tuple[dict[str, Any], ...]
+    steps: tuple[int, ...]
+
+
+class Repair(NamedTuple):
+    """An autoencoder of a run's network, for segmentation distortion.
+
+    Attributes:
+      module: the autoencoder.
+      variables: of its best checkpoint.
+      layer: whose activations it takes.
+      checksum: of the variables.
+    """
+
+    module: Autoencoder
+    variables: dict[str, Any]
+    layer: str
+    checksum: str
+
+
+def load_run(folder: pathlib.Path, prepare: Callable[[str], pathlib.Path]) -> Run:
+    """The network of the best checkpoint of a run, or of all its replicas.
+
+    What it takes and gives is asked of its data set once and then stands in the run's folder, so that the run can be
+    used where the data set is not.
+
+    Args:
+      folder: of the run.
+      prepare: name of a data set -> its prepared folder; called if need be.
+
+    Raises:
+      InputError: there is no run or no checkpoint in the folder, or the data set is not there.
+    """
+    config = runs.read_config(folder)
+    if config.replicas > 1 and config.vary == "fold":
+        raise InputError(f"{folder}: its replicas share no validation cases; name one, as {folder / 'replica_0'}")
+    trained_on = _trained_on(config, folder, prepare)
+    size = config.data.image_size
+    shape = (1, *(size,) * trained_on.rank, trained_on.num_channels)
+    loaded = [
+        runs.load_best(member, place, shape, len(trained_on.class_names))
+        for member, place in runs.member_runs(config, folder)
+    ]
+    members, steps = tuple(variables for _, variables, _ in loaded), tuple(int(v["step"]) for *_, v in loaded)
+    return Run(config, folder, trained_on, loaded[0][0], members, steps)
+
+
+def _trained_on(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, prepare: Callable[[str], pathlib.Path]
+) -> TrainedOn:
+    path = folder / _TRAINED_ON
+    try:
+        values = json.loads(path.read_text())
+        scaling = values["scaling"]
+        preparation = pipeline.Preparation(scaling and tuple(scaling), values["size"], values["volumes"])
+        return TrainedOn(tuple(values["class_names"]), values["num_channels"], values["rank"], preparation)
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: asked for again
+        split = pipeline.Split(prepare(config.data.dataset), "train", size=None)
+    found = TrainedOn(split.class_names, split.num_channels, split.rank, split.preparation)
+    names = ("class_names", "num_channels", "rank")
+    keep(path, {name: getattr(found, name) for name in names} | found.preparation._asdict())
+    return found
+
+
+def keep(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+    """Writes JSON into the run's folder if it can be written to; what cannot be kept is computed again."""
+    try:
+        write_json(path, dict(value))
+    except OSError:
+        path.with_suffix(".part").unlink(missing_ok=True)
+
+
+def load_repair(folder: pathlib.Path, run: Run) -> Repair:
+    """The autoencoder in `folder`.
+
+    Raises:
+      InputError: there is none, or it was fitted to another network.
+    """
+    try:
+        config = ml_collections.ConfigDict(json.loads((folder / "config.json").read_text()))
+        checks.check_fields(config, ("", "data", "training"))
+        fields = config.network, config.layer, config.autoencoder, config.replicas
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{folder} holds no autoencoder; make one with configs/autoencoder.py") from error
+    if fields[-1] > 1 or len(run.members) > 1:
+        raise InputError(f"{folder}: an autoencoder belongs to one network; name single runs, not replicas")
+    classes, channels = len(run.trained_on.class_names), run.trained_on.num_channels
+    module, variables, _, frozen = autoencoders.load_best(config, folder, classes, channels)
+    if checksums(frozen) != checksums(run.members[0]):
+        raise InputError(f"{folder}: was fitted to the network of {config.network}, not to that of {run.folder}")
+    return Repair(module, variables, config.layer, f"{sum(checksums(variables).values()) % 2**32:08x}")
+
+
+def quality_layers(model: UNetSkeleton, variables: Mapping[str, Any], images: Any) -> tuple[str, ...]:
+    """The last two convolutional layers, whose units He et al. ask for the quality of an output (Eq. 12)."""
+    if numbered := getattr(model, "numbered_layers", ()):
+        return numbered[-2:]
+    names = capture.layer_names(model, variables, images)
+    return tuple(name for name in names if _CONVOLUTION.fullmatch(name))[-2:]
+
+
+def compiled(
+    model: UNetSkeleton,
+    members: Sequence[Mapping[str, Any]],
+    *,
+    image_size: int,
+    batch: int,
+    repair: Repair | None = None,
+) -> views.Network:
+    """The network as a function of stored images, for `views`.
+
+    Args:
+      model: `images -> logits`.
+      members: variables; of several, the softmax probabilities are averaged.
+      image_size: side of what it sees; images of another size are resized to it as in training.
+      batch: images at once; fewer are filled up, but one is not, so that two programs are compiled at most.
+      repair: gives the score `distortion` too.
+
+    Returns:
+      `images uint8 [B,*n,C]`, B at most `batch` -> probabilities float32 `[B,*image_size,K]` and the scores `[B]`:
+      mean_sa, the mean SA score against the network's own output; entropy in nats, of the averaged probabilities.
+    """
+
+    def run(members: Sequence[Any], repair_variables: Any, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        labels = jnp.zeros(images.shape[:-1], jnp.uint8)
+        seen = augment.whole({"image": images, "labels": labels}, size=image_size)["images"]
+        layers = quality_layers(model, members[0], seen)
+        wanted = (*layers, repair.layer) if repair else layers
+        found = [capture.capture(model, variables, seen, tuple(dict.fromkeys(wanted))) for variables in members]
+        probabilities = _mean([jax.nn.softmax(logits.astype(jnp.float32)) for logits, _ in found])
+        mask = 1 - probabilities[..., 0]
+        units = [[_over_image(activations[name], mask) for name in layers] for _, activations in found]
+        ability = _mean([prototypes.mean_sa_score(own, mask) for own in units])
+        scores = {"mean_sa": ability, "entropy": uncertainty.entropy(probabilities)}
+        if repair:
+            (logits, activations), layer = found[0], repair.layer
+            familiar: Any = repair.module.apply(repair_variables, activations[layer])
+            after = capture.replace(model, members[0], seen, {layer: lambda _: familiar})
+            scores["distortion"] = distortion.segmentation_distortion(logits, after)
+        return probabilities, scores
+
+    program = jax.jit(run)
+
+    def network(images: np.ndarray) -> tuple[np.ndarray, views.Scores]:
+        count = len(images)
+        if 1 < count < batch:
+            images = np.concatenate([images, np.repeat(images[-1:], batch - count, 0)])
+        probabilities, scores = program(members, repair and repair.variables, images)
+        ordered = [name for name in quality.DIRECTIONS if name in scores]  # jit sorts them
+        return np.asarray(probabilities)[:count], {name: np.asarray(scores[name])[:count] for name in ordered}
+
+    return network
+
+
+def _mean(arrays: Sequence[jax.Array]) -> jax.Array:
+    """Over the members."""
+    return jnp.mean(jnp.stack(arrays), 0)
+
+
+def _over_image(features: jax.Array, mask: jax.Array) -> jax.Array:
+    """Without the margin of a network with padding `valid`, whose last layers are larger than the image."""
+    sizes = mask.shape[1:]
+    return crop(features, sizes) if min(np.subtract(features.shape[1:-1], sizes)) > 0 else features

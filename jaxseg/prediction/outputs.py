@@ -1,0 +1,146 @@
+"""Predictions -> the bytes of files that lie over their inputs: same size, same geometry, and where it can be, format.
+
+| input                        | mask                       | probabilities                  |
+| ---------------------------- | -------------------------- | ------------------------------ |
+| PNG, JPEG, BMP, DICOM file   | PNG                        | .npy `[H,W,K]`                 |
+| TIFF, picture or stack       | TIFF                       | .npy `[H,W,K]` or `[D,H,W,K]`  |
+| NIfTI                        | NIfTI, header and affine   | NIfTI, classes along its fourth axis |
+| DICOM series or multi-frame  | NIfTI (DICOM SEG is not written) | as NIfTI                 |
+
+A NIfTI file of a DICOM series has the patient's coordinates where the series tells them, else the spacing alone.
+"""
+
+import contextlib
+import gzip
+import io
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxseg.data.builders import formats
+
+_TIFF = (".tif", ".tiff")
+_NIFTI = (".nii", ".nii.gz")
+_TO_NIFTI = np.diag([-1.0, -1.0, 1.0, 1.0])  # x and y of DICOM run to the left and to the back, of NIfTI the other way
+
+
+def encode_mask(labels: np.ndarray, path: pathlib.Path, spacing: Sequence[float]) -> tuple[str, bytes]:
+    """Class numbers as a file like the input's.
+
+    Args:
+      labels: uint8 `[H,W]` or `[D,H,W]`, axes as `formats.read` gives them.
+      path: of the input.
+      spacing: of the input, as `formats.read` gives it.
+
+    Returns:
+      The suffix, and the bytes.
+
+    Raises:
+      formats.Unusable: the input's header can no longer be read.
+    """
+    suffix = _suffix(path)
+    if suffix in _NIFTI or (labels.ndim == 3 and suffix not in _TIFF):
+        return _nifti(labels, path, spacing)
+    if suffix in _TIFF:
+        import tifffile
+
+        buffer = io.BytesIO()
+        axes = {"axes": "YX" if labels.ndim == 2 else "ZYX"}
+        tifffile.imwrite(buffer, labels, photometric="minisblack", compression="zlib", metadata=axes)
+        return suffix, buffer.getvalue()
+    return ".png", formats.encode_png(labels)
+
+
+def encode_probabilities(probabilities: np.ndarray, path: pathlib.Path, spacing: Sequence[float]) -> tuple[str, bytes]:
+    """Class probabilities float32 `[H,W,K]` or `[D,H,W,K]`; arguments, results and errors as `encode_mask`."""
+    suffix = _suffix(path)
+    if suffix in _NIFTI or (probabilities.ndim == 4 and suffix not in _TIFF):
+        return _nifti(probabilities, path, spacing, classes=True)
+    buffer = io.BytesIO()
+    np.save(buffer, probabilities)
+    return ".npy", buffer.getvalue()
+
+
+def _suffix(path: pathlib.Path) -> str:
+    name = path.name.lower()
+    if path.is_dir():
+        return ""
+    return next((suffix for suffix in (".nii.gz", ".nii") if name.endswith(suffix)), path.suffix.lower())
+
+
+def _nifti(
+    array: np.ndarray, path: pathlib.Path, spacing: Sequence[float], *, classes: bool = False
+) -> tuple[str, bytes]:
+    import nibabel
+
+    rank = array.ndim - classes
+    array = np.transpose(array, (*reversed(range(rank)), *range(rank, array.ndim)))  # z, y, x -> x, y, z
+    if classes and rank == 2:
+        array = array[:, :, None]  # classes are the fourth axis
+    suffix = _suffix(path)
+    if suffix not in _NIFTI:
+        image = nibabel.Nifti1Image(array, _series_affine(path, spacing))
+        image.header.set_xyzt_units("mm")
+    else:
+        header, affine, kind = _header(path)
+        header.set_data_dtype(array.dtype)
+        header["cal_min"] = header["cal_max"] = 0  # the window of the image
+        header["scl_slope"] = header["scl_inter"] = np.nan
+        image = kind(array, affine, header)
+    content = image.to_bytes()
+    if suffix == ".nii":
+        return suffix, content
+    return ".nii.gz", gzip.compress(content, compresslevel=6, mtime=0)  # the same mask is the same bytes
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Of what could be read a moment ago."""
+    try:
+        yield
+    except Exception as error:  # nibabel and pydicom raise nearly anything
+        raise formats.Unusable(f"cannot be read any more ({error}); leave the inputs alone") from error
+
+
+def _header(path: pathlib.Path) -> tuple[Any, Any, Any]:
+    import nibabel
+
+    with _reading():
+        image: Any = nibabel.load(path)
+    return image.header.copy(), image.affine, type(image)
+
+
+def _series_affine(path: pathlib.Path, spacing: Sequence[float]) -> np.ndarray:
+    """From x, y and z of the array to millimetres, as NIfTI has them."""
+    steps = np.nan_to_num(np.array(spacing[::-1], float), nan=1.0)
+    plain = np.diag([*steps, 1.0])
+    place = _place(path)
+    if place is None:
+        return plain
+    first, row, column = place
+    directions = np.stack([row, column, np.cross(row, column)], 1)
+    turned = np.eye(4)
+    turned[:3, :3], turned[:3, 3] = directions * steps, first
+    return _TO_NIFTI @ turned
+
+
+def _place(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Where the first slice of a series begins, and where its rows and columns run to; None where it does not tell."""
+    import pydicom
+
+    if not path.is_dir():
+        return None
+    tags = ["ImagePositionPatient", "ImageOrientationPatient"]
+    with _reading():
+        files = [
+            pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+            for file in sorted(path.iterdir())
+            if file.suffix.lower() in (".dcm", ".ima")
+        ]
+    if not all(tag in file for file in files for tag in tags):
+        return None
+    row, column = np.reshape(np.asarray(files[0].ImageOrientationPatient, float), (2, 3))
+    places = [np.asarray(file.ImagePositionPatient, float) for file in files]
+    return min(places, key=lambda place: float(np.dot(np.cross(row, column), place))), row, column

@@ -1,0 +1,56 @@
+"""How far a prediction may be trusted: its quality estimates against those of the run's validation cases.
+
+He et al. 2022, section 4.6: at a coverage of 80 %, the predictions that look worse than 80 % of the validation cases do
+are given to a person. A case whose score is undefined, as the mean SA score is where nothing was segmented, ranks
+behind all others; where that is common among the validation cases it is no reason to flag one.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+# name -> 1 where a higher score is worse, -1 where a lower one is
+DIRECTIONS = {"mean_sa": -1, "entropy": 1, "distortion": 1}
+
+
+def percentile(reference: np.ndarray, value: float, *, direction: int) -> float:
+    """Per cent of the validation cases that look better than this one, from 0 (better than all) to 100.
+
+    Args:
+      reference: `[N]` scores of the validation cases, NaN where undefined.
+      value: the score, NaN where undefined.
+      direction: 1 where a higher score is worse, -1 where a lower one is.
+
+    Raises:
+      ValueError: there is no reference.
+    """
+    if not reference.size:
+        raise ValueError("reference is empty; give the scores of the validation cases")
+    worse = lambda scores: np.where(np.isnan(scores), math.inf, direction * np.asarray(scores, float))
+    return 100.0 * float(np.mean(worse(reference) < worse(value)))
+
+
+def is_flagged(value: float, *, coverage: float) -> bool:
+    """Whether a percentile lies beyond the coverage, so that of N different validation cases (1 - coverage) N do."""
+    return value >= 100 * coverage - 1e-9  # 0.8 is no sum of powers of two
+
+
+def mean_defined(scores: np.ndarray) -> float:
+    """The mean of what is defined, over the tiles of an image or the slices of a volume; NaN where nothing is."""
+    defined = scores[~np.isnan(scores)]
+    return float(defined.mean(dtype=np.float64)) if defined.size else math.nan
+
+
+def by_volume(cases: Sequence[str], scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Scores of slices -> those of their volumes, in the order in which these first appear.
+
+    Args:
+      cases: names of the slices, `<volume>_<number>`.
+      scores: name -> `[N]`, one per slice.
+    """
+    volumes = np.array([case.rpartition("_")[0] for case in cases])
+    order = list(dict.fromkeys(volumes.tolist()))
+    return {
+        name: np.array([mean_defined(values[volumes == volume]) for volume in order]) for name, values in scores.items()
+    }

@@ -1,0 +1,124 @@
+"""Many small pictures with the outlines of their masks on one sheet, painted pixel by pixel."""
+
+import functools
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import to_rgb
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from jaxseg.data import resizing
+from jaxseg.data.builders import formats
+from jaxseg.report.figures import INK, MUTED, PALETTE
+from jaxseg.report.tables import PathLike, replace
+
+CELL = 300  # pixels, the longer side of a picture on the sheet
+_COLUMNS, _GAP, _LINE, _TEXT = 4, 12, 19, 14  # pixels but for the first
+_STROKE = 2  # pixels
+_COLOURS = [PALETTE[i] for i in (5, 4, 2, 3, 1)]  # told from gray and from skin; the light ones first
+
+
+class Cell(NamedTuple):
+    """A picture on the sheet.
+
+    Attributes:
+      picture: uint8 `[h,w,3]`.
+      labels: class numbers `[h,w]`.
+      captions: lines below it.
+    """
+
+    picture: np.ndarray
+    labels: np.ndarray
+    captions: tuple[str, ...]
+
+
+def cell(image: np.ndarray, labels: np.ndarray, captions: Sequence[str]) -> Cell:
+    """A case brought to the size at which it is drawn, so that sheets of large images take little memory.
+
+    Args:
+      image: uint8 `[H,W,C]` with 1 or 3 channels, or of others the first; it may be smaller or larger than the labels,
+        which decide the shape of the picture.
+      labels: class numbers `[H,W]`.
+      captions: lines below the picture; long ones lose their beginning.
+    """
+    scale = CELL / max(labels.shape)
+    size = [max(1, round(side * scale)) for side in labels.shape]
+    plain = image if image.shape[-1] in (1, 3) else image[..., :1]
+    picture = np.broadcast_to(resizing.resize(np.ascontiguousarray(plain), size), (*size, 3))
+    return Cell(np.array(picture), resizing.resize_labels(labels, size), tuple(captions))
+
+
+def write(path: PathLike, cells: Sequence[Cell], class_names: Sequence[str]) -> None:
+    """Writes the sheet.
+
+    A class is outlined by the outermost pixels inside it, in its colour, with a thin black line around it.
+
+    Args:
+      path: PNG to write.
+      cells: row by row.
+      class_names: the background first.
+
+    Raises:
+      ValueError: there is nothing to draw.
+    """
+    if not cells:
+        raise ValueError("cells is empty: there is nothing to draw")
+    columns = min(_COLUMNS, len(cells))
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    heights = [max(len(one.picture) + _LINE * len(one.captions) for one in row) + _GAP for row in rows]
+    size = (_GAP + columns * (CELL + _GAP), _GAP + sum(heights) + _LINE + _GAP)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    top = _GAP
+    for row, height in zip(rows, heights, strict=True):
+        for i, one in enumerate(row):
+            left = _GAP + i * (CELL + _GAP)
+            sheet.paste(Image.fromarray(outlined(one.picture, one.labels)), (left, top))
+            for line, caption in enumerate(one.captions):
+                place = (left, top + len(one.picture) + 2 + line * _LINE)
+                draw.text(place, _fitting(caption), fill=INK if line == 0 else MUTED, font=_font())
+        top += height
+    left = _GAP
+    for k, name in enumerate(class_names[1:], 1):
+        draw.rectangle((left, top + 4, left + 12, top + 14), fill=_colour(k))
+        draw.text((left + 18, top), name, fill=INK, font=_font())
+        left += 18 + math.ceil(draw.textlength(name, _font())) + 2 * _GAP
+    replace(path, formats.encode_png(np.asarray(sheet)))
+
+
+def outlined(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The picture with the outline of every class, uint8 `[h,w,3]`: two pixels inside it, a black one outside."""
+    painted = picture.copy()
+    borders = {}
+    for k in range(1, int(labels.max(initial=0)) + 1):
+        region = labels == k
+        borders[k] = region & ~ndimage.binary_erosion(region, np.ones((3, 3)), _STROKE, border_value=1)
+        painted[ndimage.binary_dilation(region, np.ones((3, 3))) & ~region] = 0
+    for k, border in borders.items():
+        painted[border] = _colour(k)
+    return painted
+
+
+def _colour(k: int) -> tuple[int, int, int]:
+    red, green, blue = (round(255 * part) for part in to_rgb(_COLOURS[(k - 1) % len(_COLOURS)]))
+    return red, green, blue
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", _TEXT)
+
+
+def _fitting(text: str) -> str:
+    """The text, or its end: names of files differ there."""
+    if _font().getlength(text) <= CELL:
+        return text
+    room = math.floor(CELL / _font().getlength(text) * len(text)) - 1
+    while _font().getlength("\N{HORIZONTAL ELLIPSIS}" + text[-room:]) > CELL:
+        room -= 1
+    return "\N{HORIZONTAL ELLIPSIS}" + text[-room:]

@@ -1,0 +1,220 @@
+"""New images in; a mask beside a row of a table for each, and one sheet with those that a person should see."""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from jaxseg.data.builders import files, formats
+from jaxseg.data.builders.cases import size_text
+from jaxseg.errors import InputError
+from jaxseg.prediction import inputs, network, outputs, quality, views
+from jaxseg.prediction.inputs import MARKER, Loaded, Source
+from jaxseg.prediction.predictor import Prediction, Predictor, Reference, reference
+from jaxseg.report import contact_sheet, tables
+
+TABLE, SHEET = "predictions.csv", "flagged.png"
+_MASKS, _PROBABILITIES = "masks", "probabilities"
+_ON_SHEET = 48  # pictures; the table has all
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a person may choose.
+
+    Attributes:
+      pattern: of the names of files that are wanted from folders.
+      tiling: how a window slides; None: images are squashed. Its size may be 0, for that of the network's images.
+      probabilities: whether these are written too.
+      score: by which images are flagged; see `quality.DIRECTIONS`.
+      coverage: share of the validation cases that would not be flagged.
+      autoencoder: folder of one of the run's network, for the score `distortion`.
+    """
+
+    pattern: str = "*"
+    tiling: views.Tiling | None = None
+    probabilities: bool = False
+    score: str = "mean_sa"
+    coverage: float = 0.8
+    autoencoder: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+      table: the CSV file.
+      sheet: of the flagged cases; None where none was.
+      predicted, flagged, failed: how many inputs.
+    """
+
+    table: pathlib.Path
+    sheet: pathlib.Path | None
+    predicted: int
+    flagged: int
+    failed: int
+
+
+def run(
+    *,
+    workdir: pathlib.Path,
+    paths: Sequence[pathlib.Path],
+    output: pathlib.Path,
+    options: Options,
+    prepare: Callable[[str], pathlib.Path],
+    command: str,
+) -> Outcome:
+    """Predicts everything; what is in the output folder from an earlier call is written again.
+
+    The folder has `predictions.csv`, `masks/`, perhaps `probabilities/` and `flagged.png`, and `prediction.json`, which
+    says how all came about and marks the folder as one of results. Inputs are only read. One that cannot be used is a
+    row with the reason in the table and a line on stderr; the others go on.
+
+    Args:
+      workdir: of the run.
+      paths: files and folders.
+      output: a new or empty folder, or one of an earlier prediction.
+      options: what a person chose.
+      prepare: name of a data set -> its prepared folder; called where the run's folder does not say what is needed.
+      command: that makes the same again.
+
+    Raises:
+      InputError: run, data set, autoencoder, options or output folder cannot be used, or there is nothing to predict.
+    """
+    _check(options, output)
+    sources, left_out = inputs.find(paths, pattern=options.pattern)
+    own = [source.path for source in sources if inputs.inside(source.path, output)]
+    if own:
+        raise InputError(f"--output={output}: holds the input {own[0]}; choose another folder")
+    if left_out:
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        print(f"{left_out[0]}{more}: of no known format, left out", file=sys.stderr)
+    trained = network.load_run(workdir, prepare)
+    predictor = _predictor(trained, options)
+    provenance = {"command": command, "run": workdir, "steps": trained.steps, "dataset": trained.config.data.dataset}
+    chosen = dataclasses.asdict(dataclasses.replace(options, tiling=None)) | {"images": predictor.mode}
+    judged_by = reference(predictor, prepare)
+    try:
+        tables.write_json(output / MARKER, provenance | {"options": chosen})
+        return _predict_all(sources, predictor, judged_by, output, options)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); choose another --output") from error
+
+
+def _check(options: Options, output: pathlib.Path) -> None:
+    known = [name for name in quality.DIRECTIONS if name != "distortion" or options.autoencoder]
+    if options.score not in known:
+        advice = "give --autoencoder for distortion, or " if options.score == "distortion" else ""
+        raise InputError(f"--score={options.score}: {advice}choose one of {', '.join(known)}")
+    if not 0 <= options.coverage <= 1:
+        raise InputError(f"--coverage={options.coverage}: give a share from 0 to 1")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output={output}: is a file; name a folder")
+    if output.is_dir() and next(output.iterdir(), None) is not None and not (output / MARKER).exists():
+        raise InputError(f"--output={output}: holds files that are no predictions; choose a new folder")
+
+
+def _predictor(trained: network.Run, options: Options) -> Predictor:
+    tiling = options.tiling
+    if tiling is not None and not tiling.size:
+        tiling = tiling._replace(size=trained.config.data.image_size)
+    repair = network.load_repair(options.autoencoder, trained) if options.autoencoder else None
+    return Predictor(trained, tiling, repair)
+
+
+def _predict_all(
+    sources: Sequence[Source], predictor: Predictor, judged_by: Reference, output: pathlib.Path, options: Options
+) -> Outcome:
+    rows: list[dict[str, Any]] = []
+    cells: list[tuple[float, contact_sheet.Cell]] = []
+    for source in files.progress(sources, "predicting", 0, len(sources)):
+        try:
+            row, one = _predict_one(source, predictor, judged_by, output, options)
+            if one is not None:
+                cells = sorted([*cells, (row[f"{options.score}_percentile"], one)], key=lambda item: -item[0])[
+                    :_ON_SHEET
+                ]
+        except formats.Unusable as problem:
+            tqdm.tqdm.write(f"{source.path}: {problem}", file=sys.stderr)  # not into the progress bar
+            _remove_results(source, output)
+            row = {"file": source.path, "error": str(problem)}
+        rows.append(row)
+    keys = tables.columns(rows)
+    keys = [*(key for key in keys if key != "error"), "error"]
+    tables.write_csv(output / TABLE, [{key: row.get(key) for key in keys} for row in rows])
+    sheet = output / SHEET
+    if cells:
+        contact_sheet.write(sheet, [one for _, one in cells], predictor.run.trained_on.class_names)
+    else:
+        sheet.unlink(missing_ok=True)
+    failed = sum("error" in row for row in rows)
+    flagged = sum(row.get("flagged", False) for row in rows)
+    return Outcome(output / TABLE, sheet if cells else None, len(rows) - failed, flagged, failed)
+
+
+def _predict_one(
+    source: Source, predictor: Predictor, judged_by: Reference, output: pathlib.Path, options: Options
+) -> tuple[dict[str, Any], contact_sheet.Cell | None]:
+    """The row of an input whose files are written, and its picture for the sheet if it is flagged."""
+    trained_on, whole = predictor.run.trained_on, predictor.tiling is not None
+    loaded = inputs.load(source.path, trained_on, whole=whole, source_size=predictor.run.config.data.source_size)
+    image = loaded.image if whole else loaded.stored
+    prediction = predictor.predict(image, loaded.size, probabilities=options.probabilities)
+    mask = _write(output / _MASKS, source, *outputs.encode_mask(prediction.labels, source.path, loaded.spacing))
+    if prediction.probabilities is not None:
+        encoded = outputs.encode_probabilities(prediction.probabilities, source.path, loaded.spacing)
+        _write(output / _PROBABILITIES, source, *encoded)
+    row: dict[str, Any] = {
+        "file": source.path,
+        "mask": mask.relative_to(output),
+        "size": size_text(prediction.labels.shape),
+    }
+    row = row | _areas(prediction.labels, loaded.spacing, trained_on.class_names) | prediction.scores
+    compared = judged_by.volumes if prediction.labels.ndim == 3 else judged_by.cases
+    for name, score in prediction.scores.items():
+        direction = quality.DIRECTIONS[name]
+        row[f"{name}_percentile"] = quality.percentile(compared[name], score, direction=direction)
+    row["flagged"] = quality.is_flagged(row[f"{options.score}_percentile"], coverage=options.coverage)
+    return row, _cell(source, loaded, prediction, row, options.score) if row["flagged"] else None
+
+
+def _write(folder: pathlib.Path, source: Source, suffix: str, content: bytes) -> pathlib.Path:
+    path = folder / f"{source.name}{suffix}"
+    tables.replace(path, content)
+    return path
+
+
+def _remove_results(source: Source, output: pathlib.Path) -> None:
+    """Those of an earlier call, when the file could still be read: the table no longer names them."""
+    for folder in (_MASKS, _PROBABILITIES):
+        for suffix in (".png", ".tif", ".tiff", ".nii", ".nii.gz", ".npy"):
+            (output / folder / f"{source.name}{suffix}").unlink(missing_ok=True)
+
+
+def _areas(labels: np.ndarray, spacing: Sequence[float], class_names: Sequence[str]) -> dict[str, float]:
+    """Pixels of every class but the background, and, where the spacing is known, mm^2, of volumes mm^3."""
+    counts = np.bincount(labels.ravel(), minlength=len(class_names))[1:]
+    areas: dict[str, float] = {f"pixels_{n}": int(c) for n, c in zip(class_names[1:], counts, strict=True)}
+    unit = float(np.prod(spacing))
+    name = f"mm{labels.ndim}"
+    return areas | {
+        f"{name}_{n}": int(c) * unit for n, c in zip(class_names[1:], counts, strict=True) if np.isfinite(unit)
+    }
+
+
+def _cell(
+    source: Source, loaded: Loaded, prediction: Prediction, row: dict[str, Any], score: str
+) -> contact_sheet.Cell:
+    """The picture of a case; of a volume, its slice with most foreground."""
+    image, labels, where = loaded.image, prediction.labels, ""
+    if labels.ndim == 3:
+        z = int(np.argmax(np.count_nonzero(labels, (1, 2))))
+        image, labels, where = image[z], labels[z], f", slice {z + 1} of {len(labels)}"
+    value = "undefined" if np.isnan(row[score]) else f"{row[score]:.3g}"
+    captions = (source.name + where, f"{score} {value}: worse than {row[f'{score}_percentile']:.0f} %")
+    return contact_sheet.cell(image, labels, captions)

@@ -1,0 +1,214 @@
+"""What is found in folders, and that files become what their data set made of its own."""
+
+import pathlib
+
+import cv2
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.data import builders, pipeline
+from jaxseg.data.builders import formats
+from jaxseg.data.pipeline import Preparation
+from jaxseg.errors import InputError
+from jaxseg.prediction import inputs
+from jaxseg.prediction.inputs import MARKER, TrainedOn
+
+
+def picture(path, size=(20, 30), channels=1, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.random.default_rng([seed, len(path.name)]).integers(0, 256, (*size, channels), np.uint8)
+    Image.fromarray(array[..., 0] if channels == 1 else array).save(path)
+    return array
+
+
+def names(*paths, **options):
+    return [source.name for source in inputs.find([pathlib.Path(path) for path in paths], **options)[0]]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in ("b.png", "a.png", "sub/c.jpg", "sub/deep/d.tif", ".hidden/e.png", "._a.png", "__MACOSX/a.png"):
+        picture(tmp_path / name)
+    (tmp_path / "sub" / "notes.txt").write_text("not an image")
+    picture(tmp_path / "results" / "masks" / "a.png")
+    (tmp_path / "results" / MARKER).write_text("{}")
+    return tmp_path
+
+
+def test_folders_are_searched_but_for_what_is_hidden_or_holds_results(tree):
+    sources, left_out = inputs.find([tree])
+    assert [source.name for source in sources] == ["a", "b", "sub/c", "sub/deep/d"]
+    assert [source.path for source in sources][2] == tree / "sub" / "c.jpg"
+    assert left_out == [tree / "sub" / "notes.txt"]
+
+
+def test_a_pattern_chooses_files(tree):
+    assert names(tree, pattern="*.png") == ["a", "b"]
+    with pytest.raises(InputError, match=r"holds no image named \*.bmp; use .bmp, "):
+        names(tree, pattern="*.bmp")
+    with pytest.raises(InputError, match="1 files are of no known format"):
+        names(tree, pattern="*.txt")
+
+
+def test_files_are_taken_in_their_order_and_once(tree):
+    assert names(tree / "b.png", tree / "a.png", tree / "b.png") == ["b", "a"]
+    assert names(tree / "b.png", tree) == ["b", f"{tree.name}/a", f"{tree.name}/sub/c", f"{tree.name}/sub/deep/d"]
+
+
+def test_names_that_differ_in_their_suffix_alone_keep_it(tree):
+    picture(tree / "a.jpg")
+    picture(tree / "sub" / "a.png")
+    assert names(tree)[:3] == ["a.jpg", "a.png", "b"] and "sub/a" in names(tree)
+
+
+def test_inputs_that_would_have_the_same_results_are_refused(tree):
+    with pytest.raises(InputError, match=r"a.png and .*a.png would have the same results; predict them one after"):
+        names(tree / "a.png", tree / "results" / "masks" / "a.png")
+
+
+def test_a_missing_path_and_a_loop_of_links(tree):
+    with pytest.raises(InputError, match=r"--inputs=.*nowhere: no such file or folder"):
+        names(tree / "nowhere")
+    (tree / "sub" / "loop").symlink_to(tree)
+    assert names(tree) == ["a", "b", "sub/c", "sub/deep/d"]
+
+
+def dicom(path, series):
+    import pydicom
+    from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = pydicom.Dataset()
+    file.file_meta = pydicom.dataset.FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = MRImageStorage
+    file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = generate_uid(entropy_srcs=[str(path)])
+    file.SeriesInstanceUID = UID(series)
+    file.Rows, file.Columns, file.SamplesPerPixel, file.PhotometricInterpretation = 4, 4, 1, "MONOCHROME2"
+    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 8, 8, 7, 0
+    file.PixelData = bytes(16)
+    file.save_as(path, enforce_file_format=True)
+
+
+def test_dicom_files_of_one_series_are_one_input_others_one_each(tmp_path):
+    for z in range(3):
+        dicom(tmp_path / "mr" / f"{z}.dcm", "1.2.3")
+        dicom(tmp_path / "xray" / f"{z}.dcm", f"1.2.{z + 4}")
+    dicom(tmp_path / "alone" / "a.dcm", "1.2.9")
+    (tmp_path / "mr" / "broken.dcm").write_bytes(b"no DICOM")  # named when the series is read
+    picture(tmp_path / "mr" / "overview.png")
+    assert names(tmp_path) == ["alone/a", "mr", "mr/overview", "xray/0", "xray/1", "xray/2"]
+    assert names(tmp_path / "mr") == ["mr", "overview"]
+
+
+def trained_on(channels=1, rank=2, **preparation):
+    return TrainedOn(
+        ("a", "b"), channels, rank, Preparation(**{"scaling": None, "size": None, "volumes": False} | preparation)
+    )
+
+
+def load(path, *arguments, whole=False, source_size=16, **options):
+    return inputs.load(path, trained_on(*arguments, **options), whole=whole, source_size=source_size)
+
+
+def test_gray_and_colour_become_what_the_network_takes(tmp_path):
+    gray, colour = picture(tmp_path / "gray.png"), picture(tmp_path / "colour.png", channels=3)
+    Image.fromarray(np.repeat(gray, 3, -1)).save(tmp_path / "gray_as_rgb.png")
+    np.testing.assert_array_equal(load(tmp_path / "gray.png", 3).image, np.repeat(gray, 3, -1))
+    np.testing.assert_array_equal(load(tmp_path / "gray_as_rgb.png").image, gray)
+    np.testing.assert_array_equal(load(tmp_path / "colour.png", 3).image, colour)
+    with pytest.raises(formats.Unusable, match="has 3 channels or frames, and the network takes 1"):
+        load(tmp_path / "colour.png")
+
+
+@pytest.mark.parametrize(
+    ("write", "rank", "message"),
+    [
+        (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\nbroken"), 2, "cannot be read as an image"),
+        (picture, 3, "is a picture, and the network takes volumes"),
+        (lambda path: None, 2, "cannot be read as an image .*No such file"),
+    ],
+)
+def test_what_cannot_be_used_is_said(tmp_path, write, rank, message):
+    write(tmp_path / "a.png")
+    with pytest.raises(formats.Unusable, match=message):
+        load(tmp_path / "a.png", 1, rank)
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    array = np.ones((4, 5, 6), np.float32)
+    array[1, 2, 3] = np.nan
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(formats.Unusable, match="holds values that are not finite"):
+        load(tmp_path / "a.nii")
+
+
+def test_a_photograph_is_decoded_at_a_smaller_scale_where_its_data_set_did_so(tmp_path):
+    smooth = cv2.resize(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8), (640, 480))
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
+    small = load(tmp_path / "a.jpg", 3, size=64)
+    assert small.size == (480, 640) and small.image.shape == (240, 320, 3) and small.stored.shape == (64, 64, 3)
+    assert load(tmp_path / "a.jpg", 3, size=64, whole=True).image.shape == (480, 640, 3)
+    assert load(tmp_path / "a.jpg", 3, source_size=100).image.shape == (240, 320, 3)
+    assert load(tmp_path / "a.jpg", 3, scaling=("window", 0.0, 255.0)).image.shape == (480, 640, 3)
+
+
+def disc(size, number):
+    rows, columns = np.ogrid[: size[0], : size[1]]
+    return np.hypot(rows - 20 - number, columns - 30) < 12
+
+
+def write_pictures(folder):
+    """As HC18: 8 bits of gray, squashed to 256 x 256."""
+    for number in range(10):
+        mask = disc((60, 80), number)
+        noise = np.random.default_rng(number).integers(0, 90, mask.shape)
+        (folder / "training_set").mkdir(exist_ok=True, parents=True)
+        name = f"training_set/{number:03d}_HC"
+        Image.fromarray((noise + 120 * mask).astype(np.uint8)).save(folder / f"{name}.png")
+        Image.fromarray((255 * mask).astype(np.uint8)).save(folder / f"{name}_Annotation.png")
+    return "hc18/256", lambda case: folder / "training_set" / f"{case}.png"
+
+
+def write_volumes(folder):
+    lines = ["case,image,mask,domain,patient"]
+    folder.mkdir(parents=True)
+    for number in range(10):
+        mask = np.stack([disc((60, 80), number)] * 3, -1)
+        noise = np.random.default_rng(number).gamma(2, 100, mask.shape)
+        for name, array in (("image", noise + 400 * mask), ("mask", mask.astype(np.uint8))):
+            nibabel.save(nibabel.Nifti1Image(array, np.diag([2, 2, 5, 1])), folder / f"{number}_{name}.nii.gz")
+        lines.append(f"v{number},{number}_image.nii.gz,{number}_mask.nii.gz,,p{number}")
+    (folder / "cases.csv").write_text("\n".join(lines))
+    return "folder/v", lambda case: folder / f"{case[1:].partition('_')[0]}_image.nii.gz"
+
+
+@pytest.mark.parametrize("write", [write_pictures, write_volumes])
+def test_a_file_becomes_what_its_data_set_made_of_it(tmp_path, write, capsys):
+    name, file = write(tmp_path / "raw")
+    directory = builders.prepare(name, data_dir=tmp_path / "data", manual_dir=tmp_path / "raw")
+    split = pipeline.Split(directory, "test", size=None)
+    known = TrainedOn(split.class_names, split.num_channels, split.rank, split.preparation)
+    volumes = write is write_volumes
+    assert split.preparation == (
+        Preparation(("percentiles", 0.5, 99.5), None, True) if volumes else Preparation(None, 256, False)
+    )
+    assert len(split) == (6 if volumes else 2)
+    for case in split:
+        loaded = inputs.load(file(case["case"]), known, whole=False, source_size=32)
+        stored = loaded.stored[int(case["case"][-3:])] if volumes else loaded.stored
+        np.testing.assert_array_equal(stored, case["image"])
+        assert loaded.size == ((3, 80, 60) if volumes else (60, 80))
+
+
+def test_a_data_set_that_was_prepared_before_this_was_noted_is_named(tmp_path):
+    directory = builders.prepare("dermoscopy/tiny", data_dir=tmp_path)
+    path = directory / "metadata.json"
+    content = path.read_text()
+    path.write_text(content.replace('"scaling"', '"scale"'))
+    with pytest.raises(InputError, match="did not note the scaling of its images; remove it and prepare it again"):
+        _ = pipeline.Split(directory, "train", size=None).preparation
+    path.write_text(content)
+    assert pipeline.Split(directory, "train", size=None).preparation == Preparation(None, 64, False)

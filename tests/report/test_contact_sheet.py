@@ -1,0 +1,85 @@
+"""What is painted where on the sheet."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.report import contact_sheet
+
+BACKGROUND = 90
+
+
+def picture(height, width):
+    return np.full((height, width, 3), BACKGROUND, np.uint8)
+
+
+def test_an_outline_is_two_pixels_inside_with_a_black_one_around():
+    labels = np.zeros((12, 14), int)
+    labels[3:8, 4:10] = 1
+    found = contact_sheet.outlined(picture(12, 14), labels)
+    colour = contact_sheet._colour(1)
+    for row in range(12):
+        for column in range(14):
+            inside = 3 <= row < 8 and 4 <= column < 10
+            deep = 5 <= row < 6 and 6 <= column < 8
+            near = 2 <= row < 9 and 3 <= column < 11
+            wanted = (BACKGROUND,) * 3 if deep or not near else colour if inside else (0, 0, 0)
+            assert tuple(found[row, column]) == wanted, (row, column)
+
+
+def test_classes_that_touch_have_outlines_of_their_own_and_the_images_border_is_none():
+    labels = np.zeros((8, 8), int)
+    labels[:, :4], labels[:, 4:] = 1, 2
+    found = contact_sheet.outlined(picture(8, 8), labels)
+    assert (found[:, 2:4] == contact_sheet._colour(1)).all() and (found[:, 4:6] == contact_sheet._colour(2)).all()
+    assert (found[:, [0, 1, 6, 7]] == BACKGROUND).all()
+
+
+def test_without_an_object_the_picture_stays():
+    np.testing.assert_array_equal(contact_sheet.outlined(picture(5, 6), np.zeros((5, 6), int)), picture(5, 6))
+
+
+@pytest.mark.parametrize(("size", "channels"), [((600, 900), 3), ((30, 20), 1), ((1, 400), 4), ((64, 64), 3)])
+def test_a_cell_has_the_shape_of_its_labels_and_both_lie_over_each_other(size, channels):
+    labels = np.zeros(size, int)
+    labels[size[0] // 3 :, size[1] // 2 :] = 1
+    stored = np.repeat((255 * labels[..., None]).astype(np.uint8), channels, -1)
+    found = contact_sheet.cell(stored, labels, ("name",))
+    height, width = found.picture.shape[:2]
+    assert max(height, width) == contact_sheet.CELL and found.labels.shape == (height, width)
+    assert height / width == pytest.approx(max(size[0] / size[1], 1 / contact_sheet.CELL), abs=1 / contact_sheet.CELL)
+    bright = found.picture[..., 0] > 127
+    assert (bright != (found.labels > 0)).mean() < 0.02  # of edges that fall between two pixels
+
+
+def test_the_sheet_has_every_picture_and_the_classes(tmp_path):
+    cells = [
+        contact_sheet.cell(
+            np.full((20, 30 + 10 * i, 3), 40 * i + 40, np.uint8), np.zeros((20, 30 + 10 * i), int), ("a", "b")
+        )
+        for i in range(5)
+    ]
+    contact_sheet.write(tmp_path / "sheet.png", cells, ("background", "lesion"))
+    with Image.open(tmp_path / "sheet.png") as image:
+        sheet = np.asarray(image)
+    side, gap = contact_sheet.CELL, contact_sheet._GAP
+    assert sheet.shape[1] == gap + 4 * (side + gap)
+    for i in range(4):
+        assert (sheet[gap + 5, gap + i * (side + gap) + 5] == 40 * i + 40).all()
+    assert (sheet == 200).all(-1).sum() == cells[4].picture[..., 0].size  # the fifth, in a second row
+    assert (sheet == contact_sheet._colour(1)).all(-1).any()
+    first = (tmp_path / "sheet.png").read_bytes()
+    contact_sheet.write(tmp_path / "sheet.png", cells, ("background", "lesion"))
+    assert (tmp_path / "sheet.png").read_bytes() == first
+
+
+def test_long_captions_keep_their_end():
+    fitting = contact_sheet._fitting("folder/" * 20 + "case_7")
+    assert fitting.endswith("case_7") and fitting.startswith("\N{HORIZONTAL ELLIPSIS}")
+    assert contact_sheet._font().getlength(fitting) <= contact_sheet.CELL
+    assert contact_sheet._fitting("short") == "short"
+
+
+def test_an_empty_sheet_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="cells is empty"):
+        contact_sheet.write(tmp_path / "sheet.png", [], ("a", "b"))
