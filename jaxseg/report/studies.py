@@ -8,7 +8,7 @@ import ml_collections
 
 from jaxseg.errors import InputError
 
-STUDIES = ("border_shortcut",)
+STUDIES = ("border_shortcut", "distortion", "skip_pruning", "overlay_shortcut")
 
 
 def run(config: ml_collections.ConfigDict, **places: Any) -> pathlib.Path:

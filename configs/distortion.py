@@ -1,0 +1,149 @@
+"""Segmentation distortion: does what an autoencoder changes tell where a segmentation is wrong under domain shift?
+
+Paper: Lennartz and Schultz 2023, *Segmentation Distortion*. Several networks are trained on one domain, and for each an
+autoencoder of its bottleneck's activations; scores of uncertainty are held against the Dice on other domains.
+
+    python -m launch.study --config=configs/distortion.py:demo --workdir=runs/demo
+    python -m launch.study --config=configs/distortion.py:cpu --workdir=runs/ge --manual_dir=ACDC \
+        --config.shifted.manual_dir=GE_FOLDER
+    python -m launch.study --config=configs/distortion.py:cpu,lgg --workdir=runs/lgg --manual_dir=LGG_FOLDER
+    python -m launch.study --config=configs/distortion.py:paper --workdir=runs/brain --manual_dir=CC359
+    python -m launch.study --config=configs/distortion.py:paper,mnms --workdir=runs/heart --manual_dir=ACDC \
+        --config.shifted.manual_dir=MNMS
+
+| size       | trained on                    | tested on                       | networks | cost                      |
+| ---------- | ----------------------------- | ------------------------------- | -------- | ------------------------- |
+| tiny       | drawn hearts, vendor A, 32 px | vendors A to D                  | 2        | for the tests             |
+| demo       | drawn hearts, vendor A, 64 px | vendors A to D, the same hearts | 3        | COST_DEMO                 |
+| cpu        | ACDC, 128 px                  | a folder of GE slices           | 3        | COST_CPU                  |
+| cpu,lgg    | one site of LGG, 128 px       | the other sites                 | 3        | not measured yet          |
+| paper      | CC-359, Siemens 3 T, 256 px   | the five other scanners         | 10       | accelerator; not measured |
+| paper,mnms | ACDC, 256 px                  | M&Ms, by vendor                 | 10       | accelerator; not measured |
+
+Expected, as the paper finds: distortion (SD) goes with 1 - Dice more closely than pooled Mahalanobis distance (PM) and
+entropy, and finds foreign scanners less well than PM.
+
+RESULT
+
+The paper's recipe: Adam with 1e-3, ten networks, ensembles of five, an autoencoder per network with a latent of 64
+(brain) or 128 (heart), no augmentation for the brain. For the heart it takes nnU-Net's augmentations, of which only the
+geometric ones are here (turns, scale, flips; no noise, blur, gamma or contrast). Its text does not say which loss, how
+many epochs, and which scanner of CC-359 is trained on: these are ours. It speaks of images; the code that belongs to
+it scores subjects, as the size `paper` does; where there are a handful of subjects, `unit` is the slice.
+"""
+
+import ml_collections
+
+from configs import base, recipes
+
+
+def get_config(size: str = "demo") -> ml_collections.ConfigDict:
+    """The study in one of the sizes tiny, demo, cpu, paper, or `cpu,lgg`, `paper,mnms`."""
+    name, _, variant = size.partition(",")
+    if size not in _SIZES:
+        raise ValueError(f"unknown size {size!r}; choose one of {'; '.join(_SIZES)}")
+    config = _paper()
+    config.size = size
+    for part in (name, size) if variant else (name,):
+        config.update(_SIZES[part])
+    _match_autoencoder(config)
+    return config.lock()
+
+
+def _paper() -> ml_collections.ConfigDict:
+    config = base.run()
+    config.study = "distortion"
+    config.size = "paper"
+    config.replicas = 10
+    config.data.update(dataset="cc359/slices", domains=("Siemens 3 T",), source_size=256, image_size=256)
+    config.model = {
+        "name": "residual_unet",
+        "features": (8, 16, 32, 64),
+        "skips": (True, True, True),
+        "padding": "zero",
+        "remat": False,
+        "dtype": "float32",
+    }
+    config.model.pretrained = ml_collections.config_dict.placeholder(str)
+    recipes.apply(config, "lennartz2023", all_epochs=True)
+
+    config.shifted = ml_collections.ConfigDict()
+    config.shifted.dataset = ""  # whose cases are foreign; empty: the training data set's own, of its other domains
+    config.shifted.manual_dir = ""  # of its raw files, as --manual_dir is of the training data set's
+    config.shifted.splits = ("train", "validation", "test")  # nothing of it is trained on
+    config.shifted.domains = ()  # none means all
+    config.shifted.domain_words = 0  # words of a domain's name that count, as 1 of "Siemens 3"; 0 means all
+    config.shifted.classes = "name"  # how its classes become the network's: by name, or by order
+
+    config.layer = "down_3"  # the bottleneck, whose activations the autoencoder is of
+    config.autoencoder = {"kind": "plain", "latent": 64, "width": 64, "noise": 0.1}
+    config.autoencoder_training = config.training.to_dict()
+    config.autoencoder_training.update(loss="reconstruction", loss_options={}, selection="loss")
+
+    config.evaluation = ml_collections.ConfigDict()
+    config.evaluation.unit = "subject"  # on which the verdict is given; or slice. Tables have both
+    config.evaluation.ensemble_size = 5  # networks of an ensemble
+    config.evaluation.ability_layers = ("up_0", "head/block")  # of the mean SA score: the last two
+    config.evaluation.keep = 0.95  # share of in-domain validation below the threshold of detection
+    config.evaluation.least_patients = 3  # a domain of fewer has no interval and no say in the verdict
+    config.evaluation.resamples = 1000  # of the bootstrap
+    return config
+
+
+def _match_autoencoder(config: ml_collections.ConfigDict) -> None:
+    """What the autoencoder's training takes from that of the networks."""
+    for name in ("batch_size", "evaluate_every"):
+        config.autoencoder_training[name] = config.training[name]
+
+
+_HEART = {"flip_horizontal": 0.5, "flip_vertical": 0.5, "rotate": 180.0, "scale": (0.7, 1.4)}
+_SMALL = {"replicas": 3, "evaluation": {"unit": "slice", "ensemble_size": 3}}
+
+_SIZES = {
+    "paper": {},
+    "paper,mnms": {
+        "data": {"dataset": "acdc/slices", "domains": (), "augmentation": _HEART},
+        "shifted": {"dataset": "mnms/slices", "domain_words": 1},
+        "autoencoder": {"latent": 128},
+    },
+    "cpu": {
+        **_SMALL,
+        "data": {
+            "dataset": "acdc/slices",
+            "domains": (),
+            "source_size": 128,
+            "image_size": 128,
+            "augmentation": {"flip_horizontal": 0.5, "flip_vertical": 0.5, "rotate": 45.0, "scale": (0.8, 1.2)},
+        },
+        "shifted": {"dataset": "folder/sunnybrook_ge", "classes": "order"},
+        "autoencoder": {"latent": 128, "width": 32},
+        "training": {"batch_size": 8, "epochs": 12, "evaluate_every": 2},
+        "autoencoder_training": {"epochs": 8},
+    },
+    "cpu,lgg": {
+        "data": {"dataset": "folder/lgg", "domains": ("DU",)},
+        "shifted": {"dataset": "", "classes": "name"},
+        "training": {"epochs": 60, "evaluate_every": 3},
+        "autoencoder_training": {"epochs": 40},
+    },
+    "demo": {
+        **_SMALL,
+        "data": {"dataset": "cardiac/demo", "domains": ("A",), "source_size": 64, "image_size": 64},
+        "shifted": {"splits": ("test",)},
+        "autoencoder": {"latent": 32, "width": 16},
+        "training": {"batch_size": 8, "epochs": 8, "evaluate_every": 2},
+        "autoencoder_training": {"epochs": 8},
+    },
+    "tiny": {
+        "replicas": 2,
+        "data": {"dataset": "cardiac/tiny", "domains": ("A",), "source_size": 32, "image_size": 32},
+        "shifted": {"splits": ("test",)},
+        "model": {"name": "unet", "features": (4, 8), "skips": (True,), "upsample": "bilinear", "norm": "batch"},
+        "layer": "bottleneck",
+        "autoencoder": {"latent": 4, "width": 4},
+        "training": {"epochs": 2},
+        "autoencoder_training": {"epochs": 2},
+        "evaluation": {"unit": "slice", "ensemble_size": 2, "resamples": 100}
+        | {"ability_layers": ("decoder_0/conv_0", "decoder_0/conv_1")},
+    },
+}

@@ -1,0 +1,613 @@
+"""The overlay study: marks, their removal, scores, tables, the verdict, the page. Training itself is stubbed."""
+
+import csv
+import dataclasses
+import importlib.util
+import itertools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg.data import overlays, pipeline
+from jaxseg.data.synthetic import ultrasound
+from jaxseg.errors import InputError
+from jaxseg.metrics import overlap
+from jaxseg.report import overlay_shortcut as report
+from jaxseg.report import overlay_shortcut_figures as study_figures
+from jaxseg.studies import overlay_shortcut as study
+from jaxseg.training import checks
+
+ROOT = pathlib.Path(__file__).parents[2]
+SIZES = {"train": 4, "validation": 4, "test": 8}
+
+
+def config(size="tiny", **fields):
+    spec = importlib.util.spec_from_file_location("overlay_shortcut_config", ROOT / "configs" / "overlay_shortcut.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = module.get_config(size)
+    made.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
+    return made
+
+
+# Config.
+
+
+@pytest.mark.parametrize("size", ["tiny", "demo", "cpu", "paper"])
+def test_every_size_can_be_run(size):
+    study.check(config(size))
+
+
+def test_unknown_sizes_are_named():
+    with pytest.raises(ValueError, match="unknown size 'huge'; choose one of paper, cpu, demo, tiny"):
+        config("huge")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("study", "border_shortcut", "is not this study's"),
+        ("overlays.source", "painted", "config.overlays.source is 'painted'; choose one of world, drawn, burnt_in"),
+        ("removal.method", "magic", "choose one of black, noise, bilinear, fast_marching, network"),
+        ("removal.crop", 128, r"must be at most config.data.source_size \(64\) and divisible by 2"),
+        ("removal.crop", 31, "divisible by 2"),
+        ("removal.gray_share", 1.5, "must be in 0 to 1"),
+        ("removal.steps", 0, "config.removal.steps is 0; it must be at least 1"),
+        ("removal.learning_rate", float("nan"), "config.removal.learning_rate is nan"),
+        ("evaluation.clip_frames", 1, "must be at least 2"),
+        ("evaluation.saliency_layer", "encoder_9", "the network has .*bottleneck/conv_1"),
+        ("data.domains", ("clean",), "config.data.domains must be empty"),
+        ("data.view", "quadrant", "trains on whole images"),
+        ("data.residence", "stream", "trains on whole images in memory"),
+        ("training.epochs", 0, "config.training.epochs is 0"),
+    ],
+)
+def test_what_cannot_work_is_named_before_anything_runs(field, value, message):
+    with pytest.raises(InputError, match=message):
+        study.check(config(**{field.replace(".", "__"): value}))
+
+
+def test_each_network_is_trained_on_its_own_images():
+    runs = {name: study.run_config(config(), name).data.domains for name in study.networks(config())}
+    assert runs == {"baseline": ("annotated",), "mitigation": ("cleaned",), "reference": ("clean",)}
+    assert list(study.networks(config("paper"))) == ["baseline", "mitigation"]  # nobody knows the clean images
+
+
+# Images.
+
+
+def cases_of(images, labels, names, patients, class_names=ultrasound.CLASS_NAMES):
+    return pipeline.InMemory("fake/split", class_names, images, labels, names, patients, *pipeline.nowhere(len(names)))
+
+
+@pytest.fixture(scope="module")
+def frames():
+    """Scans of all four planes for every split, at 64 px."""
+    number, made = 0, {}
+    for split, count in SIZES.items():
+        made[split] = [ultrasound.render(3, number + i, 64, plane=ultrasound.PLANES[i % 4]) for i in range(count)]
+        number += count
+    return made
+
+
+@pytest.fixture
+def data_set(frames, monkeypatch):
+    """In place of a prepared data set: `splits(directory, size, domains)`."""
+
+    def splits(directory, size, domains):
+        del directory, size
+        made = {}
+        for split, drawn in frames.items():
+            names = tuple(f"scan{frame.source[1]:02d}" for frame in drawn)
+            images = np.stack([frame.clean if "clean" in domains else frame.image for frame in drawn])
+            made[split] = cases_of(images, np.stack([frame.labels for frame in drawn]), names, names)
+        return _Splits(made)
+
+    monkeypatch.setattr(study.runs, "Splits", splits)
+
+
+class _Splits(dict):
+    rank = 2
+
+
+class Filling:
+    """In place of a trained network: fills holes with one gray level."""
+
+    losses = np.zeros(3, np.float32)
+
+    def __init__(self, level=128):
+        self.value = level / 127.5 - 1
+
+    def __call__(self, images, masks):
+        return np.where(masks[..., None], np.float32(self.value), images)
+
+
+@pytest.fixture
+def filling(monkeypatch):
+    asked = []
+
+    def train(key, images, *, known_overlays, **options):
+        asked.append((images, known_overlays, options))
+        return Filling()
+
+    monkeypatch.setattr(study.inpainting, "train_inpainter", train)
+    return asked
+
+
+def test_a_world_has_marks_where_its_domains_differ(data_set, frames):
+    scans = study.load(config(), pathlib.Path("nowhere"))
+    for split, drawn in frames.items():
+        np.testing.assert_array_equal(scans[split].annotated.images, [frame.image for frame in drawn])
+        np.testing.assert_array_equal(scans[split].clean.images, [frame.clean for frame in drawn])
+        truly = np.stack([frame.overlay for frame in drawn])
+        assert not (scans[split].marks & ~truly).any()
+        assert scans[split].marks.sum() > 0.97 * truly.sum()  # ink of the gray level that it covers changes nothing
+    unknown = study.load(config(overlays__source="burnt_in"), pathlib.Path("nowhere"))
+    assert unknown["test"].clean is None and unknown["test"].marks is None
+
+
+def test_a_world_without_pairs_is_refused(data_set, monkeypatch):
+    whole = study.runs.Splits
+    lame = lambda directory, size, domains: _Splits(
+        {split: part if "clean" not in domains else dataclasses.replace(part, patients=part.patients[::-1])
+         for split, part in whole(directory, size, domains).items()}
+    )  # fmt: skip
+    monkeypatch.setattr(study.runs, "Splits", lame)
+    with pytest.raises(InputError, match="needs every scan once in each of both domains"):
+        study.load(config(), pathlib.Path("nowhere"))
+
+
+def test_a_batch_larger_than_all_cases_is_named(data_set):
+    scans = study.load(config(), pathlib.Path("nowhere"))
+    with pytest.raises(InputError, match=r"batch_size is 16, fake/split has 4 cases to train on"):
+        study.check_batch(config(), scans)
+    study.check_batch(config(training__batch_size=4), scans)
+
+
+def test_cleaning_changes_what_was_found_and_nothing_else(data_set, filling, tmp_path):
+    scans = study.load(config(), pathlib.Path("nowhere"))
+    images = study.clean_up(config(), scans, tmp_path)
+    [(seen, hidden, options)] = filling
+    np.testing.assert_array_equal(seen, scans["train"].annotated.images)  # never the clean ones
+    assert options == {"steps": 10, "batch_size": 4, "crop": 32, "features": (4, 8), "learning_rate": 2e-3}
+    for split in SIZES:
+        annotated, cleaned = scans[split].annotated.images, images.cleaned[split].images
+        found = np.stack([overlays.detect(image, gray_share=0.8) for image in annotated])
+        np.testing.assert_array_equal(images.found[split], found)
+        region = np.stack([overlays.removed_region(mask, method="network", margin=1) for mask in found])
+        assert (cleaned[region] == 128).all()
+        np.testing.assert_array_equal(cleaned[~region], annotated[~region])
+        if split == "train":
+            np.testing.assert_array_equal(hidden, region)
+    # what was made is read back; what is damaged is made again
+    again = study.clean_up(config(), scans, tmp_path)
+    np.testing.assert_array_equal(again.cleaned["train"].images, images.cleaned["train"].images)
+    assert len(filling) == 1
+    (tmp_path / "runs" / "inpainting.npz").write_bytes(b"PK")
+    study.clean_up(config(), scans, tmp_path)
+    assert len(filling) == 2
+
+
+def test_another_removal_makes_the_images_of_the_mitigated_network(data_set, filling, tmp_path):
+    chosen = config(removal__method="fast_marching")
+    scans = study.load(chosen, pathlib.Path("nowhere"))
+    images = study.clean_up(chosen, scans, tmp_path)
+    i = 3
+    expected = overlays.remove(
+        scans["test"].annotated.images[i], images.found["test"][i], method="fast_marching", margin=1
+    )
+    np.testing.assert_array_equal(images.cleaned["test"].images[i], expected)
+    np.testing.assert_array_equal(images.restored("fast_marching", "found", i), expected)
+    assert (images.restored("network", "true", i)[scans["test"].marks[i]] == 128).all()
+    np.testing.assert_array_equal(images.restored(study.NOTHING, "true", i), scans["test"].annotated.images[i])
+
+
+def test_removals_are_measured_against_the_clean_images(data_set, filling, tmp_path):
+    scans = study.load(config(), pathlib.Path("nowhere"))
+    images = study.clean_up(config(), scans, tmp_path)
+    measures = study.removal_measures(images, tmp_path)
+    annotated, clean, marks = scans["test"].annotated.images, scans["test"].clean.images, scans["test"].marks
+    for i in range(len(marks)):
+        left = np.abs(annotated[i].astype(float) - clean[i])
+        assert measures["none true marks mae"][i] == pytest.approx(left[marks[i]].mean())
+        assert measures["none true image mae"][i] == pytest.approx(left.mean())
+        gray = np.abs(128.0 - clean[i][marks[i]]).mean()
+        assert measures["network true marks mae"][i] == pytest.approx(gray)
+        square = np.mean((128.0 - clean[i][marks[i]]) ** 2)
+        assert measures["network true marks psnr"][i] == pytest.approx(10 * np.log10(255**2 / square))
+        found = images.found["test"][i]
+        assert measures["recall"][i] == pytest.approx((found & marks[i]).sum() / marks[i].sum())
+        assert measures["precision"][i] == (
+            pytest.approx((found & marks[i]).sum() / found.sum()) if found.any() else pytest.approx(np.nan, nan_ok=True)
+        )
+        assert measures["removed"][i] >= measures["recall"][i]
+    assert measures["fast_marching true marks mae"].mean() < 0.3 * measures["none true marks mae"].mean()
+    stored = study.removal_measures(dataclasses.replace(images, scans=scans, found={}), tmp_path)  # not measured again
+    np.testing.assert_array_equal(stored["recall"], measures["recall"])
+
+
+# Marks on clean heads.
+
+
+def head(name="case7", side=96):
+    y, x = np.mgrid[:side, :side]
+    labels = (((x - 40) / 30) ** 2 + ((y - 44) / 22) ** 2 <= 1).astype(np.uint8)
+    image = np.random.default_rng(0).integers(0, 120, (side, side, 1), dtype=np.uint8).repeat(3, -1)
+    spacing = np.array([0.5, 0.5], np.float32)
+    return {"case": name, "image": image, "labels": labels, "spacing": spacing}
+
+
+@pytest.mark.parametrize("name", ["case1", "case2", "case3", "case7"])
+def test_frames_of_a_drawn_clip_gain_marks_one_by_one(name):
+    case = head(name)
+    frames, labels, changed = study._drawn_clip(case)
+    np.testing.assert_array_equal(labels, case["labels"])
+    assert len(frames) == 6
+    np.testing.assert_array_equal(frames[0], case["image"])
+    np.testing.assert_array_equal(frames[-1], changed["all marks"])
+    covered = (frames != case["image"]).any(-1)
+    assert (np.diff(covered.sum((1, 2))) > 0).all()
+    for before, after in itertools.pairwise(covered):
+        assert not (before & ~after).any()
+    ends = np.concatenate(overlays.ellipse_axes(case["labels"]))
+    for count, (y, x) in enumerate(np.rint(ends).astype(int)):
+        assert covered[count + 2, y, x] and not covered[count + 1, y, x]
+    calipers, text = ((changed[kind] != case["image"]).any(-1) for kind in ("calipers only", "text only"))
+    np.testing.assert_array_equal(calipers | text, covered[-1])
+    assert not (calipers & text).any()
+    assert text[60:].sum() == text.sum() and not text[:, :40].any()  # in the lower right corner
+    other, moved = (
+        (changed[kind] != changed["all marks"]).any(-1) for kind in ("other plane's text", "calipers moved")
+    )
+    assert other[text | (np.indices(text.shape)[0] > 40)].any() and not other[calipers & ~other].any()
+    # a quarter of the side towards the farther borders: the organ is left of and above the middle
+    y, x = np.rint(ends[0] + 24).astype(int)
+    assert moved[y, x] and (changed["calipers moved"][y, x] != case["image"][y, x]).any()
+
+
+def test_marks_belong_to_the_case_and_its_head():
+    first, again, other = (study._Marker(head(name)) for name in ("case1", "case1", "case9"))
+    np.testing.assert_array_equal(first.draw()[0], again.draw()[0])
+    looks = {study._Marker(head(f"case{i}"))._chance for i in range(60)}
+    assert {style for style, _ in looks} == set(overlays.CALIPER_STYLES)
+    assert {colour for _, colour in looks} == set(study._COLOURS)
+    assert first._text(False).startswith("HEAD\nBPD 2.19 cm\nOFD 3.00 cm\nHC 8.20 cm")
+    assert other._text(True) == "ABDOMEN\nAPD 2.19 cm\nTAD 3.00 cm\nAC 8.20 cm"
+
+
+def test_gray_images_become_colour_and_empty_masks_are_named():
+    case = head()
+    gray = cases_of(case["image"][None, ..., :1], case["labels"][None], ("a",), ("p",), ("background", "head"))
+    assert study._in_colour(gray).images.shape == (1, 96, 96, 3)
+    with pytest.raises(InputError, match="has 4 channels; marks are for pictures with 1 or 3"):
+        study._in_colour(dataclasses.replace(gray, images=np.zeros((1, 96, 96, 4), np.uint8)))
+    annotated = study._annotate(study._in_colour(gray))
+    assert 0.005 < (annotated.images != gray.images).any(-1).mean() < 0.2
+    with pytest.raises(InputError, match="a has an empty mask, so there is nothing to mark"):
+        study._annotate(dataclasses.replace(gray, labels=0 * gray.labels))
+
+
+def test_marks_drawn_on_real_heads_are_found(real_data):
+    from jaxseg.data.builders import formats
+
+    folder = real_data / "hc18_half" / "training_set"
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}")
+    recall = []
+    for path in sorted(folder.glob("*HC.png"))[:6]:
+        image = formats.read(path).array[..., :1].repeat(3, -1)
+        mask = formats.read_mask(path.with_name(f"{path.stem}_Annotation.png")).array[..., 0] > 0
+        case = {"case": path.stem, "image": image, "labels": mask, "spacing": np.full(2, np.nan)}
+        annotated = study._Marker(case).draw()[0]
+        marks = (annotated != image).any(-1)
+        region = overlays.removed_region(overlays.detect(annotated), method="network", margin=1)
+        recall.append((marks & region).sum() / marks.sum())
+    assert np.mean(recall) > 0.9
+
+
+def test_clips_of_the_world_are_of_new_scans_of_all_planes(data_set, filling, tmp_path):
+    scans = study.load(config(), pathlib.Path("nowhere"))
+    images = study.clean_up(config(), scans, tmp_path)
+    clips = study.make_clips(config(), images)
+    assert clips.frames.shape == (8, 4, 64, 64, 3)
+    np.testing.assert_array_equal(study.planes_of_labels(clips.labels), [1, 2, 3, 4, 1, 2, 3, 4])
+    np.testing.assert_array_equal(clips.frames[:, 0], clips.changed["no marks"])
+    np.testing.assert_array_equal(clips.frames[:, -1], clips.changed["all marks"])
+    clean = clips.changed["no marks"]
+    differs = {name: (changed != clean).any((1, 2, 3)) for name, changed in clips.changed.items()}
+    assert all(differs[name].all() for name in study.CHANGES if name != "no marks")
+    for i, name in ((0, "calipers only"), (5, "text only")):
+        frame = ultrasound.render(
+            110, i, 64, plane=ultrasound.PLANES[i % 4], calipers=name != "text only", text=name == "text only"
+        )
+        np.testing.assert_array_equal(clips.changed[name][i], frame.image)
+    unknown = dataclasses.replace(
+        images, scans={split: study.Scans(both.annotated, None, None) for split, both in scans.items()}
+    )
+    found = study.make_clips(config(overlays__source="burnt_in"), unknown)
+    assert not found.changed and found.frames.shape[:2] == (8, 2)
+    np.testing.assert_array_equal(found.frames[:, 0], images.cleaned["test"].images)
+
+
+# Scores.
+
+
+def test_scores_of_counts():
+    random = np.random.default_rng(0)
+    labels = np.zeros((4, 12, 12), np.int32)
+    labels[0, 2:8, 3:9], labels[1, 1:4, 1:4], labels[2, 5:11, 5:11] = 2, 1, 3
+    predictions = random.integers(0, 4, labels.shape, dtype=np.int32)
+    predictions[1] = 0
+    counts = np.asarray(overlap.class_counts(jnp.asarray(labels), jnp.asarray(predictions), num_classes=4))
+    dice = np.asarray(overlap.dice(jnp.asarray(labels), jnp.asarray(predictions), num_classes=4))
+    expected = [dice[0, 1], 0.0, dice[2, 2], np.nan]  # of the class that is there; the last case has none
+    np.testing.assert_allclose(study.organ_dice(counts), expected, rtol=1e-6)
+    areas = (predictions > 0).sum((1, 2))
+    np.testing.assert_allclose(study.area_ratio(counts), [areas[0] / 36, 0, areas[2] / 36, np.nan])
+    wrong = [((predictions[i] > 0) & (predictions[i] != k)).sum() for i, k in enumerate((2, 1, 3, 0))]
+    np.testing.assert_allclose(study.misnamed(counts), [wrong[0] / areas[0], np.nan, wrong[2] / areas[2], 1.0])
+
+
+def test_agreement_asks_for_the_same_organ():
+    a = np.zeros((3, 4, 4), int)
+    b = a.copy()
+    a[0, :2], b[0, 1:3] = 1, 1  # 8 pixels each, 4 shared
+    a[1, :2], b[1, :2] = 1, 2  # the same place under another name
+    np.testing.assert_array_equal(study.agreement(a, b), [0.5, 0.0, np.nan])
+    np.testing.assert_array_equal(study.agreement(a[:, None], np.stack([a, b], 1)), [[1, 0.5], [1, 0], [np.nan] * 2])
+
+
+def test_planes_are_the_largest_organs():
+    labels = np.zeros((3, 5, 5), np.uint8)
+    labels[0, 0], labels[0, 1:3] = 1, 2
+    labels[1, 0, 0] = 1
+    np.testing.assert_array_equal(study.planes_of_labels(labels), [2, 1, 0])
+
+
+# Tables and the verdict.
+
+
+def fake_counts(labels, dice):
+    """Counts of predictions as large as the organ that overlap it by the Dice."""
+    planes = study.planes_of_labels(labels)
+    counts = np.zeros((len(labels), 5, 3))
+    for i, plane in enumerate(planes):
+        size = (labels[i] == plane).sum()
+        counts[i, plane] = dice[i] * size, size, size
+    return counts
+
+
+def fake_measures(images, clips, *, dice, clip=0.9, share=0.1, seed=0):
+    """A network that reaches these Dice: kind or removal -> mean over the cases."""
+    random = np.random.default_rng(seed)
+    labels, n = images.scans["test"].annotated.labels, 8
+    noise = 0.01 * random.standard_normal(n)
+    measures = {"step": np.array(4), "validation_dice": np.array(0.7), "cover": np.full(n, 0.05, np.float32)}
+    names = [*images.kinds, *(f"{method} {which}" for method in overlays.REMOVALS for which in study.MASKS)]
+    for name in names:
+        measures[f"{name}_counts"] = fake_counts(labels, dice.get(name, dice["annotated"]) + noise)
+        measures[f"{name}_predictions"] = np.zeros((n, 32, 32), np.uint8)
+    for change in clips.changed:
+        measures[f"{change}_counts"] = fake_counts(clips.labels, dice.get(change, dice["annotated"]) + noise)
+        measures[f"{change}_predictions"] = np.zeros((n, 32, 32), np.uint8)
+    predictions = np.zeros((n, 4, 100), np.uint8)
+    predictions[:, :, :50] = 1
+    predictions[:, 0] = np.roll(predictions[:, 0], round(50 * (1 - clip)), -1)
+    measures["clip_predictions"] = predictions.reshape(n, 4, 10, 10)
+    measures["clip_counts"] = np.stack([fake_counts(clips.labels, np.full(n, 0.8))] * 4, 1)
+    for kind, times in (("annotated", 1.0), ("clean", 0.5)):
+        measures[f"share_{kind}"] = (times * share + 0 * noise).astype(np.float32)
+        measures[f"saliency_{kind}"] = np.zeros((n, 32, 32), np.float16)
+    return measures
+
+
+@pytest.fixture
+def tabulated(data_set, filling, tmp_path):
+    """`baseline's Dice by images -> tables`."""
+    cfg = config()
+    scans = study.load(cfg, pathlib.Path("nowhere"))
+    images = study.clean_up(cfg, scans, tmp_path)
+    clips = study.make_clips(cfg, images)
+    removal = study.removal_measures(images, tmp_path)
+
+    def of(**dice):
+        measured = {
+            "baseline": fake_measures(images, clips, dice=dice, clip=0.6, share=0.2),
+            "mitigation": fake_measures(images, clips, dice={"annotated": 0.8}, seed=1),
+            "reference": fake_measures(
+                images, clips, dice={"annotated": 0.7, "clean": 0.9, "black found": 0.6, "network found": 0.88}, seed=2
+            ),
+        }
+        return study.tabulate(cfg, images, clips, measured, removal)
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("dice", "expected"),
+    [
+        ({"annotated": 0.9, "cleaned": 0.7, "clean": 0.72}, "yes"),
+        ({"annotated": 0.9, "cleaned": 0.7, "clean": 0.9}, "partly"),  # what removal leaves behind is to blame
+        ({"annotated": 0.9, "cleaned": 0.89, "clean": 0.89}, "no"),
+        ({"annotated": 0.9, "cleaned": 0.95, "clean": 0.95}, "no"),
+    ],
+)
+def test_the_verdict_follows_the_intervals(tabulated, dice, expected):
+    tables = tabulated(**dice)
+    verdict = study.verdict(tables)
+    assert verdict.verdict == expected
+    rows = {(r["network"], r["drop_to"]): r for r in tables.drops if r["plane"] == study.ALL}
+    assert rows["baseline", "cleaned"]["mean"] == pytest.approx(dice["annotated"] - dice["cleaned"])
+    assert f"a drop of {study.text(rows['baseline', 'cleaned'])}" in verdict.sentence
+    assert "agree to 0.60 [0.60, 0.60], those of the mitigated network to 0.90" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("low", "mean", "high", "truly_low", "expected"),
+    [
+        (0.03, 0.05, 0.07, 0.01, "yes"),
+        (0.03, 0.05, 0.07, -0.01, "partly"),
+        (0.03, 0.05, 0.07, None, "yes"),
+        (0.01, 0.05, 0.07, 0.01, "partly"),
+        (0.001, 0.01, 0.019, 0.01, "no"),
+        (-0.01, 0.05, 0.07, 0.01, "unclear"),
+        (float("nan"), float("nan"), float("nan"), None, "unclear"),
+    ],
+)
+def test_the_rules_of_the_verdict(low, mean, high, truly_low, expected):
+    truly = None if truly_low is None else {"low": truly_low}
+    assert study._decide({"low": low, "mean": mean, "high": high}, truly)[0] == expected
+
+
+def test_tables_agree_with_the_cases_and_have_the_papers_numbers(tabulated):
+    tables = tabulated(annotated=0.9, cleaned=0.7, clean=0.72)
+    for name in ("dice", "drops", "stability", "clip_frames", "saliency", "changes", "reconstruction", "downstream"):
+        for row in getattr(tables, name):
+            assert {"mean", "low", "high", "n", "undefined", "convention", "interval"} <= row.keys()
+    for row in tables.dice:
+        cases = [
+            c[f"{row['network']} on {row['tested_on']}"] for c in tables.cases if row["plane"] in ("all", c["plane"])
+        ]
+        assert row["mean"] == pytest.approx(np.mean(cases))
+        assert row["n"] == len(cases) == (8 if row["plane"] == "all" else 2)
+    paper = {(r["plane"], r["tested_on"]): r["paper_mean"] for r in tables.dice if r["network"] == "baseline"}
+    assert paper["femur", "cleaned"] == 0.9184 and np.isnan(paper["all", "annotated"])
+    assert np.isnan(next(r["paper_mean"] for r in tables.dice if r["network"] == "mitigation"))
+    drop = next(r for r in tables.drops if (r["network"], r["plane"], r["drop_to"]) == ("baseline", "head", "cleaned"))
+    assert drop["paper_mean"] == pytest.approx(0.0612)
+    stable = {(r["network"], r["plane"]): r for r in tables.stability}
+    assert stable["baseline", "cervix"]["paper_mean"] == pytest.approx(0.8242)
+    assert stable[study.MORE_STABLE, "cervix"]["paper_mean"] == pytest.approx(0.97 - 0.8242)
+    assert stable[study.MORE_STABLE, "all"]["mean"] == pytest.approx(0.3)
+
+
+def test_saliency_is_compared_with_the_share_of_the_image_and_with_the_same_places(tabulated):
+    rows = {
+        (r["tested_on"], r["quantity"]): r["mean"]
+        for r in tabulated(annotated=0.9).saliency
+        if r["network"] == "baseline"
+    }
+    assert rows["annotated", study.SHARE] == pytest.approx(0.2)
+    assert rows["annotated", study.ENRICHMENT] == pytest.approx(4)
+    assert rows["clean", study.ENRICHMENT] == pytest.approx(2)
+    assert rows["annotated, clean", study.EXCESS] == pytest.approx(2)
+
+
+def test_removals_are_compared_by_what_they_cost_a_network(tabulated):
+    tables = tabulated(annotated=0.9)
+    rows = {(r["method"], r["mask"], r["quantity"]): r for r in tables.downstream if r["network"] == "reference"}
+    assert rows["none", "true", study.LOSS]["mean"] == pytest.approx(-0.2)
+    assert rows["black", "found", study.LOSS]["mean"] == pytest.approx(-0.3)
+    assert rows["network", "found", study.LOSS]["mean"] == pytest.approx(-0.02)
+    assert rows["black", "found", study.AGAINST_NETWORK]["mean"] == pytest.approx(-0.28)
+    assert ("network", "found", study.AGAINST_NETWORK) not in rows
+    sentence = study.verdict(tables).removal
+    assert "by network -0.020 [-0.020, -0.020]; noise -0.200" in sentence
+    assert "noise, bilinear, fast marching, black worse than it" in sentence
+    nearest = min(
+        (r for r in tables.reconstruction if (r["mask"], r["region"], r["metric"]) == ("found", "marks", "mae")),
+        key=lambda r: r["mean"],
+    )
+    assert f"under the marks is {nearest['method'].replace('_', ' ')} (" in sentence
+
+
+def test_changed_marks_are_compared_with_all_marks(tabulated):
+    tables = tabulated(**{"annotated": 0.9, "calipers moved": 0.4})
+    rows = {(r["marks"], r["quantity"]): r for r in tables.changes if r["network"] == "baseline"}
+    assert rows["calipers moved", "Dice"]["mean"] == pytest.approx(0.4, abs=0.02)
+    assert rows["calipers moved", "Dice, minus that with all marks"]["mean"] == pytest.approx(-0.5)
+    assert rows["calipers moved", "area"]["mean"] == 1 and rows["calipers moved", "misnamed"]["mean"] == 0
+    assert ("all marks", "Dice, minus that with all marks") not in rows
+
+
+# From config to page.
+
+
+def test_figures_show_the_part_with_most_marks_and_cases_at_even_quantiles():
+    marks = np.random.default_rng(0).random((12, 12)) < 0.2
+    y, x = study_figures._most_marks(marks)
+    sums = {(i, j): marks[i : i + 6, j : j + 6].sum() for i in range(7) for j in range(7)}
+    assert (y.stop - y.start, x.stop - x.start) == (6, 6)
+    assert sums[y.start, x.start] == max(sums.values())
+    values = np.array([5, np.nan, 1, 4, 2, 3, np.nan])
+    assert study_figures._quantiles(values, 2) == [4, 3]  # the second and the fourth of five
+    assert study_figures._quantiles(values, 9) == [2, 4, 5, 3, 0]
+    assert study_figures._quantiles(np.full(3, np.nan), 2) == []
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Networks as they are drawn, in place of trained ones; each of its own seed."""
+
+    def load_best(run, folder, shape, num_classes):
+        model = checks.build_model(run, num_classes)
+        seed = list(study.NETWORKS).index(folder.name)
+        like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, shape[-1])))
+        random = np.random.default_rng(seed)  # compiling the real draw takes most of a minute
+        variables = jax.tree.map(lambda x: abs(random.normal(0, x.size**-0.25, x.shape)).astype(np.float32), like)
+        return model, variables, {"step": 3, "validation_dice": 0.5}
+
+    monkeypatch.setattr(study.runs, "train", lambda run, splits, folder: folder.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr(study.runs, "load_best", load_best)
+    monkeypatch.setattr(report.builders, "prepare", lambda *_, **__: pathlib.Path("nowhere"))
+
+
+def run(cfg, tmp_path):
+    places = {
+        "workdir": tmp_path / "work",
+        "data_dir": tmp_path,
+        "manual_dir": None,
+        "command": "python -m launch.study",
+    }
+    page = report.run(cfg, **places)
+    return page, json.loads((tmp_path / "work" / "results.json").read_text())
+
+
+def test_a_study_ends_with_tables_figures_and_a_page_that_agree(data_set, filling, untrained, tmp_path, monkeypatch):
+    cfg = config(training__batch_size=4, evaluation__clips=4)
+    page, results = run(cfg, tmp_path)
+    [verdict] = results["verdicts"]
+    drop = next(
+        r for r in results["drops"] if (r["network"], r["plane"], r["drop_to"]) == ("baseline", "all", "cleaned")
+    )
+    assert f"a drop of {study.text(drop)}" in verdict["sentence"]
+    text = page.read_text()
+    for sentence in (verdict["sentence"], verdict["removal"]):
+        assert sentence.replace("'", "&#39;") in text
+    names = {"drops", "clips", "clip_example", "saliency", "changes", "changes_example", "removals", "reconstruction"}
+    figures = {path.stem for path in (tmp_path / "work" / "figures").iterdir()}
+    assert figures == names | {"downstream_reference", "downstream_baseline"}
+    with (tmp_path / "work" / "tables" / "downstream.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["mean"]) for row in rows] == pytest.approx([r["mean"] for r in results["downstream"]], rel=1e-5)
+    # the saliency's share is that of the map that is stored
+    with np.load(tmp_path / "work" / "runs" / "baseline" / "measures.npz") as stored:
+        maps, share = stored["saliency_annotated"].astype(float), stored["share_annotated"]
+        predicted = stored["annotated_predictions"]
+    scans = study.load(cfg, pathlib.Path("nowhere"))
+    for i, plane in enumerate(study.planes_of_labels(scans["test"].annotated.labels)):
+        marks = np.asarray(jax.image.resize(scans["test"].marks[i].astype(np.float32), (32, 32), "linear"))
+        if maps[i].sum() == 0:
+            assert np.isnan(share[i])
+        else:
+            assert (predicted[i] == plane).any()
+            assert share[i] == pytest.approx((maps[i] * marks).sum() / maps[i].sum(), rel=0.02)
+    # a second call measures nothing again
+    monkeypatch.setattr(study, "measure", lambda *_: pytest.fail("measured again"))
+    assert run(cfg, tmp_path)[1]["dice"] == results["dice"]
+
+
+def test_images_with_marks_burnt_in_are_studied_without_the_truth(data_set, filling, untrained, tmp_path):
+    page, results = run(config(training__batch_size=4, overlays__source="burnt_in"), tmp_path)
+    assert {row["network"] for row in results["dice"]} == {"baseline", "mitigation"}
+    assert {row["tested_on"] for row in results["dice"]} == {"annotated", "cleaned"}
+    assert results["downstream"] == results["reconstruction"] == results["changes"] == []
+    assert "removals cannot be compared" in results["verdicts"][0]["removal"]
+    assert {path.stem for path in (tmp_path / "work" / "figures").iterdir()} == {
+        "drops", "clips", "clip_example", "saliency"
+    }  # fmt: skip
+    assert "How marks are best removed" not in page.read_text()

@@ -1,0 +1,561 @@
+"""The study's numbers, away from training: conditions, IoU, distances, tables, verdicts, the page."""
+
+import csv
+import importlib.util
+import itertools
+import json
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import models
+from jaxseg.analysis import hellinger
+from jaxseg.data import augment, pipeline, shifts
+from jaxseg.errors import InputError
+from jaxseg.models import capture
+from jaxseg.report import skip_pruning as report
+from jaxseg.report import skip_pruning_figures
+from jaxseg.studies import skip_pruning as study
+from jaxseg.studies import skip_pruning_conditions as conditions
+from jaxseg.studies import skip_pruning_distances as distances
+from jaxseg.studies import skip_pruning_tables as numbers
+from jaxseg.studies.skip_pruning import Network
+from jaxseg.studies.skip_pruning_conditions import Condition
+
+ROOT = pathlib.Path(__file__).parents[2]
+SIZES = ("tiny", "demo", "cpu", "cpu,wbc", "cpu,lgg", "paper", "paper,cct", "paper,mnms")
+
+
+def config(size="tiny", **fields):
+    spec = importlib.util.spec_from_file_location("skip_pruning_config", ROOT / "configs" / "skip_pruning.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = module.get_config(size).unlock()
+    made.update_from_flattened_dict(fields)
+    return made.lock()
+
+
+def cases(count=12, *, domain="A", prefix="p", size=32, seed=0, patients=None):
+    """Smooth random images with a square of random size; every case is its own patient."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(30, 220, (count, size // 4, size // 4, 3))
+    images = np.repeat(np.repeat(coarse, 4, 1), 4, 2).astype(np.uint8)
+    labels = np.zeros((count, size, size), np.uint8)
+    for mask in labels:
+        mask[4 : random.integers(8, size - 4), 6 : random.integers(10, size - 4)] = 1
+    names = tuple(f"{prefix}{i:02d}" for i in range(count))
+    whom = tuple(patients) if patients else names
+    return pipeline.InMemory(
+        "fake/test", ("background", "cell"), images, labels, names, whom, (domain,) * count, np.ones((count, 2))
+    )
+
+
+class Splits(dict):
+    """As `runs.Splits`, of cases that are there."""
+
+    @property
+    def pool(self):
+        return pipeline.joined([self["train"], self["validation"]])
+
+
+# ------------------------------------------------------------------------------------------------------------- config
+
+
+@pytest.mark.parametrize("size", ["tiny", "demo", "cpu,wbc", "paper"])
+def test_sizes_can_be_run(size):
+    study.check(config(size))
+
+
+def test_every_size_removes_skips_from_the_top_and_nothing_else():
+    for size in SIZES:
+        made = config(size)
+        assert made.size == size and made.replicas == made.data.folds and made.vary == "fold"
+        baseline = None
+        for network in study.networks(made):
+            run = study.run_config(made, network).to_dict()
+            levels = len(made.model.skips)
+            assert run["model"].pop("skips") == (False,) * network.pruned + (True,) * (levels - network.pruned)
+            baseline = run if network.pruned == 0 else baseline
+            assert run == baseline
+    with pytest.raises(ValueError, match="unknown size 'cpu,x'; choose one of paper, paper,cct"):
+        config("cpu,x")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"study": "other"}, "is not this study's"),
+        ({"encoders": ("resnet18",)}, "config.encoders are for resnet_unet, config.model.name is 'unet'"),
+        ({"pruned": (0, 2)}, "rising numbers of removed skips, up to 2, with 0 .the baseline. and 1"),
+        ({"pruned": (0, 1, 3)}, "up to 2"),
+        ({"shifts.brightness": (11.0,)}, "strength of brightness is 11.0; it must be a number in 0 to 10"),
+        ({"shifts.contrast": (1.5, 1.5)}, "config.shifts.contrast .* each strength once"),
+        ({"evaluation.distance_strength": 0.6}, "'brightness' with distance_strength 0.6 is none of config.shifts"),
+        ({"evaluation.bins": 0}, "config.evaluation.bins is 0; it must be at least 1"),
+        ({"data.folds": 1}, "config.data.folds is 1"),
+        ({"training.epochs": 0}, "config.training.epochs is 0"),
+    ],
+)
+def test_what_cannot_work_is_named_before_anything_runs(fields, message):
+    with pytest.raises(InputError, match=message):
+        study.check(config(**fields))
+
+
+def test_a_study_without_any_shift_is_refused():
+    made = config().unlock()
+    made.shifts = {}
+    with pytest.raises(InputError, match=r"there is no shift: fill config.shifts, or name in config.data.domains"):
+        study.check(made.lock())
+
+
+# ---------------------------------------------------------------------------------------------------------- conditions
+
+
+def test_conditions_are_the_test_set_its_shifts_and_the_domains_of_unseen_patients():
+    made = config(**{"data.domains": ("A",)})
+    parts = {name: cases(4, prefix=name[:2], seed=i) for i, name in enumerate(("train", "validation", "test"))}
+    # the first sample of the training set was scanned by B too; of C there is one patient
+    foreign = cases(3, domain="B", prefix="b", patients=("tr00", "b1", "b2"))
+    single = cases(2, domain="C", prefix="c", patients=("c", "c"))
+    everything = parts | {"validation": pipeline.joined([parts["validation"], foreign, single])}
+    tested = conditions.conditions(made, Splits(parts), Splits(everything))
+    assert [c.name for c in tested] == [
+        "in-domain A", "brightness 0.5", "brightness 0.75", "contrast 1.5", "saturation 0", "domain B", "domain C"
+    ]  # fmt: skip
+    assert tested[5].cases.cases == ("b01", "b02")
+    np.testing.assert_array_equal(tested[5].cases.images, foreign.images[1:])
+    assert tested[5].has_interval and not tested[6].has_interval
+    assert [c.name for c in conditions.compared(made, tested)] == ["brightness 0.75", "domain B"]
+    assert numbers.places(tested)[numbers.SHIFTED] == tuple(c.name for c in tested[1:6])
+    with pytest.raises(InputError, match=r"has no domain but config.data.domains"):
+        conditions.conditions(made, Splits(parts), Splits(parts))
+
+
+def test_stored_images_are_shifted_and_every_case_comes_once():
+    stored = cases(10)
+    shifter = conditions.Shifter(4)
+    batches = list(shifter.batches(Condition("brightness", "0.5", stored, ("brightness", 0.5))))
+    seen = np.concatenate([np.asarray(batch["image"])[batch["valid"]] for batch in batches])
+    np.testing.assert_array_equal(seen, shifts.brightness(stored.images, 0.5))
+    assert sum(batch["valid"].sum() for batch in batches) == 10
+    np.testing.assert_array_equal(
+        next(shifter.batches(Condition("in-domain", "A", stored)))["image"], stored.images[:4]
+    )
+
+
+def test_the_example_has_the_median_area():
+    stored = cases(9)
+    shown = conditions.example_cases([Condition("in-domain", "A", stored), Condition("domain", "B", stored)])
+    areas = stored.labels.sum((1, 2))
+    assert [c.cases.labels.sum() for c in shown] == [np.median(areas)] * 2
+
+
+def test_patients_are_drawn_within_their_domains_and_alike_for_all_conditions():
+    both = cases(5, domain="A", prefix="s"), cases(5, domain="B", prefix="s")  # five samples on two scanners
+    alone = cases(7, domain="C", prefix="c", patients=("x", "x", "y", "z", "z", "z", "u"))
+    tested = [Condition("in-domain", "A", both[0]), Condition("domain", "B", both[1]), Condition("domain", "C", alone)]
+    draws = conditions.Draws(tested, 200)
+    first, second, third = (draws.of(c) for c in tested)
+    np.testing.assert_array_equal(first, second)
+    assert (first.sum(1) == 5).all() and (third.sum(1) == 4).all()
+    assert third.shape == (200, 4) and first.std() > 0.5
+    np.testing.assert_array_equal(draws.of_cases(tested[2])[:, [0, 2, 3, 6]], third[:, [1, 2, 3, 0]])
+    np.testing.assert_array_equal(draws.of_cases(tested[2])[:, 3], draws.of_cases(tested[2])[:, 5])
+
+
+# ------------------------------------------------------------------------------------------------------------------ IoU
+
+
+def test_iou_is_that_of_a_slow_count_for_every_resample():
+    random = np.random.default_rng(0)
+    both = random.integers(0, 20, (2, 6, 3))
+    counts = np.stack([both, both + random.integers(0, 20, both.shape), both + random.integers(0, 20, both.shape)], -1)
+    counts[:, 2, 1] = 0  # a case without the first class in label and prediction
+    counts[:, 4, 1:] = 0  # and one without any
+    weights = random.multinomial(6, np.full(6, 1 / 6), 7).astype(float)
+    found = numbers.iou_of(counts, weights, 6, (0, 1))
+
+    def slow(weights):
+        folds = []
+        for fold in counts:
+            total = sum(int(w) * case for w, case in zip(weights, fold, strict=True))
+            folds.append(np.mean([i / (a + b - i) for i, a, b in total[1:] if a + b > i]))
+        return folds
+
+    whole = found[numbers.SET]
+    np.testing.assert_allclose(whole.folds, slow(np.ones(6)))
+    assert whole.value == pytest.approx(np.mean(whole.folds)) and (whole.n, whole.undefined) == (6, 0)
+    np.testing.assert_allclose(whole.resampled, [np.mean(slow(row)) for row in weights])
+    per_case = []
+    for case in range(6):
+        values = [[i / (a + b - i) for i, a, b in fold[case][1:] if a + b > i] for fold in counts]
+        per_case.append(np.mean([np.mean(v) for v in values]) if values[0] else np.nan)
+    mean = found[numbers.CASE]
+    assert mean.value == pytest.approx(np.nanmean(per_case)) and (mean.n, mean.undefined) == (5, 1)
+    defined = ~np.isnan(per_case)
+    expected = [np.average(np.array(per_case)[defined], weights=row[defined]) for row in weights]
+    np.testing.assert_allclose(mean.resampled, expected)
+
+
+def test_one_patient_gives_no_interval():
+    drawn = conditions.Drawn(0.5, np.full(50, 0.5), np.array([0.4, 0.6]), 3, 0, 1)
+    row = drawn.row()
+    assert math.isnan(row["low"]) and math.isnan(row["high"]) and row["mean"] == 0.5
+    assert (row["lowest_fold"], row["highest_fold"], row["folds"]) == (0.4, 0.6, 2)
+    assert drawn._replace(patients=2, resampled=np.linspace(0, 1, 1001)).row()["low"] == pytest.approx(0.025)
+
+
+def test_a_difference_is_paired():
+    random = np.random.default_rng(0)
+    a = random.standard_normal(400)
+    one = conditions.Drawn(0.0, a, np.array([0.0]), 9, 0, 9)
+    other = conditions.Drawn(0.3, a + 0.3, np.array([0.3]), 9, 0, 9)
+    row = conditions.combined([(1.0, other), (-1.0, one)]).row()
+    assert (row["low"], row["mean"], row["high"]) == pytest.approx((0.3, 0.3, 0.3))
+    assert conditions.mean_of([one, other]).value == pytest.approx(0.15)
+
+
+# ----------------------------------------------------------------------------------------------------------- distances
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A drawn U-Net with one pooling, in two members."""
+    module = models.build("unet", 2, features=(4, 8))
+    init = jax.jit(module.init)
+    image = jnp.zeros((1, 32, 32, 3), jnp.float32)
+    return module, [init(jax.random.key(seed), image) for seed in range(2)]
+
+
+def test_distances_are_those_of_all_vectors_at_once(network):
+    module, members = network
+    made = config()
+    stored = cases(10, patients=[f"p{i // 2}" for i in range(10)])  # 10 is no multiple of the batch size
+    shifted = Condition("brightness", "0.75", stored, ("brightness", 0.75))
+    tested = [Condition("in-domain", "original", stored), shifted]
+    measured = distances.measure(made, module, members, tested, conditions.Shifter(4))
+    assert measured["layers"].tolist() == ["encoder_0", "bottleneck", "decoder_0"]
+    assert measured["brightness 0.75/drawn"].shape == (2, 3, 20)
+    images = {"p": stored.images, "q": np.asarray(shifts.brightness(stored.images, 0.75))}
+    read = jax.jit(lambda variables, seen: capture.capture(module, variables, seen)[1])
+    for f, variables in enumerate(members):
+        vectors = {}
+        for side, image in images.items():
+            seen = augment.whole({"image": image, "labels": stored.labels}, size=32)["images"]
+            for name, array in read(variables, seen).items():
+                # 16 x 16 cells, the size of the bottleneck
+                vectors[side, name] = hellinger.pool_vectors(array, grid=(16, 16))
+        for name in measured["layers"].tolist():
+            expected = hellinger.hellinger_distance(vectors["p", name], vectors["q", name])
+            # batches of another size round activations differently, and a few cross the edge of a bin
+            np.testing.assert_allclose(measured[f"brightness 0.75/distance/{name}"][f], expected, atol=0.01)
+
+
+def test_images_that_are_not_shifted_have_no_distance(network):
+    module, members = network
+    stored = cases(6)
+    made = config(**{"shifts.brightness": (1.0,), "evaluation.distance_strength": 1.0})
+    tested = [Condition("in-domain", "original", stored), Condition("brightness", "1", stored, ("brightness", 1.0))]
+    measured = distances.measure(made, module, members[:1], tested, conditions.Shifter(4))
+    for name in measured["layers"]:
+        assert not measured[f"brightness 1/distance/{name}"].any()
+    assert not measured["brightness 1/drawn"].any()  # the same patients are drawn on both sides
+    assert (measured["brightness 1/null"] > 0).all()
+
+
+def test_drawn_patients_and_halves_are_sums_of_their_histograms():
+    random = np.random.default_rng(0)
+    p, q = random.standard_normal((5, 30, 2)).astype(np.float32), random.standard_normal((5, 30, 2)).astype(np.float32)
+    joint = hellinger.init_range(2)
+    for vectors in (*p, *q):
+        joint = hellinger.update_range(joint, jnp.asarray(vectors))
+
+    def histograms(sets):
+        return np.asarray(distances._image_histograms(jnp.asarray(sets), joint, bins=10))
+
+    drawn = np.array([[2, 0, 1, 1, 1], [0, 0, 5, 0, 0]], float)
+    channels, layer, null, constant = distances._distances(
+        {"layer": histograms(p)}, {"layer": histograms(q)}, {"layer": joint}, drawn, drawn, 4
+    )["layer"]
+
+    def slow(a, b):
+        """Over the joint range, by numpy."""
+        total = []
+        for d in range(2):
+            edges = (float(joint.low[d]), float(joint.high[d]))
+            f, g = (np.histogram(x[..., d], 10, edges)[0] / x[..., d].size for x in (a, b))
+            total.append(math.sqrt(max(1 - np.sum(np.sqrt(f * g)), 0)))
+        return np.array(total)
+
+    np.testing.assert_allclose(channels, slow(p, q), atol=1e-6)
+    repeated = [slow(*(np.repeat(x, row.astype(int), 0) for x in (p, q))).mean() for row in drawn]
+    np.testing.assert_allclose(layer, repeated, atol=1e-6)
+    first, second = distances._halves(5, 4)
+    assert (first.sum(1) == 2).all() and (second.sum(1) == 2).all() and not (first * second).any()
+    halves = [slow(p[a > 0], p[b > 0]).mean() for a, b in zip(first, second, strict=True)]
+    np.testing.assert_allclose(null, halves, atol=1e-6)
+    assert constant == 0
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+
+def fake_tested(made, count=30):
+    stored = cases(count)
+    return conditions.conditions(made, Splits(train=cases(4), validation=cases(4), test=stored), Splits())
+
+
+def fake_measures(tested, in_domain, shifted, layers, *, seed=0, size=200):
+    """Two folds with about the given IoU, and layers with about the given distances."""
+    random = np.random.default_rng(seed)
+    counts = []
+    for condition in tested:
+        iou = np.clip((shifted if condition.shift else in_domain) + 0.05 * random.standard_normal((2, 30)), 0, 1)
+        labelled = np.full((2, 30), size)
+        both = np.rint(2 * size * iou / (1 + iou)).astype(int)  # label and prediction are of one size
+        counts.append(
+            np.stack([np.stack([labelled, labelled, labelled], -1), np.stack([both, labelled, labelled], -1)], 2)
+        )
+    measures = {
+        "counts": np.concatenate(counts, 1).astype(np.int32),
+        "step": np.array([6, 9]),
+        "validation_miou": np.array([0.6, 0.7]),
+        "layers": np.array(list(layers)),
+        "examples": np.zeros((5, 32, 32), np.uint8),
+    }
+    name = "brightness 0.75"
+    for layer, value in layers.items():
+        measures[f"{name}/distance/{layer}"] = np.clip(value + 0.02 * random.standard_normal((2, 6)), 0, 1)
+    means = np.stack([measures[f"{name}/distance/{layer}"].mean(1) for layer in layers], 1)
+    # a bootstrap of distances lies above the estimate
+    measures[f"{name}/drawn"] = means[..., None] + 0.1 + 0.01 * random.standard_normal((2, len(layers), 20))
+    measures[f"{name}/null"] = np.full((2, len(layers), 10), 0.05)
+    measures[f"{name}/constant"] = np.zeros((2, len(layers)), int)
+    return measures
+
+
+LAYERS = ("encoder_0", "encoder_1", "bottleneck", "decoder_1", "decoder_0")
+SHALLOW = dict(zip(LAYERS, (0.6, 0.4, 0.2, 0.3, 0.3), strict=True))
+FLAT = dict.fromkeys(LAYERS, 0.3)
+
+
+def study_of(l1, l2=(0.6, 0.3), baseline=(0.8, 0.5), distance=(SHALLOW, FLAT, FLAT)):
+    made = config(pruned=(0, 1, 2))
+    tested = fake_tested(made)
+    measured = {
+        Network("unet", pruned): fake_measures(tested, *iou, layers, seed=pruned)
+        for pruned, (iou, layers) in enumerate(zip((baseline, l1, l2), distance, strict=True))
+    }
+    return made, tested, measured, numbers.tabulate(made, tested, measured)
+
+
+@pytest.mark.parametrize(
+    ("l1", "expected", "in_domain", "shifted"),
+    [
+        ((0.85, 0.6), "yes", numbers.HOLDS, numbers.HOLDS),
+        ((0.85, 0.4), "partly", numbers.HOLDS, numbers.FAILS),
+        ((0.7, 0.4), "no", numbers.FAILS, numbers.FAILS),
+        ((0.79, 0.5), "unclear", numbers.UNCLEAR, numbers.UNCLEAR),
+    ],
+)
+def test_the_verdict_follows_the_intervals(l1, expected, in_domain, shifted):
+    made, _, _, tables = study_of(l1)
+    claims = numbers.claims(made, tables, "unet")
+    answers = {claim.claim: claim.answer for claim in claims}
+    assert (answers[numbers.AS_GOOD], answers[numbers.BETTER]) == (in_domain, shifted)
+    assert answers[numbers.MORE_HURTS] == numbers.HOLDS
+    found = numbers.verdict(claims, "unet")
+    assert found.verdict == expected
+    for place in ("in-domain", numbers.SHIFTED):
+        (row,) = [
+            row
+            for row in tables.differences
+            if (row["difference"], row["place"], row["measure"]) == ("L1-pruned minus baseline", place, numbers.SET)
+        ]
+        assert f"{row['mean']:z.3f} [{row['low']:z.3f}, {row['high']:z.3f}]" in found.sentence
+        assert row["low"] <= row["mean"] <= row["high"]
+
+
+@pytest.mark.parametrize(
+    ("distance", "early", "top", "all_skips"),
+    [
+        ((SHALLOW, FLAT, {**FLAT, "decoder_1": 0.1, "decoder_0": 0.1}), numbers.HOLDS, None, numbers.HOLDS),
+        ((SHALLOW, {**FLAT, "decoder_0": 0.1}, FLAT), numbers.HOLDS, numbers.HOLDS, None),
+        ((dict(zip(LAYERS, (0.1, 0.3, 0.3, 0.3, 0.3), strict=True)), SHALLOW, FLAT), numbers.FAILS, None, None),
+        (({**FLAT, "encoder_0": 0.31}, {**FLAT, "decoder_0": 0.6}, FLAT), None, numbers.FAILS, None),
+    ],
+)
+def test_claims_on_layers_follow_the_intervals(distance, early, top, all_skips):
+    made, _, _, tables = study_of((0.8, 0.5), distance=distance)
+    answers = {claim.claim: claim.answer for claim in numbers.claims(made, tables, "unet")}
+    for claim, expected in (
+        (numbers.EARLY_LARGEST, early), (numbers.SHRINKS_TOP, top), (numbers.SHRINKS_ALL, all_skips)
+    ):  # fmt: skip
+        assert expected in (None, answers[claim]), claim
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "lowest_fold", "highest_fold", "expected"),
+    [
+        (0.1, 0.3, 0.1, 0.2, numbers.HOLDS),
+        (0.1, 0.3, -0.1, 0.5, numbers.UNCLEAR),  # folds disagree
+        (-0.3, -0.1, -0.2, -0.1, numbers.FAILS),
+        (-0.3, -0.1, -0.5, 0.1, numbers.UNCLEAR),
+        (-0.1, 0.3, 0.1, 0.1, numbers.UNCLEAR),
+        (math.nan, math.nan, 0.1, 0.1, numbers.UNCLEAR),
+    ],
+)
+def test_interval_and_folds_have_to_agree(low, high, lowest_fold, highest_fold, expected):
+    row = {"mean": 0.2, "low": low, "high": high, "patients": 9}
+    row |= {"lowest_fold": lowest_fold, "highest_fold": highest_fold}
+    assert numbers._claim("unet", numbers.BETTER, row, above=0.0, what="IoU").answer == expected
+
+
+def test_tables_agree_with_cases_and_say_what_they_left_out():
+    _, tested, measured, tables = study_of((0.85, 0.6))
+    for name in ("iou", "differences", "distances", "distance_differences", "folds"):
+        for row in getattr(tables, name):
+            assert row["convention"] and row["interval"] and {"n", "undefined"} <= row.keys(), name
+    assert len(tables.iou) == 3 * 2 * len(tested) and len(tables.cases) == 30 * len(tested)
+    for row in tables.iou:
+        if row["measure"] == numbers.CASE:
+            values = [
+                case[f"unet {row['architecture']}"]
+                for case in tables.cases
+                if (case["group"], case["condition"]) == (row["group"], row["condition"])
+            ]
+            assert row["mean"] == pytest.approx(np.mean(values)) and row["n"] == 30
+        else:
+            folds = [f for f in tables.folds if f["architecture"] == row["architecture"]]
+            values = [f[f"{row['group']} {row['condition']}"] for f in folds]
+            assert row["mean"] == pytest.approx(np.mean(values))
+            assert (row["lowest_fold"], row["highest_fold"]) == pytest.approx((min(values), max(values)))
+    for row in tables.distances:
+        values = measured[Network("unet", 0)][f"brightness 0.75/distance/{row['layer']}"]
+        if row["architecture"] == "baseline":
+            assert row["mean"] == pytest.approx(values.mean(), rel=1e-6)
+            assert row["low"] < row["mean"] < row["high"] and row["high"] - row["low"] < 0.06
+            assert row["part"] == ("decoder" if row["layer"].startswith("decoder") else "encoder")
+    early = next(r for r in tables.distance_differences if r["quantity"] == f"baseline: {numbers.EARLY}")
+    layers = {r["layer"]: r["mean"] for r in tables.distances if r["architecture"] == "baseline"}
+    assert early["mean"] == pytest.approx(layers["encoder_0"] - np.mean([layers[name] for name in LAYERS[1:]]))
+
+
+def test_which_networks_are_compared():
+    assert numbers.pairs(config("demo")) == [(1, 0), (2, 0), (3, 0), (4, 0), (2, 1), (3, 2), (4, 3), (4, 1)]
+    assert numbers.pairs(config()) == [(1, 0)]
+
+
+# ------------------------------------------------------------------------------------------------- the paper's numbers
+
+
+def test_networks_have_as_many_parameters_as_in_table_2():
+    rows = [row for row in numbers.parameter_rows(config(), cases()) if row["networks"] == "the paper's"]
+    assert len(rows) == 10
+    for row in rows:
+        assert row["parameters"] == row["paper"], row
+
+
+def test_the_papers_values_stand_beside_ours():
+    stored = cases()
+    cct = config("paper,cct")
+    wanted = {
+        (Network("resnet18", 1), "in-domain", "cs2"): 0.73,
+        (Network("resnet34", 4), "domain", "gt450"): 0.65,
+        (Network("resnet34", 2), "domain", "gt450"): None,
+    }
+    for (network, group, label), value in wanted.items():
+        assert numbers.paper_iou(cct, network, Condition(group, label, stored)) == value
+    brightness = Condition("brightness", "0.75", stored, ("brightness", 0.75))
+    assert numbers.paper_iou(config("cpu"), Network("resnet18", 2), brightness) == 0.86
+    assert numbers.paper_iou(config("cpu"), Network("resnet18", 1), brightness) is None
+    assert numbers.paper_iou(config("cpu,wbc"), Network("resnet18", 1), Condition("domain", "lab2", stored)) is None
+    _, _, _, tables = study_of((0.85, 0.6))
+    row = next(r for r in tables.paper_domains if r["data"].startswith("MV-MR") and r["encoder"] == "resnet18")
+    assert (row["in_domain"], row["shifted"]) == (0.05, 0.06)  # 0.77 - 0.72; mean of 0.02, 0.13 and 0.03
+    ours = [r for r in tables.paper_domains if r["data"].endswith("here")]
+    assert [r["difference"] for r in ours] == ["L1-pruned minus baseline", "L2-pruned minus baseline"]
+    assert ours[0]["in_domain"] == pytest.approx(0.05, abs=0.02) and ours[0]["shifted"] == pytest.approx(0.1, abs=0.02)
+
+
+# ---------------------------------------------------------------------------------------------------------------- page
+
+
+def test_page_tables_and_verdicts_say_the_same(tmp_path):
+    made, tested, measured, tables = study_of((0.85, 0.6))
+    claims = numbers.claims(made, tables, "unet")
+    verdicts = [numbers.verdict(claims, "unet")]
+    origin = {"command": "python -m launch.study", "data": "fake"}
+    report._write_tables(tmp_path, made, tables, claims, verdicts, origin)
+    skip_pruning_figures.draw(tmp_path / "figures", made, tested, measured, tables)
+    path = report._write_page(tmp_path, made, tested, tables, claims, verdicts, origin)
+    assert {figure.name for figure in (tmp_path / "figures").iterdir()} == {
+        "differences.png", "iou_unet.png", "distances_unet_0.png", "examples_unet.png"
+    }  # fmt: skip
+    results = json.loads((tmp_path / "results.json").read_text())
+    text = path.read_text()
+    assert results["verdicts"][0]["sentence"] in text and results["verdicts"][0]["verdict"] == "yes"
+    for claim in results["claims"]:
+        assert claim["sentence"] in text
+    with (tmp_path / "tables" / "iou.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["mean"]) for row in rows] == pytest.approx([row["mean"] for row in results["iou"]], rel=1e-5)
+
+
+def test_domains_have_a_figure_of_their_own(tmp_path):
+    made = config(**{"data.domains": ("A",)}).unlock()
+    made.shifts = {}
+    parts = {name: cases(30, prefix=name[:2]) for name in ("train", "validation", "test")}
+    foreign = {"test": pipeline.joined([parts["test"], cases(30, domain="B", prefix="b")])}
+    tested = conditions.conditions(made.lock(), Splits(parts), Splits(parts | foreign))
+    measured = {}
+    for pruned in (0, 1):
+        measures = fake_measures(tested, 0.8, 0.8, SHALLOW, seed=pruned)
+        renamed = {name.replace("brightness 0.75", "domain B"): value for name, value in measures.items()}
+        measured[Network("unet", pruned)] = renamed | {"examples": np.zeros((2, 32, 32), np.uint8)}
+    tables = numbers.tabulate(made, tested, measured)
+    skip_pruning_figures.draw(tmp_path, made, tested, measured, tables)
+    assert {figure.name for figure in tmp_path.iterdir()} == {
+        "differences.png", "domains_unet.png", "distances_unet_0.png", "examples_unet.png"
+    }  # fmt: skip
+    claims = numbers.claims(made, tables, "unet")
+    assert [claim.claim for claim in claims] == [
+        numbers.AS_GOOD, numbers.BETTER, numbers.EARLY_LARGEST, numbers.SHRINKS_TOP
+    ]  # fmt: skip
+
+
+def test_the_original_stands_where_the_factor_is_one():
+    made = config("demo")
+    tested = fake_tested(made)
+    by_group = {k: list(v) for k, v in itertools.groupby(tested, lambda c: c.group)}
+    labels = {k: [c.label for c in skip_pruning_figures._with_original(v, tested[0])] for k, v in by_group.items()}
+    assert labels["brightness"] == ["0.5", "0.75", "original", "1.25", "1.5", "1.75"]
+    assert labels["saturation"] == ["0", "0.25", "0.5", "0.75", "original"]
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+@pytest.mark.slow
+def test_a_study_is_trained_measured_reported_and_not_repeated(tmp_path):
+    """The tiny size from config to page, in this process; called again, it reads what is there."""
+    places = {"workdir": tmp_path / "work", "data_dir": tmp_path / "data", "manual_dir": None, "command": "command"}
+    with jax.numpy_dtype_promotion("standard"):
+        page = report.run(config(), **places)
+        first = json.loads((tmp_path / "work" / "results.json").read_text())
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "runs").rglob("*") if path.is_file()}
+        report.run(config(), **places)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "runs").rglob("*") if path.is_file()}
+    assert after == before
+    again = json.loads((tmp_path / "work" / "results.json").read_text())
+    assert again["iou"] == first["iou"] and again["distances"] == first["distances"]
+    assert {path.name for path in (tmp_path / "work" / "runs").iterdir()} == {"unet_L0", "unet_L1"}
+    assert all((tmp_path / "work" / "runs" / "unet_L1" / f"replica_{i}").is_dir() for i in range(2))
+    for verdict in first["verdicts"]:
+        assert verdict["sentence"] in page.read_text()
+    # the folds' networks differ, and so do their numbers
+    assert any(row["lowest_fold"] < row["highest_fold"] for row in first["iou"])
