@@ -140,7 +140,7 @@ def _write_page(
         page.Section(
             "The paper's claims",
             [
-                "Decided before anything was trained: a claim holds if the whole interval of its difference lies above "
+                "The rule stood before the result: a claim holds if the whole interval of its difference lies above "
                 f"0, does not hold if it lies below {results.NEGLIGIBLE} (of the Dice lost: below 0), and is unclear "
                 f"otherwise. The verdict above reads those by {unit}.",
                 _unit_text(cases, unit),
@@ -210,7 +210,8 @@ def _write_page(
                     "rejection",
                     "Dice of what is kept",
                     "Curves of the mean Dice of the kept cases against the share that is kept, for every score.",
-                    f"By {unit}, mean over the networks. 'best possible' rejects by the Dice itself.",
+                    f"By {unit}, mean over the networks. 'best possible' rejects by the networks' own Dice; an "
+                    "ensemble has a Dice of its own, with which its curves end.",
                     "risk_coverage",
                 )
             ],

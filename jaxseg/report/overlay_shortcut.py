@@ -164,7 +164,8 @@ def _compared(config: ml_collections.ConfigDict, results: study.Tables, origin: 
             f"says ({config.removal.method.replace('_', ' ')}). The reference was trained on clean images. "
             + _SOURCES[config.overlays.source],
             "The paper's ultrasound is private, and other images and a smaller network stand here: its numbers are "
-            "for orientation, not to be met. Its intervals are standard deviations over images, as in the column sd.",
+            "for orientation, not to be met. Behind its ± stand standard deviations over images, as in the column sd.",
+            *_missed_text(results),
         ],
         [],
         [
@@ -183,6 +184,19 @@ def _compared(config: ml_collections.ConfigDict, results: study.Tables, origin: 
             ),
         ],
     )
+
+
+def _missed_text(results: study.Tables) -> list[str]:
+    """Names what is not segmented even with marks: nothing can be lost there, and it pulls the mean over planes."""
+    missed = [
+        f"{row['plane']} by the {row['network']}"
+        for row in results.dice
+        if row["tested_on"] == study.NETWORKS[row["network"]] and row["mean"] < _MISSED
+    ]
+    return [f"Not learned at all, on images like those trained on: {', '.join(missed)}."] if missed else []
+
+
+_MISSED = 0.1  # Dice below which a plane counts as not learned
 
 
 def _stability(results: study.Tables, figure: _Figure) -> page.Section:

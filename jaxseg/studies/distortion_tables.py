@@ -359,8 +359,12 @@ class Claim:
 _ABOVE = "SD goes with errors more closely than {score}"
 FOREIGN = "PM calls more foreign cases foreign than SD does"
 LOWERED = "Reconstructing the bottleneck lowers the Dice"
-_PAPER = {"PM": "much more strongly", "LM": "LM is usually between PM and SD", "entropy": "in almost all cases",
-          "ensemble entropy": "in almost all cases"}  # fmt: skip
+_PAPER = {
+    "PM": "much more so",
+    "LM": "LM mostly between PM and SD",
+    "entropy": "almost always",
+    "ensemble entropy": "almost always",
+}
 
 
 def claims(dice: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any]]) -> list[Claim]:
@@ -383,9 +387,9 @@ def claims(dice: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str,
         turned = dict(rows[DETECTED, "PM"])
         turned |= {"mean": -turned["mean"], "low": -turned["high"], "high": -turned["low"]}
         turned["convention"] = turned["convention"].replace("SD less the other", "PM less SD")
-        found.append(_decided(FOREIGN, unit, turned, "PM finds them excellently, SD does not", NEGLIGIBLE))
+        found.append(_decided(FOREIGN, unit, turned, "PM excels, SD does not", NEGLIGIBLE))
     lost = next(row for row in dice if (row["domain"], row["quantity"]) == (numbers.TOGETHER, LOST))
-    return [*found, _decided(LOWERED, "slice", lost, "slightly, in all cases", 0.0)]
+    return [*found, _decided(LOWERED, "slice", lost, "slightly, always", 0.0)]
 
 
 def _decided(claim: str, unit: str, row: Mapping[str, Any], paper: str, negligible: float) -> Claim:
@@ -421,23 +425,28 @@ def verdict(config: ml_collections.ConfigDict, results: Tables) -> Verdict:
     if all(found == "holds" for score, found in against.items() if score != "LM"):
         answer = "yes"
     text = _texts(results, unit)
-    others = ", ".join(f"{score} {text(CORRELATION, score)}" for score in against)
     start = {
         "yes": "Distortion orders the errors within a domain better than the paper's other scores",
         "partly": "Distortion orders the errors within a domain better than the Mahalanobis distance, but not clearly "
         "better than everything else",
         "no": "Distortion orders the errors within a domain no better than the Mahalanobis distance",
-        "unclear": "The intervals are too wide to tell which score orders the errors within a domain best",
+        "unclear": "Whether distortion orders the errors within a domain better than the Mahalanobis distance, the "
+        "intervals do not tell",
     }[answer]
-    mean = next(
-        row for row in results.correlation if (row["unit"], row["domain"], row["score"]) == (unit, numbers.MEAN, "SD")
+    said = {"holds": "above", "does not hold": "not above", "unclear": "undecided against"}
+    sides = (
+        f"{words} {' and '.join(names)}"
+        for found, words in said.items()
+        if (names := [score for score in against if against[score] == found])
     )
+    others = ", ".join(f"{score} {text(CORRELATION, score)}" for score in against)
+    patients = next(row["patients"] for row in results.claims if row["unit"] == unit)
     return Verdict(
         unit,
         answer,
-        f"{start}: rank correlation with 1 - Dice of SD {text(CORRELATION, 'SD')}, {others}; called foreign are "
-        f"{text(DETECTED, 'SD')} of the shifted cases by SD and {text(DETECTED, 'PM')} by PM (mean of "
-        f"the shifted domains and networks, by {unit}, {mean['patients']} patients, 95 % intervals).",
+        f"{start} (it is {', '.join(sides)}): rank correlation with 1 - Dice of SD {text(CORRELATION, 'SD')}, "
+        f"{others}; called foreign are {text(DETECTED, 'SD')} of the shifted cases by SD and {text(DETECTED, 'PM')} by "
+        f"PM (mean of the shifted domains and networks, by {unit}, {patients} patients, 95 % intervals).",
     )
 
 

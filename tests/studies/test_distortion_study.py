@@ -238,38 +238,43 @@ def test_scores_are_what_the_network_does_step_by_step():
     cfg = config()
     with cfg.unlocked():
         cfg.data.image_size, cfg.training.batch_size = 8, 4
-    train, cases = random_cases(11, 0), random_cases(6, 1)
+    train, cases = random_cases(6, 0), random_cases(6, 1)
     network = models.build("unet", 3, features=(2, 4), skips=(True,))
     seen = {
         name: jnp.asarray(part.images, jnp.float32) / 127.5 - 1.0 for name, part in (("train", train), ("cases", cases))
     }
-    members = [jax.jit(network.init)(jax.random.key(i), seen["cases"]) for i in range(2)]
-    x, skips = network.apply(members[0], seen["cases"], method="encode")
+    init = jax.jit(network.init)
+    members = [init(jax.random.key(i), seen["cases"]) for i in range(2)]
+    apply, encode, decode = (jax.jit(functools.partial(network.apply, method=m)) for m in (None, "encode", "decode"))
+    x, skips = encode(members[0], seen["cases"])
     coder = autoencoder.for_activations(x, latent=3, width=4)
-    coded = jax.jit(coder.init)(jax.random.key(9), x)
+    random = np.random.default_rng(9)
+    shapes = jax.eval_shape(coder.init, jax.random.key(9), x)  # to compile init would take longer than all the rest
+    coded = jax.tree.map(lambda a: jnp.asarray(0.3 * random.standard_normal(a.shape), a.dtype), shapes)
     fitted = distortion_scores.Fitted(network, coder, "bottleneck", members[0], coded)
     found = distortion_scores.of_network(cfg, fitted, train, cases)
 
     softmax = lambda z: np.exp(z) / np.exp(z).sum(-1, keepdims=True)
-    before = network.apply(members[0], seen["cases"])
-    after = network.apply(members[0], coder.apply(coded, x), skips, method="decode")
+    before = apply(members[0], seen["cases"])
+    after = decode(members[0], jax.jit(coder.apply)(coded, x), skips)
     p, q = softmax(np.float64(before)), softmax(np.float64(after))
     np.testing.assert_allclose(found["distortion"], ((p - q) ** 2).mean((1, 2, 3)), rtol=1e-4)
     np.testing.assert_allclose(found["entropy"], -(p * np.log(p)).sum(-1).mean((1, 2)), rtol=1e-4)
-    familiar = network.apply(members[0], seen["train"], method="encode")[0]
-    vectors = lambda x: coder.apply(coded, x, method="encode")
+    familiar = encode(members[0], seen["train"])[0]
+    vectors = functools.partial(jax.jit(functools.partial(coder.apply, method="encode")), coded)
     for key, own, of in (("pooled", familiar, x), ("latent", vectors(familiar), vectors(x))):
         expected = mahalanobis.distance(mahalanobis.fit(own), of)
         np.testing.assert_allclose(found[key], expected, rtol=2e-3)
     for key, logits in (("dice", before), ("dice_after", after)):
         expected = overlap.dice(cases.labels.astype(np.int32), jnp.argmax(logits, -1), num_classes=3)
         np.testing.assert_allclose(found[key], expected, rtol=1e-6)
-    _, layers = capture.capture(network, members[0], seen["cases"], tuple(cfg.evaluation.ability_layers))
-    ability = prototypes.mean_sa_score(list(layers.values()), 1 - jax.nn.softmax(before)[..., 0])
+    read = lambda v, x: capture.capture(network, v, x, tuple(cfg.evaluation.ability_layers))[1]
+    layers = jax.jit(read)(members[0], seen["cases"])
+    ability = jax.jit(prototypes.mean_sa_score)(list(layers.values()), 1 - jax.nn.softmax(before)[..., 0])
     np.testing.assert_allclose(found["inability"], 1 - ability, rtol=1e-4)
 
     together = distortion_scores.of_ensemble(cfg, network, members, cases)
-    each = np.stack([softmax(np.float64(network.apply(member, seen["cases"]))) for member in members])
+    each = np.stack([softmax(np.float64(apply(member, seen["cases"]))) for member in members])
     mean, classes = each.mean(0), each.argmax(-1)
     np.testing.assert_allclose(together["ensemble_entropy"], -(mean * np.log(mean)).sum(-1).mean((1, 2)), rtol=1e-4)
     expected = overlap.dice(cases.labels.astype(np.int32), mean.argmax(-1).astype(np.int32), num_classes=3)
@@ -453,6 +458,13 @@ def test_the_verdict_follows_the_intervals(closeness, expected):
     answer = results.verdict(cfg, found)
     assert answer.verdict == expected
     assert answer.unit == cfg.evaluation.unit == "slice"
+    decided = {row["claim"].rpartition("than ")[2]: row["verdict"] for row in found.claims if row["unit"] == "slice"}
+    for score in ("PM", "LM", "entropy", "ensemble entropy"):
+        said = {"holds": "above", "does not hold": "not above", "unclear": "undecided against"}[decided[score]]
+        sides = answer.sentence.partition("(it is ")[2].partition(")")[0].split(", ")
+        assert [side for side in sides if score in side.removeprefix(said + " ").split(" and ")] == [
+            side for side in sides if side.startswith(said + " ")
+        ]
     for score, table in (("SD", found.correlation), ("PM", found.correlation), ("PM", found.detection)):
         row = next(
             r
