@@ -1,6 +1,5 @@
 """The border shortcut, from config to report page: `results.json`, tables, figures and `report.html`."""
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +8,9 @@ import ml_collections
 import numpy as np
 
 from jaxseg.data import builders
-from jaxseg.errors import InputError
-from jaxseg.report import border_shortcut_figures, page, tables
+from jaxseg.report import border_shortcut_figures, page, study_parts, tables
 from jaxseg.studies import border_shortcut as study
-from jaxseg.training import checks, provenance, runs
+from jaxseg.training import checks, runs
 
 _SPLITS = ("train", "validation", "test")
 
@@ -49,53 +47,14 @@ def run(
     measured = study.train_and_measure(config, splits, workdir)
     results = study.tabulate(config, splits, measured)
     verdicts = [study.verdict(config, results.border, padding) for padding in config.paddings]
-    origin = _provenance(config, command, splits, workdir)
-    try:
-        _write_tables(workdir, config, results, verdicts, origin)
+    folders = [study.run_folder(workdir, padding, view) for padding in config.paddings for view in config.views]
+    counts = ", ".join(f"{len(splits[name])} {name}" for name in _SPLITS)
+    data = f"{splits['test'].name.rpartition('/')[0]}: {counts}"
+    origin = study_parts.origin(config, command, folders, data)
+    with study_parts.writing(workdir):
+        study_parts.write_results(workdir, config, results, verdicts, origin)
         border_shortcut_figures.draw(workdir / "figures", config, splits, measured, results)
         return _write_page(workdir, config, results, verdicts, measured, origin)
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or workdir}: cannot be written ({error.strerror}); free it, and repeat"
-        ) from error
-
-
-def _provenance(
-    config: ml_collections.ConfigDict, command: str, splits: runs.Splits, workdir: pathlib.Path
-) -> dict[str, Any]:
-    """Where each run was trained, and where this report was written, which may be elsewhere and later."""
-    sessions = [
-        session
-        for padding in config.paddings
-        for view in config.views
-        for session in provenance.sessions(study.run_folder(workdir, padding, view))
-    ]
-    data = ", ".join(f"{len(splits[name])} {name}" for name in _SPLITS)
-    return {
-        "command": command,
-        "trained": list(dict.fromkeys(f"{session['date']}, {session['machine']}" for session in sessions)),
-        "trained_with": {name: v for session in sessions for name, v in session["versions"].items()},
-        "reported": provenance.here(),
-        "data": f"{splits['test'].name.rpartition('/')[0]}: {data}",
-        "config": config.to_dict(),
-    }
-
-
-def _write_tables(
-    workdir: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    results: study.Tables,
-    verdicts: Sequence[study.Verdict],
-    origin: Mapping[str, Any],
-) -> None:
-    named = {field.name: getattr(results, field.name) for field in dataclasses.fields(results)}
-    for name, rows in named.items():
-        tables.write_csv(workdir / "tables" / f"{name}.csv", rows)
-    answers = [dataclasses.asdict(verdict) for verdict in verdicts]
-    tables.write_json(
-        workdir / "results.json",
-        {"study": config.study, "size": config.size, "verdicts": answers, **named, "provenance": origin},
-    )
 
 
 # -------------------------------------------------------------------------------------------------------------- page
@@ -109,11 +68,7 @@ def _write_page(
     measured: Mapping[study.Run, study.Measures],
     origin: Mapping[str, Any],
 ) -> pathlib.Path:
-    def figure(name: str, title: str, alt: str, caption: str, table: str) -> page.Figure:
-        return page.Figure(
-            workdir / "figures" / f"{name}.png", title, alt, caption, workdir / "tables" / f"{table}.csv"
-        )
-
+    figure = study_parts.figure_in(workdir)
     padding, evaluation = config.paddings[0], config.evaluation
     lead = figure(
         "bands",
@@ -234,16 +189,9 @@ def _write_page(
             ),
             _padding_section(config, results, figure),
         ],
-        provenance=[
-            (name.replace("_", " "), "; ".join(map(str, value)) if isinstance(value, list) else _flat(value))
-            for name, value in origin.items()
-        ],
+        provenance=study_parts.in_words(origin),
     )
     return path
-
-
-def _flat(value: Any) -> str:
-    return ", ".join(f"{name} {_flat(v)}" for name, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _position_text(results: study.Tables, padding: str) -> str:

@@ -1,6 +1,5 @@
 """The distortion study, from config to report page: `results.json`, tables, figures and `report.html`."""
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,13 +7,12 @@ from typing import Any
 import ml_collections
 
 from jaxseg.data import builders
-from jaxseg.errors import InputError
-from jaxseg.report import distortion_figures, page, tables
+from jaxseg.report import distortion_figures, page, study_parts, tables
 from jaxseg.studies import distortion as study
 from jaxseg.studies import distortion_numbers as numbers
 from jaxseg.studies import distortion_tables as results
 from jaxseg.studies.distortion_scores import SCORES
-from jaxseg.training import provenance, runs
+from jaxseg.training import runs
 
 
 def run(
@@ -52,54 +50,14 @@ def run(
     measured = study.train_and_measure(config, splits, cases, workdir)
     found = results.tabulate(config, cases, measured)
     answer = results.verdict(config, found)
-    origin = _provenance(config, command, splits, cases, workdir)
-    try:
-        _write_tables(workdir, config, found, answer, origin)
+    counts = ", ".join(f"{int((cases.domains == name).sum())} {name}" for name in cases.names)
+    data = f"{splits['train'].name}: {len(splits['train'])}; scored: {counts}"
+    origin = study_parts.origin(config, command, study.run_folders(config, workdir), data)
+    with study_parts.writing(workdir):
+        study_parts.write_results(workdir, config, found, [answer], origin)
         examples = study.examples(config, splits, cases, results.typical_cases(cases, measured), workdir)
         distortion_figures.draw(workdir / "figures", config, cases, measured, found, examples)
         return _write_page(workdir, config, cases, found, answer, origin)
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or workdir}: cannot be written ({error.strerror}); free it, and repeat"
-        ) from error
-
-
-def _provenance(
-    config: ml_collections.ConfigDict, command: str, splits: runs.Splits, cases: study.Cases, workdir: pathlib.Path
-) -> dict[str, Any]:
-    """Where each run was trained, and where this report was written, which may be elsewhere and later."""
-    sessions = [each for folder in study.run_folders(config, workdir) for each in provenance.sessions(folder)]
-    counts = ", ".join(f"{int((cases.domains == name).sum())} {name}" for name in cases.names)
-    return {
-        "command": command,
-        "trained": list(dict.fromkeys(f"{session['date']}, {session['machine']}" for session in sessions)),
-        "trained_with": {name: v for session in sessions for name, v in session["versions"].items()},
-        "reported": provenance.here(),
-        "data": f"{splits['train'].name}: {len(splits['train'])}; scored: {counts}",
-        "config": config.to_dict(),
-    }
-
-
-def _write_tables(
-    workdir: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    found: results.Tables,
-    answer: results.Verdict,
-    origin: Mapping[str, Any],
-) -> None:
-    named = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
-    for name, rows in named.items():
-        tables.write_csv(workdir / "tables" / f"{name}.csv", rows)
-    tables.write_json(
-        workdir / "results.json",
-        {
-            "study": config.study,
-            "size": config.size,
-            "verdicts": [dataclasses.asdict(answer)],
-            **named,
-            "provenance": origin,
-        },
-    )
 
 
 # -------------------------------------------------------------------------------------------------------------- page
@@ -115,11 +73,7 @@ def _write_page(
 ) -> pathlib.Path:
     unit = config.evaluation.unit
 
-    def figure(name: str, title: str, alt: str, caption: str, table: str) -> page.Figure:
-        return page.Figure(
-            workdir / "figures" / f"{name}.png", title, alt, caption, workdir / "tables" / f"{table}.csv"
-        )
-
+    figure = study_parts.figure_in(workdir)
     runs_text = f"Mean of {config.replicas} networks; 95 % bootstrap intervals over patients."
     sections = [
         page.Section(
@@ -261,16 +215,9 @@ def _write_page(
         ),
         facts=_facts(config, found),
         sections=sections,
-        provenance=[
-            (name.replace("_", " "), "; ".join(map(str, value)) if isinstance(value, list) else _flat(value))
-            for name, value in origin.items()
-        ],
+        provenance=study_parts.in_words(origin),
     )
     return path
-
-
-def _flat(value: Any) -> str:
-    return ", ".join(f"{name} {_flat(v)}" for name, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _table(

@@ -1,18 +1,18 @@
 """The overlay shortcut, from config to report page: `results.json`, tables, figures and `report.html`."""
 
-import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
 from jaxseg.data import builders
-from jaxseg.errors import InputError
-from jaxseg.report import overlay_shortcut_figures, page, tables
+from jaxseg.report import overlay_shortcut_figures, page, study_parts, tables
+from jaxseg.studies import overlay_images as marked
 from jaxseg.studies import overlay_shortcut as study
-from jaxseg.training import provenance, runs
+from jaxseg.studies import overlay_tables as numbers
+from jaxseg.training import runs
 
 
 def run(
@@ -41,61 +41,22 @@ def run(
     study.check(config)
     runs.claim(workdir, config)  # before anything is prepared; it is written when the data are known
     directory = builders.prepare(config.data.dataset, data_dir=data_dir, manual_dir=manual_dir)
-    scans = study.load(config, directory)
-    study.check_batch(config, scans)
-    runs.claim(workdir, config, {split: scans[split].annotated.fingerprint for split in study.SPLITS})
-    images = study.clean_up(config, scans, workdir)
-    clips = study.make_clips(config, images)
+    scans = marked.load(config, directory)
+    marked.check_batch(config, scans)
+    runs.claim(workdir, config, {split: scans[split].annotated.fingerprint for split in marked.SPLITS})
+    images = marked.clean_up(config, scans, workdir)
+    clips = marked.make_clips(config, images)
     measured = study.train_and_measure(config, images, clips, workdir)
     removal = study.removal_measures(images, workdir)
-    results = study.tabulate(config, images, clips, measured, removal)
-    verdict = study.verdict(results)
-    origin = _provenance(config, command, scans, workdir)
-    try:
-        _write_tables(workdir, config, results, verdict, origin)
+    results = numbers.tabulate(config, images, clips, measured, removal)
+    verdict = numbers.verdict(results)
+    folders = [study.run_folder(workdir, network) for network in study.networks(config)]
+    counts = ", ".join(f"{len(scans[split].annotated)} {split}" for split in marked.SPLITS)
+    origin = study_parts.origin(config, command, folders, f"{config.data.dataset}: {counts}")
+    with study_parts.writing(workdir):
+        study_parts.write_results(workdir, config, results, [verdict], origin)
         overlay_shortcut_figures.draw(workdir / "figures", config, images, clips, measured, results)
         return _write_page(workdir, config, results, verdict, origin)
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or workdir}: cannot be written ({error.strerror}); free it, and repeat"
-        ) from error
-
-
-def _provenance(
-    config: ml_collections.ConfigDict, command: str, scans: Mapping[str, study.Scans], workdir: pathlib.Path
-) -> dict[str, Any]:
-    """Where each run was trained, and where this report was written, which may be elsewhere and later."""
-    sessions = [
-        session
-        for network in study.networks(config)
-        for session in provenance.sessions(study.run_folder(workdir, network))
-    ]
-    cases = ", ".join(f"{len(scans[split].annotated)} {split}" for split in study.SPLITS)
-    return {
-        "command": command,
-        "trained": list(dict.fromkeys(f"{session['date']}, {session['machine']}" for session in sessions)),
-        "trained_with": {name: v for session in sessions for name, v in session["versions"].items()},
-        "reported": provenance.here(),
-        "data": f"{config.data.dataset}: {cases}",
-        "config": config.to_dict(),
-    }
-
-
-def _write_tables(
-    workdir: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    results: study.Tables,
-    verdict: study.Verdict,
-    origin: Mapping[str, Any],
-) -> None:
-    named = {field.name: getattr(results, field.name) for field in dataclasses.fields(results)}
-    for name, rows in named.items():
-        tables.write_csv(workdir / "tables" / f"{name}.csv", rows)
-    answers = [dataclasses.asdict(verdict)]
-    tables.write_json(
-        workdir / "results.json",
-        {"study": config.study, "size": config.size, "verdicts": answers, **named, "provenance": origin},
-    )
 
 
 # -------------------------------------------------------------------------------------------------------------- page
@@ -104,15 +65,11 @@ def _write_tables(
 def _write_page(
     workdir: pathlib.Path,
     config: ml_collections.ConfigDict,
-    results: study.Tables,
-    verdict: study.Verdict,
+    results: numbers.Tables,
+    verdict: numbers.Verdict,
     origin: Mapping[str, Any],
 ) -> pathlib.Path:
-    def figure(name: str, title: str, alt: str, caption: str, table: str) -> page.Figure:
-        return page.Figure(
-            workdir / "figures" / f"{name}.png", title, alt, caption, workdir / "tables" / f"{table}.csv"
-        )
-
+    figure = study_parts.figure_in(workdir)
     lead = figure(
         "drops",
         "What the marks are worth",
@@ -135,15 +92,10 @@ def _write_page(
         lead=lead,
         facts=_facts(results),
         sections=sections,
-        provenance=[
-            (name.replace("_", " "), "; ".join(map(str, value)) if isinstance(value, list) else _flat(value))
-            for name, value in origin.items()
-        ],
+        provenance=study_parts.in_words(origin),
     )
     return path
 
-
-_Figure = Callable[[str, str, str, str, str], page.Figure]
 
 _SOURCES = {
     "world": "Every scan of this drawn world exists with and without marks; the marks go with the plane and the organ, "
@@ -155,7 +107,7 @@ _SOURCES = {
 }
 
 
-def _compared(config: ml_collections.ConfigDict, results: study.Tables, origin: Mapping[str, Any]) -> page.Section:
+def _compared(config: ml_collections.ConfigDict, results: numbers.Tables, origin: Mapping[str, Any]) -> page.Section:
     return page.Section(
         "What was compared",
         [
@@ -186,7 +138,7 @@ def _compared(config: ml_collections.ConfigDict, results: study.Tables, origin: 
     )
 
 
-def _missed_text(results: study.Tables) -> list[str]:
+def _missed_text(results: numbers.Tables) -> list[str]:
     """Names what is not segmented even with marks: nothing can be lost there, and it pulls the mean over planes."""
     missed = [
         f"{row['plane']} by the {row['network']}"
@@ -199,7 +151,7 @@ def _missed_text(results: study.Tables) -> list[str]:
 _MISSED = 0.1  # Dice below which a plane counts as not learned
 
 
-def _stability(results: study.Tables, figure: _Figure) -> page.Section:
+def _stability(results: numbers.Tables, figure: study_parts.Figure) -> page.Section:
     return page.Section(
         "While a frozen frame is annotated",
         [
@@ -232,7 +184,7 @@ def _stability(results: study.Tables, figure: _Figure) -> page.Section:
     )
 
 
-def _saliency(results: study.Tables, figure: _Figure) -> page.Section:
+def _saliency(results: numbers.Tables, figure: study_parts.Figure) -> page.Section:
     return page.Section(
         "Where the networks look",
         [
@@ -260,7 +212,7 @@ def _saliency(results: study.Tables, figure: _Figure) -> page.Section:
     )
 
 
-def _changes(results: study.Tables, figure: _Figure) -> page.Section:
+def _changes(results: numbers.Tables, figure: study_parts.Figure) -> page.Section:
     return page.Section(
         "Marks that are not the right ones",
         [
@@ -294,7 +246,7 @@ def _changes(results: study.Tables, figure: _Figure) -> page.Section:
     )
 
 
-def _removals(results: study.Tables, verdict: study.Verdict, figure: _Figure) -> page.Section:
+def _removals(results: numbers.Tables, verdict: numbers.Verdict, figure: study_parts.Figure) -> page.Section:
     columns = {"network": "network", "method": "method", "mask": "marks", "quantity": "quantity"}
     gap = "Test images without their marks, by every method, as the difference from the Dice on clean images; paired."
     return page.Section(
@@ -349,7 +301,7 @@ def _removals(results: study.Tables, verdict: study.Verdict, figure: _Figure) ->
     )
 
 
-def _reconstruction_table(results: study.Tables) -> page.Table:
+def _reconstruction_table(results: numbers.Tables) -> page.Table:
     """A line per method and mask: both errors under the marks and over the image."""
     shown: dict[tuple[str, str], dict[str, Any]] = {}
     headers = {"method": "method", "mask": "marks"}
@@ -360,10 +312,6 @@ def _reconstruction_table(results: study.Tables) -> page.Table:
         line |= {key: tables.estimate_text(row["mean"], row["low"], row["high"], 1), "n": row["n"]}
     note = ". ".join(dict.fromkeys(row["convention"] for row in results.reconstruction)) + "."
     return page.Table("How near to the clean image", list(shown.values()), note, headers | {"n": "n"})
-
-
-def _flat(value: Any) -> str:
-    return ", ".join(f"{name} {_flat(v)}" for name, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _table(
@@ -402,20 +350,20 @@ def _paper_text(row: Mapping[str, Any], digits: int) -> str | None:
     return f"{row['paper_mean']:z.{digits}f}" + ("" if math.isnan(spread) else f" ± {spread:.2f}")
 
 
-def _facts(results: study.Tables) -> list[tuple[str, str]]:
+def _facts(results: numbers.Tables) -> list[tuple[str, str]]:
     facts = [
-        (f"{row['network']}, drop to {row['drop_to']} images", study.text(row))
+        (f"{row['network']}, drop to {row['drop_to']} images", numbers.text(row))
         for row in results.drops
-        if row["plane"] == study.ALL and row["network"] in ("baseline", "mitigation")
+        if row["plane"] == numbers.ALL and row["network"] in ("baseline", "mitigation")
     ]
     facts += [
-        (f"{row['network']}, start and end of clips", study.text(row))
+        (f"{row['network']}, start and end of clips", numbers.text(row))
         for row in results.stability
-        if row["plane"] == study.ALL and row["network"] in ("baseline", "mitigation")
+        if row["plane"] == numbers.ALL and row["network"] in ("baseline", "mitigation")
     ]
     facts += [
-        (f"{row['network']}, enrichment due to marks", study.text(row))
+        (f"{row['network']}, enrichment due to marks", numbers.text(row))
         for row in results.saliency
-        if row["quantity"] == study.EXCESS and row["network"] in ("baseline", "mitigation")
+        if row["quantity"] == numbers.EXCESS and row["network"] in ("baseline", "mitigation")
     ]
     return facts

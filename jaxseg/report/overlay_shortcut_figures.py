@@ -11,22 +11,24 @@ import numpy as np
 
 from jaxseg.data import overlays
 from jaxseg.report import figures
+from jaxseg.studies import overlay_images as marked
 from jaxseg.studies import overlay_shortcut as study
+from jaxseg.studies import overlay_tables as numbers
 
 _COMPARED = ("baseline", "mitigation")
-_METHODS = (study.NOTHING, *overlays.REMOVALS)
+_METHODS = (marked.NOTHING, *overlays.REMOVALS)
 _MASKS = {"true": "true marks", "found": "found marks"}
-_SHORT = ("all", "none", "calipers", "text", "other text", "moved")  # of study.CHANGES, above images
+_SHORT = ("all", "none", "calipers", "text", "other text", "moved")  # of marked.CHANGES, above images
 _Cells = Sequence[tuple[Any, Any]]  # image and mask of every column
 
 
 def draw(
     folder: pathlib.Path,
     config: ml_collections.ConfigDict,
-    images: study.Images,
-    clips: study.Clips,
+    images: marked.Images,
+    clips: marked.Clips,
     measured: Mapping[str, study.Measures],
-    results: study.Tables,
+    results: numbers.Tables,
 ) -> None:
     """Writes all figures of the study into `folder`; those of changed marks and removals if clean images are known."""
     figures.dots(
@@ -56,7 +58,7 @@ def draw(
         folder / "changes.png",
         [
             _dot(row, row["marks"], row["network"])
-            for row in _sorted(results.changes, "marks", study.CHANGES)
+            for row in _sorted(results.changes, "marks", marked.CHANGES)
             if row["quantity"] == "Dice" and row["network"] in _COMPARED
         ],
         xlabel="Dice",
@@ -79,14 +81,14 @@ def draw(
             [
                 _points(row, _spoken(row["method"]), _MASKS[row["mask"]])
                 for row in _sorted(results.downstream, "method", _METHODS)
-                if (row["quantity"], row["network"]) == (study.LOSS, network)
+                if (row["quantity"], row["network"]) == (numbers.LOSS, network)
             ],
             xlabel="Dice on restored minus clean images (points, 0.01)",
         )
 
 
 def _spoken(method: str) -> str:
-    return "nothing removed" if method == study.NOTHING else method.replace("_", " ")
+    return "nothing removed" if method == marked.NOTHING else method.replace("_", " ")
 
 
 def _sorted(rows: Sequence[Mapping[str, Any]], column: str, order: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -130,32 +132,32 @@ def _with_predictions(
     return rows | {"annotation": [(image, labels) for image in shown]}
 
 
-def _draw_clip(path: pathlib.Path, clips: study.Clips, measured: Mapping[str, study.Measures]) -> None:
+def _draw_clip(path: pathlib.Path, clips: marked.Clips, measured: Mapping[str, study.Measures]) -> None:
     """The clip in which the baseline's predictions agree least, and the mitigated network's on it."""
     frames = measured["baseline"]["clip_predictions"]
-    agreement = study.agreement(frames[:, 0], frames[:, -1])
+    agreement = numbers.agreement(frames[:, 0], frames[:, -1])
     lowest = int(np.nanargmin(agreement)) if not np.isnan(agreement).all() else 0
     predictions = {network: measured[network]["clip_predictions"][lowest] for network in _COMPARED}
     rows = _with_predictions(clips.frames[lowest], predictions, clips.labels[lowest])
     figures.strip(path, rows, titles=[str(frame) for frame in range(frames.shape[1])])
 
 
-def _draw_changes(path: pathlib.Path, clips: study.Clips, measured: Mapping[str, study.Measures]) -> None:
+def _draw_changes(path: pathlib.Path, clips: marked.Clips, measured: Mapping[str, study.Measures]) -> None:
     """The scan whose baseline's Dice with moved calipers is the median."""
-    dice = study.organ_dice(measured["baseline"]["calipers moved_counts"])
+    dice = numbers.organ_dice(measured["baseline"]["calipers moved_counts"])
     scan = next(iter(_quantiles(dice, 1)), 0)
     predictions = {
-        network: np.stack([measured[network][f"{change}_predictions"][scan] for change in study.CHANGES])
+        network: np.stack([measured[network][f"{change}_predictions"][scan] for change in marked.CHANGES])
         for network in _COMPARED
     }
-    shown = [clips.changed[change][scan] for change in study.CHANGES]
+    shown = [clips.changed[change][scan] for change in marked.CHANGES]
     figures.strip(path, _with_predictions(shown, predictions, clips.labels[scan]), titles=_SHORT)
 
 
 def _draw_saliency(
     path: pathlib.Path,
     config: ml_collections.ConfigDict,
-    images: study.Images,
+    images: marked.Images,
     measured: Mapping[str, study.Measures],
 ) -> None:
     test, without = images.scans["test"].annotated, images.kinds[-1]
@@ -183,7 +185,7 @@ def _heat(image: np.ndarray, saliency: np.ndarray) -> np.ndarray:
 
 
 def _draw_removals(
-    path: pathlib.Path, config: ml_collections.ConfigDict, images: study.Images, results: study.Tables
+    path: pathlib.Path, config: ml_collections.ConfigDict, images: marked.Images, results: numbers.Tables
 ) -> None:
     """The part of an image that has most marks, as every removal leaves it; found marks."""
     test = images.scans["test"]

@@ -8,12 +8,11 @@ from typing import Any
 import ml_collections
 
 from jaxseg.data import builders
-from jaxseg.errors import InputError
-from jaxseg.report import page, skip_pruning_figures, tables
+from jaxseg.report import page, skip_pruning_figures, study_parts, tables
 from jaxseg.studies import skip_pruning as study
 from jaxseg.studies import skip_pruning_tables as numbers
 from jaxseg.studies.skip_pruning_conditions import DOMAIN, IN_DOMAIN, Condition, compared, conditions
-from jaxseg.training import provenance, runs
+from jaxseg.training import runs
 
 
 def run(
@@ -53,63 +52,18 @@ def run(
     results = numbers.tabulate(config, tested, measured)
     claims = [c for encoder in skip_pruning_figures.encoders(config) for c in numbers.claims(config, results, encoder)]
     verdicts = [numbers.verdict(claims, encoder) for encoder in skip_pruning_figures.encoders(config)]
-    origin = _provenance(config, command, splits, tested, workdir)
-    try:
-        _write_tables(workdir, config, results, claims, verdicts, origin)
-        skip_pruning_figures.draw(workdir / "figures", config, tested, measured, results)
-        return _write_page(workdir, config, tested, results, claims, verdicts, origin)
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or workdir}: cannot be written ({error.strerror}); free it, and repeat"
-        ) from error
-
-
-def _provenance(
-    config: ml_collections.ConfigDict,
-    command: str,
-    splits: runs.Splits,
-    tested: Sequence[Condition],
-    workdir: pathlib.Path,
-) -> dict[str, Any]:
-    """Where each run was trained, and where this report was written, which may be elsewhere and later."""
-    sessions = [
-        session
+    folders = [
+        place
         for network in study.networks(config)
         for _, place in runs.member_runs(study.run_config(config, network), study.run_folder(workdir, network))
-        for session in provenance.sessions(place)
     ]
     counts = [f"{len(splits[name])} {name}" for name in ("train", "validation")]
     counts += [f"{len(c.cases)} test, {c.label}" for c in tested if not c.shift]
-    return {
-        "command": command,
-        "trained": list(dict.fromkeys(f"{session['date']}, {session['machine']}" for session in sessions)),
-        "trained_with": {name: v for session in sessions for name, v in session["versions"].items()},
-        "reported": provenance.here(),
-        "data": f"{config.data.dataset}: {', '.join(counts)}",
-        "config": config.to_dict(),
-    }
-
-
-def _write_tables(
-    workdir: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    results: numbers.Tables,
-    claims: Sequence[numbers.Claim],
-    verdicts: Sequence[numbers.Verdict],
-    origin: Mapping[str, Any],
-) -> None:
-    named = {field.name: getattr(results, field.name) for field in dataclasses.fields(results)}
-    answers = {name: [dataclasses.asdict(one) for one in some] for name, some in _answers(claims, verdicts).items()}
-    for name, rows in (named | {"claims": answers["claims"]}).items():
-        tables.write_csv(workdir / "tables" / f"{name}.csv", rows)
-    tables.write_json(
-        workdir / "results.json",
-        {"study": config.study, "size": config.size, **answers, **named, "provenance": origin},
-    )
-
-
-def _answers(claims: Sequence[Any], verdicts: Sequence[Any]) -> dict[str, Sequence[Any]]:
-    return {"verdicts": verdicts, "claims": claims}
+    origin = study_parts.origin(config, command, folders, f"{config.data.dataset}: {', '.join(counts)}")
+    with study_parts.writing(workdir):
+        study_parts.write_results(workdir, config, results, verdicts, origin, claims)
+        skip_pruning_figures.draw(workdir / "figures", config, tested, measured, results)
+        return _write_page(workdir, config, tested, results, claims, verdicts, origin)
 
 
 # -------------------------------------------------------------------------------------------------------------- page
@@ -124,11 +78,7 @@ def _write_page(
     verdicts: Sequence[numbers.Verdict],
     origin: Mapping[str, Any],
 ) -> pathlib.Path:
-    def figure(name: str, title: str, alt: str, caption: str, table: str) -> page.Figure:
-        return page.Figure(
-            workdir / "figures" / f"{name}.png", title, alt, caption, workdir / "tables" / f"{table}.csv"
-        )
-
+    figure = study_parts.figure_in(workdir)
     lead = figure(
         "differences",
         "What removing skips changes",
@@ -154,16 +104,9 @@ def _write_page(
             _paper_section(config, results),
             _parameter_section(results),
         ],
-        provenance=[
-            (name.replace("_", " "), "; ".join(map(str, value)) if isinstance(value, list) else _flat(value))
-            for name, value in origin.items()
-        ],
+        provenance=study_parts.in_words(origin),
     )
     return path
-
-
-def _flat(value: Any) -> str:
-    return ", ".join(f"{name} {_flat(v)}" for name, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 _ENCODER, _ARCHITECTURE = {"encoder": "encoder"}, {"architecture": "architecture"}

@@ -11,9 +11,9 @@ that a ring 10 pixels wide means the same at every network size.
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +29,7 @@ from jaxseg.metrics import overlap, regions
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast, bootstrap_mean
 from jaxseg.models.layers import PADDINGS
 from jaxseg.studies import border_features, moving_window
+from jaxseg.studies.stored import kept
 from jaxseg.training import checks, runs
 
 NAMES = {"original": "M_ori", "quadrant": "M_crop"}
@@ -95,24 +96,9 @@ def train_and_measure(
         for view in config.views:
             run, folder = run_config(config, padding, view), run_folder(workdir, padding, view)
             runs.train(run, splits, folder)
-            path = folder / "measures.npz"
-            measures = _read(path)
-            if measures is None:
-                measures = measure(config, run, folder, splits)
-                partial = folder / "measures.part.npz"  # a killed write must not pass for a result
-                np.savez_compressed(partial, allow_pickle=False, **measures)
-                partial.replace(path)
-            measured[padding, view] = measures
+            make = functools.partial(measure, config, run, folder, splits)
+            measured[padding, view] = kept(folder / "measures.npz", make)
     return measured
-
-
-def _read(path: pathlib.Path) -> dict[str, np.ndarray] | None:
-    """Stored measures; None where there are none or they are damaged, as they can be measured again."""
-    try:
-        with np.load(path) as stored:
-            return dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
 
 
 def measure(

@@ -14,8 +14,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +25,7 @@ from jaxseg.data import builders, pipeline
 from jaxseg.errors import InputError
 from jaxseg.models import capture
 from jaxseg.studies import distortion_scores
+from jaxseg.studies.stored import kept
 from jaxseg.training import autoencoders, checks, runs
 
 UNITS = ("slice", "subject")
@@ -327,7 +327,7 @@ def train_and_measure(
     for i, (member, place) in enumerate(members):
         autoencoders.train(autoencoder_config(config, place, member.seed), splits, autoencoder_folder(workdir, i))
     networks = tuple(
-        _once(
+        kept(
             autoencoder_folder(workdir, i) / "measures.npz",
             lambda i=i: distortion_scores.of_network(  # type: ignore[misc]
                 config, load(config, splits, workdir, i), splits["train"], cases.stored
@@ -337,7 +337,7 @@ def train_and_measure(
     )
     size = config.evaluation.ensemble_size
     ensembles = tuple(
-        _once(
+        kept(
             workdir / "runs" / f"ensemble_{e}" / "measures.npz",
             lambda e=e: _of_ensemble(config, splits, cases, workdir, range(e * size, (e + 1) * size)),  # type: ignore[misc]
         )
@@ -386,21 +386,6 @@ def _reached(config: ml_collections.ConfigDict, workdir: pathlib.Path, number: i
     }
 
 
-def _once(path: pathlib.Path, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Stored measures; computed and stored where there are none or they are damaged."""
-    try:
-        with np.load(path) as stored:
-            return dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        pass
-    measures = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part.npz")  # a killed write must not pass for a result
-    np.savez_compressed(partial, allow_pickle=False, **measures)
-    partial.replace(path)
-    return measures
-
-
 def examples(
     config: ml_collections.ConfigDict,
     splits: runs.Splits,
@@ -420,7 +405,7 @@ def examples(
     Returns:
       name -> `images` `[h,w,C]`, `labels` and `classes` `[h,w]`, as `distortion_scores.predictions`.
     """
-    seen = _once(
+    seen = kept(
         workdir / "runs" / "examples" / "measures.npz",
         lambda: distortion_scores.predictions(
             config, load(config, splits, workdir, 0), cases.stored, list(chosen.values())

@@ -13,9 +13,9 @@ over cases. Intervals are over patients, with the trained networks as they are: 
 that they occur in, the same ones for everything, so that differences are paired. Over folds the range is given.
 """
 
+import functools
 import itertools
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from jaxseg.metrics import overlap
 from jaxseg.models.resnet_unet import ENCODERS
 from jaxseg.studies import skip_pruning_distances as distances
 from jaxseg.studies.skip_pruning_conditions import Condition, Shifter, example_cases
+from jaxseg.studies.stored import kept
 from jaxseg.training import checks, runs
 
 Measures = Mapping[str, np.ndarray]
@@ -138,24 +139,9 @@ def train_and_measure(
     for network in networks(config):
         run, folder = run_config(config, network), run_folder(workdir, network)
         runs.train(run, splits, folder)
-        path = folder / "measures.npz"
-        measures = _read(path)
-        if measures is None:
-            measures = measure(config, run, folder, tested, shifter)
-            partial = folder / "measures.part.npz"  # a killed write must not pass for a result
-            np.savez_compressed(partial, allow_pickle=False, **measures)
-            partial.replace(path)
-        measured[network] = measures
+        make = functools.partial(measure, config, run, folder, tested, shifter)
+        measured[network] = kept(folder / "measures.npz", make)
     return measured
-
-
-def _read(path: pathlib.Path) -> dict[str, np.ndarray] | None:
-    """Stored measures; None where there are none or they are damaged, as they can be measured again."""
-    try:
-        with np.load(path) as stored:
-            return dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
 
 
 def measure(

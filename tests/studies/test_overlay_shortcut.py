@@ -18,7 +18,9 @@ from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.report import overlay_shortcut as report
 from jaxseg.report import overlay_shortcut_figures as study_figures
+from jaxseg.studies import overlay_images as marked
 from jaxseg.studies import overlay_shortcut as study
+from jaxseg.studies import overlay_tables as numbers
 from jaxseg.training import checks
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -134,19 +136,19 @@ def filling(monkeypatch):
         asked.append((images, known_overlays, options))
         return Filling()
 
-    monkeypatch.setattr(study.inpainting, "train_inpainter", train)
+    monkeypatch.setattr(marked.inpainting, "train_inpainter", train)
     return asked
 
 
 def test_a_world_has_marks_where_its_domains_differ(data_set, frames):
-    scans = study.load(config(), pathlib.Path("nowhere"))
+    scans = marked.load(config(), pathlib.Path("nowhere"))
     for split, drawn in frames.items():
         np.testing.assert_array_equal(scans[split].annotated.images, [frame.image for frame in drawn])
         np.testing.assert_array_equal(scans[split].clean.images, [frame.clean for frame in drawn])
         truly = np.stack([frame.overlay for frame in drawn])
         assert not (scans[split].marks & ~truly).any()
         assert scans[split].marks.sum() > 0.97 * truly.sum()  # ink of the gray level that it covers changes nothing
-    unknown = study.load(config(overlays__source="burnt_in"), pathlib.Path("nowhere"))
+    unknown = marked.load(config(overlays__source="burnt_in"), pathlib.Path("nowhere"))
     assert unknown["test"].clean is None and unknown["test"].marks is None
 
 
@@ -158,19 +160,19 @@ def test_a_world_without_pairs_is_refused(data_set, monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(study.runs, "Splits", lame)
     with pytest.raises(InputError, match="needs every scan once in each of both domains"):
-        study.load(config(), pathlib.Path("nowhere"))
+        marked.load(config(), pathlib.Path("nowhere"))
 
 
 def test_a_batch_larger_than_all_cases_is_named(data_set):
-    scans = study.load(config(), pathlib.Path("nowhere"))
+    scans = marked.load(config(), pathlib.Path("nowhere"))
     with pytest.raises(InputError, match=r"batch_size is 16, fake/split has 4 cases to train on"):
-        study.check_batch(config(), scans)
-    study.check_batch(config(training__batch_size=4), scans)
+        marked.check_batch(config(), scans)
+    marked.check_batch(config(training__batch_size=4), scans)
 
 
 def test_cleaning_changes_what_was_found_and_nothing_else(data_set, filling, tmp_path):
-    scans = study.load(config(), pathlib.Path("nowhere"))
-    images = study.clean_up(config(), scans, tmp_path)
+    scans = marked.load(config(), pathlib.Path("nowhere"))
+    images = marked.clean_up(config(), scans, tmp_path)
     [(seen, hidden, options)] = filling
     np.testing.assert_array_equal(seen, scans["train"].annotated.images)  # never the clean ones
     assert options == {"steps": 10, "batch_size": 4, "crop": 32, "features": (4, 8), "learning_rate": 2e-3}
@@ -184,18 +186,18 @@ def test_cleaning_changes_what_was_found_and_nothing_else(data_set, filling, tmp
         if split == "train":
             np.testing.assert_array_equal(hidden, region)
     # what was made is read back; what is damaged is made again
-    again = study.clean_up(config(), scans, tmp_path)
+    again = marked.clean_up(config(), scans, tmp_path)
     np.testing.assert_array_equal(again.cleaned["train"].images, images.cleaned["train"].images)
     assert len(filling) == 1
     (tmp_path / "runs" / "inpainting.npz").write_bytes(b"PK")
-    study.clean_up(config(), scans, tmp_path)
+    marked.clean_up(config(), scans, tmp_path)
     assert len(filling) == 2
 
 
 def test_another_removal_makes_the_images_of_the_mitigated_network(data_set, filling, tmp_path):
     chosen = config(removal__method="fast_marching")
-    scans = study.load(chosen, pathlib.Path("nowhere"))
-    images = study.clean_up(chosen, scans, tmp_path)
+    scans = marked.load(chosen, pathlib.Path("nowhere"))
+    images = marked.clean_up(chosen, scans, tmp_path)
     i = 3
     expected = overlays.remove(
         scans["test"].annotated.images[i], images.found["test"][i], method="fast_marching", margin=1
@@ -203,12 +205,12 @@ def test_another_removal_makes_the_images_of_the_mitigated_network(data_set, fil
     np.testing.assert_array_equal(images.cleaned["test"].images[i], expected)
     np.testing.assert_array_equal(images.restored("fast_marching", "found", i), expected)
     assert (images.restored("network", "true", i)[scans["test"].marks[i]] == 128).all()
-    np.testing.assert_array_equal(images.restored(study.NOTHING, "true", i), scans["test"].annotated.images[i])
+    np.testing.assert_array_equal(images.restored(marked.NOTHING, "true", i), scans["test"].annotated.images[i])
 
 
 def test_removals_are_measured_against_the_clean_images(data_set, filling, tmp_path):
-    scans = study.load(config(), pathlib.Path("nowhere"))
-    images = study.clean_up(config(), scans, tmp_path)
+    scans = marked.load(config(), pathlib.Path("nowhere"))
+    images = marked.clean_up(config(), scans, tmp_path)
     measures = study.removal_measures(images, tmp_path)
     annotated, clean, marks = scans["test"].annotated.images, scans["test"].clean.images, scans["test"].marks
     for i in range(len(marks)):
@@ -244,7 +246,7 @@ def head(name="case7", side=96):
 @pytest.mark.parametrize("name", ["case1", "case2", "case3", "case7"])
 def test_frames_of_a_drawn_clip_gain_marks_one_by_one(name):
     case = head(name)
-    frames, labels, changed = study._drawn_clip(case)
+    frames, labels, changed = marked._drawn_clip(case)
     np.testing.assert_array_equal(labels, case["labels"])
     assert len(frames) == 6
     np.testing.assert_array_equal(frames[0], case["image"])
@@ -270,11 +272,11 @@ def test_frames_of_a_drawn_clip_gain_marks_one_by_one(name):
 
 
 def test_marks_belong_to_the_case_and_its_head():
-    first, again, other = (study._Marker(head(name)) for name in ("case1", "case1", "case9"))
+    first, again, other = (marked._Marker(head(name)) for name in ("case1", "case1", "case9"))
     np.testing.assert_array_equal(first.draw()[0], again.draw()[0])
-    looks = {study._Marker(head(f"case{i}"))._chance for i in range(60)}
+    looks = {marked._Marker(head(f"case{i}"))._chance for i in range(60)}
     assert {style for style, _ in looks} == set(overlays.CALIPER_STYLES)
-    assert {colour for _, colour in looks} == set(study._COLOURS)
+    assert {colour for _, colour in looks} == set(marked._COLOURS)
     assert first._text(False).startswith("HEAD\nBPD 2.19 cm\nOFD 3.00 cm\nHC 8.20 cm")
     assert other._text(True) == "ABDOMEN\nAPD 2.19 cm\nTAD 3.00 cm\nAC 8.20 cm"
 
@@ -282,13 +284,13 @@ def test_marks_belong_to_the_case_and_its_head():
 def test_gray_images_become_colour_and_empty_masks_are_named():
     case = head()
     gray = cases_of(case["image"][None, ..., :1], case["labels"][None], ("a",), ("p",), ("background", "head"))
-    assert study._in_colour(gray).images.shape == (1, 96, 96, 3)
+    assert marked._in_colour(gray).images.shape == (1, 96, 96, 3)
     with pytest.raises(InputError, match="has 4 channels; marks are for pictures with 1 or 3"):
-        study._in_colour(dataclasses.replace(gray, images=np.zeros((1, 96, 96, 4), np.uint8)))
-    annotated = study._annotate(study._in_colour(gray))
+        marked._in_colour(dataclasses.replace(gray, images=np.zeros((1, 96, 96, 4), np.uint8)))
+    annotated = marked._annotate(marked._in_colour(gray))
     assert 0.005 < (annotated.images != gray.images).any(-1).mean() < 0.2
     with pytest.raises(InputError, match="a has an empty mask, so there is nothing to mark"):
-        study._annotate(dataclasses.replace(gray, labels=0 * gray.labels))
+        marked._annotate(dataclasses.replace(gray, labels=0 * gray.labels))
 
 
 def test_marks_drawn_on_real_heads_are_found(real_data):
@@ -302,7 +304,7 @@ def test_marks_drawn_on_real_heads_are_found(real_data):
         image = formats.read(path).array[..., :1].repeat(3, -1)
         mask = formats.read_mask(path.with_name(f"{path.stem}_Annotation.png")).array[..., 0] > 0
         case = {"case": path.stem, "image": image, "labels": mask, "spacing": np.full(2, np.nan)}
-        annotated = study._Marker(case).draw()[0]
+        annotated = marked._Marker(case).draw()[0]
         marks = (annotated != image).any(-1)
         region = overlays.removed_region(overlays.detect(annotated), method="network", margin=1)
         recall.append((marks & region).sum() / marks.sum())
@@ -310,25 +312,25 @@ def test_marks_drawn_on_real_heads_are_found(real_data):
 
 
 def test_clips_of_the_world_are_of_new_scans_of_all_planes(data_set, filling, tmp_path):
-    scans = study.load(config(), pathlib.Path("nowhere"))
-    images = study.clean_up(config(), scans, tmp_path)
-    clips = study.make_clips(config(), images)
+    scans = marked.load(config(), pathlib.Path("nowhere"))
+    images = marked.clean_up(config(), scans, tmp_path)
+    clips = marked.make_clips(config(), images)
     assert clips.frames.shape == (8, 4, 64, 64, 3)
-    np.testing.assert_array_equal(study.planes_of_labels(clips.labels), [1, 2, 3, 4, 1, 2, 3, 4])
+    np.testing.assert_array_equal(marked.planes_of_labels(clips.labels), [1, 2, 3, 4, 1, 2, 3, 4])
     np.testing.assert_array_equal(clips.frames[:, 0], clips.changed["no marks"])
     np.testing.assert_array_equal(clips.frames[:, -1], clips.changed["all marks"])
     clean = clips.changed["no marks"]
     differs = {name: (changed != clean).any((1, 2, 3)) for name, changed in clips.changed.items()}
-    assert all(differs[name].all() for name in study.CHANGES if name != "no marks")
+    assert all(differs[name].all() for name in marked.CHANGES if name != "no marks")
     for i, name in ((0, "calipers only"), (5, "text only")):
         frame = ultrasound.render(
             110, i, 64, plane=ultrasound.PLANES[i % 4], calipers=name != "text only", text=name == "text only"
         )
         np.testing.assert_array_equal(clips.changed[name][i], frame.image)
     unknown = dataclasses.replace(
-        images, scans={split: study.Scans(both.annotated, None, None) for split, both in scans.items()}
+        images, scans={split: marked.Scans(both.annotated, None, None) for split, both in scans.items()}
     )
-    found = study.make_clips(config(overlays__source="burnt_in"), unknown)
+    found = marked.make_clips(config(overlays__source="burnt_in"), unknown)
     assert not found.changed and found.frames.shape[:2] == (8, 2)
     np.testing.assert_array_equal(found.frames[:, 0], images.cleaned["test"].images)
 
@@ -345,11 +347,11 @@ def test_scores_of_counts():
     counts = np.asarray(overlap.class_counts(jnp.asarray(labels), jnp.asarray(predictions), num_classes=4))
     dice = np.asarray(overlap.dice(jnp.asarray(labels), jnp.asarray(predictions), num_classes=4))
     expected = [dice[0, 1], 0.0, dice[2, 2], np.nan]  # of the class that is there; the last case has none
-    np.testing.assert_allclose(study.organ_dice(counts), expected, rtol=1e-6)
+    np.testing.assert_allclose(numbers.organ_dice(counts), expected, rtol=1e-6)
     areas = (predictions > 0).sum((1, 2))
-    np.testing.assert_allclose(study.area_ratio(counts), [areas[0] / 36, 0, areas[2] / 36, np.nan])
+    np.testing.assert_allclose(numbers.area_ratio(counts), [areas[0] / 36, 0, areas[2] / 36, np.nan])
     wrong = [((predictions[i] > 0) & (predictions[i] != k)).sum() for i, k in enumerate((2, 1, 3, 0))]
-    np.testing.assert_allclose(study.misnamed(counts), [wrong[0] / areas[0], np.nan, wrong[2] / areas[2], 1.0])
+    np.testing.assert_allclose(numbers.misnamed(counts), [wrong[0] / areas[0], np.nan, wrong[2] / areas[2], 1.0])
 
 
 def test_agreement_asks_for_the_same_organ():
@@ -357,15 +359,15 @@ def test_agreement_asks_for_the_same_organ():
     b = a.copy()
     a[0, :2], b[0, 1:3] = 1, 1  # 8 pixels each, 4 shared
     a[1, :2], b[1, :2] = 1, 2  # the same place under another name
-    np.testing.assert_array_equal(study.agreement(a, b), [0.5, 0.0, np.nan])
-    np.testing.assert_array_equal(study.agreement(a[:, None], np.stack([a, b], 1)), [[1, 0.5], [1, 0], [np.nan] * 2])
+    np.testing.assert_array_equal(numbers.agreement(a, b), [0.5, 0.0, np.nan])
+    np.testing.assert_array_equal(numbers.agreement(a[:, None], np.stack([a, b], 1)), [[1, 0.5], [1, 0], [np.nan] * 2])
 
 
 def test_planes_are_the_largest_organs():
     labels = np.zeros((3, 5, 5), np.uint8)
     labels[0, 0], labels[0, 1:3] = 1, 2
     labels[1, 0, 0] = 1
-    np.testing.assert_array_equal(study.planes_of_labels(labels), [2, 1, 0])
+    np.testing.assert_array_equal(marked.planes_of_labels(labels), [2, 1, 0])
 
 
 # Tables and the verdict.
@@ -373,7 +375,7 @@ def test_planes_are_the_largest_organs():
 
 def fake_counts(labels, dice):
     """Counts of predictions as large as the organ that overlap it by the Dice."""
-    planes = study.planes_of_labels(labels)
+    planes = marked.planes_of_labels(labels)
     counts = np.zeros((len(labels), 5, 3))
     for i, plane in enumerate(planes):
         size = (labels[i] == plane).sum()
@@ -387,7 +389,7 @@ def fake_measures(images, clips, *, dice, clip=0.9, share=0.1, seed=0):
     labels, n = images.scans["test"].annotated.labels, 8
     noise = 0.01 * random.standard_normal(n)
     measures = {"step": np.array(4), "validation_dice": np.array(0.7), "cover": np.full(n, 0.05, np.float32)}
-    names = [*images.kinds, *(f"{method} {which}" for method in overlays.REMOVALS for which in study.MASKS)]
+    names = [*images.kinds, *(f"{method} {which}" for method in overlays.REMOVALS for which in marked.MASKS)]
     for name in names:
         measures[f"{name}_counts"] = fake_counts(labels, dice.get(name, dice["annotated"]) + noise)
         measures[f"{name}_predictions"] = np.zeros((n, 32, 32), np.uint8)
@@ -409,9 +411,9 @@ def fake_measures(images, clips, *, dice, clip=0.9, share=0.1, seed=0):
 def tabulated(data_set, filling, tmp_path):
     """`baseline's Dice by images -> tables`."""
     cfg = config()
-    scans = study.load(cfg, pathlib.Path("nowhere"))
-    images = study.clean_up(cfg, scans, tmp_path)
-    clips = study.make_clips(cfg, images)
+    scans = marked.load(cfg, pathlib.Path("nowhere"))
+    images = marked.clean_up(cfg, scans, tmp_path)
+    clips = marked.make_clips(cfg, images)
     removal = study.removal_measures(images, tmp_path)
 
     def of(**dice):
@@ -422,7 +424,7 @@ def tabulated(data_set, filling, tmp_path):
                 images, clips, dice={"annotated": 0.7, "clean": 0.9, "black found": 0.6, "network found": 0.88}, seed=2
             ),
         }
-        return study.tabulate(cfg, images, clips, measured, removal)
+        return numbers.tabulate(cfg, images, clips, measured, removal)
 
     return of
 
@@ -438,11 +440,11 @@ def tabulated(data_set, filling, tmp_path):
 )
 def test_the_verdict_follows_the_intervals(tabulated, dice, expected):
     tables = tabulated(**dice)
-    verdict = study.verdict(tables)
+    verdict = numbers.verdict(tables)
     assert verdict.verdict == expected
-    rows = {(r["network"], r["drop_to"]): r for r in tables.drops if r["plane"] == study.ALL}
+    rows = {(r["network"], r["drop_to"]): r for r in tables.drops if r["plane"] == numbers.ALL}
     assert rows["baseline", "cleaned"]["mean"] == pytest.approx(dice["annotated"] - dice["cleaned"])
-    assert f"a drop of {study.text(rows['baseline', 'cleaned'])}" in verdict.sentence
+    assert f"a drop of {numbers.text(rows['baseline', 'cleaned'])}" in verdict.sentence
     assert "agree to 0.60 [0.60, 0.60], those of the mitigated network to 0.90" in verdict.sentence
 
 
@@ -460,7 +462,7 @@ def test_the_verdict_follows_the_intervals(tabulated, dice, expected):
 )
 def test_the_rules_of_the_verdict(low, mean, high, truly_low, expected):
     truly = None if truly_low is None else {"low": truly_low}
-    assert study._decide({"low": low, "mean": mean, "high": high}, truly)[0] == expected
+    assert numbers._decide({"low": low, "mean": mean, "high": high}, truly)[0] == expected
 
 
 def test_tables_agree_with_the_cases_and_have_the_papers_numbers(tabulated):
@@ -481,8 +483,8 @@ def test_tables_agree_with_the_cases_and_have_the_papers_numbers(tabulated):
     assert drop["paper_mean"] == pytest.approx(0.0612)
     stable = {(r["network"], r["plane"]): r for r in tables.stability}
     assert stable["baseline", "cervix"]["paper_mean"] == pytest.approx(0.8242)
-    assert stable[study.MORE_STABLE, "cervix"]["paper_mean"] == pytest.approx(0.97 - 0.8242)
-    assert stable[study.MORE_STABLE, "all"]["mean"] == pytest.approx(0.3)
+    assert stable[numbers.MORE_STABLE, "cervix"]["paper_mean"] == pytest.approx(0.97 - 0.8242)
+    assert stable[numbers.MORE_STABLE, "all"]["mean"] == pytest.approx(0.3)
 
 
 def test_saliency_is_compared_with_the_share_of_the_image_and_with_the_same_places(tabulated):
@@ -491,21 +493,21 @@ def test_saliency_is_compared_with_the_share_of_the_image_and_with_the_same_plac
         for r in tabulated(annotated=0.9).saliency
         if r["network"] == "baseline"
     }
-    assert rows["annotated", study.SHARE] == pytest.approx(0.2)
-    assert rows["annotated", study.ENRICHMENT] == pytest.approx(4)
-    assert rows["clean", study.ENRICHMENT] == pytest.approx(2)
-    assert rows["annotated, clean", study.EXCESS] == pytest.approx(2)
+    assert rows["annotated", numbers.SHARE] == pytest.approx(0.2)
+    assert rows["annotated", numbers.ENRICHMENT] == pytest.approx(4)
+    assert rows["clean", numbers.ENRICHMENT] == pytest.approx(2)
+    assert rows["annotated, clean", numbers.EXCESS] == pytest.approx(2)
 
 
 def test_removals_are_compared_by_what_they_cost_a_network(tabulated):
     tables = tabulated(annotated=0.9)
     rows = {(r["method"], r["mask"], r["quantity"]): r for r in tables.downstream if r["network"] == "reference"}
-    assert rows["none", "true", study.LOSS]["mean"] == pytest.approx(-0.2)
-    assert rows["black", "found", study.LOSS]["mean"] == pytest.approx(-0.3)
-    assert rows["network", "found", study.LOSS]["mean"] == pytest.approx(-0.02)
-    assert rows["black", "found", study.AGAINST_NETWORK]["mean"] == pytest.approx(-0.28)
-    assert ("network", "found", study.AGAINST_NETWORK) not in rows
-    sentence = study.verdict(tables).removal
+    assert rows["none", "true", numbers.LOSS]["mean"] == pytest.approx(-0.2)
+    assert rows["black", "found", numbers.LOSS]["mean"] == pytest.approx(-0.3)
+    assert rows["network", "found", numbers.LOSS]["mean"] == pytest.approx(-0.02)
+    assert rows["black", "found", numbers.AGAINST_NETWORK]["mean"] == pytest.approx(-0.28)
+    assert ("network", "found", numbers.AGAINST_NETWORK) not in rows
+    sentence = numbers.verdict(tables).removal
     assert "by network -0.020 [-0.020, -0.020]; noise -0.200" in sentence
     assert "noise, bilinear, fast marching, black worse than it" in sentence
     nearest = min(
@@ -574,7 +576,7 @@ def test_a_study_ends_with_tables_figures_and_a_page_that_agree(data_set, fillin
     drop = next(
         r for r in results["drops"] if (r["network"], r["plane"], r["drop_to"]) == ("baseline", "all", "cleaned")
     )
-    assert f"a drop of {study.text(drop)}" in verdict["sentence"]
+    assert f"a drop of {numbers.text(drop)}" in verdict["sentence"]
     text = page.read_text()
     for sentence in (verdict["sentence"], verdict["removal"]):
         assert sentence.replace("'", "&#39;") in text
@@ -588,8 +590,8 @@ def test_a_study_ends_with_tables_figures_and_a_page_that_agree(data_set, fillin
     with np.load(tmp_path / "work" / "runs" / "baseline" / "measures.npz") as stored:
         maps, share = stored["saliency_annotated"].astype(float), stored["share_annotated"]
         predicted = stored["annotated_predictions"]
-    scans = study.load(cfg, pathlib.Path("nowhere"))
-    for i, plane in enumerate(study.planes_of_labels(scans["test"].annotated.labels)):
+    scans = marked.load(cfg, pathlib.Path("nowhere"))
+    for i, plane in enumerate(marked.planes_of_labels(scans["test"].annotated.labels)):
         marks = np.asarray(jax.image.resize(scans["test"].marks[i].astype(np.float32), (32, 32), "linear"))
         if maps[i].sum() == 0:
             assert np.isnan(share[i])

@@ -18,7 +18,7 @@ from jaxseg.data import augment, pipeline, shifts
 from jaxseg.errors import InputError
 from jaxseg.models import capture
 from jaxseg.report import skip_pruning as report
-from jaxseg.report import skip_pruning_figures
+from jaxseg.report import skip_pruning_figures, study_parts
 from jaxseg.studies import skip_pruning as study
 from jaxseg.studies import skip_pruning_conditions as conditions
 from jaxseg.studies import skip_pruning_distances as distances
@@ -490,7 +490,7 @@ def test_page_tables_and_verdicts_say_the_same(tmp_path):
     claims = numbers.claims(made, tables, "unet")
     verdicts = [numbers.verdict(claims, "unet")]
     origin = {"command": "python -m launch.study", "data": "fake"}
-    report._write_tables(tmp_path, made, tables, claims, verdicts, origin)
+    study_parts.write_results(tmp_path, made, tables, verdicts, origin, claims)
     skip_pruning_figures.draw(tmp_path / "figures", made, tested, measured, tables)
     path = report._write_page(tmp_path, made, tested, tables, claims, verdicts, origin)
     assert {figure.name for figure in (tmp_path / "figures").iterdir()} == {
