@@ -1,43 +1,35 @@
 """What is wrong with a data set, before training on it: files, masks, splits, and shortcuts that a network may learn.
 
 Errors are what makes a data set unusable or its numbers meaningless; they stop a preparation. Warnings are what a
-person should know; some of them (`SHORTCUTS`) are cues that a network may learn in place of the anatomy: where masks
-lie (Lin, Weng et al. 2024, section 4), marks in the images (section 3), and how the intensities of domains differ.
+person should know; some of them (`diagnosis.SHORTCUTS`) are cues that a network may learn in place of the anatomy:
+where masks lie (Lin, Weng et al. 2024, section 4), marks in the images (section 3), and how the intensities of domains
+differ.
 
 Every number is a plain statistic of the files, with its threshold beside it in the constants below.
 """
 
-import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from jaxseg.data import overlays
+from jaxseg.data import case_facts
 from jaxseg.data.builders import cases as raw
 from jaxseg.data.builders import files
 from jaxseg.data.builders.cases import Contents, FileProblems, Found, Loaded, RawCase
+from jaxseg.data.case_facts import GRID, Facts
+from jaxseg.data.diagnosis import Finding, Report
 from jaxseg.errors import InputError
+from jaxseg.metrics import ranking
 
 Load = Callable[..., Loaded]
 
-SHORTCUTS = ("position", "border", "overlays", "intensity", "classes of domains")
-
-# What the numbers of a report are.
-CONVENTIONS = {
-    "foreground": "share of pixels, mean over all cases",
-    "median offset": "of the masks' centres of mass from the middle, in half sides; empty masks left out",
-    "touch the border": "share of masks that are not empty",
-    "density at the border": "of foreground in the outermost eighth of the side, over that in the whole image",
-    "blind Dice": "of the best fixed mask, mean over cases; empty masks left out",
-    "searched for overlays": "images that are gray and no slices of volumes; at most 400, evenly spread",
-}
-
-_GRID = 32  # cells a side of the maps of where masks lie
-_BORDER = 4  # cells of it, an eighth of the side: about the 30 of 256 pixels that the shortcut paper calls the border
+_BORDER = (
+    4  # cells of the grid, an eighth of the side: about the 30 of 256 pixels that the shortcut paper calls the border
+)
 _BLIND_DICE = 0.4  # that a mask reaches which never looks at the image; above it, position alone tells a lot
 # Density of the foreground at the border, as a share of that in the whole image; below, it is rare there. The masks of
 # ISIC 2017, of which the shortcut paper shows that networks learn the border, have 0.18 (training) and 0.24 (test).
@@ -50,144 +42,10 @@ _OVERLAY_CASES = 400  # images that are searched for overlays, evenly spread: th
 _OVERLAY_IMAGES = 0.02  # share of images with overlays that is worth a warning
 _OVERLAY_LINKED = 0.1  # from here on it is one of a shortcut, if they go with the label or the domain
 _OVERLAY_COMMON = 1 / 3  # from here on it is one of a shortcut whether or not they do
-_ONE_LEVEL = 0.6  # of an image's marks; text and calipers are drawn at one gray level, thin bright anatomy is not
-_CHROMA = 40  # gray levels between red, green and blue from which on a stroke is coloured
-_LEVELS = 6  # gray levels by which compression changes the brightest pixel of a stroke
 _SAME_PLACE = 0.5  # of the images; marks in a cell of the grid that has them in so many are the machine's own
-_NEAR = 0.04  # of the image's side: so near to the outline of a mask is an overlay at it
 _NEAR_RATIO = 3.0  # how many times denser they lie there than in the whole image, to say that they mark the outline
 _SPACING_TOLERANCE = 0.01  # relative; headers are rounded
-_SOFT_VALUES = 10  # more wrong numbers than that in a mask are edges that were interpolated
 _LEAK = 0.01  # of the smallest split; more images that are in another one too make a data set unusable
-_NAMED_CLASSES = 10  # that a message lists
-_EXAMPLES = 5  # files that a table names for each finding
-_AT_LEAST = 256  # pixels a side at which JPEGs are examined
-
-
-class Finding(NamedTuple):
-    """One thing that is wrong, or to be known.
-
-    Attributes:
-      level: error or warning.
-      check: what was looked at, in a word or two.
-      summary: what was found, and the remedy or what it means, in one line.
-      lines: one for each file or case that is concerned, its name in front; may be empty.
-    """
-
-    level: str
-    check: str
-    summary: str
-    lines: tuple[str, ...] = ()
-
-
-class Facts(NamedTuple):
-    """What is kept of an examined case.
-
-    Attributes:
-      size: spatial sizes of the labels.
-      channels: C of the file.
-      digest: of the image's pixels.
-      labels_digest: of the labels.
-      eight_bits: whether intensities are 0 to 255 in the file.
-      top: 99th percentile of the intensities in the file.
-      blank: whether all pixels are equal.
-      spacing: mm.
-      mask_spacing: mm, of the mask; empty where it has no file.
-      orientation: see `formats.Picture`.
-      present: the classes above 0 that the labels have.
-      foreground: its share of the image.
-      where: `[32,32]`, share of foreground of each cell of the image.
-      touches: whether foreground touches the border, in the plane.
-      mean: of the intensities as they will be stored, 0 to 255.
-      spread: their standard deviation.
-      gray: whether the image is gray but for what may be drawn on it.
-      overlay: share of pixels that overlays cover; NaN where they were not searched.
-      overlay_map: `[32,32]`, where they are: share of the image in each cell.
-      overlay_near: share of them near the outline of the mask; NaN without overlay or mask.
-      area_near: share of the image that is near the outline.
-    """
-
-    size: tuple[int, ...]
-    channels: int
-    digest: bytes
-    labels_digest: bytes
-    eight_bits: bool
-    top: float
-    blank: bool
-    spacing: tuple[float, ...]
-    mask_spacing: tuple[float, ...]
-    orientation: str
-    present: frozenset[int]
-    foreground: float
-    where: np.ndarray
-    touches: bool
-    mean: float
-    spread: float
-    gray: bool
-    overlay: float
-    overlay_map: np.ndarray
-    overlay_near: float
-    area_near: float
-
-
-class Report(NamedTuple):
-    """What the doctor says.
-
-    Attributes:
-      name: of the data set.
-      cases: all that can be used, each in its split; empty where errors are.
-      findings: errors first.
-      numbers: name -> value, of the whole data set, also where nothing is wrong.
-    """
-
-    name: str
-    cases: Sequence[RawCase]
-    findings: Sequence[Finding]
-    numbers: Mapping[str, Any]
-
-    @property
-    def errors(self) -> list[Finding]:
-        return [finding for finding in self.findings if finding.level == "error"]
-
-    @property
-    def warnings(self) -> list[Finding]:
-        return [finding for finding in self.findings if finding.level == "warning"]
-
-    @property
-    def verdict(self) -> str:
-        """One line."""
-        shortcuts = [finding.check for finding in self.warnings if finding.check in SHORTCUTS]
-        known = f"{_count(len(self.warnings), 'warning')}"
-        if shortcuts:
-            known += f", of which {len(shortcuts)} that a network may take as a shortcut ({', '.join(shortcuts)})"
-        if self.errors:
-            problems = sum(max(1, len(finding.lines)) for finding in self.errors)
-            return f"not usable: {_count(problems, 'problem')} to mend first; {known}"
-        return f"usable; {known}" if self.warnings else "usable; nothing found"
-
-    def text(self) -> str:
-        """The numbers, a table with a line for every finding, examples below it, and the verdict."""
-        notes = {name: f" ({text})" for name, text in CONVENTIONS.items()}
-        rows = [(name, _shown(value) + notes.get(name, "")) for name, value in self.numbers.items()]
-        width = max((len(name) for name, _ in rows), default=0)
-        lines = [self.name, *(f"  {name:<{width}}  {value}" for name, value in rows), ""]
-        width = max((len(finding.check) for finding in self.findings), default=0)
-        for finding in self.findings:
-            lines.append(f"{finding.level:<7}  {finding.check:<{width}}  {finding.summary}")
-            lines += [f"{'':<9}- {line}" for line in finding.lines[:_EXAMPLES]]
-            if len(finding.lines) > _EXAMPLES:
-                lines.append(f"{'':<9}- and {len(finding.lines) - _EXAMPLES} more")
-        return "\n".join([*lines, *([""] if self.findings else []), f"verdict: {self.verdict}"])
-
-    def as_json(self) -> dict[str, Any]:
-        """All of it, for `json.dumps`; NaN becomes None."""
-        numbers = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in self.numbers.items()}
-        findings = [finding._asdict() | {"lines": list(finding.lines)} for finding in self.findings]
-        said = {name: text for name, text in CONVENTIONS.items() if name in numbers}
-        return {"name": self.name, "verdict": self.verdict, "numbers": numbers} | {
-            "conventions": said,
-            "findings": findings,
-        }
 
 
 def examine(name: str, found: Found, load: Load, *, threads: bool = True) -> Report:
@@ -208,7 +66,9 @@ def examine(name: str, found: Found, load: Load, *, threads: bool = True) -> Rep
     def facts(index: int) -> Facts | tuple[str, ...]:
         case = found.cases[index]
         try:
-            return _facts(case, load(case, at_least=_AT_LEAST), found.contents, search=index in searched)
+            return case_facts.of_case(
+                case, load(case, at_least=case_facts.AT_LEAST), found.contents, search=index in searched
+            )
         except FileProblems as problem:
             return problem.lines
 
@@ -237,146 +97,6 @@ def examine(name: str, found: Found, load: Load, *, threads: bool = True) -> Rep
     findings.sort(key=lambda finding: finding.level != "error")  # stable
     usable = not any(finding.level == "error" for finding in findings)
     return Report(name, cases if usable else (), findings, _numbers(cases, good))
-
-
-# One case.
-
-
-def _facts(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) -> Facts:
-    place = case.mask or case.place
-    problems = [f"{place}: {text}" for text in _wrong_values(loaded.labels, contents)]
-    image = raw.with_channels(loaded.image, contents.channels)
-    if image is None:
-        problems.append(
-            f"{case.place}: has {_count(loaded.image.shape[-1], 'channel')}, the data set has {contents.channels}; "
-            "convert it or leave it out"
-        )
-    if (loaded.image.ndim == 4) != contents.volumes:
-        kind, other = ("picture", "volumes") if contents.volumes else ("volume", "pictures")
-        problems.append(f"{case.place}: holds a {kind}, the others hold {other}; prepare them as two data sets")
-    if not _finite(loaded.image):
-        problems.append(f"{case.place}: holds values that are not finite; replace them")
-    if loaded.mask_orientation and loaded.mask_orientation != loaded.orientation:
-        problems.append(
-            f"{place}: runs to {loaded.mask_orientation}, its image to {loaded.orientation or 'unknown sides'}; "
-            "save the mask with the orientation of its image"
-        )
-    if problems:
-        raise FileProblems(*problems)
-    assert image is not None
-    pixels = raw.as_uint8(image, contents.scaling)
-    foreground = raw.classes(loaded.labels, contents.values)
-    marks, near, area = (
-        _overlays(pixels, foreground > 0) if search and not contents.volumes else (None, math.nan, math.nan)
-    )
-    plane = foreground.reshape(-1, *foreground.shape[-2:]) > 0
-    thinned = lambda array: array[..., :: _step(array, -3), :: _step(array, -2), :].astype(np.float32)
-    values = thinned(pixels)
-    return Facts(
-        size=loaded.labels.shape,
-        channels=loaded.image.shape[-1],
-        digest=_digest(loaded.image),
-        labels_digest=_digest(loaded.labels),
-        eight_bits=loaded.image.dtype == np.uint8,
-        top=float(np.percentile(thinned(loaded.image), 99)),
-        blank=bool((loaded.image == loaded.image.flat[0]).all()),
-        spacing=loaded.spacing,
-        mask_spacing=loaded.mask_spacing,
-        orientation=loaded.orientation,
-        present=frozenset(np.unique(foreground).tolist()) - {0},
-        foreground=float(plane.mean()),
-        where=_cells(plane.mean(0)),
-        touches=bool(plane[:, [0, -1]].any() or plane[:, :, [0, -1]].any()),
-        mean=float(values.mean()),
-        spread=float(values.std()),
-        gray=pixels.shape[-1] == 1 or (pixels.shape[-1] == 3 and overlays.is_gray(pixels)),
-        overlay=math.nan if marks is None else float(marks.sum()),
-        overlay_map=np.zeros((_GRID, _GRID), np.float32) if marks is None else marks,
-        overlay_near=near,
-        area_near=area,
-    )
-
-
-def _finite(image: np.ndarray) -> bool:
-    """Whether all intensities are finite in float32, in which they are scaled."""
-    with np.errstate(over="ignore"):
-        return image.dtype.kind != "f" or bool(np.isfinite(image.astype(np.float32, copy=False)).all())
-
-
-def _wrong_values(labels: np.ndarray, contents: Contents) -> Iterator[str]:
-    wrong = raw.unknown_values(labels, contents.values)
-    if not wrong:
-        return
-    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-    held = f"holds the value{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong[:3]))}{more}"
-    if set(contents.values) == {0, 255}:
-        remedy = "threshold it at 128" if len(wrong) > _SOFT_VALUES else "set every pixel to one of them"
-        yield f"{held}; a mask is 0 outside of the object and 255 inside: {remedy}{contents.remedy}"
-    else:
-        named = [f"{value} {contents.class_names[k]}" for value, k in sorted(contents.values.items())]
-        rest = len(named) - _NAMED_CLASSES
-        known = ", ".join(named[:_NAMED_CLASSES]) + (f" and {rest} more" if rest > 0 else "")
-        remedy = "resample it by nearest neighbours" if len(wrong) > _SOFT_VALUES else "set every pixel to one of them"
-        yield f"{held}; the classes are {known}: {remedy}{contents.remedy}"
-
-
-def _digest(image: np.ndarray) -> bytes:
-    return hashlib.blake2b(
-        np.ascontiguousarray(image).data, digest_size=16, person=str(image.shape).encode()[:16]
-    ).digest()
-
-
-def _step(array: np.ndarray, axis: int) -> int:
-    return max(1, array.shape[axis] // _AT_LEAST)
-
-
-def _cells(plane: np.ndarray) -> np.ndarray:
-    """Means of `[H,W]` over the cells of a grid; cells are shifted by at most a pixel to fall on whole ones."""
-    for axis in (0, 1):
-        edges = np.linspace(0, plane.shape[axis], _GRID + 1).astype(int)
-        low, high = edges[:-1], np.maximum(edges[1:], edges[:-1] + 1)
-        sums = np.insert(np.cumsum(plane, axis), 0, 0, axis)
-        width = (high - low).reshape((-1, 1) if axis == 0 else (1, -1))
-        plane = (np.take(sums, high, axis) - np.take(sums, low, axis)) / width
-    return plane.astype(np.float32)
-
-
-def _overlays(pixels: np.ndarray, foreground: np.ndarray) -> tuple[np.ndarray | None, float, float]:
-    """Where overlays are; of them, and of the whole image, the share that is near the mask's outline."""
-    if pixels.shape[-1] not in (1, 3):
-        return None, math.nan, math.nan
-    marks = _drawn(pixels, overlays.detect(pixels))
-    where = _cells(marks) / _GRID**2
-    if marks.shape != foreground.shape:  # the image was decoded at a smaller scale
-        rows, columns = (np.arange(n) * m // n for n, m in zip(marks.shape, foreground.shape, strict=True))
-        foreground = foreground[np.ix_(rows, columns)]
-    if not foreground.any() or foreground.all() or not marks.any():
-        return where, math.nan, math.nan
-    outline = foreground ^ ndimage.binary_erosion(foreground, border_value=1)
-    near = ndimage.distance_transform_edt(~outline) <= _NEAR * max(foreground.shape)
-    return where, float(near[marks].mean()), float(near.mean())
-
-
-def _drawn(pixels: np.ndarray, marks: np.ndarray) -> np.ndarray:
-    """Of what looks like strokes, those that surely were drawn: all of one level, else the coloured ones."""
-    if _of_one_level(pixels.max(-1), marks):
-        return marks
-    coloured = pixels.max(-1).astype(int) - pixels.min(-1) >= _CHROMA
-    return marks & coloured
-
-
-def _of_one_level(gray: np.ndarray, marks: np.ndarray) -> bool:
-    """Whether most of the marks are strokes with the same brightest level."""
-    strokes, count = ndimage.label(marks, np.ones((3, 3)))
-    if not count:
-        return False
-    numbers = np.arange(1, count + 1)
-    peaks, sizes = ndimage.maximum(gray.astype(int), strokes, numbers), ndimage.sum_labels(marks, strokes, numbers)
-    alike = abs(peaks[:, None] - peaks) <= _LEVELS
-    return bool((alike @ sizes).max() > _ONE_LEVEL * sizes.sum())
-
-
-# All cases.
 
 
 def _repeated_names(cases: Sequence[RawCase]) -> list[Finding]:
@@ -559,7 +279,7 @@ def _position(good: Sequence[tuple[RawCase, Facts]]) -> dict[str, float] | None:
     mean = maps.mean(0)
     ring = np.ones_like(mean, bool)
     ring[_BORDER:-_BORDER, _BORDER:-_BORDER] = False
-    axis = (2 * np.arange(_GRID) + 1) / _GRID - 1
+    axis = (2 * np.arange(GRID) + 1) / GRID - 1
     total = maps.sum((1, 2))
     centres = np.stack([(maps.sum(2) @ axis) / total, (maps.sum(1) @ axis) / total])
     return {
@@ -595,8 +315,8 @@ def _about_domains(good: Sequence[tuple[RawCase, Facts]], contents: Contents) ->
     for domain, group in list(groups.items())[: None if len(groups) > 2 else 1]:
         rest = [facts for other, members in groups.items() if other != domain for facts in members]
         for number in ("mean", "spread"):
-            ours, theirs = ([getattr(facts, number) for facts in part] for part in (group, rest))
-            auroc = _auroc(ours, theirs)
+            ours, theirs = (np.array([getattr(facts, number) for facts in part]) for part in (group, rest))
+            auroc = ranking.auroc(theirs, ours)
             if max(auroc, 1 - auroc) > _DOMAIN_AUROC:
                 told.append(
                     f"{domain}: {number} {np.median(ours):.0f}, elsewhere {np.median(theirs):.0f} (AUROC "
@@ -615,12 +335,6 @@ def _about_domains(good: Sequence[tuple[RawCase, Facts]], contents: Contents) ->
     if missing:
         summary = "some domains lack classes that others have: their absence is a matter of labelling, not of anatomy"
         yield Finding("warning", "classes of domains", summary, tuple(missing))
-
-
-def _auroc(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    from scipy import stats
-
-    return float(stats.mannwhitneyu(ours, theirs).statistic / (len(ours) * len(theirs)))
 
 
 def _about_overlays(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
@@ -707,13 +421,3 @@ def _numbers(cases: Sequence[RawCase], good: Sequence[tuple[RawCase, Facts]]) ->
         numbers |= _position(good) or {}
         numbers["searched for overlays"] = len(_searched(good))
     return numbers
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

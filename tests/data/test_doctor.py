@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from jaxseg.data import builders, doctor, overlays, pipeline
+from jaxseg.data import builders, case_facts, diagnosis, doctor, overlays, pipeline
 from jaxseg.data.builders.cases import Contents, FileProblems, Found, Loaded, RawCase
 
 BINARY = Contents(("background", "object"), {0: 0, 1: 1}, channels=1)
@@ -27,7 +27,7 @@ def examine(
     domains: Sequence[str] = (),
     splits: Sequence[str] = (),
     problems: Sequence[str] = (),
-) -> doctor.Report:
+) -> diagnosis.Report:
     """The report on cases that are in memory; without splits they are dealt out."""
     cases = [
         RawCase(
@@ -49,7 +49,7 @@ def examine(
     return doctor.examine("mine", Found(cases, problems, contents), load)
 
 
-def found(report: doctor.Report, check: str) -> doctor.Finding | None:
+def found(report: diagnosis.Report, check: str) -> diagnosis.Finding | None:
     """The only finding of a check."""
     findings = [finding for finding in report.findings if finding.check == check]
     assert len(findings) <= 1
@@ -183,10 +183,10 @@ def test_blind_dice_is_the_best_threshold_of_the_mean(seed):
 
 def test_cells_are_means_of_blocks():
     plane = np.random.default_rng(0).uniform(size=(64, 96))
-    np.testing.assert_allclose(doctor._cells(plane), plane.reshape(32, 2, 32, 3).mean((1, 3)), rtol=1e-6)
+    np.testing.assert_allclose(case_facts.cells(plane), plane.reshape(32, 2, 32, 3).mean((1, 3)), rtol=1e-6)
     for shape in ((1, 1), (5, 40), (33, 100), (70, 31)):
-        np.testing.assert_allclose(doctor._cells(np.full(shape, 0.3)), 0.3, rtol=1e-6)
-        whole = doctor._cells(np.ones(shape) * (np.arange(shape[1]) >= shape[1] - 1))
+        np.testing.assert_allclose(case_facts.cells(np.full(shape, 0.3)), 0.3, rtol=1e-6)
+        whole = case_facts.cells(np.ones(shape) * (np.arange(shape[1]) >= shape[1] - 1))
         assert (whole[:, -1] > 0).all()  # no pixel is left out
 
 

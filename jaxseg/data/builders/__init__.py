@@ -23,7 +23,7 @@ from jaxseg.data.builders import archives
 from jaxseg.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxseg.data import doctor
+    from jaxseg.data import diagnosis
 
 _BUILDERS = {  # module -> class
     "dermoscopy": "Dermoscopy",
@@ -95,7 +95,7 @@ def prepare(
 
 def check(
     name: str, *, data_dir: str | os.PathLike[str], manual_dir: str | os.PathLike[str] | None = None
-) -> "doctor.Report":
+) -> "diagnosis.Report":
     """What the doctor says of the raw files of a data set; prepares nothing.
 
     Args:
@@ -117,7 +117,7 @@ def check(
 
 def _examine(
     builder_class: Any, config: Any, raw: pathlib.Path | None, given: pathlib.Path | None
-) -> tuple[Any, "doctor.Report"]:
+) -> tuple[Any, "diagnosis.Report"]:
     from jaxseg.data import doctor
 
     try:
@@ -134,13 +134,13 @@ def _examine(
     return found, report._replace(findings=known)
 
 
-def _listed(report: "doctor.Report", folder: pathlib.Path | None) -> str:
+def _listed(report: "diagnosis.Report", folder: pathlib.Path | None) -> str:
     lines = [line for finding in report.errors for line in finding.lines or (f"{folder}: {finding.summary}",)]
     count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
     return "\n".join([f"{count} in {folder}; nothing was prepared:", *lines])
 
 
-def _them(report: "doctor.Report") -> str:
+def _them(report: "diagnosis.Report") -> str:
     return "it" if len(report.warnings) == 1 else "them"
 
 
