@@ -7,13 +7,21 @@ PIP := $(RUN) -m pip --disable-pip-version-check -q
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export OPENBLAS_NUM_THREADS ?= 1  # numpy's products here are small, and its threads fight with XLA's
 
-.PHONY: help demo test test-slow check lock clean
+STUDIES := border_shortcut overlay_shortcut segmentation_ability skip_pruning distortion
+
+.PHONY: help demo demos test test-slow check lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime  ## train two small U-Nets on embedded images, measure the border shortcut, write runs/demo/report.html
 	$(RUN) -m launch.study --config=configs/border_shortcut.py:demo --workdir=runs/demo
+
+demos: $(VENV)/.dev  ## all studies in their demo size, each with a report in runs/NAME, and whether reports and results agree
+	for study in $(STUDIES); do \
+	  $(RUN) -m launch.study --config=configs/$$study.py:demo --workdir=runs/$$study || exit; \
+	done
+	JAXSEG_REPORTS=runs $(RUN) -m pytest -q tests/report/test_agreement.py
 
 test: $(VENV)/.dev check  ## lint, types, import contract, tests, and the study in its smallest size
 	$(RUN) -m pytest -n 2 -m "not slow"
