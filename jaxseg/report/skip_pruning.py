@@ -10,6 +10,7 @@ import ml_collections
 from jaxseg.data import builders
 from jaxseg.report import page, skip_pruning_figures, study_parts, tables
 from jaxseg.studies import skip_pruning as study
+from jaxseg.studies import skip_pruning_claims as paper_claims
 from jaxseg.studies import skip_pruning_tables as numbers
 from jaxseg.studies.skip_pruning_conditions import DOMAIN, IN_DOMAIN, Condition, compared, conditions
 from jaxseg.training import runs
@@ -50,8 +51,9 @@ def run(
     runs.claim(workdir, config, fingerprints)
     measured = study.train_and_measure(config, splits, tested, workdir)
     results = numbers.tabulate(config, tested, measured)
-    claims = [c for encoder in skip_pruning_figures.encoders(config) for c in numbers.claims(config, results, encoder)]
-    verdicts = [numbers.verdict(claims, encoder) for encoder in skip_pruning_figures.encoders(config)]
+    encoders = skip_pruning_figures.encoders(config)
+    claims = [claim for encoder in encoders for claim in paper_claims.claims(config, results, encoder)]
+    verdicts = [paper_claims.verdict(claims, encoder) for encoder in encoders]
     folders = [
         place
         for network in study.networks(config)
@@ -74,8 +76,8 @@ def _write_page(
     config: ml_collections.ConfigDict,
     tested: Sequence[Condition],
     results: numbers.Tables,
-    claims: Sequence[numbers.Claim],
-    verdicts: Sequence[numbers.Verdict],
+    claims: Sequence[paper_claims.Claim],
+    verdicts: Sequence[paper_claims.Verdict],
     origin: Mapping[str, Any],
 ) -> pathlib.Path:
     figure = study_parts.figure_in(workdir)
@@ -153,7 +155,7 @@ def _facts(results: numbers.Tables, encoders: Sequence[str]) -> list[tuple[str, 
 
 
 def _claims_section(
-    config: ml_collections.ConfigDict, claims: Sequence[numbers.Claim], origin: Mapping[str, Any]
+    config: ml_collections.ConfigDict, claims: Sequence[paper_claims.Claim], origin: Mapping[str, Any]
 ) -> page.Section:
     folds = f"{config.replicas} networks per architecture, one per {config.vary}" if config.replicas > 1 else "one run"
     return page.Section(

@@ -20,6 +20,7 @@ from jaxseg.models import capture
 from jaxseg.report import skip_pruning as report
 from jaxseg.report import skip_pruning_figures, study_parts
 from jaxseg.studies import skip_pruning as study
+from jaxseg.studies import skip_pruning_claims as paper_claims
 from jaxseg.studies import skip_pruning_conditions as conditions
 from jaxseg.studies import skip_pruning_distances as distances
 from jaxseg.studies import skip_pruning_tables as numbers
@@ -356,19 +357,19 @@ def study_of(l1, l2=(0.6, 0.3), baseline=(0.8, 0.5), distance=(SHALLOW, FLAT, FL
 @pytest.mark.parametrize(
     ("l1", "expected", "in_domain", "shifted"),
     [
-        ((0.85, 0.6), "yes", numbers.HOLDS, numbers.HOLDS),
-        ((0.85, 0.4), "partly", numbers.HOLDS, numbers.FAILS),
-        ((0.7, 0.4), "no", numbers.FAILS, numbers.FAILS),
-        ((0.79, 0.5), "unclear", numbers.UNCLEAR, numbers.UNCLEAR),
+        ((0.85, 0.6), "yes", paper_claims.HOLDS, paper_claims.HOLDS),
+        ((0.85, 0.4), "partly", paper_claims.HOLDS, paper_claims.FAILS),
+        ((0.7, 0.4), "no", paper_claims.FAILS, paper_claims.FAILS),
+        ((0.79, 0.5), "unclear", paper_claims.UNCLEAR, paper_claims.UNCLEAR),
     ],
 )
 def test_the_verdict_follows_the_intervals(l1, expected, in_domain, shifted):
     made, _, _, tables = study_of(l1)
-    claims = numbers.claims(made, tables, "unet")
+    claims = paper_claims.claims(made, tables, "unet")
     answers = {claim.claim: claim.answer for claim in claims}
-    assert (answers[numbers.AS_GOOD], answers[numbers.BETTER]) == (in_domain, shifted)
-    assert answers[numbers.MORE_HURTS] == numbers.HOLDS
-    found = numbers.verdict(claims, "unet")
+    assert (answers[paper_claims.AS_GOOD], answers[paper_claims.BETTER]) == (in_domain, shifted)
+    assert answers[paper_claims.MORE_HURTS] == paper_claims.HOLDS
+    found = paper_claims.verdict(claims, "unet")
     assert found.verdict == expected
     for place in ("in-domain", numbers.SHIFTED):
         (row,) = [
@@ -383,17 +384,17 @@ def test_the_verdict_follows_the_intervals(l1, expected, in_domain, shifted):
 @pytest.mark.parametrize(
     ("distance", "early", "top", "all_skips"),
     [
-        ((SHALLOW, FLAT, {**FLAT, "decoder_1": 0.1, "decoder_0": 0.1}), numbers.HOLDS, None, numbers.HOLDS),
-        ((SHALLOW, {**FLAT, "decoder_0": 0.1}, FLAT), numbers.HOLDS, numbers.HOLDS, None),
-        ((dict(zip(LAYERS, (0.1, 0.3, 0.3, 0.3, 0.3), strict=True)), SHALLOW, FLAT), numbers.FAILS, None, None),
-        (({**FLAT, "encoder_0": 0.31}, {**FLAT, "decoder_0": 0.6}, FLAT), None, numbers.FAILS, None),
+        ((SHALLOW, FLAT, {**FLAT, "decoder_1": 0.1, "decoder_0": 0.1}), paper_claims.HOLDS, None, paper_claims.HOLDS),
+        ((SHALLOW, {**FLAT, "decoder_0": 0.1}, FLAT), paper_claims.HOLDS, paper_claims.HOLDS, None),
+        ((dict(zip(LAYERS, (0.1, 0.3, 0.3, 0.3, 0.3), strict=True)), SHALLOW, FLAT), paper_claims.FAILS, None, None),
+        (({**FLAT, "encoder_0": 0.31}, {**FLAT, "decoder_0": 0.6}, FLAT), None, paper_claims.FAILS, None),
     ],
 )
 def test_claims_on_layers_follow_the_intervals(distance, early, top, all_skips):
     made, _, _, tables = study_of((0.8, 0.5), distance=distance)
-    answers = {claim.claim: claim.answer for claim in numbers.claims(made, tables, "unet")}
+    answers = {claim.claim: claim.answer for claim in paper_claims.claims(made, tables, "unet")}
     for claim, expected in (
-        (numbers.EARLY_LARGEST, early), (numbers.SHRINKS_TOP, top), (numbers.SHRINKS_ALL, all_skips)
+        (paper_claims.EARLY_LARGEST, early), (paper_claims.SHRINKS_TOP, top), (paper_claims.SHRINKS_ALL, all_skips)
     ):  # fmt: skip
         assert expected in (None, answers[claim]), claim
 
@@ -401,18 +402,18 @@ def test_claims_on_layers_follow_the_intervals(distance, early, top, all_skips):
 @pytest.mark.parametrize(
     ("low", "high", "lowest_fold", "highest_fold", "expected"),
     [
-        (0.1, 0.3, 0.1, 0.2, numbers.HOLDS),
-        (0.1, 0.3, -0.1, 0.5, numbers.UNCLEAR),  # folds disagree
-        (-0.3, -0.1, -0.2, -0.1, numbers.FAILS),
-        (-0.3, -0.1, -0.5, 0.1, numbers.UNCLEAR),
-        (-0.1, 0.3, 0.1, 0.1, numbers.UNCLEAR),
-        (math.nan, math.nan, 0.1, 0.1, numbers.UNCLEAR),
+        (0.1, 0.3, 0.1, 0.2, paper_claims.HOLDS),
+        (0.1, 0.3, -0.1, 0.5, paper_claims.UNCLEAR),  # folds disagree
+        (-0.3, -0.1, -0.2, -0.1, paper_claims.FAILS),
+        (-0.3, -0.1, -0.5, 0.1, paper_claims.UNCLEAR),
+        (-0.1, 0.3, 0.1, 0.1, paper_claims.UNCLEAR),
+        (math.nan, math.nan, 0.1, 0.1, paper_claims.UNCLEAR),
     ],
 )
 def test_interval_and_folds_have_to_agree(low, high, lowest_fold, highest_fold, expected):
     row = {"mean": 0.2, "low": low, "high": high, "patients": 9}
     row |= {"lowest_fold": lowest_fold, "highest_fold": highest_fold}
-    assert numbers._claim("unet", numbers.BETTER, row, above=0.0, what="IoU").answer == expected
+    assert paper_claims._claim("unet", paper_claims.BETTER, row, above=0.0, what="IoU").answer == expected
 
 
 def test_tables_agree_with_cases_and_say_what_they_left_out():
@@ -487,8 +488,8 @@ def test_the_papers_values_stand_beside_ours():
 
 def test_page_tables_and_verdicts_say_the_same(tmp_path):
     made, tested, measured, tables = study_of((0.85, 0.6))
-    claims = numbers.claims(made, tables, "unet")
-    verdicts = [numbers.verdict(claims, "unet")]
+    claims = paper_claims.claims(made, tables, "unet")
+    verdicts = [paper_claims.verdict(claims, "unet")]
     origin = {"command": "python -m launch.study", "data": "fake"}
     study_parts.write_results(tmp_path, made, tables, verdicts, origin, claims)
     skip_pruning_figures.draw(tmp_path / "figures", made, tested, measured, tables)
@@ -522,9 +523,9 @@ def test_domains_have_a_figure_of_their_own(tmp_path):
     assert {figure.name for figure in tmp_path.iterdir()} == {
         "differences.png", "domains_unet.png", "distances_unet_0.png", "examples_unet.png"
     }  # fmt: skip
-    claims = numbers.claims(made, tables, "unet")
+    claims = paper_claims.claims(made, tables, "unet")
     assert [claim.claim for claim in claims] == [
-        numbers.AS_GOOD, numbers.BETTER, numbers.EARLY_LARGEST, numbers.SHRINKS_TOP
+        paper_claims.AS_GOOD, paper_claims.BETTER, paper_claims.EARLY_LARGEST, paper_claims.SHRINKS_TOP
     ]  # fmt: skip
 
 

@@ -12,9 +12,8 @@ from typing import IO, Any
 from jaxseg.errors import InputError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-_MOST_TIMES = (
-    200  # that an archive may grow; images hardly shrink, label volumes do, but never a whole data set so much
-)
+# How many times an archive may grow: images hardly shrink, label volumes do, but never a whole data set so much.
+_MOST_TIMES = 200
 _ALWAYS_FINE = 256 * 2**20  # bytes, however small the archive
 _MOST_FILES = 2_000_000
 _CHUNK = 2**20
