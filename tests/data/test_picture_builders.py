@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from jaxseg.data import builders, pipeline
 from jaxseg.data.builders import bbbc041, formats, hc18, ms_cct
-from jaxseg.data.synthetic import smear
+from jaxseg.data.synthetic import smear, smear_drawn
 from jaxseg.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -458,7 +458,7 @@ def test_boxes_are_those_of_the_tables(malaria):
 
 
 def test_cells_of_synthetic_smears_are_their_labels():
-    templates = smear.drawn_templates(1)
+    templates = smear_drawn.drawn_templates(1)
     image, labels, scene = smear.render(3, 2, smear.CANVAS, templates=templates)
     boxes = []
     for template, row, column in scene.cells:

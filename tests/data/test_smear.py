@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from jaxseg.data.synthetic import smear
+from jaxseg.data.synthetic import smear, smear_cut, smear_drawn
 from jaxseg.errors import InputError
 
 # of the five images of BCCD in the folder of real data, those whose cells are not all heaped up
@@ -18,7 +18,7 @@ CROWDED = "BloodImage_00200"
 
 @pytest.fixture(scope="module")
 def templates():
-    return smear.drawn_templates(1)
+    return smear_drawn.drawn_templates(1)
 
 
 def flat_templates(*, cell=(150, 100, 120), artifact=(80, 60, 180), glass=(200, 210, 220)):
@@ -48,7 +48,7 @@ def block_means(image, size):
 
 def test_same_seed_and_index_give_the_same_bytes(templates):
     image, labels, scene = smear.render(5, 2, 128, templates=templates)
-    again, labels_again, scene_again = smear.render(5, 2, 128, templates=smear.drawn_templates(1))
+    again, labels_again, scene_again = smear.render(5, 2, 128, templates=smear_drawn.drawn_templates(1))
     np.testing.assert_array_equal(image, again)
     np.testing.assert_array_equal(labels, labels_again)
     np.testing.assert_array_equal(scene.cells, scene_again.cells)
@@ -230,7 +230,7 @@ def hue_of(patch, glass):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_drawn_templates_are_cells_and_artifacts(seed):
-    drawn = smear.drawn_templates(seed)
+    drawn = smear_drawn.drawn_templates(seed)
     glass = np.median(drawn.background, (0, 1))
     assert drawn.background.shape == (1500, 1500, 3) and len(drawn.cells) == len(drawn.artifacts) == 3
     for rgb, mask in drawn.cells + drawn.artifacts:
@@ -241,13 +241,13 @@ def test_drawn_templates_are_cells_and_artifacts(seed):
         assert 85 < 2 * np.sqrt(cell.mask.sum() / np.pi) < 125  # diameter in pixels
         assert ndimage.label(cell.mask)[1] == 1
         assert hue_of(cell, glass) < min(hue_of(artifact, glass) for artifact in drawn.artifacts)
-    other = smear.drawn_templates(seed + 10)
+    other = smear_drawn.drawn_templates(seed + 10)
     assert any((a.mask != b.mask).any() for a, b in zip(drawn.cells, other.cells, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_hue_tells_artifacts_from_cells_until_they_have_one_stain(seed):
-    drawn = smear.drawn_templates(seed)
+    drawn = smear_drawn.drawn_templates(seed)
     glass = np.median(drawn.background, (0, 1)).astype(np.float32)
     absorbed = [[smear._absorbance(patch, glass) for patch in patches] for patches in drawn[1:]]
     hue = smear._hue(absorbed[0], [cell.mask for cell in drawn.cells])
@@ -301,7 +301,7 @@ def test_cut_masks_are_the_drawn_ones(templates, uneven):
     y, x = np.mgrid[-1:1:1000j, -1:1:1200j]
     light = (1 - 0.12 * x * x - 0.1 * y * y + 0.06 * x)[..., None] if uneven else 1.0
     image, boxes, names, masks = annotated_smear(templates, light=light)
-    cut = smear.cut_templates(image, boxes, names)
+    cut = smear_cut.cut_templates(image, boxes, names)
     # nothing touches, so cells come in the order of their boxes, as artifacts do
     for patch, mask in zip(cut.cells, masks[:3], strict=True):
         assert iou_of_shapes(patch.mask, mask) > 0.95
@@ -324,7 +324,7 @@ def test_a_crowded_image_has_light_for_background(templates):
     everywhere = [
         (top, left, top + 80, left + 80) for top, left in itertools.product(range(0, 700, 90), range(0, 860, 90))
     ]
-    cut = smear.cut_templates(image, [*boxes.tolist(), *everywhere], [*names, *["other"] * len(everywhere)])
+    cut = smear_cut.cut_templates(image, [*boxes.tolist(), *everywhere], [*names, *["other"] * len(everywhere)])
     assert cut.background.shape == image.shape
     steps = np.abs(np.diff(cut.background.astype(int), axis=0)).max()
     assert steps <= 1  # no cell, no noise, no outline
@@ -342,7 +342,7 @@ def read_voc(folder, name):
 @pytest.mark.parametrize("name", REAL)
 def test_templates_of_a_real_smear_cover_its_cells(real_data, name):
     image, boxes, names = read_voc(real_data / "bccd_smear", name)
-    cut = smear.cut_templates(image, boxes, names)
+    cut = smear_cut.cut_templates(image, boxes, names)
     glass = np.median(cut.background, (0, 1))
     cell_boxes = [box for box, kind in zip(boxes, names, strict=True) if kind == "RBC"]
     areas = [(bottom - top) * (right - left) for top, left, bottom, right in cell_boxes]
@@ -363,26 +363,26 @@ def test_templates_of_a_real_smear_cover_its_cells(real_data, name):
 
 def test_an_image_with_too_little_to_cut_is_refused(real_data):
     with pytest.raises(InputError, match=r"the image has [012] whole cells that touch no others, and 3 are needed"):
-        smear.cut_templates(*read_voc(real_data / "bccd_smear", CROWDED))
+        smear_cut.cut_templates(*read_voc(real_data / "bccd_smear", CROWDED))
 
 
 def test_images_that_cannot_be_cut_are_named(templates):
     image, boxes, names, _ = annotated_smear(templates)
     # of the three, the remains of the white cell are too large for a thing that nobody has named
     with pytest.raises(InputError, match="the image has 2 artifacts that are whole"):
-        smear.cut_templates(image, boxes[:9], names[:9])
+        smear_cut.cut_templates(image, boxes[:9], names[:9])
     with pytest.raises(InputError, match="the image has 2 whole cells"):
-        smear.cut_templates(image, boxes[7:], names[7:])
+        smear_cut.cut_templates(image, boxes[7:], names[7:])
     with pytest.raises(
         InputError, match=r"the box \(5, 1300, 50, 1400\) of a ring is empty or outside of the 1000 x 1200"
     ):
-        smear.cut_templates(image, [[5, 1300, 50, 1400]], ["ring"])
+        smear_cut.cut_templates(image, [[5, 1300, 50, 1400]], ["ring"])
     with pytest.raises(InputError, match="hardly any glass"):
-        smear.cut_templates(image, [[0, 0, 1000, 1200]], ["RBC"])
+        smear_cut.cut_templates(image, [[0, 0, 1000, 1200]], ["RBC"])
     with pytest.raises(ValueError, match=r"boxes \(12, 4\) and 2 names"):
-        smear.cut_templates(image, boxes, names[:2])
+        smear_cut.cut_templates(image, boxes, names[:2])
     with pytest.raises(ValueError, match=r"the image must be uint8 \[h,w,3\], got float64"):
-        smear.cut_templates(image / 255, boxes, names)
+        smear_cut.cut_templates(image / 255, boxes, names)
 
 
 def test_what_cannot_be_rendered_is_named(templates):

@@ -9,7 +9,7 @@ from jaxseg.data import builders, pipeline
 from jaxseg.data.builders import cardiac as cardiac_builder
 from jaxseg.data.builders import smear as smear_builder
 from jaxseg.data.builders import ultrasound as ultrasound_builder
-from jaxseg.data.synthetic import cardiac, smear, ultrasound
+from jaxseg.data.synthetic import cardiac, smear, smear_drawn, ultrasound
 from jaxseg.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -89,7 +89,7 @@ def test_smear_has_both_densities_in_equal_shares(data_dir):
             "high": len(cases) // 2,
         }
     case = splits["train"][3]
-    scene, templates = int(case["case"].removeprefix("synthetic")), smear.drawn_templates(smear_builder._SEED)
+    scene, templates = int(case["case"].removeprefix("synthetic")), smear_drawn.drawn_templates(smear_builder._SEED)
     image, labels, _ = smear.render(smear_builder._SEED, scene, 64, templates=templates)
     np.testing.assert_array_equal(case["image"], image)
     np.testing.assert_array_equal(case["labels"], labels)

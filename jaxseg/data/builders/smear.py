@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from jaxseg.data.builders import bbbc041, drawn, formats, records
 from jaxseg.data.builders.cases import Contents, Found, Loaded
-from jaxseg.data.synthetic import smear
+from jaxseg.data.synthetic import smear, smear_cut, smear_drawn
 from jaxseg.errors import InputError
 
 _SEED = 2024
@@ -53,7 +53,9 @@ class Smear(drawn.Drawn):
         found = super().find(None, config)
         problems: list[str] = []
         # a folder is given to any config, and asked for by some
-        templates = _cut(folder, problems) if folder and cls.instructions(config) else smear.drawn_templates(_SEED)
+        templates = (
+            _cut(folder, problems) if folder and cls.instructions(config) else smear_drawn.drawn_templates(_SEED)
+        )
         if templates is None:
             return Found((), problems, cls.CONTENTS)
         cases = [
@@ -76,7 +78,7 @@ def _cut(folder: pathlib.Path, problems: list[str]) -> smear.Templates | None:
     reasons = []
     for item in annotated:
         try:
-            return smear.cut_templates(formats.read(item.image).array, item.boxes, item.names)
+            return smear_cut.cut_templates(formats.read(item.image).array, item.boxes, item.names)
         except (InputError, formats.Unusable) as error:
             reasons.append(f"{item.image}: {error}")
     problems += [*wrong, *reasons]
