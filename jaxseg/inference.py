@@ -59,7 +59,20 @@ def score_cases(
         seen = view(batch)
         return score(seen["labels"], predict(model, variables, seen["images"]))
 
-    rows = [_keep(run(variables, batch), batch["valid"]) for batch in batches]
+    return over_cases(lambda batch: run(variables, batch), batches)
+
+
+def over_cases(run: Callable[[Batch], Mapping[str, jax.Array]], batches: Iterator[Batch]) -> dict[str, np.ndarray]:
+    """Numbers per case, in the order of the cases, of a program that is compiled elsewhere and used more than once.
+
+    Args:
+      run: `stored batch -> {name: [B,...]}`.
+      batches: stored cases with `valid` [B], as `pipeline.epoch` gives them.
+
+    Returns:
+      `{name: [N,...]}`.
+    """
+    rows = [_keep(run(batch), batch["valid"]) for batch in batches]
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 

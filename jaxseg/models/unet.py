@@ -76,11 +76,18 @@ class UNet(UNetSkeleton):
             self.up: Sequence[Callable[[jax.Array], jax.Array]] = [
                 TransposedConv(width, dtype=self.dtype) for width in widths[:-1]
             ]
-            self.decoder = [block(width, width) for width in widths[:-1]]
         else:
             self.up = [upsampler(self.upsample, self.padding)] * self.halvings
-            self.decoder = [block(width, widths[max(i - 1, 0)]) for i, width in enumerate(widths[:-1])]
+        self.decoder = [block(*pair) for pair in self.decoder_widths]
         self.head = Conv(self.num_classes, kernel=1, use_bias=True, dtype=self.dtype)
+
+    @property
+    def decoder_widths(self) -> tuple[tuple[int, int], ...]:
+        """Channels of the two layers of every decoder block, full resolution first."""
+        widths = self.features
+        if self.upsample == "transpose":
+            return tuple((width, width) for width in widths[:-1])
+        return tuple((width, widths[max(i - 1, 0)]) for i, width in enumerate(widths[:-1]))
 
     @property
     def numbered_layers(self) -> tuple[str, ...]:

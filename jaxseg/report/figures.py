@@ -329,6 +329,36 @@ def scatter(path: PathLike, panels: Mapping[str, tuple[Any, Any]], *, xlabel: st
         figure.supylabel(ylabel, fontsize=TEXT)
 
 
+def points(
+    path: PathLike, panels: Mapping[str, Mapping[str, tuple[Any, Any]]], *, ylabel: str, diagonal: bool = False
+) -> None:
+    """One number of every case against another: panels side by side, each with its own x axis, on one y axis.
+
+    Args:
+      path: PNG to write.
+      panels: what is on the x axis -> label -> (x `[N]`, y `[N]`); NaN is left out.
+      ylabel: of all panels.
+      diagonal: draw where the two are equal.
+    """
+    _need(panels, "panels")
+    looks = _looks(label for panel in panels.values() for label in panel)
+    with _figure(path, (WIDTH, (4.4 if len(panels) == 1 else 3.5) + _extra_lines(looks))) as figure:
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        axes[0].set_ylabel(ylabel)
+        for ax, (xlabel, panel) in zip(axes, panels.items(), strict=True):
+            ax.grid()
+            ax.set_xlabel(xlabel)
+            if diagonal:
+                ax.axline((0.0, 0.0), slope=1.0, color=INK, linewidth=1.0, zorder=1)
+            for label, (x, y) in panel.items():
+                colour, marker = looks[label]
+                ax.plot(_floats(x), _floats(y), marker, color=colour, alpha=0.6, markeredgecolor="white",
+                        markeredgewidth=0.4)  # fmt: skip
+            ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        if len([label for label in looks if label]) > 1:
+            _legend(figure, [_line(label, look, "") for label, look in looks.items()])
+
+
 # ------------------------------------------------------------------------------------------------------------- canvas
 
 

@@ -8,7 +8,10 @@ import ml_collections
 
 from jaxseg.errors import InputError
 
-STUDIES = ("border_shortcut", "distortion", "skip_pruning", "overlay_shortcut")
+STUDIES = (
+    *("border_shortcut", "distortion", "skip_pruning", "overlay_shortcut", "segmentation_ability"),
+    "planted_shortcuts",
+)
 
 
 def run(config: ml_collections.ConfigDict, **places: Any) -> pathlib.Path:

@@ -33,12 +33,13 @@ class Checkpoints:
     writes.
     """
 
-    def __init__(self, folder: pathlib.Path, *, read_only: bool = False):
+    def __init__(self, folder: pathlib.Path, *, read_only: bool = False, keep_every: int = 0):
         """Opens the folder.
 
         Args:
           folder: created if need be.
           read_only: for looking at a run that may be training: nothing is created, removed or renamed.
+          keep_every: steps that are multiples of it are kept too; 0 for none.
 
         Raises:
           InputError: it cannot be created or read, or is a file.
@@ -47,9 +48,13 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         score = lambda metrics: metrics["score"]
         # max_to_keep together with best_fn would delete the newest step when it scores badly
-        keep = preservation_policy.AnyPreservationPolicy(
-            [preservation_policy.LatestN(n=2), preservation_policy.BestN(n=1, get_metric_fn=score)]
-        )
+        policies: list[preservation_policy.PreservationPolicy] = [
+            preservation_policy.LatestN(n=2),
+            preservation_policy.BestN(n=1, get_metric_fn=score),
+        ]
+        if keep_every:
+            policies.append(preservation_policy.EveryNSteps(interval_steps=keep_every))
+        keep = preservation_policy.AnyPreservationPolicy(policies)
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder}: is a file where checkpoints belong; remove it")
         self._folder = folder

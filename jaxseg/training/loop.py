@@ -41,6 +41,7 @@ class Loop:
       skip_nonfinite: whether the program leaves out steps that are not finite; else they end the run.
       tensors: what the entries of the metric `finite` are about.
       name: shown by the progress bar.
+      keep_every: updates between two checkpoints that stay, beside the newest and the best; 0 for none.
     """
 
     program: Program
@@ -55,6 +56,7 @@ class Loop:
     skip_nonfinite: bool
     tensors: tuple[str, ...]
     name: str
+    keep_every: int = 0
 
     def boundary(self, step: int) -> int:
         """The next step after `step` behind which something has to be done."""
@@ -133,7 +135,9 @@ def fit(loop: Loop, fresh: list[TrainState], folders: Sequence[pathlib.Path], va
       LostProcess: another process of the run has ended.
     """
     with contextlib.ExitStack() as stack:
-        stores = [stack.enter_context(Checkpoints(folder / "checkpoints")) for folder in folders]
+        stores = [
+            stack.enter_context(Checkpoints(folder / "checkpoints", keep_every=loop.keep_every)) for folder in folders
+        ]
         request = stack.enter_context(preemption.listening())
         try:
             with parallel.failures_named():

@@ -93,13 +93,14 @@ class Task:
     compiler_options: Mapping[str, Any]
 
 
-def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Path) -> None:
+def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Path, *, keep_every: int = 0) -> None:
     """Trains, or resumes, the run in `folder`, or its replicas in folders below it; returns when all is finished.
 
     Args:
       config: of the run.
       splits: the stored cases.
       folder: of the run; created, or with the same config.
+      keep_every: epochs between two checkpoints that stay for `restore_kept`; 0 keeps the newest and the best alone.
 
     Raises:
       InputError: the config cannot be run, the folder belongs to another config, the loss is not finite.
@@ -129,7 +130,7 @@ def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Pat
         frozen={},
         compiler_options=compiler_options(model),
     )
-    fit_members(config, task, data, folder)
+    fit_members(config, task, data, folder, keep_every=keep_every)
 
 
 def overlaps(counts: np.ndarray) -> dict[str, float]:
@@ -208,7 +209,9 @@ class Data:
         return size <= _SHARE_OF_MEMORY * parallel.device_memory()
 
 
-def fit_members(config: ml_collections.ConfigDict, task: Task, data: Data, folder: pathlib.Path) -> None:
+def fit_members(
+    config: ml_collections.ConfigDict, task: Task, data: Data, folder: pathlib.Path, *, keep_every: int = 0
+) -> None:
     """Trains the run that a config describes, or its replicas; see `train`."""
     configs, places = zip(*member_runs(config, folder), strict=True)
     lengths = {
@@ -261,6 +264,7 @@ def fit_members(config: ml_collections.ConfigDict, task: Task, data: Data, folde
         skip_nonfinite=config.on_nonfinite == "skip",
         tensors=steps.tensor_names(fresh[0].params),
         name=folder.name,
+        keep_every=keep_every * data.steps_per_epoch,
     )
     values = [{"config": json.loads(member.to_json()), "versions": provenance.versions()} for member in configs]
     fit(loop, fresh, places, values)
@@ -308,6 +312,13 @@ def restore_best(folder: pathlib.Path, like: Mapping[str, Any]) -> tuple[int, di
     """Step, the part of the state that `like` names, and the score (NaN if undefined) of a run's best checkpoint."""
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         return checkpoints.restore_best(like)
+
+
+def restore_kept(folder: pathlib.Path, like: Mapping[str, Any], *, every: int) -> dict[int, dict[str, Any]]:
+    """Step -> the part of the state that `like` names, of the checkpoints at multiples of `every` steps, ascending."""
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        steps = [step for step in checkpoints.steps if step % every == 0]
+        return {step: checkpoints.restore(step, like)[0] for step in steps}
 
 
 def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, data: Mapping[str, str] | None = None) -> None:

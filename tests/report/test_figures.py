@@ -66,12 +66,19 @@ def draw_strip(path, shift=0.0):
     figures.strip(path, {"image": [(IMAGE, None)] * 3, **rows}, titles=("left", "middle", "right"))
 
 
+def draw_points(path, shift=0.0):
+    x = np.linspace(0, 1, 20)
+    left = {"first": (x, x**2), "second": (x, x - shift)}
+    right = {"first": (9 * x, np.where(x < 1, x, np.nan))}
+    figures.points(path, {"mean SA": left, "VoG": right}, ylabel="Dice", diagonal=True)
+
+
 def draw_heat_maps(path, shift=0.0):
     maps = {"a": np.exp(-((XX - 16) ** 2) / 50.0), "b": np.where(YY < 3, np.nan, XX / 62.0 + shift)}
     figures.heat_maps(path, maps, extent_label="offset", label="share")
 
 
-DRAW = [draw_curves, draw_boxes, draw_dots, draw_overlays, draw_strip, draw_heat_maps]
+DRAW = [draw_curves, draw_boxes, draw_dots, draw_overlays, draw_strip, draw_points, draw_heat_maps]
 
 
 @pytest.mark.parametrize("draw", DRAW)
@@ -90,7 +97,7 @@ def test_figures_depend_on_their_data_and_nothing_else(tmp_path, draw):
     assert (first[:8], count(a, "white") > 5000) == (b"\x89PNG\r\n\x1a\n", True)
 
 
-@pytest.mark.parametrize("draw", [draw_curves, draw_boxes, draw_dots, draw_overlays, draw_strip])
+@pytest.mark.parametrize("draw", [draw_curves, draw_boxes, draw_dots, draw_overlays, draw_strip, draw_points])
 def test_first_is_blue_and_second_is_vermillion(tmp_path, draw):
     draw(tmp_path / "a.png")
     image = pixels(tmp_path / "a.png")

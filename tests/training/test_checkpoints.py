@@ -45,6 +45,14 @@ def test_the_two_newest_and_the_best_are_kept_and_come_back(tmp_path):
     np.testing.assert_array_equal(best["w"], 2.0)
 
 
+def test_multiples_of_a_number_of_steps_stay_too(tmp_path):
+    with Checkpoints(tmp_path, keep_every=3) as store:
+        for step in range(1, 10):
+            store.save(example(step), {}, step=step, score=0.9 if step == 4 else 0.1)
+    with Checkpoints(tmp_path, read_only=True) as store:
+        assert store.steps == [3, 4, 6, 8, 9]
+
+
 def test_a_run_without_a_defined_score_still_has_a_checkpoint(tmp_path):
     save_all(tmp_path, {1: None})
     with Checkpoints(tmp_path) as store:

@@ -124,6 +124,16 @@ def test_early_stopping_ends_a_run_that_no_longer_gets_better(splits, tmp_path):
     assert summary["best_validation_dice"] == max(row["validation_dice"] for row in rows(tmp_path / "run"))
 
 
+def test_checkpoints_of_every_so_many_epochs_stay(splits, tmp_path):
+    config = small(training__epochs=5)
+    runs.train(config, splits, tmp_path / "run", keep_every=2)
+    like = params(config, tmp_path / "run", splits)
+    kept = runs.restore_kept(tmp_path / "run", like, every=2 * 3)
+    assert list(kept) == [6, 12]  # 12 and 15 are the newest; 6 stays by this alone, or because it is the best
+    first, second = (jax.tree.leaves(one["params"]) for one in kept.values())
+    assert any((a != b).any() for a, b in zip(first, second, strict=True))
+
+
 def test_on_cpu_every_convolution_of_several_steps_is_outside_of_loops_and_calls(splits, tmp_path, monkeypatch):
     """In a computation of its own, XLA runs a convolution on one thread: ten times as long."""
     seen = []

@@ -1,0 +1,509 @@
+"""The study's numbers, away from training: what is asked of a network, tables, claims, the page."""
+
+import csv
+import importlib.util
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg.analysis import prototypes, vog
+from jaxseg.data import augment, pipeline, shifts
+from jaxseg.errors import InputError
+from jaxseg.metrics import overlap
+from jaxseg.models import capture
+from jaxseg.models.pruning import LAST_LAYER, prune_last_layer
+from jaxseg.report import segmentation_ability as report
+from jaxseg.report import segmentation_ability_figures as study_figures
+from jaxseg.studies import segmentation_ability as study
+from jaxseg.studies import segmentation_ability_claims as claimed
+from jaxseg.studies import segmentation_ability_quality as quality
+from jaxseg.studies import segmentation_ability_scores as scores
+from jaxseg.studies import segmentation_ability_tables as numbers
+from jaxseg.training import checks
+
+ROOT = pathlib.Path(__file__).parents[2]
+SIZE = 16
+WHERE = {"size": SIZE, "batch_size": 4}
+
+
+def config(size="tiny", **fields):
+    spec = importlib.util.spec_from_file_location(
+        "segmentation_ability_config", ROOT / "configs" / "segmentation_ability.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = module.get_config(size).unlock()
+    made.update_from_flattened_dict(fields)
+    return made.lock()
+
+
+def cases(count=10, *, size=32, seed=0, prefix="p"):
+    """Smooth random images with a darker square of random size; every case is its own patient."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(120, 220, (count, size // 4, size // 4, 3))
+    images = np.repeat(np.repeat(coarse, 4, 1), 4, 2).astype(np.uint8)
+    labels = np.zeros((count, size, size), np.uint8)
+    for mask in labels:
+        mask[4 : random.integers(8, size - 4), 6 : random.integers(10, size - 4)] = 1
+    images[labels > 0] -= 90
+    names = tuple(f"{prefix}{i:02d}" for i in range(count))
+    return pipeline.InMemory(
+        "fake/test", ("background", "lesion"), images, labels, names, names, ("",) * count, np.ones((count, 2))
+    )
+
+
+def drawn(model, seed):
+    """Variables drawn by numpy: compiling the real draw takes longer than the test."""
+    like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    random = np.random.default_rng(seed)
+    scale = lambda x: (2 / np.prod(x.shape[:-1])) ** 0.5 if x.ndim > 1 else 0.3
+    made = jax.tree.map(lambda x: random.normal(0, scale(x), x.shape).astype(np.float32), like)
+    for kind, least in (("scale", 1.0), ("var", 0.5)):  # few dead units
+        made = jax.tree_util.tree_map_with_path(
+            lambda path, x, kind=kind, least=least: np.abs(x) + np.float32(least) if path[-1].key == kind else x, made
+        )
+    # neither all object nor all background
+    made["params"]["head"]["conv"] = {"kernel": np.zeros((1, 1, 4, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    made["params"]["head"]["conv"]["kernel"][..., 1] = 1.0, -1.2, 0.8, -0.7
+    return made
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = checks.build_model(config(), 2)
+    return model, drawn(model, 0)
+
+
+# ------------------------------------------------------------------------------------------------------------- config
+
+
+@pytest.mark.parametrize("size", ["tiny", "demo", "cpu", "paper"])
+def test_every_size_can_be_run_and_its_networks_differ_in_the_loss_alone(size):
+    made = config(size)
+    study.check(made)
+    assert made.size == size and made.training.loss == "cross_entropy" and made.training.batch_size == 10
+    offline, online = (study.run_config(made, network).to_dict() for network in study.NETWORKS)
+    assert (offline["training"].pop("ability_weight"), online["training"].pop("ability_weight")) == (0.0, 1.0)
+    assert offline == online
+
+
+def test_volumes_are_refused(tmp_path):
+    class Volumes:
+        rank = 3
+
+    with pytest.raises(InputError, match="dermoscopy/tiny has volumes; this study is of pictures"):
+        study.train_and_measure(config(), Volumes(), tmp_path)
+
+
+def test_the_paper_s_network_has_18_layers_and_its_groups():
+    made = config("paper")
+    assert len(study.layer_names(made)) == 18
+    groups = {name: [i + 1 for i in members] for name, members in study.layer_groups(made).items()}
+    assert groups == {"early": [1, 2, 3, 4], "abstract": list(range(5, 15)), "late": [15, 16, 17, 18]}
+    with pytest.raises(ValueError, match="unknown size 'huge'; choose one of paper, cpu, demo, tiny"):
+        config("huge")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"study": "other"}, "is not this study's"),
+        (
+            {"online_weight": 0.0},
+            "config.online_weight is 0.0 and training.ability_weight 0.0; the first must be above",
+        ),
+        ({"training.ability_weight": 1.0}, "the second 0: the networks differ in it"),
+        ({"replicas": 2}, "config.replicas is 2; this study trains one network of each kind"),
+        ({"model.norm": "group"}, "config.model must be a unet of at least two poolings without group norm"),
+        ({"model.features": (4, 8), "model.skips": (True,)}, "at least two poolings"),
+        ({"model.padding": "valid"}, "padding='valid' cover more than the image"),
+        ({"evaluation.noise_levels": (0.1, 0.1)}, "config.evaluation.noise_levels is .0.1, 0.1.; give numbers above 0"),
+        ({"evaluation.noise_levels": (1.5,)}, "up to 1, once"),
+        ({"evaluation.coverages": (0.0, 1.0)}, "config.evaluation.coverages"),
+        ({"evaluation.inert_below": 0.3}, "inert_below is 0.3; it must be one of inert_sweep"),
+        ({"evaluation.vog_every": 2}, "vog_every is 2 of 2 epochs; a variance needs two checkpoints"),
+        (
+            {"evaluation.vog_every": 3, "training.evaluate_every": 2},
+            "must be a multiple of training.evaluate_every .2.",
+        ),
+        ({"evaluation.resamples": 0}, "config.evaluation.resamples is 0; it must be at least 1"),
+        ({"training.batch_size": 0}, "config.training.batch_size is 0"),
+    ],
+)
+def test_what_cannot_work_is_named_before_anything_runs(fields, message):
+    with pytest.raises(InputError, match=message):
+        study.check(config(**fields))
+
+
+# ------------------------------------------------------------------------------------------------ numbers of a network
+
+
+def test_a_unit_is_inert_by_its_score_over_the_cases():
+    units = np.array([[0.9, 0.1, np.nan, 0.5], [0.7, 0.3, np.nan, np.nan]])
+    dice = np.array([0.8, np.nan])
+    assert scores.active_units(units, dice, 0.6).tolist() == [True, False, False, True]  # 0.8, 0.2, none, 0.5 to 0.48
+    assert scores.active_units(units, dice, 0.65).tolist() == [True, False, False, False]
+    assert scores.active_units(units, dice, 2.0).tolist() == [True, False, False, False]  # the best stays
+    assert scores.active_units(units, np.full(2, np.nan), 0.1).tolist() == [True, False, False, False]
+
+
+def test_scores_are_those_of_each_question_asked_by_itself(network):
+    model, variables = network
+    stored = cases()
+    means = np.linspace(0.1, 0.4, 4).astype(np.float32)
+    keep = np.array([[True] * 4, [True, False, True, False], [False, True, False, False]])
+    found = scores.examine(model, variables, stored, **WHERE, keep=keep, means=means)
+
+    @jax.jit
+    def reference(variables, image, labels):
+        """The whole set as one batch."""
+        seen = augment.whole({"image": image, "labels": labels}, size=SIZE)
+        images, truth = seen["images"], seen["labels"]
+        logits, layers = capture.capture(model, variables, images, model.numbered_layers)
+        mask = jax.nn.softmax(logits)[..., 1]
+        units = [prototypes.unit_sa_scores(layers[name], mask, truth) for name in model.numbered_layers[-2:]]
+        own = (mask > 0.5).astype(jnp.int32)
+        against_own = [prototypes.unit_sa_scores(layers[name], mask, own) for name in model.numbered_layers[-2:]]
+        dice = lambda logits: overlap.dice(truth, jnp.argmax(logits, -1), num_classes=2)[:, 0]
+        held = lambda kept: capture.replace(model, variables, images, {LAST_LAYER: lambda x: jnp.where(kept, x, means)})
+        return {
+            "sa": jnp.stack([prototypes.sa_score(layers[name], mask, truth) for name in model.numbered_layers], 1),
+            "units": units[-1],
+            "unit_means": layers[LAST_LAYER].mean((1, 2)),
+            "dice": dice(logits),
+            "mean_sa": jnp.nanmean(jnp.concatenate(against_own, 1), 1),
+            "separableness": prototypes.sa_score(images, mask, truth),
+            "masked_dice": jnp.stack([dice(held(kept)) for kept in keep], 1),
+        }
+
+    expected = reference(variables, stored.images, stored.labels)
+    assert found["sa"].shape == (10, 10) and found["masked_dice"].shape == (10, 3)
+    for name, value in expected.items():
+        # a pixel at the edge of two prototypes may fall to the other side in a batch of another size
+        np.testing.assert_allclose(found[name], value, atol=0.02, err_msg=name)
+    np.testing.assert_allclose(found["gain"], found["dice"] - found["separableness"], atol=1e-6)
+    np.testing.assert_allclose(found["masked_dice"][:, 0], found["dice"], atol=1e-6)
+    assert np.nanmean(found["dice"]) > 0.05 and np.ptp(found["masked_dice"], axis=1).max() > 0.05
+
+
+def test_the_network_without_units_is_the_one_that_holds_them(network):
+    model, variables = network
+    stored = cases(6)
+    keep, means = np.array([True, False, True, False]), np.array([0.3, 0.2, 0.1, 0.4], np.float32)
+    held = scores.examine(model, variables, stored, **WHERE, keep=np.stack([keep] * 3), means=means)["masked_dice"][
+        :, 0
+    ]
+    narrow, pruned = prune_last_layer(model, variables, keep, means)
+    np.testing.assert_allclose(scores.output_dice(narrow, pruned, stored, **WHERE), held, atol=0.01)
+    cost = scores.cost([(model, variables), (narrow, pruned)], (1, SIZE, SIZE, 3), rounds=1)
+    assert cost["parameters"][0] - cost["parameters"][1] == 2 * (9 * 4 + 2 + 2)
+    # twice the products: per pixel 9 x 4 of the convolution (fewer at the border) and 2 of the head, for two units
+    products = 2 * 2 * 4 * (3 * SIZE - 2) ** 2 + 2 * 2 * 2 * SIZE**2
+    assert 0 < cost["flops"][0] - cost["flops"][1] - products < 0.2 * products
+    assert (cost["seconds"] > 0).all()
+
+
+def test_noise_of_a_case_depends_on_neither_network_nor_batch(network):
+    model, variables = network
+    stored = cases(6)
+    found = scores.noisy_abilities(model, variables, stored, **WHERE, levels=(0.7,), seed=3)
+    clean = scores.examine(model, variables, stored, **WHERE, keep=np.ones((3, 4), bool), means=np.zeros(4))["sa"]
+    seen = augment.whole({"image": jnp.asarray(stored.images), "labels": jnp.asarray(stored.labels)}, size=SIZE)
+
+    @jax.jit
+    def difference(variables):
+        noisy = shifts.uniform_noise(jax.random.fold_in(jax.random.key(3), 0), seen["images"], 0.7)
+        found = []
+        for images in (noisy, seen["images"]):
+            logits, layers = capture.capture(model, variables, images, model.numbered_layers)
+            found.append((layers, jax.nn.softmax(logits)[..., 1]))
+        (noisy_layers, noisy_mask), (layers, mask) = found
+        return jnp.stack(
+            [
+                prototypes.sa_difference(noisy_layers[name], noisy_mask, layers[name], mask, seen["labels"])
+                for name in model.numbered_layers
+            ],
+            1,
+        )
+
+    np.testing.assert_allclose(found[:, 0] - clean, difference(variables), atol=0.03)
+
+
+def test_the_variance_of_gradients_is_that_of_all_checkpoints_at_once(network):
+    model, variables = network
+    stored = cases(5)
+    checkpoints = [variables, drawn(model, 1), drawn(model, 2)]
+    found = scores.difficulty(model, checkpoints, stored, **WHERE)
+    images = augment.whole({"image": jnp.asarray(stored.images), "labels": jnp.asarray(stored.labels)}, size=SIZE)
+    gradients = jax.jit(lambda v: vog.input_gradients(lambda x: model.apply(v, x), images["images"]))
+    expected = vog.variance_of_gradients(jnp.stack([gradients(one) for one in checkpoints]))
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+
+def fake_measures(
+    made, seed=0, *, late=0.8, dice=0.8, sa_follows=1.0, vog_follows=0.0, noise=0.1, active=1, pruned=0.0, n=40
+):
+    """Measures of a network whose layers but the late ones have an ability of 0.5, with a difficulty per case."""
+    random = np.random.default_rng(seed)
+    hard = np.linspace(-0.15, 0.15, n)
+    jitter = lambda *shape: random.normal(0, 0.01, shape)
+    groups, layers = study.layer_groups(made), len(study.layer_names(made))
+    level = np.full(layers, 0.5)
+    level[list(groups["late"][1:])] = late  # the first of them is the decoder's first, in a network this small
+    loss = np.zeros(layers)
+    loss[[*groups["early"], *groups["late"]]] = noise
+    keep = np.zeros((len(made.evaluation.inert_sweep), 4), bool)
+    keep[:, :active] = True
+    sa, own = level + jitter(n, layers), dice - hard + jitter(n)
+    return {
+        "sa": sa,
+        "dice": own,
+        "gain": own - 0.6,
+        "separableness": np.full(n, 0.6) + jitter(n),
+        "mean_sa": 0.6 - sa_follows * hard + jitter(n),
+        "vog": 2.0 + vog_follows * hard + jitter(n),
+        "units": np.linspace(0.9, 0.2, 4) + jitter(n, 4),
+        "masked_dice": np.repeat(own[:, None], len(keep), 1) + pruned,
+        "pruned_dice": own + pruned,
+        "noise_sa": (sa - loss)[:, None] + jitter(n, len(made.evaluation.noise_levels), 1),
+        "validation_units": np.where(np.arange(4) < active, 0.8, 0.1) + jitter(n, 4),
+        "validation_output": np.full(n, 0.8),
+        "keep": keep,
+        "parameters": np.array([100, 100 - 8 * (4 - active)]),
+        "flops": np.array([1000.0, 700.0]),
+        "seconds": np.array([0.01, 0.008]),
+        "vog_checkpoints": np.array(2),
+        "step": np.array(8),
+        "validation_dice": np.array(0.8),
+    }
+
+
+def tabulated(offline=None, online=None, **fields):
+    made = config(**fields)
+    measured = {
+        network: fake_measures(made, seed, **(fields or {}))
+        for seed, (network, fields) in enumerate({"offline": offline, "online": online}.items())
+    }
+    splits = {name: cases(40) for name in study.SPLITS}
+    return made, numbers.tabulate(made, splits, measured), measured
+
+
+AS_IN_THE_PAPER = {"late": 0.85, "dice": 0.805, "active": 2}
+
+
+def answers(offline=None, online=None):
+    made, tables, _ = tabulated(offline, AS_IN_THE_PAPER | (online or {}))
+    found = claimed.claims(made, tables)
+    return {(claim.network, claim.claim): claim.answer for claim in found}, claimed.verdict(found), tables
+
+
+def test_every_claim_holds_where_the_numbers_are_as_in_the_paper():
+    found, verdict, _ = answers()
+    assert set(found.values()) == {claimed.HOLDS}
+    assert {claim for _, claim in found} == {
+        claimed.LATE, claimed.RISE, claimed.RAISED, claimed.RAISED_LAST, claimed.NO_COST, claimed.OVER_OUTPUT,
+        claimed.ORDERS, claimed.BEATS_VOG, claimed.COVERAGE, claimed.GAIN, claimed.EARLY_NOISE, claimed.LATE_NOISE,
+        claimed.FEW_ACTIVE, claimed.PRUNE,
+    }  # fmt: skip
+    assert verdict.verdict == "yes"
+
+
+@pytest.mark.parametrize(
+    ("online", "claim", "answer"),
+    [
+        ({"late": 0.4}, claimed.LATE, claimed.FAILS),
+        ({"late": 0.5}, claimed.LATE, claimed.UNCLEAR),
+        ({"late": 0.4}, claimed.RISE, claimed.FAILS),
+        ({"late": 0.7}, claimed.RAISED, claimed.FAILS),
+        ({"late": 0.8}, claimed.RAISED_LAST, claimed.UNCLEAR),
+        ({"dice": 0.785}, claimed.NO_COST, claimed.HOLDS),  # a loss of 0.015 is within the margin
+        ({"dice": 0.78}, claimed.NO_COST, claimed.UNCLEAR),
+        ({"dice": 0.7}, claimed.NO_COST, claimed.FAILS),
+        ({"dice": 0.9}, claimed.OVER_OUTPUT, claimed.FAILS),
+        ({"sa_follows": -1.0}, claimed.ORDERS, claimed.FAILS),
+        ({"sa_follows": 0.0}, claimed.ORDERS, claimed.UNCLEAR),
+        ({"vog_follows": 1.0}, claimed.BEATS_VOG, claimed.UNCLEAR),
+        ({"sa_follows": 0.02, "vog_follows": 1.0}, claimed.BEATS_VOG, claimed.FAILS),
+        ({"sa_follows": -1.0}, claimed.COVERAGE, claimed.FAILS),
+        ({"dice": 0.4}, claimed.GAIN, claimed.FAILS),
+        ({"noise": -0.1}, claimed.EARLY_NOISE, claimed.FAILS),
+        ({"noise": -0.1}, claimed.LATE_NOISE, claimed.FAILS),
+        ({"active": 3}, claimed.FEW_ACTIVE, claimed.FAILS),
+        ({"active": 4}, claimed.PRUNE, claimed.UNCLEAR),  # nothing to take out
+        ({"pruned": -0.005}, claimed.PRUNE, claimed.HOLDS),
+        ({"pruned": -0.05}, claimed.PRUNE, claimed.FAILS),
+    ],
+)
+def test_each_claim_follows_its_interval(online, claim, answer):
+    found, *_ = answers(online=online)
+    network = numbers.BOTH if (numbers.BOTH, claim) in found else "online"
+    assert found[network, claim] == answer
+
+
+def test_the_verdict_counts_the_core_claims():
+    assert answers(online={"dice": 0.7})[1].verdict == "partly"
+    worst = {"late": 0.4, "dice": 0.7, "sa_follows": -1.0}
+    assert answers(offline={"late": 0.45}, online=worst | {"vog_follows": 1.0})[1].verdict == "no"
+    unclear = {"late": 0.5, "dice": 0.78, "sa_follows": 0.0}
+    assert answers(offline={"late": 0.5}, online=unclear)[1].verdict == "unclear"
+
+
+def test_sentences_say_the_numbers_of_the_tables():
+    made, tables, _ = tabulated({}, AS_IN_THE_PAPER)
+    found = {(claim.network, claim.claim): claim.sentence for claim in claimed.claims(made, tables)}
+    row = next(r for r in tables.differences if (r["network"], r["quantity"]) == (numbers.BOTH, numbers.OUTPUT))
+    assert f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in found[numbers.BOTH, claimed.NO_COST]
+    assert found["online", claimed.PRUNE].startswith("2 of 4 units taken out (84 instead of 100 parameters, 70% of")
+    noise = next(r for r in tables.noise_groups if (r["network"], r["noise"]) == ("online", "all"))
+    assert f"{-noise['mean']:.3f} [{-noise['high']:.3f}" in found["online", claimed.EARLY_NOISE]
+
+
+def test_tables_are_means_of_the_cases_and_have_the_paper_s_numbers():
+    made, tables, measured = tabulated({}, AS_IN_THE_PAPER)
+    for row in tables.performance:
+        name = "dice" if row["segmentation"] == "output" else f"sa_{len(study.layer_names(made))}"
+        values = [case[name] for case in tables.cases if case["network"] == row["network"]]
+        assert row["mean"] == pytest.approx(np.mean(values)) and row["std"] == pytest.approx(np.std(values))
+        assert row["low"] < row["mean"] < row["high"] and row["n"] == 40
+    paper = {(r["network"], r["segmentation"]): (r["paper"], r["paper_std"]) for r in tables.performance}
+    assert paper["online", "last layer"] == (0.8445, 0.16)
+    assert {r["coverage"]: r["paper"] for r in tables.coverage if r["paper"]} == {
+        1.0: 0.8353, 0.9: 0.8457, 0.7: 0.8421, 0.5: 0.8551
+    }  # fmt: skip
+    assert [r["paper"] for r in tables.separableness if r["network"] == "online"] == [0.667, 0.835, 0.168]
+    differences = {(r["network"], r["quantity"]): r for r in tables.differences}
+    assert differences["online", numbers.OVER_OUTPUT]["paper"] == pytest.approx(0.0092)
+    assert differences["online", numbers.LATE]["mean"] == pytest.approx(0.75 * 0.35, abs=0.01)
+    assert differences["online", numbers.RISE]["mean"] == pytest.approx(0.35, abs=0.01)
+    for field in ("layers", "units", "pruning", "quality", "buckets", "coverage_gains", "noise", "noise_groups"):
+        rows = getattr(tables, field)
+        assert rows and all({"convention", "interval", "n", "undefined", "low"} <= row.keys() for row in rows)
+    change = measured["online"]["noise_sa"][:, 1, 2] - measured["online"]["sa"][:, 2]
+    row = next(r for r in tables.noise if (r["network"], r["noise"], r["layer"]) == ("online", 1.0, 3))
+    assert row["mean"] == pytest.approx(change.mean())
+    units = [r for r in tables.units if r["network"] == "online"]
+    assert [r["unit"] for r in units] == [3, 2, 1, 0] and [r["active"] for r in units] == [False, False, True, True]
+
+
+def test_quality_is_a_slow_count_of_the_kept_cases():
+    _, tables, measured = tabulated({}, {"vog_follows": 1.0})
+    m = measured["online"]
+    for score, order in ((quality.MEAN_SA, np.argsort(-m["mean_sa"])), (quality.VOG, np.argsort(m["vog"]))):
+        for row in (r for r in tables.coverage_gains if (r["network"], r["score"]) == ("online", score)):
+            kept = order[: int(np.ceil(row["coverage"] * 40))]
+            assert row["mean"] == pytest.approx(m["dice"][kept].mean() - m["dice"].mean())
+            assert row["low"] <= row["mean"] <= row["high"] and row["mean"] > 0
+    buckets = [r for r in tables.buckets if (r["network"], r["score"]) == ("online", quality.VOG)]
+    parts = np.argsort(m["vog"]).reshape(4, 10)
+    assert [r["mean"] for r in buckets] == pytest.approx([m["dice"][part].mean() for part in parts])
+    assert [r["up_to_percentile"] for r in buckets] == [25, 50, 75, 100]
+    assert np.isnan(quality.kept_gain(np.zeros(0), np.zeros(0), coverage=0.5))
+
+
+def test_cases_without_a_score_are_left_out_and_counted():
+    made = config()
+    measured = {name: fake_measures(made) for name in study.NETWORKS}
+    measured["online"]["mean_sa"][:3] = np.nan
+    measured["online"]["sa"][5] = np.nan
+    tables = numbers.tabulate(made, {name: cases(40) for name in study.SPLITS}, measured)
+    row = next(r for r in tables.quality if (r["network"], r["score"]) == ("online", quality.MEAN_SA))
+    assert (row["n"], row["undefined"]) == (37, 3)
+    assert sum(r["n"] for r in tables.buckets if (r["network"], r["score"]) == ("online", quality.MEAN_SA)) == 37
+    assert {r["undefined"] for r in tables.layers if r["network"] == "online"} == {1}
+
+
+def test_shown_cases_stand_at_even_quantiles():
+    values = np.array([5, np.nan, 1, 4, 2, 3, np.nan])
+    assert study.quantiles(values, 2) == [4, 3]  # the second and the fourth of five
+    assert study.quantiles(values, 9) == [2, 4, 5, 3, 0]
+    assert study.quantiles(np.full(3, np.nan), 2) == [0, 2]  # any
+
+
+# -------------------------------------------------------------------------------------------------- from config to page
+
+
+def test_a_painted_case_shows_mask_and_annotation():
+    image, mask = np.full((16, 16, 3), 100, np.uint8), np.zeros((16, 16), np.uint8)
+    mask[4:12, 4:12] = 1
+    shown = study_figures.painted(image, mask, mask, "#0072B2")
+    assert shown.shape == (256, 256, 3) and (shown[5, 5] == 100).all()
+    np.testing.assert_allclose(shown[128, 128], 0.55 * 100 + 0.45 * np.array([0, 114, 178]), atol=1)
+    assert (shown[64, 128] == 255).all()  # the annotation's outline lies on that of the mask
+    assert (study_figures.painted(image, mask, None, "")[128, 128] == 100).all()
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Networks as they are drawn, in place of trained ones, on cases that are made up."""
+
+    def load_best(run, folder, shape, num_classes):
+        model = checks.build_model(run, num_classes)
+        return model, drawn(model, study.NETWORKS.index(folder.name)), {"step": 8, "validation_dice": 0.5}
+
+    class Splits(dict):
+        num_classes, rank = 2, 2
+
+        def __init__(self, *_):
+            super().__init__({name: cases(10 if name != "test" else 12, seed=i) for i, name in enumerate(study.SPLITS)})
+
+        def open(self, split):
+            return self[split]
+
+    monkeypatch.setattr(study.runs, "train", lambda run, splits, folder, **_: folder.mkdir(parents=True))
+    monkeypatch.setattr(study.runs, "load_best", load_best)
+    kept = lambda folder, like, every: {8: like, 4: jax.tree.map(lambda x: 0.5 * x, like)}
+    monkeypatch.setattr(study.runs, "restore_kept", kept)
+    monkeypatch.setattr(study.runs, "Splits", Splits)
+    monkeypatch.setattr(report.builders, "prepare", lambda *_, **__: pathlib.Path("nowhere"))
+
+
+def run(cfg, tmp_path):
+    places = {"workdir": tmp_path / "work", "data_dir": tmp_path, "manual_dir": None}
+    page = report.run(cfg, **places, command="python -m launch.study")
+    return page, json.loads((tmp_path / "work" / "results.json").read_text())
+
+
+def test_a_study_ends_with_tables_figures_and_a_page_that_agree(untrained, tmp_path, monkeypatch):
+    changed = {"data.residence": "device", "data.image_size": SIZE, "training.batch_size": 4}
+    cfg = config(**changed, **{"evaluation.inert_sweep": (0.7, 0.8, 0.9)})
+    page, results = run(cfg, tmp_path)
+    text = page.read_text()
+    [verdict] = results["verdicts"]
+    for sentence in (verdict["sentence"], *(claim["sentence"] for claim in results["claims"])):
+        assert sentence.replace("'", "&#39;") in text
+    assert len(results["noise"]) == 2 * 2 * 10 and len(results["cases"]) == 2 * 12
+    assert {path.stem for path in (tmp_path / "work" / "figures").iterdir()} == {
+        "layers", "maps_0", "maps_1", "heat", "units", "pruning", "quality", "buckets", "coverage", "ranked",
+        "separable", "separableness", "noise",
+    }  # fmt: skip
+    for name in ("performance", "differences", "coverage_gains", "pruning"):
+        with (tmp_path / "work" / "tables" / f"{name}.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [float(row["mean"]) for row in rows] == pytest.approx([r["mean"] for r in results[name]], rel=1e-5)
+    rows = {(r["network"], r["quantity"]): r for r in results["differences"]}
+    core = next(c for c in results["claims"] if c["claim"] == claimed.NO_COST)
+    assert claimed.text(rows[numbers.BOTH, numbers.OUTPUT]) in core["sentence"]
+    # a second call trains and measures nothing again
+    monkeypatch.setattr(study.runs, "train", lambda *_, **__: None)
+    monkeypatch.setattr(study, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(study.scores, "explain", lambda *_, **__: pytest.fail("shown again"))
+    monkeypatch.setattr(study_figures, "draw", lambda *_: None)  # the figures are there
+    repeated = run(cfg, tmp_path)[1]
+    assert {**repeated, "provenance": None} == {**results, "provenance": None}
+
+
+@pytest.mark.slow
+def test_trained_networks_leave_the_checkpoints_of_the_variance(tmp_path):
+    cfg = config()
+    with jax.numpy_dtype_promotion("standard"):
+        _, results = run(cfg, tmp_path)
+    assert [row["best_step"] in (4, 8) for row in results["training"]] == [True, True]
+    assert "VoG: over 2 checkpoints" in next(r for r in results["quality"] if r["score"] == quality.VOG)["convention"]
+    assert {row["ability_weight"] for row in results["training"]} == {0.0, 1.0}
