@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS ?= 1  # numpy's products here are small, and its thr
 
 STUDIES := border_shortcut overlay_shortcut segmentation_ability skip_pruning distortion
 
-.PHONY: help demo demos test test-slow check lock clean
+.PHONY: help demo demos test test-slow check notebooks lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ demos: $(VENV)/.dev  ## all studies in their demo size, each with a report in ru
 	for study in $(STUDIES); do \
 	  $(RUN) -m launch.study --config=configs/$$study.py:demo --workdir=runs/$$study || exit; \
 	done
-	JAXSEG_REPORTS=runs $(RUN) -m pytest -q tests/report/test_agreement.py
+	JAXSEG_REPORTS=runs $(RUN) -m pytest -q tests/report/test_agreement.py tests/report/test_browser.py
 
 test: $(VENV)/.dev check  ## lint, types, import contract, tests, and the study in its smallest size
 	$(RUN) -m pytest -n 2 -m "not slow"
@@ -34,6 +34,9 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+notebooks: $(VENV)/.dev  ## make colab/*.ipynb from the sources beside them
+	$(RUN) -m colab.build
 
 lock:  ## resolve requirements.lock and requirements-dev.lock anew (needs uv)
 	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \

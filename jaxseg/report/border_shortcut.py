@@ -107,7 +107,7 @@ def _write_page(
         "Where the masks lie",
         "Heat maps of the centres of mass of the masks in every split, whole images and quadrants.",
         "Masks per cell, each panel on its own scale; of quadrants, the one that belongs to the case. After Fig. 6.",
-        "mask_centres",
+        "mask_centre_map",
     )
     layers = figure(
         "position",
@@ -122,7 +122,7 @@ def _write_page(
         "Features of pixels near the border",
         "Scatter plots of the last layer's features of many pixels, coloured by distance from the border.",
         "Two largest principal components of the last layer in front of the logits. After Fig. 5 of the paper.",
-        "position",
+        "border_features",
     )
     answer = verdicts[0]
     path = workdir / "report.html"

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from jaxseg.data import augment
-from jaxseg.report import figures
+from jaxseg.report import figures, tables
 from jaxseg.studies import border_shortcut as study
 from jaxseg.studies import moving_window
 from jaxseg.training import runs
@@ -22,7 +22,10 @@ def draw(
     measured: Mapping[study.Run, study.Measures],
     results: study.Tables,
 ) -> None:
-    """Writes all figures of the study into `folder`; `paddings.png` where more than one padding mode was run."""
+    """Writes all figures of the study into `folder`; `paddings.png` where more than one padding mode was run.
+
+    Numbers that stand in no table of the study go into tables beside it: `mask_centre_map` and `border_features`.
+    """
     padding = config.paddings[0]
     evaluation = config.evaluation
     half = evaluation.grid // 2
@@ -59,16 +62,7 @@ def draw(
         figures.overlays(folder / "examples.png", examples)
     rows, titles = _windows(config, splits, measured, padding)
     figures.strip(folder / "moving_window.png", rows, titles=titles)
-    figures.heat_maps(
-        folder / "mask_centres.png",
-        {
-            f"{split}\n{_SEEN[view]}": _centre_map(centres)
-            for (split, view), centres in study.mask_centres(config, splits).items()
-        },
-        extent_label="position in half image sides",
-        label="masks per cell",
-        shared=False,
-    )
+    _draw_mask_centres(folder, config, splits)
     figures.curves(
         folder / "position.png",
         {
@@ -81,20 +75,7 @@ def draw(
         ylabel="R² of the distance",
         ylim=None,
     )
-    figures.scatter(
-        folder / "border_features.png",
-        {
-            f"{study.NAMES[view]}, {padding}": (
-                measured[padding, view]["projection"],
-                measured[padding, view]["projection_distance"],
-            )
-            for padding in config.paddings
-            for view in study.NAMES
-        },
-        xlabel="first principal component of the last layer's features",
-        ylabel="second",
-        label="distance from the border (1: the middle)",
-    )
+    _draw_features(folder, config, measured)
     if len(config.paddings) > 1:
         figures.dots(
             folder / "paddings.png",
@@ -110,6 +91,49 @@ def draw(
 _PANELS = {"original": "Tested on whole images", "quadrant": "Tested on quadrants"}
 _SEEN = {"original": "whole images", "quadrant": "quadrants"}
 _BAND_AXIS = "outer edge of the band: distance from the centre (px of {grid})"
+
+
+def _draw_mask_centres(folder: pathlib.Path, config: ml_collections.ConfigDict, splits: runs.Splits) -> None:
+    maps = {where: _centre_map(centres) for where, centres in study.mask_centres(config, splits).items()}
+    figures.heat_maps(
+        folder / "mask_centres.png",
+        {f"{split}\n{_SEEN[view]}": counts for (split, view), counts in maps.items()},
+        extent_label="position in half image sides",
+        label="masks per cell",
+        shared=False,
+    )
+    rows = [
+        {"split": split, "view": view, "cell_row": y, "cell_column": x, "masks": int(counts[y, x])}
+        for (split, view), counts in maps.items()
+        for y, x in np.argwhere(counts)
+    ]
+    tables.write_csv(folder.parent / "tables" / "mask_centre_map.csv", rows)
+
+
+def _draw_features(
+    folder: pathlib.Path, config: ml_collections.ConfigDict, measured: Mapping[study.Run, study.Measures]
+) -> None:
+    clouds = {
+        (study.NAMES[view], padding): (
+            measured[padding, view]["projection"],
+            measured[padding, view]["projection_distance"],
+        )
+        for padding in config.paddings
+        for view in study.NAMES
+    }
+    figures.scatter(
+        folder / "border_features.png",
+        {f"{model}, {padding}": cloud for (model, padding), cloud in clouds.items()},
+        xlabel="first principal component of the last layer's features",
+        ylabel="second",
+        label="distance from the border (1: the middle)",
+    )
+    rows = [
+        {"model": model, "padding": padding, "first": float(x), "second": float(y), "border_distance": float(distance)}
+        for (model, padding), (points, distances) in clouds.items()
+        for (x, y), distance in zip(points, distances, strict=True)
+    ]
+    tables.write_csv(folder.parent / "tables" / "border_features.csv", rows)
 
 
 def _band_series(rows: Sequence[Mapping[str, Any]], padding: str, model: str, test_view: str) -> figures.Series:

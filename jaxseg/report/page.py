@@ -1,7 +1,11 @@
-"""Figures and tables into one HTML file that needs nothing else: no server, no network, no scripts."""
+"""Figures and tables into one HTML file that needs nothing else: no server, no network.
+
+Its one script sorts tables; without scripts the page has everything but that.
+"""
 
 import base64
 import dataclasses
+import hashlib
 import importlib.resources
 import math
 import os
@@ -18,6 +22,11 @@ from jaxseg.report.tables import PathLike
 
 VERDICTS = ("yes", "partly", "no", "unclear")
 
+_NUMBER = r"[-+\N{MINUS SIGN}]?\d[\d.,]*"
+# numbers, and text that begins with one: `7 %`, `0.42 [0.37, 0.47]`, `0.37 ... 0.47`, `0.42 ± 0.05`
+_ESTIMATE = re.compile(rf"{_NUMBER}( ?%)?( \[.*\]| (\.\.\.|±) {_NUMBER})?|undefined|")
+_PRINTED_LINE = 110  # characters that fit a printed line of a table
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -31,13 +40,13 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A PNG; `alt` says in words what it shows, `data` is the CSV with its numbers."""
+    """A PNG; `alt` says in words what it shows, `data` is the CSV with its numbers, of pictures those of the cases."""
 
     path: PathLike
     title: str
     alt: str
-    caption: str = ""
-    data: PathLike | None = None
+    caption: str
+    data: PathLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,21 +87,24 @@ def write(
       provenance: (label, value): command, date, versions, machine.
 
     Raises:
-      ValueError: unknown verdict, a figure that is no PNG, or one without alternative text.
+      ValueError: unknown verdict, a figure that is no PNG, or one without alternative text or numbers.
     """
     if verdict not in VERDICTS:
         raise ValueError(f"verdict is {verdict!r}; it must be one of {', '.join(VERDICTS)}")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    source = importlib.resources.files("jaxseg.report").joinpath("page.html").read_text("utf-8")
-    text = environment.from_string(source).render(
+    files = importlib.resources.files("jaxseg.report")
+    script = files.joinpath("page.js").read_text("utf-8")
+    text = environment.from_string(files.joinpath("page.html").read_text("utf-8")).render(
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         title=title,
         question=question,
         verdict=verdict,
         answer=answer,
         lead=_figure(lead),
-        facts=facts,
+        facts=[_fact(label, value) for label, value in facts],
         sections=[_section(section) for section in sections],
         provenance=provenance,
     )
@@ -108,26 +120,31 @@ def _section(section: Section) -> dict[str, Any]:
     }
 
 
+def _fact(label: str, value: str) -> tuple[str, str, str]:
+    """With its class: an estimate is not broken between its number and the interval."""
+    return (label, _minus(value), "whole") if _ESTIMATE.fullmatch(value) else (label, value, "")
+
+
 def _figure(figure: Figure) -> dict[str, Any]:
     if not figure.alt.strip():
         raise ValueError(f"figure {figure.title!r} has no alternative text; say in `alt` what it shows")
     image = pathlib.Path(figure.path).read_bytes()
     if not image.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ValueError(f"figure {figure.title!r}: {os.fspath(figure.path)} is not a PNG file")
+    data = pathlib.Path(figure.data)
+    numbers = data.read_bytes()
+    if len(numbers.splitlines()) < 2:
+        raise ValueError(f"figure {figure.title!r}: {data} has no row; give the CSV file with the figure's numbers")
     width, height = struct.unpack(">II", image[16:24])  # from the header, so that the page does not jump on loading
-    shown = {
+    return {
         "title": figure.title,
         "alt": figure.alt,
         "caption": figure.caption,
         "width": width,
         "height": height,
         "source": _data_address("image/png", image),
-        "data": None,
+        "data": {"name": data.name, "address": _data_address("text/csv;charset=utf-8", numbers)},
     }
-    if figure.data is not None:
-        data = pathlib.Path(figure.data)
-        shown["data"] = {"name": data.name, "address": _data_address("text/csv;charset=utf-8", data.read_bytes())}
-    return shown
 
 
 def _data_address(kind: str, content: bytes) -> str:
@@ -138,14 +155,24 @@ def _table(table: Table) -> dict[str, Any]:
     headers = dict(table.columns) if table.columns is not None else {key: key for key in tables.columns(table.rows)}
     columns = {key: [tables.scalar(row.get(key)) for row in table.rows] for key in headers}
     cells = {key: _column(values) for key, values in columns.items()}
+    kinds = {key: _kind(columns[key], cells[key]) for key in headers}
+    width = sum(_unbreakable(header, cells[key], kinds[key]) + 2 for key, header in headers.items())  # and a gap
+    cells |= {key: [_minus(cell) for cell in cells[key]] for key, kind in kinds.items() if kind == "number"}
     return {
         "title": table.title,
         "note": table.note,
         "long": len(table.rows) > 25,
-        "headers": [{"text": header, "kind": _kind(columns[key], cells[key])} for key, header in headers.items()],
+        "wide": width > _PRINTED_LINE,
+        "headers": [{"text": header, "kind": kinds[key]} for key, header in headers.items()],
         "rows": list(zip(*cells.values(), strict=True)),
         "undefined": any("–" in column for column in cells.values()),
     }
+
+
+def _unbreakable(header: str, cells: Sequence[str], kind: str) -> int:
+    """How many characters of a column must stand in one line: its numbers and its words."""
+    words = [word for text in (header, *(() if kind == "number" else cells)) for word in text.split()]
+    return max(map(len, [*words, *(cells if kind == "number" else ())]), default=0)
 
 
 def _column(values: Sequence[Any]) -> list[str]:
@@ -162,8 +189,12 @@ def _cell(value: Any, decimals: int) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:z.{decimals}f}".replace("-", "\N{MINUS SIGN}")
-    return str(value).replace("-", "\N{MINUS SIGN}") if isinstance(value, int) else str(value)
+        return f"{value:z.{decimals}f}"
+    return str(value)
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "\N{MINUS SIGN}")
 
 
 def _kind(values: Sequence[Any], cells: Sequence[str]) -> str:
@@ -175,8 +206,8 @@ def _kind(values: Sequence[Any], cells: Sequence[str]) -> str:
 
 def _is_numeric(values: Sequence[Any]) -> bool:
     """Whether a column is set like numbers: numbers, or text that begins with one, such as `0.42 [0.37, 0.47]`."""
-    estimate = re.compile(r"[-+\N{MINUS SIGN}]?\d[\d.,]*( ?%)?( \[.*\])?|undefined|")
     known = [value for value in values if value is not None]
     return bool(known) and all(
-        estimate.fullmatch(value) if isinstance(value, str) else isinstance(value, int | float) for value in known
+        bool(_ESTIMATE.fullmatch(value)) if isinstance(value, str) else isinstance(value, int | float)
+        for value in known
     )
