@@ -1,0 +1,68 @@
+"""The notebooks: made from their sources, without outputs, and running from the first cell to the last."""
+
+import base64
+import os
+import pathlib
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from colab import build
+
+ROOT = pathlib.Path(__file__).parents[2]
+SOURCES = build.sources()
+QUICK = ("quickstart", "your_own_network_and_data")  # the others take as long, one by one
+DEMO, TINY = 'SIZE = "demo"', 'SIZE = "tiny"'
+
+each = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+
+
+def test_there_is_one_for_every_paper():
+    assert {source.stem for source in SOURCES} == {
+        "quickstart",
+        "border_and_overlay_shortcuts",
+        "segmentation_ability",
+        "skip_connections",
+        "segmentation_distortion",
+        "your_own_network_and_data",
+    }
+
+
+@each
+def test_it_is_what_its_source_says(source):
+    """Run `make notebooks` after a change. The same source gives the same bytes, so that only changes are seen."""
+    assert source.with_suffix(".ipynb").read_text("utf-8") == build.text(source)
+
+
+@each
+def test_it_opens_in_colab_and_has_no_outputs(source):
+    notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(notebook)
+    title, install, *rest = notebook.cells
+    assert title.source.startswith("# ")
+    assert f"colab.research.google.com/github/{build.REPOSITORY}/blob/main/colab/{source.stem}.ipynb" in title.source
+    assert f"https://github.com/{build.REPOSITORY}" in install.source and "google.colab" in install.source
+    code = [cell for cell in rest if cell.cell_type == "code"]
+    assert sum(cell.source.count(DEMO) for cell in code) == 1
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in [install, *code])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [pytest.param(s, id=s.stem, marks=() if s.stem in QUICK else pytest.mark.slow) for s in SOURCES],
+)
+def test_it_runs(source, tmp_path, monkeypatch):
+    """In its smallest size, in an empty folder: no error, and every picture that it makes is shown."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # otherwise jupyter_core warns that it will be so one day
+    notebook = build.notebook(source)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace(DEMO, TINY)
+    place = {"metadata": {"path": tmp_path}}
+    NotebookClient(notebook, timeout=300, startup_timeout=180, kernel_name="python3", resources=place).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    pictures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    shown = sum(cell.source.count("Image(") for cell in notebook.cells if cell.cell_type == "code")
+    assert 1 <= len(pictures) >= shown - 1  # quickstart shows none where no image is flagged
+    assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
