@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from jaxseg.data import resizing
 from jaxseg.data.builders import formats
-from jaxseg.report.figures import INK, MUTED, PALETTE
+from jaxseg.report.canvas import INK, MUTED, PALETTE
 from jaxseg.report.tables import PathLike, replace
 
 CELL = 300  # pixels, the longer side of a picture on the sheet

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 
 from jaxseg.metrics import ranking
 from jaxseg.metrics.intervals import bootstrap_mean
-from jaxseg.report import figures
+from jaxseg.report import canvas, figures
 from jaxseg.studies import distortion as study
 from jaxseg.studies import distortion_numbers as numbers
 from jaxseg.studies import distortion_tables as results
@@ -133,6 +133,6 @@ def _painted(example: Mapping[str, np.ndarray], drawn: np.ndarray) -> list[np.nd
 
 
 def _coloured(gray: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    palette = np.array([to_rgb(colour) for colour in (figures.BLUE, *figures.PALETTE[2:])])  # red is for errors
+    palette = np.array([to_rgb(colour) for colour in (canvas.BLUE, *canvas.PALETTE[2:])])  # red is for errors
     mixed = 0.45 * gray + 0.55 * palette[(labels - 1) % len(palette)]
     return np.where((labels > 0)[..., None], mixed, gray)

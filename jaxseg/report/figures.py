@@ -1,71 +1,23 @@
-"""Arrays into PNG files, in one style.
+"""Arrays into PNG files: lines, boxes, dots, images, all drawn on a `canvas`."""
 
-Every figure is 6 inches wide with text of 10 points and more: that fits a printed column and can still be read when a
-phone scales it down to 360 pixels. Colours are Okabe and Ito's (2008), told apart under every colour blindness, and
-markers differ too. The same data gives the same bytes. Neither pyplot nor its global state is touched.
-"""
-
-import contextlib
 import dataclasses
-import io
 import math
 import textwrap
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
-from jaxseg.report.tables import PathLike, estimate_text, replace
-
-BLUE, VERMILLION = "#0072B2", "#D55E00"
-PALETTE = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-INK, MUTED, GRID, SHADE = "#1b1f24", "#5b6470", "#e3e6ea", "#eceef1"
-WIDTH, DPI = 6.0, 160  # inches; 960 pixels
-TEXT, SMALL = 12.0, 10.5  # points
-
-_STYLE = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same
-    "font.size": TEXT,
-    "axes.titlesize": TEXT,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelsize": TEXT,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": False,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.labelsize": SMALL,
-    "ytick.labelsize": SMALL,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "text.color": INK,
-    "legend.frameon": False,
-    "legend.fontsize": TEXT,
-    "legend.handlelength": 2.2,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "lines.linewidth": 2.0,
-    "lines.markersize": 5.5,
-    "lines.solid_capstyle": "round",
-}
+from jaxseg.report import canvas
+from jaxseg.report.canvas import GRID, INK, MUTED, SHADE, SMALL, TEXT, WIDTH
+from jaxseg.report.tables import PathLike, estimate_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,10 +52,10 @@ def curves(
       shade: from x, to x, and the words that say what this range is.
     """
     _need(panels, "panels")
-    looks = _looks(series.label for panel in panels.values() for series in panel)
+    looks = canvas.looks(series.label for panel in panels.values() for series in panel)
     stacked = len(panels) > 2
     height = 1.1 + 2.2 * len(panels) if stacked else (3.45 if len(panels) == 2 else 3.7)
-    with _figure(path, (WIDTH, height + _extra_lines(looks))) as figure:
+    with canvas.sheet(path, (WIDTH, height + canvas.extra_lines(looks))) as figure:
         grid = (len(panels), 1) if stacked else (1, len(panels))
         axes = figure.subplots(*grid, sharex=True, sharey=True, squeeze=False).ravel()
         for ax, panel in zip(axes, panels.values(), strict=True):
@@ -120,9 +72,9 @@ def curves(
             lines = _shade(ax, shade, words=words, width=20 if len(panels) == 2 else 48) if shade else 0
             if title:
                 ax.set_title(title, pad=6 + lines * 1.25 * SMALL + (3 if lines else 0))
-        _axis_labels(figure, axes, xlabel, ylabel, stacked=stacked)
+        canvas.axis_labels(figure, axes, xlabel, ylabel, stacked=stacked)
         styles = {series.label: series.style for panel in panels.values() for series in panel}
-        _legend(figure, [_line(label, look, styles[label]) for label, look in looks.items()])
+        canvas.legend(figure, [canvas.line(label, look, styles[label]) for label, look in looks.items()])
 
 
 def boxes(path: PathLike, panels: Mapping[str, Mapping[str, tuple[Any, Any]]], *, xlabel: str, ylabel: str) -> None:
@@ -135,13 +87,13 @@ def boxes(path: PathLike, panels: Mapping[str, Mapping[str, tuple[Any, Any]]], *
       panels: title -> label -> (x `[R]`, values `[N,R]`); NaN is dropped.
     """
     _need(panels, "panels")
-    looks = _looks(label for panel in panels.values() for label in panel)
+    looks = canvas.looks(label for panel in panels.values() for label in panel)
     positions = np.unique(np.concatenate([_floats(x).ravel() for panel in panels.values() for x, _ in panel.values()]))
     spacing = float(np.diff(positions).min()) if len(positions) > 1 else 1.0
     slot = 0.84 * spacing / max(len(looks), 1)
     span = float(np.ptp(positions)) + spacing
     slot_points = slot / span * (WIDTH - 0.9) * 72
-    with _figure(path, (WIDTH, 1.2 + 2.6 * len(panels) + _extra_lines(looks))) as figure:
+    with canvas.sheet(path, (WIDTH, 1.2 + 2.6 * len(panels) + canvas.extra_lines(looks))) as figure:
         axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False).ravel()
         for ax, (title, panel) in zip(axes, panels.items(), strict=True):
             ax.grid(axis="y")
@@ -156,9 +108,9 @@ def boxes(path: PathLike, panels: Mapping[str, Mapping[str, tuple[Any, Any]]], *
         ticks = positions[:: -math.ceil(len(positions) / 10)]  # from the end, so that the last box has its number
         axes[-1].set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes[-1].set_xlim(positions[0] - spacing / 2, positions[-1] + spacing / 2)
-        _axis_labels(figure, axes, xlabel, ylabel, stacked=len(panels) > 1)
-        handles = [Patch(facecolor=_tint(c), edgecolor=c, linewidth=1.5, label=k) for k, (c, _) in looks.items()]
-        _legend(figure, handles)
+        canvas.axis_labels(figure, axes, xlabel, ylabel, stacked=len(panels) > 1)
+        handles = [Patch(facecolor=canvas.tint(c), edgecolor=c, linewidth=1.5, label=k) for k, (c, _) in looks.items()]
+        canvas.legend(figure, handles)
 
 
 def dots(
@@ -172,11 +124,11 @@ def dots(
       zero: draw a vertical line at 0, and keep 0 in view.
     """
     _need(rows, "rows")
-    looks = _looks(group for _, group, *_ in rows)
+    looks = canvas.looks(group for _, group, *_ in rows)
     labels = [textwrap.fill(label, 24) for label, *_ in rows]
     heights = np.array([0.2 + 0.18 * (1 + label.count("\n")) for label in labels])
     middles = np.cumsum(heights) - heights / 2
-    with _figure(path, (WIDTH, 1.1 + float(heights.sum()) + _extra_lines(looks))) as figure:
+    with canvas.sheet(path, (WIDTH, 1.1 + float(heights.sum()) + canvas.extra_lines(looks))) as figure:
         ax = figure.subplots()
         ax.grid(axis="x")
         if zero:
@@ -195,7 +147,7 @@ def dots(
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         figure.supxlabel(xlabel, fontsize=TEXT)
         if len([group for group in looks if group]) > 1:
-            _legend(figure, [_line(group, look, "-") for group, look in looks.items()])
+            canvas.legend(figure, [canvas.line(group, look, "-") for group, look in looks.items()])
 
 
 def overlays(path: PathLike, rows: Sequence[tuple[str, Any, Any, Mapping[str, Any]]]) -> None:
@@ -208,10 +160,10 @@ def overlays(path: PathLike, rows: Sequence[tuple[str, Any, Any, Mapping[str, An
       rows: (name, image uint8 `[H,W,3]`, annotation `[H,W]`, model -> prediction `[H,W]`); masks: above 0 is inside.
     """
     _need(rows, "rows")
-    looks = _looks(model for *_, predictions in rows for model in predictions)
+    looks = canvas.looks(model for *_, predictions in rows for model in predictions)
     shapes = [np.shape(image)[:2] for _, image, *_ in rows]
-    names, foot = [name for name, *_ in rows], 0.42 + _extra_lines(("annotation", *looks))
-    with _image_grid(path, names, ("image", *looks), shapes, foot=foot) as (figure, axes):
+    names, foot = [name for name, *_ in rows], 0.42 + canvas.extra_lines(("annotation", *looks))
+    with canvas.image_grid(path, names, ("image", *looks), shapes, foot=foot) as (figure, axes):
         for line, (_, image, label, predictions) in zip(axes, rows, strict=True):
             for ax, model in zip(line, (None, *looks), strict=True):
                 if model is None or model in predictions:
@@ -221,12 +173,14 @@ def overlays(path: PathLike, rows: Sequence[tuple[str, Any, Any, Mapping[str, An
                     _contour(ax, image, label, "white", rim=True)
         rim = [Stroke(linewidth=3.2, foreground="black"), Normal()]
         handles: list[Any] = [Line2D([], [], color="white", linewidth=1.6, path_effects=rim, label="annotation")]
-        handles += [Patch(facecolor=_tint(c, 0.6), edgecolor=c, linewidth=1.5, label=k) for k, (c, _) in looks.items()]
+        handles += [
+            Patch(facecolor=canvas.tint(c, 0.6), edgecolor=c, linewidth=1.5, label=k) for k, (c, _) in looks.items()
+        ]
         figure.legend(
             handles=handles,
             loc="lower left",
             bbox_to_anchor=(0.0, 0.0),
-            ncols=_ncols([handle.get_label() for handle in handles]),
+            ncols=canvas.ncols([handle.get_label() for handle in handles]),
         )
 
 
@@ -243,9 +197,9 @@ def strip(path: PathLike, rows: Mapping[str, Sequence[tuple[Any, Any]]], *, titl
     for name, cells in rows.items():
         if len(cells) != len(titles):
             raise ValueError(f"row {name!r} has {len(cells)} images, but there are {len(titles)} titles; give one each")
-    looks = _looks(name for name, cells in rows.items() if any(mask is not None for _, mask in cells))
+    looks = canvas.looks(name for name, cells in rows.items() if any(mask is not None for _, mask in cells))
     shapes = [np.shape(image)[:2] for cells in rows.values() for image, _ in cells]
-    with _image_grid(path, list(rows), titles, shapes) as (_, axes):
+    with canvas.image_grid(path, list(rows), titles, shapes) as (_, axes):
         for line, (name, cells) in zip(axes, rows.items(), strict=True):
             for ax, (image, mask) in zip(line, cells, strict=True):
                 _image(ax, image)
@@ -278,7 +232,7 @@ def heat_maps(
     cols = len(maps) if len(maps) < 4 else math.ceil(len(maps) / math.ceil(len(maps) / 3))
     lines = math.ceil(len(maps) / cols)
     size = (WIDTH, 0.65 + lines * (0.34 + (WIDTH - 1.75) / max(cols, 2)))
-    with _figure(path, size, "compressed") as figure:
+    with canvas.sheet(path, size, "compressed") as figure:
         axes = figure.subplots(lines, cols, sharex=True, sharey=True, squeeze=False)
         for ax, title, array in zip(axes.ravel(), maps, arrays, strict=False):
             ax.set_facecolor(GRID)  # shines through where a map is NaN
@@ -312,7 +266,7 @@ def scatter(path: PathLike, panels: Mapping[str, tuple[Any, Any]], *, xlabel: st
     scale = Normalize(values.min(), values.max())
     cols = 1 if len(panels) == 1 else 2
     lines = math.ceil(len(panels) / cols)
-    with _figure(path, (WIDTH, 0.7 + 2.6 * lines)) as figure:
+    with canvas.sheet(path, (WIDTH, 0.7 + 2.6 * lines)) as figure:
         axes = figure.subplots(lines, cols, squeeze=False)
         for ax, (title, (points, value)) in zip(axes.ravel(), panels.items(), strict=False):
             points, value = _floats(points), _floats(value)
@@ -341,8 +295,8 @@ def points(
       diagonal: draw where the two are equal.
     """
     _need(panels, "panels")
-    looks = _looks(label for panel in panels.values() for label in panel)
-    with _figure(path, (WIDTH, (4.4 if len(panels) == 1 else 3.5) + _extra_lines(looks))) as figure:
+    looks = canvas.looks(label for panel in panels.values() for label in panel)
+    with canvas.sheet(path, (WIDTH, (4.4 if len(panels) == 1 else 3.5) + canvas.extra_lines(looks))) as figure:
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         axes[0].set_ylabel(ylabel)
         for ax, (xlabel, panel) in zip(axes, panels.items(), strict=True):
@@ -356,115 +310,7 @@ def points(
                         markeredgewidth=0.4)  # fmt: skip
             ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         if len([label for label in looks if label]) > 1:
-            _legend(figure, [_line(label, look, "") for label, look in looks.items()])
-
-
-# ------------------------------------------------------------------------------------------------------------- canvas
-
-
-@contextlib.contextmanager
-def _figure(path: PathLike, size: tuple[float, float], layout: Any = "constrained") -> Iterator[Figure]:
-    """A figure in the style of this module whatever the caller's settings are, written when the block ends."""
-    with matplotlib.style.context(["default", _STYLE]):
-        figure = Figure(figsize=size, dpi=DPI, layout=layout)
-        FigureCanvasAgg(figure)
-        if layout:
-            engine: Any = figure.get_layout_engine()
-            engine.set(w_pad=0.06, h_pad=0.06)
-        yield figure
-        content = io.BytesIO()
-        figure.savefig(content, format="png", metadata={"Software": None})  # the version would change the bytes
-    replace(path, content.getvalue())
-
-
-@contextlib.contextmanager
-def _image_grid(
-    path: PathLike, names: Sequence[str], titles: Sequence[str], shapes: Sequence[tuple[int, ...]], *, foot: float = 0.0
-) -> Iterator[tuple[Figure, list[list[Axes]]]]:
-    """Axes for images, rows by columns, with a name above each row and a title above each column.
-
-    Measured in inches by hand: the layout engines leave uneven gaps between images.
-    """
-    gap, head, name_height = 0.06, 0.3, 0.28
-    width = (WIDTH - gap * (len(titles) + 1)) / len(titles)
-    height = width * max(shape[0] / shape[1] for shape in shapes)
-    row_height = height + name_height + gap
-    total = head + row_height * len(names) + foot
-    with _figure(path, (WIDTH, total), layout=None) as figure:
-        size = float(np.clip(width * 72 / (0.66 * max(len(title) for title in titles)), 7.0, TEXT))
-        lines = []
-        for i, name in enumerate(names):
-            top = total - head - i * row_height
-            figure.text(gap / WIDTH, (top - 0.2) / total, name, fontsize=SMALL, va="baseline", color=MUTED)
-            bottom = (top - name_height - height) / total
-            lines.append(
-                [
-                    figure.add_axes((((gap + width) * j + gap) / WIDTH, bottom, width / WIDTH, height / total))
-                    for j in range(len(titles))
-                ]
-            )
-        for ax in (ax for line in lines for ax in line):
-            ax.set_axis_off()
-        for j, title in enumerate(titles):
-            middle = ((gap + width) * j + gap + width / 2) / WIDTH
-            figure.text(middle, 1 - 0.22 / total, title, fontsize=size, ha="center", weight="bold")
-        yield figure, lines
-
-
-def _legend(figure: Figure, handles: Sequence[Any]) -> None:
-    if handles:
-        figure.legend(
-            handles=handles,
-            loc="outside upper left",
-            ncols=_ncols([handle.get_label() for handle in handles]),
-            columnspacing=1.6,
-        )
-
-
-def _axis_labels(figure: Figure, axes: np.ndarray, xlabel: str, ylabel: str, *, stacked: bool) -> None:
-    """One label for all x axes, one for all y axes: at the axis where there is one, in the middle of a stack."""
-    figure.supxlabel(xlabel, fontsize=TEXT)
-    if stacked:
-        figure.supylabel(ylabel, fontsize=TEXT)
-    else:
-        axes[0].set_ylabel(ylabel)
-
-
-def _ncols(labels: Collection[str]) -> int:
-    """As many columns of a legend as fit the width; all are as wide as the longest label."""
-    longest = max(len(label) for label in labels) + 6
-    return int(np.clip(WIDTH * 72 / (0.58 * TEXT) // longest, 1, len(labels)))
-
-
-def _extra_lines(labels: Collection[str]) -> float:
-    """Inches that a legend takes beyond its first line, so that it grows the figure and not shrinks the plot."""
-    return 0.25 * (math.ceil(len(labels) / _ncols(labels)) - 1) if labels else 0.0
-
-
-def _looks(labels: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each label, by first appearance; beyond the palette both start again, out of step."""
-    distinct = list(dict.fromkeys(labels))
-    n = len(PALETTE)
-    return {label: (PALETTE[i % n], MARKERS[(i + i // n) % n]) for i, label in enumerate(distinct)}
-
-
-def _line(label: str, look: tuple[str, str], style: Any) -> Line2D:
-    return Line2D([], [], color=look[0], marker=look[1], linestyle=style, markersize=6.5, label=label)
-
-
-def _tint(colour: str, alpha: float = 0.35) -> tuple[float, float, float]:
-    """The colour on white, opaque."""
-    red, green, blue = (1 - alpha * (1 - c) for c in to_rgb(colour))
-    return red, green, blue
-
-
-def _floats(values: Any) -> np.ndarray:
-    return np.asarray(values, dtype=np.float64)
-
-
-def _need(values: Sequence[Any] | Mapping[str, Any], name: str) -> None:
-    if not values:
-        raise ValueError(f"{name} is empty: there is nothing to draw")
+            canvas.legend(figure, [canvas.line(label, look, "") for label, look in looks.items()])
 
 
 # ------------------------------------------------------------------------------------------------------------- pieces
@@ -519,7 +365,7 @@ def _boxes_of(ax: Axes, x: Any, values: Any, offset: float, slot: float, colour:
             widths=0.8 * slot,
             manage_ticks=False,
             patch_artist=True,
-            boxprops={"facecolor": _tint(colour), "edgecolor": colour, "linewidth": 1.2},
+            boxprops={"facecolor": canvas.tint(colour), "edgecolor": colour, "linewidth": 1.2},
             medianprops={"color": INK, "linewidth": 1.8, "solid_capstyle": "butt"},
             whiskerprops=line,
             showcaps=False,
@@ -574,3 +420,12 @@ def _inside(image: Any, mask: Any) -> np.ndarray:
     if inside.shape != np.shape(image)[:2]:
         raise ValueError(f"a mask is {inside.shape}, its image {np.shape(image)[:2]}; bring them to one size")
     return inside
+
+
+def _floats(values: Any) -> np.ndarray:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _need(values: Sequence[Any] | Mapping[str, Any], name: str) -> None:
+    if not values:
+        raise ValueError(f"{name} is empty: there is nothing to draw")

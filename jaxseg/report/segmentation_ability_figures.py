@@ -13,13 +13,13 @@ from matplotlib.colors import to_rgb
 
 from jaxseg.data import pipeline
 from jaxseg.metrics import ranking
-from jaxseg.report import figures
+from jaxseg.report import canvas, figures
 from jaxseg.studies import segmentation_ability as study
 from jaxseg.studies import segmentation_ability_quality as quality
 from jaxseg.studies import segmentation_ability_tables as numbers
 from jaxseg.studies.segmentation_ability import NETWORKS, Measures
 
-_COLOURS = dict(zip(NETWORKS, figures.PALETTE, strict=False))
+_COLOURS = dict(zip(NETWORKS, canvas.PALETTE, strict=False))
 _SIDE = 256  # pixels of a painted case, so that outlines are fine
 _MOST_LEVELS = 5  # of noise in one figure
 

@@ -13,7 +13,8 @@ from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from jaxseg.report import figures
+from jaxseg.report import canvas, figures
+from jaxseg.report.tables import PathLike
 from jaxseg.studies import skip_pruning as study
 from jaxseg.studies import skip_pruning_tables as numbers
 from jaxseg.studies.skip_pruning_conditions import DOMAIN, IN_DOMAIN, Condition, compared, example_cases
@@ -141,7 +142,7 @@ def _examples(
 
 
 def matrices(
-    path: figures.PathLike,
+    path: PathLike,
     panels: Mapping[str, tuple[Sequence[str], Sequence[str], np.ndarray]],
     *,
     xlabel: str,
@@ -156,16 +157,16 @@ def matrices(
       label: what the colours are.
     """
     heights = [0.75 + 0.34 * len(rows) for rows, _, _ in panels.values()]
-    with figures._figure(path, (figures.WIDTH, 0.4 + sum(heights))) as figure:
+    with canvas.sheet(path, (canvas.WIDTH, 0.4 + sum(heights))) as figure:
         axes = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
         scale = Normalize(0.0, 1.0)
         for ax, (title, (rows, columns, values)) in zip(axes, panels.items(), strict=True):
-            ax.set_facecolor(figures.GRID)
+            ax.set_facecolor(canvas.GRID)
             ax.imshow(values, cmap="viridis", norm=scale, aspect="auto")
             for (i, j), value in np.ndenumerate(values):
-                colour = "white" if value < 0.6 else figures.INK  # viridis becomes light there
+                colour = "white" if value < 0.6 else canvas.INK  # viridis becomes light there
                 text = "–" if np.isnan(value) else f"{value:.2f}"
-                ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=figures.SMALL)
+                ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=canvas.SMALL)
             ax.set_xticks(range(len(columns)), [textwrap.fill(name, 12) for name in columns])
             ax.set_yticks(range(len(rows)), rows)
             ax.tick_params(length=0)
@@ -175,12 +176,10 @@ def matrices(
         bar = figure.colorbar(ScalarMappable(scale, "viridis"), ax=list(axes), aspect=40, pad=0.03)
         bar.outline.set_visible(False)
         bar.set_label(label)
-        figure.supxlabel(xlabel, fontsize=figures.TEXT)
+        figure.supxlabel(xlabel, fontsize=canvas.TEXT)
 
 
-def violins(
-    path: figures.PathLike, panels: Mapping[str, Mapping[str, tuple[np.ndarray, float]]], *, ylabel: str
-) -> None:
+def violins(path: PathLike, panels: Mapping[str, Mapping[str, tuple[np.ndarray, float]]], *, ylabel: str) -> None:
     """Distributions over channels by layer, a panel per network below each other, encoder and decoder in two colours.
 
     Args:
@@ -188,7 +187,7 @@ def violins(
       panels: title -> layer -> (values `[N]` of its channels, the null of their mean).
       ylabel: of all panels.
     """
-    with figures._figure(path, (figures.WIDTH, 1.5 + 1.45 * len(panels))) as figure:
+    with canvas.sheet(path, (canvas.WIDTH, 1.5 + 1.45 * len(panels))) as figure:
         axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False).ravel()
         for ax, (title, layers) in zip(axes, panels.items(), strict=True):
             ax.grid(axis="y")
@@ -198,17 +197,17 @@ def violins(
             ax.set_ylim(0.0, 1.0)
         names = list(dict.fromkeys(layer for layers in panels.values() for layer in layers))
         axes[-1].set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
-        figure.supylabel(ylabel, fontsize=figures.TEXT)
+        figure.supylabel(ylabel, fontsize=canvas.TEXT)
         handles: list[Any] = [
-            Patch(facecolor=figures._tint(colour), edgecolor=colour, linewidth=1.5, label=name)
+            Patch(facecolor=canvas.tint(colour), edgecolor=colour, linewidth=1.5, label=name)
             for name, colour in (("encoder", _COLOURS[False]), ("decoder", _COLOURS[True]))
         ]
-        handles.append(Line2D([], [], color=figures.INK, marker="o", linestyle="", label="mean"))
+        handles.append(Line2D([], [], color=canvas.INK, marker="o", linestyle="", label="mean"))
         handles.append(Line2D([], [], color=_NULL, linewidth=2, linestyle="--", label="no shift"))
-        figures._legend(figure, handles)
+        canvas.legend(figure, handles)
 
 
-_COLOURS = {False: figures.BLUE, True: figures.VERMILLION}
+_COLOURS = {False: canvas.BLUE, True: canvas.VERMILLION}
 
 
 def _violin(ax: Axes, at: int, values: np.ndarray, null: float, colour: str) -> None:
@@ -218,8 +217,8 @@ def _violin(ax: Axes, at: int, values: np.ndarray, null: float, colour: str) -> 
         if np.ptp(defined) > 0:
             bodies: Any = ax.violinplot([defined], [at], widths=0.8, showextrema=False)["bodies"]
             for body in bodies:
-                body.set(facecolor=figures._tint(colour), edgecolor=colour, alpha=1.0, linewidth=1.2)
+                body.set(facecolor=canvas.tint(colour), edgecolor=colour, alpha=1.0, linewidth=1.2)
         if defined.size <= 40:
             ax.plot(np.full(defined.size, at), defined, ".", color=colour, markersize=3, alpha=0.5)
-        ax.plot([at], [defined.mean()], "o", color=figures.INK, markersize=5, markeredgecolor="white")
+        ax.plot([at], [defined.mean()], "o", color=canvas.INK, markersize=5, markeredgecolor="white")
     ax.plot([at - 0.4, at + 0.4], [null, null], color=_NULL, linewidth=1.6, linestyle="--")

@@ -8,8 +8,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from jaxseg.report import figures
-from jaxseg.report.figures import BLUE, VERMILLION, Series
+from jaxseg.report import canvas, figures
+from jaxseg.report.canvas import BLUE, VERMILLION
+from jaxseg.report.figures import Series
 
 X = np.arange(8.0, 129.0, 8.0)
 NAN = np.full(len(X), np.nan)
@@ -23,7 +24,7 @@ def disc(x, y=16.0, radius=7.0):
 
 def pixels(path):
     image = imread(path)[..., :3]
-    assert image.shape[1] == round(figures.WIDTH * figures.DPI)
+    assert image.shape[1] == round(canvas.WIDTH * canvas.DPI)
     assert image.shape[0] > 200 and np.ptp(image) > 0.5
     return image
 
