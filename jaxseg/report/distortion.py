@@ -23,20 +23,9 @@ def run(
     manual_dir: str | None,
     command: str,
 ) -> pathlib.Path:
-    """Runs the study, or what is left of it, and writes its report.
+    """Runs the study, or what is left of it, and writes its report: see `studies.run`.
 
-    Args:
-      config: as `configs/distortion.py` gives it.
-      workdir: of the study; created, or with the same config.
-      data_dir: of prepared data sets.
-      manual_dir: of raw files of the training data set; those of the shifted one are in `config.shifted.manual_dir`.
-      command: that a reader would type to get the same.
-
-    Returns:
-      The path of the report page.
-
-    Raises:
-      InputError: the config, a folder or a raw file is unusable.
+    `manual_dir` is of the training data set; that of the shifted one stands in `config.shifted.manual_dir`.
     """
     study.check(config)
     claimed = study.claimed(config)

@@ -23,21 +23,7 @@ def run(
     manual_dir: str | None,
     command: str,
 ) -> pathlib.Path:
-    """Runs the study, or what is left of it, and writes its report.
-
-    Args:
-      config: as `configs/overlay_shortcut.py` gives it.
-      workdir: of the study; created, or with the same config.
-      data_dir: of prepared data sets.
-      manual_dir: of raw files; None if the data set is embedded or prepared.
-      command: that a reader would type to get the same.
-
-    Returns:
-      The path of the report page.
-
-    Raises:
-      InputError: the config, a folder or a raw file is unusable.
-    """
+    """Runs the study, or what is left of it, and writes its report: see `studies.run`."""
     study.check(config)
     runs.claim(workdir, config)  # before anything is prepared; it is written when the data are known
     directory = builders.prepare(config.data.dataset, data_dir=data_dir, manual_dir=manual_dir)
