@@ -108,28 +108,10 @@ def run_folder(workdir: pathlib.Path, network: str) -> pathlib.Path:
     return workdir / "runs" / network
 
 
-class _InMemorySplits(runs.Splits):
-    """Splits that no data set has on disk."""
-
-    def __init__(self, parts: Mapping[str, pipeline.InMemory]):
-        self._loaded = dict(parts)
-
-    def open(self, split: str) -> pipeline.Split:
-        raise ValueError(f"{split} is in memory alone; train with config.data.residence 'device'")
-
-    @property
-    def num_classes(self) -> int:
-        return self["train"].num_classes
-
-    @property
-    def rank(self) -> int:
-        return 2
-
-
 def splits_of(images: Images, network: str) -> runs.Splits:
     """The cases that a network is trained and validated on."""
     parts = {split: images.of(NETWORKS[network], split) for split in SPLITS}
-    return _InMemorySplits({split: part for split, part in parts.items() if part is not None})
+    return runs.InMemorySplits({split: part for split, part in parts.items() if part is not None})
 
 
 def train_and_measure(

@@ -66,6 +66,24 @@ class Splits:
         return self.open("train").rank
 
 
+class InMemorySplits(Splits):
+    """Splits of pictures that no data set has on disk, for runs with `config.data.residence` device."""
+
+    def __init__(self, parts: Mapping[str, pipeline.InMemory]):
+        self._loaded = dict(parts)
+
+    def open(self, split: str) -> pipeline.Split:
+        raise ValueError(f"{split} is in memory alone; train with config.data.residence 'device'")
+
+    @property
+    def num_classes(self) -> int:
+        return self["train"].num_classes
+
+    @property
+    def rank(self) -> int:
+        return 2
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What is fitted, for `fit_members`.
@@ -299,11 +317,13 @@ def load_best(
     Args:
       config: of the run.
       folder: of the run.
-      image_shape: `[B,n,n,C]`.
+      image_shape: `[B,S,S,C]` of stored cases, or `[B,S,S,S,C]`, of whatever size; the network's is in the config.
       num_classes: K.
     """
     model = checks.build_model(config, num_classes)
-    like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image_shape[1:])))
+    sides = (config.data.image_size,) * (len(image_shape) - 2)
+    seen = jax.ShapeDtypeStruct((1, *sides, image_shape[-1]), jnp.float32)
+    like = jax.eval_shape(model.init, jax.random.key(0), seen)
     step, best, score = restore_best(folder, dict(like))
     return model, best, {"step": step, f"validation_{config.training.selection}": score}
 
