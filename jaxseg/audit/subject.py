@@ -1,0 +1,222 @@
+"""What is audited, a network with the cases it is asked about, and the way in which every probe asks."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from jaxseg.data import augment, pipeline
+from jaxseg.errors import InputError
+from jaxseg.models import capture, pretrained
+from jaxseg.models.skeleton import UNetSkeleton
+from jaxseg.prediction.network import Run
+from jaxseg.training import checks, runs
+from jaxseg.training.checkpoints import checksums
+
+Seen = Mapping[str, jax.Array]  # images float32 [B,n,n,C], labels int32 [B,n,n], index int32 [B]
+Question = Callable[[Any, Seen], dict[str, jax.Array]]
+Asked = Callable[[pipeline.InMemory], dict[str, np.ndarray]]
+_BOTTLENECK = "bottleneck"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A network and the cases it is asked about.
+
+    Attributes:
+      model: `images -> logits`.
+      variables: its variables.
+      image_size: n, side of the images that it sees.
+      view: what it sees of a case, original or quadrant.
+      batch_size: cases at once.
+      test: the cases that are asked about.
+      familiar: cases that are like those it was trained on, for scores that need them; None where there are none.
+      domains: the domains it was trained on; none where that is unknown, or all.
+      name: of the network, in words.
+    """
+
+    model: nn.Module
+    variables: Any
+    image_size: int
+    view: str
+    batch_size: int
+    test: pipeline.InMemory
+    familiar: pipeline.InMemory | None = None
+    domains: tuple[str, ...] = ()
+    name: str = "the network"
+
+    @property
+    def rank(self) -> int:
+        """2, or 3 for volumes."""
+        return self.test.labels.ndim - 1
+
+    @property
+    def patients(self) -> np.ndarray:
+        """Of the test cases, `[N]`."""
+        return np.array(self.test.patients)
+
+    @property
+    def padding(self) -> str:
+        """How the network pads its feature maps; empty where it does not say."""
+        return getattr(self.model, "padding", "")
+
+    @functools.cached_property
+    def image(self) -> Any:
+        """Shape and type of what the network takes."""
+        sides = (self.image_size,) * self.rank
+        return jax.ShapeDtypeStruct((1, *sides, self.test.num_channels), jnp.float32)
+
+    @functools.cached_property
+    def layers(self) -> tuple[str, ...]:
+        """The convolutional layers, input to output; of a network that names none so, all layers."""
+        if numbered := getattr(self.model, "numbered_layers", ()):
+            return tuple(numbered)
+        names = capture.layer_names(self.model, self.variables, self.image)
+        convolutions = tuple(name for name in names if name.rpartition("/")[2].startswith("conv_"))
+        return convolutions or names
+
+    @functools.cached_property
+    def bottleneck(self) -> str | None:
+        """The layer between encoder and decoder, where the network has one of that name."""
+        names = capture.layer_names(self.model, self.variables, self.image)
+        return _BOTTLENECK if _BOTTLENECK in names else None
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """Checksums of the network and of the cases."""
+        network = sum(checksums(self.variables).values()) % 2**32 if jax.tree.leaves(self.variables) else 0
+        return {"network": f"{network:08x}", "test": self.test.fingerprint}
+
+    def asks(self, question: Question, *, batch_size: int | None = None) -> Asked:
+        """A question as one compiled program.
+
+        Args:
+          question: `(variables, seen) -> {name: [B,...]}`; seen is the network's view of the cases.
+          batch_size: cases at once; by default the subject's.
+
+        Returns:
+          `cases -> {name: [N,...]}` in the order of the cases, which may be any with the test cases' classes.
+        """
+
+        @jax.jit
+        def run(variables: Any, batch: Mapping[str, Any], corners: jax.Array) -> dict[str, jax.Array]:
+            if self.view == "original":
+                seen = augment.whole(batch, size=self.image_size)
+            else:
+                seen = augment.quadrant(batch, corners[batch["index"]], size=self.image_size)
+            return question(variables, seen | {"index": batch["index"]})
+
+        def asked(cases: pipeline.InMemory) -> dict[str, np.ndarray]:
+            corners = augment.case_corners(cases.cases)  # belongs to a case, not to its place among others
+            batches = pipeline.epoch(cases, batch_size=batch_size or self.batch_size)
+            rows = [
+                {name: np.asarray(value)[batch["valid"]] for name, value in run(self.variables, batch, corners).items()}
+                for batch in batches
+            ]
+            return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+        return asked
+
+    def predict(self, variables: Any, images: jax.Array) -> jax.Array:
+        """Class numbers int32 `[B,*n]`."""
+        return jnp.argmax(self.logits(variables, images), -1).astype(jnp.int32)
+
+    def logits(self, variables: Any, images: jax.Array) -> jax.Array:
+        """`[B,*n,K]`."""
+        answer: Any = self.model.apply(variables, images)
+        return answer
+
+
+def of_run(run: Run, test: pipeline.InMemory, familiar: pipeline.InMemory | None) -> Subject:
+    """The network of a run.
+
+    Raises:
+      InputError: the run is one of replicas, or the cases are not what the network takes.
+    """
+    if len(run.members) > 1:
+        raise InputError(f"{run.folder}: holds replicas; audit one network, as {run.folder / 'replica_0'}")
+    known = run.trained_on
+    _check_fit(test, known.num_channels, known.rank, known.class_names, str(run.folder))
+    return _subject(run.config, run.model, run.members[0], test, familiar, str(run.folder))
+
+
+def of_weights(
+    path: pathlib.Path, config: ml_collections.ConfigDict, test: pipeline.InMemory, familiar: pipeline.InMemory | None
+) -> Subject:
+    """The network that `config.model` describes with PyTorch tensors.
+
+    Args:
+      path: file with the tensors.
+      config: of a run, such as configs/train.py gives; its network, view and sizes are used.
+      test: cases.
+      familiar: cases like those that the network was trained on.
+
+    Raises:
+      InputError: the tensors do not fit the network, or its image size does not.
+    """
+    model = checks.build_model(config, test.num_classes)
+    shape = (1, *(config.data.image_size,) * (test.labels.ndim - 1), test.num_channels)
+    try:
+        like = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+    except ValueError as error:
+        raise InputError(f"config.data.image_size with config.model: {error}") from error
+    variables = pretrained.load(model, like, str(path), shape)
+    return _subject(config, model, variables, test, familiar, str(path))
+
+
+def _subject(
+    config: ml_collections.ConfigDict,
+    model: UNetSkeleton,
+    variables: Any,
+    test: pipeline.InMemory,
+    familiar: pipeline.InMemory | None,
+    name: str,
+) -> Subject:
+    data = config.data
+    return Subject(
+        model=model,
+        variables=variables,
+        image_size=data.image_size,
+        view=data.view,
+        batch_size=config.training.batch_size,
+        test=test,
+        familiar=familiar,
+        domains=tuple(data.domains),
+        name=name,
+    )
+
+
+def _check_fit(cases: pipeline.InMemory, channels: int, rank: int, names: tuple[str, ...], network: str) -> None:
+    if cases.num_channels != channels or cases.labels.ndim - 1 != rank:
+        raise InputError(
+            f"{cases.name}: has {cases.num_channels} channels in {cases.labels.ndim - 1}-D, the network of {network} "
+            f"takes {channels} in {rank}-D; choose another data set"
+        )
+    if cases.num_classes != len(names):
+        raise InputError(
+            f"{cases.name}: has the classes {', '.join(cases.class_names)}, the network of {network} knows "
+            f"{', '.join(names)}; choose a data set with as many classes"
+        )
+
+
+def evenly(cases: pipeline.InMemory, count: int) -> pipeline.InMemory:
+    """At most so many of the cases, evenly over them."""
+    if len(cases) <= count:
+        return cases
+    chosen = np.linspace(0, len(cases) - 1, count).round().astype(int)
+    values: dict[str, Any] = {name: getattr(cases, name)[chosen] for name in ("images", "labels", "spacings")}
+    for name in ("cases", "patients", "domains"):
+        values[name] = tuple(getattr(cases, name)[i] for i in chosen)
+    return dataclasses.replace(cases, **values)
+
+
+def read_cases(splits: runs.Splits, split: str, count: int) -> pipeline.InMemory:
+    """At most so many cases of a split, evenly over it."""
+    return evenly(splits[split], count)

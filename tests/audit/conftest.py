@@ -1,0 +1,111 @@
+"""Networks whose behaviour is known, and cases that they are asked about."""
+
+import types
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import audit
+from jaxseg.audit.subject import Subject
+from jaxseg.data import pipeline
+
+SIZE = 32
+
+
+class Threshold(nn.Module):
+    """Foreground where the first channel is bright; equivariant, and pads nothing."""
+
+    blind: int = 0  # pixels of the border that are background whatever is there
+    level: float = 0.0
+    padding: str = ""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        n = images.shape[1]
+        edge = np.minimum(np.arange(n), np.arange(n)[::-1])
+        seen = np.minimum(edge[:, None], edge[None]) >= self.blind
+        z = jnp.where(jnp.asarray(seen), 40.0 * (images[..., 0] - self.level), -40.0)
+        return jnp.stack([jnp.zeros_like(z), z], -1)
+
+
+class PaddedSum(nn.Module):
+    """Foreground where the sum over a 7 x 7 neighbourhood is high: with zeros beyond the border it never is there."""
+
+    padding: str = "zero"
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        light = images[..., 0] + 1.0
+        mode = "constant" if self.padding == "zero" else "reflect"
+        wide = jnp.pad(light, ((0, 0), (3, 3), (3, 3)), mode=mode)
+        n = light.shape[1]
+        total = sum(wide[:, i : i + n, j : j + n] for i in range(7) for j in range(7))
+        z = total / 49 - 1.2
+        return jnp.stack([jnp.zeros_like(z), 40.0 * z], -1)
+
+
+class BetweenMarks(nn.Module):
+    """Foreground between the outermost yellow pixels, in both directions: it knows nothing but calipers."""
+
+    padding: str = ""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        yellow = (images[..., 0] > 0.5) & (images[..., 2] < -0.5)
+        along = lambda axis: (
+            (jnp.cumsum(jnp.any(yellow, axis), 1) > 0)
+            & (jnp.flip(jnp.cumsum(jnp.flip(jnp.any(yellow, axis), 1), 1), 1) > 0)
+        )
+        inside = along(2)[:, :, None] & along(1)[:, None, :]
+        z = jnp.where(inside, 40.0, -40.0)
+        return jnp.stack([jnp.zeros_like(z), z], -1)
+
+
+@pytest.fixture
+def networks():
+    """The classes above, by name."""
+    return types.SimpleNamespace(Threshold=Threshold, PaddedSum=PaddedSum, BetweenMarks=BetweenMarks)
+
+
+@pytest.fixture
+def settings():
+    config = audit.get_config().unlock()
+    config.resamples = 200
+    return config
+
+
+@pytest.fixture
+def squares():
+    """`(count, ...) -> cases` of bright squares in dark images."""
+    return _squares
+
+
+@pytest.fixture
+def subject_of():
+    """`(model, cases) -> subject` of a network without variables."""
+    return _subject_of
+
+
+def _squares(count=12, *, size=SIZE, channels=3, seed=0, domains=None, bright=220, dark=30):
+    """Bright squares in the middle of dark images, a patient each."""
+    random = np.random.default_rng(seed)
+    labels = np.zeros((count, size, size), np.uint8)
+    for one in labels:
+        half = size // 6
+        y, x = size // 2 + random.integers(-1, 2, 2)
+        one[y - half : y + half, x - half : x + half] = 1
+    images = np.where(labels[..., None] > 0, bright, dark) + random.integers(-8, 9, (count, size, size, 1))
+    images = np.repeat(images.astype(np.uint8), channels, -1)
+    names = tuple(f"case{i}" for i in range(count))
+    nowhere, spacings = pipeline.nowhere(count)
+    return pipeline.InMemory(
+        "squares/test", ("background", "square"), images, labels, names, names, domains or nowhere, spacings
+    )
+
+
+def _subject_of(model, cases=None, **fields):
+    cases = _squares() if cases is None else cases
+    fields = {"image_size": cases.images.shape[1], "view": "original", "batch_size": 8} | fields
+    return Subject(model=model, variables={}, test=cases, **fields)

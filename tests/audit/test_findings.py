@@ -1,0 +1,194 @@
+"""What becomes a finding, in which order, what the page says where nothing was found; and the other probes' numbers."""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import audit as audit_config
+from jaxseg.audit import accuracy, domains, failures, findings, profiles
+from jaxseg.audit import run as audits
+from jaxseg.audit.answers import Candidate, largest
+from jaxseg.audit.subject import evenly
+from jaxseg.errors import InputError
+from jaxseg.metrics.intervals import Estimate
+
+
+def candidate(kind="border", mean=0.3, low=0.2, high=0.4, damage=0.3, probe="translation", margin=0.05):
+    return Candidate(
+        kind, probe, f"Title of {kind}", f"{probe} says so.", f"{kind} number", Estimate(mean, low, high, 9, 1, 9),
+        margin, damage, "Mend it.",
+    )  # fmt: skip
+
+
+def test_a_finding_lies_above_its_margin_with_its_whole_interval():
+    assert candidate(low=0.051).found and not candidate(low=0.051).open
+    assert not candidate(low=0.05).found and candidate(low=0.05).open
+    assert not candidate(mean=0.0, low=-0.1, high=0.05).open
+    nothing = candidate(mean=math.nan, low=math.nan, high=math.nan)
+    assert not nothing.found and not nothing.open
+
+
+def test_findings_are_ordered_by_damage_joined_by_kind_and_at_most_so_many():
+    given = [
+        candidate("calibration", damage=math.nan),
+        candidate("overlay", damage=0.1, probe="overlays_insertion"),
+        candidate("border", damage=0.2),
+        candidate("overlay", damage=0.4, probe="overlays_removal"),
+        candidate("scanner", damage=0.9, low=0.0),
+    ]
+    found = findings.choose(given, most=5)
+    assert [one.main.kind for one in found] == ["overlay", "border", "calibration"]
+    assert found[0].text == "overlays_removal says so. overlays_insertion says so."
+    assert [one.main.kind for one in findings.choose(given, most=1)] == ["overlay"]
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict", "words"),
+    [
+        ([candidate()], "yes", "Title of border."),
+        ([candidate(), candidate("calibration")], "yes", "Also found: Title of calibration"),
+        ([candidate(low=-0.1, mean=0, high=0.04)], "no", "found nothing: border number 0.00 [-0.10, 0.04]"),
+        ([candidate(low=-0.1, mean=0, high=0.04), candidate("accuracy")], "no", "found no shortcut"),
+        ([candidate(low=0.01)], "unclear", "too wide to exclude a shortcut (border number 0.30 [0.01, 0.40])"),
+        ([candidate("accuracy")], "unclear", "No shortcut could be asked for"),
+    ],
+)
+def test_the_verdict_is_about_shortcuts_alone(given, verdict, words):
+    said, sentence = findings.verdict(given, findings.choose(given, most=5))
+    assert said == verdict and words in sentence
+
+
+def test_pictures_show_typical_cases_of_an_effect():
+    assert largest(np.array([np.nan, 0.0, 4.0, 1.0, 2.0, 3.0]), 2).tolist() == [5, 3]  # 3 and 1 of 0 ... 4
+    assert largest(np.array([np.nan, np.nan]), 2).size == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("probes", ("accuracy", "luck"), "config.probes has 'luck'; choose from accuracy, translation"),
+        ("probes", (), "config.probes is empty"),
+        ("cases", 0, "config.cases is 0; it must be at least 1"),
+        ("margin", 1.5, "config.margin is 1.5; it must be above 0 and below 1"),
+        ("border_share", 0.3, "near the border is less than 0.25"),
+        ("position_folds", 1, "at least 2"),
+        ("removal", "network", "choose black, noise, bilinear or fast_marching"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(field, value, message):
+    settings = audit_config.get_config().unlock()
+    settings[field] = value
+    with pytest.raises(InputError, match=message):
+        audits.check(settings)
+
+
+def test_a_missing_setting_is_named():
+    settings = audit_config.get_config().unlock()
+    del settings.margin
+    with pytest.raises(InputError, match=r"config.margin is missing; configs/audit.py shows"):
+        audits.check(settings)
+
+
+# The other probes.
+
+
+def test_accuracy_finds_a_network_that_segments_nothing(networks, subject_of, settings):
+    subject = subject_of(networks.Threshold(level=2.0))
+    arrays = accuracy.PROBE.measure(subject, settings)
+    found = accuracy.PROBE.tabulate(subject, settings, arrays)
+    np.testing.assert_array_equal(arrays["dice"], 0)
+    (weak,) = found.candidates
+    assert weak.kind == "accuracy" and weak.found and not weak.is_shortcut
+    assert weak.estimate.mean == pytest.approx(0.7) and weak.estimate.low == pytest.approx(0.7)
+    perfect = subject_of(networks.Threshold())
+    good = accuracy.PROBE.tabulate(perfect, settings, accuracy.PROBE.measure(perfect, settings))
+    assert not good.candidates[0].found and good.rows[0]["mean"] == 1.0
+    bands = [r for r in good.rows if r["quantity"] == "Dice by band"]
+    assert bands[-1]["undefined"] == 12 and bands[0]["mean"] == 1.0  # nothing lies near the border
+
+
+def test_the_reference_domain_is_one_that_was_trained_on(networks, subject_of, squares):
+    cases = squares(5, domains=("B", "B", "A", "A", "C"))
+    assert accuracy.reference_domain(subject_of(networks.Threshold(), cases)) == "A"
+    assert accuracy.reference_domain(subject_of(networks.Threshold(), cases, domains=("C",))) == "C"
+    assert accuracy.reference_domain(subject_of(networks.Threshold(), squares(5))) is None
+
+
+def test_a_gap_between_domains_is_that_of_their_means(networks, subject_of, squares, settings):
+    cases = squares(10, domains=("A",) * 5 + ("B",) * 5)
+    cases.images[5:] //= 3  # too dark for the threshold
+    subject = subject_of(networks.Threshold(), cases)
+    found = accuracy.PROBE.tabulate(subject, settings, accuracy.PROBE.measure(subject, settings))
+    gap = next(one for one in found.candidates if one.kind == "domain")
+    assert gap.found and gap.estimate.mean == pytest.approx(1.0) and "may be harder" in gap.sentence
+
+
+def test_calibration_is_the_difference_of_confidence_and_accuracy(networks, subject_of, settings):
+    subject = subject_of(networks.Threshold(level=2.0))  # sure of background everywhere
+    arrays = accuracy.CALIBRATION_PROBE.measure(subject, settings)
+    found = accuracy.CALIBRATION_PROBE.tabulate(subject, settings, arrays)
+    share = (subject.test.labels > 0).mean()
+    assert found.candidates[0].estimate.mean == pytest.approx(share, abs=1e-5)
+    assert "surer than it is right" in found.candidates[0].sentence
+
+
+class Layered(nn.Module):
+    """Two layers that add up the channels."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.Conv(2, (1, 1), name="conv_0", kernel_init=nn.initializers.ones)(images)
+        x = nn.Conv(2, (1, 1), name="conv_1", kernel_init=nn.initializers.ones)(x)
+        return jnp.stack([jnp.zeros_like(x[..., 0]), x[..., 0]], -1)
+
+
+def test_distances_and_profiles_of_a_network_with_layers(subject_of, squares, settings):
+    cases = squares(12, domains=("A",) * 6 + ("B",) * 6)
+    cases.images[6:] = 0
+    model = Layered()
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    subject = dataclasses.replace(subject_of(model, cases), variables=variables)
+    assert subject.layers == ("conv_0", "conv_1")
+    arrays = domains.DISTANCES_PROBE.measure(subject, settings)
+    assert arrays["distance"].shape == (1, 2)
+    assert (arrays["distance"] > 0.99).all() and (arrays["null"] < 0.9).all()  # no gray level in common
+    rows = domains.DISTANCES_PROBE.tabulate(subject, settings, arrays).rows
+    assert [r["where"] for r in rows] == ["conv_0", "conv_1"] * 2
+    bright = dataclasses.replace(subject, test=evenly(squares(12), 8))
+    scores = profiles.ABILITY_PROBE.measure(bright, settings)["scores"]
+    np.testing.assert_allclose(scores, 1.0)  # two gray levels are two prototypes
+    r2 = profiles.POSITION_PROBE.measure(bright, settings)["r2"]
+    assert (r2 > 0.2).all() and (r2 < 0.9).all()  # squares lie in the middle, and that is all there is to know
+
+
+def test_evenly_keeps_the_first_and_the_last(squares):
+    few = evenly(squares(12), 4)
+    assert few.cases == ("case0", "case4", "case7", "case11") and few.images.shape[0] == 4
+
+
+def test_a_quadrant_belongs_to_its_case_wherever_it_stands(networks, subject_of, squares):
+    subject = subject_of(networks.Threshold(), view="quadrant", image_size=16)
+    ask = subject.asks(lambda variables, seen: {"images": seen["images"]})
+    everything, few = ask(subject.test)["images"], evenly(subject.test, 3)
+    np.testing.assert_array_equal(ask(few)["images"], everything[[subject.test.cases.index(c) for c in few.cases]])
+
+
+def test_scores_that_need_no_training_cases_are_asked_of_any_network(subject_of, squares, settings):
+    cases = squares(12)
+    cases.images[::2] //= 4  # half of the squares are too dark
+    model = Layered()
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    subject = dataclasses.replace(subject_of(model, cases), variables=variables)
+    arrays = failures.PROBE.measure(subject, settings)
+    assert set(arrays) == {"dice", "entropy", "inability"}
+    rows = failures.PROBE.tabulate(subject, settings, arrays).rows
+    assert [r["where"] for r in rows if r["quantity"] == "rank correlation"] == ["entropy", "mean SA"]
+    assert rows[-1]["convention"] == "not asked: the network has no layer named bottleneck"
+    league = [{"probe": "failures", "quantity": "rank correlation", "low": low, "mean": mean} for low, mean in
+              ((0.1, 0.3), (0.2, 0.5), (-0.1, 0.9))]  # fmt: skip
+    assert failures.best_score(league)["mean"] == 0.5 and failures.best_score(league[2:]) is None

@@ -1,0 +1,219 @@
+"""Probes that change a cue: each finds the network that uses it, and is silent on the one that does not."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg.audit import domains, moving, overlay_marks, padding, regional, translation
+from jaxseg.audit.answers import NotAskedError
+from jaxseg.data import overlays, pipeline
+
+
+def answer(probe, subject, settings):
+    arrays = probe.measure(subject, settings)
+    return probe.tabulate(subject, settings, arrays), arrays
+
+
+# Moving.
+
+
+@functools.partial(jax.jit, static_argnames="width")
+def cut(images, labels, width):
+    made = moving.cut(images, labels, width=width)
+    return made.images, made.back(made.images[..., 0]), made.visible, made.strip
+
+
+def test_a_cut_shows_the_same_pixels_twice_at_every_side():
+    n, width = 16, 3
+    images = np.arange(n * n, dtype=np.float32).reshape(1, n, n, 1)
+    labels = np.zeros((1, n, n), np.int32)
+    labels[0, 5:10, 6:13] = 1  # centre 7, 9
+    pictures, returned, visibles, strips = (np.asarray(x) for x in cut(images, labels, width))
+    for side, name in enumerate(moving.SIDES):
+        visible = visibles[side, 0]
+        # what is visible is where it was, in both pictures
+        for picture in range(2):
+            np.testing.assert_array_equal(returned[picture, side, 0][visible], images[0, ..., 0][visible])
+        line = {"left": np.s_[:, 9:], "right": np.s_[:, :10], "top": np.s_[7:], "bottom": np.s_[:8]}[name]
+        wanted = np.zeros((n, n), bool)
+        wanted[line] = True
+        np.testing.assert_array_equal(visible, wanted)
+        assert strips[side, 0].sum() == width * n
+    # left: columns 9 ... are moved to 0 ..., and mirrored about the line between 8 and 9
+    mirrored, moved = pictures[:, 0, 0, ..., 0]
+    np.testing.assert_array_equal(moved[:, :7], images[0, :, 9:, 0])
+    np.testing.assert_array_equal(moved[:, 7:], images[0, :, 15:6:-1, 0])  # mirrored at the far border
+    np.testing.assert_array_equal(mirrored[:, 2:9], images[0, :, 15:8:-1, 0])
+
+
+def test_an_object_near_the_border_or_none_is_not_cut():
+    labels = np.zeros((2, 16, 16), np.int32)
+    labels[0, :, :2] = 1  # its centre is one pixel from the left
+    visible = np.asarray(cut(np.zeros((2, 16, 16, 1), np.float32), labels, 3)[2])
+    assert not visible[0, 0].any() and visible[2, 0].any()
+    assert not visible[:, 1].any()
+
+
+# Translation and padding.
+
+
+def test_a_network_that_is_blind_at_the_border_is_found(networks, subject_of, settings):
+    found, arrays = answer(translation.PROBE, subject_of(networks.Threshold(blind=8)), settings)
+    (candidate,) = found.candidates
+    assert candidate.kind == "border" and candidate.found and candidate.is_shortcut
+    np.testing.assert_allclose(arrays["strip"], [[1.0] * 12, [0.0] * 12])
+    # half of a square is 5 px, all of it within the 8 px in which the network sees nothing
+    assert candidate.estimate.mean == pytest.approx(1.0) and candidate.damage == pytest.approx(1.0)
+    lost = next(r for r in found.rows if r["quantity"] == "lost at the border")
+    assert lost["n"] == 12 and lost["undefined"] == 0 and "mirrored" in lost["convention"]
+
+
+def test_an_equivariant_network_loses_nothing_at_the_border(networks, subject_of, settings):
+    found, arrays = answer(translation.PROBE, subject_of(networks.Threshold()), settings)
+    assert not found.candidates[0].found and not found.candidates[0].open
+    np.testing.assert_array_equal(arrays["visible"][0], arrays["visible"][1])
+    assert found.candidates[0].estimate.high == 0
+
+
+def test_pictures_are_the_two_halves_of_the_same_object(networks, subject_of, settings):
+    _, arrays = answer(translation.PROBE, subject_of(networks.Threshold(blind=8)), settings)
+    assert arrays["pictures"].shape == (2, 2, 32, 32, 3) and arrays["pictures"].dtype == np.uint8
+    bright = arrays["pictures"][..., 0] > 128
+    np.testing.assert_array_equal(bright, arrays["picture_labels"] > 0)
+    assert arrays["picture_classes"][:, 0].any() and not arrays["picture_classes"][:, 1].any()
+
+
+def test_zeros_that_a_network_uses_are_found_by_taking_them_away(networks, subject_of, settings):
+    found, arrays = answer(padding.PROBE, subject_of(networks.PaddedSum()), settings)
+    (candidate,) = found.candidates
+    assert candidate.kind == "border" and candidate.found
+    own, swapped = arrays["strip"].mean(1)
+    assert own < 0.6 < 0.8 < swapped
+    assert candidate.estimate.mean == pytest.approx(swapped - own, abs=1e-6)
+
+
+def test_a_swap_is_not_asked_where_there_are_no_zeros(networks, subject_of, settings):
+    reflecting = networks.PaddedSum(padding="reflect")
+    for model, told in ((reflecting, "pads with 'reflect'"), (networks.Threshold(), "does not say")):
+        with pytest.raises(NotAskedError, match=told):
+            padding.measure(subject_of(model), settings)
+
+
+# Overlays.
+
+
+def calipers(cases):
+    """Yellow plus marks at the squares' corners."""
+    images = []
+    for case in cases:
+        there = np.argwhere(case["labels"])
+        ends = np.array([there.min(0), there.max(0)], float)
+        images.append(overlays.draw_calipers(case["image"], ends, style="plus", size=3)[0])
+    return dataclasses.replace(cases, images=np.stack(images))
+
+
+def test_a_network_of_calipers_believes_them_where_nothing_is(networks, subject_of, squares, settings):
+    settings.colours = ((255, 255, 0),)
+    cases = squares(size=64, dark=60, bright=60)  # nothing to be seen
+    found, arrays = answer(overlay_marks.PROBE, subject_of(networks.BetweenMarks(), cases), settings)
+    insertion = next(one for one in found.candidates if one.probe == "overlays_insertion")
+    assert insertion.kind == "overlay" and insertion.found
+    gathered, around = np.nanmean(arrays["insertion"], 1)
+    assert around > 0.8 and gathered < 0.4
+    assert insertion.estimate.mean == pytest.approx(around - gathered, abs=1e-6)
+
+
+def test_a_network_of_calipers_loses_all_when_they_are_removed(networks, subject_of, squares, settings):
+    cases = calipers(squares(size=64, dark=60, bright=60))
+    found, arrays = answer(overlay_marks.PROBE, subject_of(networks.BetweenMarks(), cases), settings)
+    assert (arrays["marks"] > 0).all()
+    removal = next(one for one in found.candidates if one.probe == "overlays_removal")
+    as_is, beside, gone = np.nanmean(arrays["removal"], 1)
+    assert as_is > 0.85 and beside == pytest.approx(as_is) and gone == 0
+    assert removal.found and removal.damage == pytest.approx(beside - gone)
+
+
+def test_a_network_of_gray_levels_does_not_mind_marks(networks, subject_of, squares, settings):
+    cases = calipers(squares(size=64))
+    found, arrays = answer(overlay_marks.PROBE, subject_of(networks.Threshold(), cases), settings)
+    assert len(found.candidates) == 2 and not any(one.found or one.open for one in found.candidates)
+    np.testing.assert_allclose(arrays["insertion"], 0, atol=1e-6)
+
+
+def test_removal_is_not_asked_where_there_are_no_marks(networks, subject_of, settings):
+    found, _ = answer(overlay_marks.PROBE, subject_of(networks.Threshold()), settings)
+    assert [one.probe for one in found.candidates] == ["overlays_insertion"]
+    (why,) = [r for r in found.rows if r["convention"].startswith("not asked")]
+    assert "0 images with marks; at least 8" in why["convention"] and np.isnan(why["mean"])
+
+
+@pytest.mark.parametrize("probe", [translation.PROBE, padding.PROBE, overlay_marks.PROBE])
+def test_what_is_for_pictures_is_not_asked_of_volumes(networks, subject_of, settings, probe):
+    volumes = pipeline.InMemory(
+        "v/test", ("a", "b"), np.zeros((2, 8, 8, 8, 1), np.uint8), np.zeros((2, 8, 8, 8), np.uint8),
+        ("1", "2"), ("1", "2"), ("", ""), np.ones((2, 3), np.float32),
+    )  # fmt: skip
+    with pytest.raises(NotAskedError, match="the cases are volumes"):
+        probe.measure(subject_of(networks.PaddedSum(), volumes, image_size=8), settings)
+
+
+# Domains.
+
+
+def two_domains(squares, darker):
+    """A and B: the same squares; of B darker by so many levels."""
+    one = squares(8, seed=1)
+    images = np.concatenate([one.images, np.clip(one.images.astype(int) - darker, 0, 255).astype(np.uint8)])
+    names = tuple(f"{d}{i}" for d in "AB" for i in range(8))
+    return pipeline.InMemory(
+        one.name, one.class_names, images, np.concatenate([one.labels] * 2), names, tuple(n[1:] for n in names),
+        tuple(n[0] for n in names), np.concatenate([one.spacings] * 2),
+    )  # fmt: skip
+
+
+def test_a_threshold_depends_on_its_scanners_gray_levels(networks, subject_of, squares, settings):
+    cases = two_domains(squares, darker=110)  # squares fall below the threshold at 127
+    found, arrays = answer(domains.SCANNER_PROBE, subject_of(networks.Threshold(), cases), settings)
+    (candidate,) = found.candidates
+    assert candidate.kind == "scanner" and candidate.found and candidate.estimate.mean == pytest.approx(1.0)
+    assert arrays["names"].tolist() == ["B"] and np.isnan(arrays["own"][8:]).all()
+
+
+def test_domains_that_look_alike_are_silent(networks, subject_of, squares, settings):
+    found, arrays = answer(
+        domains.SCANNER_PROBE, subject_of(networks.Threshold(), two_domains(squares, darker=0)), settings
+    )
+    assert not found.candidates[0].found and found.candidates[0].estimate.high == 0
+    np.testing.assert_array_equal(arrays["own"][:8], arrays["theirs"][0][:8])
+
+
+def test_one_domain_is_not_asked(networks, subject_of, settings):
+    for probe in (domains.SCANNER_PROBE, domains.DISTANCES_PROBE):
+        with pytest.raises(NotAskedError, match="all cases are of one domain"):
+            probe.measure(subject_of(networks.Threshold()), settings)
+
+
+def test_the_gray_map_takes_one_histogram_to_the_other():
+    random = np.random.default_rng(0)
+    source = random.integers(20, 120, (40, 50, 1)).astype(np.uint8)
+    levels = domains.gray_map(source, (2 * source).astype(np.uint8))[0]
+    np.testing.assert_array_equal(levels[20:120], 2 * np.arange(20, 120))
+    np.testing.assert_array_equal(domains.gray_map(source, source)[0][20:120], np.arange(20, 120))
+    assert (np.diff(levels.astype(int)) >= 0).all()
+
+
+# Counts.
+
+
+def test_dice_inside_a_region_asks_for_the_right_class():
+    labels = np.array([[[1, 2, 0, 1]]])
+    predictions = np.array([[[1, 1, 2, 1]]])
+    region = np.array([[[True, True, True, False]]])
+    counted = np.asarray(regional.counts(*(jnp.asarray(x) for x in (labels, predictions, region))))
+    np.testing.assert_array_equal(counted, [[1, 5]])  # 1 right; 2 labelled and 3 predicted
+    assert regional.dice(counted)[0] == pytest.approx(2 / 5)
+    assert np.isnan(regional.dice(np.zeros((1, 2))))[0]

@@ -1,0 +1,151 @@
+"""An audit from a trained run to its page, in this process; and what a person can get wrong, on the command line."""
+
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import audit as audit_config
+from configs import train
+from jaxseg.data import builders
+from jaxseg.errors import InputError
+from jaxseg.report import audit
+from jaxseg.training import runs
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def settings(**fields):
+    config = audit_config.get_config().unlock()
+    config.update(resamples=100, profile_cases=8, autoencoder_steps=4, latent=4, autoencoder_width=4, **fields)
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of the tiny size, its data set, and its audit."""
+    place = tmp_path_factory.mktemp("audit")
+    config = train.get_config("tiny").unlock()
+    config.training.epochs = 1
+    directory = builders.prepare(config.data.dataset, data_dir=place / "data")
+    with jax.numpy_dtype_promotion("standard"):
+        runs.train(config.lock(), runs.Splits(directory, config.data.source_size), place / "run")
+    audited(place, "audit")
+    return place
+
+
+def audited(place, name, *, options=None, **request):
+    wanted = {"run": place / "run", "weights": None, "config": None, "dataset": None, "split": "test"} | request
+    return audit.run(
+        audit.Request(**wanted),
+        options or settings(),
+        workdir=place / name,
+        prepare=lambda dataset: builders.prepare(dataset, data_dir=place / "data"),
+        command="python -m launch.audit",
+    )
+
+
+def test_the_page_says_what_the_results_say(folder):
+    results = json.loads((folder / "audit" / "results.json").read_text())
+    page = (folder / "audit" / "report.html").read_text()
+    assert results["verdict"] in ("yes", "no", "unclear") and f">{results['verdict']}</strong>" in page
+    assert len(results["findings"]) <= 5
+    for number, finding in enumerate(results["findings"], 1):
+        assert f"Finding {number}: {finding['title']}" in page and finding["what_to_do"] in page
+        assert finding["low"] > finding["margin"] and finding["interval"].startswith("bootstrap over patients")
+        assert f"{finding['mean']:.2f} [{finding['low']:.2f}, {finding['high']:.2f}]" in page
+    damages = [-np.inf if one["damage"] is None else one["damage"] for one in results["findings"]]
+    assert damages == sorted(damages, reverse=True)
+    for line in results["what_to_do"]:
+        assert line in page
+    for row in results["numbers"]:
+        assert {"convention", "n", "undefined", "interval"} <= row.keys()
+    kinds = {r["probe"] for r in results["numbers"]}
+    assert kinds == set(settings().probes)
+    league = [r["where"] for r in results["numbers"] if r["quantity"] == "rank correlation"]
+    assert league == ["SD", "PM", "entropy", "mean SA"]
+    told = [r for r in results["numbers"] if r["quantity"] == "not asked"]
+    assert {r["probe"] for r in told} == {"gray levels", "distances"} and "all cases are of one domain" in page
+    tables = {path.name for path in (folder / "audit" / "tables").iterdir()}
+    assert {"findings.csv", "candidates.csv", "numbers.csv", "translation.csv"} <= tables
+
+
+def test_an_audit_goes_on_where_it_was(folder):
+    probes = folder / "audit" / "probes"
+    before = {path.name: path.stat().st_mtime_ns for path in probes.iterdir()}
+    first = json.loads((folder / "audit" / "results.json").read_text())
+    (probes / "calibration.npz").unlink()
+    audited(folder, "audit")
+    after = {path.name: path.stat().st_mtime_ns for path in probes.iterdir()}
+    assert {name for name in after if after[name] != before[name]} == {"calibration.npz"}
+    assert json.loads((folder / "audit" / "results.json").read_text())["numbers"] == first["numbers"]
+
+
+def test_another_audit_has_another_folder(folder):
+    with pytest.raises(InputError, match=r"belongs to another config: config.audit.cases is 400 there and 4 here"):
+        audited(folder, "audit", options=settings(cases=4))
+    with pytest.raises(InputError, match=r"config.split is 'test' there and 'validation' here"):
+        audited(folder, "audit", split="validation")
+
+
+def test_weights_are_audited_with_the_network_of_a_config(folder, drawn_state_dict):
+    config = train.get_config("tiny").unlock()
+    config.model.upsample = "transpose"
+    path = folder / "weights.npz"
+    np.savez(path, **drawn_state_dict(shapes_of(config.model.features), 0))
+    options = settings(probes=("accuracy",), cases=8)
+    request = {"run": None, "weights": path, "config": config, "dataset": config.data.dataset}
+    audited(folder, "of_weights", options=options, **request)
+    results = json.loads((folder / "of_weights" / "results.json").read_text())
+    assert results["provenance"]["network"] == str(path) and results["verdict"] == "unclear"
+    other = config.copy_and_resolve_references()
+    other.model.features = (4, 8, 16)
+    with pytest.raises(InputError, match=r"weights.npz: "):
+        audited(folder, "of_others", options=options, **(request | {"config": other.lock()}))
+    assert not (folder / "of_others").exists()
+
+
+def shapes_of(features):
+    """Tensors of a PyTorch U-Net with transposed up-sampling, two classes and RGB images."""
+    shapes = {}
+
+    def block(name, read, width):
+        for i, source in enumerate((read, width)):
+            shapes[f"{name}.double_conv.{3 * i}.weight"] = (width, source, 3, 3)
+            shapes[f"{name}.double_conv.{3 * i}.bias"] = (width,)
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                shapes[f"{name}.double_conv.{3 * i + 1}.{part}"] = (width,)
+
+    block("inc", 3, features[0])
+    for i, (above, width) in enumerate(itertools.pairwise(features), 1):
+        up = f"up{len(features) - i}"
+        block(f"down{i}.maxpool_conv.1", above, width)
+        block(f"{up}.conv", 2 * above, above)
+        shapes[f"{up}.up.weight"], shapes[f"{up}.up.bias"] = (width, above, 2, 2), (above,)
+    shapes["outc.conv.weight"], shapes["outc.conv.bias"] = (2, features[0], 1, 1), (2,)
+    return shapes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--run={run}/run"], "--workdir is missing"),
+        (["--workdir={run}/x", "--weights={run}/w.npz"], "--dataset is missing; weights do not say"),
+        (["--workdir={run}/x", "--run={run}/nothing"], "{run}/nothing holds no training run"),
+        (["--workdir={run}/x", "--run={run}/run", "--split=tests"], "has no split 'tests'"),
+        (["--workdir={run}/x", "--run={run}/run", "--audit.margin=2"], "config.margin is 2.0"),
+    ],
+)
+def test_misuse_is_answered_with_one_line(folder, arguments, message):
+    given = [argument.format(run=folder) for argument in arguments]
+    command = [sys.executable, "-m", "launch.audit", *given, f"--data_dir={folder / 'data'}"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert answer.returncode == 2, answer.stderr
+    errors = [line for line in answer.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message.format(run=folder) in errors[0] and "Traceback" not in answer.stderr
+    assert not (folder / "x").exists()
