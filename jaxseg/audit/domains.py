@@ -125,13 +125,16 @@ def tabulate_scanner(subject: Subject, settings: ml_collections.ConfigDict, arra
     where = f"{reference}, mean over the gray levels of the others"
     rows.append(row(SCANNER, "lost", lost, convention, where=where))
     worst = arrays["names"][int(arrays["worst"])]
+    several = len(theirs) > 1
+    whose = "another domain" if several else f"domain {worst}"
+    told = f" on average over the {len(theirs)} others; those of {worst} cost most" if several else ""
     candidate = Candidate(
         kind="scanner",
         probe=SCANNER,
         title="The network relies on its scanner's gray levels",
         sentence=(
-            f"When images of {reference} get the gray levels of another domain, and nothing else, the Dice falls by "
-            f"{amount(lost)} on average over the {len(theirs)} others; those of {worst} cost most."
+            f"When images of domain {reference} get the gray levels of {whose}, and nothing else, the Dice falls by "
+            f"{amount(lost)}{told}."
         ),
         quantity="Dice lost to another domain's gray levels",
         estimate=lost,
