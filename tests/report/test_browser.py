@@ -253,18 +253,18 @@ def test_the_policy_lets_no_other_script_run(browser, report, tmp_path):
 
 
 def test_every_figure_gives_its_numbers(visit, any_report, tmp_path):
-    """Pressing the link saves the file that was embedded, under its name."""
+    """Pressing a link saves the file that is embedded, under its name; tried on a few, as Chromium stops at ten."""
     shown = visit(any_report)
     links = shown.locator("figure a[download]")
     assert links.count() == shown.locator("figure").count()
-    for i in range(links.count()):
+    embedded = [base64.b64decode(link.get_attribute("href").split(",")[1]) for link in links.all()]
+    assert all(len(table.decode("utf-8").splitlines()) > 1 for table in embedded)
+    for i in range(min(links.count(), 3)):
         with shown.expect_download() as download:
             links.nth(i).click()
         download.value.save_as(tmp_path / "saved.csv")
-        saved = (tmp_path / "saved.csv").read_bytes()
         assert download.value.suggested_filename.endswith(".csv")
-        assert base64.b64decode(links.nth(i).get_attribute("href").split(",")[1]) == saved
-        assert len(saved.decode("utf-8").splitlines()) > 1
+        assert (tmp_path / "saved.csv").read_bytes() == embedded[i]
     names = [link.inner_text() for link in links.all()]
     assert len(set(shown.locator("figure a[download]").all_text_contents())) == len(names)  # told apart by ear
 
