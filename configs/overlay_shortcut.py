@@ -12,11 +12,9 @@ trained on those: no removal can do better. Ways of removal are compared with ea
 | size  | images                                          | network                       | cost on two cores |
 | ----- | ----------------------------------------------- | ----------------------------- | ----------------- |
 | tiny  | embedded world of scans, 32 px, for the tests   | 4 ... 8 features, 2 levels    | a minute          |
-| demo  | embedded world of scans, 64 px, marks at 128 px | 8 ... 64 features, 4 levels   | 6.5 min           |
+| demo  | embedded world of scans, 64 px, marks at 128 px | 8 ... 64 features, 4 levels   | 5 min 38 s        |
 | cpu   | HC18, marks drawn on at 256 px, 128 px          | 16 ... 128 features, 4 levels | 33 min of CPU     |
 | paper | a folder of your own with marks in it, 256 px   | DTU-Net, the paper's recipe   | not measured yet  |
-
-The demo's cost is that on cores that had other work too, with the data set prepared before.
 
 Expected, as the paper finds: the Dice falls when marks are removed (by 2 to 6 points there), and a network trained on
 cleaned images is steadier while a frame is annotated. Measured on 2026-11-25, one seed, 95 % intervals over patients:

@@ -13,7 +13,7 @@ it was not trained on. How far a layer's activations move is their Hellinger dis
 | size       | images                                        | networks           | folds, epochs | cost          |
 | ---------- | --------------------------------------------- | ------------------ | ------------- | ------------- |
 | tiny       | drawn smears, 32 px, for the tests            | unet 4 ... 8       | 2, 1          | 90 s of CPU   |
-| demo       | drawn smears, 64 px                           | unet 8 ... 64      | 2, 16         | 500 s of CPU  |
+| demo       | drawn smears, 64 px                           | unet 8 ... 64      | 2, 16         | 5 min         |
 | cpu        | smears of real templates, 128 px              | resnet18           | 2, 12         | not measured  |
 | cpu,wbc    | white blood cells of two laboratories, 96 px  | resnet18, L1, L4   | 2, 12         | 11 min of CPU |
 | cpu,lgg    | brain tumours of five hospitals, 128 px       | resnet18, L1, L4   | 2, 8          | not measured  |
@@ -24,13 +24,13 @@ it was not trained on. How far a layer's activations move is their Hellinger dis
 Expected, as the paper finds: L1 is at least as good as the baseline in-domain and better under shift, more pruning
 hurts, the first layers move most.
 
-Measured with `demo` on 2026-11-25 (two CPU cores, shared with ten other jobs: 28 min by the clock, part of it paused;
-one seed, two folds, 60 test images; 95 % intervals over them): IoU of the set in-domain 0.81 [0.80, 0.81] for the
-baseline, then 0.80, 0.68, 0.37 and 0.19 for L1 to L4. L1 minus baseline is -0.010 [-0.013, -0.008] in-domain (unclear
-at a margin of 0.01) and -0.065 [-0.067, -0.063] over the shifts: the paper's main claim does not hold there. More
-pruning hurts, and the first layer moves more than those behind it (Hellinger distance 0.55 to 0.20 at the bottleneck);
-the decoder does not move less without the top skip (by -0.063 [-0.078, -0.048]). Those networks are small, start from
-drawn weights and are trained for 240 steps, too few for L3 and L4.
+Measured with `demo` on 2026-11-25 (two CPU cores; twice, with the same numbers; one seed, two folds, 60 test images;
+95 % intervals over them): IoU of the set in-domain 0.81 [0.80, 0.81] for the baseline, then 0.80, 0.68, 0.37 and 0.19
+for L1 to L4. L1 minus baseline is -0.010 [-0.013, -0.008] in-domain (unclear at a margin of 0.01) and -0.065 [-0.067,
+-0.063] over the shifts: the paper's main claim does not hold there. More pruning hurts, and the first layer moves more
+than those behind it (Hellinger distance 0.55 to 0.20 at the bottleneck); the decoder does not move less without the
+top skip (by -0.063 [-0.078, -0.048]). Those networks are small, start from drawn weights and are trained for 240
+steps, too few for L3 and L4.
 
 Measured with `cpu,wbc` on 2026-11-25 (two CPU cores, other work beside; one seed, two folds; 60 and 100 test images):
 IoU of the set in the laboratory of the training 0.88 for the baseline, 0.85 and 0.61 for L1 and L4; in the other one
