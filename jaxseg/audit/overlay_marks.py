@@ -201,7 +201,8 @@ def _removal(subject: Subject, settings: ml_collections.ConfigDict, arrays: Arra
     ]
     if with_marks < settings.least_cases:
         nothing = mean_of(np.full(len(subject.test), np.nan), subject, settings)
-        why = f"not asked: {with_marks} images with marks; at least {settings.least_cases} are needed"
+        needed = f"at least {settings.least_cases} are needed, and gray ones are not sought"
+        why = f"not asked: {with_marks} images with coloured marks; {needed}"
         return Answer([*rows, row(NAME, "lost with the marks", nothing, why) | {"interval": "none"}])
     where = f"the {with_marks} images with marks, pixels that no filling touches"
     convention = f"{regional.WHAT}; found marks are filled in ({settings.removal}), or shapes like theirs beside them"

@@ -1,5 +1,6 @@
 """An audit, from a network and a data set to the page: `results.json`, tables, figures and `report.html`."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -12,6 +13,7 @@ from jaxseg.audit import failures, findings, subject
 from jaxseg.audit import run as audits
 from jaxseg.audit.answers import Row
 from jaxseg.data import pipeline
+from jaxseg.errors import InputError
 from jaxseg.prediction.network import load_run
 from jaxseg.report import audit_figures, page, study_parts, tables
 from jaxseg.training import checks as run_checks
@@ -91,7 +93,10 @@ def _load(
         dataset = request.dataset or own
         # of a run on other domains, its own data set's test cases show all of them
         test = _cases(prepare(dataset), config, request.split, settings.cases, ())
-        familiar = _cases(prepare(own), config, "train", settings.familiar_cases, config.data.domains)
+        familiar = None
+        # elsewhere than on its own data, a run is audited without them too
+        with contextlib.suppress(InputError) if dataset != own else contextlib.nullcontext():
+            familiar = _cases(prepare(own), config, "train", settings.familiar_cases, config.data.domains)
         return subject.of_run(loaded, test, familiar), dataset
     assert request.weights is not None and request.config is not None and request.dataset is not None
     run_checks.check(request.config)
@@ -120,7 +125,8 @@ def _write_results(
     for probe in dict.fromkeys(r["probe"] for r in audit.rows):
         own = [r for r in audit.rows if r["probe"] == probe]
         tables.write_csv(workdir / "tables" / f"{probe.replace(' ', '_')}.csv", own)
-    results = {"verdict": verdict, "answer": answer, "findings": found, "candidates": flat, "numbers": audit.rows}
+    verdicts = [{"verdict": verdict, "sentence": answer}]  # as every study's results have them
+    results = {"verdicts": verdicts, "findings": found, "candidates": flat, "numbers": audit.rows}
     tables.write_json(workdir / "results.json", {**results, "what_to_do": _advice(audit), "provenance": origin})
 
 
@@ -142,6 +148,13 @@ def _finding_row(number: int, finding: findings.Finding) -> Row:
     }
 
 
+_FLAGS = {
+    "mean SA": " (launch.predict flags them)",
+    "entropy": " (launch.predict --score=entropy flags them)",
+    "SD": " (launch.predict --score=distortion flags them, with an --autoencoder of configs/autoencoder.py)",
+}
+
+
 def _advice(audit: audits.Audit) -> list[str]:
     """One line per finding, then by which score cases are to be flagged."""
     lines = [f"{finding.main.title}: {finding.main.remedy}" for finding in audit.found]
@@ -149,8 +162,8 @@ def _advice(audit: audits.Audit) -> list[str]:
     if best is not None:
         correlation = tables.estimate_text(best["mean"], best["low"], best["high"])
         lines.append(
-            f"Have the cases with the worst {best['where']} looked at (launch.predict flags them): of the scores that "
-            f"need no annotation it orders failures best, with a rank correlation of {correlation}."
+            f"Have the cases with the worst {best['where']} looked at{_FLAGS.get(best['where'], '')}: of the scores "
+            f"that need no annotation it orders failures best, with a rank correlation of {correlation}."
         )
     elif any(r["probe"] == failures.NAME for r in audit.rows):
         lines.append("No score orders the failures of this network; do not rely on flags, check a random sample.")
@@ -169,13 +182,15 @@ def _write_page(
     origin: Mapping[str, Any],
 ) -> pathlib.Path:
     figure = study_parts.figure_in(workdir)
+    margins = ", ".join(sorted({f"{one.margin:g}" for one in audit.candidates}))
     lead = figure(
         "candidates",
         "What was asked, and from where on it is a finding",
         "Dots with intervals: the number behind every possible finding.",
-        "A finding's whole interval lies above its margin "
-        f"({', '.join(sorted({f'{one.margin:g}' for one in audit.candidates}))}); see the table of numbers.",
-        "candidates",
+        f"A finding's whole interval lies above its margin ({margins}); see the table of numbers."
+        if margins
+        else "Nothing that was asked could be a finding; see the tables of numbers.",
+        "candidates" if margins else "numbers",
     )
     path = workdir / "report.html"
     page.write(
@@ -233,12 +248,13 @@ def _finding_section(
 def _evidence(workdir: pathlib.Path, figure: study_parts.Figure, audit: audits.Audit) -> list[page.Section]:
     sections = []
     titles = {probe.name: probe.title for probe in audits.PROBES}
+    above = {audit_figures.picture_name(finding.main) for finding in audit.found}  # drawn once, with the finding
     for name in audit.measured:
         rows = [r for r in audit.rows if r["probe"] == name and not r["convention"].startswith("not asked")]
         if not rows:
             continue
         picture = name.replace(" ", "_")
-        there = (workdir / "figures" / f"{picture}.png").exists()
+        there = picture not in above and (workdir / "figures" / f"{picture}.png").exists()
         drawn = [figure(picture, *audit_figures.EVIDENCE[name], picture)] if there else []
         sections.append(page.Section(titles[name], audit_figures.WORDS.get(name, []), drawn, [_table(name, rows)]))
     return sections

@@ -127,14 +127,16 @@ def _write_page(
 
 def _counts(results: study.Tables) -> page.Section:
     columns = {
-        **{"kind": "kind", "arm": "images", "found": "found", "silent": "silent", "rate": "rate [95 % interval]"},
-        **{"learned": "learned", "least_dice": "least Dice", "other_findings": "with other findings"},
+        **{"kind": "kind", "arm": "images", "found": "found", "silent": "silent", "unclear": "of these unclear"},
+        **{"rate": "rate [95 % interval]", "learned": "learned", "least_dice": "least Dice"},
+        **{"other_findings": "with other findings"},
     }
     rows = [dict(r) | {"rate": tables.estimate_text(r["mean"], r["low"], r["high"])} for r in results.counts]
     text = (
         "Every seed draws its own scenes, once with the cue and once without, and trains a network on each. A planted "
         "network counts when the planted kind is among the findings; a twin counts, as a false alarm, when any kind of "
-        "shortcut is. Findings of low Dice, calibration or domains are no shortcuts and stand beside."
+        "shortcut is. Of a silent one the audit says 'unclear' where an interval reaches beyond its margin: with more "
+        "test cases it would say no, or find something. Findings of low Dice, calibration or domains are no shortcuts."
     )
     return page.Section("Counted", [text], [], [page.Table("Found and silent", rows, "", columns)])
 

@@ -123,7 +123,8 @@ class Tables:
     """The numbers of the study, one row each.
 
     Attributes:
-      counts: per kind, in how many planted networks it was found, and in how many twins any shortcut.
+      counts: per kind, in how many planted networks it was found, and in how many twins any shortcut; `silent` ones
+        are `unclear` where an interval reaches beyond its margin.
       networks: every network, with its Dice and what was found.
       numbers: the number of every candidate of every network.
     """
@@ -178,6 +179,7 @@ def _count(
     own = [outcome for outcome in outcomes if (outcome["kind"], outcome["arm"]) == (kind, arm)]
     counted = {kind} if arm == "planted" else set(shortcuts)  # in a twin, any shortcut is a false alarm
     found = sum(bool(counted & set(outcome["found"])) for outcome in own)
+    unclear = sum(not set(shortcuts) & set(outcome["found"]) and _is_open(outcome, shortcuts) for outcome in own)
     low, high = exact_interval(found, len(own))
     dice = [outcome["dice"] for outcome in own]
     return {
@@ -185,6 +187,7 @@ def _count(
         "arm": arm,
         "found": found,
         "silent": len(own) - found,
+        "unclear": unclear,
         "mean": found / len(own),
         "low": low,
         "high": high,
@@ -196,6 +199,12 @@ def _count(
         "least_dice": min(dice),
         "other_findings": sum(bool(set(outcome["found"]) - counted) for outcome in own),
     }
+
+
+def _is_open(outcome: Mapping[str, Any], shortcuts: Collection[str]) -> bool:
+    """Whether the interval of some shortcut's number reaches beyond its margin, so that the audit says "unclear"."""
+    numbers = [one for one in outcome["candidates"] if one["kind"] in shortcuts and one["high"] is not None]
+    return any(one["high"] > one["margin"] for one in numbers)
 
 
 def exact_interval(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, float]:

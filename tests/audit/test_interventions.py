@@ -148,7 +148,7 @@ def test_removal_is_not_asked_where_there_are_no_marks(networks, subject_of, set
     found, _ = answer(overlay_marks.PROBE, subject_of(networks.Threshold()), settings)
     assert [one.probe for one in found.candidates] == ["overlays_insertion"]
     (why,) = [r for r in found.rows if r["convention"].startswith("not asked")]
-    assert "0 images with marks; at least 8" in why["convention"] and np.isnan(why["mean"])
+    assert "0 images with coloured marks; at least 8" in why["convention"] and np.isnan(why["mean"])
 
 
 @pytest.mark.parametrize("probe", [translation.PROBE, padding.PROBE, overlay_marks.PROBE])

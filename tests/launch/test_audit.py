@@ -53,7 +53,8 @@ def audited(place, name, *, options=None, **request):
 def test_the_page_says_what_the_results_say(folder):
     results = json.loads((folder / "audit" / "results.json").read_text())
     page = (folder / "audit" / "report.html").read_text()
-    assert results["verdict"] in ("yes", "no", "unclear") and f">{results['verdict']}</strong>" in page
+    assert results["verdicts"][0]["verdict"] in ("yes", "no", "unclear")
+    assert f">{results['verdicts'][0]['verdict']}</strong>" in page
     assert len(results["findings"]) <= 5
     for number, finding in enumerate(results["findings"], 1):
         assert f"Finding {number}: {finding['title']}" in page and finding["what_to_do"] in page
@@ -93,6 +94,13 @@ def test_another_audit_has_another_folder(folder):
         audited(folder, "audit", split="validation")
 
 
+def test_probes_that_find_nothing_by_themselves_have_a_page(folder):
+    audited(folder, "evidence", options=settings(probes=("ability", "gray levels"), cases=8))
+    results = json.loads((folder / "evidence" / "results.json").read_text())
+    assert results["verdicts"][0]["verdict"] == "unclear" and not results["candidates"]
+    assert "Nothing that was asked could be a finding" in (folder / "evidence" / "report.html").read_text()
+
+
 def test_weights_are_audited_with_the_network_of_a_config(folder, drawn_state_dict):
     config = train.get_config("tiny").unlock()
     config.model.upsample = "transpose"
@@ -102,7 +110,7 @@ def test_weights_are_audited_with_the_network_of_a_config(folder, drawn_state_di
     request = {"run": None, "weights": path, "config": config, "dataset": config.data.dataset}
     audited(folder, "of_weights", options=options, **request)
     results = json.loads((folder / "of_weights" / "results.json").read_text())
-    assert results["provenance"]["network"] == str(path) and results["verdict"] == "unclear"
+    assert results["provenance"]["network"] == str(path) and results["verdicts"][0]["verdict"] == "unclear"
     other = config.copy_and_resolve_references()
     other.model.features = (4, 8, 16)
     with pytest.raises(InputError, match=r"weights.npz: "):

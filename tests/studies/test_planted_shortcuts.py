@@ -107,6 +107,19 @@ def test_detections_count_by_kind_and_any_shortcut_of_a_twin_is_an_alarm():
     assert answer.sentence.startswith(f"{wanted}0.00, 0.45]")
 
 
+def test_a_silent_network_is_unclear_where_an_interval_reaches_beyond_the_margin():
+    number = {"kind": "border", "quantity": "Dice lost", "margin": 0.05, "low": 0.01}
+    highs = [0.04, 0.06, None, 0.2]
+    outcomes = [
+        outcome("border", "twin", i) | {"candidates": [number | {"high": high}]} for i, high in enumerate(highs)
+    ]
+    outcomes[3]["found"] = ["border"]
+    outcomes[0]["candidates"].append(number | {"kind": "calibration", "high": 0.2})  # no shortcut
+    outcomes += [outcome("border", "planted", 0)]
+    counted = study.tabulate(config(kinds=("border",), seeds=(0, 1, 2, 3)), outcomes, SHORTCUTS).counts[1]
+    assert (counted["silent"], counted["unclear"]) == (3, 1)
+
+
 @pytest.mark.parametrize(("planted", "twin", "wanted"), [(10, 0, "yes"), (8, 1, "no"), (0, 0, "no")])
 def test_the_verdict_asks_for_intervals_that_lie_apart(planted, twin, wanted):
     of = config(kinds=("border",), seeds=tuple(range(10)))
