@@ -17,10 +17,11 @@ help:
 demo: $(VENV)/.runtime  ## train two small U-Nets on embedded images, measure the border shortcut, write runs/demo/report.html
 	$(RUN) -m launch.study --config=configs/border_shortcut.py:demo --workdir=runs/demo
 
-demos: $(VENV)/.dev  ## all studies in their demo size, each with a report in runs/NAME, and whether reports and results agree
+demos: $(VENV)/.dev  ## all studies in their demo size and an audit, each with a report in runs/NAME, and whether reports and results agree
 	for study in $(STUDIES); do \
 	  $(RUN) -m launch.study --config=configs/$$study.py:demo --workdir=runs/$$study || exit; \
 	done
+	$(RUN) -m launch.audit --run=runs/border_shortcut/runs/zero_original --workdir=runs/audit
 	JAXSEG_REPORTS=runs $(RUN) -m pytest -q tests/report/test_agreement.py tests/report/test_browser.py
 
 test: $(VENV)/.dev check  ## lint, types, import contract, tests, and the study in its smallest size
