@@ -2,6 +2,8 @@
 
 The intervention: images of one domain get the gray levels of another, by the monotone map that takes the one domain's
 histogram to the other's. Anatomy stays as it is, pixel by pixel, so that harder cases in a domain cannot pass for it.
+But a histogram also tells how much of what is in the images: between domains that differ in that, or in their marks,
+the number is not of the scanner alone.
 """
 
 import dataclasses
@@ -133,8 +135,9 @@ def tabulate_scanner(subject: Subject, settings: ml_collections.ConfigDict, arra
         probe=SCANNER,
         title="The network relies on its scanner's gray levels",
         sentence=(
-            f"When images of domain {reference} get the gray levels of {whose}, and nothing else, the Dice falls by "
-            f"{amount(lost)}{told}."
+            f"When images of domain {reference} get the gray levels of {whose} and keep their anatomy, the Dice falls "
+            f"by {amount(lost)}{told}. (These are gray levels of whole images, which also tell how much of what is in "
+            "them.)"
         ),
         quantity="Dice lost to another domain's gray levels",
         estimate=lost,

@@ -1,10 +1,11 @@
-"""Objects at the border: the same pixels once with the border close by and once without, nothing else changed.
+"""Objects at the border: the same pixels once with the border close by, and once with their mirror image there.
 
 A line through the object's centre cuts the image. What lies beyond it is lost in both pictures: *mirrored*, it is
 replaced by the mirror image of this side, and everything stays in its place; *moved*, the picture is shifted until the
-line is the image's border, and what is bared at the opposite side is the picture mirrored there. The network has the
-same to go by at the same scale, but for the border, so a pixel near the line should keep its class. The line runs
-along each of the image's four sides in turn.
+line is the image's border, and what is bared at the opposite side is the picture mirrored there. The pixels on this
+side are the same in both, at the same scale. What differs is what lies beyond the line: the border, or the mirror
+image, which also completes the object. A network that uses no cue may lose a little by that too; the margin of a
+finding is for it. The line runs along each of the image's four sides in turn.
 """
 
 from collections.abc import Callable

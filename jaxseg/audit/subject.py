@@ -208,15 +208,14 @@ def _check_fit(cases: pipeline.InMemory, channels: int, rank: int, names: tuple[
 
 def evenly(cases: pipeline.InMemory, count: int) -> pipeline.InMemory:
     """At most so many of the cases, evenly over them."""
-    if len(cases) <= count:
-        return cases
-    chosen = np.linspace(0, len(cases) - 1, count).round().astype(int)
-    values: dict[str, Any] = {name: getattr(cases, name)[chosen] for name in ("images", "labels", "spacings")}
-    for name in ("cases", "patients", "domains"):
-        values[name] = tuple(getattr(cases, name)[i] for i in chosen)
-    return dataclasses.replace(cases, **values)
+    return cases if len(cases) <= count else cases.take(_spread(len(cases), count))
 
 
 def read_cases(splits: runs.Splits, split: str, count: int) -> pipeline.InMemory:
-    """At most so many cases of a split, evenly over it."""
-    return evenly(splits[split], count)
+    """At most so many cases of a split, evenly over it; no other is decoded."""
+    source = splits.open(split)
+    return pipeline.in_memory(source, _spread(len(source), min(len(source), count)).tolist())
+
+
+def _spread(length: int, count: int) -> np.ndarray:
+    return np.linspace(0, length - 1, count).round().astype(int)

@@ -237,6 +237,19 @@ class InMemory:
         """`self[index]`, which cannot be damaged."""
         return self[index]
 
+    def take(self, chosen: np.ndarray) -> "InMemory":
+        """Some of the cases, by their places `[M]`, in that order."""
+        pick = lambda values: tuple(values[i] for i in chosen)
+        return dataclasses.replace(
+            self,
+            images=self.images[chosen],
+            labels=self.labels[chosen],
+            cases=pick(self.cases),
+            patients=pick(self.patients),
+            domains=pick(self.domains),
+            spacings=self.spacings[chosen],
+        )
+
     def __iter__(self) -> Iterator[Case]:
         return (self[index] for index in range(len(self)))
 
@@ -255,14 +268,15 @@ def split_sizes(directory: str | os.PathLike[str]) -> dict[str, int]:
     return _split_sizes(_open(directory))
 
 
-def in_memory(split: Split) -> InMemory:
-    """Decodes every case of a split once, with two threads."""
+def in_memory(split: Split, chosen: Sequence[int] | None = None) -> InMemory:
+    """Decodes every case of a split once, or those at the chosen places, with two threads."""
+    places = range(len(split)) if chosen is None else chosen
     texts: list[tuple[str, str, str]] = []
     spacings, images, labels = [], None, None
-    for i, case in enumerate(files.in_threads(split.read, range(len(split)), f"reading {split.name}")):
+    for i, case in enumerate(files.in_threads(split.read, places, f"reading {split.name}")):
         if images is None or labels is None:
-            images = np.empty((len(split), *case["image"].shape), np.uint8)
-            labels = np.empty((len(split), *case["labels"].shape), np.uint8)
+            images = np.empty((len(places), *case["image"].shape), np.uint8)
+            labels = np.empty((len(places), *case["labels"].shape), np.uint8)
         images[i], labels[i] = case["image"], case["labels"]
         spacings.append(case["spacing"])
         texts.append((case["case"], case["patient"], case["domain"]))

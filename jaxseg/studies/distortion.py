@@ -232,7 +232,7 @@ def _shifted(
             f"{found.name} has no other domain than {', '.join(config.data.domains)}; name fewer in "
             "config.data.domains, or another data set in config.shifted.dataset"
         )
-    found = _taken(found, kept)
+    found = found.take(kept)
     known = sorted(set(found.patients) & set(splits["train"].patients))
     if known:
         raise InputError(
@@ -268,19 +268,6 @@ def match_classes(own: Sequence[str], foreign: Sequence[str], how: str, name: st
             "(classes.csv of a folder), or set config.shifted.classes to 'order' where their numbers mean the same"
         )
     return np.array([0, *(own.index(each) for each in foreign[1:])], np.uint8)
-
-
-def _taken(cases: pipeline.InMemory, kept: np.ndarray) -> pipeline.InMemory:
-    pick = lambda values: tuple(values[i] for i in kept)
-    return dataclasses.replace(
-        cases,
-        images=cases.images[kept],
-        labels=cases.labels[kept],
-        cases=pick(cases.cases),
-        patients=pick(cases.patients),
-        domains=pick(cases.domains),
-        spacings=cases.spacings[kept],
-    )
 
 
 # ----------------------------------------------------------------------------------------------------------------- runs

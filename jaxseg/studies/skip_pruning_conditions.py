@@ -80,17 +80,7 @@ def _of_domain(cases: pipeline.InMemory, domain: str) -> pipeline.InMemory:
 
 def subset(cases: pipeline.InMemory, wanted: Callable[[Mapping[str, Any]], bool]) -> pipeline.InMemory:
     """The cases for which `wanted(case)` holds."""
-    index = np.array([i for i in range(len(cases)) if wanted(cases[i])], int)
-    pick = lambda texts: tuple(texts[i] for i in index)
-    return dataclasses.replace(
-        cases,
-        images=cases.images[index],
-        labels=cases.labels[index],
-        cases=pick(cases.cases),
-        patients=pick(cases.patients),
-        domains=pick(cases.domains),
-        spacings=cases.spacings[index],
-    )
+    return cases.take(np.array([i for i in range(len(cases)) if wanted(cases[i])], int))
 
 
 def compared(config: ml_collections.ConfigDict, tested: Sequence[Condition]) -> tuple[Condition, ...]:

@@ -52,6 +52,16 @@ class Grey:
         }
 
 
+def test_some_cases_are_those_of_all_whether_decoded_alone_or_taken(directory, memory):
+    chosen = [5, 0, 3]
+    decoded = pipeline.in_memory(pipeline.Split(directory, "train", size=16), chosen)
+    for some in (decoded, memory.take(np.array(chosen))):
+        assert some.name == memory.name and len(some) == 3
+        for place, case in zip(chosen, some, strict=True):
+            for name, value in memory[place].items():
+                np.testing.assert_array_equal(case[name], value)
+
+
 def test_split_describes_itself(directory):
     split = pipeline.Split(directory, "validation", size=64)
     assert split.name == "dermoscopy/tiny/validation"

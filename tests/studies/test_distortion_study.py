@@ -547,7 +547,7 @@ def test_a_domain_of_few_patients_has_no_interval_and_no_say():
     cases = fake_cases()
     keep = (cases.domains != "C") | np.isin(cases.patients, ("p0", "p1"))
     fewer = study.Cases(
-        study._taken(cases.stored, np.flatnonzero(keep)),
+        cases.stored.take(np.flatnonzero(keep)),
         cases.roles[keep],
         cases.domains[keep],
         cases.patients[keep],
