@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -81,12 +82,30 @@ def undisturbed(tmp_path_factory):
     return directory, folder, seconds[-1]
 
 
+def after(moment):
+    """Waits that long from the start of the process."""
+    return lambda process, log: time.sleep(moment)
+
+
+def step(number):
+    """Waits until the progress bar has come to that step: on a slow machine as on a fast one."""
+
+    def wait(process, log):
+        while process.is_alive():
+            shown = re.findall(r" (\d+)/12 \[", log.read_text()) if log.exists() else []
+            if any(int(done) >= number for done in shown):
+                return
+            time.sleep(0.01)
+
+    return wait
+
+
 def killed_and_finished(undisturbed, name, moments, number=signal.SIGKILL, replicas=1):
     directory, folder, _ = undisturbed
     place = folder / name
     for moment in moments:
         process = start(directory, place, folder / "cache", replicas)
-        time.sleep(moment)
+        moment(process, folder / f"{name}.log")
         with contextlib.suppress(ProcessLookupError):  # it had little left to do, and is through
             os.kill(process.pid, number)
         process.join(300)
@@ -104,12 +123,12 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bits(undisturbed, number)
     expected = result(undisturbed[1] / "first")
     # several kills a run: each goes on from what the one before left
     for group in range(number // 10):
-        moments = [chance.uniform(0, undisturbed[2]) for _ in range(10)]
+        moments = [after(chance.uniform(0, undisturbed[2])) for _ in range(10)]
         assert killed_and_finished(undisturbed, f"killed_{number}_{group}", moments) == expected
 
 
 def test_a_run_asked_to_stop_saves_where_it_is_and_goes_on(undisturbed):
-    moments = [undisturbed[2] * part for part in (0.55, 0.7, 0.85)]
+    moments = [step(1), step(5), step(9)]
     assert killed_and_finished(undisturbed, "stopped", moments, signal.SIGTERM) == result(undisturbed[1] / "first")
     log = (undisturbed[1] / "stopped.log").read_text()
     assert "asked to stop: saved at step" in log and "the same command goes on from there" in log
@@ -120,5 +139,5 @@ def test_replicas_of_which_one_stops_early_end_with_the_same_bits_too(undisturbe
     expected = killed_and_finished(undisturbed, "replicas", [], replicas=2)
     stopped = [progress["stopped"] for _, _, progress, _ in expected]
     assert stopped == [True, False] or stopped == [False, True]
-    moments = [chance.uniform(0.3, 1) * 1.5 * undisturbed[2] for _ in range(5)]
+    moments = [after(chance.uniform(0.3, 1) * 1.5 * undisturbed[2]) for _ in range(5)]
     assert killed_and_finished(undisturbed, "killed_replicas", moments, replicas=2) == expected
