@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from jaxseg.audit.answers import Answer, Arrays, Candidate, Probe, Row, amount, contrast, mean_of, row
+from jaxseg.audit.answers import BOOTSTRAP, Answer, Arrays, Candidate, Probe, Row, amount, contrast, mean_of, row
 from jaxseg.audit.subject import Seen, Subject
 from jaxseg.audit.translation import strip_width
 from jaxseg.metrics import calibration, overlap, regions
@@ -95,19 +95,25 @@ def _domains(
     domains = np.array(subject.test.domains)
     of = {name: np.where(domains == name, dice, np.nan) for name in sorted(set(subject.test.domains))}
     rows = [row(ACCURACY, "Dice", mean_of(v, subject, settings), _DICE, where=f"domain {k}") for k, v in of.items()]
-    gaps = {k: contrast([(1.0, of[reference]), (-1.0, v)], subject, settings) for k, v in of.items() if k != reference}
+    others = [name for name in of if name != reference]
+    level = 1 - 0.05 / len(others)  # the worst is picked among them, so all gaps hold together (Bonferroni)
+    gaps = {k: contrast([(1.0, of[reference]), (-1.0, of[k])], subject, settings, level=level) for k in others}
     convention = f"{_DICE}; mean of {reference} minus mean of the domain, the same patients drawn for both"
+    interval = BOOTSTRAP if len(others) == 1 else f"{BOOTSTRAP} for all {len(others)} gaps together (Bonferroni)"
     rows += [
-        row(ACCURACY, "gap between domains", e, convention, where=f"{reference} minus {k}") for k, e in gaps.items()
+        row(ACCURACY, "gap between domains", gap, convention, where=f"{reference} minus {name}")
+        | {"interval": interval}
+        for name, gap in gaps.items()
     ]
     worst = max(gaps, key=lambda k: np.nan_to_num(gaps[k].mean, nan=-np.inf))
+    among = "" if len(others) == 1 else f" (the interval allows for the worst of {len(others)} being picked)"
     gap = Candidate(
         kind="domain",
         probe=ACCURACY,
         title=f"Cases of the domain {worst!r} are segmented worse",
         sentence=(
-            f"The mean Dice in the domain {worst!r} is {amount(gaps[worst])} below that in {reference!r}. This "
-            "compares the cases as they are: those of one domain may be harder."
+            f"The mean Dice in the domain {worst!r} is {amount(gaps[worst])} below that in {reference!r}{among}. "
+            "This compares the cases as they are: those of one domain may be harder."
         ),
         quantity="gap between domains",
         estimate=gaps[worst],

@@ -121,10 +121,14 @@ def difference(
 
 
 def contrast(
-    terms: Sequence[tuple[float, np.ndarray]], subject: Subject, settings: ml_collections.ConfigDict
+    terms: Sequence[tuple[float, np.ndarray]],
+    subject: Subject,
+    settings: ml_collections.ConfigDict,
+    *,
+    level: float = 0.95,
 ) -> Estimate:
     """A weighted sum of means over the test cases, each over its own defined ones."""
-    return bootstrap_contrast(terms, subject.patients, resamples=settings.resamples)
+    return bootstrap_contrast(terms, subject.patients, level=level, resamples=settings.resamples)
 
 
 def amount(estimate: Estimate) -> str:

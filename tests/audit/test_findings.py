@@ -15,7 +15,7 @@ from jaxseg.audit import run as audits
 from jaxseg.audit.answers import Candidate, largest
 from jaxseg.audit.subject import evenly
 from jaxseg.errors import InputError
-from jaxseg.metrics.intervals import Estimate
+from jaxseg.metrics.intervals import Estimate, bootstrap_contrast
 
 
 def candidate(kind="border", mean=0.3, low=0.2, high=0.4, damage=0.3, probe="translation", margin=0.05):
@@ -126,6 +126,28 @@ def test_a_gap_between_domains_is_that_of_their_means(networks, subject_of, squa
     found = accuracy.PROBE.tabulate(subject, settings, accuracy.PROBE.measure(subject, settings))
     gap = next(one for one in found.candidates if one.kind == "domain")
     assert gap.found and gap.estimate.mean == pytest.approx(1.0) and "may be harder" in gap.sentence
+
+
+def test_the_worst_of_several_domains_is_allowed_for(networks, subject_of, squares, settings):
+    names = np.array(("A", "B", "C") * 8)
+    subject = subject_of(networks.Threshold(), squares(24, domains=tuple(names)))
+    dice = np.random.default_rng(0).uniform(size=(24, 1))
+    answer = accuracy.PROBE.tabulate(
+        subject, settings, {"dice": dice, "bands": np.zeros((24, 0)), "outer": np.zeros(0, int)}
+    )
+    rows = {row["where"]: row for row in answer.rows if row["quantity"] == "gap between domains"}
+    assert set(rows) == {"A minus B", "A minus C"}
+    for name in "BC":
+        terms = [(1.0, np.where(names == "A", dice[:, 0], np.nan)), (-1.0, np.where(names == name, dice[:, 0], np.nan))]
+        ends = lambda level, terms=terms: bootstrap_contrast(
+            terms, subject.patients, level=level, resamples=settings.resamples
+        )
+        told, alone = rows[f"A minus {name}"], ends(0.95)
+        assert (told["low"], told["high"]) == (ends(0.975).low, ends(0.975).high)
+        assert told["low"] < alone.low < alone.high < told["high"]
+        assert "2 gaps together" in told["interval"]
+    gap = next(one for one in answer.candidates if one.kind == "domain")
+    assert "worst of 2" in gap.sentence
 
 
 def test_calibration_is_the_difference_of_confidence_and_accuracy(networks, subject_of, settings):
