@@ -90,6 +90,7 @@ def _paper() -> ml_collections.ConfigDict:
     config.evaluation.unit = "subject"  # on which the verdict is given; or slice. Tables have both
     config.evaluation.ensemble_size = 5  # networks of an ensemble
     config.evaluation.ability_layers = ("up_0", "head/block")  # of the mean SA score: the last two
+    config.evaluation.vog_every = 5  # epochs between the checkpoints that the variance of gradients is of
     config.evaluation.keep = 0.95  # share of in-domain validation below the threshold of detection
     config.evaluation.least_patients = 3  # a domain of fewer has no interval and no say in the verdict
     config.evaluation.resamples = 1000  # of the bootstrap
@@ -103,7 +104,7 @@ def _match_autoencoder(config: ml_collections.ConfigDict) -> None:
 
 
 _HEART = {"flip_horizontal": 0.5, "flip_vertical": 0.5, "rotate": 180.0, "scale": (0.7, 1.4)}
-_SMALL = {"replicas": 3, "evaluation": {"unit": "slice", "ensemble_size": 3}}
+_SMALL = {"replicas": 3, "evaluation": {"unit": "slice", "ensemble_size": 3, "vog_every": 2}}
 
 _SIZES = {
     "paper": {},
@@ -130,6 +131,7 @@ _SIZES = {
         "data": {"dataset": "folder/lgg", "domains": ("DU",)},
         "shifted": {"dataset": "", "classes": "name"},
         "training": {"epochs": 60, "evaluate_every": 3},
+        "evaluation": {"vog_every": 6},
         "autoencoder_training": {"epochs": 40},
     },
     "demo": {
@@ -149,7 +151,7 @@ _SIZES = {
         "autoencoder": {"latent": 4, "width": 4},
         "training": {"epochs": 2},
         "autoencoder_training": {"epochs": 2},
-        "evaluation": {"unit": "slice", "ensemble_size": 2, "resamples": 100}
+        "evaluation": {"unit": "slice", "ensemble_size": 2, "vog_every": 1, "resamples": 100}
         | {"ability_layers": ("decoder_0/conv_0", "decoder_0/conv_1")},
     },
 }

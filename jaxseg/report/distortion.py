@@ -74,8 +74,6 @@ def _write_page(
                 "correlates positively.",
                 *(f"{score.name}: {score.meaning}{'' if score.in_paper else '; not in the paper'}." for score in SCORES
                   if score.name in {row["score"] for row in found.correlation}),
-                "Left out: variance of gradients (VoG) is taken over checkpoints of the whole training, of which a run "
-                "keeps the best and the two newest alone.",
             ],
             [],
             [_plain("Here and in the paper", found.settings, {"setting": "", "here": "here", "paper": "paper"})],

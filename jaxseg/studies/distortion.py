@@ -24,7 +24,8 @@ import numpy as np
 from jaxseg.data import builders, pipeline
 from jaxseg.errors import InputError
 from jaxseg.models import capture
-from jaxseg.studies import distortion_scores
+from jaxseg.models.skeleton import UNetSkeleton
+from jaxseg.studies import difficulty, distortion_scores
 from jaxseg.studies.stored import kept
 from jaxseg.training import autoencoders, checks, runs
 
@@ -81,6 +82,7 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
             raise InputError(f"config.evaluation.{name} is {evaluation[name]}; it must be at least {least}")
     if not 0 < evaluation.keep <= 1:
         raise InputError(f"config.evaluation.keep is {evaluation.keep}; it must lie above 0 and be at most 1")
+    difficulty.check(config)
 
 
 def _check_layers(config: ml_collections.ConfigDict) -> None:
@@ -309,16 +311,14 @@ def train_and_measure(
 ) -> Measured:
     """Every run of the study, trained and measured, or read back where that was done before."""
     network = network_config(config)
-    runs.train(network, splits, networks_folder(workdir))
+    runs.train(network, splits, networks_folder(workdir), keep_every=config.evaluation.vog_every)
     members = runs.member_runs(network, networks_folder(workdir))
     for i, (member, place) in enumerate(members):
         autoencoders.train(autoencoder_config(config, place, member.seed), splits, autoencoder_folder(workdir, i))
     networks = tuple(
         kept(
             autoencoder_folder(workdir, i) / "measures.npz",
-            lambda i=i: distortion_scores.of_network(  # type: ignore[misc]
-                config, load(config, splits, workdir, i), splits["train"], cases.stored
-            ),
+            lambda i=i: _of_network(config, splits, cases, workdir, i),  # type: ignore[misc]
         )
         for i in range(len(members))
     )
@@ -345,6 +345,20 @@ def load(
         splits.open("train").num_channels,
     )
     return distortion_scores.Fitted(network, fitted, config.layer, variables, of_autoencoder)
+
+
+def _of_network(
+    config: ml_collections.ConfigDict, splits: runs.Splits, cases: Cases, workdir: pathlib.Path, number: int
+) -> dict[str, np.ndarray]:
+    fitted = load(config, splits, workdir, number)
+    assert isinstance(fitted.network, UNetSkeleton)  # as all networks that a config can name
+    scored = distortion_scores.of_network(config, fitted, splits["train"], cases.stored)
+    member, place = runs.member_runs(network_config(config), networks_folder(workdir))[number]
+    checkpoints = difficulty.checkpoints(config, member, place, splits, fitted.variables)
+    scored["gradients"] = difficulty.variance_of_gradients(
+        fitted.network, checkpoints, cases.stored, size=config.data.image_size, batch_size=config.training.batch_size
+    )
+    return scored
 
 
 def _of_ensemble(

@@ -45,6 +45,8 @@ SCORES = (
           in_paper=False),
     Score("mean SA", "inability", "1 - mean segmentation ability of the last two layers' units (He et al. 2022)",
           in_paper=False),
+    Score("VoG", "gradients", "variance of the logits' gradients over the checkpoints of the training (Agarwal et al. "
+          "2022)", in_paper=False),
 )  # fmt: skip
 
 
@@ -80,7 +82,7 @@ def of_network(
 
     Returns:
       `dice`, `dice_after` `[N,K-1]` of the prediction as it is and with the bottleneck reconstructed; and under the
-      `key` of every score of a network `[N]`.
+      `key` of every score of a network `[N]`, but that of VoG, which takes more than one checkpoint.
     """
     network, layer, layers = fitted.network, fitted.layer, tuple(config.evaluation.ability_layers)
 

@@ -21,6 +21,7 @@ from jaxseg.data import pipeline, shifts
 from jaxseg.errors import InputError
 from jaxseg.models.pruning import prune_last_layer
 from jaxseg.models.unet import UNet
+from jaxseg.studies import difficulty
 from jaxseg.studies import segmentation_ability_scores as scores
 from jaxseg.studies.stored import kept
 from jaxseg.training import checks, runs
@@ -56,7 +57,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_evaluation(config: ml_collections.ConfigDict) -> None:
-    evaluation, training = config.evaluation, config.training
+    evaluation = config.evaluation
     for name in ("buckets", "examples", "ranked", "rounds", "resamples"):
         if evaluation[name] < 1:
             raise InputError(f"config.evaluation.{name} is {evaluation[name]}; it must be at least 1")
@@ -71,16 +72,7 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
             f"config.evaluation.inert_below is {evaluation.inert_below}; it must be one of inert_sweep "
             f"{evaluation.inert_sweep!r}"
         )
-    if evaluation.vog_every < 1 or evaluation.vog_every % max(training.evaluate_every, 1):
-        raise InputError(
-            f"config.evaluation.vog_every is {evaluation.vog_every}; it must be a multiple of training.evaluate_every "
-            f"({training.evaluate_every}), as checkpoints follow validations"
-        )
-    if training.epochs < 2 * evaluation.vog_every:
-        raise InputError(
-            f"config.evaluation.vog_every is {evaluation.vog_every} of {training.epochs} epochs; a variance needs two "
-            "checkpoints"
-        )
+    difficulty.check(config)
 
 
 def run_config(config: ml_collections.ConfigDict, network: str) -> ml_collections.ConfigDict:
@@ -144,9 +136,8 @@ def measure(
     measures["noise_sa"] = scores.noisy_abilities(
         model, variables, test, **where, levels=evaluation.noise_levels, seed=config.seed
     )
-    every = evaluation.vog_every * runs.Data(run, splits).steps_per_epoch
-    checkpoints = list(runs.restore_kept(folder, variables, every=every).values())
-    measures["vog"] = scores.difficulty(model, checkpoints, test, **where)
+    checkpoints = difficulty.checkpoints(config, run, folder, splits, variables)
+    measures["vog"] = difficulty.variance_of_gradients(model, checkpoints, test, **where)
     narrow, pruned = prune_last_layer(
         model, variables, keep[evaluation.inert_sweep.index(evaluation.inert_below)], unit_means
     )

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import inference
-from jaxseg.analysis import prototypes, vog
+from jaxseg.analysis import prototypes
 from jaxseg.data import augment, pipeline, shifts
 from jaxseg.metrics import overlap
 from jaxseg.models import capture
@@ -141,34 +141,6 @@ def _ability(model: UNet) -> Callable[..., jax.Array]:
     return jax.jit(run, compiler_options=compiler_options(model))
 
 
-def difficulty(
-    model: UNet, checkpoints: Sequence[Variables], source: pipeline.Source, *, size: int, batch_size: int
-) -> np.ndarray:
-    """Variance of gradients over a training's checkpoints, `[N]`; the gradient is of each one's predicted classes.
-
-    All checkpoints are in memory at once, so that of the images nothing is.
-    """
-    update = _variance_step(model)
-
-    def run(batch: Batch) -> dict[str, jax.Array]:
-        images, _ = _view(size)(_arrays(batch))
-        state = vog.init(images.shape[:-1])
-        for variables in checkpoints:
-            state = update(variables, state, images)
-        return {"vog": vog.compute(state)}
-
-    return inference.over_cases(run, pipeline.epoch(source, batch_size=batch_size))["vog"]
-
-
-@functools.cache
-def _variance_step(model: UNet) -> Callable[..., vog.GradientStatistics]:
-    def run(variables: Variables, state: vog.GradientStatistics, images: jax.Array) -> vog.GradientStatistics:
-        logits: Any = functools.partial(model.apply, variables)
-        return vog.update(state, vog.input_gradients(logits, images))
-
-    return jax.jit(run, compiler_options=compiler_options(model))
-
-
 def explain(model: UNet, variables: Variables, source: pipeline.Source, cases: Sequence[int], *, size: int) -> dict:
     """What the figures show of some cases.
 
@@ -258,11 +230,6 @@ def _seen(batch: Batch, size: int) -> tuple[jax.Array, jax.Array]:
     """Images, and labels that are 1 in any foreground."""
     seen = augment.whole(batch, size=size)
     return seen["images"], (seen["labels"] > 0).astype(jnp.int32)
-
-
-@functools.cache
-def _view(size: int) -> Callable[[Batch], tuple[jax.Array, jax.Array]]:
-    return jax.jit(lambda batch: _seen(batch, size))
 
 
 def _mask(logits: Any) -> jax.Array:

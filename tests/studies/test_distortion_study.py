@@ -429,7 +429,14 @@ def fake_measured(cases, sd, pm, entropy, foreign_pm=3.0, networks=2, lost=0.01)
         both[cases.domains == "C", 1] = 0.0  # the network finds there what nobody drew
         both[::40, 0] = np.nan
         shared = {"distortion": follows(sd), "pooled": follows(pm, foreign_pm), "latent": follows(pm)}
-        return {"dice": both, "dice_after": both - lost, **shared, "entropy": follows(entropy), "inability": follows(1)}
+        return {
+            "dice": both,
+            "dice_after": both - lost,
+            **shared,
+            "entropy": follows(entropy),
+            "inability": follows(1),
+            "gradients": follows(1),
+        }
 
     ensemble = {"dice": network()["dice"], "ensemble_entropy": follows(entropy), "disagreement": follows(1)}
     training = tuple({"network": i, "convention": "none"} for i in range(networks))

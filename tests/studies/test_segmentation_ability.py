@@ -18,6 +18,7 @@ from jaxseg.models import capture
 from jaxseg.models.pruning import LAST_LAYER, prune_last_layer
 from jaxseg.report import segmentation_ability as report
 from jaxseg.report import segmentation_ability_figures as study_figures
+from jaxseg.studies import difficulty
 from jaxseg.studies import segmentation_ability as study
 from jaxseg.studies import segmentation_ability_claims as claimed
 from jaxseg.studies import segmentation_ability_quality as quality
@@ -237,7 +238,7 @@ def test_the_variance_of_gradients_is_that_of_all_checkpoints_at_once(network):
     model, variables = network
     stored = cases(5)
     checkpoints = [variables, drawn(model, 1), drawn(model, 2)]
-    found = scores.difficulty(model, checkpoints, stored, **WHERE)
+    found = difficulty.variance_of_gradients(model, checkpoints, stored, **WHERE)
     images = augment.whole({"image": jnp.asarray(stored.images), "labels": jnp.asarray(stored.labels)}, size=SIZE)
     gradients = jax.jit(lambda v: vog.input_gradients(lambda x: model.apply(v, x), images["images"]))
     expected = vog.variance_of_gradients(jnp.stack([gradients(one) for one in checkpoints]))

@@ -1,0 +1,103 @@
+"""How difficult a case was in a training: the variance of gradients over the checkpoints that it left."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from jaxseg import inference
+from jaxseg.analysis import vog
+from jaxseg.data import augment, pipeline
+from jaxseg.errors import InputError
+from jaxseg.models.skeleton import UNetSkeleton, compiler_options
+from jaxseg.training import runs
+
+Batch = Mapping[str, Any]
+Variables = Mapping[str, Any]
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError when `config.evaluation.vog_every` does not fit the training."""
+    every, training = config.evaluation.vog_every, config.training
+    if every < 1 or every % max(training.evaluate_every, 1):
+        raise InputError(
+            f"config.evaluation.vog_every is {every}; it must be a multiple of training.evaluate_every "
+            f"({training.evaluate_every}), as checkpoints follow validations"
+        )
+    if training.epochs < 2 * every:
+        raise InputError(
+            f"config.evaluation.vog_every is {every} of {training.epochs} epochs; a variance needs two checkpoints"
+        )
+
+
+def checkpoints(
+    config: ml_collections.ConfigDict,
+    run: ml_collections.ConfigDict,
+    folder: pathlib.Path,
+    splits: runs.Splits,
+    like: Variables,
+) -> list[dict[str, Any]]:
+    """The variables of every `config.evaluation.vog_every` epochs of a run that was trained to keep them.
+
+    Args:
+      config: of the study.
+      run: config of the run.
+      folder: of the run.
+      splits: its stored cases.
+      like: variables of the network, or their shapes.
+    """
+    every = config.evaluation.vog_every * runs.Data(run, splits).steps_per_epoch
+    return list(runs.restore_kept(folder, like, every=every).values())
+
+
+def variance_of_gradients(
+    model: UNetSkeleton,
+    checkpoints: Sequence[Variables],
+    source: pipeline.Source,
+    *,
+    size: int,
+    batch_size: int,
+) -> np.ndarray:
+    """Variance of gradients over a training's checkpoints, `[N]`; the gradient is of each one's predicted classes.
+
+    All checkpoints are in memory at once, so that of the images nothing is. NaN with fewer than two.
+
+    Args:
+      model: `images -> logits`.
+      checkpoints: its variables in the course of the training.
+      source: the cases.
+      size: n, side of the images that the network sees.
+      batch_size: cases at once.
+    """
+    update = _variance_step(model)
+
+    def run(batch: Batch) -> dict[str, jax.Array]:
+        images = _images(batch, size)
+        state = vog.init(images.shape[:-1])
+        for variables in checkpoints:
+            state = update(variables, state, images)
+        return {"vog": vog.compute(state)}
+
+    return inference.over_cases(run, pipeline.epoch(source, batch_size=batch_size))["vog"]
+
+
+def _images(batch: Batch, size: int) -> jax.Array:
+    return _view(size)({name: batch[name] for name in ("image", "labels", "index")})
+
+
+@functools.cache
+def _view(size: int) -> Callable[[Batch], jax.Array]:
+    return jax.jit(lambda batch: augment.whole(batch, size=size)["images"])
+
+
+@functools.cache
+def _variance_step(model: UNetSkeleton) -> Callable[..., vog.GradientStatistics]:
+    def run(variables: Variables, state: vog.GradientStatistics, images: jax.Array) -> vog.GradientStatistics:
+        logits: Any = functools.partial(model.apply, variables)
+        return vog.update(state, vog.input_gradients(logits, images))
+
+    return jax.jit(run, compiler_options=compiler_options(model))
