@@ -31,13 +31,13 @@ hearts) it is 0.39 [0.19, 0.56], 0.24 [-0.07, 0.47], 0.04 [-0.14, 0.23], 0.36 [0
 calls 0.40 [0.32, 0.49] of the foreign slices foreign, PM 0.43 [0.31, 0.54]. The networks see 320 slices 8 times and
 have not converged.
 
-Measured with `cpu` (2026-11-25, one CPU core; before VoG was among the scores; half of ACDC, all of its scanners, and 96
-slices of 5 patients of a GE scanner, in two domains by what is drawn in them): Dice 0.68 [0.65, 0.71] on ACDC's test
+Measured with `cpu` (2026-11-25, one CPU core; before VoG was among the scores; half of ACDC, all of its scanners, and
+96 slices of 5 patients of a GE scanner, in two domains by what is drawn in them): Dice 0.68 [0.65, 0.71] on ACDC's test
 slices, 0.81 and 0.64 on the GE slices, where only the left ventricle, or that and the myocardium, are scored. By slice
 the rank correlation with 1 - Dice is 0.27 [-0.06, 0.54] for SD, 0.05 [-0.32, 0.35] for PM, 0.03 [-0.27, 0.36] for LM,
 0.38 [0.18, 0.54] for entropy and 0.58 [0.03, 0.75] for that of the ensemble: whether SD is above PM is unclear (0.22
-[-0.18, 0.57]), above the entropy of the ensemble it is not. Of the GE slices SD calls 0.02 [0.01, 0.04] foreign, PM 0.11
-[0.02, 0.26]. Five patients decide little.
+[-0.18, 0.57]), above the entropy of the ensemble it is not. Of the GE slices SD calls 0.02 [0.01, 0.04] foreign, PM
+0.11 [0.02, 0.26]. Five patients decide little.
 
 The paper's recipe: Adam with 1e-3, ten networks, ensembles of five, an autoencoder per network with a latent of 64
 (brain) or 128 (heart), no augmentation for the brain. For the heart it takes nnU-Net's augmentations, of which only the
