@@ -48,7 +48,10 @@ def encode_mask(labels: np.ndarray, path: pathlib.Path, spacing: Sequence[float]
 
         buffer = io.BytesIO()
         axes = {"axes": "YX" if labels.ndim == 2 else "ZYX"}
-        tifffile.imwrite(buffer, labels, photometric="minisblack", compression="zlib", metadata=axes)
+        with _reading(), tifffile.TiffFile(path) as file:
+            page: Any = file.pages.first
+            pixels = {"resolution": page.get_resolution(), "resolutionunit": page.resolutionunit}
+        tifffile.imwrite(buffer, labels, photometric="minisblack", compression="zlib", metadata=axes, **pixels)
         return suffix, buffer.getvalue()
     return ".png", formats.encode_png(labels)
 

@@ -5,6 +5,7 @@ import gzip
 import os
 import pathlib
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import ExifTags, Image
 
 from jaxseg.data import builders, pipeline
 from jaxseg.data.builders import files, formats
@@ -134,3 +135,56 @@ def test_asked_to_stop_it_leaves_nothing_behind(tmp_path, number):
     assert process.returncode == 128 + number
     assert errors.splitlines()[-1] == "stopped; nothing is left behind" and "Traceback" not in errors
     assert os.listdir(tmp_path / "data") == []
+
+
+def test_a_palette_of_colours_is_colours_in_an_image_and_classes_in_a_mask(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (20, 3), dtype=np.uint8)
+    numbers = np.random.default_rng(1).integers(0, 20, (9, 12), dtype=np.uint8)
+    image = Image.fromarray(numbers, "P")
+    image.putpalette(colours.tobytes())
+    for name, options in (("plain.png", {}), ("clear.png", {"transparency": 3}), ("old.bmp", {})):
+        image.save(tmp_path / name, **options)
+        np.testing.assert_array_equal(formats.read(tmp_path / name).array, colours[numbers])
+        assert formats.colour_channels(tmp_path / name) == 3
+        np.testing.assert_array_equal(formats.read_mask(tmp_path / name).array[..., 0], numbers)
+    image.putpalette(np.repeat(colours[:, :1], 3, 1).tobytes())
+    image.save(tmp_path / "gray.png")
+    np.testing.assert_array_equal(formats.read(tmp_path / "gray.png").array[..., 0], colours[numbers, 0])
+    assert formats.colour_channels(tmp_path / "gray.png") == 1
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_a_picture_is_turned_as_a_viewer_turns_it(tmp_path, number):
+    seen = np.zeros((16, 24, 3), np.uint8)
+    seen[:8, :8], seen[8:, 16:] = (250, 0, 0), (0, 250, 0)  # no two of the eight look alike
+    turned = {1: seen, 2: seen[:, ::-1], 3: seen[::-1, ::-1], 4: seen[::-1], 5: seen.swapaxes(0, 1),
+              6: np.rot90(seen), 7: seen[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(seen, -1)}[number]  # fmt: skip
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = number
+    for name in ("a.jpg", "a.png"):
+        Image.fromarray(np.ascontiguousarray(turned)).save(tmp_path / name, exif=exif, quality=95, subsampling=0)
+        found = formats.read(tmp_path / name)
+        assert found.size == (16, 24)
+        assert np.abs(found.array.astype(int) - seen).mean() < 8
+        assert (formats.unchanged_bytes(tmp_path / name) is None) == (number > 1)
+    assert formats.read(tmp_path / "a.jpg", at_least=8).size == (16, 24)
+
+
+def test_gray_with_opacity_keeps_its_sixteen_bits(tmp_path):
+    gray = np.random.default_rng(0).integers(0, 1 << 16, (9, 12), dtype=np.uint16)
+    samples = np.stack([gray, np.full_like(gray, 65535)], -1).astype(">u2")
+    lines = b"".join(b"\0" + row.tobytes() for row in samples)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 12, 9, 16, 4, 0, 0, 0)), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    chunks = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    np.testing.assert_array_equal(formats.read(tmp_path / "a.png").array[..., 0], gray)
+    assert formats.read(tmp_path / "a.png").array.shape == (9, 12, 1)
+
+
+@pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
+def test_the_opacity_of_a_tiff_is_no_channel(tmp_path, kind):
+    image = np.random.default_rng(0).integers(0, 256, (9, 12, 4), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", extrasamples=[kind])
+    np.testing.assert_array_equal(formats.read(tmp_path / "a.tif").array, image[..., :3])
+    tifffile.imwrite(tmp_path / "b.tif", image, photometric="rgb", extrasamples=["unspecified"])
+    assert formats.read(tmp_path / "b.tif").array.shape == (9, 12, 4)

@@ -164,6 +164,15 @@ def test_masks_of_tiff_stacks(tmp_path, depth):
     np.testing.assert_array_equal(again.array[..., 0], labels)
 
 
+def test_a_tiff_keeps_the_size_of_its_pixels(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values(9, 7, dtype=np.uint16), resolution=(20000, 10000), resolutionunit="CENTIMETER")
+    labels, picture = thresholded(path)
+    suffix, content = outputs.encode_mask(labels, path, picture.spacing)
+    with tifffile.TiffFile(written(path, suffix, content)) as file:
+        assert file.pages[0].get_resolution("CENTIMETER") == (20000, 10000)
+
+
 def write_slice(path, array, position, row, column, *, number=1):
     file = pydicom.Dataset()
     file.file_meta = pydicom.dataset.FileMetaDataset()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 # What libraries say of a damaged file while they read it stands in the error too, and what they say of others is that
 # a header strays from the standard, or that an image is large.
@@ -43,12 +43,14 @@ class Picture(NamedTuple):
       spacing: of the spatial axes in mm, as many as there are; NaN where the format does not tell.
       orientation: of NIfTI and DICOM, to which side of the patient each spatial axis runs, such as `SPL`; else empty.
       full_size: (H, W) of a JPEG that was decoded at a smaller scale; else None.
+      palette: uint8 `[256,3]`, the colours behind the numbers of a picture with a palette of colours; else None.
     """
 
     array: np.ndarray
     spacing: tuple[float, ...]
     orientation: str = ""
     full_size: tuple[int, int] | None = None
+    palette: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -68,6 +70,8 @@ def read(path: pathlib.Path, *, frame: int | None = None, at_least: int | None =
       Unusable: the file is missing, damaged, of no known format, or has no such frame.
     """
     picture = _read(path, frame, at_least)
+    if picture.palette is not None:
+        return picture._replace(array=picture.palette[picture.array[..., 0]], palette=None)
     if path.suffix.lower() in _PILLOW and picture.array.shape[-1] in (2, 4):  # the last channel is the opacity
         return picture._replace(array=picture.array[..., :-1])
     return picture
@@ -95,7 +99,7 @@ def read_mask(path: pathlib.Path, *, frame: int | None = None) -> Picture:
         array = array[..., :1]
     if not np.issubdtype(array.dtype, np.integer):
         array = _whole(array)
-    return picture._replace(array=array)
+    return picture._replace(array=array, palette=None)
 
 
 def _whole(array: np.ndarray) -> np.ndarray:
@@ -145,7 +149,8 @@ def colour_channels(path: pathlib.Path) -> int | None:
         return None
     try:
         with Image.open(path) as image:
-            return 1 if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;") else 3
+            gray = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;")
+            return 1 if gray or (image.mode == "P" and _colours(image) is None) else 3
     except Exception:  # named by whoever reads it
         return None
 
@@ -156,6 +161,7 @@ def unchanged_bytes(path: pathlib.Path) -> bytes | None:
         return None
     with Image.open(path) as image:
         plain = image.mode in ("L", "RGB") and "transparency" not in image.info and image.format != "MPO"
+        plain = plain and _exif_orientation(image) == 1
     return path.read_bytes() if plain else None
 
 
@@ -204,23 +210,45 @@ def _read_pillow(path: pathlib.Path, at_least: int | None) -> Picture:
         full = image.size[::-1]
         if at_least is not None:
             image.draft(None, (at_least, at_least))
-        array = _pixels(image)
+        palette = _colours(image) if image.mode == "P" else None
+        if _exif_orientation(image) in _ON_ITS_SIDE:
+            full = full[::-1]
+        array = _pixels(ImageOps.exif_transpose(image))
     if image.format in ("JPEG", "MPO") and not _ends_as_jpeg(path.read_bytes()):
         raise Unusable("lacks the end of a JPEG, as after a broken download; fetch it again")
-    return Picture(array if array.ndim == 3 else array[..., None], (_UNKNOWN, _UNKNOWN), full_size=full)
+    return Picture(
+        array if array.ndim == 3 else array[..., None], (_UNKNOWN, _UNKNOWN), full_size=full, palette=palette
+    )
+
+
+_ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations in which a viewer shows columns as rows
+
+
+def _exif_orientation(image: Image.Image) -> int:
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def _colours(image: Image.Image) -> np.ndarray | None:
+    """Uint8 `[256,3]` of a palette that is not of grays alone."""
+    colours = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    if (colours == colours[:, :1]).all():
+        return None
+    return np.concatenate([colours, np.zeros((256 - len(colours), 3), np.uint8)])
 
 
 def _is_deep_colour(path: pathlib.Path) -> bool:
-    """Whether a file is a PNG with 16 bits of each colour."""
+    """Whether a file is a PNG with 16 bits of each colour, or of gray and opacity."""
     with path.open("rb") as file:
         start = file.read(26)
-    return start.startswith(b"\x89PNG") and start[24] == 16 and start[25] in (2, 6)
+    return start.startswith(b"\x89PNG") and start[24] == 16 and start[25] in (2, 4, 6)
 
 
 def _read_deep_colour(path: pathlib.Path) -> np.ndarray:
     import cv2
 
     array: Any = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if path.read_bytes()[25] == 4:  # gray and opacity, which come as four
+        return array[..., [0, -1]]
     return array[..., [2, 1, 0, 3][: array.shape[-1]]]
 
 
@@ -228,9 +256,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
     if image.mode == "1":
         return np.asarray(image.convert("L"))
     if image.mode == "P":
-        palette = np.asarray(image.getpalette(), np.uint8).reshape(-1, 3)
-        gray = (palette == palette[:, :1]).all()
-        return np.asarray(image.convert("L") if gray else image)
+        return np.asarray(image.convert("L") if _colours(image) is None else image)
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         return np.asarray(image.convert("RGB"))
     return np.asarray(image)  # L, LA, RGB, RGBA, I;16, I, F
@@ -243,6 +269,7 @@ def _ends_as_jpeg(content: bytes) -> bool:
 
 # TIFF.
 
+_OPACITY = (1, 2)  # kinds of extra samples, associated and not
 _MOST_CHANNELS = 16  # a last axis of at most that many, behind a longer first one, is channels
 
 
@@ -253,6 +280,7 @@ def _read_tiff(path: pathlib.Path, at_least: int | None) -> Picture:
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
         axes, array = series.axes, series.asarray()
+        opacity = sum(int(kind) in _OPACITY for kind in series.keyframe.extrasamples)
     if axes == "QYX" and array.shape[-1] <= _MOST_CHANNELS < array.shape[0]:
         axes = "YXS"  # tifffile takes the first axis of an array for pages where nothing says that the last is colour
     letters = "".join("D" if letter in "ZQIT" else "C" if letter in "SC" else letter for letter in axes)
@@ -261,6 +289,8 @@ def _read_tiff(path: pathlib.Path, at_least: int | None) -> Picture:
         raise Unusable(f"has the axes {axes} {array.shape}; save one picture or one stack, with or without channels")
     array = np.transpose(array, [letters.index(letter) for letter in "DYXC" if letter in letters])
     array = array if "C" in letters else array[..., None]
+    if opacity and axes.endswith("S"):
+        array = array[..., :-opacity]
     return Picture(array, (_UNKNOWN,) * (array.ndim - 1))
 
 
