@@ -25,7 +25,7 @@ def write_csv(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
     keys = columns(rows)
     writer.writerow(keys)
     writer.writerows([_cell(row.get(key)) for key in keys] for row in rows)
-    replace(path, text.getvalue().encode())
+    replace(path, _encoded(text.getvalue()))
 
 
 def write_json(path: PathLike, value: Any) -> None:
@@ -35,7 +35,7 @@ def write_json(path: PathLike, value: Any) -> None:
     become what JSON has for them. Raises TypeError for anything else.
     """
     text = json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
-    replace(path, f"{text}\n".encode())
+    replace(path, _encoded(f"{text}\n"))
 
 
 def estimate_text(mean: float, low: float, high: float, digits: int = 2) -> str:
@@ -70,6 +70,11 @@ def replace(path: PathLike, content: bytes) -> None:
 def scalar(value: Any) -> Any:
     """Numpy and JAX scalars (arrays of rank 0) as Python numbers; everything else as it is."""
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8, with `\\udcff` for bytes of a file name that are none."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _umask() -> int:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import pathlib
 
 import numpy as np
@@ -95,3 +96,11 @@ def test_files_have_the_usual_permissions(tmp_path):
 )
 def test_estimate_text(arguments, expected):
     assert tables.estimate_text(*arguments) == expected
+
+
+def test_a_file_name_that_is_no_utf_8_is_written(tmp_path):
+    name = os.fsdecode(b"b\xff.png")
+    tables.write_csv(tmp_path / "a.csv", [{"file": name}])
+    tables.write_json(tmp_path / "a.json", {"file": name})
+    assert (tmp_path / "a.csv").read_text() == "file\nb\\udcff.png\n"
+    assert json.loads((tmp_path / "a.json").read_text())["file"] == name
