@@ -7,7 +7,19 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from jaxseg.audit.answers import BOOTSTRAP, Answer, Arrays, Candidate, Probe, Row, amount, contrast, mean_of, row
+from jaxseg.audit.answers import (
+    BOOTSTRAP,
+    Answer,
+    Arrays,
+    Candidate,
+    Probe,
+    Row,
+    amount,
+    contrast,
+    mean_of,
+    plain_row,
+    row,
+)
 from jaxseg.audit.subject import Seen, Subject
 from jaxseg.audit.translation import strip_width
 from jaxseg.metrics import calibration, overlap, regions
@@ -157,6 +169,7 @@ def tabulate_calibration(subject: Subject, settings: ml_collections.ConfigDict, 
         row(CALIBRATION, "confidence minus accuracy", excess, convention),
         row(CALIBRATION, "Brier score", mean_of(arrays["brier"], subject, settings), "mean over pixels and cases"),
     ]
+    rows += _bins(sums, settings)
     direction = "surer than it is right" if excess.mean > 0 else "right more often than it is sure"
     candidate = Candidate(
         kind="calibration",
@@ -173,6 +186,21 @@ def tabulate_calibration(subject: Subject, settings: ml_collections.ConfigDict, 
         remedy="Fit a temperature on validation cases before anybody reads the probabilities, or read the masks alone.",
     )
     return Answer(rows, (candidate,))
+
+
+def _bins(sums: np.ndarray, settings: ml_collections.ConfigDict) -> list[Row]:
+    """The points of the reliability curve."""
+    rows = []
+    for i, (pixels, confidence, right) in enumerate(sums.sum(0)):
+        if pixels:
+            where = (
+                f"confidence {i / settings.bins:.3f} to {(i + 1) / settings.bins:.3f}, mean {confidence / pixels:.3f}"
+            )
+            convention = "of all pixels with that confidence, whose number is n"
+            rows.append(
+                plain_row(CALIBRATION, "share of right pixels", right / pixels, convention, where=where, n=int(pixels))
+            )
+    return rows
 
 
 PROBE = Probe(ACCURACY, "How good is the segmentation, and where?", measure, tabulate)

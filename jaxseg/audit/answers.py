@@ -15,6 +15,7 @@ Arrays = Mapping[str, np.ndarray]
 Row = dict[str, Any]
 SHORTCUTS = ("border", "overlay", "scanner")
 BOOTSTRAP = "bootstrap over patients, 95 %"
+LEAST_PATIENTS = 5  # resamples of fewer are too alike: of one patient, the interval is a point
 
 
 class NotAskedError(Exception):
@@ -48,14 +49,19 @@ class Candidate:
     remedy: str
 
     @property
+    def thin(self) -> bool:
+        """It is of too few patients for an interval over them to decide anything, or undefined."""
+        return self.estimate.patients < LEAST_PATIENTS or math.isnan(self.estimate.mean)
+
+    @property
     def found(self) -> bool:
         """The whole interval lies above the margin."""
-        return self.estimate.low > self.margin
+        return not self.thin and self.estimate.low > self.margin
 
     @property
     def open(self) -> bool:
-        """The interval lies on both sides of the margin, so that more cases are needed."""
-        return not self.found and self.estimate.high > self.margin
+        """The interval lies on both sides of the margin, or there is none to speak of: more cases are needed."""
+        return self.thin or (not self.found and self.estimate.high > self.margin)
 
     @property
     def is_shortcut(self) -> bool:

@@ -1,8 +1,9 @@
 """What of the answers a person has to know: at most a few findings, the most harmful first.
 
-A candidate is a finding if the whole 95 % interval of its number lies above the margin. Margins stand in the config and
-were set before anything was measured: 0.05 of Dice is what the studies of this project call negligible. Shortcuts are
-found by interventions alone, which change a cue and nothing else; that a layer knows of a cue is evidence, no finding.
+A candidate is a finding if the whole 95 % interval of its number, over five patients or more, lies above the margin.
+Margins stand in the config and were set before anything was measured: 0.05 of Dice is what the studies of this project
+call negligible. Shortcuts are found by interventions alone, which change a cue and nothing else; that a layer knows of
+a cue is evidence, no finding.
 """
 
 import dataclasses
@@ -73,4 +74,5 @@ def _number(one: Candidate) -> str:
     estimate = one.estimate
     if math.isnan(estimate.mean):
         return f"{one.quantity} undefined"
-    return f"{one.quantity} {estimate.mean:z.2f} [{estimate.low:z.2f}, {estimate.high:z.2f}]"
+    few = f" of {estimate.patients} patients" if one.thin else ""
+    return f"{one.quantity} {estimate.mean:z.2f} [{estimate.low:z.2f}, {estimate.high:z.2f}]{few}"

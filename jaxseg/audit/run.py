@@ -27,15 +27,15 @@ PROBES = (
 )
 NAMES = tuple(probe.name for probe in PROBES)
 _WHY = "not_asked"
-_COUNTS = ("cases", "profile_cases", "resamples", "examples", "bins", "autoencoder_steps", "grid_share", "latent")
+_COUNTS = (
+    *("cases", "familiar_cases", "profile_cases", "resamples", "examples", "bins", "grid_share", "latent"),
+    *("autoencoder_width", "autoencoder_steps"),
+)
 _SHARES = (
     *("border_share", "beside_share", "stroke_share", "caliper_share", "gathered_share", "gray_share"),
     *("margin", "calibration_margin", "low_dice"),
 )
-_OTHERS = (
-    *("probes", "findings", "seed", "familiar_cases", "colours", "chroma", "removal", "least_cases"),
-    *("position_folds", "autoencoder_width"),
-)
+_OTHERS = ("probes", "findings", "seed", "colours", "chroma", "removal", "least_cases", "position_folds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,17 +62,7 @@ class Audit:
 
 def check(settings: ml_collections.ConfigDict) -> None:
     """Raises InputError when a setting cannot work; the message names it."""
-    for name in (
-        *_COUNTS,
-        *_SHARES,
-        "probes",
-        "findings",
-        "colours",
-        "removal",
-        "least_cases",
-        "position_folds",
-        "chroma",
-    ):
+    for name in (*_COUNTS, *_SHARES, *_OTHERS):
         if name not in settings:
             raise InputError(f"--audit: config.{name} is missing; configs/audit.py shows every setting")
     if unknown := [name for name in settings.probes if name not in NAMES]:
@@ -84,6 +74,12 @@ def check(settings: ml_collections.ConfigDict) -> None:
             raise InputError(f"config.{name} is {settings[name]}; it must be at least 1")
     if settings.position_folds < 2:
         raise InputError(f"config.position_folds is {settings.position_folds}; it must be at least 2")
+    if settings.seed < 0:
+        raise InputError(f"config.seed is {settings.seed}; it must be at least 0")
+    if not 0 < settings.chroma <= 255:
+        raise InputError(f"config.chroma is {settings.chroma}; it must be above 0 and at most 255")
+    if not settings.colours or not all(len(one) == 3 and all(0 <= v <= 255 for v in one) for one in settings.colours):
+        raise InputError(f"config.colours is {settings.colours!r}; give (red, green, blue) from 0 to 255, once or more")
     for name in _SHARES:
         if not 0 < settings[name] < 1:
             raise InputError(f"config.{name} is {settings[name]}; it must be above 0 and below 1")

@@ -230,7 +230,7 @@ def _finding_section(
     shown = []
     if (workdir / "figures" / f"{name}.png").exists():
         title, alt, caption = audit_figures.caption(main)
-        shown = [figure(name, title, alt, caption, "findings")]
+        shown = [figure(name, title, alt, caption, audit_figures.table_name(main))]
     estimate = tables.estimate_text(main.estimate.mean, main.estimate.low, main.estimate.high)
     counted = f"{main.estimate.n} cases of {main.estimate.patients} patients, {main.estimate.undefined} undefined"
     return page.Section(

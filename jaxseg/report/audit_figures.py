@@ -57,6 +57,12 @@ _DOMAINS = (
     "Dots with intervals of the mean Dice of every domain.",
     "Mean per case with 95 % bootstrap intervals over patients.",
 )
+_DICE = (
+    "Dice of all cases",
+    "Dots with intervals of the mean Dice of all cases, and of each class and domain where there are several.",
+    "Mean per case with 95 % bootstrap intervals over patients.",
+)
+_OF_KINDS = {"domain": ("domains", _DOMAINS), "accuracy": ("dice", _DICE)}
 _KNOWS = "That a layer knows something does not say that the network uses it: this is evidence, no finding."
 WORDS: dict[str, Sequence[str]] = {"position": [_KNOWS], "distances": [_KNOWS], "ability": [_KNOWS]}
 
@@ -80,16 +86,21 @@ def draw(folder: pathlib.Path, subject: Subject, settings: ml_collections.Config
 
 def picture_name(candidate: Candidate) -> str:
     """Name of the picture of a finding."""
-    if candidate.kind == "domain":
-        return "domains"
+    if candidate.kind in _OF_KINDS:
+        return _OF_KINDS[candidate.kind][0]
     probe = candidate.probe.replace(" ", "_")
     return f"finding_{probe}" if candidate.probe in _PICTURES else probe
 
 
+def table_name(candidate: Candidate) -> str:
+    """Name of the table with the numbers of that picture; of pictures of cases, that of the findings."""
+    return "findings" if candidate.probe in _PICTURES else candidate.probe.replace(" ", "_")
+
+
 def caption(candidate: Candidate) -> tuple[str, str, str]:
     """Title, alternative text and caption of the picture of a finding."""
-    if candidate.kind == "domain":
-        return _DOMAINS
+    if candidate.kind in _OF_KINDS:
+        return _OF_KINDS[candidate.kind][1]
     if candidate.probe not in _PICTURES:
         return EVIDENCE[candidate.probe]
     first, second = _PICTURES[candidate.probe][2]
@@ -126,6 +137,8 @@ def _rgb(image: np.ndarray) -> np.ndarray:
 
 
 def _bands(path: pathlib.Path, subject: Subject, arrays: Arrays, rows: Sequence[Row]) -> None:
+    dice = [(r["where"], "", r["mean"], r["low"], r["high"]) for r in rows if r["quantity"] == "Dice"]
+    figures.dots(path.with_name("dice.png"), dice, xlabel="Dice")
     of_domains = [r for r in rows if r["where"].startswith("domain ")]
     if of_domains:
         shown = [(r["where"], "", r["mean"], r["low"], r["high"]) for r in of_domains]

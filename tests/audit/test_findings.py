@@ -25,12 +25,17 @@ def candidate(kind="border", mean=0.3, low=0.2, high=0.4, damage=0.3, probe="tra
     )  # fmt: skip
 
 
+def of_patients(patients, **numbers):
+    made = candidate(**numbers)
+    return dataclasses.replace(made, estimate=dataclasses.replace(made.estimate, patients=patients))
+
+
 def test_a_finding_lies_above_its_margin_with_its_whole_interval():
     assert candidate(low=0.051).found and not candidate(low=0.051).open
     assert not candidate(low=0.05).found and candidate(low=0.05).open
     assert not candidate(mean=0.0, low=-0.1, high=0.05).open
     nothing = candidate(mean=math.nan, low=math.nan, high=math.nan)
-    assert not nothing.found and not nothing.open
+    assert not nothing.found and nothing.open  # as if nobody had asked
 
 
 def test_findings_are_ordered_by_damage_joined_by_kind_and_at_most_so_many():
@@ -56,6 +61,10 @@ def test_findings_are_ordered_by_damage_joined_by_kind_and_at_most_so_many():
         ([candidate(low=-0.1, mean=0, high=0.04), candidate("accuracy")], "no", "found no shortcut"),
         ([candidate(low=0.01)], "unclear", "too wide to exclude a shortcut (border number 0.30 [0.01, 0.40])"),
         ([candidate("accuracy")], "unclear", "No shortcut could be asked for"),
+        ([candidate(mean=math.nan, low=math.nan, high=math.nan)], "unclear", "border number undefined"),
+        ([of_patients(1, low=-0.1, mean=0, high=0.04)], "unclear", "0.00 [-0.10, 0.04] of 1 patients"),
+        ([of_patients(4)], "unclear", "0.30 [0.20, 0.40] of 4 patients"),
+        ([of_patients(5)], "yes", "Title of border."),
     ],
 )
 def test_the_verdict_is_about_shortcuts_alone(given, verdict, words):
@@ -78,6 +87,13 @@ def test_pictures_show_typical_cases_of_an_effect():
         ("border_share", 0.3, "near the border is less than 0.25"),
         ("position_folds", 1, "at least 2"),
         ("removal", "network", "choose black, noise, bilinear or fast_marching"),
+        ("colours", (), "config.colours is .*; give .red, green, blue. from 0 to 255"),
+        ("colours", ((300, 0, 0),), "config.colours"),
+        ("colours", ((30, 0),), "config.colours"),
+        ("familiar_cases", 0, "config.familiar_cases is 0; it must be at least 1"),
+        ("autoencoder_width", 0, "config.autoencoder_width is 0; it must be at least 1"),
+        ("seed", -1, "config.seed is -1; it must be at least 0"),
+        ("chroma", -1.0, "config.chroma is -1.0; it must be above 0 and at most 255"),
     ],
 )
 def test_settings_that_cannot_work_are_named(field, value, message):
