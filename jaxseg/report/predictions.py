@@ -1,5 +1,6 @@
 """New images in; a mask beside a row of a table for each, and one sheet with those that a person should see."""
 
+import csv
 import dataclasses
 import pathlib
 import sys
@@ -19,6 +20,7 @@ from jaxseg.report import contact_sheet, tables
 
 TABLE, SHEET = "predictions.csv", "flagged.png"
 _MASKS, _PROBABILITIES = "masks", "probabilities"
+_SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".npy")
 _ON_SHEET = 48  # pictures; the table has all
 
 
@@ -69,7 +71,7 @@ def run(
     prepare: Callable[[str], pathlib.Path],
     command: str,
 ) -> Outcome:
-    """Predicts everything; what is in the output folder from an earlier call is written again.
+    """Predicts everything; the results of an earlier call in the output folder are written again, or go.
 
     The folder has `predictions.csv`, `masks/`, perhaps `probabilities/` and `flagged.png`, and `prediction.json`, which
     says how all came about and marks the folder as one of results. Inputs are only read. One that cannot be used is a
@@ -130,6 +132,7 @@ def _predictor(trained: network.Run, options: Options) -> Predictor:
 def _predict_all(
     sources: Sequence[Source], predictor: Predictor, judged_by: Reference, output: pathlib.Path, options: Options
 ) -> Outcome:
+    earlier = _named(output / TABLE)
     rows: list[dict[str, Any]] = []
     cells: list[tuple[float, contact_sheet.Cell]] = []
     for source in files.progress(sources, "predicting", 0, len(sources)):
@@ -141,12 +144,18 @@ def _predict_all(
                 ]
         except formats.Unusable as problem:
             tqdm.tqdm.write(f"{source.path}: {problem}", file=sys.stderr)  # not into the progress bar
-            _remove_results(source, output)
+            _remove_results(source.name, output)
             row = {"file": source.path, "error": str(problem)}
         rows.append(row)
     keys = tables.columns(rows)
     keys = [*(key for key in keys if key != "error"), "error"]
     tables.write_csv(output / TABLE, [{key: row.get(key) for key in keys} for row in rows])
+    names = {source.name for source in sources}
+    for name in earlier:  # with another network's mask, a folder would say two things
+        if name not in names:
+            _remove_results(name, output)
+        elif not options.probabilities:
+            _remove_results(name, output, folders=(_PROBABILITIES,))
     sheet = output / SHEET
     if cells:
         contact_sheet.write(sheet, [one for _, one in cells], predictor.run.trained_on.class_names)
@@ -189,11 +198,21 @@ def _write(folder: pathlib.Path, source: Source, suffix: str, content: bytes) ->
     return path
 
 
-def _remove_results(source: Source, output: pathlib.Path) -> None:
-    """Those of an earlier call, when the file could still be read: the table no longer names them."""
-    for folder in (_MASKS, _PROBABILITIES):
-        for suffix in (".png", ".tif", ".tiff", ".nii", ".nii.gz", ".npy"):
-            (output / folder / f"{source.name}{suffix}").unlink(missing_ok=True)
+def _named(table: pathlib.Path) -> list[str]:
+    """The names of the inputs that have results by the table of an earlier call; none where there is no table."""
+    if not table.exists():
+        return []
+    with table.open(newline="", encoding="utf-8") as file:
+        masks = [row["mask"] for row in csv.DictReader(file) if row.get("mask")]
+    names = (mask.removeprefix(f"{_MASKS}/") for mask in masks)
+    return [name.removesuffix(next((s for s in _SUFFIXES if name.endswith(s)), "")) for name in names]
+
+
+def _remove_results(name: str, output: pathlib.Path, *, folders: Sequence[str] = (_MASKS, _PROBABILITIES)) -> None:
+    """Those of an earlier call that the table no longer names."""
+    for folder in folders:
+        for suffix in _SUFFIXES:
+            (output / folder / f"{name}{suffix}").unlink(missing_ok=True)
 
 
 def _areas(labels: np.ndarray, spacing: Sequence[float], class_names: Sequence[str]) -> dict[str, float]:

@@ -160,6 +160,21 @@ def test_a_mask_of_an_earlier_call_goes_when_its_image_can_no_longer_be_read(set
     assert outcome.failed == 1 and not [p for p in outcome.table.parent.rglob("a.*") if p.is_file()]
 
 
+def test_what_an_earlier_call_said_of_other_inputs_goes_and_other_files_stay(setting):
+    folder, call = setting
+    (folder / "sub").mkdir()
+    for name in ("a.png", "sub/b.tif", "c.v2.png"):
+        Image.fromarray(stripes(32, 32)).save(folder / name)
+    output = call(probabilities=True).table.parent
+    (output / "masks" / "mine.png").write_bytes(b"")
+    there = lambda: sorted(str(p.relative_to(output)) for p in output.glob("*/**/*") if p.is_file())
+    masks = ["masks/a.png", "masks/c.v2.png", "masks/mine.png", "masks/sub/b.tif"]
+    assert there() == [*masks, *(f"probabilities/{name}.npy" for name in ("a", "c.v2", "sub/b"))]
+    (folder / "c.v2.png").unlink()
+    call()
+    assert there() == ["masks/a.png", "masks/mine.png", "masks/sub/b.tif"]
+
+
 def test_folders_of_other_things_are_not_written_into(setting, tmp_path):
     folder, call = setting
     Image.fromarray(stripes(32, 32)).save(folder / "a.png")
