@@ -423,6 +423,8 @@ def fake_measured(cases, sd, pm, entropy, foreign_pm=3.0, networks=2, lost=0.01)
         noise = random.standard_normal(count)
         return (closeness * difficulty + noise + shift * (cases.roles == "shifted")).astype(np.float32)
 
+    gradients = (difficulty + np.random.default_rng(1).standard_normal(count)).astype(np.float32)
+
     def network():
         dice = np.clip(1 - difficulty + 0.02 * random.standard_normal(count), 0, 1)
         both = np.stack([dice, dice], 1)
@@ -435,7 +437,7 @@ def fake_measured(cases, sd, pm, entropy, foreign_pm=3.0, networks=2, lost=0.01)
             **shared,
             "entropy": follows(entropy),
             "inability": follows(1),
-            "gradients": follows(1),
+            "gradients": gradients,
         }
 
     ensemble = {"dice": network()["dice"], "ensemble_entropy": follows(entropy), "disagreement": follows(1)}
