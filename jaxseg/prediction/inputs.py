@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxseg.data import resizing
-from jaxseg.data.builders import cases, formats
+from jaxseg.data import formats, resizing
+from jaxseg.data.builders import cases
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.data.builders import formats
+from jaxseg.data import formats
 
 _TIFF = (".tif", ".tiff")
 _NIFTI = (".nii", ".nii.gz")

@@ -12,8 +12,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from jaxseg.data import resizing
-from jaxseg.data.builders import formats
+from jaxseg.data import formats, resizing
 from jaxseg.report.canvas import INK, MUTED, PALETTE
 from jaxseg.report.tables import PathLike, replace
 

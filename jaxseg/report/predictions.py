@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from jaxseg.data.builders import files, formats
+from jaxseg.data import formats
+from jaxseg.data.builders import files
 from jaxseg.data.builders.cases import size_text
 from jaxseg.errors import InputError
 from jaxseg.prediction import inputs, network, outputs, quality, views

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.data import builders, pipeline, resizing
-from jaxseg.data.builders import dermoscopy, formats, isic2017, records
+from jaxseg.data import builders, formats, pipeline, resizing
+from jaxseg.data.builders import dermoscopy, isic2017, records
 from jaxseg.data.synthetic.dermoscopy import render
 from jaxseg.errors import InputError
 

@@ -21,8 +21,8 @@ from PIL import Image
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from scipy import ndimage
 
-from jaxseg.data import builders, pipeline
-from jaxseg.data.builders import bbbc041, formats, hc18, ms_cct
+from jaxseg.data import builders, formats, pipeline
+from jaxseg.data.builders import bbbc041, hc18, ms_cct
 from jaxseg.data.synthetic import smear, smear_drawn
 from jaxseg.errors import InputError
 

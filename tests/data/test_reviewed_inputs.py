@@ -18,8 +18,8 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image
 
-from jaxseg.data import builders, pipeline
-from jaxseg.data.builders import files, formats
+from jaxseg.data import builders, formats, pipeline
+from jaxseg.data.builders import files
 from jaxseg.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[2]

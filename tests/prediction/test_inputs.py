@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.data import builders, pipeline
-from jaxseg.data.builders import formats
+from jaxseg.data import builders, formats, pipeline
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.prediction import inputs

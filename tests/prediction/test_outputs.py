@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from jaxseg.data.builders import formats
+from jaxseg.data import formats
 from jaxseg.prediction import outputs
 
 SPACING = (0.7, 1.3, 4.5)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from configs import train
-from jaxseg.data.builders import formats
+from jaxseg.data import formats
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.prediction import network, predictor, views

@@ -294,7 +294,7 @@ def test_gray_images_become_colour_and_empty_masks_are_named():
 
 
 def test_marks_drawn_on_real_heads_are_found(real_data):
-    from jaxseg.data.builders import formats
+    from jaxseg.data import formats
 
     folder = real_data / "hc18_half" / "training_set"
     if not folder.is_dir():

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from scipy import ndimage
 
-from jaxseg.data.builders import cases, files, formats, records
+from jaxseg.data import formats
+from jaxseg.data.builders import cases, files, records
 from jaxseg.data.builders.cases import Contents, FileProblems, Found, Loaded, RawCase
 from jaxseg.data.synthetic import smear
 

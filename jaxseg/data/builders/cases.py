@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxseg.data import folds
-from jaxseg.data.builders import formats
+from jaxseg.data import folds, formats
 from jaxseg.errors import InputError
 
 SPLITS = ("train", "validation", "test")

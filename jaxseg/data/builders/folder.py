@@ -10,7 +10,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxseg.data.builders import files, formats, records
+from jaxseg.data import formats
+from jaxseg.data.builders import files, records
 from jaxseg.data.builders.cases import SPLITS, Contents, Found, RawCase
 from jaxseg.errors import InputError
 

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxseg.data import resizing
+from jaxseg.data import formats, resizing
 from jaxseg.data.builders import cases as raw
-from jaxseg.data.builders import files, formats
+from jaxseg.data.builders import files
 from jaxseg.data.builders.cases import Found, Loaded, RawCase
 from jaxseg.errors import InputError
 

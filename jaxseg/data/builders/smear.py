@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from jaxseg.data.builders import bbbc041, drawn, formats, records
+from jaxseg.data import formats
+from jaxseg.data.builders import bbbc041, drawn, records
 from jaxseg.data.builders.cases import Contents, Found, Loaded
 from jaxseg.data.synthetic import smear, smear_cut, smear_drawn
 from jaxseg.errors import InputError
