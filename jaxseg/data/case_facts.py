@@ -36,7 +36,8 @@ class Facts(NamedTuple):
       blank: whether all pixels are equal.
       spacing: mm.
       mask_spacing: mm, of the mask; empty where it has no file.
-      orientation: see `formats.Picture`.
+      orientation: of the image, see `formats.Picture`.
+      notes: of its files, see `cases.Loaded`.
       present: the classes above 0 that the labels have.
       foreground: its share of the image.
       where: `[32,32]`, share of foreground of each cell of the image.
@@ -60,6 +61,7 @@ class Facts(NamedTuple):
     spacing: tuple[float, ...]
     mask_spacing: tuple[float, ...]
     orientation: str
+    notes: tuple[str, ...]
     present: frozenset[int]
     foreground: float
     where: np.ndarray
@@ -98,11 +100,6 @@ def of_case(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) 
         problems.append(f"{case.place}: holds a {kind}, the others hold {other}; prepare them as two data sets")
     if not _finite(loaded.image):
         problems.append(f"{case.place}: holds values that are not finite; replace them")
-    if loaded.mask_orientation and loaded.mask_orientation != loaded.orientation:
-        problems.append(
-            f"{place}: runs to {loaded.mask_orientation}, its image to {loaded.orientation or 'unknown sides'}; "
-            "save the mask with the orientation of its image"
-        )
     if problems:
         raise FileProblems(*problems)
     assert image is not None
@@ -125,6 +122,7 @@ def of_case(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) 
         spacing=loaded.spacing,
         mask_spacing=loaded.mask_spacing,
         orientation=loaded.orientation,
+        notes=loaded.notes,
         present=frozenset(np.unique(foreground).tolist()) - {0},
         foreground=float(plane.mean()),
         where=cells(plane.mean(0)),

@@ -45,12 +45,14 @@ class Report(NamedTuple):
       cases: all that can be used, each in its split; empty where errors are.
       findings: errors first.
       numbers: name -> value, of the whole data set, also where nothing is wrong.
+      orientation: that of most volumes, to which the others are turned; empty where most do not tell, and of pictures.
     """
 
     name: str
     cases: Sequence[RawCase]
     findings: Sequence[Finding]
     numbers: Mapping[str, Any]
+    orientation: str = ""
 
     @property
     def errors(self) -> list[Finding]:

@@ -96,7 +96,8 @@ def examine(name: str, found: Found, load: Load, *, threads: bool = True) -> Rep
         findings += _about_overlays(good)
     findings.sort(key=lambda finding: finding.level != "error")  # stable
     usable = not any(finding.level == "error" for finding in findings)
-    return Report(name, cases if usable else (), findings, _numbers(cases, good))
+    orientation = _orientation(good) if found.contents.volumes else ""
+    return Report(name, cases if usable else (), findings, _numbers(cases, good), orientation)
 
 
 def _repeated_names(cases: Sequence[RawCase]) -> list[Finding]:
@@ -223,11 +224,10 @@ def _about_geometry(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
         usual = channels.most_common(1)[0][0]
         lines = tuple(f"{case.place}: {facts.channels}" for case, facts in good if facts.channels != usual)
         yield Finding("warning", "channels", f"{len(lines)} images have not {usual} channels, but others", lines)
-    orientations = Counter(facts.orientation for _, facts in good)
-    if len(orientations) > 1:
-        most = orientations.most_common(1)[0][0]
-        lines = tuple(f"{case.place}: {facts.orientation}" for case, facts in good if facts.orientation != most)
-        yield Finding("warning", "orientation", f"{len(lines)} images do not run to {most} like most", lines)
+    lines = tuple(note for _, facts in good for note in facts.notes)
+    if lines:
+        yield Finding("warning", "geometry", "what headers say of where pixels lie is to be looked at", lines)
+    yield from _about_orientation(good)
     known = [(case, facts) for case, facts in good if not any(map(math.isnan, facts.spacing))]
     if known:
         of_plane = np.array([facts.spacing[-2:] for _, facts in known])
@@ -250,6 +250,23 @@ def _about_geometry(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
         )
         if wrong:
             yield Finding("warning", "spacing", "masks and their images disagree on the size of a pixel", wrong)
+
+
+def _orientation(good: Sequence[tuple[RawCase, Facts]]) -> str:
+    """To which sides the axes of most images run; empty where most do not tell."""
+    return Counter(facts.orientation for _, facts in good).most_common(1)[0][0] if good else ""
+
+
+def _about_orientation(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
+    most = _orientation(good)
+    others = [(case, facts) for case, facts in good if facts.orientation != most]
+    lines = tuple(f"{case.place}: {facts.orientation or 'does not tell'}" for case, facts in others)
+    if not others:
+        return
+    what = f"{len(lines)} images do not run to {most or 'unknown sides'} like most"
+    turned = len(most) == 3 and all(len(facts.orientation) == 3 for _, facts in others)
+    how = "they are turned to run so" if turned else "those that do not tell are taken as they lie"
+    yield Finding("warning", "orientation", f"{what}: {how}", lines)
 
 
 def _about_position(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:

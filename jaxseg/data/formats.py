@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from jaxseg.data import geometry
+
 # What libraries say of a damaged file while they read it stands in the error too, and what they say of others is that
 # a header strays from the standard, or that an image is large.
 for _library in ("tifffile", "nibabel.global"):
@@ -48,9 +50,16 @@ class Picture(NamedTuple):
 
     array: np.ndarray
     spacing: tuple[float, ...]
-    orientation: str = ""
+    affine: np.ndarray | None = None
     full_size: tuple[int, int] | None = None
     palette: np.ndarray | None = None
+    part: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def orientation(self) -> str:
+        """To which side of the patient each spatial axis runs, such as `SPL`; empty where the file does not tell."""
+        return "" if self.affine is None else geometry.orientation(self.affine, self.array.ndim - 1)
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -309,11 +318,11 @@ def _read_nifti(path: pathlib.Path, at_least: int | None) -> Picture:
     if not 2 <= array.ndim <= 4:
         raise Unusable(f"has {array.ndim} axes {array.shape}; a NIfTI file has two to four: a picture or a volume")
     spacing = tuple(float(size) for size in image.header.get_zooms()[: min(array.ndim, 3)])
-    with np.errstate(all="ignore"):  # an affine of zeros
-        codes = "".join(code or "?" for code in nibabel.aff2axcodes(image.affine))[: len(spacing)]
+    backwards = np.eye(4)[[2, 1, 0, 3]]
+    affine = image.affine @ backwards if geometry.is_usable(image.affine) else None
     spatial = tuple(reversed(range(len(spacing))))  # x, y, z -> z, y, x
     array = np.transpose(array, (*spatial, *range(3, array.ndim)))
-    return Picture(array if array.ndim > len(spatial) else array[..., None], spacing[::-1], codes[::-1])
+    return Picture(array if array.ndim > len(spatial) else array[..., None], spacing[::-1], affine)
 
 
 _NIFTI_START = 544  # bytes, as long as the header of either version and its mark of extensions
@@ -373,7 +382,7 @@ def _dicom_picture(file: Any) -> Picture:
     array = array if colour else array[..., None]
     inside = [float(size) for size in file.get("PixelSpacing", None) or (_UNKNOWN, _UNKNOWN)]
     spacing = tuple(inside) if array.ndim == 3 else (_between(file), *inside)
-    return Picture(array, spacing, _orientation(file)[-len(spacing) :])
+    return Picture(array, spacing, None)
 
 
 def _between(file: Any) -> float:
@@ -428,7 +437,7 @@ def _read_series(folder: pathlib.Path) -> Picture:
         raise Unusable(
             f"lacks DICOM slices: they lie {steps.min():g} to {steps.max():g} mm apart; fetch the series again"
         )
-    return Picture(array, (between, *inside), _orientation(files[0]))
+    return Picture(array, (between, *inside), None)
 
 
 def _slice(name: str, file: Any) -> Picture:

@@ -41,11 +41,13 @@ class Preparation(NamedTuple):
       scaling: how intensities became 0 to 255; see `jaxseg.data.builders.cases.as_uint8`.
       size: images were squashed to so many pixels a side; None: they kept theirs.
       volumes: the files held volumes; of a data set of pictures, every slice is a case then, named `<volume>_<number>`.
+      orientation: to which sides of the patient the axes of all volumes run, such as `SPL`; empty where unknown.
     """
 
     scaling: tuple[str, float, float] | None
     size: int | None
     volumes: bool
+    orientation: str = ""
 
 
 class Split:
@@ -123,13 +125,14 @@ class Split:
     def preparation(self) -> Preparation:
         """What became of the raw files; raises InputError where the version that prepared them did not note it."""
         try:
-            scaling, size, volumes = (self._metadata[name] for name in Preparation._fields)
+            scaling, size, volumes = (self._metadata[name] for name in ("scaling", "size", "volumes"))
         except KeyError as error:
             raise InputError(
                 f"{self._directory}: was prepared by a version that did not note the {error.args[0]} of its images; "
                 "remove it and prepare it again with python -m launch.prepare"
             ) from error
-        return Preparation(scaling and (scaling[0], scaling[1], scaling[2]), size, volumes)
+        orientation = self._metadata.get("orientation", "")  # not noted by the first versions
+        return Preparation(scaling and (scaling[0], scaling[1], scaling[2]), size, volumes, orientation)
 
     @functools.cached_property
     def cases(self) -> tuple[str, ...]:

@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxseg.data import formats, resizing
+from jaxseg.data import formats, geometry, resizing
 from jaxseg.data.builders import cases
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 
 MARKER = "prediction.json"  # a folder that holds this file holds results, and nothing that is to be predicted
 _DICOM = (".dcm", ".ima")
+_ENDS = {"R": "right", "L": "left", "A": "front", "P": "back", "I": "feet", "S": "head"}
+_ACROSS = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal", "I": "axial", "S": "axial"}
 
 
 class Source(NamedTuple):
@@ -47,19 +49,33 @@ class TrainedOn(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """An input.
+    """An input, with its axes as those of the data set run.
 
     Attributes:
       image: uint8 `[H,W,C]` or `[D,H,W,C]` as the data set has it: C channels, intensities of 0 to 255.
       stored: the same at the size at which the data set stores its images.
       size: spatial sizes of the file; a JPEG may have been decoded at a smaller scale.
-      spacing: mm along each axis, NaN where unknown.
+      picture: the file as it was read.
+      orientation: to which sides the axes were turned; empty where they are the file's.
+      notes: what a person should know of it, one line each.
     """
 
     image: np.ndarray
     stored: np.ndarray
     size: tuple[int, ...]
-    spacing: tuple[float, ...]
+    picture: formats.Picture
+    orientation: str = ""
+    notes: tuple[str, ...] = ()
+
+    def as_in_file(self, array: np.ndarray) -> np.ndarray:
+        """What was predicted for the image, `[*size]` or `[*size,K]`, with its axes as those of the file run."""
+        if not self.orientation:
+            return array
+        rank = len(self.size)
+        affine = self.picture.affine
+        assert affine is not None  # it was turned by it
+        turned = geometry.restored(array if rank == 3 else array[None], affine, self.orientation)
+        return np.ascontiguousarray(turned if rank == 3 else turned[0])
 
 
 def find(paths: Sequence[pathlib.Path], *, pattern: str = "*") -> tuple[list[Source], list[pathlib.Path]]:
@@ -184,9 +200,31 @@ def load(path: pathlib.Path, trained_on: TrainedOn, *, whole: bool, source_size:
             "what the network was trained on as one file"
         )
     image = cases.as_uint8(image, preparation.scaling)
+    image, orientation = _oriented(image, picture, preparation.orientation)
     squashed = None if preparation.size is None else (*image.shape[:-3], preparation.size, preparation.size)
     stored = image if squashed is None else resizing.resize(image, squashed)
-    return Loaded(image, stored, picture.size, picture.spacing)
+    size = picture.full_size or image.shape[:-1]
+    notes = picture.notes
+    if preparation.orientation and picture.affine is None and picture.array.ndim == 4:
+        known = ", ".join(_ENDS[side] for side in preparation.orientation)
+        notes += (f"does not say how it lies in the patient; slices, rows and columns are taken to run to the {known}",)
+    return Loaded(image, stored, size, picture, orientation, notes)
+
+
+def _oriented(image: np.ndarray, picture: formats.Picture, codes: str) -> tuple[np.ndarray, str]:
+    """An image with its axes as the network saw them, and what they were turned to; as it is where that is unknown."""
+    rank = image.ndim - 1
+    if picture.affine is None or codes in ("", geometry.orientation(picture.affine)):
+        return image, ""
+    turned, _ = geometry.oriented(image if rank == 3 else image[None], picture.affine, codes)
+    if rank == 3:
+        return np.ascontiguousarray(turned), codes
+    if turned.shape[0] != 1:
+        found, wanted = (_ACROSS[sides[0]] for sides in (geometry.orientation(picture.affine), codes))
+        raise formats.Unusable(
+            f"is a {found} slice, and the network saw {wanted} ones; give such a slice, or the volume"
+        )
+    return np.ascontiguousarray(turned[0]), codes
 
 
 def _draft(preparation: Preparation, source_size: int) -> int | None:

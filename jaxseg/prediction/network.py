@@ -98,7 +98,8 @@ def _trained_on(
     try:
         values = json.loads(path.read_text())
         scaling = values["scaling"]
-        preparation = pipeline.Preparation(scaling and tuple(scaling), values["size"], values["volumes"])
+        orientation = values.get("orientation", "")  # not noted by the first versions
+        preparation = pipeline.Preparation(scaling and tuple(scaling), values["size"], values["volumes"], orientation)
         return TrainedOn(tuple(values["class_names"]), values["num_channels"], values["rank"], preparation)
     except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: asked for again
         split = pipeline.Split(prepare(config.data.dataset), "train", size=None)

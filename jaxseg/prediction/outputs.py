@@ -5,6 +5,7 @@
 | PNG, JPEG, BMP, DICOM file   | PNG                        | .npy `[H,W,K]`                 |
 | TIFF, picture or stack       | TIFF                       | .npy `[H,W,K]` or `[D,H,W,K]`  |
 | NIfTI                        | NIfTI, header and affine   | NIfTI, classes along its fourth axis |
+| NRRD, MetaImage              | .nrrd, .mha                | the same, classes as components |
 | DICOM series or multi-frame  | NIfTI (DICOM SEG is not written) | as NIfTI                 |
 
 A NIfTI file of a DICOM series has the patient's coordinates where the series tells them, else the spacing alone.
@@ -14,25 +15,28 @@ import contextlib
 import gzip
 import io
 import pathlib
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from jaxseg.data import formats
+from jaxseg.data.formats import Picture
 
 _TIFF = (".tif", ".tiff")
 _NIFTI = (".nii", ".nii.gz")
-_TO_NIFTI = np.diag([-1.0, -1.0, 1.0, 1.0])  # x and y of DICOM run to the left and to the back, of NIfTI the other way
+_ITK = {".nrrd": ".nrrd", ".nhdr": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}  # of an input -> of its mask
+_BACKWARDS = np.eye(4)[[2, 1, 0, 3]]  # (x, y, z, 1), as NIfTI has its indices -> (slice, row, column, 1)
 
 
-def encode_mask(labels: np.ndarray, path: pathlib.Path, spacing: Sequence[float]) -> tuple[str, bytes]:
+def encode_mask(labels: np.ndarray, path: pathlib.Path, picture: Picture) -> tuple[str, bytes]:
     """Class numbers as a file like the input's.
 
     Args:
       labels: uint8 `[H,W]` or `[D,H,W]`, axes as `formats.read` gives them.
       path: of the input.
-      spacing: of the input, as `formats.read` gives it.
+      picture: the input, as `formats.read` gives it.
 
     Returns:
       The suffix, and the bytes.
@@ -41,8 +45,10 @@ def encode_mask(labels: np.ndarray, path: pathlib.Path, spacing: Sequence[float]
       formats.Unusable: the input's header can no longer be read.
     """
     suffix = _suffix(path)
+    if suffix in _ITK:
+        return _itk(labels, path)
     if suffix in _NIFTI or (labels.ndim == 3 and suffix not in _TIFF):
-        return _nifti(labels, path, spacing)
+        return _nifti(labels, path, picture)
     if suffix in _TIFF:
         import tifffile
 
@@ -56,11 +62,13 @@ def encode_mask(labels: np.ndarray, path: pathlib.Path, spacing: Sequence[float]
     return ".png", formats.encode_png(labels)
 
 
-def encode_probabilities(probabilities: np.ndarray, path: pathlib.Path, spacing: Sequence[float]) -> tuple[str, bytes]:
+def encode_probabilities(probabilities: np.ndarray, path: pathlib.Path, picture: Picture) -> tuple[str, bytes]:
     """Class probabilities float32 `[H,W,K]` or `[D,H,W,K]`; arguments, results and errors as `encode_mask`."""
     suffix = _suffix(path)
+    if suffix in _ITK:
+        return _itk(probabilities, path, classes=True)
     if suffix in _NIFTI or (probabilities.ndim == 4 and suffix not in _TIFF):
-        return _nifti(probabilities, path, spacing, classes=True)
+        return _nifti(probabilities, path, picture, classes=True)
     buffer = io.BytesIO()
     np.save(buffer, probabilities)
     return ".npy", buffer.getvalue()
@@ -73,9 +81,7 @@ def _suffix(path: pathlib.Path) -> str:
     return next((suffix for suffix in (".nii.gz", ".nii") if name.endswith(suffix)), path.suffix.lower())
 
 
-def _nifti(
-    array: np.ndarray, path: pathlib.Path, spacing: Sequence[float], *, classes: bool = False
-) -> tuple[str, bytes]:
+def _nifti(array: np.ndarray, path: pathlib.Path, picture: Picture, *, classes: bool = False) -> tuple[str, bytes]:
     import nibabel
 
     rank = array.ndim - classes
@@ -84,7 +90,7 @@ def _nifti(
         array = array[:, :, None]  # classes are the fourth axis
     suffix = _suffix(path)
     if suffix not in _NIFTI:
-        image = nibabel.Nifti1Image(array, _series_affine(path, spacing))
+        image = nibabel.Nifti1Image(array, _affine(picture))
         image.header.set_xyzt_units("mm")
     else:
         header, affine, kind = _header(path)
@@ -115,35 +121,22 @@ def _header(path: pathlib.Path) -> tuple[Any, Any, Any]:
     return image.header.copy(), image.affine, type(image)
 
 
-def _series_affine(path: pathlib.Path, spacing: Sequence[float]) -> np.ndarray:
+def _affine(picture: Picture) -> np.ndarray:
     """From x, y and z of the array to millimetres, as NIfTI has them."""
-    steps = np.nan_to_num(np.array(spacing[::-1], float), nan=1.0)
-    plain = np.diag([*steps, 1.0])
-    place = _place(path)
-    if place is None:
-        return plain
-    first, row, column = place
-    directions = np.stack([row, column, np.cross(row, column)], 1)
-    turned = np.eye(4)
-    turned[:3, :3], turned[:3, 3] = directions * steps, first
-    return _TO_NIFTI @ turned
+    if picture.affine is not None:
+        return picture.affine @ _BACKWARDS
+    return np.diag([*np.nan_to_num(picture.spacing[::-1], nan=1.0), 1.0])
 
 
-def _place(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Where the first slice of a series begins, and where its rows and columns run to; None where it does not tell."""
-    import pydicom
+def _itk(array: np.ndarray, path: pathlib.Path, *, classes: bool = False) -> tuple[str, bytes]:
+    import SimpleITK
 
-    if not path.is_dir():
-        return None
-    tags = ["ImagePositionPatient", "ImageOrientationPatient"]
     with _reading():
-        files = [
-            pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
-            for file in sorted(path.iterdir())
-            if file.suffix.lower() in (".dcm", ".ima")
-        ]
-    if not all(tag in file for file in files for tag in tags):
-        return None
-    row, column = np.reshape(np.asarray(files[0].ImageOrientationPatient, float), (2, 3))
-    places = [np.asarray(file.ImagePositionPatient, float) for file in files]
-    return min(places, key=lambda place: float(np.dot(np.cross(row, column), place))), row, column
+        like = SimpleITK.ReadImage(str(path))
+    image = SimpleITK.GetImageFromArray(array, isVector=classes)
+    image.CopyInformation(like)
+    suffix = _ITK[_suffix(path)]
+    with tempfile.TemporaryDirectory() as folder:  # it writes to files alone
+        file = pathlib.Path(folder) / f"mask{suffix}"
+        SimpleITK.WriteImage(image, str(file), useCompression=True)
+        return suffix, file.read_bytes()

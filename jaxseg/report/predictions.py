@@ -22,6 +22,10 @@ from jaxseg.report import contact_sheet, tables
 TABLE, SHEET = "predictions.csv", "flagged.png"
 _MASKS, _PROBABILITIES = "masks", "probabilities"
 _SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".npy")
+_NO_ORIENTATION = (
+    "its data set does not say how its volumes lie in the patient; volumes are taken as they are stored, whichever way "
+    "they run"
+)
 _ON_SHEET = 48  # pictures; the table has all
 
 
@@ -98,6 +102,8 @@ def run(
         more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         print(f"{left_out[0]}{more}: of no known format, left out", file=sys.stderr)
     trained = network.load_run(workdir, prepare)
+    if trained.trained_on.preparation.volumes and not trained.trained_on.preparation.orientation:
+        print(f"{workdir}: {_NO_ORIENTATION}", file=sys.stderr)
     predictor = _predictor(trained, options)
     provenance = {"command": command, "run": workdir, "steps": trained.steps, "dataset": trained.config.data.dataset}
     chosen = dataclasses.asdict(dataclasses.replace(options, tiling=None)) | {"images": predictor.mode}
@@ -173,18 +179,21 @@ def _predict_one(
     """The row of an input whose files are written, and its picture for the sheet if it is flagged."""
     trained_on, whole = predictor.run.trained_on, predictor.tiling is not None
     loaded = inputs.load(source.path, trained_on, whole=whole, source_size=predictor.run.config.data.source_size)
+    for note in loaded.notes:
+        tqdm.tqdm.write(f"{source.path}: {note}", file=sys.stderr)
     image = loaded.image if whole else loaded.stored
     prediction = predictor.predict(image, loaded.size, probabilities=options.probabilities)
-    mask = _write(output / _MASKS, source, *outputs.encode_mask(prediction.labels, source.path, loaded.spacing))
+    labels, picture = loaded.as_in_file(prediction.labels), loaded.picture
+    mask = _write(output / _MASKS, source, *outputs.encode_mask(labels, source.path, picture))
     if prediction.probabilities is not None:
-        encoded = outputs.encode_probabilities(prediction.probabilities, source.path, loaded.spacing)
-        _write(output / _PROBABILITIES, source, *encoded)
+        probabilities = loaded.as_in_file(prediction.probabilities)
+        _write(output / _PROBABILITIES, source, *outputs.encode_probabilities(probabilities, source.path, picture))
     row: dict[str, Any] = {
         "file": source.path,
         "mask": mask.relative_to(output),
-        "size": size_text(prediction.labels.shape),
+        "size": size_text(labels.shape),
     }
-    row = row | _areas(prediction.labels, loaded.spacing, trained_on.class_names) | prediction.scores
+    row = row | _areas(labels, picture.spacing, trained_on.class_names) | prediction.scores
     compared = judged_by.volumes if prediction.labels.ndim == 3 else judged_by.cases
     for name, score in prediction.scores.items():
         direction = quality.DIRECTIONS[name]

@@ -459,12 +459,18 @@ def test_pixels_without_a_size():
 
 
 def test_orientation():
-    loaded = [case._replace(orientation="LA", mask_orientation="LA") for case in anywhere()]
+    to_the_left, to_the_right = np.eye(4)[[2, 1, 0, 3]] * [[-1], [1], [1], [1]], np.eye(4)[[2, 1, 0, 3]]
+    loaded = [case._replace(affine=to_the_left) for case in anywhere()]
     assert not found(examine(loaded), "orientation")
-    report = examine(changed(loaded, (4,), orientation="RA", mask_orientation="RA"))
-    assert found(report, "orientation").lines == ("image4.png: RA",) and not report.errors
-    (error,) = examine(changed(loaded, (4,), mask_orientation="RA")).errors
-    assert error.lines == ("mask4.png: runs to RA, its image to LA; save the mask with the orientation of its image",)
+    report = examine(changed(loaded, (4,), affine=to_the_right))
+    assert found(report, "orientation").lines == ("image4.png: AR",) and not report.errors
+    report = examine(changed(loaded, (4,), affine=None))
+    assert found(report, "orientation").lines == ("image4.png: does not tell",) and not report.errors
+
+
+def test_what_readers_and_grids_had_to_say_is_passed_on():
+    report = examine(changed(anywhere(), (4,), notes=("mask4.nii: lies up to 0.20 of a pixel off its image",)))
+    assert found(report, "geometry").lines == ("mask4.nii: lies up to 0.20 of a pixel off its image",)
 
 
 def test_channels():

@@ -74,7 +74,7 @@ def save_nifti(path: pathlib.Path, array: np.ndarray, affine: np.ndarray | None 
 
 
 def save_nifti_as_it_is(path: pathlib.Path, array: np.ndarray) -> None:
-    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), path)
 
 
 def dicom(array: np.ndarray, z: float = 0.0, series: str = "1.2.3") -> pydicom.Dataset:
@@ -821,8 +821,9 @@ MASKS = {
         volumes,
         nifti("mask1.nii.gz", volume_mask(1), np.diag([-1.0, 1.0, 2.0, 1.0])),
         "mask1.nii.gz",
-        "runs to SAL, its image to SAR",
-        "save the mask with the orientation",
+        "mm to LAS",
+        "its image is",
+        "mm to RAS",
     ),
     "a class of no name": one(
         with_classes,

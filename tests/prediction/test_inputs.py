@@ -192,7 +192,7 @@ def test_a_file_becomes_what_its_data_set_made_of_it(tmp_path, write, capsys):
     known = TrainedOn(split.class_names, split.num_channels, split.rank, split.preparation)
     volumes = write is write_volumes
     assert split.preparation == (
-        Preparation(("percentiles", 0.5, 99.5), None, True) if volumes else Preparation(None, 256, False)
+        Preparation(("percentiles", 0.5, 99.5), None, True, "SAR") if volumes else Preparation(None, 256, False)
     )
     assert len(split) == (6 if volumes else 2)
     for case in split:

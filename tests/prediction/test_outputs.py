@@ -60,7 +60,7 @@ def test_a_nifti_mask_is_where_its_image_is(tmp_path, directions):
     path = tmp_path / "a.nii.gz"
     save(path, values(*SIZE), directions)
     labels, picture = thresholded(path)
-    mask = nibabel.load(written(path, *outputs.encode_mask(labels, path, picture.spacing)))
+    mask = nibabel.load(written(path, *outputs.encode_mask(labels, path, picture)))
     image = nibabel.load(path)
     np.testing.assert_array_equal(np.asanyarray(mask.dataobj), image.get_fdata() > 500)
     np.testing.assert_array_equal(mask.affine, image.affine)
@@ -96,7 +96,7 @@ def test_kinds_of_nifti(tmp_path, name, array, options):
     path = tmp_path / name
     save(path, array, **options)
     labels, picture = thresholded(path, 300)
-    suffix, content = outputs.encode_mask(labels, path, picture.spacing)
+    suffix, content = outputs.encode_mask(labels, path, picture)
     assert suffix == (".nii" if name.endswith(".nii") else ".nii.gz")
     mask, image = nibabel.load(written(path, suffix, content)), nibabel.load(path)
     first = image.get_fdata() if image.ndim < 4 else image.get_fdata()[..., 0]
@@ -113,7 +113,7 @@ def test_big_endian_nifti(tmp_path):
     image = nibabel.Nifti1Image(values(*SIZE), np.diag([2, 3, 4, 1]))
     nibabel.save(nibabel.Nifti1Image(image.get_fdata(), image.affine, image.header.as_byteswapped(">")), path)
     labels, picture = thresholded(path)
-    mask = nibabel.load(written(path, *outputs.encode_mask(labels, path, picture.spacing)))
+    mask = nibabel.load(written(path, *outputs.encode_mask(labels, path, picture)))
     np.testing.assert_array_equal(mask.get_fdata(), nibabel.load(path).get_fdata() > 500)
 
 
@@ -123,7 +123,7 @@ def test_probabilities_of_nifti_have_classes_along_the_fourth_axis(tmp_path, siz
     save(path, values(*size))
     _, picture = thresholded(path)
     first = picture.array[..., 0].astype(np.float32) / 1000
-    encoded = outputs.encode_probabilities(np.stack([1 - first, first], -1), path, picture.spacing)
+    encoded = outputs.encode_probabilities(np.stack([1 - first, first], -1), path, picture)
     found, image = nibabel.load(written(path, *encoded)), nibabel.load(path)
     assert found.shape == ((*size, 1)[:3] if len(size) == 2 else size) + (2,)
     np.testing.assert_allclose(found.get_fdata()[..., 1].reshape(size), image.get_fdata() / 1000, rtol=1e-6)
@@ -135,7 +135,7 @@ def test_the_same_mask_is_the_same_bytes(tmp_path):
     path = tmp_path / "a.nii.gz"
     save(path, values(*SIZE))
     labels, picture = thresholded(path)
-    assert len({outputs.encode_mask(labels, path, picture.spacing) for _ in range(2)}) == 1
+    assert len({outputs.encode_mask(labels, path, picture) for _ in range(2)}) == 1
 
 
 @pytest.mark.parametrize(
@@ -145,11 +145,11 @@ def test_masks_of_pictures(tmp_path, name, suffix):
     path = tmp_path / name
     Image.fromarray(np.kron(values(4, 6, dtype=np.int32) // 4, np.ones((8, 8), int)).astype(np.uint8)).save(path)
     labels, picture = thresholded(path, 127)
-    found, content = outputs.encode_mask(labels * 3, path, picture.spacing)
+    found, content = outputs.encode_mask(labels * 3, path, picture)
     assert found == suffix
     again = formats.read_mask(written(path, found, content))
     np.testing.assert_array_equal(again.array[..., 0], labels * 3)
-    found, content = outputs.encode_probabilities(np.ones((*labels.shape, 2), np.float32) / 2, path, picture.spacing)
+    found, content = outputs.encode_probabilities(np.ones((*labels.shape, 2), np.float32) / 2, path, picture)
     assert found == ".npy" and np.load(io.BytesIO(content)).shape == (*labels.shape, 2)
 
 
@@ -158,7 +158,7 @@ def test_masks_of_tiff_stacks(tmp_path, depth):
     path = tmp_path / "a.tiff"
     tifffile.imwrite(path, values(depth, 9, 7, dtype=np.uint16), photometric="minisblack", metadata={"axes": "ZYX"})
     labels, picture = thresholded(path)
-    suffix, content = outputs.encode_mask(labels, path, picture.spacing)
+    suffix, content = outputs.encode_mask(labels, path, picture)
     again = formats.read_mask(written(path, suffix, content))
     assert suffix == ".tiff" and again.array.shape[:-1] == labels.shape
     np.testing.assert_array_equal(again.array[..., 0], labels)
@@ -168,7 +168,7 @@ def test_a_tiff_keeps_the_size_of_its_pixels(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, values(9, 7, dtype=np.uint16), resolution=(20000, 10000), resolutionunit="CENTIMETER")
     labels, picture = thresholded(path)
-    suffix, content = outputs.encode_mask(labels, path, picture.spacing)
+    suffix, content = outputs.encode_mask(labels, path, picture)
     with tifffile.TiffFile(written(path, suffix, content)) as file:
         assert file.pages[0].get_resolution("CENTIMETER") == (20000, 10000)
 
@@ -204,7 +204,7 @@ def test_the_mask_of_a_dicom_series_is_where_its_slices_are(tmp_path, row, colum
         write_slice(folder / f"{(z * 7) % 5}.dcm", volume[z], places[z], row, column, number=9 - z)
     labels, picture = thresholded(folder)
     np.testing.assert_array_equal(labels, volume > 500)
-    mask = nibabel.load(written(folder, *outputs.encode_mask(labels, folder, picture.spacing)))
+    mask = nibabel.load(written(folder, *outputs.encode_mask(labels, folder, picture)))
     np.testing.assert_allclose(mask.header.get_zooms(), (0.5, 1.25, 2.5), rtol=1e-6)
     for z, i, j in itertools.product(range(4), range(6), range(5)):  # slice, row, column
         assert mask.dataobj[j, i, z] == (volume[z, i, j] > 500)
@@ -218,14 +218,14 @@ def test_a_series_that_does_not_tell_its_place_has_its_spacing(tmp_path):
     for z in range(3):
         write_slice(folder / f"{z}.dcm", values(6, 5, seed=z), None, None, None, number=z)
     labels, picture = thresholded(folder)
-    mask = nibabel.load(written(folder, *outputs.encode_mask(labels, folder, picture.spacing)))
+    mask = nibabel.load(written(folder, *outputs.encode_mask(labels, folder, picture)))
     np.testing.assert_array_equal(mask.affine, np.diag([0.5, 1.25, 1, 1]))  # between slices: unknown
 
 
 def test_a_single_dicom_file_has_a_png(tmp_path):
     write_slice(tmp_path / "a.dcm", values(6, 5), (0, 0, 0), (1, 0, 0), (0, 1, 0))
     labels, picture = thresholded(tmp_path / "a.dcm")
-    suffix, content = outputs.encode_mask(labels, tmp_path / "a.dcm", picture.spacing)
+    suffix, content = outputs.encode_mask(labels, tmp_path / "a.dcm", picture)
     assert suffix == ".png"
     with Image.open(io.BytesIO(content)) as image:
         np.testing.assert_array_equal(np.asarray(image), values(6, 5) > 500)
@@ -234,4 +234,4 @@ def test_a_single_dicom_file_has_a_png(tmp_path):
 def test_an_input_that_has_vanished_is_named(tmp_path):
     path = tmp_path / "a.nii"
     with pytest.raises(formats.Unusable, match="cannot be read any more"):
-        outputs.encode_mask(np.zeros(SIZE, np.uint8), path, SPACING)
+        outputs.encode_mask(np.zeros(SIZE, np.uint8), path, formats.Picture(np.zeros((*SIZE, 1)), SPACING))

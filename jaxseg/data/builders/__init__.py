@@ -85,7 +85,8 @@ def prepare(
         found, report = _examine(builder_class, config, raw, given)
         if report.errors:
             raise InputError(_listed(report, given))
-        folder = _build(builder_class, config, work, found._replace(cases=report.cases))
+        contents = found.contents._replace(orientation=report.orientation)
+        folder = _build(builder_class, config, work, found._replace(cases=report.cases, contents=contents))
         (folder / "doctor.json").write_text(json.dumps(report.as_json(), indent=1))
         _move(folder, target)
     if report.warnings:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxseg.data import folds, formats
+from jaxseg.data import folds, formats, geometry
 from jaxseg.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -51,6 +51,8 @@ class Contents(NamedTuple):
       scaling: how intensities become 0 to 255; None: they are that already. See `as_uint8`.
       volumes: whether the files hold volumes `[D,H,W,C]` rather than pictures `[H,W,C]`.
       remedy: what else can be done about a number in a mask that is none of `values`, put behind the message.
+      orientation: to which side of the patient the axes of volumes run, which those of other files are turned to; empty
+        where it is not known.
     """
 
     class_names: tuple[str, ...]
@@ -59,6 +61,7 @@ class Contents(NamedTuple):
     scaling: tuple[str, float, float] | None = None
     volumes: bool = False
     remedy: str = ""
+    orientation: str = ""
 
 
 class Found(NamedTuple):
@@ -76,23 +79,36 @@ class Found(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A case as its files have it.
+    """A case as its files have it, the labels on the grid of the image.
 
     Attributes:
       image: `[H,W,C]` or `[D,H,W,C]`, any type.
       labels: `[H,W]` or `[D,H,W]`, whole numbers as in the files.
       spacing: mm along each spatial axis, NaN where unknown.
-      orientation: of the image, as in `formats.Picture`.
+      affine: where the image lies, see `jaxseg.data.geometry`; None where its file does not tell.
       mask_spacing: of the mask.
-      mask_orientation: of the mask.
+      notes: one line each, with a file's name in front: what a person should know of files that can be used.
     """
 
     image: np.ndarray
     labels: np.ndarray
     spacing: tuple[float, ...]
-    orientation: str = ""
+    affine: np.ndarray | None = None
     mask_spacing: tuple[float, ...] = ()
-    mask_orientation: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def orientation(self) -> str:
+        """To which side of the patient each spatial axis runs, such as `SPL`; empty where the file does not tell."""
+        return "" if self.affine is None else geometry.orientation(self.affine, self.labels.ndim)
+
+    def oriented(self, codes: str) -> "Loaded":
+        """The volume with axes that run to the sides `codes`; as it is where either orientation is not known."""
+        if self.affine is None or self.labels.ndim < 3 or codes in ("", self.orientation):
+            return self
+        image, affine = geometry.oriented(self.image, self.affine, codes)
+        labels, _ = geometry.oriented(self.labels, self.affine, codes)
+        return self._replace(image=image, labels=labels, spacing=geometry.spacing(affine), affine=affine)
 
 
 class FileProblems(Exception):
@@ -106,36 +122,44 @@ class FileProblems(Exception):
 def load(case: RawCase, *, at_least: int | None = None) -> Loaded:
     """Reads the files of a case; `case.part`, if it is a number, is the frame of four-dimensional files.
 
+    Further images and the mask are brought onto the grid of the first image: the same grid in another orientation is
+    turned, another grid is a problem.
+
     Args:
       case: with a mask file.
       at_least: a JPEG may be decoded at a smaller scale, of at least so many pixels a side; its mask is whole then.
 
     Raises:
-      FileProblems: files cannot be used, or their sizes differ.
+      FileProblems: files cannot be used, or do not lie on one grid.
     """
     assert case.mask is not None
     frame = case.part if isinstance(case.part, int) else None
     problems: list[str] = []
-    pictures = [_read(path, formats.read, problems, frame=frame, at_least=at_least) for path in case.images]
+    notes: list[str] = []
+    first, *others = (_read(path, formats.read, problems, frame=frame, at_least=at_least) for path in case.images)
     mask = _read(case.mask, formats.read_mask, problems, frame=frame)
-    first, *others = pictures
-    if first is not None:
-        for path, picture in zip(case.images[1:], others, strict=True):
-            if picture is not None and picture.size != first.size:
-                problems.append(
-                    f"{path}: is {size_text(picture.size)}, {case.images[0].name} is {size_text(first.size)}; use "
-                    "files that are registered to each other"
-                )
-        if mask is not None and mask.size != first.size:
-            problems.append(
-                f"{case.mask}: is {size_text(mask.size)}, its image is {size_text(first.size)}; use the mask that was "
-                "made for this image"
-            )
+
+    def onto_first(path: pathlib.Path, picture: formats.Picture | None, other: str, remedy: str) -> Any:
+        if first is None or picture is None:  # a problem already
+            return None
+        try:
+            found = _onto(picture, first)
+        except geometry.OtherGrid as error:
+            problems.append(f"{path}: is {error.ours}, {other} is {error.theirs}; {remedy}")
+            return None
+        notes.extend([f"{path}: {found.note}"] if found.note else [])
+        return found.array
+
+    remedy = "use files that are registered to each other"
+    further = [
+        onto_first(path, picture, case.images[0].name, remedy)
+        for path, picture in zip(case.images[1:], others, strict=True)
+    ]
+    labels = onto_first(case.mask, mask, "its image", "use the mask that was made for this image")
     if problems:
         raise FileProblems(*problems)
-    assert first is not None and mask is not None
-    image = first.array if not others else np.concatenate([p.array for p in pictures if p is not None], -1)
-    return Loaded(image, mask.array[..., 0], first.spacing, first.orientation, mask.spacing, mask.orientation)
+    image = np.concatenate([first.array, *further], -1) if further else first.array
+    return Loaded(image, labels[..., 0], first.spacing, first.affine, mask.spacing, tuple(notes))
 
 
 def _read(path: pathlib.Path, read: Callable[..., formats.Picture], problems: list[str], **options: Any) -> Any:
@@ -143,6 +167,25 @@ def _read(path: pathlib.Path, read: Callable[..., formats.Picture], problems: li
         return read(path, **options)
     except formats.Unusable as problem:
         problems.append(f"{path}: {problem}")
+
+
+def _onto(picture: formats.Picture, like: formats.Picture) -> geometry.Matched:
+    """A picture on the grid of another; raises `geometry.OtherGrid` where it does not lie on it."""
+    rank = len(like.size)
+    array = _of_rank(picture.array, rank)
+    if picture.affine is not None and like.affine is not None and array.ndim == rank + 1:
+        return geometry.matched(array, picture.affine, like.size, like.affine, fill=picture.part)
+    size = picture.size if array is picture.array else array.shape[:-1]
+    if size != like.size:
+        raise geometry.OtherGrid(size_text(picture.size), size_text(like.size))
+    return geometry.Matched(array, "")
+
+
+def _of_rank(array: np.ndarray, rank: int) -> np.ndarray:
+    """A volume of one slice as a picture, and a picture as such a volume, where that has the rank that is asked for."""
+    if array.ndim == rank + 2 and array.shape[0] == 1:
+        return array[0]
+    return array[None] if array.ndim == rank else array
 
 
 def size_text(size: Sequence[int]) -> str:

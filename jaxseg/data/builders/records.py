@@ -145,6 +145,7 @@ class Builder(tfds.core.ShardBasedBuilder):
                 scaling=list(contents.scaling) if contents.scaling else None,
                 size=self._config.size,
                 volumes=contents.volumes,
+                orientation=contents.orientation,
             ),
         )
 
@@ -177,6 +178,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         """The records of a case: one, or one for every slice of a volume."""
         contents, size = self.found.contents, self._config.size
         loaded = self.load(case, at_least=None if size is None else resizing.DRAFT * size)
+        loaded = loaded.oriented(contents.orientation)
         image = raw.with_channels(loaded.image, contents.channels)
         assert image is not None  # the doctor has seen it
         image, labels = raw.as_uint8(image, contents.scaling), raw.classes(loaded.labels, contents.values)

@@ -1,0 +1,155 @@
+"""Where the pixels of an array lie: one affine in mm, and what can be brought together by it without resampling.
+
+An affine is float64 `[4,4]`, from (slice, row, column, 1), the indices of an array `[D,H,W,...]`, to millimetres to the
+patient's right, front and top, as nibabel has them. A picture `[H,W,...]` is the slice 0 of such an array.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+# As shares of a pixel, at the corner where two grids are furthest apart.
+_ROUNDED = 0.05  # headers are rounded: the same grid
+_NEAR = 0.5  # every pixel is still nearest to its own
+_STRAIGHT = 0.1  # degrees
+
+
+class OtherGrid(Exception):
+    """Two arrays cannot be brought together without resampling.
+
+    Attributes:
+      ours, theirs: how each of them lies, in words.
+    """
+
+    def __init__(self, ours: str, theirs: str):
+        super().__init__(f"is {ours}, the other is {theirs}")
+        self.ours, self.theirs = ours, theirs
+
+
+class Matched(NamedTuple):
+    """An array on the grid of another.
+
+    Attributes:
+      array: turned, flipped and filled up as it had to be.
+      note: how far the grids are apart, where it is more than the rounding of headers; else empty.
+    """
+
+    array: np.ndarray
+    note: str
+
+
+def is_usable(affine: np.ndarray) -> bool:
+    """Whether an affine of a file tells every index a place of its own."""
+    return bool(np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-12)
+
+
+def spacing(affine: np.ndarray, rank: int = 3) -> tuple[float, ...]:
+    """Mm along the axes (slice, row, column), or of a picture (rank 2) along its own two."""
+    return tuple(float(length) for length in np.linalg.norm(affine[:3, :3], axis=0)[-rank:])
+
+
+def orientation(affine: np.ndarray, rank: int = 3) -> str:
+    """To which side of the patient each axis runs, such as `SPL`: up, to the back, to the left."""
+    import nibabel
+
+    with np.errstate(all="ignore"):
+        return "".join(code or "?" for code in nibabel.aff2axcodes(affine))[-rank:]
+
+
+def text(affine: np.ndarray, size: Sequence[int]) -> str:
+    """A grid in words, columns first: `64x64x10 of 1.5x1.5x8 mm to LPS from (3, -2, 7)`."""
+    rank = len(size)
+    steps = "x".join(f"{step:.4g}" for step in reversed(spacing(affine, rank)))
+    first = ", ".join(f"{place:.4g}" for place in affine[:3, 3])
+    sides = orientation(affine, rank)[::-1]
+    return f"{'x'.join(str(n) for n in reversed(size))} of {steps} mm to {sides} from ({first})"
+
+
+def oriented(array: np.ndarray, affine: np.ndarray, codes: str) -> tuple[np.ndarray, np.ndarray]:
+    """A volume with its axes in another order and direction; nothing is resampled.
+
+    Args:
+      array: `[D,H,W,...]`.
+      affine: of it.
+      codes: to which side each axis is to run, such as `SPL`. Oblique axes count as what they are nearest to.
+
+    Returns:
+      The array, a view, and its affine.
+    """
+    import nibabel.orientations as axes
+
+    change = axes.ornt_transform(axes.io_orientation(affine), axes.axcodes2ornt(codes))
+    return _turned(array, change), affine @ axes.inv_ornt_aff(change, array.shape[:3])
+
+
+def restored(array: np.ndarray, affine: np.ndarray, codes: str) -> np.ndarray:
+    """What `oriented` turned, as it was: `array` has the axes of `codes`, the result those that `affine` is of."""
+    import nibabel.orientations as axes
+
+    return _turned(array, axes.ornt_transform(axes.axcodes2ornt(codes), axes.io_orientation(affine)))
+
+
+def _turned(array: np.ndarray, change: np.ndarray) -> np.ndarray:
+    import nibabel.orientations as axes
+
+    return np.asarray(axes.apply_orientation(array, change))
+
+
+def matched(
+    array: np.ndarray, affine: np.ndarray, size: Sequence[int], target: np.ndarray, *, fill: bool = False
+) -> Matched:
+    """An array on the grid of another: the same grid in another orientation is turned, any other is refused.
+
+    Args:
+      array: `[*S,C]`, of two or three spatial axes.
+      affine: of it.
+      size: of the other, as many spatial axes.
+      target: affine of the other.
+      fill: whether the array may be a part of the other, as formats store masks; the rest becomes 0.
+
+    Raises:
+      OtherGrid: one would have to be resampled.
+    """
+    import nibabel.orientations as axes
+
+    rank = len(size)
+    volume, whole = (array, tuple(size)) if rank == 3 else (array[None], (1, *size))
+    between = np.linalg.inv(target) @ affine  # indices of the one -> indices of the other
+    change = axes.io_orientation(between)
+    turned = _turned(volume, change)
+    between = between @ axes.inv_ornt_aff(change, volume.shape[:3])
+    if fill:
+        turned, between = _filled(turned, between, whole)
+    apart = _furthest(between, whole)
+    if turned.shape[:3] != whole or apart > _NEAR:
+        angle = _angle(affine @ axes.inv_ornt_aff(change, volume.shape[:3]), target)
+        by = f", turned by {angle:.3g} degrees" if angle > _STRAIGHT else ""
+        raise OtherGrid(text(affine, array.shape[:rank]) + by, text(target, size))
+    note = f"lies up to {apart:.2f} of a pixel off its image" if apart > _ROUNDED else ""
+    return Matched(turned if rank == 3 else turned[0], note)
+
+
+def _angle(one: np.ndarray, other: np.ndarray) -> float:
+    """Degrees between the directions of two grids."""
+    a, b = (affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) for affine in (one, other))
+    return float(np.degrees(np.arccos(np.clip((np.sum(a * b) - 1) / 2, -1, 1))))
+
+
+def _furthest(between: np.ndarray, size: Sequence[int]) -> float:
+    """How far a corner of one grid is from that of the other, in pixels of the other."""
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in size))], float).T
+    return float(abs(between @ corners - corners).max())
+
+
+def _filled(array: np.ndarray, between: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """An array put into zeros of another size, where it lies in it whole; else as it is."""
+    start = np.rint(between[:3, 3]).astype(int)
+    if (start < 0).any() or (start + array.shape[:3] > size).any():
+        return array, between
+    whole = np.zeros((*size, *array.shape[3:]), array.dtype)
+    whole[tuple(slice(s, s + n) for s, n in zip(start, array.shape, strict=False))] = array
+    moved = np.eye(4)
+    moved[:3, 3] = -start
+    return whole, between @ moved
