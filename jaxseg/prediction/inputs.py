@@ -216,15 +216,12 @@ def _oriented(image: np.ndarray, picture: formats.Picture, codes: str) -> tuple[
     rank = image.ndim - 1
     if picture.affine is None or codes in ("", geometry.orientation(picture.affine)):
         return image, ""
-    turned, _ = geometry.oriented(image if rank == 3 else image[None], picture.affine, codes)
-    if rank == 3:
-        return np.ascontiguousarray(turned), codes
-    if turned.shape[0] != 1:
+    volume = image if rank == 3 else image[None]
+    turned, _ = geometry.oriented(volume, picture.affine, codes)
+    if volume.shape[0] == 1 != turned.shape[0]:
         found, wanted = (_ACROSS[sides[0]] for sides in (geometry.orientation(picture.affine), codes))
-        raise formats.Unusable(
-            f"is a {found} slice, and the network saw {wanted} ones; give such a slice, or the volume"
-        )
-    return np.ascontiguousarray(turned[0]), codes
+        raise formats.Unusable(f"is a {found} slice, the network saw {wanted} ones; give such a slice, or the volume")
+    return np.ascontiguousarray(turned if rank == 3 else turned[0]), codes
 
 
 def _draft(preparation: Preparation, source_size: int) -> int | None:

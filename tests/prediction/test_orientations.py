@@ -1,0 +1,165 @@
+"""One heart, stored in several ways: predicted alike, and each mask over its own input in a viewer's coordinates."""
+
+import pathlib
+
+import flax.linen as nn
+import jax.numpy as jnp
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+
+from configs import train
+from jaxseg.data import geometry
+from jaxseg.data.pipeline import Preparation
+from jaxseg.prediction import network, predictor, views
+from jaxseg.prediction.inputs import TrainedOn
+from jaxseg.report import predictions
+
+SIDE = 48
+LEVEL = 500  # of the outline, the middle of the window
+CENTRE = np.array([3.0, -5.0, 8.0])  # mm
+BACKWARDS = np.eye(4)[[2, 1, 0, 3]]
+
+
+def intensity(places):
+    """Of places `[...,3]` in mm: an egg, bright inside, with edges 8 mm wide, and a dent that no mirror image has."""
+    x, y, z = np.moveaxis(places - CENTRE, -1, 0)
+    distance = np.sqrt((x / 18) ** 2 + (y / 24) ** 2 + (z / 30) ** 2)
+    dent = np.exp(-((x - 12) ** 2 + (y + 14) ** 2 + (z - 14) ** 2) / 150)
+    return np.clip(LEVEL + 1500 * (1 - distance - 0.6 * dent), 0, 2 * LEVEL)
+
+
+def stored(codes="SPL", turn=0.0):
+    """The volume int16 `[D,H,W]`, with axes to the sides `codes` turned by so many degrees, and its affine."""
+    sides = {"L": (-1, 0, 0), "R": (1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+    angle = np.radians(turn)
+    tilt = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    affine = np.eye(4)
+    affine[:3, :3] = tilt @ np.array([sides[code] for code in codes], float).T * 2.0
+    affine[:3, 3] = CENTRE - affine[:3, :3] @ np.full(3, (SIDE - 1) / 2)
+    index = np.moveaxis(np.indices((SIDE,) * 3), 0, -1)
+    return np.rint(intensity(index @ affine[:3, :3].T + affine[:3, 3])).astype(np.int16), affine
+
+
+def save_nifti(path, array, affine):
+    nibabel.save(nibabel.Nifti1Image(array.transpose(), affine @ BACKWARDS), path)
+    return path
+
+
+class Threshold(nn.Module):
+    """The bright part, and of each slice its upper left corner: what is seen from another side is another mask."""
+
+    numbered_layers = ("conv",)
+    corner: bool = True
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.ones, name="conv")(images)
+        if self.corner:
+            rows, columns = jnp.linspace(0, 1, x.shape[1]), jnp.linspace(0, 1, x.shape[2])
+            x = jnp.where((rows[:, None] + columns < 0.3)[..., None], 1.0, x)
+        return jnp.concatenate([jnp.zeros_like(x), 10 * x], -1)
+
+
+@pytest.fixture
+def predict(tmp_path, monkeypatch):
+    """`(inputs, ...) -> folder of results`, of a network that saw slices of volumes that run to SPL."""
+
+    def call(paths, *, corner=True, known="SPL", **options):
+        config = train.get_config("tiny").unlock()
+        config.data.update(source_size=SIDE, image_size=SIDE)
+        preparation = Preparation(("window", 0.0, 2.0 * LEVEL), None, True, known)
+        taken = TrainedOn(("background", "egg"), 1, 2, preparation)
+        variables = {"params": {"conv": {"kernel": jnp.ones((1, 1))}}}
+        run = network.Run(config.lock(), tmp_path, taken, Threshold(corner=corner), (variables,), (7,))
+        monkeypatch.setattr(network, "load_run", lambda folder, prepare: run)
+        scores = {"mean_sa": np.ones(3), "entropy": np.ones(3)}
+        monkeypatch.setattr(predictions, "reference", lambda *_: predictor.Reference(scores, scores))
+        outcome = predictions.run(
+            workdir=tmp_path,
+            paths=paths,
+            output=tmp_path / "out",
+            options=predictions.Options(**options),
+            prepare=lambda name: tmp_path,
+            command="python -m launch.predict",
+        )
+        assert outcome.failed == 0
+        return outcome.table.parent
+
+    return call
+
+
+def image_of(path: pathlib.Path) -> SimpleITK.Image:
+    return SimpleITK.ReadImage(str(path), SimpleITK.sitkFloat32)
+
+
+def dice(a, b):
+    return 2 * np.sum(a & b) / (np.sum(a) + np.sum(b))
+
+
+ORIENTATIONS = ("SPL", "SAR", "SPR", "RSA", "IAR", "PIR")
+
+
+@pytest.mark.parametrize("tiling", [None, views.Tiling(32)])
+def test_a_volume_in_any_orientation_has_the_same_mask_in_the_patient(predict, tmp_path, tiling):
+    paths = [save_nifti(tmp_path / f"{codes}.nii.gz", *stored(codes)) for codes in ORIENTATIONS]
+    folder = predict(paths, tiling=tiling)
+    masks = []
+    for codes, path in zip(ORIENTATIONS, paths, strict=True):
+        mask = nibabel.load(folder / "masks" / path.name)
+        np.testing.assert_array_equal(mask.affine, nibabel.load(path).affine)
+        array, _ = geometry.oriented(np.asarray(mask.dataobj).transpose(), mask.affine @ BACKWARDS, "SPL")
+        masks.append(array)
+        assert 0.05 < array.mean() < 0.3, codes
+    for codes, mask in zip(ORIENTATIONS, masks, strict=True):
+        np.testing.assert_array_equal(mask, masks[0], codes)
+
+
+def test_masks_of_oblique_volumes_agree_in_one_space(predict, tmp_path):
+    turns = (0.0, 20.0, 40.0)
+    paths = [save_nifti(tmp_path / f"{turn:g}.nii.gz", *stored("SPL", turn)) for turn in turns]
+    folder = predict(paths, corner=False, probabilities=True)
+    like = image_of(paths[0])
+    masks, levels = [], []
+    for path in paths:
+        mask = image_of(folder / "masks" / path.name)
+        inside = SimpleITK.GetArrayFromImage(mask) > 0
+        image = SimpleITK.GetArrayFromImage(image_of(path))
+        clear = abs(image - LEVEL) > 0.01 * LEVEL  # the network sees 8 bits
+        np.testing.assert_array_equal(inside[clear], image[clear] > LEVEL)  # over its input
+        assert mask.GetDirection() == image_of(path).GetDirection() and mask.GetOrigin() == image_of(path).GetOrigin()
+        nearest = SimpleITK.Resample(mask, like, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor)
+        masks.append(SimpleITK.GetArrayFromImage(nearest) > 0)
+        probabilities = nibabel.load(folder / "probabilities" / path.name)
+        object_ = nibabel.Nifti1Image(np.asarray(probabilities.dataobj)[..., 1], probabilities.affine)
+        nibabel.save(object_, tmp_path / "object.nii")
+        linear = SimpleITK.Resample(
+            image_of(tmp_path / "object.nii"), like, SimpleITK.Transform(), SimpleITK.sitkLinear
+        )
+        levels.append(SimpleITK.GetArrayFromImage(linear) > 0.5)
+    assert min(dice(mask, masks[0]) for mask in masks) > 0.96  # of pixels of 2 mm, taken by nearest neighbours
+    assert min(dice(level, levels[0]) for level in levels) > 0.99
+
+
+@pytest.mark.parametrize(("codes", "fails"), [("SAR", False), ("IPL", False), ("RSA", True)])
+def test_one_slice_is_turned_too_and_a_slice_of_another_kind_is_named(predict, tmp_path, codes, fails, capsys):
+    array, affine = stored(codes)
+    place = affine.copy()
+    place[:3, 3] = (affine @ [20, 0, 0, 1])[:3]
+    path = save_nifti(tmp_path / "slice.nii.gz", array[20:21], place)
+    whole = save_nifti(tmp_path / "whole.nii.gz", array, affine)
+    if fails:
+        with pytest.raises(AssertionError):
+            predict([path])
+        assert "is a sagittal slice, the network saw axial ones" in capsys.readouterr().err
+        return
+    folder = predict([path, whole])
+    found, wanted = (np.asarray(nibabel.load(folder / "masks" / p.name).dataobj) for p in (path, whole))
+    np.testing.assert_array_equal(found[..., 0], wanted[..., 20])
+
+
+def test_what_is_not_known_of_orientations_is_said(predict, tmp_path, capsys):
+    path = save_nifti(tmp_path / "SAR.nii.gz", *stored("SAR"))
+    predict([path], known="")
+    assert "its data set does not say how its volumes lie in the patient" in capsys.readouterr().err
