@@ -615,10 +615,6 @@ def transfer_syntax(uid: str) -> Make:
     return damage
 
 
-def without_prefix(folder: pathlib.Path) -> None:
-    (folder / "image1.dcm").write_bytes((folder / "image1.dcm").read_bytes()[132:])
-
-
 def slice_of(number: int, z: float, name: str, array: np.ndarray | None = None, uid: str = "1.2.2") -> Make:
     array = volume(number)[0] if array is None else array
     return lambda folder: save_dicom(folder / f"series{number}" / name, dicom(array, z, uid))
@@ -659,7 +655,6 @@ DICOM = {
         "is compressed as 1.3.6.1.4.1.5962.300.1",
         "decompress it",
     ),
-    "dcm: without its prefix": one(of_format("dcm"), without_prefix, "image1.dcm", "no DICOM file", "fetch it again"),
     "series: two of them": one(
         series, slice_of(1, 10.0, "5.dcm", uid="1.2.77"), "series1", "holds 2 DICOM series", "a folder of its own"
     ),

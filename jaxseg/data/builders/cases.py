@@ -10,6 +10,7 @@ from jaxseg.data import folds, formats, geometry
 from jaxseg.errors import InputError
 
 SPLITS = ("train", "validation", "test")
+_TAKEN = "is compared with its image by its size alone, as one of them does not say where it lies"
 _SEED = 0  # of the splits that a data set does not come with
 _FOLDS = 10  # of which one is for validation and two for testing, where there are so many patients
 
@@ -178,7 +179,8 @@ def _onto(picture: formats.Picture, like: formats.Picture) -> geometry.Matched:
     size = picture.size if array is picture.array else array.shape[:-1]
     if size != like.size:
         raise geometry.OtherGrid(size_text(picture.size), size_text(like.size))
-    return geometry.Matched(array, "")
+    one_tells = (picture.affine is None) != (like.affine is None)
+    return geometry.Matched(array, _TAKEN if one_tells and rank == 3 and size[0] > 1 else "")
 
 
 def _of_rank(array: np.ndarray, rank: int) -> np.ndarray:

@@ -1,0 +1,398 @@
+"""DICOM: pictures, volumes in one file or in one folder, and segmentations, as pydicom and highdicom read them."""
+
+import functools
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxseg.data.formats.picture import UNKNOWN, Picture, Unusable, placed, reason, remedy
+
+SUFFIXES = (".dcm", ".ima")
+
+_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # x and y of DICOM run to the left and to the back
+_DIRECTORY = "1.2.840.10008.1.3.10"  # class of a DICOMDIR, an index of other files
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_TURNED = 0.5  # degrees between the slices of one volume
+_TILTED = 2.5  # degrees between the line along which slices lie and their normal
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+def is_dicom(path: pathlib.Path) -> bool:
+    """Whether a file is DICOM by its suffix or, whatever it is called, by its content; an index of files is not."""
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            start = file.read(132)
+        return (start[128:] == b"DICM" or _may_lack_preamble(start)) and _class(path) not in ("", _DIRECTORY)
+    except Exception:  # pydicom raises nearly anything
+        return False
+
+
+def _may_lack_preamble(start: bytes) -> bool:
+    """Whether these bytes are an element of one of the two groups that a DICOM file begins with."""
+    group, element = start[:2], int.from_bytes(start[2:4], "little")
+    return group in (b"\x02\x00", b"\x08\x00") and element < 0x0100 and len(start) > 8
+
+
+def _class(path: pathlib.Path) -> str:
+    import pydicom
+
+    tags = ["SOPClassUID", "MediaStorageSOPClassUID"]
+    file = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags)
+    return str(file.get("SOPClassUID") or file.file_meta.get("MediaStorageSOPClassUID") or "")
+
+
+def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
+    """Reads a file: a picture, or a volume of its frames; of a folder, the volume of the one series in it."""
+    del at_least
+    if path.is_dir():
+        return _series(path)
+    return _of_file(_load(path))
+
+
+def _load(path: pathlib.Path) -> Any:
+    import pydicom.uid
+
+    try:
+        return pydicom.dcmread(path)
+    except pydicom.errors.InvalidDicomError:  # without a preamble, or no DICOM at all
+        if not _class(path):
+            raise
+    file = pydicom.dcmread(path, force=True)
+    if "TransferSyntaxUID" not in file.file_meta:
+        implicit, little = file.original_encoding
+        file.file_meta.TransferSyntaxUID = pydicom.uid.UID(_PLAIN[bool(implicit), bool(little)])
+    return file
+
+
+_PLAIN = {
+    (True, True): "1.2.840.10008.1.2",
+    (False, True): "1.2.840.10008.1.2.1",
+    (False, False): "1.2.840.10008.1.2.2",
+    (True, False): "1.2.840.10008.1.2",
+}
+
+
+class _Place(NamedTuple):
+    """Where a slice lies in the patient, in mm to the left, back and head: vectors `[3]`, directions of length 1."""
+
+    position: np.ndarray  # of the first pixel
+    row: np.ndarray  # from column to column
+    column: np.ndarray  # from row to row
+
+    @property
+    def normal(self) -> np.ndarray:
+        return np.cross(self.row, self.column)
+
+
+class _Plane(NamedTuple):
+    """A slice as messages call it; its place is None where the file does not tell."""
+
+    name: str
+    spacing: tuple[float, float]  # mm between rows, between columns
+    place: _Place | None
+
+
+class _Slices(NamedTuple):
+    """Slices of one or several files, in any order: pixels `[N,H,W,C]` on the scale of the file."""
+
+    pixels: np.ndarray
+    planes: Sequence[_Plane]
+    numbers: Sequence[float]  # of instances, for slices without places
+    between: float  # mm from slice to slice, as far as one file tells
+    inverted: bool  # white is low
+    padded: np.ndarray  # bool like the pixels: around the image
+    palette: np.ndarray | None
+    step: float
+
+
+def _of_file(file: Any) -> Picture:
+    if file.get("SOPClassUID") in _SEGMENTATIONS:
+        return _segmentation(file)
+    slices = _slices("", file)
+    picture = _picture(slices)
+    if len(slices.pixels) > 1:
+        return picture
+    return picture._replace(array=picture.array[0], spacing=picture.spacing[1:])
+
+
+# Pixels.
+
+
+def _slices(name: str, file: Any) -> _Slices:
+    _check(file)
+    stored = _stored(file)
+    frames = int(file.get("NumberOfFrames", None) or 1)
+    colour = file.get("SamplesPerPixel", 1) > 1
+    stored = np.reshape(stored, (frames, *stored.shape[stored.ndim - 2 - colour : stored.ndim - colour], -1))
+    pixels, steps = zip(*(_rescaled(frame, file, i) for i, frame in enumerate(stored)), strict=True)
+    between = _of_frame(file, 0, "PixelMeasuresSequence", "SpacingBetweenSlices")
+    thickness = _of_frame(file, 0, "PixelMeasuresSequence", "SliceThickness")
+    return _Slices(
+        np.stack(pixels),
+        [_plane(name if frames == 1 else f"frame {i + 1}", file, i) for i in range(frames)],
+        [float(file.get("InstanceNumber", None) or 0)] * frames,
+        abs(float(between or thickness or UNKNOWN)),
+        _inverted(file),
+        _padded(stored, file),
+        _palette(file),
+        max(steps) if stored.dtype.kind in "iu" else 0.0,
+    )
+
+
+def _check(file: Any) -> None:
+    if not any(name in file for name in _PIXELS):
+        raise Unusable("is a DICOM file without pixels; fetch it again, or leave it out if it is a report or DICOMDIR")
+    if "MOSAIC" in (file.get("ImageType", None) or ()):
+        raise Unusable("is a mosaic of slices in one picture; convert it to NIfTI, for example with dcm2niix")
+    if "TotalPixelMatrixColumns" in file and int(file.get("NumberOfFrames", None) or 1) > 1:
+        raise Unusable("is a slide of many tiles; save the region that is meant as one picture")
+
+
+def _stored(file: Any) -> np.ndarray:
+    syntax = file.file_meta.TransferSyntaxUID
+    plain = syntax.is_transfer_syntax and not syntax.is_compressed
+    try:
+        return file.pixel_array
+    except (RuntimeError, NotImplementedError) as error:
+        if plain:
+            raise
+        raise Unusable(f"is compressed as {syntax.name}; decompress it, for example with gdcmconv --raw") from error
+
+
+def _rescaled(frame: np.ndarray, file: Any, index: int) -> tuple[np.ndarray, float]:
+    """A frame on the scale of the file, and its step."""
+    import pydicom.pixels
+
+    items = _groups(file, index, "PixelValueTransformationSequence")
+    told = items[0] if items else file
+    slope = 0.0 if told.get("ModalityLUTSequence", None) else float(told.get("RescaleSlope", None) or 0)
+    return pydicom.pixels.apply_modality_lut(frame, told), 0.0 if slope == 1 else abs(slope)
+
+
+def _inverted(file: Any) -> bool:
+    shape = file.get("PresentationLUTShape", None)
+    return shape == "INVERSE" or (not shape and file.get("PhotometricInterpretation", None) == "MONOCHROME1")
+
+
+def _padded(stored: np.ndarray, file: Any) -> np.ndarray:
+    first = file.get("PixelPaddingValue", None)
+    if first is None or not _inverted(file):
+        return np.zeros(stored.shape, bool)
+    ends = sorted((first, file.get("PixelPaddingRangeLimit", first)))
+    return (stored >= ends[0]) & (stored <= ends[1])
+
+
+def _white_is_high(pixels: np.ndarray, padded: np.ndarray) -> np.ndarray:
+    """Turned within its own range; what was around the image is black, as viewers show it."""
+    inside = pixels[~padded]
+    low, high = (inside.min(), inside.max()) if inside.size else (pixels.min(), pixels.max())
+    return np.where(padded, low, high - (np.where(padded, low, pixels) - low)).astype(pixels.dtype)  # no overflow
+
+
+def _palette(file: Any) -> np.ndarray | None:
+    import pydicom.pixels
+
+    if file.get("PhotometricInterpretation", None) != "PALETTE COLOR":
+        return None
+    numbers = np.arange(2 ** int(file.BitsStored)).astype(f"uint{file.BitsAllocated}")
+    colours = pydicom.pixels.apply_color_lut(numbers[None], file)[0]
+    return (colours >> 8).astype(np.uint8) if colours.dtype == np.uint16 else colours
+
+
+# Places.
+
+
+def _groups(file: Any, index: int, group: str) -> Any:
+    """Items of a functional group of a frame, its own before those that all frames share."""
+    own = list(file.get("PerFrameFunctionalGroupsSequence", None) or ())[index : index + 1]
+    for item in (*own, *(file.get("SharedFunctionalGroupsSequence", None) or ())):
+        if item.get(group, None):
+            return item[group].value
+    return ()
+
+
+def _of_frame(file: Any, index: int, group: str, name: str) -> Any:
+    found = [item[name].value for item in _groups(file, index, group) if item.get(name, None) is not None]
+    return found[0] if found else file.get(name, None)
+
+
+def _plane(name: str, file: Any, index: int) -> _Plane:
+    rows, columns = _of_frame(file, index, "PixelMeasuresSequence", "PixelSpacing") or (UNKNOWN, UNKNOWN)
+    place = _place(file, index)
+    return _Plane(name, (float(rows), float(columns)), None if math.isnan(float(rows)) else place)
+
+
+def _place(file: Any, index: int) -> _Place | None:
+    position = _of_frame(file, index, "PlanePositionSequence", "ImagePositionPatient")
+    directions = _of_frame(file, index, "PlaneOrientationSequence", "ImageOrientationPatient")
+    if not position or not directions:
+        return None
+    row, column = np.reshape(np.asarray(directions, float), (2, 3))
+    if not np.allclose((row @ row, column @ column, row @ column), (1, 1, 0), atol=0.02):
+        return None
+    place = _Place(np.asarray(position, float), row / np.linalg.norm(row), column / np.linalg.norm(column))
+    if int(file.get("NumberOfFrames", None) or 1) == 1 or _groups(file, index, "PlanePositionSequence"):
+        return place
+    if file.get("GridFrameOffsetVector", None):  # of frames without places of their own
+        return place._replace(position=place.position + place.normal * float(file.GridFrameOffsetVector[index]))
+    if file.get("SpacingBetweenSlices", None):
+        return place._replace(position=place.position + place.normal * float(file.SpacingBetweenSlices) * index)
+    return None
+
+
+def _picture(slices: _Slices, what: str = "frames") -> Picture:
+    """Slices as a volume, in the order in which they lie.
+
+    Raises:
+      Unusable: they are no one volume of equal steps.
+    """
+    order, affine = _arranged(slices, what)
+    pixels, padded = slices.pixels[order], slices.padded[order]
+    array = _white_is_high(pixels, padded) if slices.inverted else pixels
+    spacing = (slices.between, *slices.planes[0].spacing)
+    picture = Picture(array, spacing) if affine is None else placed(array, affine)
+    return picture._replace(palette=slices.palette, step=slices.step)
+
+
+def _arranged(slices: _Slices, what: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Order of the slices, and the affine of their volume where they tell it."""
+    places = [plane.place for plane in slices.planes if plane.place is not None]
+    if len(places) < len(slices.planes):
+        return np.argsort(slices.numbers, kind="stable"), None
+    first, spacing = places[0], slices.planes[0].spacing
+    for plane, place in zip(slices.planes, places, strict=True):
+        _check_plane(slices.planes[0], first, plane, place, what)
+    positions = np.stack([place.position for place in places])
+    heights = positions @ first.normal
+    order = np.argsort(heights, kind="stable")
+    between = first.normal * (1.0 if math.isnan(slices.between) else slices.between)
+    if len(places) > 1:
+        _check_steps([slices.planes[i].name for i in order], heights[order], what)
+        between = (positions[order[-1]] - positions[order[0]]) / (len(places) - 1)
+        _check_line(positions[order], between, first.normal, min(spacing), what)
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([between, first.column * spacing[0], first.row * spacing[1]], 1)
+    affine[:3, 3] = positions[order[0]]
+    return order, _TO_RAS @ affine
+
+
+def _check_plane(first: _Plane, place: _Place, other: _Plane, other_place: _Place, what: str) -> None:
+    cosine = min(float(place.row @ other_place.row), float(place.column @ other_place.column))
+    angle = math.degrees(math.acos(min(max(cosine, -1.0), 1.0)))
+    such = f"such as {first.name} and {other.name}; leave out what is no slice of the volume, as a localizer is none"
+    if angle > _TURNED:
+        raise Unusable(f"holds {what} that are turned against each other by {angle:.1f} degrees, {such}")
+    if not np.allclose(first.spacing, other.spacing, rtol=1e-3):
+        spacings = " and ".join("x".join(f"{length:g}" for length in plane.spacing) for plane in (first, other))
+        raise Unusable(f"holds {what} of the pixel spacings {spacings} mm, {such}")
+
+
+def _check_steps(names: Sequence[str], heights: np.ndarray, what: str) -> None:
+    steps = np.diff(heights)
+    if steps.min() < 1e-3:
+        one, other = (names[int(steps.argmin()) + i] for i in (0, 1))
+        raise Unusable(
+            f"holds {what} of the same place, such as {one} and {other}; leave one of them out, or give each volume "
+            "of a series in time a file or folder of its own"
+        )
+    if np.ptp(steps) > 0.1 * np.median(steps):
+        raise Unusable(
+            f"lacks {what}: they lie {steps.min():g} to {steps.max():g} mm apart; fetch those that are missing, or "
+            "resample the volume to equal steps"
+        )
+
+
+def _check_line(positions: np.ndarray, between: np.ndarray, normal: np.ndarray, pixel: float, what: str) -> None:
+    """Slices lie above each other."""
+    cosine = float(between @ normal / np.linalg.norm(between))
+    angle = math.degrees(math.acos(min(cosine, 1.0)))
+    if angle > _TILTED:
+        raise Unusable(
+            f"holds {what} that lie {angle:.1f} degrees off their normal, as a tilted gantry leaves them; resample "
+            "them to a straight volume, for example with dcm2niix"
+        )
+    off = positions - positions[0] - np.arange(len(positions))[:, None] * between
+    aside = np.linalg.norm(off - (off @ normal)[:, None] * normal, axis=1).max()
+    if aside > 0.5 * pixel:
+        raise Unusable(f"holds {what} that lie up to {aside:.3g} mm beside each other; resample them to a volume")
+
+
+# Folders.
+
+
+def _series(folder: pathlib.Path) -> Picture:
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and is_dicom(path))
+    if not paths:
+        raise Unusable("is a folder without DICOM files; name a file, or the folder of one series")
+    files = [_in_series(path.name, functools.partial(_load, path)) for path in paths]
+    series = {file.get("SeriesInstanceUID", None) for file in files}
+    if len(series) > 1:
+        raise Unusable(f"holds {len(series)} DICOM series; give each a folder of its own")
+    if files[0].get("SOPClassUID", None) in _SEGMENTATIONS and len(files) == 1:
+        return _segmentation(files[0])
+    parts = [
+        _in_series(path.name, functools.partial(_slices, path.name, file))
+        for path, file in zip(paths, files, strict=True)
+    ]
+    shapes = {part.pixels.shape[1:] for part in parts}
+    if len(shapes) > 1:
+        sizes = ", ".join(f"{shape[1]}x{shape[0]}" for shape in sorted(shapes))
+        raise Unusable(f"holds DICOM slices of the sizes {sizes}; leave out what is no slice of the volume")
+    first = parts[0]
+    joined = first._replace(
+        pixels=np.concatenate([part.pixels for part in parts]),
+        planes=[plane for part in parts for plane in part.planes],
+        numbers=[number for part in parts for number in part.numbers],
+        padded=np.concatenate([part.padded for part in parts]),
+        step=max(part.step for part in parts),
+    )
+    return _picture(joined, "DICOM slices")
+
+
+def _in_series(name: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Unusable as problem:
+        raise Unusable(f"holds {name}, which {problem}") from problem
+    except Exception as error:  # pydicom raises nearly anything
+        raise Unusable(f"cannot be read as a series: {name} ({reason(error)}); {remedy(error)}") from error
+
+
+# Segmentations.
+
+
+def _segmentation(file: Any) -> Picture:
+    """Numbers of segments, 0 outside, in the places of the frames that are stored; between them, empty slices."""
+    import highdicom
+
+    segmentation = highdicom.seg.Segmentation.from_dataset(file, copy=False)
+    try:
+        volume = segmentation.get_volume(combine_segments=True)
+    except RuntimeError as error:
+        if "overlap" not in str(error).lower():
+            raise
+        raise Unusable(
+            "has overlapping segments; save each as a file of its own, or decide what lies on top"
+        ) from error
+    except ValueError as error:
+        if "fractional" not in str(error).lower():
+            raise
+        raise Unusable("holds fractions of segments; save it as a binary segmentation, threshold it at 0.5") from error
+    array, affine = volume.array, _TO_RAS @ volume.affine
+    directions = affine[:3, :3]
+    if np.dot(np.cross(directions[:, 2], directions[:, 1]), directions[:, 0]) < 0:
+        affine = affine @ _reversed(len(array))
+        array = array[::-1]
+    return placed(array[..., None], affine)._replace(part=True)
+
+
+def _reversed(count: int) -> np.ndarray:
+    """From a slice's index to that from the other end."""
+    matrix = np.diag([-1.0, 1.0, 1.0, 1.0])
+    matrix[0, 3] = count - 1
+    return matrix

@@ -1,0 +1,100 @@
+"""NIfTI, versions 1 and 2, compressed or not, as nibabel reads it."""
+
+import gzip
+import io
+import math
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from jaxseg.data.formats.picture import Picture, Unusable, placed
+
+SUFFIXES = (".nii", ".nii.gz")
+
+_GZIP = b"\x1f\x8b"
+_UNITS = {1: 1000.0, 2: 1.0, 3: 0.001}  # m, mm and um in mm, by their codes; mm where nothing is said
+_APART = 1e-3  # relative difference from which two spacings are not the same
+_SHIFTED = 0.5  # voxels from which two affines do not place a volume alike
+
+
+def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
+    """Reads a picture, a volume, or a series of volumes, whose frames are channels."""
+    del at_least
+    import nibabel
+
+    with path.open("rb") as file:
+        if path.suffix.lower() == ".nii" and file.read(2) == _GZIP:
+            raise Unusable("is compressed; call it .nii.gz")
+    image: Any = _of_bytes(path) if path.name.lower().endswith(".gz") else nibabel.load(path)
+    array = np.asanyarray(image.dataobj)
+    while array.ndim > 4 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if not 2 <= array.ndim <= 4:
+        raise Unusable(f"has {array.ndim} axes {array.shape}; a NIfTI file has two to four: a picture or a volume")
+    affine, notes = _affine(image.header, image.affine)
+    rank = min(array.ndim, 3)
+    array = np.transpose(array, (*reversed(range(rank)), *range(rank, array.ndim)))  # x, y, z -> z, y, x
+    array = array if array.ndim > rank else array[..., None]
+    slope = image.dataobj.slope if np.issubdtype(image.get_data_dtype(), np.integer) else 0.0
+    return placed(array, affine)._replace(notes=notes, step=0.0 if slope == 1 else abs(float(slope)))
+
+
+def _affine(header: Any, chosen: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """From (z, y, x, 1) to mm, and what of the header contradicts it."""
+    unit = _UNITS.get(int(header["xyzt_units"]) % 8, 1.0)
+    scale = np.diag([unit, unit, unit, 1.0])
+    rank = min(int(header["dim"][0]), 3)
+    zooms = unit * np.array([*header.get_zooms()[:rank], *[1.0] * (3 - rank)], np.float64)
+    notes = []
+    affine = scale @ chosen
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        affine = scale @ header.get_base_affine()
+        notes.append(f"its affine is singular; its pixdim of {_text(zooms)} was taken")
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.allclose(zooms[:rank], lengths[:rank], rtol=_APART, atol=0):
+        notes.append(f"its pixdim says {_text(zooms[:rank])}, its affine {_text(lengths[:rank])}; the affine was taken")
+    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    if not notes and sform is not None and qform is not None:
+        shift = _shift(np.linalg.inv(scale @ sform) @ scale @ qform, header.get_data_shape()[:3])
+        if shift > _SHIFTED:
+            notes.append(f"its qform and its sform lie up to {shift:.1f} voxels apart; the sform was taken")
+    return affine[:, [2, 1, 0, 3]], tuple(notes)
+
+
+def _shift(matrix: np.ndarray, shape: tuple[int, ...]) -> float:
+    """The farthest that a corner of an array is moved, in voxels."""
+    size = np.array([*shape, *[1] * (3 - len(shape))]) - 1
+    corners = np.array([[*(size * corner), 1] for corner in np.ndindex(2, 2, 2)], float).T
+    return float(np.linalg.norm((matrix @ corners - corners)[:3], axis=0).max())
+
+
+def _text(lengths: np.ndarray) -> str:
+    return " x ".join(f"{length:.6g}" for length in lengths) + " mm"
+
+
+_START = 544  # bytes, as long as the header of either version and its mark of extensions
+
+
+def _of_bytes(path: pathlib.Path) -> Any:
+    """As `nibabel.load`, which reads what it needs and no checksum behind it: most changed bytes would go unnoticed."""
+    import nibabel
+
+    content = path.read_bytes()
+    kinds = (nibabel.Nifti1Image, nibabel.Nifti2Image)
+    if any(kind.header_class.may_contain_header(content) for kind in kinds):
+        raise Unusable("is not compressed; call it .nii, or compress it")
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        start = file.read(_START)
+        for kind in kinds:
+            if not kind.header_class.may_contain_header(start):
+                continue
+            header = kind.header_class.from_fileobj(io.BytesIO(start), check=False)
+            shape, offset = header.get_data_shape(), int(header["vox_offset"])
+            size = max(offset, 0) + math.prod(shape) * header.get_data_dtype().itemsize
+            # what the header claims, and a byte more; reading on to the end would follow a decompression bomb
+            whole = start + file.read(max(size - len(start), 0) + 1)
+            if len(whole) > max(size, len(start)):
+                raise Unusable("holds more behind its image than a NIfTI file has; write it anew, or do not use it")
+            return kind.from_bytes(whole)
+    raise Unusable("is no NIfTI file; fetch it again")
