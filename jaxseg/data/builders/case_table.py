@@ -57,7 +57,10 @@ def read(table: pathlib.Path) -> tuple[list[RawCase], list[str]]:
 
 def masks(table: pathlib.Path) -> set[pathlib.Path]:
     """The masks that a table names and that are there; none of a table that cannot be read."""
-    rows, _ = files.read_table(table, NEEDED, NEEDED)
+    try:
+        rows, _ = files.read_table(table, NEEDED, NEEDED)
+    except OSError:
+        return set()
     speller = spelling.Speller(table.parent)
     return {speller.find(row["mask"]).path for _, row in rows if row["mask"]}
 
