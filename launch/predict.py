@@ -6,7 +6,9 @@
 Inputs are PNG, JPEG, BMP, TIFF, NIfTI and DICOM files, folders of them, and folders with the DICOM files of one series;
 a network for pictures predicts volumes slice by slice. Each is read as the data set of the run was. A mask has its
 input's size and geometry: NIfTI of NIfTI, TIFF of TIFF, PNG of other pictures and of single DICOM files, NIfTI of DICOM
-series (not DICOM SEG); of replicas it is that of their ensemble. Inputs are only read.
+series (not DICOM SEG); of replicas it is that of their ensemble. Inputs are only read. What looks like a mask of an
+image beside it, by cases.csv, its folder (masks, labels) or its name (a_mask.png beside a.png), is left out, which is
+said; --pattern takes exactly the names that it asks for.
 
 Images are squashed to the network's size as in training; --tile slides a window of the network's size over images at
 their own scale instead, for networks that were trained on such tiles. Memory is then 4 bytes per pixel and class, of a

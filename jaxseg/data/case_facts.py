@@ -31,8 +31,9 @@ class Facts(NamedTuple):
       channels: C of the file.
       digest: of the image's pixels.
       labels_digest: of the labels.
-      eight_bits: whether intensities are 0 to 255 in the file.
-      top: 99th percentile of the intensities in the file.
+      eight_bits: whether intensities are stored with 8 bits.
+      gray_levels: whether they are whole numbers from 0 to 255, however they are stored.
+      top: 99th percentile of the intensities in the file, or where outliers alone are beyond; see `cases.span`.
       blank: whether all pixels are equal.
       spacing: mm.
       mask_spacing: mm, of the mask; empty where it has no file.
@@ -56,6 +57,7 @@ class Facts(NamedTuple):
     digest: bytes
     labels_digest: bytes
     eight_bits: bool
+    gray_levels: bool
     top: float
     blank: bool
     spacing: tuple[float, ...]
@@ -117,7 +119,8 @@ def of_case(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) 
         digest=_digest(loaded.image),
         labels_digest=_digest(loaded.labels),
         eight_bits=loaded.image.dtype == np.uint8,
-        top=float(np.percentile(thinned(loaded.image), 99)),
+        gray_levels=raw.are_gray_levels(loaded.image),
+        top=float(raw.span(thinned(loaded.image).reshape(-1, 1), 1, 99)[1][0]),
         blank=bool((loaded.image == loaded.image.flat[0]).all()),
         spacing=loaded.spacing,
         mask_spacing=loaded.mask_spacing,

@@ -8,6 +8,9 @@ from jaxseg.data.builders.cases import RawCase
 
 SHORTCUTS = ("position", "border", "overlays", "intensity", "classes of domains")
 
+# What a person who did not ask should hear all the same: it decides what numbers of a network mean.
+SPOKEN = ("no training cases", "classes of splits")
+
 # What the numbers of a report are.
 CONVENTIONS = {
     "foreground": "share of pixels, mean over all cases",
@@ -61,6 +64,11 @@ class Report(NamedTuple):
     @property
     def warnings(self) -> list[Finding]:
         return [finding for finding in self.findings if finding.level == "warning"]
+
+    @property
+    def spoken(self) -> list[Finding]:
+        """Warnings that are said without being asked for."""
+        return [finding for finding in self.warnings if finding.check in SPOKEN]
 
     @property
     def verdict(self) -> str:

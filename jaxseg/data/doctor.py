@@ -44,6 +44,11 @@ _OVERLAY_LINKED = 0.1  # from here on it is one of a shortcut, if they go with t
 _OVERLAY_COMMON = 1 / 3  # from here on it is one of a shortcut whether or not they do
 _SAME_PLACE = 0.5  # of the images; marks in a cell of the grid that has them in so many are the machine's own
 _NEAR_RATIO = 3.0  # how many times denser they lie there than in the whole image, to say that they mark the outline
+_WITHOUT = {  # a class, what of it
+    "train": "a network cannot learn it, and its Dice measures nothing",
+    "validation": "it has no part in choosing the best checkpoint",
+    "test": "its Dice is undefined there",
+}
 _SPACING_TOLERANCE = 0.01  # relative; headers are rounded
 _LEAK = 0.01  # of the smallest split; more images that are in another one too make a data set unusable
 
@@ -71,6 +76,9 @@ def examine(name: str, found: Found, load: Load, *, threads: bool = True) -> Rep
             )
         except FileProblems as problem:
             return problem.lines
+        except Exception as error:  # one odd case does not hide what is wrong with the others
+            text = str(error).partition("\n")[0]
+            return (f"{case.place}: cannot be examined ({type(error).__name__}: {text}); leave it out, and report it",)
 
     numbers = range(len(found.cases))
     if threads:
@@ -88,6 +96,7 @@ def examine(name: str, found: Found, load: Load, *, threads: bool = True) -> Rep
     findings += _leaks(cases, [result for _, result in good])
     if good:
         findings += _about_splits(found.cases, cases)
+        findings += _about_classes(cases, [result for _, result in good], found.contents)
         findings += _about_depth(good, found.contents)
         findings += _about_masks(good, found.contents)
         findings += _about_geometry(good)
@@ -187,18 +196,39 @@ def _about_splits(given: Sequence[RawCase], dealt: Sequence[RawCase]) -> Iterato
         )
 
 
+def _about_classes(cases: Sequence[RawCase], facts: Sequence[Facts], contents: Contents) -> Iterator[Finding]:
+    """Classes that a split lacks and another has, and splits without training."""
+    present: dict[str | None, set[int]] = {split: set() for split in raw.SPLITS if split in {c.split for c in cases}}
+    for case, one in zip(cases, facts, strict=False):  # without cases, nothing was dealt out
+        present[case.split] |= one.present
+    if present and "train" not in present:
+        text = f"all cases are for {' and '.join(map(str, present))}: networks can be evaluated on them, not trained"
+        yield Finding("warning", "no training cases", text)
+        return  # what it lacks is a matter of the data set that is trained on
+    seen = set().union(*present.values())
+    for k in sorted(seen):
+        for split in [split for split, classes in present.items() if k not in classes]:
+            text = f"no {split} mask has the class {k} {contents.class_names[k]}: {_WITHOUT[str(split)]}"
+            yield Finding("warning", "classes of splits", text)
+
+
 def _about_depth(good: Sequence[tuple[RawCase, Facts]], contents: Contents) -> Iterator[Finding]:
     """Files of 8 bits among others: either would be scaled as it should not be."""
-    kinds = Counter(facts.eight_bits for _, facts in good)
-    if len(kinds) > 1 and not contents.volumes:
-        rare = kinds.most_common()[-1][0]
-        lines = tuple(
-            f"{case.place}: has {'8 bits' if rare else 'more than 8 bits'}, most have {'more' if rare else '8'}; save "
-            "all alike"
-            for case, facts in good
-            if facts.eight_bits == rare
-        )
+    if contents.volumes and not contents.one_depth:
+        return  # official ones store each in whatever type holds it, for one scaling
+    eight, deep = ([item for item in good if wanted(item[1])] for wanted in (_is_stored_as_8_bits, _is_deep))
+    if eight and deep:
+        rare, kind, usual = (eight, "8 bits", "more") if len(eight) < len(deep) else (deep, "more than 8 bits", "8")
+        lines = tuple(f"{case.place}: has {kind}, most have {usual}; save all alike" for case, _ in rare)
         yield Finding("error", "bit depth", "intensities are on different scales", lines)
+
+
+def _is_stored_as_8_bits(facts: Facts) -> bool:
+    return facts.eight_bits
+
+
+def _is_deep(facts: Facts) -> bool:
+    return not facts.gray_levels  # 0 to 255 are the same in 16 bits
 
 
 def _about_masks(good: Sequence[tuple[RawCase, Facts]], contents: Contents) -> Iterator[Finding]:
@@ -323,7 +353,7 @@ def _about_domains(good: Sequence[tuple[RawCase, Facts]], contents: Contents) ->
     if len(groups) < 2:
         return
     tops = {domain: float(np.median([facts.top for facts in group])) for domain, group in groups.items()}
-    if min(tops.values()) > 0 and max(tops.values()) > _DOMAIN_RANGE * min(tops.values()):
+    if min(tops.values()) >= 0 and max(tops.values()) > _DOMAIN_RANGE * min(tops.values()):
         lines = tuple(f"{domain}: {top:.4g}" for domain, top in tops.items())
         summary = "the intensities in the files have other ranges in other domains (median of the 99th percentiles)"
         yield Finding("warning", "intensity ranges", summary, lines)

@@ -87,7 +87,11 @@ class Split:
         builder = _open(directory)
         sizes = _split_sizes(builder)
         if split not in sizes:
-            raise InputError(f"{directory}: has no split {split!r}; choose one of {', '.join(sizes)}")
+            held = ", ".join(sizes)
+            evaluate = f"train on another data set, and evaluate on this one, which has cases for {held}"
+            raise InputError(
+                f"{directory}: has no split {split!r}; {evaluate if split == 'train' else f'choose one of {held}'}"
+            )
         features, metadata = builder.info.features, builder.info.metadata
         self.class_names = tuple(metadata["class_names"])
         self.num_classes = len(self.class_names)

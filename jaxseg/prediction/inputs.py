@@ -2,6 +2,8 @@
 
 import collections
 import fnmatch
+import hashlib
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,11 +14,14 @@ from jaxseg.data import formats, geometry, resizing
 from jaxseg.data.builders import cases
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
+from jaxseg.prediction import likely_masks
 
 MARKER = "prediction.json"  # a folder that holds this file holds results, and nothing that is to be predicted
+ALL = "*"
 _DICOM = (".dcm", ".ima")
 _ENDS = {"R": "right", "L": "left", "A": "front", "P": "back", "I": "feet", "S": "head"}
 _ACROSS = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal", "I": "axial", "S": "axial"}
+_LONGEST = 248  # bytes of a name; most file systems take 255, and .nii.gz comes behind it
 
 
 class Source(NamedTuple):
@@ -30,6 +35,20 @@ class Source(NamedTuple):
 
     path: pathlib.Path
     name: str
+
+
+class Found(NamedTuple):
+    """What there is to predict, and what is left out of it.
+
+    Attributes:
+      sources: with names of their own.
+      unknown: files in folders whose format is not known.
+      masks: files in folders that look like masks of the images beside them; see `likely_masks`.
+    """
+
+    sources: list[Source]
+    unknown: list[pathlib.Path]
+    masks: list[pathlib.Path]
 
 
 class TrainedOn(NamedTuple):
@@ -78,45 +97,50 @@ class Loaded(NamedTuple):
         return np.ascontiguousarray(turned if rank == 3 else turned[0])
 
 
-def find(paths: Sequence[pathlib.Path], *, pattern: str = "*") -> tuple[list[Source], list[pathlib.Path]]:
+def find(paths: Sequence[pathlib.Path], *, pattern: str = ALL) -> Found:
     """What there is to predict, in the order of the paths; of a folder its files, sorted, and then its folders.
 
     Folders are searched with all folders below, but for hidden ones and those that hold results. DICOM files of one
-    series that share a folder are one volume; a DICOM file that is alone, or of another series, is one by itself.
+    series that share a folder are one volume; a DICOM file that is alone, or of another series, is one by itself. What
+    looks like a mask of an image beside it is left out, unless a pattern asks for names. What cannot be read is found
+    too, and named by whoever reads it.
 
     Args:
       paths: files and folders.
       pattern: of the names of files that are wanted from folders, such as `*_HC.png`.
 
-    Returns:
-      sources: with names of their own.
-      left_out: files in folders whose format is not known.
-
     Raises:
       InputError: a path is not there, nothing is found, or two inputs would have the same results.
     """
-    missing = [path for path in paths if not path.exists()]
+    missing = [path for path in paths if not os.path.exists(path)]  # pathlib's fails for long names
     if missing:
         raise InputError(f"--inputs={missing[0]}: no such file or folder")
     found: dict[pathlib.Path, pathlib.PurePath] = {}  # a file that is named twice is one input
-    left_out: list[pathlib.Path] = []
+    unknown: list[pathlib.Path] = []
+    masks: list[pathlib.Path] = []
     for path in paths:
         if not path.is_dir():
             found.setdefault(path, pathlib.PurePath(path.name))
             continue
-        for file in _walk(path, pattern, left_out, set()):
+        files = list(_walk(path, pattern, unknown, set()))
+        left_out = likely_masks.find(path, files) if pattern == ALL else set()
+        masks += [file for file in files if file in left_out]
+        for file in files:
+            if file in left_out:
+                continue
             place = file.relative_to(path) if file != path else pathlib.PurePath(path.resolve().name)
             found.setdefault(file, place if len(paths) == 1 or file == path else path.resolve().name / place)
     if not found:
-        known = f"; {len(left_out)} files are of no known format" if left_out else ""
+        known = f"; {len(unknown)} files are of no known format" if unknown else ""
         raise InputError(f"--inputs: holds no image named {pattern}{known}; use {formats.known_formats()}")
-    return _named(found), left_out
+    return Found(_named(found), unknown, [mask for mask in masks if mask not in found])
 
 
 def _named(found: dict[pathlib.Path, pathlib.PurePath]) -> list[Source]:
     bare = {path: _without_suffix(path, place) for path, place in found.items()}
     counts = collections.Counter(bare.values())
-    sources = [Source(path, bare[path] if counts[bare[path]] == 1 else found[path].as_posix()) for path in found]
+    names = {path: bare[path] if counts[bare[path]] == 1 else found[path].as_posix() for path in found}
+    sources = [Source(path, _storable(name)) for path, name in names.items()]
     first: dict[str, pathlib.Path] = {}
     for source in sources:
         if source.name in first:
@@ -128,6 +152,16 @@ def _named(found: dict[pathlib.Path, pathlib.PurePath]) -> list[Source]:
     return sources
 
 
+def _storable(name: str) -> str:
+    """The name, cut where no file could have it with a suffix behind; a checksum keeps it apart from others then."""
+    folder, slash, last = name.rpartition("/")
+    stored = os.fsencode(last)
+    if len(stored) <= _LONGEST:
+        return name
+    checksum = f"~{hashlib.blake2b(os.fsencode(name), digest_size=4).hexdigest()}"
+    return folder + slash + stored[: _LONGEST - len(checksum)].decode(errors="ignore") + checksum
+
+
 def _without_suffix(path: pathlib.Path, place: pathlib.PurePath) -> str:
     if path.is_dir():
         return place.as_posix()
@@ -136,7 +170,7 @@ def _without_suffix(path: pathlib.Path, place: pathlib.PurePath) -> str:
 
 
 def _walk(
-    folder: pathlib.Path, pattern: str, left_out: list[pathlib.Path], seen: set[pathlib.Path]
+    folder: pathlib.Path, pattern: str, unknown: list[pathlib.Path], seen: set[pathlib.Path]
 ) -> Iterator[pathlib.Path]:
     place = folder.resolve()
     if place in seen or (folder / MARKER).exists():  # a link may lead back
@@ -145,8 +179,12 @@ def _walk(
     try:
         entries = sorted(path for path in folder.iterdir() if path.name[0] != "." and path.name != "__MACOSX")
     except OSError as error:
+        if len(seen) > 1:  # the folders around it are read all the same
+            yield folder
+            return
         raise InputError(f"{folder}: cannot be read ({error.strerror}); see to its rights") from error
-    files = [path for path in entries if path.is_file() and fnmatch.fnmatch(path.name, pattern)]
+    there = [path for path in entries if path.is_file() or not path.exists()]  # a link that leads nowhere, or no rights
+    files = [path for path in there if fnmatch.fnmatch(path.name, pattern)]
     series = [path for path in files if path.suffix.lower() in _DICOM]
     if _is_series(series):
         yield folder
@@ -155,10 +193,10 @@ def _walk(
         if formats.is_image(path):
             yield path
         else:
-            left_out.append(path)
+            unknown.append(path)
     for path in entries:
         if path.is_dir():
-            yield from _walk(path, pattern, left_out, seen)
+            yield from _walk(path, pattern, unknown, seen)
 
 
 def _is_series(paths: Sequence[pathlib.Path]) -> bool:

@@ -1,9 +1,13 @@
 """New images in; a mask beside a row of a table for each, and one sheet with those that a person should see."""
 
+import contextlib
 import csv
 import dataclasses
+import errno
+import os
 import pathlib
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,11 +25,14 @@ from jaxseg.report import contact_sheet, tables
 
 TABLE, SHEET = "predictions.csv", "flagged.png"
 _MASKS, _PROBABILITIES = "masks", "probabilities"
-_SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".npy")
+_SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".nrrd", ".mha", ".npy")
 _NO_ORIENTATION = (
     "its data set does not say how its volumes lie in the patient; volumes are taken as they are stored, whichever way "
     "they run"
 )
+# Errors of the place of all results, not of one of them.
+_OF_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+_ROOM_OF_ROW, _LEAST_ROOM = 512, 65_536  # bytes that are kept free
 _ON_SHEET = 48  # pictures; the table has all
 
 
@@ -42,7 +49,7 @@ class Options:
       autoencoder: folder of one of the run's network, for the score `distortion`.
     """
 
-    pattern: str = "*"
+    pattern: str = inputs.ALL
     tiling: views.Tiling | None = None
     probabilities: bool = False
     score: str = "mean_sa"
@@ -79,8 +86,9 @@ def run(
     """Predicts everything; the results of an earlier call in the output folder are written again, or go.
 
     The folder has `predictions.csv`, `masks/`, perhaps `probabilities/` and `flagged.png`, and `prediction.json`, which
-    says how all came about and marks the folder as one of results. Inputs are only read. One that cannot be used is a
-    row with the reason in the table and a line on stderr; the others go on.
+    says how all came about and marks the folder as one of results. Inputs are only read. One that cannot be used,
+    whatever the reason, is a row with it in the table and a line on stderr; the others go on. Where the disk is full
+    the table is written too, with what is known by then.
 
     Args:
       workdir: of the run.
@@ -94,13 +102,12 @@ def run(
       InputError: run, data set, autoencoder, options or output folder cannot be used, or there is nothing to predict.
     """
     _check(options, output)
-    sources, left_out = inputs.find(paths, pattern=options.pattern)
+    sources, unknown, masks = inputs.find(paths, pattern=options.pattern)
     own = [source.path for source in sources if inputs.inside(source.path, output)]
     if own:
         raise InputError(f"--output={output}: holds the input {own[0]}; choose another folder")
-    if left_out:
-        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-        print(f"{left_out[0]}{more}: of no known format, left out", file=sys.stderr)
+    _say(unknown, "of no known format, left out")
+    _say(masks, "left out as masks of the images beside them; to predict them too, give their --pattern or --inputs")
     trained = network.load_run(workdir, prepare)
     if trained.trained_on.preparation.volumes and not trained.trained_on.preparation.orientation:
         print(f"{workdir}: {_NO_ORIENTATION}", file=sys.stderr)
@@ -113,6 +120,12 @@ def run(
         return _predict_all(sources, predictor, judged_by, output, options)
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror}); choose another --output") from error
+
+
+def _say(left_out: Sequence[pathlib.Path], what: str) -> None:
+    if left_out:
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        print(f"{left_out[0]}{more}: {what}", file=sys.stderr)
 
 
 def _check(options: Options, output: pathlib.Path) -> None:
@@ -140,8 +153,39 @@ def _predict_all(
     sources: Sequence[Source], predictor: Predictor, judged_by: Reference, output: pathlib.Path, options: Options
 ) -> Outcome:
     earlier = _named(output / TABLE)
+    with tempfile.TemporaryFile(dir=output) as room:  # for the table, should the disk be full by then
+        room.write(os.urandom(max(_LEAST_ROOM, _ROOM_OF_ROW * len(sources))))
+        room.flush()
+        rows, cells, full = _rows(sources, predictor, judged_by, output, options)
+    keys = tables.columns(rows)
+    keys = [*(key for key in keys if key != "error"), "error"]
+    tables.write_csv(output / TABLE, [{key: row.get(key) for key in keys} for row in rows])
+    predicted = {source.name for source, row in zip(sources, rows, strict=True) if "error" not in row}
+    for name in earlier:  # with another network's mask, a folder would say two things
+        if name not in predicted:
+            _remove_results(name, output)
+        elif not options.probabilities:
+            _remove_results(name, output, folders=(_PROBABILITIES,))
+    if full is not None:
+        raise full
+    sheet = output / SHEET
+    if cells:
+        contact_sheet.write(sheet, [one for _, one in cells], predictor.run.trained_on.class_names)
+    else:
+        sheet.unlink(missing_ok=True)
+    flagged = sum(row.get("flagged", False) for row in rows)
+    return Outcome(
+        output / TABLE, sheet if cells else None, len(predicted), flagged, failed=len(sources) - len(predicted)
+    )
+
+
+def _rows(
+    sources: Sequence[Source], predictor: Predictor, judged_by: Reference, output: pathlib.Path, options: Options
+) -> tuple[list[dict[str, Any]], list[tuple[float, contact_sheet.Cell]], OSError | None]:
+    """A row for every input, those for the sheet, and what ended the work before all were predicted."""
     rows: list[dict[str, Any]] = []
     cells: list[tuple[float, contact_sheet.Cell]] = []
+    full = None
     for source in files.progress(sources, "predicting", 0, len(sources)):
         try:
             row, one = _predict_one(source, predictor, judged_by, output, options)
@@ -149,28 +193,25 @@ def _predict_all(
                 cells = sorted([*cells, (row[f"{options.score}_percentile"], one)], key=lambda item: -item[0])[
                     :_ON_SHEET
                 ]
-        except formats.Unusable as problem:
-            tqdm.tqdm.write(f"{source.path}: {problem}", file=sys.stderr)  # not into the progress bar
-            _remove_results(source.name, output)
-            row = {"file": source.path, "error": str(problem)}
+        except Exception as error:  # one input never ends the work on the others
+            row = {"file": source.path, "error": _reason(error)}
+            tqdm.tqdm.write(f"{source.path}: {row['error']}", file=sys.stderr)  # not into the progress bar
+            with contextlib.suppress(OSError):
+                _remove_results(source.name, output)
+            full = error if isinstance(error, OSError) and error.errno in _OF_ALL else None
         rows.append(row)
-    keys = tables.columns(rows)
-    keys = [*(key for key in keys if key != "error"), "error"]
-    tables.write_csv(output / TABLE, [{key: row.get(key) for key in keys} for row in rows])
-    names = {source.name for source in sources}
-    for name in earlier:  # with another network's mask, a folder would say two things
-        if name not in names:
-            _remove_results(name, output)
-        elif not options.probabilities:
-            _remove_results(name, output, folders=(_PROBABILITIES,))
-    sheet = output / SHEET
-    if cells:
-        contact_sheet.write(sheet, [one for _, one in cells], predictor.run.trained_on.class_names)
-    else:
-        sheet.unlink(missing_ok=True)
-    failed = sum("error" in row for row in rows)
-    flagged = sum(row.get("flagged", False) for row in rows)
-    return Outcome(output / TABLE, sheet if cells else None, len(rows) - failed, flagged, failed)
+        if full is not None:
+            break
+    why = "was not predicted, as the results of those before could not be written"
+    return [*rows, *({"file": source.path, "error": why} for source in sources[len(rows) :])], cells, full
+
+
+def _reason(error: Exception) -> str:
+    """One line; libraries raise nearly anything."""
+    if isinstance(error, formats.Unusable | InputError):
+        return str(error)
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+    return f"cannot be predicted ({': '.join(filter(None, (type(error).__name__, text)))})"
 
 
 def _predict_one(
@@ -212,8 +253,11 @@ def _named(table: pathlib.Path) -> list[str]:
     """The names of the inputs that have results by the table of an earlier call; none where there is no table."""
     if not table.exists():
         return []
-    with table.open(newline="", encoding="utf-8") as file:
-        masks = [row["mask"] for row in csv.DictReader(file) if row.get("mask")]
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            masks = [row["mask"] for row in csv.DictReader(file) if row.get("mask")]
+    except (csv.Error, UnicodeDecodeError):  # it was changed
+        return []
     names = (mask.removeprefix(f"{_MASKS}/") for mask in masks)
     return [name.removesuffix(next((s for s in _SUFFIXES if name.endswith(s)), "")) for name in names]
 

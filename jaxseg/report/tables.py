@@ -55,8 +55,9 @@ def replace(path: PathLike, content: bytes) -> None:
     """Writes a file at once: readers see the old content or all of the new one. Creates the parent folders."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Another name for every writer, in the same folder: a rename is atomic only within one file system.
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as partial:
+    # Another name for every writer, in the same folder: a rename is atomic only within one file system. Not the file's
+    # own with something more, which could be too long.
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as partial:
         try:
             partial.write(content)
             partial.close()

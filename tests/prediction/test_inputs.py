@@ -1,6 +1,7 @@
 """What is found in folders, and that files become what their data set made of its own."""
 
 import pathlib
+import re
 
 import cv2
 import nibabel
@@ -37,10 +38,10 @@ def tree(tmp_path):
 
 
 def test_folders_are_searched_but_for_what_is_hidden_or_holds_results(tree):
-    sources, left_out = inputs.find([tree])
+    sources, unknown, masks = inputs.find([tree])
     assert [source.name for source in sources] == ["a", "b", "sub/c", "sub/deep/d"]
     assert [source.path for source in sources][2] == tree / "sub" / "c.jpg"
-    assert left_out == [tree / "sub" / "notes.txt"]
+    assert unknown == [tree / "sub" / "notes.txt"] and masks == []
 
 
 def test_a_pattern_chooses_files(tree):
@@ -72,6 +73,93 @@ def test_a_missing_path_and_a_loop_of_links(tree):
         names(tree / "nowhere")
     (tree / "sub" / "loop").symlink_to(tree)
     assert names(tree) == ["a", "b", "sub/c", "sub/deep/d"]
+
+
+MASKS = {  # files, and which of them are masks
+    "a folder of masks": ("images/a.png images/b.png *masks/a.png *masks/b.png"),
+    "a folder of other names": ("images/img001.png *masks/m_17.png"),
+    "folders of a challenge": ("imagesTr/h_1_0000.nii.gz *labelsTr/h_1.nii.gz imagesTs/h_2_0000.nii.gz"),
+    "official folders": ("Test_v2_Data/ISIC_1.jpg *Test_v2_Part1_GroundTruth/ISIC_1_segmentation.png"),
+    "below patients": ("p1/t1.nii.gz *p1/Segmentations/x.nii.gz p2/t1.nii.gz"),
+    "annotations": ("1_HC.png *1_HC_Annotation.png 2_HC.png"),
+    "numbered masks of one image": ("benign (1).png *benign (1)_mask.png *benign (1)_mask_1.png"),
+    "of NIfTI": ("p1_frame01.nii.gz *p1_frame01_gt.nii.gz"),
+    "of one of several modalities": ("B_1_flair.nii.gz B_1_t1.nii.gz *B_1_seg.nii.gz"),
+    "the word in front": ("image_001.png *mask_001.png image_002.png"),
+    "the word in front, without a separator": ("img7.png *mask7.png"),
+    "of another format": ("a.jpg *a_mask.tif"),
+    "of Slicer": ("brain.nrrd *brain.seg.nrrd") if formats.is_image(pathlib.Path("a.nrrd")) else "a.png",
+    "masks alone": ("masks/a.png masks/b.png"),
+    "a mask without an image": ("a_mask.png b.png"),
+    "a word within others": ("masked/a.png seglabs/b.png label_free_microscopy/c.png d.png"),
+    "the word in every name": ("gt_car_1.png gt_car_2.png"),
+    "a name that goes on without a separator": ("ab.png a_mask.png"),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_masks_of_images_beside_them_are_left_out(tmp_path, kind):
+    files = re.split(r" (?=[^(])", MASKS[kind])
+    for name in files:
+        (tmp_path / name.lstrip("*")).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name.lstrip("*")).write_bytes(b"")
+    sources, _, masks = inputs.find([tmp_path])
+    place = lambda path: path.relative_to(tmp_path).as_posix()
+    assert sorted(map(place, masks)) == sorted(name[1:] for name in files if name[0] == "*")
+    assert sorted(place(s.path) for s in sources) == sorted(name for name in files if name[0] != "*")
+    for mask in masks:  # asked for by their names, or their folder, they are taken
+        assert mask in [source.path for source in inputs.find([tmp_path], pattern=mask.name)[0]]
+        assert mask in [source.path for source in inputs.find([tmp_path, mask])[0]]
+        assert mask not in inputs.find([tmp_path, mask]).masks
+    if all("masks/" in name for name in files if name[0] == "*"):
+        found = inputs.find([place for place in tmp_path.iterdir() if place.name == "masks"] or [tmp_path])
+        assert found.masks == []
+
+
+def test_of_a_data_set_the_masks_are_left_out_whatever_they_are_called(tmp_path):
+    for name in ("x/a.png", "x/b.png", "y/a.png", "y/b.png", "more.png"):
+        picture(tmp_path / "set" / name)
+    (tmp_path / "set" / "cases.csv").write_text("case;image;mask\na;x\\a.png;y\\a.png\nb;x/b.png;y/b.png\n")
+    for root in (tmp_path, tmp_path / "set"):
+        sources, _, masks = inputs.find([root])
+        assert [source.path.relative_to(tmp_path / "set").as_posix() for source in sources] == [
+            "more.png",
+            "x/a.png",
+            "x/b.png",
+        ]
+        assert [mask.relative_to(tmp_path / "set").as_posix() for mask in masks] == ["y/a.png", "y/b.png"]
+
+
+def test_what_cannot_be_read_in_a_folder_is_an_input_that_is_named(tmp_path, monkeypatch):
+    picture(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "locked").mkdir()
+    listed = pathlib.Path.iterdir
+
+    def denied(path):
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", denied)
+    assert names(tmp_path) == ["a", "b", "locked"]
+    for name in ("b.png", "locked"):
+        with pytest.raises(formats.Unusable, match="cannot be read"):
+            load(tmp_path / name)
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", "脳"])
+def test_names_as_long_as_the_disk_takes_them_have_results_of_their_own(tmp_path, letter):
+    width = len(letter.encode())
+    longest = [letter * ((255 - 5) // width) + f"{i}.png" for i in range(2)] + [letter * (240 // width) + ".png"]
+    for name in longest:
+        picture(tmp_path / name)
+    found = names(tmp_path)
+    assert len(set(found)) == 3 and letter * (240 // width) in found
+    for name in found:
+        (tmp_path / f"{name}.nii.gz").write_bytes(b"")
+    with pytest.raises(InputError, match="no such file or folder"):
+        names(tmp_path / ("x" * 300))
 
 
 def dicom(path, series):

@@ -113,6 +113,94 @@ def test_the_others_go_on_where_one_cannot_be_read(setting, capsys):
     assert sorted(path.name for path in (outcome.table.parent / "masks").iterdir()) == ["a.png", "z.png"]
 
 
+def test_masks_beside_their_images_are_left_out_which_is_said(setting, capsys):
+    folder, call = setting
+    for name in ("a", "a_mask", "b", "b_mask"):
+        Image.fromarray(stripes(32, 32)).save(folder / f"{name}.png")
+    assert [pathlib.Path(row["file"]).name for row in rows(call())] == ["a.png", "b.png"]
+    said = (
+        f"{folder}/a_mask.png and 1 more: left out as masks of the images beside them; to predict them too, give their"
+    )
+    assert capsys.readouterr().err.startswith(said)
+    assert call(pattern="*_mask.png").predicted == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (MemoryError("Unable to allocate 8 GiB"), "cannot be predicted (MemoryError: Unable to allocate 8 GiB)"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmore"), "(RuntimeError: RESOURCE_EXHAUSTED: Out of memory)"),
+        (PermissionError(13, "Permission denied"), "cannot be predicted (PermissionError: Permission denied)"),
+        (KeyError(), "cannot be predicted (KeyError)"),
+        (InputError("is too small"), "is too small"),
+    ],
+)
+def test_whatever_happens_to_one_input_is_its_row_alone(setting, monkeypatch, capsys, error, wanted):
+    folder, call = setting
+    for name in "abc":
+        Image.fromarray(stripes(32, 32)).save(folder / f"{name}.png")
+    assert call(probabilities=True).predicted == 3
+    encode = predictions.outputs.encode_probabilities
+
+    def fail(probabilities, path, spacing):
+        if path.name == "b.png":
+            raise error
+        return encode(probabilities, path, spacing)
+
+    monkeypatch.setattr(predictions.outputs, "encode_probabilities", fail)
+    outcome = call(probabilities=True)
+    assert (outcome.predicted, outcome.failed) == (2, 1)
+    assert [row["error"] != "" for row in rows(outcome)] == [False, True, False]
+    assert wanted in rows(outcome)[1]["error"] and capsys.readouterr().err.count(f"{folder}/b.png: ") == 1
+    assert sorted(path.name for path in (outcome.table.parent / "masks").iterdir()) == ["a.png", "c.png"]
+
+
+def test_a_request_to_stop_is_no_input_that_failed(setting, monkeypatch):
+    folder, call = setting
+    Image.fromarray(stripes(32, 32)).save(folder / "a.png")
+    monkeypatch.setattr(predictions, "_predict_one", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        call()
+
+
+def test_the_table_is_there_when_the_disk_is_full(setting, monkeypatch, tmp_path):
+    folder, call = setting
+    for name in "abcd":
+        Image.fromarray(stripes(32, 32)).save(folder / f"{name}.png")
+    call()
+    replace = predictions.tables.replace
+
+    def full(path, content):
+        if pathlib.Path(path).name == "b.png":
+            raise OSError(28, "No space left on device", str(path))
+        replace(path, content)
+
+    monkeypatch.setattr(predictions.tables, "replace", full)
+    with pytest.raises(
+        InputError, match=r"out: cannot be written \(No space left on device\); choose another --output"
+    ):
+        call()
+    with (tmp_path / "out" / "predictions.csv").open() as file:
+        found = list(csv.DictReader(file))
+    assert [row["mask"] for row in found] == ["masks/a.png", "", "", ""]
+    assert "No space left" in found[1]["error"] and {row["error"] for row in found[2:]} == {
+        "was not predicted, as the results of those before could not be written"
+    }
+    assert [path.name for path in (tmp_path / "out" / "masks").iterdir()] == ["a.png"]
+
+
+def test_names_as_long_as_the_disk_takes_them_are_predicted(setting):
+    folder, call = setting
+    for length in (200, 247, 250, 251):
+        Image.fromarray(stripes(32, 32)).save(folder / f"{'x' * length}.png")
+    for _ in range(2):  # the second call writes them again
+        outcome = call(probabilities=True)
+        assert (outcome.predicted, outcome.failed) == (4, 0)
+        for row in rows(outcome):
+            assert (outcome.table.parent / row["mask"]).is_file()
+        assert len(list((outcome.table.parent / "masks").iterdir())) == 4
+
+
 def test_what_is_beyond_the_coverage_is_flagged_and_on_the_sheet(setting):
     folder, call = setting
     Image.fromarray(stripes(32, 32)).save(folder / "clear.png")  # every unit finds it: mean SA is 1

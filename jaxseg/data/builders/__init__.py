@@ -91,6 +91,8 @@ def prepare(
         _move(folder, target)
     if report.warnings:
         print(f"{name}: {report.verdict} (--check shows {_them(report)})", file=sys.stderr)
+    for finding in report.spoken:
+        print(f"{name}: {finding.summary}", file=sys.stderr)
     return target
 
 

@@ -12,6 +12,8 @@ from jaxseg.errors import InputError
 SPLITS = ("train", "validation", "test")
 _TAKEN = "is compared with its image by its size alone, as one of them does not say where it lies"
 _SEED = 0  # of the splits that a data set does not come with
+_OUTLIERS = 1e-4  # of an image's pixels; so few may be hot or dead ones
+_FAR = 5.0  # distances of the two percentiles; in MR, CT and ultrasound, what is no outlier stays within one
 _FOLDS = 10  # of which one is for validation and two for testing, where there are so many patients
 
 
@@ -54,6 +56,7 @@ class Contents(NamedTuple):
       remedy: what else can be done about a number in a mask that is none of `values`, put behind the message.
       orientation: to which side of the patient the axes of volumes run, which those of other files are turned to; empty
         where it is not known.
+      one_depth: whether `scaling` was chosen for the depth of the files, volumes too; no other may be among them then.
     """
 
     class_names: tuple[str, ...]
@@ -63,6 +66,7 @@ class Contents(NamedTuple):
     volumes: bool = False
     remedy: str = ""
     orientation: str = ""
+    one_depth: bool = False
 
 
 class Found(NamedTuple):
@@ -224,34 +228,67 @@ def unknown_values(labels: np.ndarray, values: Mapping[int, int]) -> list[int]:
     return [int(value) for value in np.unique(labels) if value not in values]
 
 
+def are_gray_levels(image: np.ndarray) -> bool:
+    """Whether intensities are whole numbers from 0 to 255, whatever their type."""
+    if image.dtype == np.uint8:
+        return True
+    within = image.dtype.kind in "iuf" and bool(image.min() >= 0 and image.max() <= 255)  # of NaN, neither
+    return within and (image.dtype.kind != "f" or bool((image == np.rint(image)).all()))
+
+
 def as_uint8(image: np.ndarray, scaling: tuple[str, float, float] | None) -> np.ndarray:
     """Intensities as 0 to 255, rounded.
 
     Args:
       image: `[*S,C]`.
       scaling: `("window", low, high)`: these become 0 and 255, as for Hounsfield units; `("percentiles", low, high)`:
-        these percentiles of the whole image or volume, of every channel for itself, do; None: only the type changes.
-        16-bit and real numbers without a scaling are taken by percentiles 0 and 100.
+        these percentiles of the whole image or volume, of every channel for itself, do, see `span`; None: intensities
+        of 0 to 255 stay as they are, and others are taken by percentiles 0.5 and 99.5.
     """
     if scaling is None:
-        if image.dtype == np.uint8:
-            return image
-        scaling = ("percentiles", 0.0, 100.0)
+        if are_gray_levels(image):
+            return image.astype(np.uint8, copy=False)
+        scaling = ("percentiles", 0.5, 99.5)
     kind, low, high = scaling
     values = image.astype(np.float32)
     if kind == "percentiles":
-        flat = values.reshape(-1, values.shape[-1])
-        low, high = np.percentile(flat, (low, high), axis=0).astype(np.float32)
-    span = np.maximum(np.subtract(high, low), 1e-12)
-    return np.rint(np.clip((values - low) / span, 0, 1) * 255).astype(np.uint8)
+        low, high = span(values.reshape(-1, values.shape[-1]), low, high)
+    width = np.maximum(np.subtract(high, low), 1e-12)
+    return np.rint(np.clip((values - low) / width, 0, 1) * 255).astype(np.uint8)
+
+
+def span(values: np.ndarray, low: float, high: float) -> tuple[Any, Any]:
+    """What becomes black and what becomes white: percentiles, unless there is more beyond them than outliers.
+
+    A small object may lie wholly beyond the 99.5th percentile of its image. Where more than one pixel in 10,000 is
+    farther beyond a percentile than `_FAR` times the distance of the two, the end is moved to where that share alone is
+    beyond; hot and dead pixels stay clipped.
+
+    Args:
+      values: float32 `[N,C]`.
+      low: per cent.
+      high: per cent.
+
+    Returns:
+      low, high: float32 `[C]` each.
+    """
+    bottom, top = np.percentile(values, (low, high), axis=0).astype(np.float32)
+    outliers = min(max(1, int(_OUTLIERS * len(values))), (len(values) - 1) // 2)
+    ordered = np.partition(values, (outliers, len(values) - 1 - outliers), axis=0)
+    lowest, highest = ordered[outliers].astype(np.float64), ordered[-1 - outliers].astype(np.float64)
+    far = _FAR * (top - bottom.astype(np.float64))
+    bottom, top = np.where(bottom - lowest > far, lowest, bottom), np.where(highest - top > far, highest, top)
+    alike = top == bottom  # of a background of one value, whatever else there is counts
+    ends = np.where(alike, values.min(0), bottom), np.where(alike, values.max(0), top)
+    return ends[0].astype(np.float32), ends[1].astype(np.float32)
 
 
 def assigned(cases: Sequence[RawCase]) -> list[RawCase]:
     """The cases, each in a split; those without one are dealt out by patient: 70 % train, 10 % validation, 20 % test.
 
     So are all cases of a data set that has training cases alone. Every domain has its share of every split as far as
-    its patients allow. Where a data set has a split for testing but none for validation, a tenth of the patients of
-    train becomes it.
+    its patients allow. Where a data set has splits for training and testing but none for validation, a tenth of the
+    patients of train becomes it. One without training cases, such as an external test set, stays as it is.
 
     Raises:
       InputError: there are too few patients.
@@ -259,7 +296,7 @@ def assigned(cases: Sequence[RawCase]) -> list[RawCase]:
     given = {case.split for case in cases}
     if None in given or given == {"train"}:
         return _dealt(cases, testing=0.2)
-    if "validation" not in given:
+    if "train" in given and "validation" not in given:
         train = [case for case in cases if case.split == "train"]
         return [*_dealt(train, testing=0.0), *(case for case in cases if case.split != "train")]
     return list(cases)

@@ -20,6 +20,9 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # that would tear up 
 T = TypeVar("T")
 R = TypeVar("R")
 
+_SEPARATORS = ",;\t"
+_SEPARATOR_TOLD = re.compile("sep=([,;\t])\r?\n", re.IGNORECASE)
+
 _MOST_FOLDERS = 50  # of one level that are looked into for an inner one
 _READERS = 2  # decoding is one core each; more than two mostly wait for the disk
 
@@ -126,9 +129,12 @@ def read_table(
 ) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     """The lines of a table (CSV) and what is wrong with it.
 
+    Fields are separated by commas, semicolons or tabs, whichever the first line has; lines without any entry, as
+    spreadsheets leave them, are none.
+
     Args:
       table: the file.
-      known: columns that are wanted; others are left out.
+      known: columns that are wanted, in capitals or not; others are left out.
       needed: those of them that must be there.
 
     Returns:
@@ -138,12 +144,13 @@ def read_table(
     if not table.is_file():
         return [], [f"{table}: no such file; write a table with the columns {','.join(needed)}"]
     try:
-        lines = _numbered_lines(table.read_text(encoding="utf-8-sig"))
+        lines = _numbered_lines(_text(table))
     except UnicodeDecodeError:
         return [], [f"{table}: is no text in UTF-8; save it as such"]
     except csv.Error as error:
         return [], [f"{table}: cannot be read as a table ({error}); save it as CSV"]
-    header = [name.strip() for name in lines[0][1]] if lines else []
+    spelt = {name.casefold(): name for name in known}
+    header = [spelt.get(name.strip().casefold(), name.strip()) for name in lines[0][1]] if lines else []
     missing = [name for name in needed if name not in header]
     if missing:
         columns = f"column{'s' * (len(missing) > 1)} {', '.join(missing)}"
@@ -154,7 +161,7 @@ def read_table(
         return [], [f"{table}: has the column {twice[0]} twice; remove or rename one"]
     rows, problems = [], []
     for number, line in lines[1:]:
-        if not line:
+        if not "".join(line).strip():
             continue
         if len(line) != len(header) and "\n" in "".join(line):
             problems.append(f"{table}: line {number} opens a quote that is not closed in it; close or remove it")
@@ -173,15 +180,31 @@ def read_table(
     return rows, problems
 
 
-def _numbered_lines(text: str) -> list[tuple[int, list[str]]]:
-    """The records of a CSV file, each with the line that it begins in; quoted fields may hold line breaks."""
+def _text(table: pathlib.Path) -> str:
+    text = table.read_text(encoding="utf-8-sig")
     if "\0" in text:  # UTF-16 without its mark is valid UTF-8
         raise UnicodeDecodeError("utf-8", b"", 0, 1, "NUL")
-    reader, lines, number = csv.reader(io.StringIO(text, newline="")), [], 1
+    return text
+
+
+def _numbered_lines(text: str) -> list[tuple[int, list[str]]]:
+    """The records of a CSV file, each with the line that it begins in; quoted fields may hold line breaks."""
+    lines, number = [], 1
+    told = _SEPARATOR_TOLD.match(text)  # by Excel, in a line of its own
+    if told:
+        text, number = text[told.end() :], 2
+    start, separator = number - 1, told[1] if told else _separator(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     for line in reader:
         lines.append((number, line))
-        number = reader.line_num + 1
+        number = start + reader.line_num + 1
     return lines
+
+
+def _separator(text: str) -> str:
+    """What separates the names of the first line, outside of quotes: the most frequent one."""
+    header = re.sub('"[^"]*"', "", re.split("[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0])
+    return max(_SEPARATORS, key=header.count)  # the first, where there is none
 
 
 def read_json(path: pathlib.Path) -> tuple[Any, list[str]]:
@@ -229,5 +252,5 @@ def in_threads(
 
 
 def progress(items: Iterable[T], description: str, first: int, total: int) -> Iterator[T]:
-    """Yields the items, with a progress bar on stderr that shows up after a second and leaves nothing behind."""
-    yield from tqdm.tqdm(items, description, total, initial=first, leave=False, delay=1, mininterval=0.5)
+    """Yields the items, with a progress bar that shows up after a second and leaves nothing behind, on a terminal."""
+    yield from tqdm.tqdm(items, description, total, initial=first, leave=False, delay=1, mininterval=0.5, disable=None)
