@@ -14,8 +14,6 @@ that foretell failure, and calibration. The work directory gets report.html, res
 again, it goes on.
 """
 
-import pathlib
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -33,7 +31,7 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, if t
 
 
 def main() -> None:
-    workdir, settings = pathlib.Path(cli.required(_WORKDIR)), cli.config(_AUDIT)
+    workdir, settings = cli.path(_WORKDIR), cli.config(_AUDIT)
     from jaxseg.data import builders
     from jaxseg.errors import InputError
     from jaxseg.report import audit
@@ -46,8 +44,8 @@ def main() -> None:
         raise InputError("--config belongs to --weights; a run has its own")
     page = audit.run(
         audit.Request(
-            run=pathlib.Path(_RUN.value) if _RUN.value is not None else None,
-            weights=pathlib.Path(_WEIGHTS.value).expanduser() if _WEIGHTS.value is not None else None,
+            run=cli.path(_RUN) if _RUN.value is not None else None,
+            weights=cli.path(_WEIGHTS) if _WEIGHTS.value is not None else None,
             config=cli.config(_CONFIG) if _WEIGHTS.value is not None else None,
             dataset=_DATASET.value,
             split=_SPLIT.value,

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import ml_collections
 from absl import app, flags, logging
 
+from jaxseg import paths
 from jaxseg.errors import InputError, LostProcess, Preempted
 
 _TRY_AGAIN = 75  # EX_TEMPFAIL: nothing to be mended, the same command goes on
@@ -43,7 +44,8 @@ def run(
     for stream in (sys.stdout, sys.stderr):  # names of files may hold what a terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))
+    if cache := _cache():
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     try:
         app.run(lambda argv: _call(main, argv[1:], commands), flags_parser=_parse)
     except Preempted as stop:
@@ -61,13 +63,18 @@ def run(
         sys.exit(status)
 
 
-def _cache() -> pathlib.Path:
+def _cache() -> pathlib.Path | None:
     """Where compiled programs are kept, so that going on does not begin with compiling; one place per machine.
+
+    None where there is no home, or none that can be written to.
 
     Programs for a CPU may use instructions that another one lacks, and home folders are often shared.
     """
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(root) / "jaxseg" / f"xla-{platform.node()}"
+    root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    there = next((place for place in (root, *root.parents) if place.is_dir()), None)
+    if not root.is_absolute() or there is None or not os.access(there, os.W_OK):
+        return None
+    return root / "jaxseg" / f"xla-{platform.node()}"
 
 
 def _unwind(number: int, frame: types.FrameType | None) -> NoReturn:
@@ -133,6 +140,11 @@ def required(flag: flags.FlagHolder) -> Any:
     if flag.value is None:
         raise InputError(f"--{flag.name} is missing (see --help)")
     return flag.value
+
+
+def path(flag: flags.FlagHolder) -> pathlib.Path:
+    """The place that the flag names; raises InputError when it was not given."""
+    return paths.expanded(required(flag))
 
 
 def config(flag: flags.FlagHolder) -> ml_collections.ConfigDict:

@@ -3,8 +3,6 @@
 python -m launch.evaluate --workdir=runs/unet --split=test
 """
 
-import pathlib
-
 from absl import flags
 
 from launch import cli
@@ -18,7 +16,7 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, if t
 
 
 def main() -> None:
-    workdir = pathlib.Path(cli.required(_WORKDIR))
+    workdir = cli.path(_WORKDIR)
     from jaxseg import inference
     from jaxseg.data import builders
     from jaxseg.errors import InputError

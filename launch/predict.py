@@ -53,7 +53,7 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of its raw files, 
 
 
 def main() -> None:
-    workdir, output = (pathlib.Path(cli.required(flag)) for flag in (_WORKDIR, _OUTPUT))
+    workdir, output = (cli.path(flag) for flag in (_WORKDIR, _OUTPUT))
     paths = [pathlib.Path(path) for path in cli.required(_INPUTS)]
     from jaxseg.data import builders
     from jaxseg.errors import InputError
@@ -69,7 +69,7 @@ def main() -> None:
         probabilities=_PROBABILITIES.value,
         score=_SCORE.value,
         coverage=_COVERAGE.value,
-        autoencoder=pathlib.Path(_AUTOENCODER.value) if _AUTOENCODER.value else None,
+        autoencoder=cli.path(_AUTOENCODER) if _AUTOENCODER.value else None,
     )
     prepare = lambda name: builders.prepare(name, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
     outcome = predictions.run(

@@ -19,7 +19,7 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, for 
 
 
 def main() -> None:
-    config, workdir = cli.config(_CONFIG), pathlib.Path(cli.required(_WORKDIR))
+    config, workdir = cli.config(_CONFIG), cli.path(_WORKDIR)
     from jaxseg.report import studies  # not before the flags are known to be good: it starts JAX
 
     page = studies.run(

@@ -26,7 +26,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this process, from 0.
 
 
 def main() -> None:
-    config, workdir = cli.config(_CONFIG), pathlib.Path(cli.required(_WORKDIR))
+    config, workdir = cli.config(_CONFIG), cli.path(_WORKDIR)
     from jaxseg.training import parallel
 
     parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, ask=_DISTRIBUTED.value)

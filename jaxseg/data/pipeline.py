@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
+from jaxseg import paths
 from jaxseg.data import resizing
 from jaxseg.data.builders import files
 from jaxseg.errors import InputError
@@ -84,7 +85,7 @@ class Split:
         """
         if size is not None and size < 1:
             raise InputError(f"size is {size}; cases need at least one pixel a side")
-        builder = _open(directory)
+        self._place, builder = _open(directory)  # for as long as its files are read
         sizes = _split_sizes(builder)
         if split not in sizes:
             held = ", ".join(sizes)
@@ -102,7 +103,7 @@ class Split:
         try:
             self._records = builder.as_data_source(split, decoders=_no_decoding(features))
         except Exception as error:  # a shard is missing or cut
-            raise _damaged(directory, error) from error
+            raise _unreadable(directory, error) from error
         self._mode = _MODES.get(self.num_channels, "")
         self._size = None if size is None else (size,) * self.rank
         self._numbers = range(sizes[split])
@@ -133,7 +134,7 @@ class Split:
         except KeyError as error:
             raise InputError(
                 f"{self._directory}: was prepared by a version that did not note the {error.args[0]} of its images; "
-                "remove it and prepare it again with python -m launch.prepare"
+                "prepare the data set again with python -m launch.prepare and another --data_dir"
             ) from error
         orientation = self._metadata.get("orientation", "")  # not noted by the first versions
         return Preparation(scaling and (scaling[0], scaling[1], scaling[2]), size, volumes, orientation)
@@ -147,7 +148,7 @@ class Split:
         try:
             return [self._records[number][field].decode() for number in self._numbers]
         except Exception as error:
-            raise _damaged(self._directory, error) from error
+            raise _unreadable(self._directory, error) from error
 
     def __getitem__(self, index: int) -> Case:
         record = self._records[self._numbers[index]]
@@ -173,11 +174,11 @@ class Split:
         return (self[index] for index in range(len(self)))
 
     def read(self, index: int) -> Case:
-        """`self[index]`; raises InputError where the stored case is damaged."""
+        """`self[index]`; raises InputError where the stored case cannot be read."""
         try:
             return self[index]
         except Exception as error:  # array_record, protobuf and Pillow each raise their own
-            raise _damaged(self._directory, error) from error
+            raise _unreadable(self._directory, error) from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -272,7 +273,7 @@ def split_sizes(directory: str | os.PathLike[str]) -> dict[str, int]:
     Raises:
       InputError: the folder is no prepared data set.
     """
-    return _split_sizes(_open(directory))
+    return _split_sizes(_open(directory)[1])
 
 
 def in_memory(split: Split, chosen: Sequence[int] | None = None) -> InMemory:
@@ -418,20 +419,27 @@ def _read(dataset: Any) -> Iterator[Batch]:
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
 
 
-def _open(directory: str | os.PathLike[str]) -> Any:
+def _open(directory: str | os.PathLike[str]) -> tuple[paths.Literal, Any]:
+    """The folder under a name that no library expands, and its builder."""
     import tensorflow_datasets as tfds
 
     if not (pathlib.Path(directory) / "dataset_info.json").is_file():
         raise InputError(f"{directory}: holds no prepared data set; prepare one with python -m launch.prepare")
     try:
-        return tfds.builder_from_directory(os.fspath(directory))
+        place = paths.Literal(directory)
+        return place, tfds.builder_from_directory(os.fspath(place.path))
+    except InputError:
+        raise
     except Exception as error:  # whatever JSON, protobuf and TFDS raise
-        raise _damaged(directory, error) from error
+        raise _unreadable(directory, error) from error
 
 
-def _damaged(directory: str | os.PathLike[str], error: Exception) -> InputError:
-    what = type(error).__name__
-    return InputError(f"{directory}: is damaged ({what}); remove it and prepare it again with python -m launch.prepare")
+def _unreadable(directory: str | os.PathLike[str], error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {str(error)[:200]}"
+    return InputError(
+        f"{directory}: cannot be read here: {' '.join(reason.split())}; see to its rights and to the disk, or prepare "
+        "the data set again with python -m launch.prepare and another --data_dir"
+    )
 
 
 def _split_sizes(builder: Any) -> dict[str, int]:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from jaxseg import paths
 from jaxseg.analysis import distortion
 from jaxseg.data import augment
 from jaxseg.errors import InputError
@@ -111,7 +112,7 @@ def _network(
 ) -> tuple[UNetSkeleton, dict[str, Any]]:
     if not config.network:
         raise InputError("config.network is missing; name the folder of the run whose network is taken")
-    folder = pathlib.Path(config.network).expanduser()
+    folder = paths.expanded(config.network)
     of_network = runs.read_config(folder)
     for name in ("image_size", "view"):
         if of_network.data[name] != config.data[name]:

@@ -1,14 +1,15 @@
 """The newest checkpoints and the best one of a run, with orbax: written beside the training, whole or not at all."""
 
+import contextlib
+import errno
 import itertools
-import json
 import logging
 import math
+import os
 import pathlib
-import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,19 +19,28 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from jaxseg import paths
 from jaxseg.errors import InputError, LostProcess
-from jaxseg.training import parallel
+from jaxseg.training import parallel, stored
 
 _ROOM_FOR_THE_REST = 1_000_000  # bytes of names, values and the file system's own
 _UNDEFINED = -1e300  # the score of a step that was not validated, or has no defined Dice: never the best
+
+# what the system says, in libraries' words: room, rights, too many open files, a server that is gone, memory
+_CODES = ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EMFILE", "ENFILE", "EACCES", "EPERM", "ESTALE", "EIO", "ENOMEM"]
+_SYSTEM = tuple(os.strerror(getattr(errno, code)) for code in _CODES)
+
+
+class Damaged(InputError):
+    """The bytes of a checkpoint are proven not to be what was written."""
 
 
 class Checkpoints:
     """Keeps the two newest steps and the one with the highest score under `folder`; saves in the background.
 
-    A checkpoint holds a pytree of arrays, a checksum of each, and a mapping of plain values. The second newest is what
-    a run falls back to when the newest turns out to be damaged. Use as a context manager: leaving it waits for the
-    writes.
+    A checkpoint holds a pytree of arrays, a checksum of each, and a mapping of plain values. A save counts when it was
+    read back, and only then does an older one go; the second newest is what a run falls back to when the newest turns
+    out to be damaged. Use as a context manager: leaving it waits for the writes.
     """
 
     def __init__(self, folder: pathlib.Path, *, read_only: bool = False, keep_every: int = 0):
@@ -46,39 +56,35 @@ class Checkpoints:
         """
         # orbax reports every save at warning level, and with the stacks of its threads what is raised here as well
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        score = lambda metrics: metrics["score"]
-        # max_to_keep together with best_fn would delete the newest step when it scores badly
-        policies: list[preservation_policy.PreservationPolicy] = [
-            preservation_policy.LatestN(n=2),
-            preservation_policy.BestN(n=1, get_metric_fn=score),
-        ]
-        if keep_every:
-            policies.append(preservation_policy.EveryNSteps(interval_steps=keep_every))
-        keep = preservation_policy.AnyPreservationPolicy(policies)
         if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder}: is a file where checkpoints belong; remove it")
+            raise InputError(f"{folder}: is a file where checkpoints belong; choose another work directory")
         self._folder = folder
+        self._keep_every = keep_every
+        self._pending: tuple[int, dict[str, int]] | None = None
+        self._saves = 0
         if read_only and not folder.is_dir():
             raise InputError(f"{folder} holds no checkpoint; train the run first")
-        if not read_only:
-            _set_aside_unscored(folder)
+        try:
+            if not read_only:
+                folder.mkdir(parents=True, exist_ok=True)
+            self._place = paths.Literal(folder)
+        except OSError as error:
+            raise (_unreadable(folder, error) if read_only else _unwritable(folder, error)) from error
+        _check_scores(folder, read_only=read_only)
         try:
             self._manager = ocp.CheckpointManager(
-                folder.absolute(),
+                self._place.path,
                 options=ocp.CheckpointManagerOptions(
-                    best_fn=score,
+                    best_fn=lambda metrics: metrics["score"],
                     best_mode="max",
-                    preservation_policy=None if read_only else keep,
+                    # nothing goes before what came after it was read back: see `_prune`
+                    preservation_policy=None if read_only else preservation_policy.PreserveAll(),
                     cleanup_tmp_directories=not read_only,
                     read_only=read_only,
                 ),
             )
-        except OSError as error:
-            raise _unwritable(folder, error) from error
-        except ValueError as error:  # the scores of all steps are read here
-            raise InputError(
-                f"{folder}: a checkpoint's score is damaged; going on with the run sets it aside"
-            ) from error
+        except Exception as error:  # the scores of all steps are read here
+            raise _unreadable(folder, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -119,20 +125,19 @@ class Checkpoints:
           InputError: this save or the one before cannot be written.
         """
         self._check_room(state)
+        self.wait()
         if step in self.steps:
             self._manager.delete(step)
+        sums = checksums(state)
         content = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
-            values=ocp.args.JsonSave({"values": dict(values), "checksums": checksums(state)}),
+            values=ocp.args.JsonSave({"values": dict(values), "checksums": sums}),
         )
-        try:
+        with self._failures_said():
             self._manager.save(
                 step, metrics={"score": _UNDEFINED if score is None else score}, args=content, force=True
             )
-        except jax.errors.JaxRuntimeError:  # another process is lost
-            raise
-        except (OSError, ValueError, RuntimeError) as error:  # tensorstore raises ValueError on a full disk
-            raise _unwritable(self._folder, error) from error
+        self._pending = step, sums
 
     def _check_room(self, state: Any) -> None:
         """Raises InputError where there is none: asked beforehand, as tensorstore's threads fail with many words."""
@@ -145,48 +150,106 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Returns when everything is on the disk; raises InputError where that cannot be."""
-        try:
+        """Returns when everything is on the disk and was read back; raises InputError where that cannot be."""
+        with self._failures_said():
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
+        if self._pending is None:
+            return
+        (step, sums), self._pending, self._saves = self._pending, None, self._saves + 1
+        if parallel.is_main():
+            self._read_back(step, sums)
+        parallel.barrier(f"read back {self._folder} {step} {self._saves}")
+        self._prune()
+
+    @contextlib.contextmanager
+    def _failures_said(self) -> Iterator[None]:
+        try:
+            yield
         except jax.errors.JaxRuntimeError:  # another process is lost
             raise
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # tensorstore raises ValueError on a full disk
             raise _unwritable(self._folder, error) from error
+
+    def _read_back(self, step: int, sums: Mapping[str, int]) -> None:
+        """Seals a checkpoint that holds what was saved; raises InputError where it does not."""
+        place = self._place.path / str(step)
+        try:
+            if stored.values(place)["checksums"] != sums:
+                raise stored.Changed("its checksums are not what was saved")
+            found = stored.arrays(place)
+            if lost := sums.keys() - found.keys():
+                raise stored.Changed(f"{min(lost)} is not there")
+            stored.check(found, sums)
+            stored.seal(place)
+        except Exception as error:  # tensorstore raises nearly anything
+            raise InputError(
+                f"{self._folder / str(step)}: was saved but cannot be read back ({self._reason(error)}); the older "
+                "checkpoints are kept: see to the disk and give the same command again"
+            ) from error
+
+    def _prune(self) -> None:
+        """Removes what is neither one of the two newest, nor the best, nor to stay."""
+        steps = self.steps
+        keep = {*steps[-2:], self._manager.best_step()}
+        for step in steps:
+            if step not in keep and not (self._keep_every and step % self._keep_every == 0):
+                with self._failures_said():
+                    self._manager.delete(step)
 
     def progress(self, step: int) -> dict[str, Any]:
         """The value `progress` of a step, without its state; see `restore`."""
         try:
-            found = self._manager.restore(step, args=ocp.args.Composite(values=ocp.args.JsonRestore()))
-            return found["values"]["values"]["progress"]
+            return stored.values(self._place.path / str(step))["values"]["progress"]
         except Exception as error:
-            raise self._damaged(step, type(error).__name__) from error
+            raise self._told(step, error) from error
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """State and values of a step.
+
+        The arrays are read with the dtypes that they were written with, and compared with their checksums, before
+        anything is made of them.
 
         Args:
           step: one of `steps`.
           like: pytree with the structure, shapes and types of the state; where a mapping, of the part that is wanted.
 
         Raises:
-          InputError: it is damaged.
+          Damaged: its bytes are not what was written.
+          InputError: it cannot be read here, or holds another network or optimiser.
         """
-        abstract = _abstract(like)
-        placed = ocp.checkpoint_utils.construct_restore_args(abstract)  # else orbax asks the file, and warns
-        content = ocp.args.Composite(
-            state=ocp.args.PyTreeRestore(abstract, restore_args=placed, partial_restore=isinstance(like, Mapping)),
-            values=ocp.args.JsonRestore(),
-        )
+        place = self._place.path / str(step)
+        wanted = {stored.name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
         try:
-            found = self._manager.restore(step, args=content)
-            state, stored = found["state"], found["values"]
-            wrong = [name for name, value in checksums(state).items() if stored["checksums"][name] != value]
-        except Exception as error:  # tensorstore and orbax raise nearly anything for a damaged file
-            raise self._damaged(step, type(error).__name__) from error
-        if wrong:
-            raise self._damaged(step, f"{wrong[0]} is not what was saved")
-        return state, stored["values"]
+            values = stored.values(place)
+            found = stored.arrays(place, wanted if isinstance(like, Mapping) else None)
+            stored.check(found, values["checksums"])
+        except Exception as error:  # tensorstore raises nearly anything for a damaged file
+            raise self._told(step, error) from error
+        self._check_structure(step, found, wanted)
+        fitted = [found[key].astype(_stored_type(leaf)[1], copy=False) for key, leaf in wanted.items()]
+        return _placed(fitted, like), values["values"]
+
+    def _check_structure(self, step: int, found: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> None:
+        """Raises InputError when a checkpoint holds other arrays than `wanted`."""
+        where, remedy = self._folder / str(step), "give the config that the run was made with"
+        if other := sorted(found.keys() ^ wanted.keys()):
+            what = "lacks" if other[0] in wanted else "has"
+            raise InputError(
+                f"{where}: is of another network or optimiser: it {what} {other[0]}"
+                f"{f' and {len(other) - 1} more' if len(other) > 1 else ''}; {remedy}"
+            )
+        for key, leaf in wanted.items():
+            shape, dtype = _stored_type(leaf)
+            if found[key].shape != shape:
+                raise InputError(
+                    f"{where}: is of another network: {key} has the shape {found[key].shape} there and {shape} here; "
+                    f"{remedy}"
+                )
+            if not _fits(found[key], dtype):
+                raise InputError(
+                    f"{where}: cannot be read here: {key} is {found[key].dtype} there and {dtype} here; {remedy}"
+                )
 
     def restore_best(self, like: Any) -> tuple[int, Any, float]:
         """Step, state and score (NaN if undefined) of the step with the highest score; see `restore`."""
@@ -206,19 +269,29 @@ class Checkpoints:
         return aside
 
     def fall_back(self, error: InputError, steps: Sequence[int]) -> None:
-        """Sets the last of `steps`, which is damaged, aside and says so; raises `error` if it is the only one."""
-        if len(steps) == 1:
+        """Sets the last of `steps` aside and says so; raises `error` if it is no proof of damage, or the only step."""
+        if not isinstance(error, Damaged) or len(steps) == 1:
             raise error
         aside = self.set_aside(steps[-1])
         if parallel.is_main():
             reason, before = str(error).partition(";")[0], f"the run goes on from step {steps[-2]}"
             print(f"{reason}; it is now {aside.name}, and {before}", file=sys.stderr)
 
-    def _damaged(self, step: int, reason: str) -> InputError:
+    def _told(self, step: int, error: Exception) -> InputError:
+        """What is said of a step that raised `error` when it was read."""
+        where = self._folder / str(step)
+        if proof := stored.damage(self._place.path / str(step), error):
+            return Damaged(
+                f"{where}: is damaged ({proof}); remove that folder to go on from an older checkpoint, or "
+                "the run's folder to start anew"
+            )
         return InputError(
-            f"{self._folder / str(step)}: is damaged ({reason}); remove that folder to go on from an older checkpoint, "
-            "or the run's folder to start anew"
+            f"{where}: cannot be read here: {self._reason(error)}; nothing was changed: mend that and give the same "
+            "command again"
         )
+
+    def _reason(self, error: Exception) -> str:
+        return _reason(error).replace(str(self._place.path), str(self._folder))
 
 
 def restore_newest(members: Sequence[Checkpoints], like: Any) -> tuple[list[tuple[Any, dict[str, Any]]], int]:
@@ -256,16 +329,19 @@ def _apart(members: Sequence[Checkpoints]) -> InputError:
     )
 
 
-def _set_aside_unscored(folder: pathlib.Path) -> None:
-    """Sets steps aside whose score cannot be read: orbax reads all of them before anything else.
+def _check_scores(folder: pathlib.Path, *, read_only: bool) -> None:
+    """Sets steps aside whose score is damaged: orbax reads all of them before anything else.
 
     Raises:
-      InputError: there is no other step.
+      Damaged: there is no other step, or nothing may be changed.
+      InputError: a score cannot be read here.
     """
-    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
     damaged = [step for step in steps if not _is_scored(folder / str(step))]
+    if damaged and read_only:
+        raise Damaged(f"{folder / str(damaged[-1])}: its score is damaged; going on with the run sets it aside")
     if damaged and damaged == steps:
-        raise InputError(f"{folder / str(steps[-1])}: its score is damaged; remove the run's folder to start anew")
+        raise Damaged(f"{folder / str(steps[-1])}: its score is damaged; remove the run's folder to start anew")
     parallel.barrier(f"scores {folder}")  # all have looked before one renames
     for step in damaged:
         aside = _set_aside(folder, step)
@@ -276,11 +352,11 @@ def _set_aside_unscored(folder: pathlib.Path) -> None:
 
 def _is_scored(step: pathlib.Path) -> bool:
     try:
-        json.loads((step / "metrics" / "metrics").read_text())
-    except FileNotFoundError:  # which orbax understands
-        return True
-    except (OSError, ValueError):
+        stored.score(step)
+    except ValueError:
         return False
+    except OSError as error:
+        raise _unreadable(step, error) from error
     return True
 
 
@@ -299,13 +375,8 @@ def has_steps(folder: pathlib.Path) -> bool:
 
 def checksums(state: Any) -> dict[str, int]:
     """A checksum for every array of a pytree by its path: any change of one word of it shows."""
-    named = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+    named = {stored.name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
     return {name: int(value) for name, value in jax.device_get(_checksums(named)).items()}
-
-
-def _name(path: Any) -> str:
-    """The same for a part of a state as for the whole."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 @jax.jit
@@ -322,17 +393,47 @@ def _checksum(x: jax.Array) -> jax.Array:
     return jnp.sum(words * odd, dtype=jnp.uint32)
 
 
+def _placed(arrays: Sequence[np.ndarray], like: Any) -> Any:
+    """Arrays on every device, as the leaves of a pytree like `like`."""
+    leaves = [
+        _as_key(array, leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else array
+        for array, leaf in zip(parallel.place_state(list(arrays)), jax.tree.leaves(like), strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _as_key(words: jax.Array, like: jax.Array) -> jax.Array:
+    impl = jax.random.key_impl(like)
+    wrap = jax.jit(lambda words: jax.random.wrap_key_data(words, impl=impl), out_shardings=parallel.replicated())
+    return wrap(words)
+
+
+def _fits(found: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether the array is of that dtype, or what an earlier version made of it under JAX_ENABLE_X64: twice as wide."""
+    wider = found.dtype.kind == dtype.kind and found.dtype.itemsize == 2 * dtype.itemsize == 8
+    return found.dtype == dtype or (wider and (dtype.kind == "f" or np.array_equal(found.astype(dtype), found)))
+
+
+def _stored_type(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype with which a checkpoint holds a leaf of a state: of keys, that of their words."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.eval_shape(jax.random.key_data, leaf)
+    return tuple(leaf.shape), np.dtype(leaf.dtype)
+
+
 def _unwritable(folder: pathlib.Path, error: Exception) -> InputError:
-    # tensorstore and orbax wrap the system's reason into long texts
-    text = " ".join(str(link) for link in (error, error.__cause__, error.__context__) if link)
-    known = re.search(r"No space left on device|Disk quota exceeded|File too large|Read-only file system", text)
-    reason = known[0] if known else getattr(error, "strerror", None) or f"{type(error).__name__}: {text[:200]}"
     return InputError(
-        f"{folder}: a checkpoint cannot be written ({' '.join(reason.split())}); make room there and give the same "
-        "command again: the run goes on from the last checkpoint"
+        f"{folder}: a checkpoint cannot be written ({_reason(error)}); make room there and give the same command "
+        "again: the run goes on from the last checkpoint"
     )
 
 
-def _abstract(tree: Any) -> Any:
-    replicated = parallel.replicated()
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype, sharding=replicated), tree)
+def _unreadable(place: pathlib.Path, error: Exception) -> InputError:
+    return InputError(f"{place}: cannot be read here: {_reason(error)}; see to its rights and to the disk")
+
+
+def _reason(error: Exception) -> str:
+    # tensorstore and orbax wrap the system's reason into long texts
+    text = " ".join(str(link) for link in (error, error.__cause__, error.__context__) if link)
+    reason = getattr(error, "strerror", None) or next((words for words in _SYSTEM if words in text), None)
+    return " ".join((reason or f"{type(error).__name__}: {text[:200]}").split())

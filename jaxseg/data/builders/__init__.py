@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
+from jaxseg import paths
 from jaxseg.data.builders import archives
 from jaxseg.errors import InputError
 
@@ -72,12 +73,13 @@ def prepare(
         cannot be written.
     """
     builder_class, config = _find(name)
-    root = pathlib.Path(data_dir).expanduser()
+    root = paths.expanded(data_dir)
     target = root / builder_class.name / config.name / str(builder_class.VERSION)
     if target.exists():
         if manual_dir is not None:
             print(
-                f"{target} is prepared already; {manual_dir} is not read again (remove the former to)", file=sys.stderr
+                f"{target} is prepared already; {manual_dir} is not read again (give another --data_dir to)",
+                file=sys.stderr,
             )
         return _checked(target)
     given = _manual_dir(builder_class, config, manual_dir)
@@ -110,7 +112,7 @@ def check(
       InputError: the name is unknown, `manual_dir` is missing, or an archive cannot be unpacked.
     """
     builder_class, config = _find(name)
-    root = pathlib.Path(data_dir).expanduser()
+    root = paths.expanded(data_dir)
     given = _manual_dir(builder_class, config, manual_dir)
     if not archives.needs_room(given):
         return _examine(builder_class, config, given, given)[1]
@@ -181,7 +183,7 @@ def _builder_class(dataset: str) -> Any:
 
 def _checked(target: pathlib.Path) -> pathlib.Path:
     if not (target / "dataset_info.json").is_file():
-        raise InputError(f"{target}: exists but holds no prepared data set; remove it and prepare again")
+        raise InputError(f"{target}: exists but holds no prepared data set; choose another data folder")
     return target
 
 
@@ -191,7 +193,7 @@ def _manual_dir(builder_class: Any, config: Any, manual_dir: str | os.PathLike[s
         return None
     if manual_dir is None:
         raise InputError(f"{builder_class.name} cannot be downloaded by a program: {wanted}, and name it as manual_dir")
-    folder = pathlib.Path(manual_dir).expanduser()
+    folder = paths.expanded(manual_dir)
     if folder.is_file() and not archives.is_archive(folder):
         known = ", ".join(archives.SUFFIXES)
         raise InputError(f"{folder}: is neither a folder nor an archive ({known}); unpack it, and name the folder")
@@ -244,7 +246,8 @@ def _build(builder_class: Any, config: Any, work: pathlib.Path, found: Any) -> p
     quiet = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # TFDS warns of configs that are not in a list
     try:
-        builder = builder_class(config=config, data_dir=work, found=found)
+        place = paths.Literal(work)
+        builder = builder_class(config=config, data_dir=place.path, found=found)
     finally:
         logging.set_verbosity(quiet)
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself there; our own bars go to stderr
@@ -252,7 +255,7 @@ def _build(builder_class: Any, config: Any, work: pathlib.Path, found: Any) -> p
             download_config=tfds.download.DownloadConfig(manual_dir=work),  # none of its business, but it asks
             file_format="array_record",  # the default format needs TensorFlow
         )
-    return pathlib.Path(builder.data_path)
+    return place.outside(builder.data_path)
 
 
 def _move(folder: pathlib.Path, target: pathlib.Path) -> None:
