@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 
@@ -163,3 +164,69 @@ def test_what_is_not_known_of_orientations_is_said(predict, tmp_path, capsys):
     path = save_nifti(tmp_path / "SAR.nii.gz", *stored("SAR"))
     predict([path], known="")
     assert "its data set does not say how its volumes lie in the patient" in capsys.readouterr().err
+
+
+def save_itk(path, array, affine):
+    """NRRD or MetaImage of a volume `[D,H,W]`."""
+    image = SimpleITK.GetImageFromArray(array)
+    in_lps = np.diag([-1.0, -1, 1, 1]) @ affine @ BACKWARDS
+    image.SetSpacing(np.linalg.norm(in_lps[:3, :3], axis=0).tolist())
+    image.SetDirection((in_lps[:3, :3] / np.linalg.norm(in_lps[:3, :3], axis=0)).ravel().tolist())
+    image.SetOrigin(in_lps[:3, 3].tolist())
+    SimpleITK.WriteImage(image, str(path))
+    return path
+
+
+def save_multiframe(path, array, affine):
+    """Enhanced MR, its frames in reverse order, as a scanner that runs from the head down stores them."""
+    in_lps = np.diag([-1.0, -1, 1, 1]) @ affine
+    steps = np.linalg.norm(in_lps[:3, :3], axis=0)
+    directions = in_lps[:3, :3] / steps
+    file = pydicom.Dataset()
+    file.file_meta = pydicom.dataset.FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = pydicom.uid.EnhancedMRImageStorage
+    file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = "1.2.3"
+    file.Rows, file.Columns, file.NumberOfFrames = *array.shape[1:], len(array)
+    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 16, 16, 15, 0
+    shared, orientation, measures = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    orientation.ImageOrientationPatient = np.round(np.concatenate([directions[:, 2], directions[:, 1]]), 9).tolist()
+    measures.PixelSpacing, measures.SliceThickness = [float(steps[1]), float(steps[2])], float(steps[0])
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
+    file.SharedFunctionalGroupsSequence = [shared]
+    frames = []
+    for z in reversed(range(len(array))):
+        place, frame = pydicom.Dataset(), pydicom.Dataset()
+        place.ImagePositionPatient = np.round((in_lps @ [z, 0, 0, 1])[:3], 9).tolist()
+        frame.PlanePositionSequence = [place]
+        frames.append(frame)
+    file.PerFrameFunctionalGroupsSequence = frames
+    file.PixelData = array[::-1].astype(np.uint16).tobytes()
+    file.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize("codes", ["SPL", "RSA"])
+def test_every_format_of_volumes_has_its_mask_at_its_place(predict, tmp_path, codes):
+    array, affine = stored(codes, 10.0)
+    paths = [
+        save_nifti(tmp_path / "a.nii.gz", array, affine),
+        save_itk(tmp_path / "b.nrrd", array, affine),
+        save_itk(tmp_path / "c.mha", array, affine),
+        save_multiframe(tmp_path / "d.dcm", array, affine),
+    ]
+    folder = predict(paths, probabilities=True)
+    found = sorted((folder / "masks").iterdir())
+    assert [path.name for path in found] == ["a.nii.gz", "b.nrrd", "c.mha", "d.nii.gz"]
+    like = image_of(paths[0])
+    masks = [SimpleITK.GetArrayFromImage(SimpleITK.Resample(image_of(path), like)) for path in found]
+    assert 0.05 < (masks[0] > 0).mean() < 0.3
+    for path, mask in zip(found, masks, strict=True):
+        agreement = dice(mask > 0.5, masks[0] > 0.5)  # coordinates are text in DICOM, and float32 in NIfTI
+        assert agreement > 0.9999, (path.name, agreement)
+    for path in paths[1:3]:
+        one, other = image_of(path), image_of(folder / "masks" / path.name)
+        np.testing.assert_allclose(one.GetOrigin(), other.GetOrigin(), rtol=1e-12)
+        np.testing.assert_allclose(one.GetDirection(), other.GetDirection(), atol=1e-12)
+        assert SimpleITK.ReadImage(str(folder / "probabilities" / path.name)).GetNumberOfComponentsPerPixel() == 2
