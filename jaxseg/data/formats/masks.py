@@ -5,7 +5,6 @@ import numpy as np
 from jaxseg.data.formats.picture import Picture, Unusable
 
 _ROUNDING = 1e-5  # relative, some dozen steps of float32: what resampling by nearest neighbours may leave
-_MOST = 0.25  # of a whole number, however coarse the steps of a file are
 
 
 def whole(picture: Picture) -> np.ndarray:
@@ -21,7 +20,8 @@ def whole(picture: Picture) -> np.ndarray:
         raise Unusable("holds values that are not finite; a mask is whole numbers: replace them")
     rounded = np.rint(array)
     apart = abs(array.astype(np.float64) - rounded)
-    allowed = np.maximum(min(0.5 * picture.step, _MOST), _ROUNDING * np.maximum(abs(rounded), 1))
+    scaling = 0.5 * picture.step if picture.step < 1 else 0.0  # wider steps do not tell whole numbers apart
+    allowed = np.maximum(scaling, _ROUNDING * np.maximum(abs(rounded), 1))
     if (apart > allowed).any():
         i = np.unravel_index(np.argmax(apart), apart.shape)
         raise Unusable(

@@ -1,10 +1,11 @@
 """TIFF: tifffile decodes it, and what its tags say of colours, grays and turns is applied."""
 
+import io
 import pathlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jaxseg.data.formats.picture import Picture, Unusable, unplaced
 from jaxseg.data.formats.turns import turned
@@ -21,40 +22,51 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        series, others = file.series[0], len(file.series) - 1
+        whole = [series for series in file.series if not series.keyframe.is_reduced] or file.series
+        series, others = whole[0], len(whole) - 1
         page: Any = series.keyframe
-        axes, array = _decoded(path, series)
-        orientation = page.tags.valueof("Orientation", 1)
-        opacity = sum(int(kind) in _OPACITY for kind in page.extrasamples)
+        array = _rgb(path, series) if _has_foreign_colours(page) else _as_shown(series)
         palette = _palette(page)
-        levels = _grays(page)
-        inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    more = "1 more image of another size or kind" if others == 1 else f"{others} more images of other sizes or kinds"
+    notes = (f"holds {more}; the first was taken",) if others else ()
+    return unplaced(array)._replace(palette=palette, notes=notes)
+
+
+def _has_foreign_colours(page: Any) -> bool:
+    """Whether tifffile leaves the colours alone; those of a JPEG it turns into RGB."""
+    import tifffile
+
+    kind, compression = tifffile.PHOTOMETRIC, tifffile.COMPRESSION
+    jpeg = page.compression in (compression.JPEG, compression.OJPEG)
+    return page.photometric in (kind.SEPARATED, kind.CIELAB) or (page.photometric == kind.YCBCR and not jpeg)
+
+
+def _rgb(path: pathlib.Path, series: Any) -> np.ndarray:
+    """Uint8 `[H,W,3]` or `[D,H,W,3]`, as Pillow shows the pages of a series."""
+    shown = []
+    with Image.open(io.BytesIO(path.read_bytes())) as image:  # Pillow turns no file that it maps into memory
+        for page in series.pages:
+            image.seek(page.index)
+            shown.append(np.array(ImageOps.exif_transpose(image).convert("RGB")))
+    return np.stack(shown) if len(shown) > 1 else shown[0]
+
+
+def _as_shown(series: Any) -> np.ndarray:
+    """`[H,W,C]` or `[D,H,W,C]` without opacity; small numbers are dark, and rows and columns as in a viewer."""
+    import tifffile
+
+    page, axes, array = series.keyframe, series.axes, series.asarray()
     if axes == "QYX" and array.shape[-1] <= _MOST_CHANNELS < array.shape[0]:
         axes = "YXS"  # tifffile takes the first axis of an array for pages where nothing says that the last is colour
     array = _channels_last(array, axes)
     array = array.astype(np.uint8) if array.dtype == bool else array
-    if opacity and "S" in axes:
-        array = array[..., :-opacity]
-    if inverted:
+    if "S" in axes:
+        first = array.shape[-1] - len(page.extrasamples)
+        opacity = [first + i for i, kind in enumerate(page.extrasamples) if int(kind) in _OPACITY]
+        array = np.delete(array, opacity, axis=-1) if opacity else array
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         array = _white_is_zero(array, page.bitspersample)
-    array = turned(array, orientation)
-    notes = (f"holds {others} more images of other sizes or kinds; the first was taken",) if others else ()
-    return unplaced(array)._replace(palette=levels if palette is None else palette, notes=notes)
-
-
-def _decoded(path: pathlib.Path, series: Any) -> tuple[str, np.ndarray]:
-    """Axes and numbers of a series of pages; of colours that tifffile leaves alone, RGB as Pillow makes it."""
-    import tifffile
-
-    page, kind = series.keyframe, tifffile.PHOTOMETRIC
-    jpeg = page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)  # decoded to RGB
-    if page.photometric in (kind.SEPARATED, kind.CIELAB) or (page.photometric == kind.YCBCR and not jpeg):
-        if len(series.pages) > 1:
-            raise Unusable(f"holds {page.photometric.name} colours in many pages; save it as RGB")
-        with Image.open(path) as image:
-            image.seek(page.index)
-            return "YXS", np.array(image.convert("RGB"))
-    return series.axes, series.asarray()
+    return turned(array, page.tags.valueof("Orientation", 1))
 
 
 def _channels_last(array: np.ndarray, axes: str) -> np.ndarray:
@@ -67,23 +79,16 @@ def _channels_last(array: np.ndarray, axes: str) -> np.ndarray:
 
 
 def _palette(page: Any) -> np.ndarray | None:
-    """The colours behind numbers, uint8 `[N,3]`, or `[N,1]` of grays alone; None of a page that has none."""
+    """Uint8 `[N,3]` or `[N,1]`, what a viewer makes of numbers with a map of colours, or of fewer than 8 bits."""
     import tifffile
 
-    if page.photometric != tifffile.PHOTOMETRIC.PALETTE or page.colormap is None:
-        return None
-    colours = (page.colormap.T >> 8).astype(np.uint8)
-    return colours[:, :1] if (colours == colours[:, :1]).all() else colours
-
-
-def _grays(page: Any) -> np.ndarray | None:
-    """Uint8 `[N,1]`, what a viewer makes of numbers of fewer than 8 bits; None of a page of others."""
-    import tifffile
-
-    gray = page.photometric in (tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK)
-    if not gray or page.samplesperpixel > 1 or page.bitspersample not in (1, 2, 4):
-        return None
-    return np.linspace(0, 255, 2**page.bitspersample).astype(np.uint8)[:, None]
+    kind = tifffile.PHOTOMETRIC
+    if page.photometric == kind.PALETTE and page.colormap is not None:
+        colours = (page.colormap.T >> 8).astype(np.uint8)
+        return colours[:, :1] if (colours == colours[:, :1]).all() else colours
+    if page.photometric in (kind.MINISWHITE, kind.MINISBLACK) and page.samplesperpixel == 1 and page.bitspersample < 8:
+        return np.linspace(0, 255, 2**page.bitspersample).astype(np.uint8)[:, None]
+    return None
 
 
 def _white_is_zero(array: np.ndarray, bits: int) -> np.ndarray:
