@@ -13,6 +13,7 @@ import numpy as np
 from jaxseg.data import augment, pipeline
 from jaxseg.metrics import overlap
 from jaxseg.metrics.intervals import Estimate, bootstrap_mean
+from jaxseg.numerics import in_32_bits
 from jaxseg.training import runs
 
 Batch = Mapping[str, Any]
@@ -31,6 +32,7 @@ def predict_ensemble(model: nn.Module, members: Sequence[Any], images: jax.Array
     return jnp.argmax(sum(jax.nn.softmax(one) for one in logits), -1).astype(jnp.int32)
 
 
+@in_32_bits
 def score_cases(
     model: nn.Module,
     variables: Any,
@@ -76,6 +78,7 @@ def over_cases(run: Callable[[Batch], Mapping[str, jax.Array]], batches: Iterato
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
+@in_32_bits
 def evaluate_run(
     config: ml_collections.ConfigDict, folder: pathlib.Path, directory: pathlib.Path, *, split: str, view: str
 ) -> tuple[list[dict[str, Any]], dict[str, Estimate]]:

@@ -78,7 +78,7 @@ def quadrant(batch: Batch, corner: jax.Array, *, size: int) -> dict[str, jax.Arr
         raise ValueError(f"quadrants need square images of even size, got {batch['image'].shape}")
 
     def cut(array: jax.Array, k: jax.Array) -> jax.Array:
-        start = (k // 2 * half, k % 2 * half) + (0,) * (array.ndim - 2)
+        start = (k // 2 * half, k % 2 * half) + (jnp.int32(0),) * (array.ndim - 2)
         return jax.lax.dynamic_slice(array, start, (half, half, *array.shape[2:]))
 
     return whole({name: jax.vmap(cut)(batch[name], corner) for name in ("image", "labels")}, size=size)
@@ -106,7 +106,7 @@ def training_view(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, 0), position)
         draw = lambda number, of: jax.vmap(lambda key: of(jax.random.fold_in(key, number)))(keys)
         if view == "quadrant":
-            cut = quadrant(batch, draw(0, lambda key: jax.random.randint(key, (), 0, 4)), size=size)
+            cut = quadrant(batch, draw(0, lambda key: jax.random.randint(key, (), 0, 4, jnp.int32)), size=size)
         else:
             cut = whole(batch, size=size)
         return (
@@ -139,7 +139,7 @@ def draw_affine(key: jax.Array, spatial: Spatial, size: int) -> jax.Array:
       size: n, pixels a side.
     """
     # always as many numbers, so that one augmentation's draws do not depend on which others there are
-    flip_x, flip_y, turn, zoom, *shift, part, top, left = jax.random.uniform(key, (9,))
+    flip_x, flip_y, turn, zoom, *shift, part, top, left = jax.random.uniform(key, (9,), jnp.float32)
     sign = lambda u, probability: jnp.where(u < probability, -1.0, 1.0)
     between = lambda u, low, high: low + (high - low) * u
     around = lambda u: jnp.stack(u) - 0.5
@@ -224,7 +224,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    return jnp.sum(matrix * vector, -1)  # accelerators round the factors of a matrix product
+    return jnp.sum(matrix * vector[None], -1)  # accelerators round the factors of a matrix product
 
 
 def _sample(image: jax.Array, labels: jax.Array, y: jax.Array, x: jax.Array, fill: str) -> tuple[jax.Array, jax.Array]:

@@ -135,11 +135,11 @@ class Autoencoder(nn.Module):
         """The reconstruction, and `kl_divergence` `[B]` of the latent's Gaussian: 0 for the kinds that have none."""
         if self.kind != "variational":
             latent = self.encode(activations, train)
-            return self.decode(latent), jnp.zeros(latent.shape[0])
+            return self.decode(latent), jnp.zeros(latent.shape[0], jnp.float32)
         mean, log_variance = self.encode_distribution(activations)
         latent = mean
         if train:
-            latent += jnp.exp(log_variance / 2) * jax.random.normal(self.make_rng("noise"), mean.shape)
+            latent += jnp.exp(log_variance / 2) * jax.random.normal(self.make_rng("noise"), mean.shape, jnp.float32)
         return self.decode(latent), kl_divergence(mean, log_variance)
 
     def encode(self, activations: jax.Array, train: bool = False) -> jax.Array:
@@ -190,7 +190,8 @@ class Autoencoder(nn.Module):
         x = activations.astype(jnp.float32)
         # without a gradient, which would be infinite where a channel is constant
         deviation = jax.lax.stop_gradient(jnp.std(x, tuple(range(x.ndim - 1))))
-        return x + self.noise * deviation * jax.random.normal(self.make_rng("noise"), x.shape)
+        drawn = jax.random.normal(self.make_rng("noise"), x.shape, jnp.float32)
+        return x + self.noise * jnp.expand_dims(deviation, range(x.ndim - 1)) * drawn
 
     def _check_activations(self, activations: jax.Array) -> None:
         if activations.shape[1:] != tuple(self.shape):

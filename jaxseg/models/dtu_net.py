@@ -238,6 +238,7 @@ def fuse(coarse: jax.Array, topology: jax.Array, log_weights: jax.Array) -> jax.
     Returns:
       `[B,...,K]`, whose exponentials sum to one.
     """
+    log_weights = jnp.expand_dims(log_weights, range(coarse.ndim - log_weights.ndim))
     w1, w2 = log_weights[..., :1], log_weights[..., 1:]
     background, foreground = jnp.split(jax.nn.log_softmax(coarse), [1], -1)
     total = jax.nn.logsumexp(foreground, -1, keepdims=True)

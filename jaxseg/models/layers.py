@@ -114,10 +114,10 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         channels = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         if train:
             axes = (0, *spatial_axes(x))
             wide = x.astype(jnp.float32)
@@ -130,8 +130,9 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        along = lambda vector: jnp.expand_dims(vector, range(x.ndim - 1))
         # in float32: rounded factors would add to the error of every layer of a bfloat16 network
-        return (x.astype(jnp.float32) * factor + (bias - mean * factor)).astype(x.dtype)
+        return (x.astype(jnp.float32) * along(factor) + along(bias - mean * factor)).astype(x.dtype)
 
 
 def normalisation(kind: Norm, dtype: Any, name: str) -> Callable[[jax.Array, bool], jax.Array]:
@@ -173,6 +174,20 @@ class ConvNorm(nn.Module):
         return self.activation(x) if self.activation else x
 
 
+class Dropout(nn.Module):
+    """`nn.Dropout` with the mask drawn in float32: under `jax_enable_x64` that would be another one."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        if not train:
+            return x
+        kept = 1.0 - self.rate
+        mask = jax.random.bernoulli(self.make_rng("dropout"), jnp.float32(kept), x.shape)
+        return jnp.where(mask, x / kept, jnp.zeros_like(x))
+
+
 class ConvBlock(nn.Module):
     """Two layers of 3x3 convolutions (Ronneberger et al. 2015, with the norm that is usual today)."""
 
@@ -188,7 +203,7 @@ class ConvBlock(nn.Module):
         options = {"activation": self.activation, "norm": self.norm, "padding": self.padding, "dtype": self.dtype}
         x = ConvNorm(self.features[0], **options, name="conv_0")(x, train)
         if self.dropout:
-            x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
+            x = Dropout(self.dropout, name="dropout")(x, train)
         return ConvNorm(self.features[1], **options, name="conv_1")(x, train)
 
 
@@ -290,12 +305,12 @@ class TransposedConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         rank = len(spatial_axes(x))
         shape = (x.shape[-1], *(2,) * rank, self.features)
-        kernel = self.param("kernel", nn.initializers.he_normal(in_axis=0, out_axis=-1), shape)
+        kernel = self.param("kernel", nn.initializers.he_normal(in_axis=0, out_axis=-1), shape, jnp.float32)
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
         y = x @ kernel.reshape(x.shape[-1], -1)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            y = y + jnp.tile(bias.astype(y.dtype), 2**rank)
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + jnp.expand_dims(jnp.tile(bias.astype(y.dtype), 2**rank), range(y.ndim - 1))
         y = y.reshape(*x.shape[:-1], *(2,) * rank, self.features)
         # [B, h, w, 2, 2, C] -> [B, h, 2, w, 2, C]
         order = [0, *(a for i in range(1, rank + 1) for a in (i, rank + i)), 2 * rank + 1]

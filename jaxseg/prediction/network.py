@@ -18,6 +18,7 @@ from jaxseg.models import capture
 from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.models.layers import crop
 from jaxseg.models.skeleton import UNetSkeleton
+from jaxseg.numerics import in_32_bits
 from jaxseg.prediction import quality, views
 from jaxseg.prediction.inputs import TrainedOn
 from jaxseg.training import autoencoders, checks, runs
@@ -64,6 +65,7 @@ class Repair(NamedTuple):
     checksum: str
 
 
+@in_32_bits
 def load_run(folder: pathlib.Path, prepare: Callable[[str], pathlib.Path]) -> Run:
     """The network of the best checkpoint of a run, or of all its replicas.
 
@@ -117,6 +119,7 @@ def keep(path: pathlib.Path, value: Mapping[str, Any]) -> None:
         path.with_suffix(".part").unlink(missing_ok=True)
 
 
+@in_32_bits
 def load_repair(folder: pathlib.Path, run: Run) -> Repair:
     """The autoencoder in `folder`.
 
@@ -188,6 +191,7 @@ def compiled(
 
     program = jax.jit(run)
 
+    @in_32_bits
     def network(images: np.ndarray) -> tuple[np.ndarray, views.Scores]:
         count = len(images)
         if 1 < count < batch:

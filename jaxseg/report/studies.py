@@ -6,6 +6,7 @@ import pathlib
 import ml_collections
 
 from jaxseg.errors import InputError
+from jaxseg.numerics import in_32_bits
 
 STUDIES = (
     "border_shortcut",
@@ -17,6 +18,7 @@ STUDIES = (
 )
 
 
+@in_32_bits
 def run(
     config: ml_collections.ConfigDict,
     *,

@@ -21,10 +21,12 @@ from jaxseg.data import augment
 from jaxseg.errors import InputError
 from jaxseg.models import autoencoder, capture
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
+from jaxseg.numerics import in_32_bits
 from jaxseg.training import checks, objectives, runs
 from jaxseg.training.checkpoints import checksums
 
 
+@in_32_bits
 def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathlib.Path) -> None:
     """Fits, or goes on fitting, the autoencoder in `folder`, or its replicas in folders below it.
 
@@ -86,6 +88,7 @@ def build(
     return made
 
 
+@in_32_bits
 def load_best(
     config: ml_collections.ConfigDict, folder: pathlib.Path, num_classes: int, num_channels: int
 ) -> tuple[autoencoder.Autoencoder, dict[str, Any], UNetSkeleton, dict[str, Any]]:

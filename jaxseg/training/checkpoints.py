@@ -285,9 +285,11 @@ class Checkpoints:
                 f"{where}: is damaged ({proof}); remove that folder to go on from an older checkpoint, or "
                 "the run's folder to start anew"
             )
+        writer = stored.other_writer(self._place.path / str(step))
+        foreign = f" (it was written by orbax {writer[0]}, here is {writer[1]})" if writer else ""
         return InputError(
-            f"{where}: cannot be read here: {self._reason(error)}; nothing was changed: mend that and give the same "
-            "command again"
+            f"{where}: cannot be read here: {self._reason(error)}{foreign}; nothing was changed: mend that and give "
+            "the same command again"
         )
 
     def _reason(self, error: Exception) -> str:

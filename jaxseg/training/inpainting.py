@@ -18,6 +18,8 @@ import optax
 from jaxseg import models
 from jaxseg.data import overlays
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
+from jaxseg.numerics import in_32_bits
+from jaxseg.training import optim
 from jaxseg.training import steps as training_steps
 from jaxseg.training.objectives import Batch, Objective
 from jaxseg.training.state import create
@@ -61,6 +63,7 @@ class Inpainter:
         return np.where(masks[..., None], np.asarray(filled)[:, :height, :width, : images.shape[-1]], images)
 
 
+@in_32_bits
 def train_inpainter(
     key: jax.Array,
     images: np.ndarray,
@@ -104,19 +107,17 @@ def train_inpainter(
         raise ValueError(f"crop is {crop}, larger than the images {images.shape[1:3]}; choose a smaller one")
     channels = images.shape[-1]
     module = models.build("unet", max(2, channels), features=features, padding="reflect")
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+    optimizer = optim.apart(optax.adam(optax.cosine_decay_schedule(learning_rate, steps)))
     init_key, order_key = jax.random.split(key)
     state = jax.jit(lambda key: create(key, module, optimizer, (1, crop, crop, channels + 1)))(init_key)
     step = training_steps.make_train_step(inpainting(module), optimizer, functools.partial(_view, crop=crop))
     # one call a step: in a loop on the device, convolutions would run on one thread of a CPU
     run = jax.jit(step, donate_argnums=0, compiler_options=compiler_options(module))
-    order = np.asarray(jax.random.randint(order_key, (steps, batch_size), 0, len(images)))
+    order = np.asarray(jax.random.randint(order_key, (steps, batch_size), 0, len(images), jnp.int32))
     losses = []
     for number, index in enumerate(order):
         batch = {"image": images[index], "overlays": covered[index], "index": index}
-        # Adam's bias correction raises a float to an integer power
-        with jax.numpy_dtype_promotion("standard"):
-            state, metrics = run(state, batch)
+        state, metrics = run(state, batch)
         losses.append(metrics["loss"])
         if number % 100 == 99 or number == steps - 1:
             loss = float(losses[-1])
@@ -153,9 +154,9 @@ def _view(key: jax.Array, batch: Batch, *, crop: int) -> dict[str, jax.Array]:
 
     def cut(key: jax.Array, image: jax.Array, covered: jax.Array) -> tuple[jax.Array, jax.Array]:
         room = jnp.array(covered.shape, jnp.int32) - crop + 1
-        y, x = jax.random.randint(key, (2,), 0, room)
+        y, x = jax.random.randint(key, (2,), 0, room, jnp.int32)
         return (
-            jax.lax.dynamic_slice(image, (y, x, 0), (crop, crop, image.shape[-1])),
+            jax.lax.dynamic_slice(image, (y, x, jnp.int32(0)), (crop, crop, image.shape[-1])),
             jax.lax.dynamic_slice(covered, (y, x), (crop, crop)),
         )
 

@@ -26,7 +26,7 @@ def dice_loss(logits: jax.Array, labels: jax.Array, *, smooth: float = 1.0) -> j
     """
     _check(logits, labels)
     probabilities = jax.nn.softmax(logits.astype(jnp.float32))[..., 1:]
-    truth = jax.nn.one_hot(labels, logits.shape[-1])[..., 1:]
+    truth = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)[..., 1:]
     axes = tuple(range(1, labels.ndim))
     both = jnp.sum(probabilities * truth, axes)
     total = jnp.sum(probabilities, axes) + jnp.sum(truth, axes)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxseg.errors import InputError
+from jaxseg.numerics import of_library
 from jaxseg.training import options
 
 Rate = Callable[[Any], jax.Array]
@@ -128,7 +129,12 @@ def make(
         raise InputError("config.training.optimizer_options.nesterov needs a momentum above 0")
     _check_value("clip_norm", "clip_norm", clip_norm)
     update = OPTIMIZERS[optimizer](rate, **found)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm else update
+    return apart(optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm else update)
+
+
+def apart(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimiser, whose numbers and types do not depend on JAX's global switches."""
+    return optax.GradientTransformation(of_library(optimizer.init), of_library(optimizer.update))
 
 
 def make_schedule(
@@ -160,7 +166,7 @@ def make_schedule(
             f"run's {total_steps} steps of {steps_per_epoch} an epoch; choose fewer"
         )
     rate = SCHEDULES[name](learning_rate, steps_per_epoch, total_steps, **found)
-    return lambda step: jnp.asarray(rate(step), jnp.float32)
+    return of_library(lambda step: jnp.asarray(rate(step), jnp.float32))
 
 
 def _warmup(step: Any, steps: float) -> jax.Array:

@@ -21,6 +21,7 @@ from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.models import pretrained
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
+from jaxseg.numerics import in_32_bits
 from jaxseg.training import checks, objectives, parallel, programs, provenance, state, steps
 from jaxseg.training.checkpoints import Checkpoints, has_steps
 from jaxseg.training.loop import Loop, Summarise, fit, write_json
@@ -111,6 +112,7 @@ class Task:
     compiler_options: Mapping[str, Any]
 
 
+@in_32_bits
 def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Path, *, keep_every: int = 0) -> None:
     """Trains, or resumes, the run in `folder`, or its replicas in folders below it; returns when all is finished.
 
@@ -227,6 +229,7 @@ class Data:
         return size <= _SHARE_OF_MEMORY * parallel.device_memory()
 
 
+@in_32_bits
 def fit_members(
     config: ml_collections.ConfigDict, task: Task, data: Data, folder: pathlib.Path, *, keep_every: int = 0
 ) -> None:
@@ -309,6 +312,7 @@ def member_runs(
     return members
 
 
+@in_32_bits
 def load_best(
     config: ml_collections.ConfigDict, folder: pathlib.Path, image_shape: tuple[int, ...], num_classes: int
 ) -> tuple[UNetSkeleton, dict[str, Any], dict[str, float]]:
@@ -328,12 +332,14 @@ def load_best(
     return model, best, {"step": step, f"validation_{config.training.selection}": score}
 
 
+@in_32_bits
 def restore_best(folder: pathlib.Path, like: Mapping[str, Any]) -> tuple[int, dict[str, Any], float]:
     """Step, the part of the state that `like` names, and the score (NaN if undefined) of a run's best checkpoint."""
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         return checkpoints.restore_best(like)
 
 
+@in_32_bits
 def restore_kept(folder: pathlib.Path, like: Mapping[str, Any], *, every: int) -> dict[int, dict[str, Any]]:
     """Step -> the part of the state that `like` names, of the checkpoints at multiples of `every` steps, ascending."""
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:

@@ -47,7 +47,7 @@ def create(
     seed_key, run_key = jax.random.split(key)
     # a draw per parameter: XLA compiles those of the default generator several times slower
     init_key = jax.random.key(jax.random.bits(seed_key, dtype=jnp.uint32), impl="rbg")
-    variables = model.init(init_key, jnp.zeros((1, *input_shape[1:])))
+    variables = model.init(init_key, jnp.zeros((1, *input_shape[1:]), jnp.float32))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],

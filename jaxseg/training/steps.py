@@ -111,7 +111,7 @@ def _accumulated(
     """Mean loss and gradient over `parts` of the batch; batch statistics go from one to the next."""
     # every part takes cases from everywhere in the batch, so that each device keeps to its own
     cut = {name: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0) for name, x in batch.items()}
-    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+    zero = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, state.params))
 
     def add(carry: Any, item: tuple[jax.Array, Batch]) -> tuple[Any, None]:
         batch_stats, total = carry
@@ -134,6 +134,6 @@ def make_counts_step(
     def counts_step(variables: Mapping[str, Any], batch: Batch) -> jax.Array:
         seen = view(batch)
         logits: Any = model.apply(dict(variables), seen["images"])  # a tuple only where something is mutable
-        return overlap.class_counts(seen["labels"], jnp.argmax(logits, -1), num_classes=num_classes)
+        return overlap.class_counts(seen["labels"], jnp.argmax(logits, -1).astype(jnp.int32), num_classes=num_classes)
 
     return counts_step

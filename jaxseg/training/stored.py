@@ -122,6 +122,16 @@ def damage(step: pathlib.Path, error: Exception) -> str | None:
     return None
 
 
+def other_writer(step: pathlib.Path) -> tuple[str, str] | None:
+    """The version of orbax that wrote a checkpoint, and the one that is here, if they differ."""
+    try:
+        written = values(step)["values"]["versions"][_WRITER]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    here = importlib.metadata.version(_WRITER)
+    return (written, here) if written != here else None
+
+
 def _unsealed_damage(step: pathlib.Path, error: Exception) -> str | None:
     """The same of a checkpoint of an earlier version, or of one whose process was killed right behind its save."""
     for path in step.rglob("*"):
@@ -131,12 +141,10 @@ def _unsealed_damage(step: pathlib.Path, error: Exception) -> str | None:
         if not (step / key).is_file():
             return f"{key} is missing"
     try:
-        writer = values(step)["values"].get("versions", {}).get(_WRITER)
-    except (ValueError, KeyError, AttributeError):
+        values(step)["checksums"]
+    except (ValueError, KeyError, TypeError):
         return "values/metadata holds no values"
-    if isinstance(error, OSError | MemoryError):
-        return None
-    if writer not in (None, importlib.metadata.version(_WRITER)):
+    if isinstance(error, OSError | MemoryError) or other_writer(step):
         return None
     if isinstance(error, Changed):
         return str(error)

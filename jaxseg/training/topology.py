@@ -35,11 +35,11 @@ def corrupt(
     def one(key: jax.Array, gray: jax.Array, labels: jax.Array) -> jax.Array:
         erase_key, class_key, paint_key = jax.random.split(key, 3)
         erased = erase_patches(erase_key, labels, fraction=fraction)
-        present = jnp.any(labels[..., None] == jnp.arange(1, num_classes), tuple(range(labels.ndim)))
+        present = jnp.stack([jnp.any(labels == k) for k in range(1, num_classes)])
         weights = jnp.where(jnp.any(present), present, True).astype(jnp.float32)  # a choice needs a candidate
-        chosen = 1 + jax.random.choice(class_key, num_classes - 1, p=weights / jnp.sum(weights))
+        chosen = 1 + jax.random.choice(class_key, num_classes - 1, p=weights / jnp.sum(weights)).astype(labels.dtype)
         alike = _alike(gray, labels == chosen) & (labels == 0)
-        return jnp.where(_random_subset(paint_key, alike, fraction), chosen.astype(labels.dtype), erased)
+        return jnp.where(_random_subset(paint_key, alike, fraction), chosen, erased)
 
     return jax.vmap(one)(jax.random.split(key, labels.shape[0]), gray, labels)
 
@@ -59,7 +59,7 @@ def erase_patches(key: jax.Array, labels: jax.Array, *, fraction: float) -> jax.
     filled = jnp.any(grid, tuple(range(1, grid.ndim, 2)))
     gone = _random_subset(key, filled, fraction)
     for axis, size in enumerate(labels.shape):
-        gone = jnp.take(jnp.repeat(gone, PATCH, axis=axis), jnp.arange(size), axis=axis)
+        gone = jnp.take(jnp.repeat(gone, PATCH, axis=axis), jnp.arange(size, dtype=jnp.int32), axis=axis)
     return jnp.where(gone, 0, labels)
 
 
@@ -73,8 +73,8 @@ def _alike(gray: jax.Array, region: jax.Array) -> jax.Array:
 
 def _random_subset(key: jax.Array, candidates: jax.Array, fraction: float) -> jax.Array:
     """Exactly `ceil(fraction n)` of the n true entries, each equally likely."""
-    scores = jnp.where(candidates, jax.random.uniform(key, candidates.shape), 2.0).ravel()
+    scores = jnp.where(candidates, jax.random.uniform(key, candidates.shape, jnp.float32), 2.0).ravel()
     share = fraction * jnp.sum(candidates).astype(jnp.float32)
     keep = jnp.ceil(share * (1 - 1e-6)).astype(jnp.int32)  # 0.3 * 10 is above 3 in float32
-    rank = jnp.argsort(jnp.argsort(scores))
+    rank = jnp.argsort(jnp.argsort(scores)).astype(jnp.int32)
     return (rank < keep).reshape(candidates.shape)

@@ -1,7 +1,12 @@
 """Newest and best checkpoints, and what happens to damaged ones."""
 
+import errno
+import functools
+import json
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +16,7 @@ import numpy as np
 import pytest
 
 from jaxseg.errors import InputError
-from jaxseg.training import checkpoints
+from jaxseg.training import checkpoints, stored
 from jaxseg.training.checkpoints import Checkpoints, restore_newest
 
 
@@ -96,7 +101,42 @@ def without_values(folder):
     (folder / "values" / "metadata").write_text("{")
 
 
-@pytest.mark.parametrize("damage", [emptied, flipped, without_values, without_score])
+def byte_flipped(folder):
+    """One byte of the file that holds the values."""
+    [path] = (folder / "state" / "d").iterdir()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+def array_file_gone(folder):
+    [path] = (folder / "state" / "d").iterdir()
+    path.unlink()
+
+
+def description_emptied(folder):
+    (folder / "state" / "_METADATA").write_bytes(b"")
+
+
+def state_gone(folder):
+    shutil.rmtree(folder / "state")
+
+
+def without_seal(damage):
+    """The same in a checkpoint of an earlier version, which has no digests of its files."""
+
+    @functools.wraps(damage)
+    def both(folder):
+        damage(folder)
+        (folder / "seal.json").unlink()
+
+    return both
+
+
+DAMAGES = [emptied, flipped, without_values, byte_flipped, array_file_gone, description_emptied, state_gone]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, *map(without_seal, DAMAGES), without_score])
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, capsys, damage):
     save_all(tmp_path / "run", {1: None, 2: None, 3: None})
     damage(tmp_path / "run" / "3")
@@ -168,6 +208,131 @@ def test_no_checkpoint_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file where checkpoints belong"):
         Checkpoints(tmp_path / "file")
+
+
+def stale(*_, **__):
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def forbidden(*_, **__):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def too_many_files(*_, **__):
+    raise ValueError("RESOURCE_EXHAUSTED: Error opening file: Too many open files [tensorstore_spec='...']")
+
+
+def no_memory(*_, **__):
+    raise MemoryError
+
+
+def library_broken(*_, **__):
+    raise RuntimeError("not implemented")
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (stale, "Stale file handle"),
+        (forbidden, "Permission denied"),
+        (too_many_files, "Too many open files"),
+        (no_memory, "MemoryError"),
+        (library_broken, "RuntimeError: not implemented"),
+    ],
+)
+def test_what_cannot_be_read_here_is_not_called_damaged(tmp_path, monkeypatch, capsys, fault, reason, sealed):
+    save_all(tmp_path / "run", {1: None, 2: 0.5})
+    if not sealed:
+        (tmp_path / "run" / "2" / "seal.json").unlink()
+    before = files(tmp_path)
+    with Checkpoints(tmp_path / "run") as store:
+        for read in (lambda: restore_newest([store], example(0)), lambda: store.restore_best(example(0))):
+            with monkeypatch.context() as patched, pytest.raises(InputError) as error:
+                patched.setattr(stored.tensorstore, "open", fault)
+                read()
+            assert f"run/2: cannot be read here: {reason}" in str(error.value) and "\n" not in str(error.value)
+            assert not re.search("damaged|remove", str(error.value))
+        [(state, _)], step = restore_newest([store], example(0))
+    assert step == 2 and int(state["step"]) == 2
+    assert files(tmp_path) == before and not capsys.readouterr().err
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        ({**example(0), "w": jnp.zeros((3, 4))}, r"another network: w has the shape \(3, 2\) there and \(3, 4\) here"),
+        ({**example(0), "extra": jnp.zeros(2)}, "another network or optimiser: it lacks extra"),
+        ({name: x for name, x in example(0).items() if name != "m"}, None),
+        ({**example(0), "m": jnp.zeros(5, jnp.bfloat16)}, "cannot be read here: m is float32 there and bfloat16 here"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_said_to_be_that(tmp_path, like, message):
+    save_all(tmp_path / "run", {1: None, 2: None})
+    before = files(tmp_path)
+    with Checkpoints(tmp_path / "run") as store:
+        if message is None:
+            assert store.restore(2, like)[0].keys() == like.keys()  # a part is what was asked for
+            return
+        with pytest.raises(InputError, match=message) as error:
+            restore_newest([store], like)
+    assert "\n" not in str(error.value) and not re.search("damaged|remove", str(error.value))
+    assert files(tmp_path) == before
+
+
+def test_arrays_that_an_earlier_version_stored_in_64_bits_are_read(tmp_path):
+    with jax.enable_x64(True), Checkpoints(tmp_path) as store:
+        state = {"w": jnp.linspace(0, 1, 5, dtype=jnp.float64), "n": jnp.int64(7)}
+        store.save(state, {"progress": {}}, step=1, score=None)
+        expected = np.linspace(0, 1, 5).astype(np.float32)
+    with Checkpoints(tmp_path) as store:
+        found, _ = store.restore(1, {"w": jnp.zeros(5), "n": jnp.int32(0)})
+    np.testing.assert_array_equal(found["w"], expected)
+    assert found["w"].dtype == jnp.float32 and found["n"].dtype == jnp.int32 and int(found["n"]) == 7
+
+
+def test_a_checkpoint_of_another_version_that_cannot_be_decoded_here_is_left_alone(tmp_path):
+    save_all(tmp_path / "run", {1: None, 2: None})
+    step = tmp_path / "run" / "2"
+    (step / "seal.json").unlink()
+    values = json.loads((step / "values" / "metadata").read_text())
+    values["values"]["versions"] = {"orbax-checkpoint": "99.0"}
+    (step / "values" / "metadata").write_text(json.dumps(values))
+    (step / "state" / "_METADATA").write_text('{"a layout": "of tomorrow"}')
+    with (
+        Checkpoints(tmp_path / "run") as store,
+        pytest.raises(InputError, match="run/2: cannot be read here: ") as error,
+    ):
+        restore_newest([store], example(0))
+    assert "orbax 99.0" in str(error.value) and store.steps == [1, 2]
+
+
+def nothing(manager, place, step):
+    """A save that writes nothing and says nothing."""
+
+
+def half(manager, place, step):
+    (place / str(step) / "state").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("written", [nothing, half])
+def test_a_save_that_did_not_happen_is_an_error_and_older_ones_stay(tmp_path, monkeypatch, written):
+    folder = tmp_path / "run"
+    save_all(folder, {1: 0.9, 2: None, 3: None})
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(InputError, match="run/4: was saved but cannot be read") as error,
+        Checkpoints(folder) as store,
+    ):
+        patched.setattr(store._manager, "save", lambda step, **_: written(store._manager, folder, step))
+        store.save(example(4), {}, step=4, score=1.0)
+        store.save(example(5), {}, step=5, score=None)
+    assert "\n" not in str(error.value) and "the older checkpoints are kept" in str(error.value)
+    assert all((folder / str(step) / "state" / "_METADATA").is_file() for step in (1, 2, 3))
 
 
 FULL = """

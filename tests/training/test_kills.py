@@ -9,11 +9,13 @@ import re
 import signal
 import sys
 import time
+import unicodedata
 
 import jax
 import pytest
 
 from configs import train
+from jaxseg import inference
 from jaxseg.data import builders
 from jaxseg.errors import Preempted
 from jaxseg.training import runs
@@ -141,3 +143,22 @@ def test_replicas_of_which_one_stops_early_end_with_the_same_bits_too(undisturbe
     assert stopped == [True, False] or stopped == [False, True]
     moments = [after(chance.uniform(0.3, 1) * 1.5 * undisturbed[2]) for _ in range(5)]
     assert killed_and_finished(undisturbed, "killed_replicas", moments, replicas=2) == expected
+
+
+# between them every printable character that a name can have, and more: patterns, addresses, accents composed and not
+NAMES = [
+    "run[lr=0.001] {a,b}**?!%41@3",
+    "-x '\"\\$;|<>&~#^`()+,:_.=*0123456789 ABCDEFGHIJKLMNOPQRSTUVWXYZ abcdefghijklmnopqrstuvwxyz",
+    "äöüß" + unicodedata.normalize("NFD", "äöü") + "漢字" + "x" * 180,
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=["patterns", "printable", "long"])
+def test_a_path_is_never_a_pattern(undisturbed, name):
+    directory, folder, seconds = undisturbed
+    own = builders.prepare("dermoscopy/tiny", data_dir=folder / name / "data[0:5]", manual_dir=None)
+    assert own.is_relative_to(folder / name)
+    there = own, folder, seconds
+    assert killed_and_finished(there, f"{name}/run", [step(5), step(8)]) == result(folder / "first")
+    evaluated = lambda place, data: inference.evaluate_run(config(), place, data, split="test", view="quadrant")
+    assert evaluated(folder / name / "run", own) == evaluated(folder / "first", directory)

@@ -1,0 +1,169 @@
+"""JAX's global switches (64 bits, rank promotion, dtype promotion) change no type, no number and no checkpoint."""
+
+import contextlib
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import train
+from jaxseg import inference, models
+from jaxseg.data import augment, builders
+from jaxseg.models import autoencoder
+from jaxseg.training import checkpoints, loop, losses, objectives, optim, runs, state, steps
+
+SWITCHES = {"jax_enable_x64": True, "jax_numpy_rank_promotion": "raise", "jax_numpy_dtype_promotion": "strict"}
+DEFAULTS = {"jax_enable_x64": False, "jax_numpy_rank_promotion": "allow", "jax_numpy_dtype_promotion": "standard"}
+LEVELS = {"features": (4, 6, 8)}
+NETWORKS = [
+    ("unet", LEVELS),
+    ("unet", LEVELS | {"norm": "group", "upsample": "transpose", "padding": "valid"}),
+    ("unet", LEVELS | {"norm": "instance", "upsample": "bilinear_aligned", "padding": "reflect"}),
+    ("resnet_unet", {"encoder": "resnet18"}),
+    ("residual_unet", LEVELS),
+    ("dtu_net", LEVELS | {"topology_features": (4, 6)}),
+    ("dtu_net", LEVELS | {"topology_features": (4, 6), "fusion": "learned"}),
+]
+
+
+@contextlib.contextmanager
+def switched(**switches):
+    """For the whole process, as an environment variable does it: a library's threads have them too."""
+    before = {name: getattr(jax.config, name) for name in DEFAULTS}
+    for name, value in (DEFAULTS | switches).items():
+        jax.config.update(name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def wide(tree):
+    """Arrays with types of 64 bits."""
+    return [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if "64" in str(leaf.dtype)
+    ]
+
+
+@pytest.mark.parametrize(("name", "options"), NETWORKS)
+def test_no_type_of_a_step_follows_the_switches(name, options):
+    batch = {
+        "image": jax.ShapeDtypeStruct((2, 64, 64, 1), jnp.uint8),
+        "labels": jax.ShapeDtypeStruct((2, 64, 64), jnp.uint8),
+        "index": jax.ShapeDtypeStruct((2,), jnp.int32),
+    }
+    with switched(**SWITCHES):
+        module = models.build(name, 3, **options)
+        optimizer = optim.make(
+            optimizer="adamw",
+            learning_rate=1e-3,
+            schedule="cosine",
+            steps_per_epoch=2,
+            total_steps=8,
+            clip_norm=1.0,
+        )
+        fresh = jax.eval_shape(lambda key: state.create(key, module, optimizer, (1, 32, 32, 1)), jax.random.key(0))
+        supervised = objectives.supervised(module, losses.dice_bce_loss)
+        view = augment.training_view("quadrant", size=32, augmentation={"rotate": 10.0, "flip_vertical": 0.5})
+        step = steps.make_train_step(
+            objectives.dtu(module) if name == "dtu_net" else supervised, optimizer, view, accumulate=2
+        )
+        after = jax.eval_shape(step, fresh, batch)
+    assert not wide((fresh, after))
+
+
+@pytest.mark.parametrize("kind", autoencoder.KINDS)
+def test_no_type_of_an_autoencoder_follows_the_switches(kind):
+    x = jax.ShapeDtypeStruct((2, 8, 8, 6), jnp.float32)
+    with switched(**SWITCHES):
+        module = autoencoder.Autoencoder((8, 8, 6), latent=8, width=4, kind=kind)
+        variables = jax.eval_shape(module.init, jax.random.key(0), x)
+        apply = lambda variables, x: module.apply(
+            variables, x, train=True, method="reconstruct", rngs={"noise": jax.random.key(0)}
+        )
+        assert not wide((variables, jax.eval_shape(apply, variables, x)))
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return builders.prepare("dermoscopy/tiny", data_dir=tmp_path_factory.mktemp("data"), manual_dir=None)
+
+
+def config():
+    """Six steps with all that is drawn: a validation and a checkpoint behind every second."""
+    config = train.get_config("tiny").unlock()
+    config.model.features, config.model.skips = (2, 4), (True,)
+    config.data.image_size, config.data.augmentation.rotate = 8, 10.0
+    config.training.epochs, config.training.save_every = 2, 2
+    return config.lock()
+
+
+def fit(directory, folder, **switches):
+    with switched(**switches):
+        runs.train(config(), runs.Splits(directory, config().data.source_size), folder)
+
+
+def result(folder):
+    """Checksums of the last state, and the log without its timings."""
+    [*_, last] = sorted((folder / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["steps_per_second"]
+    return json.loads((last / "values" / "metadata").read_text())["checksums"], rows
+
+
+@pytest.fixture(scope="module")
+def plain(directory, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    fit(directory, folder)
+    return folder
+
+
+class Killed(BaseException):
+    """As if the process were gone."""
+
+
+@pytest.mark.parametrize("first", [SWITCHES, {}], ids=["begun with all switches", "gone on with under all switches"])
+def test_a_run_moves_between_the_switches_bit_for_bit(directory, plain, tmp_path, monkeypatch, first):
+    save = loop._Trainer._save
+
+    def until(self, state, step, scores):
+        save(self, state, step, scores)
+        if step == 4:
+            raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(loop._Trainer, "_save", until)
+        fit(directory, tmp_path / "run", **first)
+    fit(directory, tmp_path / "run", **({} if first else SWITCHES))
+    assert result(tmp_path / "run") == result(plain)
+    assert not list((tmp_path / "run" / "checkpoints").glob("damaged*"))
+
+
+@pytest.mark.parametrize("switches", [{name: value} for name, value in SWITCHES.items()] + [SWITCHES], ids=str)
+def test_an_evaluation_is_the_same_under_each_switch(directory, plain, switches):
+    evaluated = lambda: inference.evaluate_run(config(), plain, directory, split="test", view="quadrant")
+    with switched():
+        expected = evaluated()
+    with switched(**switches):
+        found = evaluated()
+    assert str(found) == str(expected)
+
+
+def test_a_checksum_on_the_host_is_that_on_the_device():
+    from jaxseg.training import stored
+
+    with switched(jax_enable_x64=True):
+        arrays = {
+            "half": jnp.arange(5, dtype=jnp.bfloat16),
+            "wide": jnp.linspace(0, 1, 7, dtype=jnp.float64),
+            "words": jax.random.bits(jax.random.key(0), (3, 5), jnp.uint32),
+            "truth": jnp.array([True, False, True]),
+            "one": jnp.int32(-3),
+        }
+        found = checkpoints.checksums(arrays)
+        assert found == {name: stored.checksum(jax.device_get(x)) for name, x in arrays.items()}
