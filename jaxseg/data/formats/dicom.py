@@ -17,6 +17,7 @@ _DIRECTORY = "1.2.840.10008.1.3.10"  # class of a DICOMDIR, an index of other fi
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _TURNED = 0.5  # degrees between the slices of one volume
 _TILTED = 2.5  # degrees between the line along which slices lie and their normal
+_GRAYS = ("MONOCHROME1", "MONOCHROME2")
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -168,6 +169,8 @@ def _rescaled(frame: np.ndarray, file: Any, index: int) -> tuple[np.ndarray, flo
     """A frame on the scale of the file, and its step."""
     import pydicom.pixels
 
+    if file.get("PhotometricInterpretation", None) not in (*_GRAYS, None):
+        return frame, 0.0
     items = _groups(file, index, "PixelValueTransformationSequence")
     told = items[0] if items else file
     slope = 0.0 if told.get("ModalityLUTSequence", None) else float(told.get("RescaleSlope", None) or 0)

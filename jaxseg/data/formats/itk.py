@@ -1,10 +1,13 @@
 """NRRD and MetaImage, as ITK reads them."""
 
+import math
 import pathlib
+import re
+import zlib
 
 import numpy as np
 
-from jaxseg.data.formats.picture import Picture, Unusable, placed
+from jaxseg.data.formats.picture import UNKNOWN, Picture, Unusable, placed
 
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 
@@ -16,8 +19,13 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     del at_least
     import SimpleITK
 
+    is_nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
+    (_check_nrrd if is_nrrd else _check_metaimage)(path)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
-    image = SimpleITK.ReadImage(str(path))
+    try:
+        image = SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:
+        raise ValueError(_said(error)) from error
     rank, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
     if components > 1 and path.name.lower().endswith(".seg.nrrd"):
         raise Unusable(f"has {components} layers, as overlapping segments have; export them as one label map")
@@ -28,9 +36,94 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
         array = array if components > 1 else array[..., None]
     else:
         raise Unusable(f"has {rank} axes of {components} numbers; save one picture or one volume, with its channels")
+    if is_nrrd:
+        fields = _nrrd_fields(path.read_bytes())
+        if not re.match(r"l|r", fields.get("space", ""), re.IGNORECASE):  # no space of a patient
+            told = fields.keys() & {"spacings", "space directions"}
+            return Picture(array, image.GetSpacing()[rank - 1 :: -1] if told else (UNKNOWN,) * rank)
     affine = np.eye(4)
     directions = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)
     affine[:rank, :rank] = directions[:rank, :rank] * image.GetSpacing()[:rank]
     affine[:rank, 3] = image.GetOrigin()[:rank]
     part = path.name.lower().endswith(".seg.nrrd")  # as 3D Slicer saves segmentations
     return placed(array, (_TO_RAS @ affine)[:, [2, 1, 0, 3]])._replace(part=part)
+
+
+def _said(error: RuntimeError) -> str:
+    """Of many lines with places in the source of ITK, the last, which says most."""
+    last = [line.strip() for line in str(error).split("\n") if line.strip()][-1]
+    return re.sub(r"^(.*ERROR: |\[nrrd\] \w+: |\w+\(0x\w+\): )+", "", last)
+
+
+def _nrrd_fields(content: bytes) -> dict[str, str]:
+    header = content.replace(b"\r\n", b"\n").partition(b"\n\n")[0].decode("latin-1")
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in header.split("\n"))}
+
+
+# ITK looks at few of the checksums behind compressed numbers, and takes those that it cannot decompress for zeros.
+
+
+def _check_nrrd(path: pathlib.Path) -> None:
+    """Whether compressed numbers are whole.
+
+    Raises:
+      EOFError, zlib.error: they are not.
+      Unusable: the file with them is not there.
+    """
+    content = path.read_bytes()
+    fields = _nrrd_fields(content)
+    name = fields.get("data file", fields.get("datafile", ""))
+    if fields.get("encoding") not in ("gzip", "gz") or "LIST" in name or "%" in name or "line skip" in fields:
+        return
+    data = _beside(path, name) if name else re.split(rb"\r?\n\r?\n", content, maxsplit=1)[-1]
+    _inflated(data, 8 * math.prod(int(size) for size in fields.get("sizes", "").split()))
+
+
+def _inflated(data: bytes, most: int) -> int:
+    """How many bytes these are once decompressed, up to as many as there may be, with the checksum behind them."""
+    stream, found = zlib.decompressobj(47), 0
+    while not stream.eof and found <= most:
+        part = stream.decompress(data, 1 << 24)
+        if not part and not stream.eof:
+            raise EOFError(f"its compressed numbers end after {found} bytes")
+        found, data = found + len(part), stream.unconsumed_tail
+    return found
+
+
+_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "FLOAT": 4, "DOUBLE": 8}
+
+
+def _check_metaimage(path: pathlib.Path) -> None:
+    """Whether the numbers are whole.
+
+    Raises:
+      EOFError, zlib.error: it is not.
+      Unusable: the file with its numbers is not there.
+    """
+    content = path.read_bytes()
+    header = re.match(rb"(?:[ \w]+=[^\n]*\n)*?\s*ElementDataFile\s*=\s*([^\r\n]+)\r?\n?", content)
+    if header is None:
+        if re.match(rb"\s*(ObjectType|NDims)\s*=", content):
+            raise EOFError("its header is not ended")
+        return  # for ITK to say what it is
+    lines = (line.partition("=") for line in header[0].decode("latin-1").split("\n"))
+    fields = {key.strip(): value.strip() for key, _, value in lines}
+    name = fields["ElementDataFile"]
+    if name.split()[0] == "LIST" or "%" in name or int(fields.get("HeaderSize", 0)):
+        return  # many files, or one of another format
+    data = content[header.end() :] if name.upper() == "LOCAL" else _beside(path, name)
+    kind = fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY")
+    sizes = [int(size) for size in fields.get("DimSize", "").split()]
+    if kind not in _BYTES or not sizes:
+        return
+    wanted = math.prod(sizes) * int(fields.get("ElementNumberOfChannels", 1)) * _BYTES[kind]
+    found = _inflated(data, wanted) if fields.get("CompressedData") == "True" else len(data)
+    if found < wanted:
+        raise EOFError(f"it holds {found} bytes of numbers and says that there are {wanted}")
+
+
+def _beside(path: pathlib.Path, name: str) -> bytes:
+    try:
+        return (path.parent / name).read_bytes()
+    except FileNotFoundError:
+        raise Unusable(f"has its numbers in {name}, which is not there; put it beside this file") from None

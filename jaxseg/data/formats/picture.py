@@ -122,7 +122,8 @@ def reason(error: Exception) -> str:
 _BROKEN = (EOFError, zlib.error, gzip.BadGzipFile)
 _CALLED_BROKEN = re.compile(
     r"truncat|broken|corrupt|crc|unexpected end|end of file|less than (?:\w+ )*expected|expected \d+ bytes|file size|"
-    r"failed to read \d+ bytes|missing required element|" + "|".join(_UNRECOGNISED.values()),
+    r"failed to read \d+ bytes|got only \d+|end after|hit end of|data read error|missing required element|"
+    + "|".join(_UNRECOGNISED.values()),
     re.IGNORECASE,
 )
 

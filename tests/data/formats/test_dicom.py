@@ -1,9 +1,9 @@
 """DICOM against highdicom and SimpleITK, which the product leaves alone for these kinds, and what is no one volume."""
 
-
 import highdicom
 import numpy as np
 import pydicom
+import pytest
 import SimpleITK
 
 from jaxseg.data import formats
@@ -69,3 +69,252 @@ def test_random_frames_are_read_as_highdicom_reads_them(tmp_path):
         for theirs in (affine, stack.affine):
             np.testing.assert_allclose(picture.affine, theirs, atol=1e-4, err_msg=str(seed))
         np.testing.assert_allclose(picture.spacing, stack.spacing, rtol=1e-5)
+
+
+def segmentation(stack: "made.Stack", pixels: np.ndarray, kind: str, **options) -> highdicom.seg.Segmentation:
+    """Segments `[N,H,W]` of numbers, or `[N,H,W,S]`, for every slice of a series."""
+    count = pixels.shape[-1] if pixels.ndim == 4 else int(pixels.max())
+    codes = highdicom.sr.CodedConcept("123037004", "SCT", "Anatomical Structure")
+    algorithm = highdicom.AlgorithmIdentificationSequence("a", codes, "1")
+    descriptions = [
+        highdicom.seg.SegmentDescription(
+            i + 1, f"s{i + 1}", codes, codes, highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC, algorithm
+        )
+        for i in range(count)
+    ]
+    return highdicom.seg.Segmentation(
+        made.slices(stack), pixels, kind, descriptions, highdicom.UID(), 1, highdicom.UID(), 1, "m", "m", "1", "1",
+        **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
+def test_segmentations_are_numbers_in_their_places(tmp_path, kind):
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        stack = made.random_stack(rng, each=False)
+        numbers = np.zeros(stack.stored.shape, np.uint8)
+        numbers[1:, :3, :3], numbers[1, 3:, 2:] = 1, 2
+        if seed % 2:
+            numbers[1] = 0  # an empty slice is not stored
+            numbers[0, 0, 0] = 2
+        file = segmentation(stack, numbers, kind)
+        if seed % 4 > 1:
+            reverse(file)
+        picture = formats.read_mask(made.save(tmp_path / f"{seed}.dcm", file))
+        stored = np.flatnonzero(numbers.any((1, 2)))
+        np.testing.assert_array_equal(picture.array[..., 0], numbers[stored[0] : stored[-1] + 1])
+        affine = stack.affine.copy()
+        affine[:3, 3] += affine[:3, 0] * stored[0]
+        np.testing.assert_allclose(picture.affine, affine, atol=1e-4)
+
+
+def reverse(file: pydicom.Dataset) -> None:
+    """Frames from the last to the first."""
+    frames = file.pixel_array[::-1]
+    file.PerFrameFunctionalGroupsSequence = list(reversed(file.PerFrameFunctionalGroupsSequence))
+    file.PixelData = pydicom.pixels.pack_bits(frames) if file.BitsAllocated == 1 else frames.tobytes()
+
+
+def test_overlapping_segments_and_fractions_are_one_line(tmp_path):
+    stack = made.random_stack(np.random.default_rng(0), each=False)
+    pixels = np.zeros((*stack.stored.shape, 2), np.uint8)
+    pixels[1, :3, :3], pixels[1, 2, 2] = (1, 0), 1
+    made.save(tmp_path / "a.dcm", segmentation(stack, pixels, "BINARY"))
+    with pytest.raises(formats.Unusable, match="has overlapping segments; save each"):
+        formats.read_mask(tmp_path / "a.dcm")
+    made.save(tmp_path / "b.dcm", segmentation(stack, pixels / 2.0, "FRACTIONAL"))
+    with pytest.raises(formats.Unusable, match="holds fractions of segments"):
+        formats.read_mask(tmp_path / "b.dcm")
+
+
+def plain_stack(count: int = 4, bits: int = 8) -> "made.Stack":
+    stored = (
+        np.random.default_rng(count).integers(0, 2**bits, (count, 6, 5)).astype(np.uint8 if bits == 8 else np.uint16)
+    )
+    axes = np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
+    return made.Stack(stored, bits, [1.0] * count, [0.0] * count, np.array([10.0, -20, 30]), *axes, (2.5, 0.7, 0.6))
+
+
+@pytest.mark.parametrize("syntax", made.SYNTAXES[:2])
+@pytest.mark.parametrize("name", ["IM0001", "1.2.840.45", "image.dcm"])
+@pytest.mark.parametrize("preamble", [True, False])
+def test_a_file_is_dicom_by_its_content(tmp_path, syntax, name, preamble):
+    stack = plain_stack()
+    path = made.save(tmp_path / name, made.slices(stack, syntax)[0], preamble=preamble)
+    assert formats.is_image(path) and formats.is_dicom(path)
+    picture = formats.read(path)
+    np.testing.assert_array_equal(picture.array[..., 0], stack.stored[0])
+    np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)
+    assert picture.spacing == pytest.approx((0.7, 0.6)) and picture.orientation == "PL"
+
+
+def test_what_is_no_dicom_is_no_image(tmp_path):
+    index = made.blank("1.2.840.10008.1.3.10")
+    made.save(tmp_path / "DICOMDIR", index)
+    contents = {"LICENSE": b"words " * 99, "empty": b"", "zeros": bytes(500), "x.raw": b"\x08\x00\x05\x00" + bytes(300)}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    for name in ("DICOMDIR", *contents):
+        assert not formats.is_image(tmp_path / name) and not formats.is_dicom(tmp_path / name), name
+    assert not formats.is_image(tmp_path)
+    with pytest.raises(formats.Unusable, match="is of no known format"):
+        formats.read(tmp_path / "LICENSE")
+    stack = plain_stack()
+    for i, file in enumerate(made.slices(stack)):
+        made.save(tmp_path / f"IM{i}", file)
+    np.testing.assert_array_equal(formats.read(tmp_path).array[..., 0], stack.stored)
+
+
+def test_one_picture_in_colours(tmp_path):
+    stack = plain_stack()
+    colours = np.random.default_rng(0).integers(0, 256, (256, 3))
+    file = made.slices(stack)[0]
+    made.with_pixels(file, stack.stored[0], 8, "PALETTE COLOR")
+    for i, name in enumerate(("Red", "Green", "Blue")):
+        setattr(file, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        setattr(file, f"{name}PaletteColorLookupTableData", (colours[:, i] * 257).astype("<u2").tobytes())
+    path = made.save(tmp_path / "a.dcm", file)
+    np.testing.assert_array_equal(formats.read(path).array, colours[stack.stored[0]])
+    np.testing.assert_array_equal(formats.read_mask(path).array[..., 0], stack.stored[0])
+    image = np.random.default_rng(1).integers(0, 256, (6, 5, 3)).astype(np.uint8)
+    file = made.slices(stack)[0]
+    made.with_pixels(file, stack.stored[0], 8, "YBR_FULL")
+    file.SamplesPerPixel, file.PlanarConfiguration = 3, 1
+    ybr = np.asarray(pydicom.pixels.convert_color_space(image, "RGB", "YBR_FULL"))
+    file.PixelData = np.moveaxis(ybr, -1, 0).tobytes()
+    np.testing.assert_allclose(formats.read(made.save(tmp_path / "b.dcm", file)).array.astype(int), image, atol=3)
+
+
+def test_white_is_low_where_the_presentation_is_inverse_and_padding_is_black(tmp_path):
+    stack = plain_stack()
+    file = made.slices(stack)[0]
+    file.PresentationLUTShape = "INVERSE"
+    np.testing.assert_array_equal(
+        formats.read(made.save(tmp_path / "a.dcm", file)).array[..., 0], inverted(stack.values[0])
+    )
+    stored = np.array([[255, 255, 10], [20, 255, 90]], np.uint8)
+    made.with_pixels(file, stored, 8, "MONOCHROME1")
+    file.PresentationLUTShape, file.PixelPaddingValue = "INVERSE", 255
+    found = formats.read(made.save(tmp_path / "b.dcm", file)).array[..., 0]
+    np.testing.assert_array_equal(found, [[10, 10, 90], [80, 10, 10]])
+
+
+def test_slices_of_a_series_are_inverted_together(tmp_path):
+    stack = plain_stack()
+    stack = stack._replace(stored=stack.stored // np.arange(1, 5, dtype=np.uint8)[:, None, None])
+    for i, file in enumerate(made.slices(stack, photometric="MONOCHROME1")):
+        made.save(tmp_path / f"{i}.dcm", file)
+    np.testing.assert_array_equal(formats.read(tmp_path).array[..., 0], inverted(stack.values))
+
+
+def test_a_table_of_the_modality_is_applied(tmp_path):
+    stack = plain_stack()
+    table = np.random.default_rng(0).integers(0, 2**16, 256)
+    file = made.slices(stack)[0]
+    del file.RescaleSlope, file.RescaleIntercept
+    lut = made.item(LUTDescriptor=[256, 0, 16], ModalityLUTType="US")
+    lut.add_new("LUTData", "OW", table.astype("<u2").tobytes())
+    file.ModalityLUTSequence = [lut]
+    path = made.save(tmp_path / "a.dcm", file)
+    np.testing.assert_array_equal(formats.read(path).array[..., 0], table[stack.stored[0]])
+
+
+def test_bits_outside_of_what_is_stored_are_left_out(tmp_path):
+    stack = plain_stack(bits=12)
+    file = made.slices(stack)[0]
+    made.with_pixels(file, stack.stored[0] | 0xF000, 12)  # an overlay, as old files have it
+    np.testing.assert_array_equal(formats.read(made.save(tmp_path / "a.dcm", file)).array[..., 0], stack.stored[0])
+
+
+def frames_by_distance(stack: "made.Stack", **values) -> pydicom.Dataset:
+    file = made.slices(stack)[0]
+    made.with_pixels(file, stack.stored, 8)
+    file.NumberOfFrames = len(stack.stored)
+    for name, value in values.items():
+        setattr(file, name, value)
+    return file
+
+
+def test_frames_without_places_of_their_own(tmp_path):
+    stack = plain_stack()
+    file = frames_by_distance(stack, GridFrameOffsetVector=[7.5, 5, 2.5, 0])
+    picture = formats.read(made.save(tmp_path / "a.dcm", file))
+    np.testing.assert_array_equal(picture.array[..., 0], stack.stored[::-1])
+    np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)
+    file = frames_by_distance(stack, SpacingBetweenSlices=2.5)
+    picture = formats.read(made.save(tmp_path / "b.dcm", file))
+    np.testing.assert_array_equal(picture.array[..., 0], stack.stored)
+    np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)
+    file = frames_by_distance(stack, FrameTime=40)  # a film of one slice
+    picture = formats.read(made.save(tmp_path / "c.dcm", file))
+    np.testing.assert_array_equal(picture.array[..., 0], stack.stored)
+    assert picture.affine is None and picture.spacing[1:] == (0.7, 0.6)
+
+
+def moved(file: pydicom.Dataset, frame: int, **values) -> None:
+    groups = file.PerFrameFunctionalGroupsSequence[frame]
+    if "place" in values:
+        groups.PlanePositionSequence[0].ImagePositionPatient = values["place"]
+    if "directions" in values:
+        groups.PlaneOrientationSequence = [made.item(ImageOrientationPatient=values["directions"])]
+
+
+NO_VOLUME = {
+    "one place twice": ({"place": [10, -20, 30]}, "holds frames of the same place, such as frame 1 and frame 4"),
+    "a gap": ({"place": [10, -20, 41]}, "lacks frames: they lie 2.5 to 6 mm apart"),
+    "another direction": (
+        {"directions": [1, 0, 0, 0, 0, -1]},
+        "turned against each other by 90.0 degrees, such as frame 1 and frame 4",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NO_VOLUME)
+def test_frames_that_are_no_one_volume_are_one_line(tmp_path, kind):
+    values, text = NO_VOLUME[kind]
+    file = made.enhanced(plain_stack(), range(4))
+    moved(file, 3, **values)
+    with pytest.raises(formats.Unusable, match=text):
+        formats.read(made.save(tmp_path / "a.dcm", file))
+
+
+def test_a_tilted_gantry_and_slices_beside_each_other_are_one_line(tmp_path):
+    stack = plain_stack()
+    for folder, shifts in (("tilted", [0, 1, 2, 3]), ("beside", [0, 0, 2, 0])):
+        for i, file in enumerate(made.slices(stack)):
+            file.ImagePositionPatient = [10, -20 + shifts[i], 30 + 2.5 * i]
+            made.save(tmp_path / folder / f"{i}.dcm", file)
+    with pytest.raises(formats.Unusable, match=r"lie 21\.8 degrees off their normal, as a tilted gantry leaves them"):
+        formats.read(tmp_path / "tilted")
+    with pytest.raises(formats.Unusable, match="lie up to 2 mm beside each other"):
+        formats.read(tmp_path / "beside")
+
+
+def test_slices_of_other_pixel_spacings_are_one_line(tmp_path):
+    for i, file in enumerate(made.slices(plain_stack())):
+        file.PixelSpacing = [0.7, 0.6 + 0.1 * (i == 2)]
+        made.save(tmp_path / f"{i}.dcm", file)
+    with pytest.raises(
+        formats.Unusable, match=r"of the pixel spacings 0\.7x0\.6 and 0\.7x0\.7 mm, such as 0.dcm and 2"
+    ):
+        formats.read(tmp_path)
+
+
+def test_a_mosaic_and_a_slide_are_one_line(tmp_path):
+    file = made.slices(plain_stack())[0]
+    file.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
+    with pytest.raises(formats.Unusable, match="is a mosaic of slices in one picture; convert it to NIfTI"):
+        formats.read(made.save(tmp_path / "a.dcm", file))
+    file = frames_by_distance(plain_stack(), TotalPixelMatrixColumns=99)
+    with pytest.raises(formats.Unusable, match="is a slide of many tiles"):
+        formats.read(made.save(tmp_path / "b.dcm", file))
+
+
+def test_frames_in_several_files_are_one_volume(tmp_path):
+    stack = plain_stack()
+    made.save(tmp_path / "a", made.enhanced(stack, [3, 1]))
+    made.save(tmp_path / "b", made.enhanced(stack, [0, 2]))
+    picture = formats.read(tmp_path)
+    np.testing.assert_array_equal(picture.array[..., 0], stack.stored)
+    np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)

@@ -54,7 +54,7 @@ def test_a_step_of_one_explains_no_halves(tmp_path):
     image = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(4, 3, 2), np.eye(4))
     image.header.set_slope_inter(1, 0.5)
     nibabel.save(image, tmp_path / "a.nii")
-    with pytest.raises(formats.Unusable, match="0.5 from a whole number"):
+    with pytest.raises(formats.Unusable, match=r"0\.5 from a whole number"):
         formats.read_mask(tmp_path / "a.nii")
 
 

@@ -5,6 +5,7 @@ import pathlib
 
 import nibabel
 import numpy as np
+import pytest
 import SimpleITK
 from scipy.spatial.transform import Rotation
 
@@ -70,3 +71,80 @@ def test_random_headers_are_read_as_simpleitk_reads_them(tmp_path):
             picture.affine, (FROM_ITK @ affine)[:, [2, 1, 0, 3]], rtol=1e-4, atol=1e-3, err_msg=path.name
         )
         np.testing.assert_allclose(picture.spacing, image.GetSpacing()[2::-1], rtol=1e-4)
+
+
+def write(path: pathlib.Path, array: np.ndarray, affine: np.ndarray | None, **fields) -> formats.Picture:
+    """A file whose header has these fields whatever nibabel thinks of them."""
+    image = nibabel.Nifti1Image(array, affine)
+    content = bytearray(image.to_bytes())
+    header = nibabel.Nifti1Header(bytes(content[:348]), check=False)
+    for name, value in fields.items():
+        header[name] = value
+    content[:348] = header.binaryblock
+    path.write_bytes(content)
+    return formats.read(path)
+
+
+CUBE = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
+
+
+def test_where_pixdim_contradicts_the_affine_mm_are_those_of_the_affine(tmp_path):
+    pixdim = [1, 1, 1, 2, 1, 1, 1, 1]
+    picture = write(tmp_path / "a.nii", CUBE, np.eye(4), qform_code=0, sform_code=2, pixdim=pixdim)
+    assert picture.spacing == (1, 1, 1)
+    assert picture.notes == ("its pixdim says 1 x 1 x 2 mm, its affine 1 x 1 x 1 mm; the affine was taken",)
+    inside = np.ones((18, 18, 13), np.uint8)
+    write(tmp_path / "mask.nii", inside, np.eye(4), qform_code=0, sform_code=2, pixdim=pixdim)
+    mask = formats.read_mask(tmp_path / "mask.nii")
+    assert mask.array.sum() * np.prod(mask.spacing) == 4212
+
+
+@pytest.mark.parametrize(("code", "unit"), [(0, 1.0), (1, 1000.0), (2, 1.0), (3, 0.001), (10, 1.0)])
+def test_lengths_are_mm_whatever_unit_the_file_has(tmp_path, code, unit):
+    affine = np.array([[0, -2, 0, 5], [3, 0, 0, 6], [0, 0, 4, 7], [0, 0, 0, 1.0]])
+    picture = write(tmp_path / "a.nii", CUBE, affine, xyzt_units=code)
+    np.testing.assert_allclose(picture.affine[:3], unit * affine[:3, [2, 1, 0, 3]], rtol=1e-6)
+    np.testing.assert_allclose(picture.spacing, unit * np.array([4, 2, 3]), rtol=1e-6)
+    assert picture.notes == () and picture.orientation == "SLA"
+
+
+def test_without_either_form_the_spacing_of_pixdim_is_taken(tmp_path):
+    picture = write(tmp_path / "a.nii", CUBE, np.diag([2, 3, 4, 1.0]), qform_code=0, sform_code=0)
+    np.testing.assert_array_equal(picture.affine, nibabel.load(tmp_path / "a.nii").affine[:, [2, 1, 0, 3]])
+    assert picture.spacing == (4, 3, 2) and picture.notes == ()
+
+
+def test_a_singular_affine_gives_way_to_pixdim(tmp_path):
+    rows = {"srow_x": [0, 0, 0, 0], "srow_y": [0, 0, 0, 0], "srow_z": [0, 0, 4, 0]}
+    picture = write(tmp_path / "a.nii", CUBE, np.diag([2, 3, 4, 1.0]), qform_code=0, sform_code=1, **rows)
+    assert picture.spacing == (4, 3, 2)
+    assert picture.notes == ("its affine is singular; its pixdim of 2 x 3 x 4 mm was taken",)
+
+
+def test_forms_that_contradict_each_other_are_said(tmp_path):
+    moved = {"qoffset_x": 10.0, "sform_code": 2, "qform_code": 1}
+    picture = write(tmp_path / "a.nii", CUBE, np.diag([2, 3, 4, 1.0]), **moved)
+    assert picture.notes == ("its qform and its sform lie up to 5.0 voxels apart; the sform was taken",)
+    np.testing.assert_array_equal(picture.affine[:3, 3], [0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [
+        ((4, 3), (3, 4, 1)),
+        ((4, 3, 1), (1, 3, 4, 1)),
+        ((4, 3, 2), (2, 3, 4, 1)),
+        ((4, 3, 1, 5), (1, 3, 4, 5)),
+        ((4, 3, 2, 1), (2, 3, 4, 1)),
+        ((4, 3, 2, 5, 1), (2, 3, 4, 5)),
+    ],
+)
+def test_axes_of_length_one(tmp_path, shape, found):
+    array = np.random.default_rng(0).integers(0, 99, shape).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([2, -3, 4, 1.0])), tmp_path / "a.nii")
+    picture = formats.read(tmp_path / "a.nii")
+    assert picture.array.shape == found
+    assert picture.spacing == (4, 3, 2)[-len(picture.spacing) :] and len(picture.spacing) == len(found) - 1
+    order = (1, 0) if len(shape) == 2 else (2, 1, 0, 3)[: min(len(shape), 4)]
+    np.testing.assert_array_equal(picture.array, array.reshape(shape[:4]).transpose(order).reshape(found))
+    assert picture.orientation == "SPR"[-len(picture.spacing) :]
