@@ -18,7 +18,7 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, if t
 def main() -> None:
     workdir = cli.path(_WORKDIR)
     from jaxseg import inference
-    from jaxseg.data import builders
+    from jaxseg.data import builders, diagnosis, pipeline
     from jaxseg.errors import InputError
     from jaxseg.report import tables
     from jaxseg.training import runs
@@ -27,6 +27,9 @@ def main() -> None:
     name = _DATASET.value or config.data.dataset
     view = _VIEW.value or config.data.view
     directory = builders.prepare(name, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
+    trained_on = builders.prepared(config.data.dataset, data_dir=_DATA_DIR.value)
+    if trained_on:
+        pipeline.check_alike(directory, trained_on)
     rows, estimates = inference.evaluate_run(config, workdir, directory, split=_SPLIT.value, view=view)
     path = workdir / f"cases_{name.replace('/', '_')}_{_SPLIT.value}_{view}.csv"
     try:
@@ -38,6 +41,8 @@ def main() -> None:
     for class_name, e in estimates.items():
         counted = f"n = {e.n}, {e.undefined} undefined; bootstrap over patients"
         print(f"Dice of {class_name}: {tables.estimate_text(e.mean, e.low, e.high)} ({counted})")
+    for line in diagnosis.untrained(trained_on) if trained_on else ():
+        print(f"{config.data.dataset}: {line}")
     print(path)
 
 

@@ -8,6 +8,7 @@ do. Asked to stop (SIGTERM), it saves and exits with status 0; when another host
 """
 
 import pathlib
+import sys
 
 import ml_collections
 from absl import flags
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    from jaxseg.data import builders
+    from jaxseg.data import builders, diagnosis
     from jaxseg.training import autoencoders, checks, parallel, runs
 
     (checks.check_common if "network" in config else checks.check)(config)
@@ -46,6 +47,9 @@ def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         directory = builders.prepare(config.data.dataset, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
     train = autoencoders.train if "network" in config else runs.train
     train(config, runs.Splits(directory, config.data.source_size, config.data.domains), workdir)
+    if parallel.is_main():
+        for line in diagnosis.untrained(directory):
+            print(f"{config.data.dataset}: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

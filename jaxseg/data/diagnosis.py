@@ -1,6 +1,8 @@
 """What the doctor says of a data set: findings, numbers, and a verdict."""
 
+import json
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +11,10 @@ from jaxseg.data.builders.cases import RawCase
 SHORTCUTS = ("position", "border", "overlays", "intensity", "classes of domains")
 
 # What a person who did not ask should hear all the same: it decides what numbers of a network mean.
-SPOKEN = ("no training cases", "classes of splits")
+SPOKEN = ("no training cases", "classes of train", "classes of validation", "classes of test")
+_UNTRAINED = ("classes", "classes of train")  # a class that no training case has
+
+FILE = "doctor.json"  # in the folder of a prepared data set
 
 # What the numbers of a report are.
 CONVENTIONS = {
@@ -105,6 +110,15 @@ class Report(NamedTuple):
             "conventions": said,
             "findings": findings,
         }
+
+
+def untrained(directory: pathlib.Path) -> list[str]:
+    """A line for every class that no training case of a prepared data set has, as far as that was noted."""
+    try:
+        findings = json.loads((directory / FILE).read_text())["findings"]
+        return [finding["summary"] for finding in findings if finding["check"] in _UNTRAINED]
+    except (OSError, ValueError, KeyError, TypeError):  # of another version
+        return []
 
 
 def _shown(value: Any) -> str:

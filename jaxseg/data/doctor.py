@@ -209,7 +209,7 @@ def _about_classes(cases: Sequence[RawCase], facts: Sequence[Facts], contents: C
     for k in sorted(seen):
         for split in [split for split, classes in present.items() if k not in classes]:
             text = f"no {split} mask has the class {k} {contents.class_names[k]}: {_WITHOUT[str(split)]}"
-            yield Finding("warning", "classes of splits", text)
+            yield Finding("warning", f"classes of {split}", text)
 
 
 def _about_depth(good: Sequence[tuple[RawCase, Facts]], contents: Contents) -> Iterator[Finding]:

@@ -276,6 +276,30 @@ def split_sizes(directory: str | os.PathLike[str]) -> dict[str, int]:
     return _split_sizes(_open(directory)[1])
 
 
+def check_alike(directory: str | os.PathLike[str], trained_on: str | os.PathLike[str]) -> None:
+    """Raises InputError where a network of one data set cannot be used on another.
+
+    Args:
+      directory: of the prepared data set that is to be predicted.
+      trained_on: of the prepared data set that the network was trained on.
+    """
+    found, known = _open(directory).info, _open(trained_on).info
+    *axes, channels = found.features["image"].shape
+    *known_axes, wanted = known.features["image"].shape
+    if len(axes) != len(known_axes):
+        kind, other = ("pictures", "volumes") if len(axes) == 2 else ("volumes", "pictures")
+        raise InputError(f"{directory}: holds {kind}, and the network takes {other}; prepare its {other}")
+    if channels != wanted:
+        colour = {3: "save its images as RGB", 1: "save its images as gray"}.get(wanted, "give it all of them")
+        raise InputError(f"{directory}: has {channels} channels, and the network takes {wanted}; {colour}")
+    classes, names = (tuple(info.metadata["class_names"]) for info in (found, known))
+    if len(classes) != len(names) or (sorted(classes) == sorted(names) and classes != names):  # or in another order
+        raise InputError(
+            f"{directory}: has the classes {', '.join(classes)}, and the network tells {', '.join(names)} apart; name "
+            "these, in this order, in the classes.csv of its folder, and prepare it anew"
+        )
+
+
 def in_memory(split: Split, chosen: Sequence[int] | None = None) -> InMemory:
     """Decodes every case of a split once, or those at the chosen places, with two threads."""
     places = range(len(split)) if chosen is None else chosen

@@ -1,9 +1,11 @@
 """What a person writes into `cases.csv` and means: separators, spellings of names, splits, and how files are scaled."""
 
+import contextlib
 import itertools
 import os
 import pathlib
 import re
+import types
 import unicodedata
 from collections.abc import Sequence
 
@@ -13,7 +15,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from jaxseg.data import builders, case_facts, pipeline
+from jaxseg.data import builders, case_facts, diagnosis, pipeline
 from jaxseg.data.builders import case_table, cases, looks
 from jaxseg.errors import InputError
 
@@ -210,6 +212,58 @@ def test_a_class_that_a_split_lacks_is_said(tmp_path, capsys):
         "folder/mine: no train mask has the class 2 class 2: a network cannot learn it, and its Dice measures nothing",
         "folder/mine: no validation mask has the class 2 class 2: it has no part in choosing the best checkpoint",
     ]
+
+
+def test_a_class_that_was_never_trained_is_known_of_the_prepared_set(tmp_path):
+    directory = prepare(with_splits(tmp_path / "raw", ["train", "train", "validation", "test"], inside=[1, 1, 1, 2]))
+    assert builders.prepared("folder/mine", data_dir=tmp_path / "data") == directory
+    assert builders.prepared("folder/other", data_dir=tmp_path / "data") is None
+    assert builders.prepared("unknown", data_dir=tmp_path / "data") is None
+    (line,) = diagnosis.untrained(directory)
+    assert line == "no train mask has the class 2 class 2: a network cannot learn it, and its Dice measures nothing"
+    (directory / "doctor.json").write_text("{}")  # of another version
+    assert diagnosis.untrained(directory) == []
+
+
+def test_what_is_not_prepared_is_said_with_what_is_and_the_command(tmp_path):
+    root = tmp_path / "my data"
+    call = lambda: builders.prepare("folder/mine", data_dir=root)
+    command = f"python -m launch.prepare --dataset=folder/mine --manual_dir=FOLDER --data_dir='{root}'"
+    with pytest.raises(InputError) as error:
+        call()
+    assert str(error.value).startswith(
+        f"folder/mine is not prepared in {root} (no data set is); write a table cases.csv"
+    )
+    assert str(error.value).endswith(command) and not root.exists()
+    for place in ("dermoscopy/tiny/1.0.0", "folder/mine-volumes/1.0.0", "folder/mine/0.9.0", "folder/half/1.0.0"):
+        (root / place).mkdir(parents=True)
+        if "half" not in place:
+            (root / place / "dataset_info.json").write_text("{}")
+    with pytest.raises(InputError) as error:
+        call()
+    there = "but as version 0.9.0, which is another (there are dermoscopy/tiny, folder/mine-volumes)"
+    assert f"folder/mine is not prepared in {root} {there}; write" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "wanted"),
+    [
+        ((None, None, 3), ("background", "class 1"), None),  # two names of one thing
+        ((None, None, 3), ("background", "lesion", "more"), "in the classes.csv of its folder"),
+        ((None, None, 3), ("lesion", "background"), "has the classes lesion, background, and the network tells back"),
+        ((None, None, 1), ("background", "lesion"), "has 1 channels, and the network takes 3; save its images as RGB"),
+        ((None, None, None, 3), ("background", "lesion"), "holds volumes, and the network takes pictures"),
+    ],
+)
+def test_a_network_is_used_on_a_data_set_like_its_own(monkeypatch, shape, names, wanted):
+    def info(shape, names):
+        features = {"image": types.SimpleNamespace(shape=shape)}
+        return types.SimpleNamespace(info=types.SimpleNamespace(features=features, metadata={"class_names": names}))
+
+    sets = {"new": info(shape, names), "own": info((None, None, 3), ("background", "lesion"))}
+    monkeypatch.setattr(pipeline, "_open", sets.get)
+    with contextlib.nullcontext() if wanted is None else pytest.raises(InputError, match=wanted):
+        pipeline.check_alike("new", "own")
 
 
 # Classes.

@@ -108,5 +108,5 @@ def test_smear_says_why_nothing_could_be_cut(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: holds no training.json and no VOC file; "):
         builders.prepare("smear/tiny-cut", data_dir=tmp_path / "data", manual_dir=tmp_path / "empty")
-    with pytest.raises(InputError, match="smear cannot be downloaded by a program: give BBBC041"):
+    with pytest.raises(InputError, match=r"smear/tiny-cut is not prepared in .*; give BBBC041"):
         builders.prepare("smear/tiny-cut", data_dir=tmp_path / "data")

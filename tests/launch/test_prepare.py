@@ -81,7 +81,7 @@ def test_lists_every_problem_and_writes_nothing(raw, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "wanted"),
     [
-        (["--dataset=isic2017/256"], "error: isic2017 cannot be downloaded by a program: unpack"),
+        (["--dataset=isic2017/256"], "error: isic2017/256 is not prepared in "),
         (["--dataset=isic2016"], "error: unknown data set 'isic2016'; choose one of dermoscopy/demo"),
         ([], "error: flag --dataset=None"),
     ],

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -41,6 +42,47 @@ def test_another_view_gives_other_numbers(run):
     answers = [launch("evaluate", f"--workdir={folder}", data, f"--view={view}") for view in ("original", "quadrant")]
     assert all(answer.returncode == 0 for answer in answers)
     assert answers[0].stdout.splitlines()[0] != answers[1].stdout.splitlines()[0]
+
+
+def write_pictures(folder, inside):
+    """A data set whose cases are all for testing, without the columns that are not needed."""
+    folder.mkdir()
+    for i in range(3):
+        noise = np.random.default_rng(i).integers(0, 255, (64, 64, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"image{i}.png")
+        labels = np.zeros((64, 64), np.uint8)
+        for k, value in enumerate(inside):
+            labels[8 + 20 * k : 24 + 20 * k, 10 + i : 40 + i] = value
+        Image.fromarray(labels).save(folder / f"mask{i}.png")
+    rows = [f"case{i},image{i}.png,mask{i}.png,test" for i in range(3)]
+    (folder / "cases.csv").write_text("\n".join(["case,image,mask,split", *rows]))
+    return folder
+
+
+def test_an_external_test_set_is_evaluated(run, tmp_path):
+    folder, data = run
+    arguments = (f"--workdir={folder}", data, "--dataset=folder/external")
+    asked = launch("evaluate", *arguments)
+    assert asked.returncode == 2 and asked.stderr.count("\n") == 1
+    directory = data.removeprefix("--data_dir=")
+    assert asked.stderr.startswith(
+        f"error: folder/external is not prepared in {directory} (there is dermoscopy/tiny); "
+    )
+    assert asked.stderr.strip().endswith(
+        f"python -m launch.prepare --dataset=folder/external --manual_dir=FOLDER --data_dir={directory}"
+    )
+    answer = launch("evaluate", *arguments, f"--manual_dir={write_pictures(tmp_path / 'raw', [255])}")
+    assert answer.returncode == 0, answer.stderr
+    assert "(n = 3, 0 undefined" in answer.stdout
+
+
+def test_a_data_set_of_other_classes_than_the_network_is_no_damage(run, tmp_path):
+    folder, data = run
+    raw = write_pictures(tmp_path / "raw", [1, 2])
+    answer = launch("evaluate", f"--workdir={folder}", data, "--dataset=folder/other", f"--manual_dir={raw}")
+    assert answer.returncode == 2
+    wanted = "has the classes background, class 1, class 2, and the network tells background, lesion apart; name these"
+    assert wanted in answer.stderr.splitlines()[-1]
 
 
 def test_the_config_of_a_study_is_no_run(tmp_path):

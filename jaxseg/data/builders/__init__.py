@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -47,6 +48,8 @@ _BUILDERS = {  # module -> class
 _WORK = ".preparing-"
 _RAW = "raw"
 _LOCK = "lock"
+_INFO = "dataset_info.json"
+_LISTED = 8  # data sets that a message names
 
 
 def prepare(
@@ -72,9 +75,11 @@ def prepare(
       InputError: the name is unknown, the raw files are missing or have problems (each is listed), or `data_dir`
         cannot be written.
     """
+    from jaxseg.data import diagnosis
+
     builder_class, config = _find(name)
     root = paths.expanded(data_dir)
-    target = root / builder_class.name / config.name / str(builder_class.VERSION)
+    target = _target(builder_class, config, root)
     if target.exists():
         if manual_dir is not None:
             print(
@@ -82,14 +87,14 @@ def prepare(
                 file=sys.stderr,
             )
         return _checked(target)
-    given = _manual_dir(builder_class, config, manual_dir)
+    given = _manual_dir(builder_class, config, manual_dir, root)
     with _writing(root, given), _work_folder(root) as work, archives.unpacked(given, work / _RAW) as raw:
         found, report = _examine(builder_class, config, raw, given)
         if report.errors:
             raise InputError(_listed(report, given))
         contents = found.contents._replace(orientation=report.orientation)
         folder = _build(builder_class, config, work, found._replace(cases=report.cases, contents=contents))
-        (folder / "doctor.json").write_text(json.dumps(report.as_json(), indent=1))
+        (folder / diagnosis.FILE).write_text(json.dumps(report.as_json(), indent=1))
         _move(folder, target)
     if report.warnings:
         print(f"{name}: {report.verdict} (--check shows {_them(report)})", file=sys.stderr)
@@ -113,7 +118,7 @@ def check(
     """
     builder_class, config = _find(name)
     root = paths.expanded(data_dir)
-    given = _manual_dir(builder_class, config, manual_dir)
+    given = _manual_dir(builder_class, config, manual_dir, root)
     if not archives.needs_room(given):
         return _examine(builder_class, config, given, given)[1]
     with _writing(root, given), _work_folder(root) as work, archives.unpacked(given, work / _RAW) as raw:
@@ -182,17 +187,46 @@ def _builder_class(dataset: str) -> Any:
 
 
 def _checked(target: pathlib.Path) -> pathlib.Path:
-    if not (target / "dataset_info.json").is_file():
+    if not (target / _INFO).is_file():
         raise InputError(f"{target}: exists but holds no prepared data set; choose another data folder")
     return target
 
 
-def _manual_dir(builder_class: Any, config: Any, manual_dir: str | os.PathLike[str] | None) -> pathlib.Path | None:
+def prepared(name: str, *, data_dir: str | os.PathLike[str]) -> pathlib.Path | None:
+    """The folder of a data set that is prepared; None where it is not, or no data set has that name."""
+    try:
+        builder_class, config = _find(name)
+    except InputError:
+        return None
+    target = _target(builder_class, config, pathlib.Path(data_dir).expanduser())
+    return target if (target / _INFO).is_file() else None
+
+
+def _target(builder_class: Any, config: Any, root: pathlib.Path) -> pathlib.Path:
+    return root / builder_class.name / config.name / str(builder_class.VERSION)
+
+
+def _not_prepared(builder_class: Any, config: Any, root: pathlib.Path, wanted: str) -> str:
+    name = f"{builder_class.name}/{config.name}"
+    found = sorted(info.parent.relative_to(root).parts for info in root.glob(f"*/*/*/{_INFO}"))
+    others = [f"{dataset}/{other}" for dataset, other, _ in found if f"{dataset}/{other}" != name]
+    versions = [version for dataset, other, version in found if f"{dataset}/{other}" == name]
+    there = f" but as version {', '.join(versions)}, which is another" if versions else ""
+    more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
+    beside = f"there {'is' if len(others) == 1 else 'are'} {', '.join(others[:_LISTED])}{more}" if others else ""
+    command = f"python -m launch.prepare --dataset={name} --manual_dir=FOLDER --data_dir={shlex.quote(str(root))}"
+    said = f"{name} is not prepared in {root}{there} ({beside or 'no data set is'})"
+    return f"{said}; {wanted}, and prepare it with {command}"
+
+
+def _manual_dir(
+    builder_class: Any, config: Any, manual_dir: str | os.PathLike[str] | None, root: pathlib.Path
+) -> pathlib.Path | None:
     wanted = builder_class.instructions(config)
     if wanted is None:
         return None
     if manual_dir is None:
-        raise InputError(f"{builder_class.name} cannot be downloaded by a program: {wanted}, and name it as manual_dir")
+        raise InputError(_not_prepared(builder_class, config, root, wanted))
     folder = paths.expanded(manual_dir)
     if folder.is_file() and not archives.is_archive(folder):
         known = ", ".join(archives.SUFFIXES)
