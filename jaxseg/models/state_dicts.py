@@ -17,7 +17,9 @@ _LONGEST_NAME = 1000
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _PARALLEL = "module."
 _PARALLEL_NESTED = 4
-_ASIDE = re.compile(r"(.*_)?(optim\w*|sched\w*|scaler|criteri(on|a|ons)|loss(es)?|metrics?)(_.*)?", re.IGNORECASE)
+_ASIDE = re.compile(
+    r"(.*_)?(optim(i[sz]ers?)?|schedulers?|scaler|criteri(a|ons?)|loss(es)?|metrics?)(_.*)?", re.IGNORECASE
+)
 
 
 def is_aside(name: str) -> bool:

@@ -91,7 +91,8 @@ def _holds_arrays(file: BinaryIO) -> bool:
 
 def _read_torch(file: BinaryIO, key: str | None) -> Tensors:
     content, fetch = torch_files.load(file)
-    return torch_files.arrays(state_dicts.choose(state_dicts.find(content), key), fetch)
+    found = {place: state_dicts.unwrapped(tensors) for place, tensors in state_dicts.find(content).items()}
+    return torch_files.arrays(state_dicts.choose(found, key), fetch)
 
 
 def _read_safetensors(file: BinaryIO, key: str | None) -> Tensors:
@@ -114,4 +115,4 @@ def _read_npz(file: BinaryIO, key: str | None) -> Tensors:
 def _chosen(tensors: Tensors, key: str | None) -> Tensors:
     if not tensors:
         raise InputError("holds no tensors")
-    return state_dicts.choose({"": tensors}, key)
+    return state_dicts.choose({"": state_dicts.unwrapped(tensors)}, key)
