@@ -164,10 +164,10 @@ def of_weights(
     model = checks.build_model(config, test.num_classes)
     shape = (1, *(config.data.image_size,) * (test.labels.ndim - 1), test.num_channels)
     try:
-        like = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+        jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
     except ValueError as error:
         raise InputError(f"config.data.image_size with config.model: {error}") from error
-    variables = pretrained.load(model, like, str(path), shape)
+    variables = pretrained.load_whole(model, str(path), shape)
     return _subject(config, model, variables, test, familiar, str(path))
 
 

@@ -11,6 +11,7 @@ import uuid
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import numpy as np
 
 from jaxseg.errors import InputError
 from jaxseg.models import weight_files, weights
@@ -24,7 +25,8 @@ def load(module: nn.Module, variables: Any, source: str, image_shape: tuple[int,
       module: built by `jaxseg.models.build`.
       variables: freshly drawn; what the source does not have stays as it is there.
       source: `imagenet`, for `resnet_unet`; or the path of a file that `weight_files.read` reads, with the tensors of
-        the whole PyTorch network or, for `resnet_unet`, of a torchvision ResNet.
+        the whole PyTorch network or, for `resnet_unet`, of a torchvision ResNet. Behind a colon may stand the key of
+        one of several state dicts in it, as in `model.ckpt:state_dict_ema`.
       image_shape: `[B,H,W,C]` or `[B,D,H,W,C]`.
 
     Raises:
@@ -33,14 +35,37 @@ def load(module: nn.Module, variables: Any, source: str, image_shape: tuple[int,
     encoder = module.encoder if isinstance(module, ResNetUNet) else None
     if source == "imagenet" and encoder is None:
         raise InputError("ImageNet weights are there for resnet_unet alone; set config.model.pretrained = None")
-    path = imagenet(encoder) if source == "imagenet" and encoder else pathlib.Path(source).expanduser()
-    tensors = weight_files.read(path)
+    if source == "imagenet" and encoder:
+        source = str(imagenet(encoder))
+    path, tensors = _read(source)
     try:
-        if isinstance(module, ResNetUNet) and "conv1.weight" in tensors:
+        if isinstance(module, ResNetUNet) and weights.is_encoder(tensors):
             return weights.encoder_from_torchvision(module, variables, tensors)
         return weights.from_torch(module, tensors, image_shape)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def load_whole(module: nn.Module, source: str, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Variables of `module`, all of them from a file, as in `load`.
+
+    Raises:
+      InputError: there is no such file, or it does not fit.
+    """
+    path, tensors = _read(source)
+    try:
+        return weights.from_torch(module, tensors, image_shape)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _read(source: str) -> tuple[pathlib.Path, dict[str, np.ndarray]]:
+    """The tensors of `FILE`, or of `FILE:KEY` where no file has that name."""
+    path = pathlib.Path(source).expanduser()
+    file, colon, key = str(path).rpartition(":")
+    if colon and not path.exists() and pathlib.Path(file).is_file():
+        return pathlib.Path(file), weight_files.read(file, key)
+    return path, weight_files.read(path)
 
 
 class Published(NamedTuple):

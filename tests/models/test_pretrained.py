@@ -16,7 +16,8 @@ import pytest
 
 from jaxseg import models
 from jaxseg.errors import InputError
-from jaxseg.models import pretrained, weights
+from jaxseg.models import matching, pretrained, weights
+from jaxseg.models.layouts import LAYOUTS
 
 
 def torchvision_tensors(shapes):
@@ -41,10 +42,10 @@ def network(channels=3, **options):
 def shapes():
     """PyTorch names and shapes of a ResNet18 U-Net, worked out from the layout that reads them."""
     module, variables = network()
-    found = weights._shapes(variables)
+    found = matching.shapes_of(variables)
     return {
         name: entry.accepted(found[entry.variable])[0]
-        for entry in weights._resnet_unet(module)
+        for entry in LAYOUTS[type(module)].entries(module)
         for name in entry.sources
     }
 
@@ -74,12 +75,62 @@ def test_other_numbers_of_channels_share_the_first_kernels(shapes, channels, fac
     np.testing.assert_allclose(kernel, np.einsum("hwco,nc->hwno", rgb, factors), rtol=1e-6)
 
 
-def test_an_encoder_of_another_depth_is_refused_with_all_tensors(tmp_path, shapes):
+@pytest.mark.parametrize("prefix", ["", "backbone.", "model.encoder."])
+def test_a_prefix_and_a_decoder_of_another_make_do_not_matter_to_an_encoder(tmp_path, shapes, capsys, prefix):
+    module, variables = network()
+    tensors = torchvision_tensors(shapes)
+    expected = weights.encoder_from_torchvision(module, variables, tensors)
+    stored = {prefix + name: array for name, array in tensors.items()}
+    decoder = {"decoder.aspp.0.weight": np.ones((2, 2, 1, 1), np.float32)} if prefix else {}
+    np.savez(tmp_path / "resnet.npz", **stored, **decoder)
+    loaded = pretrained.load(module, variables, str(tmp_path / "resnet.npz"), (1, 32, 32, 3))
+    jax.tree.map(np.testing.assert_array_equal, loaded, expected)
+    assert capsys.readouterr().err.count("decoder.aspp.0.weight") == len(decoder)
+
+
+def test_an_encoder_of_another_depth_is_named(tmp_path, shapes):
     module, variables = network(encoder="resnet34")
     np.savez(tmp_path / "resnet.npz", **torchvision_tensors(shapes))
-    with pytest.raises(InputError, match=r"resnet.npz: the PyTorch tensors do not fit the encoder") as error:
+    message = r"resnet.npz: these are the tensors of resnet18, .* resnet34; set config.model.encoder=resnet18$"
+    with pytest.raises(InputError, match=message):
         pretrained.load(module, variables, str(tmp_path / "resnet.npz"), (1, 32, 32, 3))
-    assert "missing: layer3.5.conv2.weight" in str(error.value)
+
+
+def test_an_encoder_that_lacks_a_tensor_is_refused_with_its_name(tmp_path, shapes):
+    module, variables = network()
+    tensors = torchvision_tensors(shapes)
+    del tensors["layer3.1.conv2.weight"]
+    np.savez(tmp_path / "resnet.npz", **tensors)
+    with pytest.raises(InputError, match=r"the encoder of ResNetUNet: missing: layer3.1.conv2.weight$"):
+        pretrained.load(module, variables, str(tmp_path / "resnet.npz"), (1, 32, 32, 3))
+
+
+def test_an_encoder_is_not_a_whole_network(tmp_path, shapes):
+    module, _ = network()
+    np.savez(tmp_path / "resnet.npz", **torchvision_tensors(shapes))
+    with pytest.raises(
+        InputError, match=r"nearest known layouts.* the encoder resnet18 of resnet_unet \(100 of its 100\)"
+    ):
+        pretrained.load_whole(module, str(tmp_path / "resnet.npz"), (1, 32, 32, 3))
+
+
+def test_behind_a_colon_stands_which_of_several_networks(tmp_path, shapes):
+    module, variables = network()
+    tensors = torchvision_tensors(shapes)
+    both = {f"{name}.{key}": factor * a for name, factor in (("ema", 2), ("last", 1)) for key, a in tensors.items()}
+    np.savez(tmp_path / "both.npz", **both)
+    load = lambda source: pretrained.load(module, variables, f"{tmp_path}/{source}", (1, 32, 32, 3))
+    for key, factor in (("ema", 2), ("last", 1)):
+        kernel = load(f"both.npz:{key}")["params"]["stem"]["conv"]["conv"]["kernel"]
+        np.testing.assert_array_equal(kernel, factor * tensors["conv1.weight"].transpose(2, 3, 1, 0))
+    with pytest.raises(InputError, match=r"both.npz: holds several networks, under ema, last; .* FILE:ema$"):
+        load("both.npz")
+    with pytest.raises(InputError, match=r"both.npz: has no tensors under 'best'; there are some under ema, last$"):
+        load("both.npz:best")
+    (tmp_path / "both.npz").rename(tmp_path / "a:b.npz")
+    assert load("a:b.npz:ema")
+    with pytest.raises(InputError, match=r"a:c.npz: cannot be read"):
+        load("a:c.npz")
 
 
 def test_only_one_network_has_imagenet_weights():

@@ -4,6 +4,8 @@ import os
 import pickle
 import re
 import struct
+import sys
+import time
 import tracemalloc
 import zipfile
 
@@ -35,6 +37,14 @@ class Build(tuple):
     """An object and the state that it is given."""
 
 
+class NewObject(tuple):
+    """A class and the arguments of its `__new__`."""
+
+
+class Items(tuple):
+    """An object and the items that are set in it."""
+
+
 def encode(value):
     """The opcodes of a value, in protocol 2."""
     match value:
@@ -44,6 +54,10 @@ def encode(value):
             return encode(value[0]) + encode(tuple(value[1:])) + b"R"
         case Persistent():
             return encode(tuple(value)) + b"Q"
+        case NewObject():
+            return encode(value[0]) + encode(tuple(value[1:])) + b"\x81"
+        case Items():
+            return encode(value[0]) + encode(value[1])[1:]
         case Build():
             return encode(value[0]) + encode(value[1]) + b"b"
         case tuple():
@@ -85,7 +99,7 @@ def write_stream(path, content, storages, *, little_endian=True):
                 return Persistent((*value, None))
             case dict():
                 return {key: persistent(part) for key, part in value.items()}
-            case tuple():
+            case tuple() | list():
                 return type(value)(map(persistent, value))
         return value
 
@@ -198,13 +212,194 @@ def test_a_prefix_that_not_all_names_have_stays(path, plain):
         ({}, ["found a dict"]),
         (tensor(storage("Float", "0", 12), (12,), (1,)), ["found a tensor"]),
         ({"epoch": 3, "weights": {}}, ["found a dict of 'epoch': int, 'weights': dict"]),
-        ({"w": tensor(storage("Float", "0", 12), (12,), (1,)), "n": 3}, ["'w': tensor", "'n': int"]),
-        ({key: {"w": tensor(storage("Float", "0", 12), (12,), (1,))} for key in ("net", "model")}, ["just one of"]),
+        ({"model": Call((Global("torch Generator"),))}, ["'model': torch.Generator (which is not unpickled)"]),
+        ({"optimizer": {"w": tensor(storage("Float", "0", 12), (12,), (1,))}}, ["'optimizer': dict"]),
         ({"model": {}}, ["'model': dict"]),
     ],
 )
 def test_what_is_no_state_dict_is_named(path, content, words):
     refused(write_zip(path, content, {"0": NUMBERS}), *words, "torch.save(model.state_dict(), path)")
+
+
+W = tensor(storage("Float", "0", 12), (3, 4), (4, 1))
+SCORE = tensor(storage("Float", "0", 12), (), ())
+DTYPE = Build((Call((Global("numpy dtype"), "f8", False, True)), (3, "<", None, None, None, -1, -1, 0)))
+NAMESPACE = Build((NewObject((Global("argparse Namespace"),)), {"lr": 0.1, "loss": Global("torch.nn MSELoss")}))
+ATTRIBUTES = Items((NewObject((Global("lightning.parsing AttributeDict"),)), {"lr": 0.1}))
+THREE = {"w": W, "v": W, "u": W}
+
+
+def scalar(module):
+    """A NumPy number, as protocol 2 pickles it."""
+    return Call((Global(f"{module} scalar"), DTYPE, Call((Global("_codecs encode"), "\0\0", "latin1"))))
+
+
+BESIDE = {
+    "grays of a mask": {"mask_values": [0, 255]},
+    "grays of a mask, several channels": {"mask_values": [[0, 0, 0], [255, 255, 255]]},
+    "NumPy 1": {"best": scalar("numpy.core.multiarray")},
+    "NumPy 2": {"logging": {"dice": [scalar("numpy._core.multiarray")]}},
+    "a namespace": {"args": NAMESPACE},
+    "a dict with attributes": {"hparams": ATTRIBUTES},
+    "functions": {"f": Global("os system"), "g": Call((Call((Global("builtins getattr"), Global("os x"), "y")),))},
+    "keys of other kinds": {(1, 2): 3, None: 4, Global("torch float32"): 5, 6: 7, 1.5: 8},
+    "a device and a type": {"device": Call((Global("torch device"), "cuda", 0)), "type": Global("torch float32")},
+    "a set": {"set": Call((Global("__builtin__ set"), [1, 2]))},
+}
+
+
+@WRITERS
+@pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
+def test_what_is_no_tensor_is_passed_over(write, path, beside):
+    for content in ({"w": W} | beside, {"state_dict": {"w": W}} | beside, {"state_dict": {"w": W} | beside}):
+        tensors = weight_files.read(write(path, content, {"0": NUMBERS}))
+        assert list(tensors) == ["w"]
+        np.testing.assert_array_equal(tensors["w"], NUMBERS.reshape(3, 4))
+
+
+@WRITERS
+@pytest.mark.parametrize(
+    "content",
+    [
+        {
+            "epoch": 1,
+            "pytorch-lightning_version": "2.6",
+            "state_dict": {"w": W, "v": SCORE},
+            "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 1}}}},
+            "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": SCORE, "best_k_models": {}}},
+            "optimizer_states": [{"state": {0: {"exp_avg": W, "step": W}}, "param_groups": [{"lr": 0.1}]}],
+            "lr_schedulers": [],
+            "hyper_parameters": {"cfg": NAMESPACE},
+        },
+        {
+            "network_weights": {"w": W, "v": W},
+            "optimizer_state": {"state": {0: {"momentum_buffer": W}}, "param_groups": []},
+            "grad_scaler_state": {"scale": 65536.0},
+            "logging": {"ema_fg_dice": [scalar("numpy._core.multiarray")]},
+            "_best_ema": scalar("numpy.core.multiarray"),
+            "current_epoch": 1000,
+            "init_args": {"plans": {"a": [1]}, "device": Call((Global("torch device"), "cuda"))},
+            "trainer_name": "nnUNetTrainer",
+            "inference_allowed_mirroring_axes": (0, 1),
+        },
+        {"network": THREE, "loss": THREE | {"x": W}, "lr_scheduler": THREE | {"y": W}},
+        {"model_state": THREE, "class_weights": W, "center": {"w": W}},
+    ],
+    ids=["Lightning", "nnU-Net", "loss and schedule", "few others"],
+)
+def test_a_training_checkpoint_gives_its_network(write, path, content):
+    tensors = weight_files.read(write(path, content, {"0": NUMBERS}))
+    assert list(tensors) == ["w", "v", "u"][: len(tensors)] and len(tensors) >= 2
+
+
+def module(kind, parameters=(), buffers=(), modules=(), passing=()):
+    """A module as torch.save writes it whole."""
+    state = {"training": False, "_parameters": dict(parameters), "_buffers": dict(buffers), "_modules": dict(modules)}
+    state["_non_persistent_buffers_set"] = Call((Global("__builtin__ set"), list(passing)))
+    return Build((NewObject((Global(f"networks {kind}"),)), state))
+
+
+@WRITERS
+def test_a_whole_module_is_its_tensors(write, path):
+    norm = module("BatchNorm", {"weight": W}, {"running_mean": W, "grid": W}, passing=["grid"])
+    whole = module("Net", {"bias": None}, modules={"conv": module("Conv", {"weight": W, "bias": W}), "norm": norm})
+    for content in (whole, {"epoch": 3, "model": module("DataParallel", modules={"module": whole})}):
+        tensors = weight_files.read(write(path, content, {"0": NUMBERS}))
+        assert list(tensors) == ["conv.weight", "conv.bias", "norm.weight", "norm.running_mean"]
+        np.testing.assert_array_equal(tensors["norm.running_mean"], NUMBERS.reshape(3, 4))
+
+
+def test_an_ordered_dict_of_python_2_is_read(path):
+    content = Call((Global("collections OrderedDict"), [["w", W], ["v", W]]))
+    assert list(weight_files.read(write_zip(path, content, {"0": NUMBERS}))) == ["w", "v"]
+
+
+def test_among_several_networks_a_key_chooses(path):
+    double = tensor(storage("Double", "1", 2), (1, 2), (2, 1))
+    content = {"student": {"w": W, "head.b": double}, "callbacks": {"EMA": {"w": double, "head.b": double}}}
+    write_zip(path, content, {"0": NUMBERS, "1": np.arange(2.0)})
+    refused(path, "several networks, under student, callbacks.EMA", "FILE:student")
+    assert weight_files.read(path, "student")["w"].shape == (3, 4)
+    assert weight_files.read(path, "callbacks.EMA")["w"].dtype == np.float64
+    assert list(weight_files.read(path, "student.head")) == ["b"]
+    with pytest.raises(InputError, match=r"no tensors under 'teacher'; there are some under student, callbacks.EMA"):
+        weight_files.read(path, "teacher")
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "plain"),
+    [
+        ("module.module.{}", "{}"),
+        ("_orig_mod.{}", "{}"),
+        ("module._orig_mod.{}", "{}"),
+        ("_orig_mod.module.{}", "{}"),
+        ("model._orig_mod.module.{}", "model.module.{}"),
+        ("encoder._orig_mod.{}", "encoder.{}"),
+        ("a._fsdp_wrapped_module._checkpoint_wrapped_module.{}", "a.{}"),
+    ],
+)
+def test_what_wrappers_put_before_names_is_dropped(path, wrapped, plain):
+    content = {wrapped.format(name): W for name in ("w", "conv.v")}
+    assert list(weight_files.read(write_zip(path, content, {"0": NUMBERS}))) == [
+        plain.format("w"),
+        plain.format("conv.v"),
+    ]
+
+
+def test_names_that_would_be_the_same_without_a_wrapper_stay(path):
+    content = {"_orig_mod.w": W, "w": W}
+    assert list(weight_files.read(write_zip(path, content, {"0": NUMBERS}))) == ["_orig_mod.w", "w"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("_rebuild_qtensor", "'x' is quantised"),
+        ("_rebuild_sparse_tensor", "'x' is sparse; save its to_dense()"),
+        ("_rebuild_meta_tensor_no_storage", "'x' has no numbers"),
+        ("_rebuild_tensor_v3", "'x' is made by torch._utils._rebuild_tensor_v3"),
+    ],
+)
+def test_a_tensor_that_is_no_plain_array_is_named(path, name, words):
+    odd = Call((Global(f"torch._utils {name}"), storage("QInt8", "1", 3)))
+    refused(write_zip(path, {"w": W, "x": odd}, {"0": NUMBERS}), words)
+    assert list(weight_files.read(write_zip(path, {"model": {"w": W}, "extra": odd}, {"0": NUMBERS}))) == ["w"]
+
+
+@WRITERS
+def test_storages_of_rare_types_matter_only_where_they_are_wanted(write, path):
+    complex_numbers = np.ones(3, np.complex64)
+    odd = tensor(storage("ComplexFloat", "c", 3), (3,), (1,))
+    content = {"model": {"w": W, "v": W, "u": W}, "spectrum": odd}
+    assert len(weight_files.read(write(path, content, {"c": complex_numbers, "0": NUMBERS}))) == 3
+    refused(write(path, {"w": W, "x": odd}, {"c": complex_numbers, "0": NUMBERS}), "'x'", "torch.ComplexFloatStorage")
+
+
+def test_parameters_and_subclasses_of_tensors_are_tensors(path):
+    hooks = Call((Global("collections OrderedDict"),))
+    parts = (Global("torch._utils _rebuild_tensor_v2"), tuple(W[1:]), {"affine": W})
+    content = {
+        "p": Call((Global("torch._utils _rebuild_parameter"), W, True, hooks)),
+        "s": Call((Global("torch._utils _rebuild_parameter_with_state"), W, True, hooks, {"a": 1})),
+        "m": Call((Global("torch._tensor _rebuild_from_type_v2"), parts[0], Global("monai MetaTensor"), *parts[1:])),
+    }
+    for array in weight_files.read(write_zip(path, content, {"0": NUMBERS})).values():
+        np.testing.assert_array_equal(array, NUMBERS.reshape(3, 4))
+
+
+@pytest.mark.parametrize("suffix", ["", ".ckpt", ".bin", ".pkl", ".pth.tar", ".model", ".safetensors", ".npz", ".PTH"])
+def test_the_content_tells_what_a_file_is(tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    with_torch = weight_files.read(write_zip(path, {"w": W}, {"0": NUMBERS}))
+    write_stream(path, {"w": W}, {"0": NUMBERS})
+    as_text = weight_files.read(str(path))
+    with path.open("wb") as file:
+        np.savez(file, w=NUMBERS.reshape(3, 4))
+    from_npz = weight_files.read(path)
+    path.write_bytes(safetensors.numpy.save({"w": NUMBERS.reshape(3, 4)}))
+    from_safetensors = weight_files.read(os.fsencode(path).decode())
+    for tensors in (with_torch, as_text, from_npz, from_safetensors):
+        np.testing.assert_array_equal(tensors["w"], NUMBERS.reshape(3, 4))
 
 
 class Payload:
@@ -278,6 +473,76 @@ def test_small_pickles_cannot_ask_for_much(path, pickled):
         assert tracemalloc.get_traced_memory()[1] < 2**25
     finally:
         tracemalloc.stop()
+
+
+CALLS = {
+    "REDUCE": b"cTHIS\nmkdir\n(X\x01\0\0\0xtR",
+    "INST": b"(X\x01\0\0\0xiTHIS\nmkdir\n",
+    "OBJ": b"(cTHIS\nmkdir\nX\x01\0\0\0xo",
+    "NEWOBJ": b"cTHIS\nmkdir\n(X\x01\0\0\0xt\x81",
+    "NEWOBJ_EX": b"cTHIS\nmkdir\n(X\x01\0\0\0xt}\x92",
+    "STACK_GLOBAL": b"X\x04\0\0\0THISX\x05\0\0\0mkdir\x93(X\x01\0\0\0xtR",
+    "BUILD": b"cTHIS\nmkdir\n}X\x08\0\0\0__code__Nsb",
+    "SETITEM": b"cTHIS\nmkdir\nX\x01\0\0\0xNs",
+    "APPEND": b"cTHIS\nmkdir\n)RNa",
+    "a set": b"\x8f(K\x01K\x02\x90",
+    "a frozen set": b"(K\x01K\x02\x91",
+    "a bytearray": b"\x96\x02\0\0\0\0\0\0\0ab",
+}
+
+
+@pytest.mark.parametrize("name", ["os", "not_imported", "builtins", "jaxseg.models.weight_files"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_what_is_passed_over_is_neither_imported_nor_called_nor_changed(tmp_path, path, monkeypatch, call, name):
+    """It stands beside a tensor, which comes back."""
+    (tmp_path / "not_imported.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    length = struct.pack("<L", len(name))
+    call = call.replace(b"X\x04\0\0\0THIS", b"X" + length + name.encode()).replace(b"THIS", name.encode())
+    content = b"\x80\x04}(X\x01\0\0\0a" + call + b"X\x01\0\0\0w" + encode(W) + b"u."
+    if call.endswith(b"Ns") and b"R" not in call:  # a function has no items
+        refused(write_zip(path, None, {"0": NUMBERS}, pickled=content))
+    else:
+        assert list(weight_files.read(write_zip(path, None, {"0": NUMBERS}, pickled=content))) == ["w"]
+    assert "not_imported" not in sys.modules and not (tmp_path / "x").exists()
+
+
+def nested_modules(levels, width, leaf):
+    """Modules of which every level has the one below it `width` times: there would be `width**levels` names."""
+    head, children = b"cnetworks\nNet\n)\x81}(X\x0b\0\0\0_parameters}X\x01\0\0\0wNsX\x08\0\0\0_modules}(", b""
+    content = leaf
+    for level in range(levels):
+        put = b"r" + struct.pack("<L", 10 + level)
+        get = b"j" + struct.pack("<L", 10 + level)
+        children = b"".join(b"X\x04\0\0\0" + b"%04d" % i + get for i in range(width))
+        content = content + put + b"0" + head + children + b"uub"
+    return b"\x80\x02" + content + b"."
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        nested_modules(30, 50, b"cnetworks\nNet\n)\x81}X\x0b\0\0\0_parameters}X\x01\0\0\0wNssb"),
+        nested_modules(2000, 1, b"cnetworks\nNet\n)\x81}X\x0b\0\0\0_parameters}X\x01\0\0\0wNssb"),
+        # a long text under two letters of the memo, joined to the name of a thousand classes
+        b"\x80\x04X" + struct.pack("<L", 2**20) + 2**20 * b"a" + b"q\x000" + 1000 * b"h\x00h\x00\x930" + b"N.",
+        # dicts in dicts, every one twice
+        b"\x80\x02}q\x00" + b"".join(b"0}(X\1\0\0\0ah%cX\1\0\0\0bh%cuq%c" % (i, i, i + 1) for i in range(200)) + b".",
+        b"\x80\x02" + 50_000 * b"}X\x01\0\0\0a" + b"N" + 50_000 * b"s" + b".",
+    ],
+    ids=["modules", "deep modules", "names", "dicts", "deep dicts"],
+)
+def test_small_pickles_cannot_ask_for_much_of_what_is_made_of_them(path, pickled):
+    write_zip(path, None, {}, pickled=pickled)
+    tracemalloc.start()
+    start = time.process_time()
+    try:
+        refused(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - start < 60
 
 
 @pytest.mark.parametrize("store", [b"K\x01s", b"K\x01u", b"K\x01d"], ids=["SETITEM", "SETITEMS", "DICT"])
@@ -405,7 +670,7 @@ def test_other_files_under_these_names_are_refused(tmp_path, data, suffix):
 
 def test_other_zip_archives_are_refused(path):
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("weights.npy", "")
+        archive.writestr("weights.txt", "")
     refused(path, "not one of torch.save")
 
 
@@ -467,7 +732,16 @@ def test_empty_files_of_tensors_are_refused(tmp_path):
 
 
 def test_files_of_other_kinds_and_missing_ones_are_refused(tmp_path):
-    refused(tmp_path / "weights.h5", ".safetensors, .npz, .pth, .pt")
+    for start, words in {
+        b"\x89HDF\r\n": "HDF5",
+        b"<!DOCTYPE html>": "web page",
+        b"version https://git-lfs.github.com/spec/v1": "git lfs pull",
+        b"\x1f\x8b\x08": "gzip",
+        b"\x00\x01\x02 any": "is no file of weights",
+        b"": "is empty",
+    }.items():
+        (tmp_path / "weights.h5").write_bytes(start)
+        refused(tmp_path / "weights.h5", words)
     refused(tmp_path / "weights.pth", "No such file")
     (tmp_path / "folder.npz").mkdir()
     refused(tmp_path / "folder.npz", "directory")
@@ -534,12 +808,29 @@ def test_pytorchs_wrapped_network(torch, save):
     same(weight_files.read(save({**wrapped, "shape": torch.Size([1, 2])})), network.state_dict())
 
 
-def test_pytorchs_whole_network_is_refused(torch, save):
-    refused(save(torch.nn.Linear(2, 3)), "torch.nn.modules.linear.Linear", "model.state_dict()")
+def test_pytorchs_whole_network(torch, save):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    network[1].register_buffer("grid", torch.ones(2), persistent=False)
+    same(weight_files.read(save(network)), network.state_dict())
+    same(weight_files.read(save({"model": torch.nn.DataParallel(network)})), network.state_dict())
 
 
+def test_pytorchs_compiled_network(torch, save):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    same(weight_files.read(save(torch.compile(network).state_dict())), network.state_dict())
+
+
+def test_pytorchs_program_is_refused(torch, path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), path)
+    refused(path, "is a TorchScript program", "torch.jit.load(path).state_dict()")
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize")
 def test_pytorchs_rare_types_are_refused(torch, save):
     refused(save({"x": torch.ones(2, dtype=torch.complex64)}), "torch.ComplexFloatStorage")
+    refused(save({"x": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}), "'x' is quantised")
+    refused(save({"x": torch.eye(3).to_sparse()}), "'x' is sparse")
+    refused(save({"x": torch.ones(2, device="meta")}), "'x' has no numbers")
     refused(save({"x": torch.ones(2, dtype=torch.uint16)}), "torch._utils._rebuild_tensor_v3")
 
 

@@ -131,13 +131,14 @@ def test_a_run_starts_from_a_file_and_goes_on_without_it(monkeypatch, splits, tm
 def torchvision_like(state):
     """Random tensors under torchvision's names, in the shapes of the encoder in `state`."""
     from jaxseg import models
-    from jaxseg.models import weights
+    from jaxseg.models import matching
+    from jaxseg.models.layouts import LAYOUTS
 
-    shapes = weights._shapes(state.variables)
-    random = np.random.default_rng(0)
+    shapes = matching.shapes_of(state.variables)
+    random, module = np.random.default_rng(0), models.build("resnet_unet", 2)
     return {
         name.removeprefix("encoder."): random.uniform(0.5, 1, entry.shape(shapes[entry.variable])).astype(np.float32)
-        for entry in weights._resnet_unet(models.build("resnet_unet", 2))
+        for entry in LAYOUTS[type(module)].entries(module)
         for name in entry.sources
         if name.startswith("encoder.")
     }

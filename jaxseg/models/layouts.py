@@ -1,0 +1,253 @@
+"""Which PyTorch tensors make which Flax variables, network by network.
+
+Each network has a `Layout`, a list of `Tensor` entries and what is read off a file's shapes. Adding a network is adding
+its layout to `LAYOUTS`.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from jaxseg.models.residual_unet import ResidualUNet
+from jaxseg.models.resnet_unet import ENCODERS, ResNetUNet
+from jaxseg.models.unet import UNet
+
+Shapes = Mapping[str, tuple[int, ...]]
+Options = Mapping[str, tuple[Any, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One variable and where it comes from.
+
+    Attributes:
+      variable: path in the variables, such as `params/head/conv/kernel`.
+      sources: PyTorch names that are read.
+      convert: the arrays of the sources -> the variable.
+      shape: shape of the variable -> shape that every source must have.
+      optional: sources that count as zeros in files that have none of any entry's.
+    """
+
+    variable: str
+    sources: tuple[str, ...]
+    convert: Callable[..., np.ndarray]
+    shape: Callable[[tuple[int, ...]], tuple[int, ...]]
+    optional: tuple[str, ...] = ()
+
+    def accepted(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """The shapes that a source may have, for a variable of `shape`; the first is the network's own."""
+        return [self.shape(shape)]
+
+    def narrow(self, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The part of the converted `value` that a variable of `shape` needs."""
+        del shape
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Narrowed(Tensor):
+    """A kernel without the input channels of a skip that is off.
+
+    Attributes:
+      skip: how many they are in the full network.
+      skip_first: whether they stand before the others there.
+    """
+
+    skip: int = 0
+    skip_first: bool = True
+
+    def accepted(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """The narrowed shape and the full one."""
+        out, read, *kernel = self.shape(shape)
+        return [(out, read, *kernel), (out, read + self.skip, *kernel)]
+
+    def narrow(self, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The part of a kernel that does not read the skip."""
+        read = shape[-2]
+        return value[..., -read:, :] if self.skip_first else value[..., :read, :]
+
+
+def _conv(variable: str, name: str, skip: int = 0, skip_first: bool = True) -> Tensor:
+    convert = lambda w: np.moveaxis(w, (0, 1), (-1, -2))
+    shape = lambda s: (s[-1], s[-2], *s[:-2])
+    if skip:
+        kernel = f"params/{variable}/conv/kernel"
+        return Narrowed(kernel, (f"{name}.weight",), convert, shape, skip=skip, skip_first=skip_first)
+    return Tensor(f"params/{variable}/conv/kernel", (f"{name}.weight",), convert, shape)
+
+
+def _vector(
+    variable: str, *names: str, convert: Callable[..., np.ndarray] = lambda v: v, optional: tuple[str, ...] = ()
+) -> Tensor:
+    return Tensor(variable, names, convert, lambda s: s, optional)
+
+
+def _norm(variable: str, name: str, conv: str | None = None, kind: str = "batch") -> list[Tensor]:
+    """A norm; in front of a batch norm, the bias of the convolution `conv`, if it has one, moves into the mean."""
+    mean = f"batch_stats/{variable}/mean"
+    affine = [_vector(f"params/{variable}/scale", f"{name}.weight"), _vector(f"params/{variable}/bias", f"{name}.bias")]
+    if kind != "batch":
+        return affine
+    return [
+        *affine,
+        _vector(mean, f"{name}.running_mean", f"{conv}.bias", convert=np.subtract, optional=(f"{conv}.bias",))
+        if conv
+        else _vector(mean, f"{name}.running_mean"),
+        _vector(f"batch_stats/{variable}/var", f"{name}.running_var"),
+    ]
+
+
+def _unet(module: UNet) -> list[Tensor]:
+    def block(variable: str, name: str, skip: int = 0) -> list[Tensor]:
+        entries = []
+        for i, (conv, norm) in enumerate(((0, 1), (3, 4))):
+            conv_name = f"{name}.double_conv.{conv}"
+            entries.append(_conv(f"{variable}/conv_{i}/conv", conv_name, skip if i == 0 else 0))
+            entries += _norm(f"{variable}/conv_{i}/norm", f"{name}.double_conv.{norm}", conv_name, module.norm)
+            if module.norm != "batch":  # instance norm has no use for it and passes it over
+                bias = f"{conv_name}.bias"
+                entries.append(_vector(f"params/{variable}/conv_{i}/conv/conv/bias", bias, optional=(bias,)))
+        return entries
+
+    levels = module.halvings
+    entries = block("encoder_0", "inc")
+    for level in range(1, levels + 1):
+        variable = f"encoder_{level}" if level < levels else "bottleneck"
+        entries += block(variable, f"down{level}.maxpool_conv.1")
+    for level, active in enumerate(module.active_skips):
+        name = f"up{levels - level}"
+        entries += block(f"decoder_{level}", f"{name}.conv", 0 if active else module.features[level])
+        if module.upsample == "transpose":
+            entries.append(_transposed(f"up_{level}", f"{name}.up"))
+            entries.append(_vector(f"params/up_{level}/bias", f"{name}.up.bias"))
+    entries.append(_conv("head", "outc.conv"))
+    entries.append(_vector("params/head/conv/bias", "outc.conv.bias"))
+    return entries
+
+
+def _transposed(variable: str, name: str) -> Tensor:
+    return Tensor(
+        f"params/{variable}/kernel",
+        (f"{name}.weight",),
+        lambda w: np.moveaxis(w, 1, -1),
+        lambda s: (s[0], s[-1], *s[1:-1]),
+    )
+
+
+def _resnet_unet(module: ResNetUNet) -> list[Tensor]:
+    def pair(variable: str, conv: str, norm: str, skip: int = 0) -> list[Tensor]:
+        return [_conv(f"{variable}/conv", conv, skip, skip_first=False), *_norm(f"{variable}/norm", norm)]
+
+    entries = pair("stem", "encoder.conv1", "encoder.bn1")
+    read = 64
+    for i, blocks in enumerate(ENCODERS[module.encoder]):
+        width = 64 * 2**i
+        for j in range(blocks):
+            variable, name = f"stage_{i}/block_{j}", f"encoder.layer{i + 1}.{j}"
+            entries += pair(f"{variable}/conv_0", f"{name}.conv1", f"{name}.bn1")
+            entries += pair(f"{variable}/conv_1", f"{name}.conv2", f"{name}.bn2")
+            if read != width:
+                entries += pair(f"{variable}/shortcut", f"{name}.downsample.0", f"{name}.downsample.1")
+            read = width
+    # decoder blocks go up from the bottleneck; their skips are named from the top
+    skips = [*zip(reversed(module.active_skips), (256, 128, 64, 64), strict=True), (True, 0)]
+    for i, (active, channels) in enumerate(skips):
+        for j in range(2):
+            name = f"decoder.blocks.{i}.conv{j + 1}"
+            entries += pair(f"decoder_{i}/conv_{j}", f"{name}.0", f"{name}.1", 0 if active or j else channels)
+    return [
+        *entries,
+        _conv("head", "segmentation_head.0"),
+        _vector("params/head/conv/bias", "segmentation_head.0.bias"),
+    ]
+
+
+def _residual_unet(module: ResidualUNet) -> list[Tensor]:
+    def conv(variable: str, name: str) -> list[Tensor]:
+        return [*_norm(f"{variable}/norm", f"{name}.bn"), _conv(f"{variable}/conv", f"{name}.layer")]
+
+    def block(variable: str, name: str) -> list[Tensor]:
+        return [entry for i in range(2) for entry in conv(f"{variable}/conv_{i}", f"{name}.conv_path.{i}")]
+
+    entries = [_conv("down_0/conv", "init_path.0")]
+    for i in range(3):
+        entries += block(f"down_0/block_{i}", f"init_path.{i + 2}")
+    for level in range(1, module.halvings + 1):
+        entries += [*_norm(f"down_{level}/norm", f"down{level}.0"), _conv(f"down_{level}/conv", f"down{level}.1")]
+        for i in range(3):
+            entries += block(f"down_{level}/block_{i}", f"down{level}.{i + 4}")
+            entries += block(f"up_{level - 1}/block_{i}", f"up{level}.{i}")
+        entries += _norm(f"up_{level - 1}/norm", f"up{level}.3")
+        entries.append(_transposed(f"up_{level - 1}/up", f"up{level}.4"))
+    for level in range(module.num_skips):
+        entries.append(_conv(f"shortcut_{level}", f"shortcut{level}"))
+        entries.append(_vector(f"params/shortcut_{level}/conv/bias", f"shortcut{level}.bias"))
+    entries += [*block("head/block", "out_path.0"), *conv("head/conv", "out_path.1"), *_norm("head/norm", "out_path.2")]
+    return [*entries, _vector("params/head/conv/conv/conv/bias", "out_path.1.layer.bias")]
+
+
+def _unet_options(shapes: Shapes) -> Options:
+    outer = "inc.double_conv.3.weight"
+    inner = (f"down{level}.maxpool_conv.1.double_conv.3.weight" for level in itertools.count(1))
+    names = [outer, *itertools.takewhile(lambda name: name in shapes, inner)]
+    return {
+        "features": (tuple(shapes[name][0] for name in names),),
+        "upsample": ("transpose",) if "up1.up.weight" in shapes else ("bilinear_aligned", "bilinear"),
+        "norm": ("batch",) if "inc.double_conv.1.running_mean" in shapes else ("instance", "group"),
+    }
+
+
+def _resnet_unet_options(shapes: Shapes) -> Options:
+    blocks = itertools.takewhile(lambda j: f"encoder.layer3.{j}.conv1.weight" in shapes, itertools.count())
+    found = len([*blocks])
+    return {"encoder": tuple(name for name, stages in ENCODERS.items() if stages[2] == found)}
+
+
+def _residual_unet_options(shapes: Shapes) -> Options:
+    inner = (f"down{level}.1.weight" for level in itertools.count(1))
+    names = ["init_path.0.weight", *itertools.takewhile(lambda name: name in shapes, inner)]
+    return {"features": (tuple(shapes[name][0] for name in names),)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a network's tensors are named in PyTorch.
+
+    Attributes:
+      name: of the network, as `models.build` knows it.
+      entries: network -> its variables.
+      options: shapes in a file -> options of the network that has them, each with the values that are possible.
+      stem: the kernel that reads the images.
+      head: the tensors with one entry per class, and the number that a class has in each without any weight.
+    """
+
+    name: str
+    entries: Callable[[Any], list[Tensor]]
+    options: Callable[[Shapes], Options]
+    stem: str
+    head: Mapping[str, float]
+
+
+def _conv_head(name: str) -> dict[str, float]:
+    return {f"{name}.weight": 0.0, f"{name}.bias": 0.0}
+
+
+LAYOUTS: dict[type[nn.Module], Layout] = {
+    UNet: Layout("unet", _unet, _unet_options, "inc.double_conv.0.weight", _conv_head("outc.conv")),
+    ResNetUNet: Layout(
+        "resnet_unet", _resnet_unet, _resnet_unet_options, "encoder.conv1.weight", _conv_head("segmentation_head.0")
+    ),
+    ResidualUNet: Layout(
+        "residual_unet",
+        _residual_unet,
+        _residual_unet_options,
+        "init_path.0.weight",
+        _conv_head("out_path.1.layer")
+        | {f"out_path.2.{part}": 0.0 for part in ("bias", "running_mean")}
+        | {f"out_path.2.{part}": 1.0 for part in ("weight", "running_var")},
+    ),
+}
