@@ -283,16 +283,16 @@ def check_alike(directory: str | os.PathLike[str], trained_on: str | os.PathLike
       directory: of the prepared data set that is to be predicted.
       trained_on: of the prepared data set that the network was trained on.
     """
-    found, known = _open(directory).info, _open(trained_on).info
-    *axes, channels = found.features["image"].shape
-    *known_axes, wanted = known.features["image"].shape
+    (_, found), (_, known) = _open(directory), _open(trained_on)
+    *axes, channels = found.info.features["image"].shape
+    *known_axes, wanted = known.info.features["image"].shape
     if len(axes) != len(known_axes):
         kind, other = ("pictures", "volumes") if len(axes) == 2 else ("volumes", "pictures")
         raise InputError(f"{directory}: holds {kind}, and the network takes {other}; prepare its {other}")
     if channels != wanted:
         colour = {3: "save its images as RGB", 1: "save its images as gray"}.get(wanted, "give it all of them")
         raise InputError(f"{directory}: has {channels} channels, and the network takes {wanted}; {colour}")
-    classes, names = (tuple(info.metadata["class_names"]) for info in (found, known))
+    classes, names = (tuple(builder.info.metadata["class_names"]) for builder in (found, known))
     if len(classes) != len(names) or (sorted(classes) == sorted(names) and classes != names):  # or in another order
         raise InputError(
             f"{directory}: has the classes {', '.join(classes)}, and the network tells {', '.join(names)} apart; name "

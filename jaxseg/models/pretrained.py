@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import numpy as np
 
+from jaxseg import paths
 from jaxseg.errors import InputError
 from jaxseg.models import weight_files, weights
 from jaxseg.models.resnet_unet import ResNetUNet
@@ -61,7 +62,7 @@ def load_whole(module: nn.Module, source: str, image_shape: tuple[int, ...]) -> 
 
 def _read(source: str) -> tuple[pathlib.Path, dict[str, np.ndarray]]:
     """The tensors of `FILE`, or of `FILE:KEY` where no file has that name."""
-    path = pathlib.Path(source).expanduser()
+    path = paths.expanded(source)
     file, colon, key = str(path).rpartition(":")
     if colon and not path.exists() and pathlib.Path(file).is_file():
         return pathlib.Path(file), weight_files.read(file, key)
@@ -123,7 +124,9 @@ def imagenet(encoder: str, cache: pathlib.Path | None = None) -> pathlib.Path:
         if path.is_file():
             if wanted.is_in(path):
                 return path
-            raise InputError(f"{path}: its SHA-256 does not begin with {wanted.sha256}; remove it and try again")
+            raise InputError(
+                f"{path}: its SHA-256 does not begin with {wanted.sha256}; move it elsewhere and try again"
+            )
         if by_hand.is_file():
             return by_hand
         _download(wanted, path)
@@ -137,9 +140,9 @@ def imagenet(encoder: str, cache: pathlib.Path | None = None) -> pathlib.Path:
 
 def _cache_folder() -> pathlib.Path:
     if own := os.environ.get("JAXSEG_CACHE"):
-        return pathlib.Path(own).expanduser()
+        return paths.expanded(own)
     shared = os.environ.get("XDG_CACHE_HOME")
-    return (pathlib.Path(shared) if shared else pathlib.Path.home() / ".cache") / "jaxseg"
+    return paths.expanded(shared or "~/.cache") / "jaxseg"
 
 
 def _download(wanted: Published, path: pathlib.Path) -> None:

@@ -198,7 +198,7 @@ def prepared(name: str, *, data_dir: str | os.PathLike[str]) -> pathlib.Path | N
         builder_class, config = _find(name)
     except InputError:
         return None
-    target = _target(builder_class, config, pathlib.Path(data_dir).expanduser())
+    target = _target(builder_class, config, paths.expanded(data_dir))
     return target if (target / _INFO).is_file() else None
 
 
