@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxseg.data import geometry
 from jaxseg.data.formats.picture import Picture, Unusable, placed
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -37,20 +38,23 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     array = np.transpose(array, (*reversed(range(rank)), *range(rank, array.ndim)))  # x, y, z -> z, y, x
     array = array if array.ndim > rank else array[..., None]
     slope = image.dataobj.slope if np.issubdtype(image.get_data_dtype(), np.integer) else 0.0
-    return placed(array, affine)._replace(notes=notes, step=0.0 if slope == 1 else abs(float(slope)))
+    zooms = _UNITS.get(int(image.header["xyzt_units"]) % 8, 1.0) * np.array(image.header.get_zooms()[:rank], float)
+    picture = Picture(array, tuple(zooms[::-1].tolist())) if affine is None else placed(array, affine)
+    return picture._replace(notes=notes, step=0.0 if slope == 1 else abs(float(slope)))
 
 
-def _affine(header: Any, chosen: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """From (z, y, x, 1) to mm, and what of the header contradicts it."""
+def _affine(header: Any, chosen: np.ndarray) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """From (z, y, x, 1) to mm, and what of the header contradicts it; None where it says nothing of either."""
+    if not header["sform_code"] and not header["qform_code"]:
+        return None, ()
     unit = _UNITS.get(int(header["xyzt_units"]) % 8, 1.0)
     scale = np.diag([unit, unit, unit, 1.0])
     rank = min(int(header["dim"][0]), 3)
     zooms = unit * np.array([*header.get_zooms()[:rank], *[1.0] * (3 - rank)], np.float64)
     notes = []
     affine = scale @ chosen
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        affine = scale @ header.get_base_affine()
-        notes.append(f"its affine is singular; its pixdim of {_text(zooms)} was taken")
+    if not geometry.is_usable(affine):
+        return None, (f"its affine is singular; its pixdim of {_text(zooms)} was taken",)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.allclose(zooms[:rank], lengths[:rank], rtol=_APART, atol=0):
         notes.append(f"its pixdim says {_text(zooms[:rank])}, its affine {_text(lengths[:rank])}; the affine was taken")
