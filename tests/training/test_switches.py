@@ -17,12 +17,10 @@ SWITCHES = {"jax_enable_x64": True, "jax_numpy_rank_promotion": "raise", "jax_nu
 DEFAULTS = {"jax_enable_x64": False, "jax_numpy_rank_promotion": "allow", "jax_numpy_dtype_promotion": "standard"}
 LEVELS = {"features": (4, 6, 8)}
 NETWORKS = [
-    ("unet", LEVELS),
     ("unet", LEVELS | {"norm": "group", "upsample": "transpose", "padding": "valid"}),
     ("unet", LEVELS | {"norm": "instance", "upsample": "bilinear_aligned", "padding": "reflect"}),
     ("resnet_unet", {"encoder": "resnet18"}),
     ("residual_unet", LEVELS),
-    ("dtu_net", LEVELS | {"topology_features": (4, 6)}),
     ("dtu_net", LEVELS | {"topology_features": (4, 6), "fusion": "learned"}),
 ]
 

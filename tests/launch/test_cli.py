@@ -1,0 +1,63 @@
+"""Where compiled programs are kept, and what flags that name places mean."""
+
+import pathlib
+import pwd
+
+import pytest
+
+from jaxseg import paths
+from launch import cli
+
+
+def nobody(number):
+    raise KeyError(number)
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch):
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert cli._cache() is None
+
+
+def test_compiled_programs_are_kept_in_the_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert cli._cache().parent == tmp_path / "cache" / "jaxseg"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/no such place")
+    monkeypatch.setattr(cli.os, "access", lambda *_: False)  # as for anyone but root
+    assert cli._cache() is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("~/runs", "/home/someone/runs"),
+        ("~", "/home/someone"),
+        ("~nobody of that name/runs", "~nobody of that name/runs"),
+        ("runs/~1", "runs/~1"),
+        ("-x", "-x"),
+        ("run[lr=0.001]", "run[lr=0.001]"),
+    ],
+)
+def test_a_home_is_expanded_and_nothing_else(monkeypatch, given, expected):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert paths.expanded(given) == pathlib.Path(expected)
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "[a-z]", "*", "a?b", "{a,b}", "%41", "a@3", "~", "ä漢"])
+def test_a_folder_for_libraries_is_the_same_folder_under_a_harmless_name(tmp_path, name):
+    (tmp_path / name).mkdir()
+    place = paths.Literal(tmp_path / name)
+    (place.path / "file").write_text("here")
+    assert (tmp_path / name / "file").read_text() == "here"
+    assert place.outside(place.path / "file") == tmp_path / name / "file"
+    assert not set("[]*?{}%@~") & set(str(place.path))
+
+
+def test_an_open_folder_is_closed_with_its_name(tmp_path):
+    (tmp_path / "[0]").mkdir()
+    place = paths.Literal(tmp_path / "[0]")
+    descriptor = place.path
+    assert descriptor.samefile(tmp_path / "[0]")
+    del place
+    assert not descriptor.exists() or not descriptor.samefile(tmp_path / "[0]")
