@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxseg.data.formats.picture import UNKNOWN, Picture, Unusable, placed, reason, remedy
+from jaxseg.data.formats.picture import UNKNOWN, Picture, Unusable, placed, quietly, reason, remedy
 
 SUFFIXES = (".dcm", ".ima")
 
@@ -26,9 +26,9 @@ def is_dicom(path: pathlib.Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, quietly():
             start = file.read(132)
-        return (start[128:] == b"DICM" or _may_lack_preamble(start)) and _class(path) not in ("", _DIRECTORY)
+            return (start[128:] == b"DICM" or _may_lack_preamble(start)) and _class(path) not in ("", _DIRECTORY)
     except Exception:  # pydicom raises nearly anything
         return False
 

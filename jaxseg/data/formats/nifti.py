@@ -1,4 +1,4 @@
-"""NIfTI, versions 1 and 2, compressed or not, as nibabel reads it."""
+"""NIfTI, versions 1 and 2, compressed or not, in one file or two, as nibabel reads it."""
 
 import gzip
 import io
@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxseg.data.formats.picture import Picture, Unusable, placed
 
-SUFFIXES = (".nii", ".nii.gz")
+SUFFIXES = (".nii", ".nii.gz", ".hdr")  # beside a header lies its .img
 
 _GZIP = b"\x1f\x8b"
 _UNITS = {1: 1000.0, 2: 1.0, 3: 0.001}  # m, mm and um in mm, by their codes; mm where nothing is said
@@ -27,7 +27,10 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
         if path.suffix.lower() == ".nii" and file.read(2) == _GZIP:
             raise Unusable("is compressed; call it .nii.gz")
     image: Any = _of_bytes(path) if path.name.lower().endswith(".gz") else nibabel.load(path)
-    array = np.asanyarray(image.dataobj)
+    if not isinstance(image, nibabel.Nifti1Pair):
+        raise Unusable(f"is {type(image).__name__.removesuffix('Image')}, not NIfTI of a picture or volume; convert it")
+    stored: Any = image.dataobj
+    array = np.asanyarray(stored)
     while array.ndim > 4 and array.shape[-1] == 1:
         array = array[..., 0]
     if not 2 <= array.ndim <= 4:
@@ -36,7 +39,7 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     rank = min(array.ndim, 3)
     array = np.transpose(array, (*reversed(range(rank)), *range(rank, array.ndim)))  # x, y, z -> z, y, x
     array = array if array.ndim > rank else array[..., None]
-    slope = image.dataobj.slope if np.issubdtype(image.get_data_dtype(), np.integer) else 0.0
+    slope = stored.slope if np.issubdtype(image.get_data_dtype(), np.integer) else 0.0
     return placed(array, affine)._replace(notes=notes, step=0.0 if slope == 1 else abs(float(slope)))
 
 
@@ -48,18 +51,36 @@ def _affine(header: Any, chosen: np.ndarray) -> tuple[np.ndarray, tuple[str, ...
     zooms = unit * np.array([*header.get_zooms()[:rank], *[1.0] * (3 - rank)], np.float64)
     notes = []
     affine = scale @ chosen
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    if _is_singular(affine):
         affine = scale @ header.get_base_affine()
         notes.append(f"its affine is singular; its pixdim of {_text(zooms)} was taken")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.allclose(zooms[:rank], lengths[:rank], rtol=_APART, atol=0):
         notes.append(f"its pixdim says {_text(zooms[:rank])}, its affine {_text(lengths[:rank])}; the affine was taken")
-    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
-    if not notes and sform is not None and qform is not None:
-        shift = _shift(np.linalg.inv(scale @ sform) @ scale @ qform, header.get_data_shape()[:3])
+    qform = _second_form(header)
+    if not notes and qform is not None:
+        shift = _shift(np.linalg.inv(chosen) @ qform, header.get_data_shape()[:3])
         if shift > _SHIFTED:
             notes.append(f"its qform and its sform lie up to {shift:.1f} voxels apart; the sform was taken")
     return affine[:, [2, 1, 0, 3]], tuple(notes)
+
+
+def _is_singular(affine: np.ndarray) -> bool:
+    if not np.isfinite(affine).all():
+        return True
+    volume = np.prod(np.linalg.norm(affine[:3, :3], axis=0))
+    return bool(abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * volume)
+
+
+def _second_form(header: Any) -> np.ndarray | None:
+    """The qform where the header has an sform too; None of one that cannot be computed, for it is not needed."""
+    if not header["sform_code"]:
+        return None
+    try:
+        qform = header.get_qform(coded=True)[0]
+    except ValueError:
+        return None
+    return qform if qform is not None and np.isfinite(qform).all() else None
 
 
 def _shift(matrix: np.ndarray, shape: tuple[int, ...]) -> float:

@@ -318,3 +318,13 @@ def test_frames_in_several_files_are_one_volume(tmp_path):
     picture = formats.read(tmp_path)
     np.testing.assert_array_equal(picture.array[..., 0], stack.stored)
     np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)
+
+
+def test_a_segmentation_of_one_slice_has_its_place(tmp_path):
+    stack = plain_stack()
+    numbers = np.zeros(stack.stored.shape, np.uint8)
+    numbers[2, :3] = 1
+    picture = formats.read_mask(made.save(tmp_path / "a.dcm", segmentation(stack, numbers, "BINARY")))
+    np.testing.assert_array_equal(picture.array[..., 0], numbers[2:3])
+    np.testing.assert_allclose(picture.affine[:3, 3], (stack.affine @ [2, 0, 0, 1])[:3], atol=1e-6)
+    np.testing.assert_allclose(picture.spacing, stack.spacing, atol=1e-6)
