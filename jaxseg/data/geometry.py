@@ -42,7 +42,10 @@ class Matched(NamedTuple):
 
 def is_usable(affine: np.ndarray) -> bool:
     """Whether an affine of a file tells every index a place of its own."""
-    return bool(np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-12)
+    if not np.isfinite(affine).all():
+        return False
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(abs(np.linalg.det(affine[:3, :3])) > 1e-6 * np.prod(lengths))  # not in one plane
 
 
 def spacing(affine: np.ndarray, rank: int = 3) -> tuple[float, ...]:
@@ -122,7 +125,7 @@ def matched(
     between = between @ axes.inv_ornt_aff(change, volume.shape[:3])
     if fill:
         turned, between = _filled(turned, between, whole)
-    apart = _furthest(between, whole)
+    apart = furthest(between, whole)
     if turned.shape[:3] != whole or apart > _NEAR:
         angle = _angle(affine @ axes.inv_ornt_aff(change, volume.shape[:3]), target)
         by = f", turned by {angle:.3g} degrees" if angle > _STRAIGHT else ""
@@ -137,8 +140,8 @@ def _angle(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.degrees(np.arccos(np.clip((np.sum(a * b) - 1) / 2, -1, 1))))
 
 
-def _furthest(between: np.ndarray, size: Sequence[int]) -> float:
-    """How far a corner of one grid is from that of the other, in pixels of the other."""
+def furthest(between: np.ndarray, size: Sequence[int]) -> float:
+    """How far a corner of a grid of `size` is moved by a matrix from indices to indices, in pixels along an axis."""
     corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in size))], float).T
     return float(abs(between @ corners - corners).max())
 

@@ -6,6 +6,7 @@ file's name and puts it in front. Libraries raise nearly anything for a damaged 
 
 import logging
 import pathlib
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -29,9 +30,12 @@ __all__ = [
     "unchanged_bytes",
 ]
 
-# What libraries say of a damaged file while they read it stands in the error too.
+# What libraries say of a damaged file while they read it stands in the error too, and what they say of others is that
+# a header strays from the standard, or that an image is large.
 for _library in ("tifffile", "nibabel.global", "pydicom", "highdicom"):
     logging.getLogger(_library).setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _READERS: dict[str, Callable[[pathlib.Path, int | None], Picture]] = {
     suffix: family.read for family in (pictures, tiff, nifti, dicom, itk) for suffix in family.SUFFIXES
@@ -110,6 +114,8 @@ def _read(path: pathlib.Path, frame: int | None, at_least: int | None) -> Pictur
     except Image.DecompressionBombError as error:
         raise Unusable(f"is too large ({reason(error)}); cut it into parts") from error
     except Exception as error:  # struct.error and zlib.error too
+        if isinstance(error, OSError) and error.errno:  # of the system, not of a library
+            raise Unusable(f"cannot be read ({error.strerror}); see that it is there, and to its rights") from error
         broken = _looks_broken(path)
         raise Unusable(
             f"cannot be read as an image ({reason(error)}); {'fetch it again' if broken else remedy(error)}"

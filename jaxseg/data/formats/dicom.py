@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxseg.data.formats.picture import UNKNOWN, Picture, Unusable, placed, reason, remedy
+from jaxseg.data.formats.picture import UNKNOWN, Picture, Unusable, placed, quietly, reason, remedy, unplaced
 
 SUFFIXES = (".dcm", ".ima")
 
@@ -26,9 +26,9 @@ def is_dicom(path: pathlib.Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, quietly():
             start = file.read(132)
-        return (start[128:] == b"DICM" or _may_lack_preamble(start)) and _class(path) not in ("", _DIRECTORY)
+            return (start[128:] == b"DICM" or _may_lack_preamble(start)) and _class(path) not in ("", _DIRECTORY)
     except Exception:  # pydicom raises nearly anything
         return False
 
@@ -105,8 +105,7 @@ class _Slices(NamedTuple):
     planes: Sequence[_Plane]
     numbers: Sequence[float]  # of instances, for slices without places
     between: float  # mm from slice to slice, as far as one file tells
-    inverted: bool  # white is low
-    padded: np.ndarray  # bool like the pixels: around the image
+    padded: np.ndarray | None  # bool like the pixels, around an image whose white is low; else None
     palette: np.ndarray | None
     step: float
 
@@ -138,7 +137,6 @@ def _slices(name: str, file: Any) -> _Slices:
         [_plane(name if frames == 1 else f"frame {i + 1}", file, i) for i in range(frames)],
         [float(file.get("InstanceNumber", None) or 0)] * frames,
         abs(float(between or thickness or UNKNOWN)),
-        _inverted(file),
         _padded(stored, file),
         _palette(file),
         max(steps) if stored.dtype.kind in "iu" else 0.0,
@@ -182,9 +180,11 @@ def _inverted(file: Any) -> bool:
     return shape == "INVERSE" or (not shape and file.get("PhotometricInterpretation", None) == "MONOCHROME1")
 
 
-def _padded(stored: np.ndarray, file: Any) -> np.ndarray:
+def _padded(stored: np.ndarray, file: Any) -> np.ndarray | None:
     first = file.get("PixelPaddingValue", None)
-    if first is None or not _inverted(file):
+    if not _inverted(file):
+        return None
+    if first is None:
         return np.zeros(stored.shape, bool)
     ends = sorted((first, file.get("PixelPaddingRangeLimit", first)))
     return (stored >= ends[0]) & (stored <= ends[1])
@@ -255,8 +255,9 @@ def _picture(slices: _Slices, what: str = "frames") -> Picture:
       Unusable: they are no one volume of equal steps.
     """
     order, affine = _arranged(slices, what)
-    pixels, padded = slices.pixels[order], slices.padded[order]
-    array = _white_is_high(pixels, padded) if slices.inverted else pixels
+    array = slices.pixels[order]
+    if slices.padded is not None:
+        array = _white_is_high(array, slices.padded[order])
     spacing = (slices.between, *slices.planes[0].spacing)
     picture = Picture(array, spacing) if affine is None else placed(array, affine)
     return picture._replace(palette=slices.palette, step=slices.step)
@@ -305,8 +306,8 @@ def _check_steps(names: Sequence[str], heights: np.ndarray, what: str) -> None:
         )
     if np.ptp(steps) > 0.1 * np.median(steps):
         raise Unusable(
-            f"lacks {what}: they lie {steps.min():g} to {steps.max():g} mm apart; fetch those that are missing, or "
-            "resample the volume to equal steps"
+            f"lacks {what}: they lie {steps.min():g} to {steps.max():g} mm apart; fetch those that are missing, "
+            "resample the volume to equal steps, or save each stack by itself"
         )
 
 
@@ -347,11 +348,13 @@ def _series(folder: pathlib.Path) -> Picture:
         sizes = ", ".join(f"{shape[1]}x{shape[0]}" for shape in sorted(shapes))
         raise Unusable(f"holds DICOM slices of the sizes {sizes}; leave out what is no slice of the volume")
     first = parts[0]
+    if len({part.padded is None for part in parts}) > 1:
+        raise Unusable("holds DICOM slices of which some are white where others are black; leave out what is no slice")
     joined = first._replace(
         pixels=np.concatenate([part.pixels for part in parts]),
         planes=[plane for part in parts for plane in part.planes],
         numbers=[number for part in parts for number in part.numbers],
-        padded=np.concatenate([part.padded for part in parts]),
+        padded=None if first.padded is None else np.concatenate([part.padded for part in parts]),
         step=max(part.step for part in parts),
     )
     return _picture(joined, "DICOM slices")
@@ -370,12 +373,16 @@ def _in_series(name: str, call: Callable[[], Any]) -> Any:
 
 
 def _segmentation(file: Any) -> Picture:
-    """Numbers of segments, 0 outside, in the places of the frames that are stored; between them, empty slices."""
+    """Numbers of segments, 0 outside.
+
+    They are in the places of the frames that are stored, with empty slices between those, or one for each of the source
+    images where these do not tell where they lie.
+    """
     import highdicom
 
     segmentation = highdicom.seg.Segmentation.from_dataset(file, copy=False)
     try:
-        volume = segmentation.get_volume(combine_segments=True)
+        return _without_places(segmentation) if _place(file, 0) is None else _in_places(segmentation)
     except RuntimeError as error:
         if "overlap" not in str(error).lower():
             raise
@@ -386,11 +393,22 @@ def _segmentation(file: Any) -> Picture:
         if "fractional" not in str(error).lower():
             raise
         raise Unusable("holds fractions of segments; save it as a binary segmentation, threshold it at 0.5") from error
+
+
+def _without_places(segmentation: Any) -> Picture:
+    sources = [source[-1] for source in segmentation.get_source_image_uids()]
+    array = segmentation.get_pixels_by_source_instance(
+        sources, combine_segments=True, ignore_spatial_locations=True, assert_missing_frames_are_empty=True
+    )
+    return unplaced((array[0] if len(sources) == 1 else array)[..., None])
+
+
+def _in_places(segmentation: Any) -> Picture:
+    volume = segmentation.get_volume(combine_segments=True)
     array, affine = volume.array, _TO_RAS @ volume.affine
-    directions = affine[:3, :3]
-    if np.dot(np.cross(directions[:, 2], directions[:, 1]), directions[:, 0]) < 0:
-        affine = affine @ _reversed(len(array))
-        array = array[::-1]
+    between, column, row = affine[:3, :3].T
+    if np.cross(row, column) @ between < 0:
+        array, affine = array[::-1], affine @ _reversed(len(array))
     return placed(array[..., None], affine)._replace(part=True)
 
 

@@ -23,7 +23,7 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     (_check_nrrd if is_nrrd else _check_metaimage)(path)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        image = SimpleITK.ReadImage(str(path))
+        image = SimpleITK.ReadImage(str(path), imageIO="NrrdImageIO" if is_nrrd else "MetaImageIO")
     except RuntimeError as error:
         raise ValueError(_said(error)) from error
     rank, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
@@ -67,10 +67,12 @@ def _check_nrrd(path: pathlib.Path) -> None:
     """Whether compressed numbers are whole.
 
     Raises:
-      EOFError, zlib.error: they are not.
+      EOFError, ValueError, zlib.error: they are not.
       Unusable: the file with them is not there.
     """
     content = path.read_bytes()
+    if not content.startswith(b"NRRD"):
+        raise ValueError("no NRRD file")
     fields = _nrrd_fields(content)
     name = fields.get("data file", fields.get("datafile", ""))
     if fields.get("encoding") not in ("gzip", "gz") or "LIST" in name or "%" in name or "line skip" in fields:
@@ -97,15 +99,14 @@ def _check_metaimage(path: pathlib.Path) -> None:
     """Whether the numbers are whole.
 
     Raises:
-      EOFError, zlib.error: it is not.
+      EOFError, ValueError, zlib.error: they are not.
       Unusable: the file with its numbers is not there.
     """
     content = path.read_bytes()
     header = re.match(rb"(?:[ \w]+=[^\n]*\n)*?\s*ElementDataFile\s*=\s*([^\r\n]+)\r?\n?", content)
     if header is None:
-        if re.match(rb"\s*(ObjectType|NDims)\s*=", content):
-            raise EOFError("its header is not ended")
-        return  # for ITK to say what it is
+        known = re.match(rb"\s*(ObjectType|NDims|Comment)\s*=", content)
+        raise EOFError("its header is not ended") if known else ValueError("no MetaImage file")
     lines = (line.partition("=") for line in header[0].decode("latin-1").split("\n"))
     fields = {key.strip(): value.strip() for key, _, value in lines}
     name = fields["ElementDataFile"]

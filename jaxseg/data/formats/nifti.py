@@ -1,4 +1,4 @@
-"""NIfTI, versions 1 and 2, compressed or not, as nibabel reads it."""
+"""NIfTI, versions 1 and 2, compressed or not, in one file or two, as nibabel reads it."""
 
 import gzip
 import io
@@ -11,7 +11,7 @@ import numpy as np
 from jaxseg.data import geometry
 from jaxseg.data.formats.picture import Picture, Unusable, placed
 
-SUFFIXES = (".nii", ".nii.gz")
+SUFFIXES = (".nii", ".nii.gz", ".hdr")  # beside a header lies its .img
 
 _GZIP = b"\x1f\x8b"
 _UNITS = {1: 1000.0, 2: 1.0, 3: 0.001}  # m, mm and um in mm, by their codes; mm where nothing is said
@@ -28,7 +28,10 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
         if path.suffix.lower() == ".nii" and file.read(2) == _GZIP:
             raise Unusable("is compressed; call it .nii.gz")
     image: Any = _of_bytes(path) if path.name.lower().endswith(".gz") else nibabel.load(path)
-    array = np.asanyarray(image.dataobj)
+    if not isinstance(image, nibabel.Nifti1Pair):
+        raise Unusable(f"is {type(image).__name__.removesuffix('Image')}, not NIfTI of a picture or volume; convert it")
+    stored: Any = image.dataobj
+    array = np.asanyarray(stored)
     while array.ndim > 4 and array.shape[-1] == 1:
         array = array[..., 0]
     if not 2 <= array.ndim <= 4:
@@ -37,9 +40,9 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     rank = min(array.ndim, 3)
     array = np.transpose(array, (*reversed(range(rank)), *range(rank, array.ndim)))  # x, y, z -> z, y, x
     array = array if array.ndim > rank else array[..., None]
-    slope = image.dataobj.slope if np.issubdtype(image.get_data_dtype(), np.integer) else 0.0
-    zooms = _UNITS.get(int(image.header["xyzt_units"]) % 8, 1.0) * np.array(image.header.get_zooms()[:rank], float)
-    picture = Picture(array, tuple(zooms[::-1].tolist())) if affine is None else placed(array, affine)
+    slope = stored.slope if np.issubdtype(image.get_data_dtype(), np.integer) else 0.0
+    spacing = tuple(_zooms(image.header)[::-1].tolist())
+    picture = Picture(array, spacing) if affine is None else placed(array, affine)
     return picture._replace(notes=notes, step=0.0 if slope == 1 else abs(float(slope)))
 
 
@@ -47,30 +50,41 @@ def _affine(header: Any, chosen: np.ndarray) -> tuple[np.ndarray | None, tuple[s
     """From (z, y, x, 1) to mm, and what of the header contradicts it; None where it says nothing of either."""
     if not header["sform_code"] and not header["qform_code"]:
         return None, ()
-    unit = _UNITS.get(int(header["xyzt_units"]) % 8, 1.0)
-    scale = np.diag([unit, unit, unit, 1.0])
-    rank = min(int(header["dim"][0]), 3)
-    zooms = unit * np.array([*header.get_zooms()[:rank], *[1.0] * (3 - rank)], np.float64)
+    unit, zooms = _unit(header), _zooms(header)
     notes = []
-    affine = scale @ chosen
+    affine = np.diag([unit, unit, unit, 1.0]) @ chosen
     if not geometry.is_usable(affine):
         return None, (f"its affine is singular; its pixdim of {_text(zooms)} was taken",)
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.allclose(zooms[:rank], lengths[:rank], rtol=_APART, atol=0):
-        notes.append(f"its pixdim says {_text(zooms[:rank])}, its affine {_text(lengths[:rank])}; the affine was taken")
-    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
-    if not notes and sform is not None and qform is not None:
-        shift = _shift(np.linalg.inv(scale @ sform) @ scale @ qform, header.get_data_shape()[:3])
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)[: len(zooms)]
+    if not np.allclose(zooms, lengths, rtol=_APART, atol=0):
+        notes.append(f"its pixdim says {_text(zooms)}, its affine {_text(lengths)}; the affine was taken")
+    qform = _second_form(header)
+    if not notes and qform is not None:
+        size = [*header.get_data_shape()[:3], 1][:3]
+        shift = geometry.furthest(np.linalg.inv(chosen) @ qform, size)
         if shift > _SHIFTED:
             notes.append(f"its qform and its sform lie up to {shift:.1f} voxels apart; the sform was taken")
     return affine[:, [2, 1, 0, 3]], tuple(notes)
 
 
-def _shift(matrix: np.ndarray, shape: tuple[int, ...]) -> float:
-    """The farthest that a corner of an array is moved, in voxels."""
-    size = np.array([*shape, *[1] * (3 - len(shape))]) - 1
-    corners = np.array([[*(size * corner), 1] for corner in np.ndindex(2, 2, 2)], float).T
-    return float(np.linalg.norm((matrix @ corners - corners)[:3], axis=0).max())
+def _unit(header: Any) -> float:
+    return _UNITS.get(int(header["xyzt_units"]) % 8, 1.0)
+
+
+def _zooms(header: Any) -> np.ndarray:
+    """Mm along each spatial axis, as pixdim has them."""
+    return _unit(header) * np.array(header.get_zooms()[:3], np.float64)
+
+
+def _second_form(header: Any) -> np.ndarray | None:
+    """The qform where the header has an sform too; None of one that cannot be computed, for it is not needed."""
+    if not header["sform_code"]:
+        return None
+    try:
+        qform = header.get_qform(coded=True)[0]
+    except ValueError:
+        return None
+    return qform if qform is not None and np.isfinite(qform).all() else None
 
 
 def _text(lengths: np.ndarray) -> str:

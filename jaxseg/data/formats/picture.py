@@ -103,8 +103,6 @@ _UNRECOGNISED = {
     "cannot identify image file": "no known image format",
     "File is missing DICOM File Meta Information": "no DICOM file",
     "Cannot work out file type": "no NIfTI file",
-    "Unable to determine ImageIO reader": "no NRRD or MetaImage file",
-    "not a TIFF file": "not a TIFF file",
 }
 
 
@@ -114,16 +112,14 @@ def reason(error: Exception) -> str:
     for theirs, ours in _UNRECOGNISED.items():
         if theirs in text:
             return ours
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    said = [line for line in lines if "ERROR: " in line]  # SimpleITK begins with the place in its source
-    return (said or lines or [type(error).__name__])[0].rpartition("ERROR: ")[2]
+    return text.partition("\n")[0] or type(error).__name__
 
 
 _BROKEN = (EOFError, zlib.error, gzip.BadGzipFile)
 _CALLED_BROKEN = re.compile(
     r"truncat|broken|corrupt|crc|unexpected end|end of file|less than (?:\w+ )*expected|expected \d+ bytes|file size|"
     r"failed to read \d+ bytes|got only \d+|end after|hit end of|data read error|missing required element|"
-    + "|".join(_UNRECOGNISED.values()),
+    r"no known image format|no \w+ file|not a TIFF file",
     re.IGNORECASE,
 )
 
@@ -133,4 +129,6 @@ def remedy(error: Exception) -> str:
     codec = type(error).__module__.startswith("imagecodecs")
     if codec or isinstance(error, _BROKEN) or _CALLED_BROKEN.search(reason(error)):
         return "fetch it again"
+    if isinstance(error, MemoryError):
+        return "cut it into parts"
     return "save it anew with a program that opens it"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from jaxseg.data.formats.picture import Picture, Unusable, unplaced
+from jaxseg.data.formats.picture import Picture, Unusable, quietly, unplaced
 from jaxseg.data.formats.turns import ON_ITS_SIDE, turned
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -44,7 +44,7 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
 def colour_channels(path: pathlib.Path) -> int | None:
     """1 or 3, from the header of a picture without decoding it; None of a damaged one."""
     try:
-        with _opened(path) as image:
+        with quietly(), _opened(path) as image:
             gray = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;")
             return 1 if gray or (image.mode == "P" and _colours(image) is None) else 3
     except Exception:  # named by whoever reads it
@@ -56,7 +56,7 @@ def unchanged_bytes(path: pathlib.Path) -> bytes | None:
     if path.suffix.lower() not in _FORMATS:
         return None
     try:
-        with Image.open(path) as image:
+        with quietly(), Image.open(path) as image:
             plain = image.mode in ("L", "RGB") and "transparency" not in image.info and image.format != "MPO"
             plain = plain and _exif_orientation(image) == 1
     except ValueError:  # more text than Pillow takes

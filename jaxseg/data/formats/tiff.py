@@ -5,9 +5,9 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from jaxseg.data.formats.picture import Picture, Unusable, unplaced
+from jaxseg.data.formats.picture import Picture, Unusable, reason, unplaced
 from jaxseg.data.formats.turns import turned
 
 SUFFIXES = (".tif", ".tiff")
@@ -44,10 +44,14 @@ def _has_foreign_colours(page: Any) -> bool:
 def _rgb(path: pathlib.Path, series: Any) -> np.ndarray:
     """Uint8 `[H,W,3]` or `[D,H,W,3]`, as Pillow shows the pages of a series."""
     shown = []
-    with Image.open(io.BytesIO(path.read_bytes())) as image:  # Pillow turns no file that it maps into memory
-        for page in series.pages:
-            image.seek(page.index)
-            shown.append(np.array(ImageOps.exif_transpose(image).convert("RGB")))
+    try:
+        with Image.open(io.BytesIO(path.read_bytes())) as image:  # Pillow turns no file that it maps into memory
+            for page in series.pages:
+                image.seek(page.index)
+                shown.append(np.array(ImageOps.exif_transpose(image).convert("RGB")))
+    except (UnidentifiedImageError, ValueError) as error:
+        colours = f"{series.keyframe.photometric.name} colours of {series.keyframe.bitspersample} bits"
+        raise Unusable(f"holds {colours}, which cannot be read here ({reason(error)}); save it as RGB") from error
     return np.stack(shown) if len(shown) > 1 else shown[0]
 
 

@@ -318,3 +318,35 @@ def test_frames_in_several_files_are_one_volume(tmp_path):
     picture = formats.read(tmp_path)
     np.testing.assert_array_equal(picture.array[..., 0], stack.stored)
     np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)
+
+
+def test_a_segmentation_of_one_slice_has_its_place(tmp_path):
+    stack = plain_stack()
+    numbers = np.zeros(stack.stored.shape, np.uint8)
+    numbers[2, :3] = 1
+    picture = formats.read_mask(made.save(tmp_path / "a.dcm", segmentation(stack, numbers, "BINARY")))
+    np.testing.assert_array_equal(picture.array[..., 0], numbers[2:3])
+    np.testing.assert_allclose(picture.affine[:3, 3], (stack.affine @ [2, 0, 0, 1])[:3], atol=1e-6)
+    np.testing.assert_allclose(picture.spacing, stack.spacing, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_a_segmentation_of_a_picture_without_a_place(tmp_path, monkeypatch, kind):
+    stack = plain_stack(1)
+    (picture,) = made.slices(stack)
+    del picture.ImagePositionPatient, picture.ImageOrientationPatient, picture.FrameOfReferenceUID
+    picture.SOPClassUID = picture.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.6.1"  # ultrasound
+    monkeypatch.setattr(made, "slices", lambda _: [picture])
+    numbers = np.zeros(stack.stored.shape, np.uint8)
+    numbers[0, :3], numbers[0, 4] = 1, 2
+    mask = formats.read_mask(made.save(tmp_path / "a.dcm", segmentation(stack, numbers, kind)))
+    np.testing.assert_array_equal(mask.array[..., 0], numbers[0])
+    assert mask.affine is None and mask.orientation == ""
+
+
+def test_slices_that_are_white_where_others_are_black_are_one_line(tmp_path):
+    for i, file in enumerate(made.slices(plain_stack())):
+        file.PhotometricInterpretation = "MONOCHROME1" if i == 2 else "MONOCHROME2"
+        made.save(tmp_path / f"{i}.dcm", file)
+    with pytest.raises(formats.Unusable, match="some are white where others are black"):
+        formats.read(tmp_path)

@@ -105,3 +105,22 @@ def test_numbers_in_another_file_that_are_missing_or_cut(tmp_path):
     (tmp_path / "a.raw").unlink()
     with pytest.raises(formats.Unusable, match=r"has its numbers in a\.raw, which is not there; put it beside"):
         formats.read(tmp_path / "a.mhd")
+
+
+def test_endings_in_capitals_and_folders_of_any_name(tmp_path):
+    folder = tmp_path / "run[lr=0.001] ü 名 %d *? {a} ~"
+    folder.mkdir()
+    for ending in ("mha", "nrrd"):
+        content = write(tmp_path / f"a.{ending}").read_bytes()
+        for name in (f"a.{ending}", f"B.{ending.upper()}"):
+            (folder / name).write_bytes(content)
+            assert formats.is_image(folder / name)
+            np.testing.assert_array_equal(formats.read(folder / name).array[..., 0], VOLUME)
+
+
+@pytest.mark.parametrize("ending", ["nrrd", "nhdr", "mha", "mhd"])
+def test_a_web_page_is_to_be_fetched_again(tmp_path, capfd, ending):
+    (tmp_path / f"a.{ending}").write_bytes(b"<!DOCTYPE html><html><head>" * 20)
+    with pytest.raises(formats.Unusable, match=r"^cannot be read as an image \(no \w+ file\); fetch it again$"):
+        formats.read(tmp_path / f"a.{ending}")
+    assert capfd.readouterr().err == ""

@@ -148,3 +148,25 @@ def test_axes_of_length_one(tmp_path, shape, found):
     order = (1, 0) if len(shape) == 2 else (2, 1, 0, 3)[: min(len(shape), 4)]
     np.testing.assert_array_equal(picture.array, array.reshape(shape[:4]).transpose(order).reshape(found))
     assert picture.orientation == "SPR"[-len(picture.spacing) :]
+
+
+def test_a_pair_of_files_is_read(tmp_path):
+    nibabel.save(nibabel.Nifti1Pair(CUBE, np.diag([2, -3, 4, 1.0])), tmp_path / "a.hdr")
+    picture = formats.read(tmp_path / "a.hdr")
+    np.testing.assert_array_equal(picture.array[..., 0], CUBE.T)
+    assert picture.orientation == "SPR" and picture.spacing == (4, 3, 2)
+    nibabel.save(nibabel.AnalyzeImage(CUBE, np.eye(4)), tmp_path / "b.hdr")
+    with pytest.raises(formats.Unusable, match="is Spm2Analyze, not NIfTI of a picture or volume; convert it"):
+        formats.read(tmp_path / "b.hdr")
+
+
+def test_a_qform_that_cannot_be_computed_does_not_matter_beside_an_sform(tmp_path):
+    broken = {"quatern_b": 2, "quatern_c": 2, "qform_code": 1, "sform_code": 2}
+    picture = write(tmp_path / "a.nii", CUBE, np.diag([2, 3, 4, 1.0]), **broken)
+    assert picture.spacing == (4, 3, 2) and picture.notes == ()
+
+
+def test_small_voxels_are_not_singular(tmp_path):
+    picture = write(tmp_path / "a.nii", CUBE, np.diag([0.1, 0.1, 0.1, 1]), xyzt_units=3)
+    np.testing.assert_allclose(picture.spacing, 1e-4, rtol=1e-6)
+    assert picture.notes == ()

@@ -220,3 +220,9 @@ def test_stacks_of_microscopes_have_channels_last(tmp_path, flavour, axes, shape
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", metadata={"axes": axes}, **{flavour: True})
     wanted = np.moveaxis(stored, axes.index("C"), -1) if "C" in axes else stored[..., None]
     np.testing.assert_array_equal(formats.read(tmp_path / "a.tif").array, wanted)
+
+
+def test_colours_that_pillow_does_not_read_are_said(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", noise(np.random.default_rng(0), 9, 12, 3, bits=16), photometric="cielab")
+    with pytest.raises(formats.Unusable, match=r"holds CIELAB colours of 16 bits, which cannot be read .* as RGB"):
+        formats.read(tmp_path / "a.tif")
