@@ -3,6 +3,7 @@
 Nothing is a mask by itself: a file counts as one where an image is beside it that it may belong to.
 """
 
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
@@ -34,13 +35,13 @@ def find(root: pathlib.Path, files: Sequence[pathlib.Path]) -> set[pathlib.Path]
 
 def _by_table(root: pathlib.Path, files: Iterable[pathlib.Path]) -> set[pathlib.Path]:
     folders = {folder for file in files for folder in (file, *file.parents) if folder.is_relative_to(root)}
-    tables = [table for folder in sorted(folders) if (table := folder / case_table.NAME).is_file()]
-    masks = {mask.resolve() for table in tables for mask in case_table.masks(table)}
-    return {file for file in files if masks and file.resolve() in masks}
+    tables = [table for folder in sorted(folders) if os.path.isfile(table := folder / case_table.NAME)]
+    masks = {os.path.realpath(mask) for table in tables for mask in case_table.masks(table)}
+    return {file for file in files if masks and os.path.realpath(file) in masks}
 
 
 def _folders(place: pathlib.Path, file: pathlib.Path) -> Sequence[str]:
-    return place.parts if file.is_dir() else place.parts[:-1]  # a folder is one DICOM series
+    return place.parts if os.path.isdir(file) else place.parts[:-1]  # a folder is one DICOM series
 
 
 def _holds_masks(folder: str) -> bool:

@@ -133,6 +133,7 @@ def test_of_a_data_set_the_masks_are_left_out_whatever_they_are_called(tmp_path)
 def test_what_cannot_be_read_in_a_folder_is_an_input_that_is_named(tmp_path, monkeypatch):
     picture(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "c.png").symlink_to("c.png")
     (tmp_path / "locked").mkdir()
     listed = pathlib.Path.iterdir
 
@@ -142,8 +143,9 @@ def test_what_cannot_be_read_in_a_folder_is_an_input_that_is_named(tmp_path, mon
         return listed(path)
 
     monkeypatch.setattr(pathlib.Path, "iterdir", denied)
-    assert names(tmp_path) == ["a", "b", "locked"]
-    for name in ("b.png", "locked"):
+    assert names(tmp_path) == ["a", "b", "c", "locked"]
+    assert not inputs.inside(tmp_path / "c.png", tmp_path / "out")
+    for name in ("b.png", "c.png", "locked"):
         with pytest.raises(formats.Unusable, match="cannot be read"):
             load(tmp_path / name)
 
