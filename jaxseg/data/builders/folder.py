@@ -107,14 +107,15 @@ def _read_classes(table: pathlib.Path) -> tuple[_Classes | None, list[str]]:
 def _classes_of(cases: Sequence[RawCase]) -> _Classes:
     """What the numbers in the masks mean: object or not where most masks hold 0 and 255, else every number a class."""
     values: collections.Counter[int] = collections.Counter()
-    binary = 0
+    binary = filled = 0  # empty masks say nothing
     for found in files.in_threads(_values, cases, "reading masks"):
         values.update(found)
         binary += 255 in found and found <= _BINARY.keys()
+        filled += bool(found - {0})
     # what a single mask of many holds is a slip, or a soft edge, and is named as such
     least = 2 if len(cases) >= _MANY_MASKS else 1
     classes = [value for value, count in values.items() if 0 < value < _MOST_CLASSES and count >= least]
-    if binary >= max(1, len(cases) // 2) or not classes:
+    if binary >= max(1, filled // 2) or not classes:
         return _Classes(("background", "object"), _BINARY)
     count = max(classes) + 1
     return _Classes(("background", *(f"class {k}" for k in range(1, count))), {k: k for k in range(count)})
