@@ -45,10 +45,11 @@ _OVERLAY_COMMON = 1 / 3  # from here on it is one of a shortcut whether or not t
 _SAME_PLACE = 0.5  # of the images; marks in a cell of the grid that has them in so many are the machine's own
 _NEAR_RATIO = 3.0  # how many times denser they lie there than in the whole image, to say that they mark the outline
 _WITHOUT = {  # a class, what of it
-    "train": "a network cannot learn it, and its Dice measures nothing",
-    "validation": "it has no part in choosing the best checkpoint",
-    "test": "its Dice is undefined there",
+    "train": "a network cannot learn that, and Dice measures nothing there",
+    "validation": "that has no part in choosing the best checkpoint",
+    "test": "Dice is undefined there",
 }
+_NAMED = 5  # classes in a message
 _SPACING_TOLERANCE = 0.01  # relative; headers are rounded
 _LEAK = 0.01  # of the smallest split; more images that are in another one too make a data set unusable
 
@@ -78,7 +79,7 @@ def examine(name: str, found: Found, load: Load, *, threads: bool = True) -> Rep
             return problem.lines
         except Exception as error:  # one odd case does not hide what is wrong with the others
             text = str(error).partition("\n")[0]
-            return (f"{case.place}: cannot be examined ({type(error).__name__}: {text}); leave it out, and report it",)
+            return (f"{case.place}: cannot be examined ({type(error).__name__}: {text}); leave it out",)
 
     numbers = range(len(found.cases))
     if threads:
@@ -206,10 +207,12 @@ def _about_classes(cases: Sequence[RawCase], facts: Sequence[Facts], contents: C
         yield Finding("warning", "no training cases", text)
         return  # what it lacks is a matter of the data set that is trained on
     seen = set().union(*present.values())
-    for k in sorted(seen):
-        for split in [split for split, classes in present.items() if k not in classes]:
-            text = f"no {split} mask has the class {k} {contents.class_names[k]}: {_WITHOUT[str(split)]}"
-            yield Finding("warning", f"classes of {split}", text)
+    for split, classes in present.items():
+        missing = [f"{k} {contents.class_names[k]}" for k in sorted(seen - classes)]
+        if missing:
+            rest = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+            named = f"class{'es' * (len(missing) > 1)} {', '.join(missing[:_NAMED])}{rest}"
+            yield Finding("warning", f"classes of {split}", f"no {split} mask has the {named}: {_WITHOUT[str(split)]}")
 
 
 def _about_depth(good: Sequence[tuple[RawCase, Facts]], contents: Contents) -> Iterator[Finding]:

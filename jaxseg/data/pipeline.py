@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jaxseg import paths
-from jaxseg.data import resizing
+from jaxseg.data import diagnosis, resizing
 from jaxseg.data.builders import files
 from jaxseg.errors import InputError
 
@@ -291,7 +291,9 @@ def check_alike(directory: str | os.PathLike[str], trained_on: str | os.PathLike
         raise InputError(f"{directory}: holds {kind}, and the network takes {other}; prepare its {other}")
     if channels != wanted:
         colour = {3: "save its images as RGB", 1: "save its images as gray"}.get(wanted, "give it all of them")
-        raise InputError(f"{directory}: has {channels} channels, and the network takes {wanted}; {colour}")
+        raise InputError(
+            f"{directory}: has {diagnosis.count(channels, 'channel')}, the network takes {wanted}; {colour}"
+        )
     classes, names = (tuple(builder.info.metadata["class_names"]) for builder in (found, known))
     if len(classes) != len(names) or (sorted(classes) == sorted(names) and classes != names):  # or in another order
         raise InputError(

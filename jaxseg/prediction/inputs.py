@@ -172,8 +172,8 @@ def _without_suffix(path: pathlib.Path, place: pathlib.PurePath) -> str:
 def _walk(
     folder: pathlib.Path, pattern: str, unknown: list[pathlib.Path], seen: set[pathlib.Path]
 ) -> Iterator[pathlib.Path]:
-    place = folder.resolve()
-    if place in seen or (folder / MARKER).exists():  # a link may lead back
+    place = pathlib.Path(os.path.realpath(folder))
+    if place in seen or os.path.exists(folder / MARKER):  # a link may lead back
         return
     seen.add(place)
     try:
@@ -183,7 +183,8 @@ def _walk(
             yield folder
             return
         raise InputError(f"{folder}: cannot be read ({error.strerror}); see to its rights") from error
-    there = [path for path in entries if path.is_file() or not path.exists()]  # a link that leads nowhere, or no rights
+    # with links that lead nowhere, and what there are no rights to look at, at which pathlib's functions fail
+    there = [path for path in entries if os.path.isfile(path) or not os.path.exists(path)]
     files = [path for path in there if fnmatch.fnmatch(path.name, pattern)]
     series = [path for path in files if path.suffix.lower() in _DICOM]
     if _is_series(series):
@@ -195,7 +196,7 @@ def _walk(
         else:
             unknown.append(path)
     for path in entries:
-        if path.is_dir():
+        if os.path.isdir(path):
             yield from _walk(path, pattern, unknown, seen)
 
 
@@ -271,4 +272,4 @@ def _draft(preparation: Preparation, source_size: int) -> int | None:
 
 def inside(path: pathlib.Path, folder: pathlib.Path) -> bool:
     """Whether a path lies in a folder, links resolved."""
-    return path.resolve().is_relative_to(folder.resolve())
+    return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

@@ -3,6 +3,7 @@
 Nothing is a mask by itself: a file counts as one where an image is beside it that it may belong to.
 """
 
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from jaxseg.data.builders import case_table
 
 _MASK = {"mask", "masks", "label", "labels", "seg", "segmentation", "segmentations", "annotation", "annotations"}
 _MASK |= {"gt", "groundtruth", "truth", "delineation", "delineations"}
-_IMAGE = {"image", "images", "img", "imgs", "scan", "scans"}
+_IMAGE = {"image", "images", "imaging", "img", "imgs", "scan", "scans", "volume", "vol", "ct", "mr", "mri"}
 _PART = {"tr", "ts", "train", "training", "val", "validation", "test", "testing", "png", "nii"}  # of a data set
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_]+")  # labelsTr: labels, Tr
 
@@ -34,13 +35,13 @@ def find(root: pathlib.Path, files: Sequence[pathlib.Path]) -> set[pathlib.Path]
 
 def _by_table(root: pathlib.Path, files: Iterable[pathlib.Path]) -> set[pathlib.Path]:
     folders = {folder for file in files for folder in (file, *file.parents) if folder.is_relative_to(root)}
-    tables = [table for folder in sorted(folders) if (table := folder / case_table.NAME).is_file()]
-    masks = {mask.resolve() for table in tables for mask in case_table.masks(table)}
-    return {file for file in files if masks and file.resolve() in masks}
+    tables = [table for folder in sorted(folders) if os.path.isfile(table := folder / case_table.NAME)]
+    masks = {os.path.realpath(mask) for table in tables for mask in case_table.masks(table)}
+    return {file for file in files if masks and os.path.realpath(file) in masks}
 
 
 def _folders(place: pathlib.Path, file: pathlib.Path) -> Sequence[str]:
-    return place.parts if file.is_dir() else place.parts[:-1]  # a folder is one DICOM series
+    return place.parts if os.path.isdir(file) else place.parts[:-1]  # a folder is one DICOM series
 
 
 def _holds_masks(folder: str) -> bool:
@@ -49,18 +50,22 @@ def _holds_masks(folder: str) -> bool:
 
 
 def _by_name(files: Iterable[pathlib.Path]) -> set[pathlib.Path]:
-    """`a_mask.png` and `mask_a.png` beside `a.png`, `image_a.png` or `a_0000.png`."""
+    """`a_mask.png` and `mask_a.png` beside `a.png`, `image_a.png` or `a_0000.png`; `mask.png` beside anything."""
     masks: dict[pathlib.Path, tuple[pathlib.Path, Sequence[str]]] = {}
-    images: set[tuple[pathlib.Path, tuple[str, ...]]] = set()
+    images: set[tuple[pathlib.Path, Sequence[str]]] = set()
     for file in files:
-        words = _words(file.name.partition(".")[0] if file.name.lower().endswith(".nii.gz") else file.stem)
+        words = _words(file.name[: -len(".nii.gz")] if file.name.lower().endswith(".nii.gz") else file.stem)
         at = next((i for i, word in enumerate(words) if word in _MASK), None)
         if at is None:
-            plain = tuple(word for word in words if word not in _IMAGE)
-            images |= {(file.parent, plain[:end]) for end in range(1, len(plain) + 1)}
+            case = _without_kind(words)
+            images |= {(file.parent, case[:end]) for end in range(len(case) + 1)}
         else:
-            masks[file] = file.parent, tuple(words[:at] or words[at + 1 :])
-    return {file for file, (folder, case) in masks.items() if case and (folder, case) in images}
+            masks[file] = file.parent, _without_kind(words[:at] or words[at + 1 :])
+    return {file for file, image in masks.items() if image in images}
+
+
+def _without_kind(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for word in words if word not in _IMAGE)
 
 
 def _words(name: str) -> list[str]:

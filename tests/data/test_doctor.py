@@ -324,6 +324,35 @@ def test_a_class_that_no_mask_has():
     assert not found(report, "classes of domains")
 
 
+def test_classes_that_a_split_lacks():
+    """Of seven classes, the test cases have the first alone."""
+    many = Contents(("background", *"abcdefg"), {k: k for k in range(8)}, channels=1)
+    cases = anywhere()
+    for i, case in enumerate(cases):
+        labels = np.zeros((64, 64), np.uint8)
+        labels[5:13, 5 + i % 40 : 20 + i % 40] = np.arange(1, 9)[:, None] % 8 if i < 30 else 1
+        cases[i] = case._replace(labels=labels)
+    report = examine(cases, contents=many, splits=("train",) * 20 + ("validation",) * 10 + ("test",) * 10)
+    (finding,) = report.spoken
+    assert finding.check == "classes of test"
+    assert finding.summary == "no test mask has the classes 2 b, 3 c, 4 d, 5 e, 6 f and 1 more: Dice is undefined there"
+    assert examine(cases[:30], contents=many).spoken == []
+
+
+def test_a_case_that_nothing_was_prepared_for_is_one_line(monkeypatch):
+    of_case = case_facts.of_case
+
+    def fail(case, *arguments, **options):
+        if case.part == 3:
+            raise MemoryError("Unable to allocate 8 GiB\nfor an array")
+        return of_case(case, *arguments, **options)
+
+    monkeypatch.setattr(case_facts, "of_case", fail)
+    (finding,) = examine(anywhere()).errors
+    wanted = "image3.png: cannot be examined (MemoryError: Unable to allocate 8 GiB); leave it out"
+    assert finding.lines == (wanted,)
+
+
 # Splits.
 
 DEALT = ("train",) * 20 + ("validation",) * 10 + ("test",) * 10

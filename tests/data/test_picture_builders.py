@@ -1250,7 +1250,11 @@ def table_changed(old: str, new: str) -> Callable[[pathlib.Path], None]:
 
 BAD_TABLES: dict[str, tuple[Callable[[pathlib.Path], Any], list[tuple[str, ...]]]] = {
     "no table": (lambda raw: (raw / "cases.csv").unlink(), [("cases.csv", "no such file; write a table with")]),
-    "no column": (table_changed("domain", "scanner"), [("cases.csv", "lacks the column domain")]),
+    "no column": (table_changed("mask", "labels"), [("cases.csv", "lacks the column mask")]),
+    "another name for the patient": (
+        table_changed("patient", "Patient_ID"),
+        [("cases.csv", "has the column patient_id and none called patient; call it so, or leave it out")],
+    ),
     "field too many": (
         table_changed("patient1", "patient1,9"),
         [("cases.csv", "line 3 has 6 fields, the first line 5")],

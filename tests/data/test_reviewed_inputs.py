@@ -69,6 +69,17 @@ def test_a_number_in_two_masks_is_a_class(tmp_path):
     assert pipeline.Split(directory, "train", size=None).num_classes == 3
 
 
+def test_empty_masks_have_no_part_in_what_the_numbers_mean(tmp_path):
+    """Of 20 masks 12 are empty, 6 hold 255, and 2 a slip."""
+    masks = [*(mask * 0 for mask in masks_of(12)), *masks_of(6, 255), *masks_of(2, 1)]
+    with pytest.raises(InputError) as error:
+        builders.prepare("folder/x", data_dir=tmp_path / "data", manual_dir=write(tmp_path / "raw", masks))
+    lines = str(error.value).splitlines()[1:]
+    assert [line.partition(";")[0] for line in lines] == [
+        f"{tmp_path}/raw/mask{i}.png: holds the value 1" for i in (18, 19)
+    ]
+
+
 def test_a_gzip_bomb_behind_a_volume_is_refused_and_not_read(tmp_path):
     volume = nibabel.Nifti1Image(np.arange(600, dtype=np.int16).reshape(10, 12, 5), np.eye(4))
     path = tmp_path / "a.nii.gz"

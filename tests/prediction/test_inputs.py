@@ -87,6 +87,10 @@ MASKS = {  # files, and which of them are masks
     "of one of several modalities": ("B_1_flair.nii.gz B_1_t1.nii.gz *B_1_seg.nii.gz"),
     "the word in front": ("image_001.png *mask_001.png image_002.png"),
     "the word in front, without a separator": ("img7.png *mask7.png"),
+    "beside what is called an image too": ("image_1.png *image_1_mask.png img_2.png *img_2_seg.png"),
+    "numbered volumes": ("volume-0.nii *segmentation-0.nii volume-10.nii"),
+    "one case a folder": ("case_1/imaging.nii.gz *case_1/segmentation.nii.gz case_2/imaging.nii.gz"),
+    "a name with points": ("a.b.v1.png a.b.v2.png *a.b.v1_mask.png"),
     "of another format": ("a.jpg *a_mask.tif"),
     "of Slicer": ("brain.nrrd *brain.seg.nrrd") if formats.is_image(pathlib.Path("a.nrrd")) else "a.png",
     "masks alone": ("masks/a.png masks/b.png"),
@@ -133,6 +137,7 @@ def test_of_a_data_set_the_masks_are_left_out_whatever_they_are_called(tmp_path)
 def test_what_cannot_be_read_in_a_folder_is_an_input_that_is_named(tmp_path, monkeypatch):
     picture(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "c.png").symlink_to("c.png")
     (tmp_path / "locked").mkdir()
     listed = pathlib.Path.iterdir
 
@@ -142,8 +147,9 @@ def test_what_cannot_be_read_in_a_folder_is_an_input_that_is_named(tmp_path, mon
         return listed(path)
 
     monkeypatch.setattr(pathlib.Path, "iterdir", denied)
-    assert names(tmp_path) == ["a", "b", "locked"]
-    for name in ("b.png", "locked"):
+    assert names(tmp_path) == ["a", "b", "c", "locked"]
+    assert not inputs.inside(tmp_path / "c.png", tmp_path / "out")
+    for name in ("b.png", "c.png", "locked"):
         with pytest.raises(formats.Unusable, match="cannot be read"):
             load(tmp_path / name)
 

@@ -16,6 +16,13 @@ _SPELT = {
     **dict.fromkeys(("validation", "valid", "val", "validate"), "validation"),
     **dict.fromkeys(("test", "testing", "ts"), "test"),
 }
+# Columns that nobody would add for another reason; without a patient, splits may cut through one.
+_MEANT = {
+    **dict.fromkeys(("patient_id", "patient id", "patientid", "patients"), "patient"),
+    **dict.fromkeys(("subject", "subject_id", "subject id", "subjectid", "subjects"), "patient"),
+    "domains": "domain",
+    "splits": "split",
+}
 
 
 def read(table: pathlib.Path) -> tuple[list[RawCase], list[str]]:
@@ -24,7 +31,13 @@ def read(table: pathlib.Path) -> tuple[list[RawCase], list[str]]:
     Columns are separated by commas, semicolons or tabs. Names of files are relative to the table; see
     `spelling.Speller` for how they may be written.
     """
-    rows, problems = files.read_table(table, (*NEEDED, *OPTIONAL), NEEDED)
+    rows, problems = files.read_table(table, (*NEEDED, *OPTIONAL, *_MEANT), NEEDED)
+    there = rows[0][1].keys() if rows else ()
+    problems += [
+        f"{table}: has the column {name} and none called {column}; call it so, or leave it out"
+        for name, column in _MEANT.items()
+        if name in there and column not in there
+    ]
     speller = spelling.Speller(table.parent)
     cases, splits = [], set()
     for number, row in rows:

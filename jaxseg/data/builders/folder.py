@@ -28,11 +28,12 @@ class Folder(records.Builder):
     """`cases.csv` has the columns case, image and mask; paths are relative to it, unknown columns are ignored.
 
     The columns domain and patient say where a case is from and whom it shows; without a patient each case is one. A
-    column `split` (train, validation, test) is obeyed, also where all cases are for testing; without it patients are
-    dealt out. Several images of one case, such as modalities, are separated by `;` and become channels. Masks hold 0
-    and 255, or class numbers, which `classes.csv` (columns value, name; the first is the background) may name. Volumes
-    (NIfTI, stacks of TIFF, folders of DICOM files) are cut into slices, or stay whole as `folder/NAME-volumes`. Where
-    all intensities are 0 to 255 they stay as they are; else all are scaled, by image or volume; see `looks.scaling`.
+    column `split` (train, validation, test, or val and the like) is obeyed, also where all cases are for testing;
+    without it patients are dealt out. Several images of one case, such as modalities, are separated by `;` and become
+    channels. Masks hold 0 and 255, or class numbers, which `classes.csv` (columns value, name; the first is the
+    background) may name. Volumes (NIfTI, stacks of TIFF, folders of DICOM files) are cut into slices, or stay whole as
+    `folder/NAME-volumes`. Where all intensities are 0 to 255 they stay as they are; else all are scaled, by image or
+    volume; see `looks.scaling`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -106,14 +107,15 @@ def _read_classes(table: pathlib.Path) -> tuple[_Classes | None, list[str]]:
 def _classes_of(cases: Sequence[RawCase]) -> _Classes:
     """What the numbers in the masks mean: object or not where most masks hold 0 and 255, else every number a class."""
     values: collections.Counter[int] = collections.Counter()
-    binary = 0
+    binary = filled = 0  # empty masks say nothing
     for found in files.in_threads(_values, cases, "reading masks"):
         values.update(found)
         binary += 255 in found and found <= _BINARY.keys()
+        filled += bool(found - {0})
     # what a single mask of many holds is a slip, or a soft edge, and is named as such
     least = 2 if len(cases) >= _MANY_MASKS else 1
     classes = [value for value, count in values.items() if 0 < value < _MOST_CLASSES and count >= least]
-    if binary >= max(1, len(cases) // 2) or not classes:
+    if binary >= max(1, filled // 2) or not classes:
         return _Classes(("background", "object"), _BINARY)
     count = max(classes) + 1
     return _Classes(("background", *(f"class {k}" for k in range(1, count))), {k: k for k in range(count)})
