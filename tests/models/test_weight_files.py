@@ -702,6 +702,13 @@ def test_npz_files_with_other_things_are_refused(tmp_path, array):
     refused(tmp_path / "weights.npz")
 
 
+def test_text_and_objects_in_npz_files_are_passed_over(tmp_path):
+    beside = {"names": np.array(["a", "b"]), "args": np.array([Payload(tmp_path)], object)}
+    np.savez(tmp_path / "weights.npz", a=NUMBERS, **beside)
+    assert list(weight_files.read(tmp_path / "weights.npz")) == ["a"]
+    assert not (tmp_path / "executed").exists()
+
+
 def test_npz_files_run_nothing(tmp_path):
     np.savez(tmp_path / "weights.npz", a=np.array([Payload(tmp_path)], object))
     refused(tmp_path / "weights.npz")
