@@ -10,7 +10,8 @@ the size may stand a network: unet, resnet_unet (Wilm et al. 2024), residual_une
 they mean, in configs/base.py, and every one can be changed on the command line, as in `--config.model.padding=reflect`.
 
 `--config.model.pretrained=imagenet` starts the encoder of resnet_unet from torchvision's weights, and
-`--config.model.pretrained=FILE` any network but dtu_net from PyTorch tensors in a .safetensors, .npz or .pth file.
+`--config.model.pretrained=FILE` any network but dtu_net from PyTorch tensors in a .safetensors, .npz or any file of
+torch.save; `FILE:KEY` chooses among several networks in one file.
 
 Measured at an earlier state of the code:
 

@@ -5,8 +5,9 @@ r"""What a trained network has learned that it should not have: at most five fin
     python -m launch.audit --weights=model.pth --config=configs/train.py:demo --dataset=hc18/256 --workdir=runs/audit
 
 A run is audited on the test cases of its own data set, or of another prepared one. PyTorch weights need the config of a
-run that says which network they are of and what it sees; nothing is trained with it. Every number of the audit stands
-in configs/audit.py and can be changed, as in `--audit.cases=100`.
+run that says which network they are of and what it sees; nothing is trained with it. Where their file holds several
+networks, `--weights=FILE:KEY` chooses. Every number of the audit stands in configs/audit.py and can be changed, as in
+`--audit.cases=100`.
 
 Objects are moved to the border, padding is swapped, calipers are removed and drawn, images get other scanners' gray
 levels; beside that stand Dice by ring and domain, profiles over the layers, distances of domains, a league of scores
@@ -20,7 +21,7 @@ from ml_collections import config_flags
 from launch import cli
 
 _RUN = flags.DEFINE_string("run", None, "Folder of a run, as launch.train leaves it.")
-_WEIGHTS = flags.DEFINE_string("weights", None, "PyTorch tensors in a .pth, .safetensors or .npz file, with --config.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "File with PyTorch tensors, or FILE:KEY; with --config.")
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Of a run, for --weights: configs/train.py:demo.")
 _AUDIT = config_flags.DEFINE_config_file("audit", "configs/audit.py", help_string="The audit's numbers.")
 _DATASET = flags.DEFINE_string("dataset", None, "Data set, like isic2017/256; the run's own if not given.")

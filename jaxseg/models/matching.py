@@ -186,15 +186,14 @@ def match(wanted: Wanted, state_dict: StateDict) -> Match:
 
 
 def _prefix(given: Iterable[str], wanted: Wanted) -> str:
-    names = wanted.names
+    names = wanted.names - wanted.optional
     counts: collections.Counter[str] = collections.Counter()
     for name in given:
         parts = name.split(".", _PREFIX_PARTS)
         for i in range(len(parts)):
             if ".".join(parts[i:]) in names:
                 counts["".join(f"{part}." for part in parts[:i])] += 1
-    needed = len(names - wanted.optional)
-    whole = [prefix for prefix, count in counts.items() if count >= needed]
+    whole = [prefix for prefix, count in counts.items() if count == len(names)]
     if len(whole) > 1:
         raise state_dicts.several(sorted(whole))
     return max(counts, key=lambda prefix: (counts[prefix], -len(prefix)), default="")

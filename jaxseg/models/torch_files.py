@@ -129,7 +129,9 @@ class _Unpickler(pickle._Unpickler):
             raise ValueError("a name that is too long for a function or class")
         return Name(module, name)
 
-    def persistent_load(self, pid: Any) -> Storage:
+    def persistent_load(self, pid: Any) -> Any:
+        if pid[0] == "module":  # a class, with its source text
+            return pid[1]
         label, kind, key, _, numel, *view = pid
         if label != "storage" or not isinstance(kind, Name) or type(key) is not str or type(numel) is not int:
             raise ValueError("a storage of a kind that torch.save does not write")

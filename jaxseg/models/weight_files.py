@@ -5,7 +5,7 @@ import pathlib
 import struct
 import zipfile
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import ml_dtypes  # noqa: F401  tells NumPy what safetensors calls bfloat16
 import numpy as np
@@ -104,12 +104,29 @@ def _read_safetensors(file: BinaryIO, key: str | None) -> Tensors:
 
 
 def _read_npz(file: BinaryIO, key: str | None) -> Tensors:
+    tensors = {}
     with np.load(file, allow_pickle=False) as stored:
-        tensors = dict(stored)
-    for name, array in tensors.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":  # np.savez garbles bfloat16
-            raise InputError(f"{name!r:.80} holds no real numbers that NumPy knows; store it as float32")
+        for name in stored.files:
+            array = _plain(stored, name)
+            if array is None or array.dtype.kind in "SU":
+                continue
+            if array.dtype.kind not in "biuf":  # np.savez garbles bfloat16
+                raise InputError(f"{name!r:.80} holds no real numbers that NumPy knows; store it as float32")
+            tensors[name] = array
     return _chosen(tensors, key)
+
+
+def _plain(stored: Any, name: str) -> np.ndarray | None:
+    """An array of the file; None for objects, which are never unpickled."""
+    try:
+        array = stored[name]
+    except ValueError as error:
+        if "Object arrays" in str(error):
+            return None
+        raise
+    if not isinstance(array, np.ndarray):  # a member that is no array comes as its bytes
+        raise InputError(f"{name!r:.80} is no array")
+    return array
 
 
 def _chosen(tensors: Tensors, key: str | None) -> Tensors:

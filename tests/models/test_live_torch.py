@@ -1,5 +1,7 @@
 """A PyTorch network in this process, saved, read and compared; skipped where PyTorch is not installed."""
 
+import argparse
+
 import jax
 import numpy as np
 import pytest
@@ -55,7 +57,7 @@ class Up(torch.nn.Module):
 class Net(torch.nn.Module):
     """Two poolings; names and order of the shortcut paper's network."""
 
-    def __init__(self, upsample, norm):
+    def __init__(self, upsample, norm, classes=2):
         super().__init__()
         a, b, c = WIDTHS
         transpose = upsample == "transpose"
@@ -64,7 +66,7 @@ class Net(torch.nn.Module):
         self.up1 = Up(c, b, b if transpose else a, upsample, norm)
         self.up2 = Up(b if transpose else a, a, a, upsample, norm)
         self.outc = torch.nn.Module()
-        self.outc.conv = torch.nn.Conv2d(a, 2, 1)
+        self.outc.conv = torch.nn.Conv2d(a, classes, 1)
 
     def forward(self, x):
         first = self.inc(x)
@@ -101,3 +103,30 @@ def test_a_trained_network_is_saved_read_and_gives_the_same_logits(tmp_path, ups
     variables = weights.from_torch(module, weight_files.read(tmp_path / "net.pth"), nhwc.shape)
     logits = jax.jit(module.apply)(variables, nhwc)
     np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("wrap", ["grays beside the tensors", "compiled", "whole", "Lightning"])
+def test_a_network_with_one_logit_is_read_however_it_was_saved(tmp_path, wrap):
+    torch.manual_seed(0)
+    net = Net("transpose", "batch", classes=1).eval()
+    images = torch.randn(2, 3, 16, 24)
+    with torch.no_grad():
+        expected = torch.sigmoid(net(images))[:, 0].numpy()
+    tensors = net.state_dict()
+    content = {
+        "grays beside the tensors": lambda: {**tensors, "mask_values": [0, 255]},
+        "compiled": lambda: {"model": torch.compile(net).state_dict(), "epoch": 3},
+        "whole": lambda: torch.nn.DataParallel(net),
+        "Lightning": lambda: {
+            "state_dict": {f"model.{name}": tensor for name, tensor in tensors.items()} | {"criterion.weight": images},
+            "hyper_parameters": argparse.Namespace(lr=0.1, root=tmp_path),
+            "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.5)}},
+        },
+    }[wrap]()
+    torch.save(content, tmp_path / "net.ckpt")
+    module = models.build("unet", 2, features=WIDTHS, upsample="transpose")
+    nhwc = images.permute(0, 2, 3, 1).numpy()
+    variables = weights.from_torch(module, weight_files.read(tmp_path / "net.ckpt"), nhwc.shape)
+    probabilities = jax.nn.softmax(jax.jit(module.apply)(variables, nhwc))
+    np.testing.assert_allclose(probabilities[..., 1], expected, atol=1e-5)

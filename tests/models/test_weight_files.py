@@ -309,6 +309,13 @@ def test_a_whole_module_is_its_tensors(write, path):
         np.testing.assert_array_equal(tensors["norm.running_mean"], NUMBERS.reshape(3, 4))
 
 
+def test_a_class_with_its_source_text_is_passed_over(path):
+    """As the format before PyTorch 1.6 has them."""
+    kind = Persistent(("module", Global("networks Net"), "net.py", "import os"))
+    content = Build((NewObject((kind,)), {"_parameters": {"w": W}, "_buffers": {}, "_modules": {}}))
+    assert list(weight_files.read(write_zip(path, content, {"0": NUMBERS}))) == ["w"]
+
+
 def test_an_ordered_dict_of_python_2_is_read(path):
     content = Call((Global("collections OrderedDict"), [["w", W], ["v", W]]))
     assert list(weight_files.read(write_zip(path, content, {"0": NUMBERS}))) == ["w", "v"]
@@ -695,6 +702,13 @@ def test_npz_files_with_other_things_are_refused(tmp_path, array):
     refused(tmp_path / "weights.npz")
 
 
+def test_text_and_objects_in_npz_files_are_passed_over(tmp_path):
+    beside = {"names": np.array(["a", "b"]), "args": np.array([Payload(tmp_path)], object)}
+    np.savez(tmp_path / "weights.npz", a=NUMBERS, **beside)
+    assert list(weight_files.read(tmp_path / "weights.npz")) == ["a"]
+    assert not (tmp_path / "executed").exists()
+
+
 def test_npz_files_run_nothing(tmp_path):
     np.savez(tmp_path / "weights.npz", a=np.array([Payload(tmp_path)], object))
     refused(tmp_path / "weights.npz")
@@ -815,11 +829,13 @@ def test_pytorchs_whole_network(torch, save):
     same(weight_files.read(save({"model": torch.nn.DataParallel(network)})), network.state_dict())
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_pytorchs_compiled_network(torch, save):
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     same(weight_files.read(save(torch.compile(network).state_dict())), network.state_dict())
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_pytorchs_program_is_refused(torch, path):
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), path)
     refused(path, "is a TorchScript program", "torch.jit.load(path).state_dict()")
