@@ -80,9 +80,8 @@ def extremes(array: Any) -> tuple[float, float] | None:
             low, high = np.asarray(_device_extremes(array)).tolist()
         return low, high
     parts = [_wide(part) for part in _parts(array)]
-    return float(min(np.fmin.reduce(part, None) for part in parts)), float(
-        max(np.fmax.reduce(part, None) for part in parts)
-    )
+    low = np.fmin.reduce([np.fmin.reduce(part, None) for part in parts])
+    return low.item(), np.fmax.reduce([np.fmax.reduce(part, None) for part in parts]).item()
 
 
 def check_integers(**labels: Any) -> None:
@@ -104,10 +103,9 @@ def check_class_numbers(num_classes: int | None, **labels: Any) -> None:
                 "ignored a class, or cut them away"
             )
         if num_classes is not None and high >= num_classes:
-            remedy = f"{name} // 255, or {name} > 0" if high == 255 else f"num_classes={high + 1}, or renumber them"
             raise ValueError(
                 f"{name} hold the class number {high}, but {num_classes} classes are numbered 0 to {num_classes - 1}; "
-                f"give {remedy}"
+                f"{_remedy(name, array, high)}"
             )
 
 
@@ -190,6 +188,14 @@ def _on_accelerator(array: Any) -> bool:
     return isinstance(array, jax.Array) and any(device.platform != "cpu" for device in array.devices())
 
 
+def _remedy(name: str, array: Any, highest: int) -> str:
+    if highest == 255 and set(np.unique(np.asarray(array)).tolist()) == {0, 255}:
+        return f"of a mask of 0 and 255 give {name} // 255"
+    if highest == 255:
+        return "give pixels of 255 that are to be ignored a class, or cut them away"
+    return f"give num_classes={highest + 1}, or number the classes anew"
+
+
 @jax.jit
 def _device_extremes(array: jax.Array) -> jax.Array:
     return jnp.stack([jnp.nanmin(array), jnp.nanmax(array)])
@@ -208,8 +214,8 @@ def _parts(array: Any) -> list[np.ndarray]:
 
 
 def _wide(part: np.ndarray) -> np.ndarray:
-    """Half precision as float32, which the host's processor compares 20 times as fast."""
-    return part.astype(np.float32) if jnp.issubdtype(part.dtype, jnp.floating) and part.dtype.itemsize < 4 else part
+    """Half precision and less as float32, which the host's processor compares 20 times as fast."""
+    return part if part.dtype.kind in "biu" or part.dtype.itemsize >= 4 else part.astype(np.float32)
 
 
 def _sums(probabilities: Any) -> tuple[float, float]:
