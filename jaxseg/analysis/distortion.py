@@ -9,9 +9,12 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from jaxseg.metrics import arrays
+
 Reduction = Literal["mean", "sum"]
 
 
+@arrays.native("logits", "reconstructed_logits")
 def segmentation_distortion(
     logits: jax.Array, reconstructed_logits: jax.Array, *, reduction: Reduction = "mean"
 ) -> jax.Array:
@@ -37,6 +40,7 @@ def segmentation_distortion(
     return jnp.mean(squares, axes) if reduction == "mean" else jnp.sum(squares, axes) * logits.shape[-1]
 
 
+@arrays.native("logits", "reconstructed_logits")
 def distortion_map(logits: jax.Array, reconstructed_logits: jax.Array) -> jax.Array:
     """Where it is: the mean over classes at every pixel, `[B,*s]` float32; arguments and errors as there."""
     _check(logits, reconstructed_logits, "reconstructed_logits")
@@ -46,6 +50,7 @@ def distortion_map(logits: jax.Array, reconstructed_logits: jax.Array) -> jax.Ar
     return jnp.mean(jnp.square(before - after), -1)
 
 
+@arrays.native("logits", "reconstructed_logits", "activations", "reconstruction")
 def autoencoder_loss(
     logits: jax.Array, reconstructed_logits: jax.Array, activations: jax.Array, reconstruction: jax.Array
 ) -> jax.Array:
@@ -69,6 +74,8 @@ def autoencoder_loss(
     """
     _check(logits, reconstructed_logits, "reconstructed_logits")
     _check(activations, reconstruction, "reconstruction")
+    if 0 in (*logits.shape, *activations.shape):
+        raise ValueError(f"logits {logits.shape} and activations {activations.shape} are empty, and have no mean")
     mean_square = lambda a, b: jnp.mean(jnp.square(a.astype(jnp.float32) - b.astype(jnp.float32)))
     return mean_square(logits, reconstructed_logits) + mean_square(activations, reconstruction)
 
@@ -79,6 +86,7 @@ def _check(original: jax.Array, other: jax.Array, name: str) -> None:
             f"{name} {other.shape} must have the shape of the original, {original.shape}, which must be [B,h,w,C] or "
             "[B,d,h,w,C]"
         )
+    arrays.check_filled(**{name: other})
     for array in (original, other):
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{name} and its original must be floating-point numbers, got {array.dtype}")

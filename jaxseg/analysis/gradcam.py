@@ -15,9 +15,13 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxseg.analysis.layout import check_channels_last
+from jaxseg.metrics import arrays
+
 _EXACT = jax.lax.Precision.HIGHEST
 
 
+@arrays.native("activations", "region")
 def score_gradients(
     logits_from: Callable[[jax.Array], jax.Array],
     activations: jax.Array,
@@ -65,6 +69,7 @@ def score_gradients(
     return pull_back(cotangent)[0]
 
 
+@arrays.native("activations", "gradients")
 def gradcam(
     activations: jax.Array, gradients: jax.Array, *, size: Sequence[int] | None = None, normalise: bool = True
 ) -> jax.Array:
@@ -82,7 +87,8 @@ def gradcam(
       activations or gradients spreads over its own map and no other.
 
     Raises:
-      ValueError: not a batch of maps, shapes differ, or a size of another rank.
+      ValueError: not a batch of maps, shapes differ, a size of another rank, or activations that fit the size with
+        their channels first and not last.
       TypeError: not floating.
     """
     _check_maps("activations", activations)
@@ -97,6 +103,8 @@ def gradcam(
         raise ValueError(
             f"size {tuple(size)} does not fit activations {activations.shape}; give {len(space)} sizes of at least 1"
         )
+    if size is not None:
+        check_channels_last("activations", activations.shape, size, "size")
     weights = jnp.mean(gradients.astype(jnp.float32), space)
     weighted = jnp.einsum("b...c,bc->b...", activations.astype(jnp.float32), weights, precision=_EXACT)
     saliency = jax.nn.relu(weighted)
@@ -108,6 +116,7 @@ def gradcam(
     return saliency
 
 
+@arrays.native("saliency", "region")
 def saliency_share(saliency: jax.Array, region: jax.Array) -> jax.Array:
     """The share of an image's saliency that lies on a region, such as the overlays of an ultrasound image.
 
@@ -122,7 +131,7 @@ def saliency_share(saliency: jax.Array, region: jax.Array) -> jax.Array:
       `[B]` float32 between 0 and 1; NaN for an image without saliency, to be left out of means and counted.
 
     Raises:
-      ValueError: shapes differ or wrong rank.
+      ValueError: shapes differ, wrong rank, or known values (`metrics.arrays`) that are negative or no weights.
       TypeError: saliency is not floating, or the region neither bool nor floating.
     """
     if saliency.shape != region.shape or saliency.ndim not in (3, 4):
@@ -133,6 +142,12 @@ def saliency_share(saliency: jax.Array, region: jax.Array) -> jax.Array:
     if not jnp.issubdtype(saliency.dtype, jnp.floating):
         raise TypeError(f"saliency must be floating, got {saliency.dtype}; convert it to float32")
     _check_weights("region", region)
+    arrays.check_filled(saliency=saliency)
+    arrays.check_shares(region=region)
+    if (found := arrays.extremes(saliency)) is not None and found[0] < 0:
+        raise ValueError(
+            f"saliency holds {found[0]:.6g}, and a share needs 0 or more; give jax.nn.relu or jnp.abs of it"
+        )
     space = tuple(range(1, saliency.ndim))
     saliency = saliency.astype(jnp.float32)
     total = jnp.sum(saliency, space)
@@ -143,6 +158,7 @@ def saliency_share(saliency: jax.Array, region: jax.Array) -> jax.Array:
 def _check_maps(name: str, array: jax.Array) -> None:
     if array.ndim not in (4, 5):
         raise ValueError(f"{name} must be [B,H,W,C] or [B,D,H,W,C], got {array.shape}; add the batch axis")
+    arrays.check_filled(**{name: array})
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must be floating, got {array.dtype}; convert them to float32")
 

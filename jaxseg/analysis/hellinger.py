@@ -33,6 +33,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.analysis.layout import check_channels_last
+from jaxseg.metrics import arrays
+
 _CELL = 32  # pixels of the image along a side of what becomes one vector (Wilm et al.)
 _BLOCK = 2**15  # values that are binned at a time
 _MOST_BINS = 4095  # see `_upper_half`
@@ -67,6 +70,7 @@ class Histograms(NamedTuple):
     undefined: jax.Array
 
 
+@arrays.native("activations")
 def pool_vectors(
     activations: jax.Array, *, image_shape: Sequence[int] | None = None, grid: Sequence[int] | None = None
 ) -> jax.Array:
@@ -83,7 +87,8 @@ def pool_vectors(
       `[B*n,C]` float32, n cells per image, image after image and row after row.
 
     Raises:
-      ValueError: wrong rank, empty, neither or both of `image_shape` and `grid`, or not one number per axis.
+      ValueError: wrong rank, empty, neither or both of `image_shape` and `grid`, not one number per axis, or
+        activations that fit these with their channels first and not last.
       TypeError: not floating point.
     """
     if activations.ndim not in (4, 5) or 0 in activations.shape:
@@ -97,6 +102,10 @@ def pool_vectors(
             f"image_shape {image_shape} or grid {grid} must have a number above 0 for each of the "
             f"{activations.ndim - 2} spatial axes of activations {activations.shape}"
         )
+    if image_shape is not None:
+        check_channels_last("activations", activations.shape, image_shape, "image_shape")
+    elif min(cells) > 1:  # a single cell says nothing of proportions
+        check_channels_last("activations", activations.shape, cells, "grid")
     pooled = activations.astype(jnp.float32)
     for axis, number in enumerate(cells, 1):
         pooled = _pool_axis(pooled, axis, number)
@@ -114,6 +123,7 @@ def init_range(dimension: int) -> Range:
     return Range(jnp.full(dimension, jnp.inf, jnp.float32), jnp.full(dimension, -jnp.inf, jnp.float32))
 
 
+@arrays.native("so_far", "vectors")
 def update_range(so_far: Range, vectors: jax.Array) -> Range:
     """The range of these vectors `[N,D]` too; a NaN makes its channel NaN.
 
@@ -125,12 +135,14 @@ def update_range(so_far: Range, vectors: jax.Array) -> Range:
     return _update_range(so_far, vectors)
 
 
+@arrays.native("a", "b")
 def merge_range(a: Range, b: Range) -> Range:
     """The range of the vectors of both: of two devices, or the joint range of two domains."""
     _check_same_channels(a.low, b.low)
     return Range(jnp.minimum(a.low, b.low), jnp.maximum(a.high, b.high))
 
 
+@arrays.native("low", "high")
 def init(low: jax.Array, high: jax.Array, *, bins: int = 100) -> Histograms:
     """Empty histograms over a given range.
 
@@ -159,6 +171,7 @@ def init(low: jax.Array, high: jax.Array, *, bins: int = 100) -> Histograms:
     )
 
 
+@arrays.native("state", "vectors")
 def update(state: Histograms, vectors: jax.Array) -> Histograms:
     """Histograms that have these vectors too.
 
@@ -174,6 +187,7 @@ def update(state: Histograms, vectors: jax.Array) -> Histograms:
     return _update(state, vectors)
 
 
+@arrays.native("a", "b")
 def merge(a: Histograms, b: Histograms) -> Histograms:
     """Histograms of the vectors of both.
 
@@ -193,6 +207,7 @@ def merge(a: Histograms, b: Histograms) -> Histograms:
     )
 
 
+@arrays.native("p", "q")
 @jax.jit
 def compute(p: Histograms, q: Histograms) -> jax.Array:
     """Hellinger distance per channel (Wilm et al. 2024, Eqs. 8 and 9): `sqrt(1 - sum_b sqrt(P_b Q_b))`.
@@ -214,6 +229,7 @@ def compute(p: Histograms, q: Histograms) -> jax.Array:
     return jnp.sqrt(jnp.minimum(jnp.sum(jnp.square(roots[0] - roots[1]), -1) / 2, 1.0))
 
 
+@arrays.native("p", "q")
 @jax.jit
 def wasserstein(p: Histograms, q: Histograms) -> jax.Array:
     """Wasserstein-1 distance per channel: the area between the cumulated frequencies.
@@ -236,6 +252,7 @@ def wasserstein(p: Histograms, q: Histograms) -> jax.Array:
     return jnp.sum(jnp.abs(cumulated[0] - cumulated[1]), -1) * ((high - low) / p.counts.shape[1])
 
 
+@arrays.native("p", "q")
 def symmetric_kl(p: Histograms, q: Histograms, *, epsilon: float = 1e-6) -> jax.Array:
     """Kullback-Leibler divergence of the channels, the sum of both directions: `sum_b (P_b - Q_b) ln(P_b / Q_b)`.
 
@@ -256,6 +273,7 @@ def symmetric_kl(p: Histograms, q: Histograms, *, epsilon: float = 1e-6) -> jax.
     return _symmetric_kl(p, q, epsilon)
 
 
+@arrays.native("p", "q")
 def hellinger_distance(p: jax.Array, q: jax.Array, *, bins: int = 100) -> jax.Array:
     """Hellinger distance of two sets of vectors per channel, over their joint range (Wilm et al. 2024, Eqs. 4 to 9).
 
@@ -280,6 +298,7 @@ def hellinger_distance(p: jax.Array, q: jax.Array, *, bins: int = 100) -> jax.Ar
     return _hellinger(p, q, bins=bins)
 
 
+@arrays.native("distances")
 def layer_distance(distances: jax.Array) -> jax.Array:
     """The layer's number: mean over channels (Wilm et al. 2024, Eq. 10).
 
@@ -288,10 +307,18 @@ def layer_distance(distances: jax.Array) -> jax.Array:
 
     Args:
       distances: `[...,D]` per channel.
+
+    Raises:
+      ValueError: no channel.
+      TypeError: not floating point.
     """
-    return jnp.mean(distances, -1)
+    if not distances.ndim or not distances.shape[-1]:
+        raise ValueError(f"distances must be [...,D] of at least one channel, got {distances.shape}")
+    _check_floating("distances", distances)
+    return jnp.mean(distances.astype(jnp.float32), -1)
 
 
+@arrays.native("vectors")
 def split_half_null(key: jax.Array, vectors: jax.Array, *, splits: int = 100, bins: int = 100) -> jax.Array:
     """What the distance is without any shift: between two random halves of the images of one domain.
 
@@ -337,7 +364,7 @@ def _split_half_null(key: jax.Array, vectors: jax.Array, *, splits: int, bins: i
         p, q = (vectors[chosen].reshape(-1, vectors.shape[2]) for chosen in (order[:half], order[half : 2 * half]))
         return _hellinger(p, q, bins=bins)
 
-    return jax.lax.map(one, jnp.arange(splits))
+    return jax.lax.map(one, jnp.arange(splits, dtype=jnp.int32))
 
 
 @jax.jit

@@ -22,6 +22,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxseg.metrics import arrays
+
 _POOLINGS = ("all", "spatial")
 _MOST_ENTRIES = 10_000
 
@@ -67,6 +69,7 @@ class Fitted:
     pooling: str = "all"
 
 
+@arrays.native("activations")
 def pool(activations: jax.Array, *, pooling: str = "all") -> jax.Array:
     """Activations as vectors: halved by average pooling until they have at most 10^4 entries, and once more.
 
@@ -106,6 +109,7 @@ def init(dimension: int) -> Moments:
     )
 
 
+@arrays.native("moments", "vectors")
 def update(moments: Moments, vectors: jax.Array) -> Moments:
     """Moments that know of these vectors too.
 
@@ -126,6 +130,7 @@ def update(moments: Moments, vectors: jax.Array) -> Moments:
     return _update(moments, vectors)
 
 
+@arrays.native("a", "b")
 def merge(a: Moments, b: Moments) -> Moments:
     """Moments of the vectors of both.
 
@@ -139,6 +144,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     return _merge(a, b)
 
 
+@arrays.native("moments")
 def finish(moments: Moments, *, pooling: str = "all") -> Fitted:
     """The covariance of Ledoit & Wolf 2004 (scikit-learn's `LedoitWolf`, means removed) and its Cholesky factor.
 
@@ -160,6 +166,7 @@ def finish(moments: Moments, *, pooling: str = "all") -> Fitted:
     return Fitted(moments.mean, factor, shrinkage, pooling)
 
 
+@arrays.native("features")
 def fit(features: jax.Array, *, pooling: str = "all") -> Fitted:
     """Mean and shrunk covariance of a training set that fits into memory.
 
@@ -179,6 +186,7 @@ def fit(features: jax.Array, *, pooling: str = "all") -> Fitted:
     return finish(update(init(vectors.shape[1]), vectors), pooling=pooling)
 
 
+@arrays.native("fitted", "features")
 def distance(fitted: Fitted, features: jax.Array) -> jax.Array:
     """Squared Mahalanobis distance from the training set, `(x - mean)^T covariance^-1 (x - mean)`.
 
@@ -240,17 +248,17 @@ def _factor(moments: Moments) -> tuple[jax.Array, jax.Array]:
 
 @jax.jit
 def _squared_length(vectors: jax.Array, mean: jax.Array, factor: jax.Array) -> jax.Array:
-    centred = vectors.astype(jnp.float32) - mean
+    centred = vectors.astype(jnp.float32) - mean[None]
     whitened = jax.scipy.linalg.solve_triangular(factor, centred.T, lower=True)
     return jnp.sum(jnp.square(whitened), 0)
 
 
 def _moments(vectors: jax.Array) -> Moments:
     mean = jnp.mean(vectors, 0)
-    centred = vectors - mean
+    centred = vectors - mean[None]
     # the mean of large numbers is rounded; what is left of it is small and known well
     rest = jnp.mean(centred, 0)
-    centred = centred - rest
+    centred = centred - rest[None]
     norms = jnp.sum(jnp.square(centred), 1)
     return Moments(
         number=jnp.asarray(vectors.shape[0], jnp.int32),

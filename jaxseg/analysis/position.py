@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.metrics import arrays
+
 _EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -70,6 +72,7 @@ def border_distance(sizes: Sequence[int]) -> np.ndarray:
     return (nearest / (min(sizes) / 2)).astype(np.float32)
 
 
+@arrays.native("features")
 def position_r2(features: jax.Array, *, folds: int = 5, ridge: float = 1e-3) -> jax.Array:
     """R^2 of the distance from the border, read off one layer's features of N images; see `compute`.
 
@@ -90,7 +93,7 @@ def position_r2(features: jax.Array, *, folds: int = 5, ridge: float = 1e-3) -> 
     """
     _check_maps(features)
     state = init(features.shape[-1], folds=folds)
-    return compute(update(state, features, jnp.arange(len(features)) % folds), ridge=ridge)
+    return compute(update(state, features, jnp.arange(len(features), dtype=jnp.int32) % folds), ridge=ridge)
 
 
 def init(channels: int, *, folds: int) -> PositionStatistics:
@@ -115,6 +118,7 @@ def init(channels: int, *, folds: int) -> PositionStatistics:
     )
 
 
+@arrays.native("state", "features", "folds")
 @jax.jit  # outside of jit, every call would compile the loop anew
 def update(state: PositionStatistics, features: jax.Array, folds: jax.Array) -> PositionStatistics:
     """The statistics with more images, one after the other: memory does not grow with the batch.
@@ -152,6 +156,7 @@ def update(state: PositionStatistics, features: jax.Array, folds: jax.Array) -> 
     return jax.lax.scan(add, state, (features, folds))[0]
 
 
+@arrays.native("a", "b")
 def merge(a: PositionStatistics, b: PositionStatistics) -> PositionStatistics:
     """The statistics of two disjoint sets of images with the same folds, as of two hosts (Chan et al. 1979).
 
@@ -163,6 +168,7 @@ def merge(a: PositionStatistics, b: PositionStatistics) -> PositionStatistics:
     return jax.vmap(_combine)(a, b)
 
 
+@arrays.native("state")
 def compute(state: PositionStatistics, *, ridge: float = 1e-3) -> jax.Array:
     """Cross-validated R^2 of the distance from the border.
 
@@ -213,7 +219,7 @@ def _of_image(vectors: jax.Array, distance: np.ndarray) -> PositionStatistics:
     """Statistics of the feature vectors `[P,D]` of one image, whose pixels lie at `distance` `[P]`."""
     x = vectors.astype(jnp.float32)
     mean = jnp.mean(x, 0)
-    x = x - mean
+    x = x - mean[None]
     exact = distance.astype(np.float64)
     y = exact - exact.mean()
     return PositionStatistics(
@@ -261,7 +267,7 @@ def _ridge_weights(fitted_on: PositionStatistics, ridge: jax.Array | float) -> j
     rounding = 8 * jnp.finfo(jnp.float32).eps * jnp.abs(fitted_on.x)
     varies = variance > jnp.square(rounding)  # a constant channel's variance need not be exactly 0
     scale = jnp.where(varies, jax.lax.rsqrt(jnp.where(varies, variance, 1.0)), 0.0)
-    correlations = fitted_on.xx / pixels * scale[:, None] * scale
+    correlations = fitted_on.xx / pixels * scale[:, None] * scale[None]
     penalised = correlations + ridge * jnp.eye(len(scale), dtype=jnp.float32)
     factor = jax.scipy.linalg.cho_factor(penalised)
     return scale * jax.scipy.linalg.cho_solve(factor, scale * fitted_on.xy / pixels)
@@ -270,5 +276,6 @@ def _ridge_weights(fitted_on: PositionStatistics, ridge: jax.Array | float) -> j
 def _check_maps(features: jax.Array) -> None:
     if features.ndim not in (4, 5):
         raise ValueError(f"features must be [B,H,W,C] or [B,D,H,W,C], got {features.shape}; add the batch axis")
+    arrays.check_filled(features=features)
     if not jnp.issubdtype(features.dtype, jnp.floating):
         raise TypeError(f"features must be floating, got {features.dtype}; convert them to float32")

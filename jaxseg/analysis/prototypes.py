@@ -15,6 +15,9 @@ A side of the mask that is empty has no prototype: probabilities and scores of t
 means and counted. A constant feature map has equal prototypes: p is 1/2 everywhere and nothing is object. NaN features
 give NaN for their image (per unit: for that unit), also where they lie outside the region. Integer masks are hard, any
 number above 0 is the object. All is computed in float32: scale raw intensities to about [-1, 1] before.
+
+Shapes of features that fit the mask with their channels first, and not last, are a ValueError. So are, where values are
+known (`metrics.arrays`), soft masks and regions outside 0 to 1 and negative labels or hard masks.
 """
 
 import math
@@ -24,7 +27,9 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 import jax
 import jax.numpy as jnp
 
+from jaxseg.analysis.layout import check_channels_last
 from jaxseg.analysis.resampling import Interpolation, upsample, upsample_adjoint
+from jaxseg.metrics import arrays
 
 Score = Literal["dice", "jaccard", "accuracy", "sensitivity", "specificity"]
 _EXACT = jax.lax.Precision.HIGHEST  # accelerators round the factors of a product otherwise
@@ -46,6 +51,7 @@ class Prototypes(NamedTuple):
     background: jax.Array
 
 
+@arrays.native("features", "mask", "region")
 def prototypes(
     features: jax.Array,
     mask: jax.Array,
@@ -66,10 +72,12 @@ def prototypes(
       TypeError: features that are no floating-point numbers.
     """
     _check(features, mask, region=region)
+    _check_values(mask, region=region)
     features, shift = _centred(features)
     return Prototypes(*(centre + shift for centre in _prototypes(features, mask, region, interpolation)))
 
 
+@arrays.native("features", "mask", "region")
 def object_probability(
     features: jax.Array,
     mask: jax.Array,
@@ -92,9 +100,12 @@ def object_probability(
       ValueError: shapes or ranks do not match.
       TypeError: features that are no floating-point numbers.
     """
+    _check(features, mask, region=region)
+    _check_values(mask, region=region)
     return jax.nn.sigmoid(_object_logit(features, mask, region, interpolation))
 
 
+@arrays.native("features", "masks", "region")
 def class_probabilities(
     features: jax.Array,
     masks: jax.Array,
@@ -119,6 +130,7 @@ def class_probabilities(
       TypeError: features that are no floating-point numbers.
     """
     _check_classes(features, masks, region=region)
+    _check_values(masks, region=region)
     features, _ = _centred(features)
     weights = _float(masks) * _region(masks[..., 0], region)[..., None]
     centres, defined = _weighted_means(features, jnp.unstack(weights, axis=-1), interpolation)  # [B,K,C], [B,K]
@@ -133,6 +145,7 @@ def class_probabilities(
     return jnp.where(enough, jax.nn.softmax(jnp.where(enough, logits, 0.0)), jnp.nan)
 
 
+@arrays.native("features", "mask", "region")
 def unit_object_probability(
     features: jax.Array,
     mask: jax.Array,
@@ -148,11 +161,13 @@ def unit_object_probability(
       `[B,*H,C]` float32; NaN for an image whose mask has an empty side.
     """
     _check(features, mask, region=region)
+    _check_values(mask, region=region)
     features, _ = _centred(features)
     centres = _prototypes(features, mask, region, interpolation)
     return jax.nn.sigmoid(_unit_logits(features, centres, mask.shape[1:], interpolation))
 
 
+@arrays.native("features", "mask", "labels", "region")
 def sa_score(
     features: jax.Array,
     mask: jax.Array,
@@ -182,10 +197,12 @@ def sa_score(
       TypeError: features that are no floating-point, or labels that are no integer numbers.
     """
     _check(features, mask, labels=labels, region=region)
+    _check_values(mask, labels=labels, region=region)
     logit = _object_logit(features, mask, region, interpolation)
     return _scored(logit[..., None], labels, _region(mask, region), score)[:, 0]
 
 
+@arrays.native("features", "mask", "labels", "region")
 def unit_sa_scores(
     features: jax.Array,
     mask: jax.Array,
@@ -201,17 +218,11 @@ def unit_sa_scores(
       `[B,C]` float32.
     """
     _check(features, mask, labels=labels, region=region)
-    features, _ = _centred(features)
-    centres = _prototypes(features, mask, region, interpolation)
-    inside = _region(mask, region)
-
-    def score_chunk(scores: jax.Array, start: jax.Array, logits: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(scores, _scored(logits, labels, inside, score), start, 1)
-
-    scores = jnp.zeros((features.shape[0], features.shape[-1]))
-    return _over_unit_chunks(score_chunk, scores, features, centres, mask.shape[1:], interpolation)
+    _check_values(mask, labels=labels, region=region)
+    return _unit_sa_scores(features, mask, labels, region, score, interpolation)
 
 
+@arrays.native("features", "masks", "labels", "region")
 def class_sa_scores(
     features: jax.Array,
     masks: jax.Array,
@@ -233,8 +244,13 @@ def class_sa_scores(
 
     Returns:
       `[B,K-1]` float32, class 1 first; NaN for an image with fewer than two prototypes.
+
+    Raises:
+      ValueError: shapes or ranks do not match, an unknown score, or known labels that are no class number.
+      TypeError: features that are no floating-point, or labels that are no integer numbers.
     """
     _check_classes(features, masks, labels=labels, region=region)
+    arrays.check_class_numbers(masks.shape[-1], labels=labels)
     found = class_probabilities(features, masks, region=region, interpolation=interpolation)
     inside, defined = _region(masks[..., 0], region), ~jnp.isnan(found[..., :1])
     winner = jnp.argmax(found, -1)
@@ -245,6 +261,7 @@ def class_sa_scores(
     return jnp.concatenate(scores, -1)
 
 
+@arrays.native("features", "mask", "region")
 def unit_heat_map(
     features: jax.Array,
     mask: jax.Array,
@@ -254,6 +271,7 @@ def unit_heat_map(
 ) -> jax.Array:
     """The share of units whose map holds the pixel (Fig. 9): `[B,*H]` float32; arguments as `object_probability`."""
     _check(features, mask, region=region)
+    _check_values(mask, region=region)
     features, _ = _centred(features)
     centres = _prototypes(features, mask, region, interpolation)
     undefined = jnp.any(jnp.isnan(centres.target + centres.background), 1)
@@ -261,8 +279,9 @@ def unit_heat_map(
     def add(carry: tuple[jax.Array, jax.Array], start: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         count, done = carry
         # the last chunk begins earlier, so that all are of one size: what it repeats is left out
-        fresh = start + jnp.arange(logits.shape[-1]) >= done
-        return count + jnp.sum(_is_object(logits) & fresh, -1), start + logits.shape[-1]
+        fresh = start + jnp.arange(logits.shape[-1], dtype=jnp.int32) >= done
+        inside = _is_object(logits) & _over_pixels(fresh[None], logits.ndim)
+        return count + jnp.sum(inside, -1, dtype=jnp.int32), start + logits.shape[-1]
 
     zero = (jnp.zeros(mask.shape, jnp.int32), jnp.zeros((), jnp.int32))
     count, _ = _over_unit_chunks(add, zero, features, centres, mask.shape[1:], interpolation)
@@ -270,6 +289,7 @@ def unit_heat_map(
     return jnp.where(_over_pixels(undefined, mask.ndim), jnp.nan, share)
 
 
+@arrays.native("mask", "labels", "region")
 def mean_sa_score(
     layers: Sequence[jax.Array],
     mask: jax.Array,
@@ -293,15 +313,16 @@ def mean_sa_score(
     Raises:
       ValueError: no layers, or shapes that do not match.
     """
-    _check_layers(layers)
+    layers = _layers(layers, mask, labels, region)
     reference = (_float(mask) > 0.5).astype(jnp.int32) if labels is None else labels
-    score = lambda f: unit_sa_scores(f, mask, reference, region=region, interpolation=interpolation)
+    score = lambda f: _unit_sa_scores(f, mask, reference, region, "dice", interpolation)
     scores = jnp.concatenate([score(features) for features in layers], 1)
     defined = ~jnp.isnan(scores)
     count = jnp.sum(defined, 1).astype(jnp.float32)
     return jnp.where(count > 0, jnp.sum(jnp.where(defined, scores, 0.0), 1) / jnp.maximum(count, 1.0), jnp.nan)
 
 
+@arrays.native("images", "mask", "labels", "region")
 def segmentation_gain(
     images: jax.Array, mask: jax.Array, labels: jax.Array, *, region: jax.Array | None = None
 ) -> jax.Array:
@@ -324,6 +345,7 @@ def segmentation_gain(
     return own - separableness
 
 
+@arrays.native("noisy_features", "noisy_mask", "features", "mask", "labels")
 def sa_difference(
     noisy_features: jax.Array,
     noisy_mask: jax.Array,
@@ -352,6 +374,7 @@ def sa_difference(
     return run(noisy_features, noisy_mask) - run(features, mask)
 
 
+@arrays.native("mask", "labels", "region")
 def sa_loss(
     layers: Sequence[jax.Array],
     mask: jax.Array,
@@ -381,13 +404,12 @@ def sa_loss(
     Raises:
       ValueError: no layers, or shapes that do not match.
     """
-    _check_layers(layers)
+    layers = _layers(layers, mask, labels, region)
     axes = tuple(range(1, mask.ndim))
     inside = _region(mask, region)
     truth = (labels > 0).astype(jnp.float32) * inside
 
     def loss(features: jax.Array) -> jax.Array:
-        _check(features, mask, labels=labels, region=region)
         soft = _float(mask)
         smaller = jnp.minimum(jnp.sum(inside * soft, axes), jnp.sum(inside * (1 - soft), axes))
         empty = smaller < _NEARLY_EMPTY
@@ -405,7 +427,6 @@ def _object_logit(
     features: jax.Array, mask: jax.Array, region: jax.Array | None, interpolation: Interpolation
 ) -> jax.Array:
     """`[B,*H]`: log of p over 1 - p."""
-    _check(features, mask, region=region)
     features, _ = _centred(features)
     centres = _prototypes(features, mask, region, interpolation)
     difference = centres.target - centres.background
@@ -413,6 +434,25 @@ def _object_logit(
     along = jnp.einsum("bnc,bc->bn", _flat(features), difference, precision=_EXACT)
     along = (along - jnp.sum(middle * difference, -1)[:, None]).reshape(features.shape[:-1])
     return upsample(2 * along, mask.shape[1:], interpolation)
+
+
+def _unit_sa_scores(
+    features: jax.Array,
+    mask: jax.Array,
+    labels: jax.Array,
+    region: jax.Array | None,
+    score: Score,
+    interpolation: Interpolation,
+) -> jax.Array:
+    features, _ = _centred(features)
+    centres = _prototypes(features, mask, region, interpolation)
+    inside = _region(mask, region)
+
+    def score_chunk(scores: jax.Array, start: jax.Array, logits: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(scores, _scored(logits, labels, inside, score), start, 1)
+
+    scores = jnp.zeros((features.shape[0], features.shape[-1]), jnp.float32)
+    return _over_unit_chunks(score_chunk, scores, features, centres, mask.shape[1:], interpolation)
 
 
 def _prototypes(
@@ -427,7 +467,7 @@ def _prototypes(
 def _centred(features: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Features less the mean of each channel, and that mean `[B,C]`, if there are few; distances do not change."""
     if features.shape[-1] >= _FEW:
-        return features, jnp.zeros((features.shape[0], features.shape[-1]))
+        return features, jnp.zeros((features.shape[0], features.shape[-1]), jnp.float32)
     wide = features.astype(jnp.float32)
     shift = jnp.mean(wide, tuple(range(1, features.ndim - 1)))
     return wide - _over_pixels(shift, features.ndim), shift
@@ -468,7 +508,7 @@ def _over_unit_chunks(
     chunk = min(_CHUNK, units)
 
     def body(i: jax.Array, carry: _T) -> _T:
-        first = jnp.minimum(i * chunk, units - chunk)
+        first = jnp.minimum(i.astype(jnp.int32) * chunk, units - chunk)  # the type of i follows jax_enable_x64
         part = lambda x: jax.lax.dynamic_slice_in_dim(x, first, chunk, x.ndim - 1)
         logits = _unit_logits(part(features), Prototypes(*map(part, centres)), sizes, interpolation)
         return step(carry, first, logits)
@@ -519,7 +559,7 @@ def _float(mask: jax.Array) -> jax.Array:
 
 
 def _region(mask: jax.Array, region: jax.Array | None) -> jax.Array:
-    return jnp.ones(mask.shape) if region is None else _float(region)
+    return jnp.ones(mask.shape, jnp.float32) if region is None else _float(region)
 
 
 def _check(
@@ -537,8 +577,15 @@ def _check(
     for name, array in (("labels", labels), ("region", region)):
         if array is not None and array.shape != mask.shape:
             raise ValueError(f"{name} {array.shape} and mask {mask.shape} differ in shape; resize one of them first")
-    if labels is not None and not (jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype == jnp.bool_):
-        raise TypeError(f"labels must be integer class numbers, got {labels.dtype}; take the argmax over classes")
+    if labels is not None:
+        arrays.check_integers(labels=labels)
+    check_channels_last("features", features.shape, mask.shape[1:], "the mask")
+
+
+def _check_values(mask: jax.Array, *, labels: jax.Array | None = None, region: jax.Array | None = None) -> None:
+    arrays.check_shares(mask=mask, region=region)
+    if labels is not None:
+        arrays.check_class_numbers(None, labels=labels)
 
 
 def _check_classes(features: jax.Array, masks: jax.Array, **others: jax.Array | None) -> None:
@@ -550,6 +597,14 @@ def _check_classes(features: jax.Array, masks: jax.Array, **others: jax.Array | 
     _check(features, masks[..., 0], **others)
 
 
-def _check_layers(layers: Sequence[jax.Array]) -> None:
-    if isinstance(layers, jax.Array) or not layers:
+def _layers(
+    layers: Sequence[jax.Array], mask: jax.Array, labels: jax.Array | None, region: jax.Array | None
+) -> list[jax.Array]:
+    """The layers' features, all checked."""
+    if not isinstance(layers, Sequence) or not layers:
         raise ValueError("layers must be a sequence with the features of at least one layer, such as [features]")
+    found = [arrays.converted("features", features) for features in layers]
+    for features in found:
+        _check(features, mask, labels=labels, region=region)
+    _check_values(mask, labels=labels, region=region)
+    return found

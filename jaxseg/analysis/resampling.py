@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.metrics import arrays
+
 Interpolation = Literal["bilinear", "bilinear_aligned", "nearest"]
 INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "bilinear_aligned", "nearest")
 
 
+@arrays.native("x")
 def upsample(x: jax.Array, sizes: Sequence[int], interpolation: Interpolation = "bilinear") -> jax.Array:
     """`[B,*h,...]` at the spatial `sizes`: `U x`.
 
@@ -22,6 +25,7 @@ def upsample(x: jax.Array, sizes: Sequence[int], interpolation: Interpolation = 
     return _contract(x, x.shape[1 : 1 + len(sizes)], sizes, interpolation, adjoint=False)
 
 
+@arrays.native("y")
 def upsample_adjoint(y: jax.Array, sizes: Sequence[int], interpolation: Interpolation = "bilinear") -> jax.Array:
     """`U^T y`: `[B,*H,...]` gathered to the spatial `sizes`, so that `sum(y U x) = sum(x U^T y)`."""
     return _contract(y, sizes, y.shape[1 : 1 + len(sizes)], interpolation, adjoint=True)
@@ -31,8 +35,10 @@ def matrix(low: int, high: int, interpolation: Interpolation = "bilinear") -> np
     """`[high, low]` float32: what each of `high` pixels takes from `low` ones along one axis.
 
     Raises:
-      ValueError: an unknown interpolation.
+      ValueError: an unknown interpolation, or no pixels.
     """
+    if low < 1 or high < 1:
+        raise ValueError(f"{low} and {high} pixels; an axis has at least 1")
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"interpolation is {interpolation!r}; choose one of {', '.join(INTERPOLATIONS)}")
     pixels = np.arange(high)
@@ -53,6 +59,10 @@ def matrix(low: int, high: int, interpolation: Interpolation = "bilinear") -> np
 def _contract(
     x: jax.Array, low: Sequence[int], high: Sequence[int], interpolation: Interpolation, *, adjoint: bool
 ) -> jax.Array:
+    if x.ndim <= len(sizes := tuple(low)) or 0 in (*sizes, *high):
+        raise ValueError(
+            f"{x.shape} cannot be resampled from {sizes} to {tuple(high)}; it must be [B,*size,...], not empty"
+        )
     for axis, (small, large) in enumerate(zip(low, high, strict=True), 1):
         if small == large:  # the identity, in every interpolation
             continue

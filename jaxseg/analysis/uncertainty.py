@@ -9,9 +9,10 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from jaxseg.metrics import overlap
+from jaxseg.metrics import arrays, overlap
 
 
+@arrays.native("probabilities")
 def entropy(probabilities: jax.Array) -> jax.Array:
     """Entropy of the class probabilities, `-sum_k p_k ln p_k`, mean over the pixels of a case.
 
@@ -24,13 +25,14 @@ def entropy(probabilities: jax.Array) -> jax.Array:
       `[B]` float32 in nats, 0 (certain) to ln K; NaN for a case with a NaN or a negative probability.
 
     Raises:
-      ValueError: wrong rank, or a single class.
+      ValueError: wrong rank, a single class, or known values (`metrics.arrays`) that are no probabilities.
       TypeError: not floating point.
     """
     _check(probabilities, "[B,...,K]", 2)
     return _pixel_mean(_entropy(probabilities.astype(jnp.float32)))
 
 
+@arrays.native("probabilities")
 def ensemble_entropy(probabilities: jax.Array) -> jax.Array:
     """Entropy of the mean probability of the members: the total uncertainty of an ensemble.
 
@@ -41,13 +43,14 @@ def ensemble_entropy(probabilities: jax.Array) -> jax.Array:
       `[B]` float32 in nats; of one member, its `entropy`.
 
     Raises:
-      ValueError: wrong rank, no member, or a single class.
+      ValueError: wrong rank, no member, a single class, or known values that are no probabilities.
       TypeError: not floating point.
     """
     _check(probabilities, "[M,B,...,K]", 3)
-    return entropy(jnp.mean(probabilities.astype(jnp.float32), 0))
+    return _pixel_mean(_entropy(jnp.mean(probabilities.astype(jnp.float32), 0)))
 
 
+@arrays.native("probabilities")
 def mutual_information(probabilities: jax.Array) -> jax.Array:
     """What the members disagree about: entropy of their mean less the mean of their entropies.
 
@@ -58,7 +61,7 @@ def mutual_information(probabilities: jax.Array) -> jax.Array:
       `[B]` float32 in nats, at least 0 and at most ln M. One member agrees with itself: 0.
 
     Raises:
-      ValueError: wrong rank, no member, or a single class.
+      ValueError: wrong rank, no member, a single class, or known values that are no probabilities.
       TypeError: not floating point.
     """
     _check(probabilities, "[M,B,...,K]", 3)
@@ -68,6 +71,7 @@ def mutual_information(probabilities: jax.Array) -> jax.Array:
     return jnp.maximum(_pixel_mean(total - own), 0.0)  # rounding can leave -1e-8
 
 
+@arrays.native("probabilities")
 def maximum_probability(probabilities: jax.Array) -> jax.Array:
     """Probability of the likeliest class, mean over the pixels of a case: a confidence, not an uncertainty.
 
@@ -78,13 +82,14 @@ def maximum_probability(probabilities: jax.Array) -> jax.Array:
       `[B]` float32, 1/K to 1 (certain); NaN for a case with a NaN.
 
     Raises:
-      ValueError: wrong rank, or a single class.
+      ValueError: wrong rank, a single class, or known values (`metrics.arrays`) that are no probabilities.
       TypeError: not floating point.
     """
     _check(probabilities, "[B,...,K]", 2)
     return _pixel_mean(jnp.max(probabilities.astype(jnp.float32), -1))
 
 
+@arrays.native("predictions")
 def pairwise_dice(predictions: jax.Array, *, num_classes: int) -> jax.Array:
     """How far the members of an ensemble agree: Dice of every two members, mean over pairs and foreground classes.
 
@@ -97,7 +102,7 @@ def pairwise_dice(predictions: jax.Array, *, num_classes: int) -> jax.Array:
       pair (`metrics.overlap.dice`) and left out of the mean; NaN where nothing is left, so for one member too.
 
     Raises:
-      ValueError: wrong rank, no member, fewer than two classes.
+      ValueError: wrong rank, no member, fewer than two classes, or known values that are no class number.
       TypeError: not integers.
     """
     if predictions.ndim not in (4, 5) or not predictions.shape[0]:
@@ -105,7 +110,9 @@ def pairwise_dice(predictions: jax.Array, *, num_classes: int) -> jax.Array:
             f"predictions must be [M,B,H,W] or [M,B,D,H,W] with M >= 1, got {predictions.shape}; "
             "stack the members' class numbers on axis 0"
         )
-    # one pair with itself, so that types and classes are checked where there is no pair
+    # here, as the pairs are traced below
+    arrays.check_integers(predictions=predictions)
+    arrays.check_class_numbers(num_classes, predictions=predictions)
     members = jnp.asarray(predictions)
     pairs = list(itertools.combinations(range(members.shape[0]), 2))
     if not pairs:  # the checks of `dice` hold for one member too
@@ -114,7 +121,7 @@ def pairwise_dice(predictions: jax.Array, *, num_classes: int) -> jax.Array:
     def one(pair: jax.Array) -> jax.Array:
         return overlap.dice(members[pair[0]], members[pair[1]], num_classes=num_classes)
 
-    scores = jax.lax.map(one, jnp.array(pairs))  # one pair at a time: memory does not grow with M
+    scores = jax.lax.map(one, jnp.array(pairs, jnp.int32))  # one pair at a time: memory does not grow with M
     defined = ~jnp.isnan(scores)
     total = jnp.sum(jnp.where(defined, scores, 0.0), (0, 2))
     return total / jnp.sum(defined, (0, 2)).astype(jnp.float32)  # 0 / 0 is the NaN that is promised
@@ -142,3 +149,4 @@ def _check(probabilities: jax.Array, form: str, rank: int) -> None:
         raise ValueError(f"probabilities {shape} have {shape[-1]} class; of one logit z take a softmax of [0, z]")
     if 0 in shape[:-1]:
         raise ValueError(f"probabilities {shape} have an empty axis; leave out empty batches")
+    arrays.check_probabilities(probabilities)

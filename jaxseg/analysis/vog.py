@@ -18,6 +18,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxseg.analysis.layout import check_channels_last
+from jaxseg.metrics import arrays
+
 
 class GradientStatistics(NamedTuple):
     """What is kept of the checkpoints so far: mean and spread of every pixel's gradient (Welford 1962).
@@ -33,6 +36,7 @@ class GradientStatistics(NamedTuple):
     squares: jax.Array
 
 
+@arrays.native("images", "labels")
 def input_gradients(
     logits_from: Callable[[jax.Array], jax.Array], images: jax.Array, *, labels: jax.Array | None = None
 ) -> jax.Array:
@@ -52,14 +56,19 @@ def input_gradients(
       The images' shape and type.
 
     Raises:
-      ValueError: not a batch of images, or labels of another shape than the logits.
+      ValueError: not a batch of images, labels of another shape than the logits, or images that fit the logits with
+        their channels first and not last.
       TypeError: images are not floating, or labels not integer.
     """
     if images.ndim not in (4, 5):
         raise ValueError(f"images must be [B,H,W,C] or [B,D,H,W,C], got {images.shape}; add the batch axis")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"images must be floating, got {images.dtype}; scale them as in training")
+    arrays.check_filled(images=images)
     logits, pull_back = jax.vjp(logits_from, images)
+    if logits.ndim != images.ndim:
+        raise ValueError(f"logits {logits.shape} and images {images.shape} differ in rank; logits are [B,*size,K]")
+    check_channels_last("images", images.shape, logits.shape[1:-1], "the logits")
     if labels is None:
         labels = jnp.argmax(logits, -1)
     elif labels.shape != logits.shape[:-1]:
@@ -71,6 +80,7 @@ def input_gradients(
     return pull_back(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype))[0]
 
 
+@arrays.native("gradients")
 def variance_of_gradients(gradients: jax.Array) -> jax.Array:
     """VoG of every image from the gradients of all checkpoints; `init`, `update`, `compute` give the same in a stream.
 
@@ -90,9 +100,10 @@ def variance_of_gradients(gradients: jax.Array) -> jax.Array:
       ValueError: wrong rank.
       TypeError: not floating.
     """
-    if gradients.ndim not in (5, 6):
+    if gradients.ndim not in (5, 6) or 0 in gradients.shape[2:]:
         raise ValueError(
-            f"gradients must be [T,B,H,W,C] or [T,B,D,H,W,C], got {gradients.shape}; stack those of all checkpoints"
+            f"gradients must be [T,B,H,W,C] or [T,B,D,H,W,C] with pixels, got {gradients.shape}; "
+            "stack those of all checkpoints"
         )
     _check_floating(gradients)
     maps = jnp.mean(gradients.astype(jnp.float32), -1)
@@ -101,12 +112,13 @@ def variance_of_gradients(gradients: jax.Array) -> jax.Array:
 
 def init(shape: Sequence[int]) -> GradientStatistics:
     """Statistics of no checkpoint, for images of `shape` `[B,H,W]` or `[B,D,H,W]`, channels left out."""
-    if len(shape) not in (3, 4):
-        raise ValueError(f"shape must be (B,H,W) or (B,D,H,W), got {tuple(shape)}; leave out the channels")
+    if len(shape) not in (3, 4) or 0 in shape[1:]:
+        raise ValueError(f"shape must be (B,H,W) or (B,D,H,W) with pixels, got {tuple(shape)}; leave out the channels")
     nothing = jnp.zeros(tuple(shape), jnp.float32)
     return GradientStatistics(jnp.zeros((), jnp.float32), nothing, nothing)
 
 
+@arrays.native("state", "gradients")
 def update(state: GradientStatistics, gradients: jax.Array) -> GradientStatistics:
     """The statistics with one more checkpoint.
 
@@ -118,7 +130,7 @@ def update(state: GradientStatistics, gradients: jax.Array) -> GradientStatistic
       ValueError: other images than the state's.
       TypeError: not floating.
     """
-    if gradients.shape[:-1] != state.mean.shape:
+    if gradients.shape[:-1] != state.mean.shape or not gradients.shape[-1]:
         raise ValueError(
             f"gradients {gradients.shape} do not fit the statistics of images {state.mean.shape}; "
             "they must be those of the same images, with channels last"
@@ -128,6 +140,7 @@ def update(state: GradientStatistics, gradients: jax.Array) -> GradientStatistic
     return merge(state, GradientStatistics(jnp.ones((), jnp.float32), mean, jnp.zeros_like(mean)))
 
 
+@arrays.native("a", "b")
 def merge(a: GradientStatistics, b: GradientStatistics) -> GradientStatistics:
     """The statistics of two disjoint sets of checkpoints, of the same images in the same order (Chan et al. 1979).
 
@@ -144,6 +157,7 @@ def merge(a: GradientStatistics, b: GradientStatistics) -> GradientStatistics:
     )
 
 
+@arrays.native("state")
 def compute(state: GradientStatistics) -> jax.Array:
     """VoG of every image, `[B]` float32, as `variance_of_gradients`; NaN with fewer than two checkpoints."""
     return _score(state.checkpoints, state.squares / jnp.maximum(state.checkpoints, 1.0))

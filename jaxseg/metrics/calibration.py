@@ -1,11 +1,16 @@
 """Do the probabilities say how often the network is right? Calibration error and Brier score."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+
+from jaxseg.metrics import arrays
 
 _RUN = 256  # pixels that are added up in a row; in float32, longer sums drift
 
 
+@arrays.native("probabilities", "labels")
 def expected_calibration_error(probabilities: jax.Array, labels: jax.Array, *, bins: int = 15) -> jax.Array:
     """Expected calibration error of the most likely class, per image (Guo et al. 2017, Eq. 3).
 
@@ -14,19 +19,21 @@ def expected_calibration_error(probabilities: jax.Array, labels: jax.Array, *, b
 
     Args:
       probabilities: `[B,H,W,K]` or `[B,D,H,W,K]` softmax.
-      labels: `[B,H,W]` or `[B,D,H,W]` integer class numbers; one outside 0 ... K-1 is never met.
+      labels: `[B,H,W]` or `[B,D,H,W]` integer class numbers; traced, one outside 0 ... K-1 is never met.
       bins: of equal width over [0, 1].
 
     Returns:
       `[B]` float32 in [0, 1]; NaN for an image with a NaN.
 
     Raises:
-      ValueError: shapes do not fit, fewer than two classes, or no bin.
+      ValueError: shapes do not fit, fewer than two classes, no bin, or known values that are no probabilities or class
+        numbers.
       TypeError: probabilities are not floating, or labels not integers.
     """
     return calibration_error_from_sums(calibration_sums(probabilities, labels, bins=bins))
 
 
+@arrays.native("probabilities", "labels")
 def calibration_sums(probabilities: jax.Array, labels: jax.Array, *, bins: int = 15) -> jax.Array:
     """What a calibration error and a reliability diagram need, per image and bin of confidence.
 
@@ -35,7 +42,7 @@ def calibration_sums(probabilities: jax.Array, labels: jax.Array, *, bins: int =
 
     Args:
       probabilities: `[B,H,W,K]` or `[B,D,H,W,K]` softmax.
-      labels: `[B,H,W]` or `[B,D,H,W]` integer class numbers; one outside 0 ... K-1 is never met.
+      labels: `[B,H,W]` or `[B,D,H,W]` integer class numbers; traced, one outside 0 ... K-1 is never met.
       bins: of equal width over [0, 1]; a confidence at an edge is in the bin below, as in the paper.
 
     Returns:
@@ -43,26 +50,29 @@ def calibration_sums(probabilities: jax.Array, labels: jax.Array, *, bins: int =
       how many of them have that class. Of equally likely classes the first counts.
 
     Raises:
-      ValueError: shapes do not fit, fewer than two classes, or no bin.
+      ValueError: shapes do not fit, fewer than two classes, no bin, or known values that are no probabilities or class
+        numbers.
       TypeError: probabilities are not floating, or labels not integers.
     """
     _check(probabilities, labels)
     if bins < 1:
         raise ValueError(f"bins is {bins}; there must be at least 1")
     batch, num_classes = probabilities.shape[0], probabilities.shape[-1]
-    flat = probabilities.reshape(batch, -1, num_classes).astype(jnp.float32)
+    pixels = math.prod(probabilities.shape[1:-1])
+    flat = probabilities.reshape(batch, pixels, num_classes).astype(jnp.float32)
     confidence = jnp.max(flat, -1)
-    right = jnp.argmax(flat, -1).astype(jnp.int32) == labels.reshape(batch, -1).astype(jnp.int32)
+    right = jnp.argmax(flat, -1).astype(jnp.int32) == labels.reshape(batch, pixels).astype(jnp.int32)
     index = jnp.clip(jnp.ceil(confidence * bins) - 1, 0, bins - 1)
     index = jnp.where(jnp.isnan(confidence), 0, index)  # a NaN has to show in some bin
 
-    runs = -(-confidence.shape[1] // _RUN)
-    segment = index.astype(jnp.int32) + bins * (jnp.arange(confidence.shape[1], dtype=jnp.int32) // _RUN)
+    runs = -(-pixels // _RUN)
+    segment = index.astype(jnp.int32) + bins * (jnp.arange(pixels, dtype=jnp.int32) // _RUN)[None]
     columns = jnp.stack([jnp.ones_like(confidence), confidence, right.astype(jnp.float32)], -1)
     sums = jax.vmap(lambda x, at: jax.ops.segment_sum(x, at, num_segments=runs * bins))(columns, segment)
-    return jnp.sum(sums.reshape(batch, runs, bins, 3), 1)
+    return jnp.sum(sums.reshape(batch, runs, bins, 3), 1)  # named sizes, as a batch of no images has no -1
 
 
+@arrays.native("sums")
 def calibration_error_from_sums(sums: jax.Array) -> jax.Array:
     """Expected calibration error from `calibration_sums`, of one image or added up over many.
 
@@ -73,14 +83,15 @@ def calibration_error_from_sums(sums: jax.Array) -> jax.Array:
       `[...]` float32 in [0, 1]; NaN where there is no pixel.
 
     Raises:
-      ValueError: the last axis is not 3.
+      ValueError: the last axis is not 3, or there is no bin.
     """
-    if len(sums.shape) < 2 or sums.shape[-1] != 3:
-        raise ValueError(f"sums must be [...,bins,3], got {sums.shape}; calibration_sums makes them")
+    if len(sums.shape) < 2 or sums.shape[-1] != 3 or not sums.shape[-2]:
+        raise ValueError(f"sums must be [...,bins,3] with a bin, got {sums.shape}; calibration_sums makes them")
     pixels, confidence, right = (jnp.asarray(sums[..., i], jnp.float32) for i in range(3))
     return jnp.sum(jnp.abs(confidence - right), -1) / jnp.sum(pixels, -1)
 
 
+@arrays.native("probabilities", "labels")
 def brier(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     """Brier score of many classes (Brier 1950): squared distance from the labels, summed over classes.
 
@@ -93,11 +104,11 @@ def brier(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
       (For two classes some divide by 2.)
 
     Raises:
-      ValueError: shapes do not fit, or fewer than two classes.
+      ValueError: shapes do not fit, fewer than two classes, or known values that are no probabilities or class numbers.
       TypeError: probabilities are not floating, or labels not integers.
     """
     _check(probabilities, labels)
-    truth = jax.nn.one_hot(labels.astype(jnp.int32), probabilities.shape[-1])
+    truth = jax.nn.one_hot(labels.astype(jnp.int32), probabilities.shape[-1], dtype=jnp.float32)
     squares = jnp.sum((probabilities.astype(jnp.float32) - truth) ** 2, -1)
     return jnp.mean(squares, tuple(range(1, labels.ndim)))
 
@@ -116,5 +127,7 @@ def _check(probabilities: jax.Array, labels: jax.Array) -> None:
         raise ValueError(f"probabilities {probabilities.shape} have one class; the background counts, so give two")
     if not jnp.issubdtype(probabilities.dtype, jnp.floating):
         raise TypeError(f"probabilities must be floating, got {probabilities.dtype}; take the softmax of the logits")
-    if not (jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype == jnp.bool_):
-        raise TypeError(f"labels must be integer class numbers, got {labels.dtype}; take the argmax over classes")
+    arrays.check_integers(labels=labels)
+    arrays.check_filled(probabilities=probabilities)
+    arrays.check_probabilities(probabilities)
+    arrays.check_class_numbers(probabilities.shape[-1], labels=labels)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxseg.metrics import arrays
+
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
@@ -60,29 +62,36 @@ def bootstrap_contrast(
       seed: of the resampling.
 
     Raises:
-      ValueError: lengths differ or nothing is given.
+      ValueError: lengths differ, nothing is given, a level outside (0, 1), or no resample.
     """
+    check_options(level, resamples)
     patients = np.asarray(patients)
-    arrays = [np.asarray(values, float) for _, values in terms]
-    if not patients.size or any(values.shape != patients.shape or values.ndim != 1 for values in arrays):
-        shapes = ", ".join(str(values.shape) for values in arrays)
+    vectors = [np.asarray(arrays.converted("values", values), float) for _, values in terms]
+    if not patients.size or any(values.shape != patients.shape or values.ndim != 1 for values in vectors):
+        shapes = ", ".join(str(values.shape) for values in vectors)
         raise ValueError(f"values {shapes} and patients {patients.shape} must be equal, non-empty vectors")
     names, group = np.unique(patients, return_inverse=True)
     draws = _draws(len(names), resamples, seed)
     weights = np.array([weight for weight, _ in terms])
-    resampled = weights @ np.stack([_means(values, group, draws) for values in arrays])
-    defined = ~np.all([np.isnan(values) for values in arrays], axis=0)
+    resampled = weights @ np.stack([_means(values, group, draws) for values in vectors])
+    defined = ~np.all([np.isnan(values) for values in vectors], axis=0)
     finite = resampled[~np.isnan(resampled)]
     tail = 50 * (1 - level)
     low, high = np.percentile(finite, [tail, 100 - tail]) if finite.size else (np.nan, np.nan)
     return Estimate(
-        mean=float(weights @ [_mean(values) for values in arrays]),
+        mean=float(weights @ [_mean(values) for values in vectors]),
         low=float(low),
         high=float(high),
         n=int(defined.sum()),
         undefined=int((~defined).sum()),
         patients=len(np.unique(patients[defined])),
     )
+
+
+def check_options(level: float, resamples: int) -> None:
+    """Raises a ValueError unless an interval can be made with these."""
+    if not 0 < level < 1 or resamples < 1:
+        raise ValueError(f"level is {level} and resamples {resamples}; 95 % is 0.95, and one resample the least")
 
 
 def _means(values: np.ndarray, group: np.ndarray, draws: np.ndarray) -> np.ndarray:

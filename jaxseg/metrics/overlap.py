@@ -8,9 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.metrics import arrays
 
-def check_labels(labels: jax.Array, predictions: jax.Array) -> None:
-    """Raises unless both are integer class numbers of one shape `[B,H,W]` or `[B,D,H,W]`."""
+
+@arrays.native("labels", "predictions")
+def check_labels(labels: jax.Array, predictions: jax.Array, *, num_classes: int | None = None) -> None:
+    """Raises unless both are integer class numbers of one shape `[B,H,W]` or `[B,D,H,W]`.
+
+    Known values (`arrays.known`) must be at least 0 and, unless `num_classes` is None, below it.
+    """
     if labels.shape != predictions.shape:
         raise ValueError(
             f"labels {labels.shape} and predictions {predictions.shape} differ in shape; "
@@ -18,11 +24,12 @@ def check_labels(labels: jax.Array, predictions: jax.Array) -> None:
         )
     if labels.ndim not in (3, 4):
         raise ValueError(f"labels must be [B,H,W] or [B,D,H,W], got {labels.shape}; add the batch axis")
-    for name, array in (("labels", labels), ("predictions", predictions)):
-        if not (jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_):
-            raise TypeError(f"{name} must be integer class numbers, got {array.dtype}; take the argmax over classes")
+    arrays.check_integers(labels=labels, predictions=predictions)
+    arrays.check_filled(labels=labels)
+    arrays.check_class_numbers(num_classes, labels=labels, predictions=predictions)
 
 
+@arrays.native("intersection", "total")
 def dice_from_sums(intersection: jax.Array, total: jax.Array, *, empty: float, smooth: float) -> jax.Array:
     """`(2 I + smooth) / (T + smooth)`, and `empty` where T is 0 and nothing smooths it.
 
@@ -31,7 +38,12 @@ def dice_from_sums(intersection: jax.Array, total: jax.Array, *, empty: float, s
       total: pixels in the one plus pixels in the other, same shape.
       empty: the value where both masks are empty; not used when `smooth` is above 0.
       smooth: added to numerator and denominator.
+
+    Raises:
+      ValueError: shapes differ.
     """
+    if intersection.shape != total.shape:
+        raise ValueError(f"intersection {intersection.shape} and total {total.shape} must be sums over the same masks")
     total = total.astype(jnp.float32)
     numerator = 2.0 * intersection.astype(jnp.float32) + smooth
     denominator = total + smooth
@@ -39,6 +51,7 @@ def dice_from_sums(intersection: jax.Array, total: jax.Array, *, empty: float, s
     return jnp.where(undefined, empty, numerator / jnp.where(undefined, 1.0, denominator))
 
 
+@arrays.native("labels", "predictions")
 def dice(
     labels: jax.Array, predictions: jax.Array, *, num_classes: int, empty: float = math.nan, smooth: float = 0.0
 ) -> jax.Array:
@@ -56,13 +69,15 @@ def dice(
       `[B,K-1]` float32, class 1 first.
 
     Raises:
-      ValueError: shapes differ, wrong rank, fewer than two classes.
+      ValueError: shapes differ, wrong rank, fewer than two classes, or known values that are no class number, such as
+        255 in a mask of 0 and 255. (Traced, such pixels belong to no class.)
       TypeError: not integers.
     """
-    counts = _counts(labels, predictions, range(1, _checked(num_classes)))
+    counts = _counts(labels, predictions, range(1, num_classes))
     return _dice(counts, empty=empty, smooth=smooth)
 
 
+@arrays.native("labels", "predictions")
 def class_counts(labels: jax.Array, predictions: jax.Array, *, num_classes: int) -> jax.Array:
     """What the overlaps of a case are computed from: pixels of each class in both, in the labels, in the predictions.
 
@@ -75,12 +90,14 @@ def class_counts(labels: jax.Array, predictions: jax.Array, *, num_classes: int)
       `[B,K,3]` int32, the background first.
 
     Raises:
-      ValueError: shapes differ, wrong rank, fewer than two classes.
+      ValueError: shapes differ, wrong rank, fewer than two classes, or known values that are no class number, such as
+        255 in a mask of 0 and 255. (Traced, such pixels belong to no class.)
       TypeError: not integers.
     """
-    return _counts(labels, predictions, range(_checked(num_classes)))
+    return _counts(labels, predictions, range(num_classes))
 
 
+@arrays.native("counts")
 def dice_from_counts(counts: jax.Array, *, empty: float = math.nan, smooth: float = 0.0) -> jax.Array:
     """`dice` from `class_counts`, to the bit.
 
@@ -91,10 +108,18 @@ def dice_from_counts(counts: jax.Array, *, empty: float = math.nan, smooth: floa
 
     Returns:
       `[B,K-1]` float32, class 1 first.
+
+    Raises:
+      ValueError: not counts of two classes or more.
+      TypeError: not numbers.
     """
+    if counts.ndim != 3:
+        raise ValueError(f"counts must be [B,K,3], got {counts.shape}; class_counts makes them")
+    _check_counts(counts)
     return _dice(counts[:, 1:], empty=empty, smooth=smooth)
 
 
+@arrays.native("counts")
 def iou_from_counts(counts: np.ndarray | jax.Array) -> np.ndarray:
     """Intersection over union of every foreground class (Jaccard 1912), NaN where it is in neither.
 
@@ -103,7 +128,12 @@ def iou_from_counts(counts: np.ndarray | jax.Array) -> np.ndarray:
 
     Returns:
       `[...,K-1]` float64, class 1 first.
+
+    Raises:
+      ValueError: not counts of two classes or more.
+      TypeError: not numbers.
     """
+    _check_counts(counts)
     both, labelled, predicted = np.moveaxis(np.asarray(counts)[..., 1:, :].astype(np.int64), -1, 0)
     union = labelled + predicted - both
     return np.where(union == 0, np.nan, both / np.maximum(union, 1))
@@ -132,18 +162,21 @@ def mean_iou(counts: Iterable[np.ndarray | jax.Array]) -> SetIoU:
         which no set overflows.
 
     Raises:
-      ValueError: there is no case.
+      ValueError: there is no case, or not counts of two classes or more.
+      TypeError: not numbers.
     """
-    parts = [np.asarray(part, np.int64).reshape(-1, *np.shape(part)[-2:]) for part in counts]
-    if not parts:
+    parts = [_host_counts(part) for part in counts]
+    if not sum(len(part) for part in parts):
         raise ValueError("there are no counts; give those of at least one case")
     classes = iou_from_counts(sum(part.sum(0) for part in parts))
     there = classes[~np.isnan(classes)]
     return SetIoU(classes, float(there.mean()) if there.size else math.nan)
 
 
-def _counts(labels: jax.Array, predictions: jax.Array, classes: Iterable[int]) -> jax.Array:
-    check_labels(labels, predictions)
+def _counts(labels: jax.Array, predictions: jax.Array, classes: range) -> jax.Array:
+    if classes.stop < 2:
+        raise ValueError(f"num_classes is {classes.stop}; the background counts, so it must be at least 2")
+    check_labels(labels, predictions, num_classes=classes.stop)
     axes = tuple(range(1, labels.ndim))
 
     def one(k: int) -> jax.Array:
@@ -157,7 +190,16 @@ def _dice(counts: jax.Array, *, empty: float, smooth: float) -> jax.Array:
     return dice_from_sums(counts[..., 0], counts[..., 1] + counts[..., 2], empty=empty, smooth=smooth)
 
 
-def _checked(num_classes: int) -> int:
-    if num_classes < 2:
-        raise ValueError(f"num_classes is {num_classes}; the background counts, so it must be at least 2")
-    return num_classes
+@arrays.native("counts")
+def _host_counts(counts: np.ndarray | jax.Array) -> np.ndarray:
+    _check_counts(counts)
+    return np.asarray(counts).astype(np.int64).reshape(-1, *counts.shape[-2:])
+
+
+def _check_counts(counts: np.ndarray | jax.Array) -> None:
+    if counts.ndim < 2 or counts.shape[-1] != 3 or counts.shape[-2] < 2:
+        raise ValueError(
+            f"counts must be [...,K,3] of two classes or more, got {counts.shape}; class_counts makes them"
+        )
+    if counts.dtype == jnp.bool_:
+        raise TypeError("counts must be numbers of pixels, got bool; class_counts makes them")

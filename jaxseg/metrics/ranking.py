@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from jaxseg.metrics.intervals import Estimate
+from jaxseg.metrics import arrays
+from jaxseg.metrics.intervals import Estimate, check_options
 
 
 def spearman(score: np.ndarray, risk: np.ndarray) -> float:
@@ -83,8 +84,9 @@ def bootstrap(
       The statistic as `mean`. `undefined` counts the cases with a NaN in any column, which are left out.
 
     Raises:
-      ValueError: not vectors of one length, or no case at all.
+      ValueError: not vectors of one length, no case at all, a level outside (0, 1), or no resample.
     """
+    check_options(level, resamples)
     drawn = _resample(statistic, columns, patients, resamples, seed)
     defined, kept = _defined(**columns)
     low, high = _interval(drawn, level)
@@ -192,7 +194,8 @@ def coverage_table(
       seed: of the resampling.
 
     Raises:
-      ValueError: not vectors of one length, no case at all, an infinite value, or a coverage outside (0, 1].
+      ValueError: not vectors of one length, no case at all, an infinite value, a coverage outside (0, 1], a level
+        outside (0, 1), or no resample.
     """
     if not all(0 < coverage <= 1 for coverage in coverages):
         raise ValueError(f"coverages {tuple(coverages)} must lie above 0 and be at most 1; 90 % is 0.9")
@@ -203,6 +206,7 @@ def coverage_table(
         last = [_at_least(coverage, len(score)) - 1 for coverage in coverages]
         return _means_of_kept(score, values)[last]
 
+    check_options(level, resamples)
     columns = {"score": score, "values": values}
     (score, values), defined = _defined(**columns)
     _check_finite("values", values)
@@ -336,12 +340,12 @@ def fpr_at_95(in_domain_scores: np.ndarray, out_scores: np.ndarray) -> float:
 
 def _defined(**columns: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """The columns as float64 without the cases that have a NaN in any, and which cases these are."""
-    arrays = [np.asarray(column, np.float64) for column in columns.values()]
-    if any(array.ndim != 1 or array.shape != arrays[0].shape for array in arrays):
-        shapes = " and ".join(f"{name} {array.shape}" for name, array in zip(columns, arrays, strict=True))
+    vectors = [np.asarray(arrays.converted(name, column), np.float64) for name, column in columns.items()]
+    if any(vector.ndim != 1 or vector.shape != vectors[0].shape for vector in vectors):
+        shapes = " and ".join(f"{name} {vector.shape}" for name, vector in zip(columns, vectors, strict=True))
         raise ValueError(f"{shapes} must be vectors of one length; give one number per case")
-    kept = ~np.any([np.isnan(array) for array in arrays], axis=0)
-    return [array[kept] for array in arrays], kept
+    kept = ~np.any([np.isnan(vector) for vector in vectors], axis=0)
+    return [vector[kept] for vector in vectors], kept
 
 
 def _vector(scores: np.ndarray) -> np.ndarray:
@@ -379,7 +383,7 @@ def _resample(
     statistic: Callable[..., Any], columns: dict[str, np.ndarray], patients: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
     """The statistic, a number or a vector, of every resample of patients, stacked."""
-    arrays, kept = _defined(**columns)
+    vectors, kept = _defined(**columns)
     patients = np.asarray(patients)
     if patients.shape != kept.shape or not patients.size:
         raise ValueError(
@@ -389,7 +393,7 @@ def _resample(
     group = group[kept]
     draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
     cases = (np.repeat(np.arange(len(group)), times[group]) for times in draws)
-    return np.array([statistic(*(array[drawn] for array in arrays)) for drawn in cases], np.float64)
+    return np.array([statistic(*(vector[drawn] for vector in vectors)) for drawn in cases], np.float64)
 
 
 def _interval(drawn: np.ndarray, level: float) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.metrics import arrays
 from jaxseg.metrics.overlap import check_labels, dice_from_sums
 
 
@@ -15,8 +16,7 @@ def band_index(shape: Sequence[int], width: int) -> np.ndarray:
 
     Rings are counted inwards from the border in steps of `width` pixels; the innermost takes what is left.
     """
-    if min(shape) < 2:
-        raise ValueError(f"an image of {shape[0]} x {shape[1]} has no rings; its sides must be at least 2")
+    _check_rings(shape, width)
     to_border = [np.minimum(np.arange(size), np.arange(size)[::-1]) for size in shape]
     distance = np.minimum(to_border[0][:, None], to_border[1][None, :])
     last = (min(shape) // 2 - 1) // width  # of an odd side the middle pixel belongs to the innermost ring
@@ -25,11 +25,13 @@ def band_index(shape: Sequence[int], width: int) -> np.ndarray:
 
 def outer_distances(shape: Sequence[int], width: int) -> np.ndarray:
     """Distance in pixels from the centre to the outer edge of every ring, `[R]` int32 ascending."""
+    _check_rings(shape, width)
     half = min(shape) // 2
     rings = (half - 1) // width + 1
     return (half - width * np.arange(rings)[::-1]).astype(np.int32)
 
 
+@arrays.native("labels", "predictions")
 def band_dice(
     labels: jax.Array, predictions: jax.Array, *, width: int = 10, empty: float = math.nan, smooth: float = 0.0
 ) -> tuple[jax.Array, jax.Array]:
@@ -46,20 +48,18 @@ def band_dice(
       The outer distance of every ring from the centre, `[R]` int32 ascending, and Dice `[B,R]` float32.
 
     Raises:
-      ValueError: shapes differ, not 2-D images, no ring fits.
+      ValueError: shapes differ, not 2-D images, no ring fits, or a known label is negative.
       TypeError: not integers.
     """
     check_labels(labels, predictions)
     if labels.ndim != 3:
         raise ValueError(f"rings are defined in 2-D, labels must be [B,H,W], got {labels.shape}")
-    if width < 1:
-        raise ValueError(f"width is {width}; a ring is at least 1 pixel wide")
     shape = labels.shape[1:]
     distances = outer_distances(shape, width)
     ring = jnp.asarray(band_index(shape, width)).ravel()
 
     def per_ring(mask: jax.Array) -> jax.Array:
-        flat = mask.reshape(mask.shape[0], -1).astype(jnp.float32)
+        flat = mask.reshape(mask.shape[0], math.prod(shape)).astype(jnp.float32)
         return jax.vmap(lambda m: jax.ops.segment_sum(m, ring, num_segments=len(distances)))(flat)
 
     a, b = labels > 0, predictions > 0
@@ -67,6 +67,7 @@ def band_dice(
     return jnp.asarray(distances), scores
 
 
+@arrays.native("labels")
 def mask_centres(labels: jax.Array) -> jax.Array:
     """Centre of mass of the foreground (Lin, Weng et al. 2024, Fig. 6).
 
@@ -76,6 +77,10 @@ def mask_centres(labels: jax.Array) -> jax.Array:
     Returns:
       `[B,2]` float32: vertical and horizontal position in units of half the image side, 0 the centre of the image
       and -1 and 1 its borders; NaN for an empty mask.
+
+    Raises:
+      ValueError: not 2-D images, or a known label is negative.
+      TypeError: not integers.
     """
     check_labels(labels, labels)
     if labels.ndim != 3:
@@ -85,13 +90,14 @@ def mask_centres(labels: jax.Array) -> jax.Array:
 
     def along(axis: int) -> jax.Array:
         size = mask.shape[axis]
-        position = (2 * jnp.arange(size) + 1) / size - 1
+        position = ((2 * np.arange(size) + 1) / size - 1).astype(np.float32)
         profile = jnp.sum(mask, 3 - axis)
         return jnp.where(area > 0, profile @ position / jnp.maximum(area, 1), jnp.nan)
 
     return jnp.stack([along(1), along(2)], -1)
 
 
+@arrays.native("masks", "inside")
 def window_agreement(masks: jax.Array, inside: jax.Array) -> jax.Array:
     """How far predictions of the same pixels agree when a window moves over an image.
 
@@ -105,13 +111,29 @@ def window_agreement(masks: jax.Array, inside: jax.Array) -> jax.Array:
 
     Returns:
       A float32 scalar.
+
+    Raises:
+      ValueError: shapes differ or wrong rank.
+      TypeError: not bool.
     """
     if masks.shape != inside.shape or masks.ndim != 3:
         raise ValueError(f"masks {masks.shape} and inside {inside.shape} must both be [windows, height, width]")
-    flat = (masks & inside).reshape(masks.shape[0], -1).astype(jnp.float32)
-    where = inside.reshape(masks.shape[0], -1).astype(jnp.float32)
+    for name, array in (("masks", masks), ("inside", inside)):
+        if array.dtype != jnp.bool_:
+            raise TypeError(f"{name} must be bool, got {array.dtype}; compare with a class, such as predictions == 1")
+    arrays.check_filled(masks=masks)
+    windows, pixels = masks.shape[0], math.prod(masks.shape[1:])
+    flat = (masks & inside).reshape(windows, pixels).astype(jnp.float32)
+    where = inside.reshape(windows, pixels).astype(jnp.float32)
     exact = jax.lax.Precision.HIGHEST
     both = jnp.matmul(flat, flat.T, precision=exact)
     seen = jnp.matmul(flat, where.T, precision=exact)  # foreground of window i inside window j
     pairs = jnp.triu(jnp.ones_like(both), 1)
     return dice_from_sums(jnp.sum(pairs * both), jnp.sum(pairs * (seen + seen.T)), empty=math.nan, smooth=0.0)
+
+
+def _check_rings(shape: Sequence[int], width: int) -> None:
+    if len(shape) != 2 or min(shape) < 2:
+        raise ValueError(f"an image of {tuple(shape)} has no rings; it must have two sides of at least 2")
+    if width < 1:
+        raise ValueError(f"width is {width}; a ring is at least 1 pixel wide")

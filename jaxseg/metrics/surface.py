@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from jaxseg.metrics import arrays
 from jaxseg.metrics.overlap import check_labels
 
 
@@ -22,6 +23,7 @@ class _Surface(NamedTuple):
     areas: np.ndarray
 
 
+@arrays.native("labels", "predictions", "spacing")
 def hausdorff95(
     labels: np.ndarray,
     predictions: np.ndarray,
@@ -48,7 +50,8 @@ def hausdorff95(
       `[B,K-1]` float64, class 1 first; NaN for a class in neither of the two.
 
     Raises:
-      ValueError: shapes differ, wrong rank, fewer than two classes, a spacing that does not fit or is not positive.
+      ValueError: shapes differ, wrong rank, fewer than two classes, values that are no class number, a spacing that
+        does not fit or is not positive.
       TypeError: not integers.
     """
 
@@ -62,6 +65,7 @@ def hausdorff95(
     return _per_class(score, labels, predictions, num_classes, spacing)
 
 
+@arrays.native("labels", "predictions", "spacing")
 def surface_dice(
     labels: np.ndarray,
     predictions: np.ndarray,
@@ -83,8 +87,8 @@ def surface_dice(
       `[B,K-1]` float64 in [0, 1], class 1 first; 0 for a class that only one of the two has, NaN for one in neither.
 
     Raises:
-      ValueError: shapes differ, wrong rank, fewer than two classes, a spacing that does not fit or is not positive,
-        a tolerance that is negative or not finite.
+      ValueError: shapes differ, wrong rank, fewer than two classes, values that are no class number, a spacing that
+        does not fit or is not positive, a tolerance that is negative or not finite.
       TypeError: not integers.
     """
     if not 0 <= tolerance < math.inf:
@@ -115,9 +119,9 @@ def _per_class(
 ) -> np.ndarray:
     """`score` of the two surfaces of every case and foreground class, `[B,K-1]`."""
     labels, predictions = np.asarray(labels), np.asarray(predictions)
-    check_labels(labels, predictions)
     if num_classes < 2:
         raise ValueError(f"num_classes is {num_classes}; the background counts, so it must be at least 2")
+    check_labels(labels, predictions, num_classes=num_classes)
     spacing = np.asarray(spacing, np.float64)
     batch, dims = labels.shape[0], labels.ndim - 1
     if spacing.shape not in ((dims,), (batch, dims)):

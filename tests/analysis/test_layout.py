@@ -1,0 +1,80 @@
+"""Features with their channels first are refused where shapes can tell, and legitimate ones never."""
+
+import numpy as np
+import pytest
+
+from jaxseg.analysis import gradcam, hellinger, prototypes, vog
+from jaxseg.analysis.layout import check_channels_last
+
+# spatial sizes of the mask, and of features that a network may well have for it
+MAPS = {
+    "halved": ((256, 256), (32, 32)),
+    "one pixel": ((256, 256), (1, 1)),
+    "odd sides rounded up and down": ((127, 160), (15, 20)),
+    "odd sides, deep": ((127, 160), (3, 5)),
+    "strides that differ": ((320, 128), (10, 8)),
+    "margin of valid": ((192, 256), (2 * 110 + 192, 2 * 110 + 256)),
+    "margin of valid, deep": ((192, 256), (26, 30)),
+    "square margin": ((64, 64), (284, 284)),
+    "image and scan lines": ((64, 512), (8, 64)),
+    "volume": ((32, 96, 128), (8, 24, 32)),
+    "volume of thick slices": ((16, 128, 128), (16, 32, 32)),
+    "volume, deep": ((20, 160, 160), (5, 5, 5)),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 8, 32, 64, 512])
+@pytest.mark.parametrize("name", MAPS)
+def test_channels_last_pass_whatever_their_number(name, channels):
+    sizes, sides = MAPS[name]
+    check_channels_last("features", (2, *sides, channels), sizes, "the mask")
+
+
+@pytest.mark.parametrize("channels", [3, 64, 512])
+@pytest.mark.parametrize(
+    "name", ["halved", "odd sides rounded up and down", "margin of valid", "square margin", "volume"]
+)
+def test_channels_first_do_not(name, channels):
+    sizes, sides = MAPS[name]
+    with pytest.raises(ValueError, match=r"jnp.moveaxis\(features, 1, -1\)"):
+        check_channels_last("features", (2, channels, *sides), sizes, "the mask")
+
+
+def test_where_both_readings_fit_or_neither_nothing_is_claimed():
+    for shape in ((2, 32, 32, 32), (2, 31, 32, 32), (2, 64, 16, 7)):
+        check_channels_last("features", shape, (256, 256), "the mask")
+
+
+@pytest.fixture(scope="module")
+def channels_first():
+    return np.random.default_rng(0).standard_normal((2, 8, 5, 5)).astype(np.float32)
+
+
+def test_every_analysis_that_has_a_size_to_compare_refuses_channels_first(channels_first):
+    mask = np.full((2, 20, 20), 0.3, np.float32)
+    labels = (np.indices(mask.shape)[2] > 9).astype(np.int32)
+    calls = [
+        lambda x: prototypes.sa_score(x, mask, labels),
+        lambda x: prototypes.unit_heat_map(x, mask),
+        lambda x: prototypes.mean_sa_score([x], mask),
+        lambda x: prototypes.sa_loss([x], mask, labels),
+        lambda x: hellinger.pool_vectors(x, image_shape=(160, 160)),
+        lambda x: hellinger.pool_vectors(x, grid=(2, 2)),
+        lambda x: gradcam.gradcam(x, x, size=(20, 20)),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"\(2, 8, 5, 5\) .*channels last.*moveaxis"):
+            call(channels_first)
+        call(np.moveaxis(channels_first, 1, -1))
+
+
+def test_images_that_a_wrapped_network_turns_are_refused(channels_first):
+    with pytest.raises(ValueError, match=r"images \(2, 8, 5, 5\) .*the logits \(5, 5\)"):
+        vog.input_gradients(lambda x: np.float32(2) * x.transpose(0, 2, 3, 1), channels_first)
+
+
+def test_one_cell_says_nothing_of_proportions():
+    activations = np.random.default_rng(1).standard_normal((2, 32, 16, 16)).astype(np.float32)
+    np.testing.assert_allclose(
+        hellinger.pool_vectors(activations, grid=(1, 1)), activations.mean((1, 2)), rtol=1e-4, atol=1e-6
+    )
