@@ -3,10 +3,12 @@
     python -m launch.predict --workdir=runs/unet --inputs=scans --output=predictions
     python -m launch.predict --workdir=runs/unet --inputs=a.png --inputs=b.nii.gz --output=predictions --tile
 
-Inputs are PNG, JPEG, BMP, TIFF, NIfTI and DICOM files, folders of them, and folders with the DICOM files of one series;
-a network for pictures predicts volumes slice by slice. Each is read as the data set of the run was. A mask has its
-input's size and geometry: NIfTI of NIfTI, TIFF of TIFF, PNG of other pictures and of single DICOM files, NIfTI of DICOM
-series (not DICOM SEG); of replicas it is that of their ensemble. Inputs are only read. What looks like a mask of an
+Inputs are PNG, JPEG, BMP, TIFF, NIfTI, NRRD, MetaImage and DICOM files, folders of them, and folders with the DICOM
+files of one series; a network for pictures predicts volumes slice by slice. Each is read as the data set of the run
+was, volumes in its orientation, however they are stored. A mask has its input's size, orientation and place: NIfTI of
+NIfTI, NRRD of NRRD, MetaImage of MetaImage, TIFF of TIFF, PNG of other pictures and of single DICOM files, NIfTI of
+DICOM series and of files with many frames (not DICOM SEG); of replicas it is that of their ensemble. Inputs are only
+read. What looks like a mask of an
 image beside it, by cases.csv, its folder (masks, labels) or its name (a_mask.png beside a.png), is left out, which is
 said; --pattern takes exactly the names that it asks for.
 
