@@ -112,7 +112,7 @@ class Match:
     @property
     def foreign(self) -> bool:
         """Whether so many names are missing or left over that the tensors are of another network."""
-        return 4 * (len(self._missing()) + len(self._left_over())) > len(self.wanted.names)
+        return bool(self.tensors) and 4 * (len(self._missing()) + len(self._left_over())) > len(self.wanted.names)
 
     @property
     def fitting(self) -> int:

@@ -86,7 +86,7 @@ def encoder(module: ResNetUNet, state_dict: StateDict, match: Match) -> InputErr
             return InputError(
                 f"these are the tensors of {name}, and the encoder is {module.encoder}; set config.model.encoder={name}"
             )
-    return listed(match)
+    return foreign(state_dict) if match.foreign else listed(match)
 
 
 def foreign(state_dict: StateDict) -> InputError:

@@ -105,6 +105,16 @@ def test_an_encoder_that_lacks_a_tensor_is_refused_with_its_name(tmp_path, shape
         pretrained.load(module, variables, str(tmp_path / "resnet.npz"), (1, 32, 32, 3))
 
 
+def test_an_encoder_of_other_blocks_is_one_sentence(tmp_path, shapes):
+    module, variables = network()
+    tensors = torchvision_tensors(shapes)
+    others = {name.replace("bn2", "bn3").replace("conv2", "conv3"): array for name, array in tensors.items()}
+    np.savez(tmp_path / "resnet.npz", **tensors, **{name: others[name] for name in others.keys() - tensors.keys()})
+    with pytest.raises(InputError, match=r"nearest known layouts.* are the encoder resnet18 of resnet_unet") as error:
+        pretrained.load(module, variables, str(tmp_path / "resnet.npz"), (1, 32, 32, 3))
+    assert "left over" not in str(error.value)
+
+
 def test_an_encoder_is_not_a_whole_network(tmp_path, shapes):
     module, _ = network()
     np.savez(tmp_path / "resnet.npz", **torchvision_tensors(shapes))

@@ -184,6 +184,10 @@ def test_another_architecture_is_one_sentence_with_the_three_nearest(whose, pref
         assert "are resnet_unet with resnet18 (1 of its 152), " in text
 
 
+def test_without_any_tensors_the_first_missing_ones_are_named(small):
+    assert "missing: down1.maxpool_conv.1.double_conv.0.weight; " in refused(small[0], {}, (1, 16, 16, 2))
+
+
 def test_tensors_of_another_known_network_name_it(drawn_state_dict):
     module = models.build("residual_unet", 2, features=(3, 4))
     text = refused(module, drawn_state_dict(torch_shapes(), 3), (1, 16, 16, 2))
