@@ -59,7 +59,7 @@ def matrix(low: int, high: int, interpolation: Interpolation = "bilinear") -> np
 def _contract(
     x: jax.Array, low: Sequence[int], high: Sequence[int], interpolation: Interpolation, *, adjoint: bool
 ) -> jax.Array:
-    if x.ndim <= len(sizes := tuple(low)) or 0 in (*sizes, *high):
+    if len(sizes := tuple(low)) != len(high) or 0 in (*sizes, *high):
         raise ValueError(
             f"{x.shape} cannot be resampled from {sizes} to {tuple(high)}; it must be [B,*size,...], not empty"
         )

@@ -277,8 +277,12 @@ def ood_accuracy(
     """
     if not 0 < keep <= 1:
         raise ValueError(f"keep is {keep}; it must lie above 0 and be at most 1, 95 % is 0.95")
-    given = (in_domain_validation_scores, in_domain_scores, out_scores)
-    validation, inside, outside = (_vector(scores) for scores in given)
+    given = {
+        "in_domain_validation_scores": in_domain_validation_scores,
+        "in_domain_scores": in_domain_scores,
+        "out_scores": out_scores,
+    }
+    validation, inside, outside = (_vector(**{name: scores}) for name, scores in given.items())
     if not len(validation):
         raise ValueError("no validation score is defined, so there is no threshold; give in-domain validation cases")
     threshold = np.sort(validation)[_at_least(keep, len(validation)) - 1]
@@ -291,7 +295,7 @@ def ood_accuracy(
         validation=len(validation),
         in_domain=len(inside),
         out_of_domain=len(outside),
-        undefined=sum(np.size(scores) for scores in given) - len(validation) - len(inside) - len(outside),
+        undefined=sum(np.size(scores) for scores in given.values()) - len(validation) - len(inside) - len(outside),
     )
 
 
@@ -308,7 +312,7 @@ def auroc(in_domain_scores: np.ndarray, out_scores: np.ndarray) -> float:
     Raises:
       ValueError: not vectors.
     """
-    inside, outside = _vector(in_domain_scores), _vector(out_scores)
+    inside, outside = _vector(in_domain_scores=in_domain_scores), _vector(out_scores=out_scores)
     if not len(inside) or not len(outside):
         return float("nan")
     ranks = stats.rankdata(np.concatenate([inside, outside]))
@@ -331,7 +335,7 @@ def fpr_at_95(in_domain_scores: np.ndarray, out_scores: np.ndarray) -> float:
     Raises:
       ValueError: not vectors.
     """
-    inside, outside = _vector(in_domain_scores), _vector(out_scores)
+    inside, outside = _vector(in_domain_scores=in_domain_scores), _vector(out_scores=out_scores)
     if not len(outside):
         return float("nan")
     threshold = np.sort(outside)[-_at_least(0.95, len(outside))]
@@ -348,8 +352,8 @@ def _defined(**columns: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     return [vector[kept] for vector in vectors], kept
 
 
-def _vector(scores: np.ndarray) -> np.ndarray:
-    return _defined(scores=scores)[0][0]
+def _vector(**scores: np.ndarray) -> np.ndarray:
+    return _defined(**scores)[0][0]
 
 
 def _check_finite(name: str, values: np.ndarray) -> None:

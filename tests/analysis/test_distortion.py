@@ -90,3 +90,10 @@ def test_arguments_that_cannot_be_are_named():
         distortion.segmentation_distortion(x.astype(jnp.int32), x.astype(jnp.int32))
     with pytest.raises(ValueError, match="reduction is 'max'; choose one of mean, sum"):
         distortion.segmentation_distortion(x, x, reduction="max")
+
+
+def test_the_loss_of_no_images_is_refused():
+    logits, activations = np.zeros((0, 4, 4, 2), np.float32), np.zeros((0, 2, 2, 8), np.float32)
+    with pytest.raises(ValueError, match="empty, and have no mean"):
+        distortion.autoencoder_loss(logits, logits, activations, activations)
+    assert distortion.segmentation_distortion(logits, logits).shape == (0,)

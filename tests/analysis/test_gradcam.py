@@ -231,3 +231,13 @@ def test_what_does_not_fit_is_refused():
         gradcam.saliency_share(maps[..., 0].astype(np.int32), maps[..., 0])
     with pytest.raises(TypeError, match="region must be bool"):
         gradcam.saliency_share(maps[..., 0], maps[..., 0].astype(np.int32))
+
+
+def test_a_saliency_of_both_signs_has_no_share():
+    saliency = np.array([[[1.0, -0.5], [0.0, 2.0]]], np.float32)
+    with pytest.raises(ValueError, match=r"saliency holds -0\.5.*relu"):
+        gradcam.saliency_share(saliency, saliency > 0)
+    with pytest.raises(ValueError, match=r"region .* 0 to 1"):
+        gradcam.saliency_share(np.abs(saliency), 2 * np.abs(saliency))
+    traced = jax.jit(gradcam.saliency_share)(saliency, saliency > 0)
+    np.testing.assert_allclose(traced, 3 / 2.5)

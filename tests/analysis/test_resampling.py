@@ -39,3 +39,11 @@ def test_the_adjoint_moves_the_weights_to_the_other_side(interpolation):
 def test_unknown_interpolations_are_named():
     with pytest.raises(ValueError, match="interpolation is 'cubic'; choose one of bilinear"):
         resampling.upsample(jnp.zeros((1, 2)), (4,), "cubic")
+
+
+def test_sizes_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="an axis has at least 1"):
+        resampling.matrix(0, 3)
+    for shape, sizes in (((2, 4), (8, 8)), ((2, 0, 4, 1), (8, 8)), ((2, 4, 4, 1), (8, 0))):
+        with pytest.raises(ValueError, match="cannot be resampled"):
+            resampling.upsample(np.ones(shape, np.float32), sizes)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxseg.metrics import ranking
 from jaxseg.metrics.intervals import bootstrap_contrast, bootstrap_mean
 
 
@@ -66,3 +67,21 @@ def test_the_same_seed_gives_the_same_interval():
 def test_vectors_that_do_not_match_are_refused():
     with pytest.raises(ValueError, match=r"\(3,\) and patients \(2,\)"):
         bootstrap_mean(np.zeros(3), np.zeros(2))
+
+
+@pytest.mark.parametrize("options", [{"level": 95}, {"level": 0}, {"level": 1.0}, {"resamples": 0}])
+def test_options_that_make_no_interval_are_refused(options):
+    for estimate in (bootstrap_mean, lambda x, patients, **o: ranking.spearman_estimate(x, x, patients, **o)):
+        with pytest.raises(ValueError, match=r"95 % is 0\.95"):
+            estimate(np.arange(4.0), np.arange(4), **options)
+
+
+def test_values_that_are_no_numbers_are_named():
+    with pytest.raises(ValueError, match=r"values .* masked array with 1 masked"):
+        bootstrap_mean(np.ma.masked_less(np.arange(4.0), 1), np.arange(4))
+    with pytest.raises(TypeError, match=r"values must be .* got complex128"):
+        bootstrap_mean(np.arange(4) * 1j, np.arange(4))
+    with pytest.raises(TypeError, match=r"score must be .* got <U"):
+        ranking.spearman(["low", "high"], [0.1, 0.2])
+    with pytest.raises(TypeError, match="out_scores must be"):
+        ranking.auroc([0.1, 0.2], [None, 0.2])

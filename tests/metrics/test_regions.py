@@ -102,3 +102,5 @@ def test_windows_of_one_mask_agree_and_of_nothing_are_undefined():
     assert np.isnan(regions.window_agreement(np.zeros_like(inside), inside))
     with pytest.raises(ValueError, match="windows, height, width"):
         regions.window_agreement(mask, inside)
+    with pytest.raises(TypeError, match="masks must be bool"):
+        regions.window_agreement(inside.astype(np.int32), inside)
