@@ -25,18 +25,19 @@ def in_32_bits(function: Callable[P, R]) -> Callable[P, R]:
     return narrow
 
 
-def of_library(function: Callable[P, R]) -> Callable[P, R]:
-    """A function of a library, with the switches at the defaults that it was written for.
+def at_defaults(function: Callable[P, R]) -> Callable[P, R]:
+    """`function` with JAX's switches where they are by default, for what is written for those alone.
 
-    optax's Adam raises a float to an integer power, which strict promotion refuses and 64 bits compute otherwise.
+    Such as optax: its Adam raises a float to an integer power, which strict promotion refuses and 64 bits compute
+    otherwise.
     """
 
     @functools.wraps(function)
-    def quiet(*arguments: P.args, **options: P.kwargs) -> R:
+    def usual(*arguments: P.args, **options: P.kwargs) -> R:
         with contextlib.ExitStack() as switches:
             switches.enter_context(jax.enable_x64(False))
             switches.enter_context(jax.numpy_dtype_promotion("standard"))
             switches.enter_context(jax.numpy_rank_promotion("allow"))
             return function(*arguments, **options)
 
-    return quiet
+    return usual

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +21,8 @@ from jaxseg.errors import InputError
 Case = dict[str, Any]
 Batch = dict[str, np.ndarray]
 
+# what array_record and TFDS say of bytes that are not what was written, and of files that are gone
+_DAMAGE = re.compile("Corrupted|hash mismatch|should be at least 64KB|No such file or directory|Failed to load JSON")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -461,11 +464,13 @@ def _open(directory: str | os.PathLike[str]) -> tuple[paths.Literal, Any]:
 
 
 def _unreadable(directory: str | os.PathLike[str], error: Exception) -> InputError:
+    """What is said of a data set that raised `error`: damaged only where the library says so of its bytes."""
     reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {str(error)[:200]}"
-    return InputError(
-        f"{directory}: cannot be read here: {' '.join(reason.split())}; see to its rights and to the disk, or prepare "
-        "the data set again with python -m launch.prepare and another --data_dir"
-    )
+    text = " ".join(re.sub(r"/proc/self/fd/\d+", os.fspath(directory), reason).split())
+    again = "prepare the data set again with python -m launch.prepare and another --data_dir"
+    if _DAMAGE.search(text):
+        return InputError(f"{directory}: is damaged ({text}); {again}, or remove it first")
+    return InputError(f"{directory}: cannot be read here: {text}; see to its rights and to the disk, or {again}")
 
 
 def _split_sizes(builder: Any) -> dict[str, int]:

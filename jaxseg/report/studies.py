@@ -6,7 +6,7 @@ import pathlib
 import ml_collections
 
 from jaxseg.errors import InputError
-from jaxseg.numerics import in_32_bits
+from jaxseg.numerics import at_defaults
 
 STUDIES = (
     "border_shortcut",
@@ -18,7 +18,7 @@ STUDIES = (
 )
 
 
-@in_32_bits
+@at_defaults
 def run(
     config: ml_collections.ConfigDict,
     *,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxseg.errors import InputError
-from jaxseg.numerics import of_library
+from jaxseg.numerics import at_defaults
 from jaxseg.training import options
 
 Rate = Callable[[Any], jax.Array]
@@ -134,7 +134,7 @@ def make(
 
 def apart(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     """The optimiser, whose numbers and types do not depend on JAX's global switches."""
-    return optax.GradientTransformation(of_library(optimizer.init), of_library(optimizer.update))
+    return optax.GradientTransformation(at_defaults(optimizer.init), at_defaults(optimizer.update))
 
 
 def make_schedule(
@@ -166,7 +166,7 @@ def make_schedule(
             f"run's {total_steps} steps of {steps_per_epoch} an epoch; choose fewer"
         )
     rate = SCHEDULES[name](learning_rate, steps_per_epoch, total_steps, **found)
-    return of_library(lambda step: jnp.asarray(rate(step), jnp.float32))
+    return at_defaults(lambda step: jnp.asarray(rate(step), jnp.float32))
 
 
 def _warmup(step: Any, steps: float) -> jax.Array:

@@ -377,7 +377,7 @@ def test_data_dir_cannot_be_written(tmp_path):
 
 def test_target_is_no_data_set(tmp_path):
     (tmp_path / "dermoscopy/tiny/2.0.0").mkdir(parents=True)
-    with pytest.raises(InputError, match="exists but holds no prepared data set; remove it"):
+    with pytest.raises(InputError, match="exists but holds no prepared data set; choose another data folder"):
         builders.prepare("dermoscopy/tiny", data_dir=tmp_path)
 
 

@@ -234,3 +234,16 @@ assert "tensorflow" not in sys.modules
 def test_reading_is_quiet_and_needs_no_tensorflow(directory):
     result = subprocess.run([sys.executable, "-c", READ, str(directory)], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError(), RuntimeError("not built")])
+def test_what_keeps_a_data_set_from_being_read_is_not_called_damage(directory, monkeypatch, error):
+    def fail(_):
+        raise error
+
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds, "builder_from_directory", fail)
+    with pytest.raises(InputError, match="cannot be read here: ") as told:
+        pipeline.Split(directory, "train", size=None)
+    assert not any(word in str(told.value) for word in ("damaged", "remove", "\n"))

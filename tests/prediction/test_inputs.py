@@ -301,7 +301,7 @@ def test_a_data_set_that_was_prepared_before_this_was_noted_is_named(tmp_path):
     path = directory / "metadata.json"
     content = path.read_text()
     path.write_text(content.replace('"scaling"', '"scale"'))
-    with pytest.raises(InputError, match="did not note the scaling of its images; remove it and prepare it again"):
+    with pytest.raises(InputError, match="did not note the scaling of its images; prepare the data set again"):
         _ = pipeline.Split(directory, "train", size=None).preparation
     path.write_text(content)
     assert pipeline.Split(directory, "train", size=None).preparation == Preparation(None, 64, False)
