@@ -115,7 +115,9 @@ def _read(path: pathlib.Path, frame: int | None, at_least: int | None) -> Pictur
         raise Unusable(f"is too large ({reason(error)}); cut it into parts") from error
     except Exception as error:  # struct.error and zlib.error too
         if isinstance(error, OSError) and error.errno:  # of the system, not of a library
-            raise Unusable(f"cannot be read ({error.strerror}); see that it is there, and to its rights") from error
+            raise Unusable(
+                f"cannot be read as an image ({error.strerror}); see that it is there, and to its rights"
+            ) from error
         broken = _looks_broken(path)
         raise Unusable(
             f"cannot be read as an image ({reason(error)}); {'fetch it again' if broken else remedy(error)}"
