@@ -397,7 +397,9 @@ def _stored(path: pathlib.Path, default: Any) -> Any:
     try:
         return json.loads(path.read_text()) if path.exists() else default
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); remove it or choose another work directory") from error
+        raise InputError(
+            f"{path}: cannot be read here ({error}); see to its rights, or choose another work directory"
+        ) from error
 
 
 def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
