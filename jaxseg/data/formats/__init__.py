@@ -116,7 +116,7 @@ def _read(path: pathlib.Path, frame: int | None, at_least: int | None) -> Pictur
     except Exception as error:  # struct.error and zlib.error too
         if isinstance(error, OSError) and error.errno:  # of the system, not of a library
             raise Unusable(
-                f"cannot be read as an image ({error.strerror}); see that it is there, and to its rights"
+                f"cannot be read as an image ({reason(error)}); see that it is there, and to its rights"
             ) from error
         broken = _looks_broken(path)
         raise Unusable(

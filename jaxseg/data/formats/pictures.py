@@ -24,8 +24,6 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     content = path.read_bytes()
     if content.startswith(_PNG):
         content = _shown_chunks(content)
-    elif content.startswith(b"\xff\xd8") and not _ends_as_jpeg(content):
-        raise Unusable("lacks the end of a JPEG, as after a broken download; fetch it again")
     with Image.open(io.BytesIO(content)) as image:
         if suffix in _FORMATS and image.format not in _FORMATS[suffix]:
             raise Unusable(f"holds {image.format} data; convert it to {_FORMATS[suffix][0]}")
@@ -38,6 +36,8 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
         if _exif_orientation(image) in ON_ITS_SIDE:
             full = full[::-1]
         array = _pixels(ImageOps.exif_transpose(image))
+    if content.startswith(b"\xff\xd8") and not _ends_as_jpeg(content):
+        raise Unusable("lacks the end of a JPEG, as after a broken download; fetch it again")
     return unplaced(array if array.ndim == 3 else array[..., None])._replace(full_size=full, palette=palette)
 
 

@@ -90,7 +90,9 @@ def test_a_jpeg_that_is_cut_is_refused(tmp_path, kind, cut):
     whole = jpeg(**kind)
     for content in (whole[:-cut], whole[:-cut] + bytes(cut)):
         (tmp_path / "a.jpg").write_bytes(content)
-        with pytest.raises(formats.Unusable, match="lacks the end of a JPEG, as after a broken download; fetch it"):
+        with pytest.raises(
+            formats.Unusable, match=r"^(lacks the end of a JPEG|cannot be read as an image \(.*\)).*; fetch it again$"
+        ):
             formats.read(tmp_path / "a.jpg")
 
 
@@ -202,6 +204,6 @@ def test_what_is_not_proven_broken_is_not_to_be_fetched_again(tmp_path, monkeypa
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tif", "a.nii", "a.nii.gz", "a.dcm", "a.mha", "a.nrrd"])
 def test_what_is_not_there_is_said(tmp_path, name):
     with pytest.raises(
-        formats.Unusable, match=r"^cannot be read as an image \(No such file or directory\); see that it is there"
+        formats.Unusable, match=r"^cannot be read as an image \(\[Errno 2\] No such file .*\); see that it is there"
     ):
         formats.read(tmp_path / name)
