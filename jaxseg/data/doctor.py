@@ -174,7 +174,7 @@ def _leaks(cases: Sequence[RawCase], facts: Sequence[Facts]) -> Iterator[Finding
             mask = "the same mask" if one.labels_digest == other.labels_digest else "another mask"
             same = f"{case.place}: shows the same pixels as {first.place}, with {mask}"
             if case.split != first.split:
-                across.append(f"{same}, one is in {case.split}, one in {first.split}; remove one")
+                across.append(f"{same}, one is in {case.split}, one in {first.split}; leave one of them out")
             else:
                 within.append(f"{same}; both are in {case.split}")
     if across:

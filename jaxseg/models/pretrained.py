@@ -124,7 +124,7 @@ def imagenet(encoder: str, cache: pathlib.Path | None = None) -> pathlib.Path:
         if path.is_file():
             if wanted.is_in(path):
                 return path
-            raise InputError(f"{path}: its SHA-256 is not {wanted.sha256}...; move it elsewhere and try again")
+            raise InputError(f"{path}: its SHA-256 is not {wanted.sha256}...; move it away and try again")
         if by_hand.is_file():
             return by_hand
         _download(wanted, path)

@@ -126,13 +126,12 @@ def load_repair(folder: pathlib.Path, run: Run) -> Repair:
     Raises:
       InputError: there is none, or it was fitted to another network.
     """
-    try:
-        config = ml_collections.ConfigDict(json.loads((folder / "config.json").read_text()))
-        checks.check_fields(config, ("", "data", "training"))
-        fields = config.network, config.layer, config.autoencoder, config.replicas
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{folder} holds no autoencoder; make one with configs/autoencoder.py") from error
-    if fields[-1] > 1 or len(run.members) > 1:
+    absent = "holds no autoencoder; make one with configs/autoencoder.py"
+    config = runs.stored_config(folder, absent)
+    checks.check_fields(config, ("", "data", "training"))
+    if not {"network", "layer", "autoencoder"} <= config.keys():
+        raise InputError(f"{folder} {absent}")
+    if config.replicas > 1 or len(run.members) > 1:
         raise InputError(f"{folder}: an autoencoder belongs to one network; name single runs, not replicas")
     classes, channels = len(run.trained_on.class_names), run.trained_on.num_channels
     module, variables, _, frozen = autoencoders.load_best(config, folder, classes, channels)

@@ -282,8 +282,8 @@ class Checkpoints:
         where = self._folder / str(step)
         if proof := stored.damage(self._place.path / str(step), error):
             return Damaged(
-                f"{where}: is damaged ({proof}); remove that folder to go on from an older checkpoint, or "
-                "the run's folder to start anew"
+                f"{where}: is damaged ({proof}); move that folder away to go on from an older checkpoint, or "
+                "choose another work directory to start anew"
             )
         writer = stored.other_writer(self._place.path / str(step))
         foreign = f" (it was written by orbax {writer[0]}, here is {writer[1]})" if writer else ""
@@ -343,7 +343,7 @@ def _check_scores(folder: pathlib.Path, *, read_only: bool) -> None:
     if damaged and read_only:
         raise Damaged(f"{folder / str(damaged[-1])}: its score is damaged; going on with the run sets it aside")
     if damaged and damaged == steps:
-        raise Damaged(f"{folder / str(steps[-1])}: its score is damaged; remove the run's folder to start anew")
+        raise Damaged(f"{folder / str(steps[-1])}: its score is damaged; choose another work directory to start anew")
     parallel.barrier(f"scores {folder}")  # all have looked before one renames
     for step in damaged:
         aside = _set_aside(folder, step)

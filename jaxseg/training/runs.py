@@ -406,14 +406,22 @@ def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
     """The config of the run in `folder`.
 
     Raises:
-      InputError: there is no run.
+      InputError: there is no run, or its config cannot be read.
     """
-    try:
-        config = ml_collections.ConfigDict(json.loads((folder / "config.json").read_text()))
-        checks.check_fields(config)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} holds no training run; make one with python -m launch.train") from error
+    config = stored_config(folder, "holds no training run; make one with python -m launch.train")
+    checks.check_fields(config)
     return config.lock()
+
+
+def stored_config(folder: pathlib.Path, absent: str) -> ml_collections.ConfigDict:
+    """The config that `claim` left in `folder`; raises InputError, with the text `absent` where there is none."""
+    path = folder / "config.json"
+    try:
+        return ml_collections.ConfigDict(json.loads(path.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{folder} {absent}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read here ({error}); see to its rights and to what it holds") from error
 
 
 def _differences(found: Any, wanted: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:

@@ -372,7 +372,7 @@ def test_duplicates(same_mask, other):
     else:
         assert duplicates is None and leaks.level == "error" and report.cases == ()
         place = f"image25.png: shows the same pixels as image0.png, with {mask}"
-        assert leaks.lines == (f"{place}, one is in validation, one in train; remove one",)
+        assert leaks.lines == (f"{place}, one is in validation, one in train; leave one of them out",)
 
 
 @pytest.mark.parametrize(("twins", "level"), [(1, "warning"), (2, "error")])

@@ -385,7 +385,7 @@ SPLITS = {
         "image0.png",
         "another mask",
         "one is in test, one in train",
-        "remove one",
+        "leave one of them out",
     ),
     "one patient to train and validate on": one(
         with_splits,
@@ -1079,7 +1079,7 @@ ACDC = {
         lambda folder: (folder / f"{P0}.nii.gz").unlink(),
         [
             ("training/patient000", "holds no frame", "fetch it again"),
-            (f"{P0}_gt.nii.gz", "has no image patient000_frame01.nii.gz", "remove the mask"),
+            (f"{P0}_gt.nii.gz", "has no image patient000_frame01.nii.gz", "move the mask away"),
         ],
         name="acdc",
     ),

@@ -673,14 +673,14 @@ BAD: dict[str, list[tuple[str, Damage, Lines]]] = {
         (
             "no line",
             replace(MNMS, "D1R0Y5", "D1R0Y6"),
-            [(subject("D1R0Y5")[:-10], "the table has no subject D1R0Y5; add its line or remove the folder")],
+            [(subject("D1R0Y5")[:-10], "the table has no subject D1R0Y5; add its line or move the folder away")],
         ),
         (
             "a torn line",
             replace(MNMS, "A,6,2,3,41", "A,6,2"),
             [
                 (MNMS, "line 8 has 8 fields, the first line 10; mend it"),
-                (subject("A2E3W4")[:-10], "the table has no subject A2E3W4; add its line or remove the folder"),
+                (subject("A2E3W4")[:-10], "the table has no subject A2E3W4; add its line or move the folder away"),
             ],
         ),
         ("no folder", rename("OpenDataset/Testing", "OpenDataset/Test"), [("OpenDataset/Testing", "no such folder;")]),
@@ -692,7 +692,7 @@ BAD: dict[str, list[tuple[str, Damage, Lines]]] = {
     ],
     "cc359": [
         ("no mask", remove(BRAIN_MASK), [(BRAIN, "has no mask CC0061_philips_3_55_F_staple.nii.gz; add it")]),
-        ("no image", remove(BRAIN), [(BRAIN_MASK, "has no image; add it or remove the mask")]),
+        ("no image", remove(BRAIN), [(BRAIN_MASK, "has no image; add it or move the mask away")]),
         ("misnamed", rename(BRAIN, BRAIN.replace("philips", "hitachi")), [(BRAIN_MASK, "has no image; add it")]),
         (
             "two masks",
@@ -744,7 +744,12 @@ BAD: dict[str, list[tuple[str, Damage, Lines]]] = {
         (
             "no line",
             replace(f"{BRATS20}/name_mapping.csv", "BraTS20_Training_002", "BraTS20_Training_102"),
-            [(f"{BRATS20}/name_mapping.csv", "has no subject BraTS20_Training_002; add its line or remove the folder")],
+            [
+                (
+                    f"{BRATS20}/name_mapping.csv",
+                    "has no subject BraTS20_Training_002; add its line or move the folder away",
+                )
+            ],
         ),
         (
             "no column",

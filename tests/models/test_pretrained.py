@@ -230,7 +230,7 @@ def test_a_cache_that_cannot_be_written_is_named_before_anything_is_fetched(tmp_
 
 def test_a_cached_file_with_another_checksum_is_to_be_removed(tmp_path, published):
     (tmp_path / "net.pth").write_bytes(b"other")
-    with pytest.raises(InputError, match="remove it") as error:
+    with pytest.raises(InputError, match="move it away") as error:
         pretrained.imagenet("whole", tmp_path)
     assert str(tmp_path / "net.pth") in str(error.value)
     assert published[1] == []

@@ -159,7 +159,7 @@ def test_the_only_checkpoint_is_left_where_it_is_when_damaged(tmp_path):
         restore_newest([store], example(0))
     assert "\n" not in str(error.value) and (tmp_path / "run" / "1").is_dir()
     without_score(tmp_path / "run" / "1")
-    with pytest.raises(InputError, match=r"run/1: its score is damaged; remove the run's folder to start anew"):
+    with pytest.raises(InputError, match=r"run/1: its score is damaged; choose another work directory"):
         Checkpoints(tmp_path / "run")
     assert (tmp_path / "run" / "1").is_dir()
 

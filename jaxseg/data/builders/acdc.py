@@ -55,8 +55,8 @@ def _frames(folder: pathlib.Path, split: str, problems: list[str]) -> Iterator[R
         if mask.exists():
             yield RawCase(f"{patient}_frame{frame}", (path,), mask, patient=patient, split=split)
         else:
-            problems.append(f"{path}: has no mask {mask.name}; add it or remove the image")
+            problems.append(f"{path}: has no mask {mask.name}; add it or move the image away")
     for mask in sorted(folder.glob("patient*_frame*_gt.nii*")):
         image = folder / mask.name.replace("_gt.nii", ".nii")
         if image not in images:
-            problems.append(f"{mask}: has no image {image.name}; add it or remove the mask")
+            problems.append(f"{mask}: has no image {image.name}; add it or move the mask away")

@@ -174,7 +174,7 @@ def _inside(path: pathlib.Path, name: str, room: pathlib.Path) -> pathlib.Path:
         raise InputError(f"{path}: holds a name of more than {_LONGEST_NAME} bytes ({name}); unpack it by hand")
     # what lies beside the archive is there as links
     if (room / parts[0]).is_symlink() or any(place.is_file() for place in (target, *target.parents)):
-        raise InputError(f"{path}: holds {name}, which is there already; remove the archive or what it holds")
+        raise InputError(f"{path}: holds {name}, which is there already; move one of the two away")
     return target
 
 

@@ -92,11 +92,11 @@ def _case(subject: pathlib.Path, place: pathlib.Path, table: _Table | None, prob
     parts = zip((*_SEQUENCES, "seg"), (*images, mask), strict=True)
     missing = [f"{subject.name}_{part}{_ENDINGS[0]}" for part, path in parts if path is None]
     if missing:
-        problems.append(f"{subject}: lacks {' and '.join(missing)}; fetch it again or remove the folder")
+        problems.append(f"{subject}: lacks {' and '.join(missing)}; fetch it again or move the folder away")
         return None
     names = {} if table is None else table.get(subject.name)
     if names is None:
-        problems.append(f"{place}: has no subject {subject.name}; add its line or remove the folder")
+        problems.append(f"{place}: has no subject {subject.name}; add its line or move the folder away")
         return None
     others = (names.get(column, "") for column in _NAMES)  # the newest first: names of 2017 tell fewer institutions
     known = [match for name in (subject.name, *others) if (match := _NAMED.fullmatch(name))]

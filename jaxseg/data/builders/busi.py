@@ -74,7 +74,9 @@ def _cases(folder: pathlib.Path) -> tuple[list[RawCase], list[str]]:
             images[int(match["number"])] = path
     for number in sorted(images.keys() | masks.keys()):
         if number not in masks:
-            problems.append(f"{images[number]}: has no mask {images[number].stem}_mask.png; add it or remove the image")
+            problems.append(
+                f"{images[number]}: has no mask {images[number].stem}_mask.png; add it or move the image away"
+            )
         elif number not in images:
             problems += [f"{mask}: has no image {folder.name} ({number}).png; add it" for mask in masks[number]]
         else:

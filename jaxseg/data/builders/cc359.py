@@ -60,7 +60,7 @@ class Cc359(records.Builder):
             elif own:
                 problems.append(f"{path}: has {len(own)} masks, {' and '.join(map(str, own))}; leave that of the brain")
             else:
-                problems.append(f"{path}: has no mask {name}{kind}; add it or remove the image")
+                problems.append(f"{path}: has no mask {name}{kind}; add it or move the image away")
         for lonely in masks.values():
-            problems += [f"{path}: has no image; add it or remove the mask" for path in lonely]
+            problems += [f"{path}: has no image; add it or move the mask away" for path in lonely]
         return Found(cases, problems, _CONTENTS)

@@ -90,7 +90,7 @@ def _pictures(folder: pathlib.Path) -> tuple[list[RawCase], list[str]]:
     if image is not None and mask is not None:
         return [RawCase(_MEDSEG, (image,), mask, patient=_MEDSEG, domain=_MEDSEG)], []
     if image is not None:
-        return [], [f"{image}: has no mask {_PICTURE_MASKS[0]}; add it or remove the image"]
+        return [], [f"{image}: has no mask {_PICTURE_MASKS[0]}; add it or move the image away"]
     if mask is not None:
-        return [], [f"{mask}: has no image {_PICTURES[0]}; add it or remove the mask"]
+        return [], [f"{mask}: has no image {_PICTURES[0]}; add it or move the mask away"]
     return [], []

@@ -84,9 +84,13 @@ def find_pairs(images: pathlib.Path, masks: pathlib.Path, names: Names) -> tuple
         return [], problems
     (image_cases, image_misnamed), (mask_cases, mask_misnamed) = found["image"], found["mask"]
     for case in sorted(image_cases.keys() - mask_cases.keys() - mask_misnamed):
-        problems.append(f"{image_cases[case]}: has no mask {masks / (case + names.mask)}; add it or remove the image")
+        problems.append(
+            f"{image_cases[case]}: has no mask {masks / (case + names.mask)}; add it or move the image away"
+        )
     for case in sorted(mask_cases.keys() - image_cases.keys() - image_misnamed):
-        problems.append(f"{mask_cases[case]}: has no image {images / (case + names.image)}; add it or remove the mask")
+        problems.append(
+            f"{mask_cases[case]}: has no image {images / (case + names.image)}; add it or move the mask away"
+        )
     both = sorted(image_cases.keys() & mask_cases.keys())
     return [Pair(case, image_cases[case], mask_cases[case]) for case in both], problems
 

@@ -53,7 +53,7 @@ class Hc18(records.Builder):
             problems += wrong
             if spacings:  # else every image would be called unknown
                 problems += [
-                    f"{case.images[0]}: {table.name} does not name it; add its pixel size or remove the image"
+                    f"{case.images[0]}: {table.name} does not name it; add its pixel size or move the image away"
                     for case in found
                     if case.images[0].name not in spacings
                 ]
@@ -114,9 +114,9 @@ def _pairs(folder: pathlib.Path) -> tuple[list[RawCase], list[str]]:
             problems.append(f"{path}: wrong name; images are named NNN_HC.png, masks NNN_HC{_MASK}.png: rename it")
         elif base != name:
             if base not in names:
-                problems.append(f"{path}: has no image {base}.png; add it or remove the mask")
+                problems.append(f"{path}: has no image {base}.png; add it or move the mask away")
         elif name + _MASK not in names:
-            problems.append(f"{path}: has no mask {name}{_MASK}.png; add it or remove the image")
+            problems.append(f"{path}: has no mask {name}{_MASK}.png; add it or move the image away")
         else:
             mask = folder / f"{name}{_MASK}.png"
             found.append(RawCase(name, (path,), mask, patient=match[1], part=math.nan))

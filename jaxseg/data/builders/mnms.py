@@ -75,11 +75,11 @@ def _frames(
     image, mask = folder / f"{subject}_sa.nii.gz", folder / f"{subject}_sa_gt.nii.gz"
     missing = [path.name for path in (image, mask) if not path.exists()]
     if missing:
-        problems.append(f"{folder}: lacks {' and '.join(missing)}; fetch it again or remove the folder")
+        problems.append(f"{folder}: lacks {' and '.join(missing)}; fetch it again or move the folder away")
     if table is None:  # said once
         return
     if subject not in table:
-        problems.append(f"{folder}: the table has no subject {subject}; add its line or remove the folder")
+        problems.append(f"{folder}: the table has no subject {subject}; add its line or move the folder away")
     elif not missing:
         row = table[subject]
         domain = f"{row[_VENDOR]} {row[_CENTRE]}"

@@ -106,7 +106,7 @@ def _not_there(folder: pathlib.Path) -> Iterator[str]:
     try:
         listed = [(folder / case["image"], folder / case["label"]) for case in content["training"]]
     except (KeyError, TypeError):
-        yield f"{path}: names no training cases with image and label; fetch it again or remove it"
+        yield f"{path}: names no training cases with image and label; fetch it again or move it away"
         return
     for image, label in listed:
         if not image.exists() and not label.exists():  # one of them alone has been named by `find_pairs`
