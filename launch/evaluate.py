@@ -3,6 +3,8 @@
 python -m launch.evaluate --workdir=runs/unet --split=test
 """
 
+import sys
+
 from absl import flags
 
 from launch import cli
@@ -21,15 +23,19 @@ def main() -> None:
     from jaxseg.data import builders, diagnosis, pipeline
     from jaxseg.errors import InputError
     from jaxseg.report import tables
-    from jaxseg.training import runs
+    from jaxseg.training import contract, runs
 
     config = runs.read_config(workdir)
     name = _DATASET.value or config.data.dataset
     view = _VIEW.value or config.data.view
     directory = builders.prepare(name, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
-    trained_on = builders.prepared(config.data.dataset, data_dir=_DATA_DIR.value)
-    if trained_on:
-        pipeline.check_alike(directory, trained_on)
+    own = builders.prepared(config.data.dataset, data_dir=_DATA_DIR.value)
+    if known := contract.of_run(config, workdir, lambda name: own):
+        found = contract.of_split(pipeline.Split(directory, _SPLIT.value, size=None))
+        for line in contract.check(str(directory), found, known, workdir):
+            print(f"{directory}: {line}", file=sys.stderr)
+    else:
+        print(f"{workdir}: what it was trained on is not known, so {name} is taken for alike", file=sys.stderr)
     rows, estimates = inference.evaluate_run(config, workdir, directory, split=_SPLIT.value, view=view)
     path = workdir / f"cases_{name.replace('/', '_')}_{_SPLIT.value}_{view}.csv"
     try:
@@ -41,7 +47,7 @@ def main() -> None:
     for class_name, e in estimates.items():
         counted = f"n = {e.n}, {e.undefined} undefined; bootstrap over patients"
         print(f"Dice of {class_name}: {tables.estimate_text(e.mean, e.low, e.high)} ({counted})")
-    for line in diagnosis.untrained(trained_on) if trained_on else ():
+    for line in diagnosis.untrained(own) if own else ():
         print(f"{config.data.dataset}: {line}")
     print(path)
 

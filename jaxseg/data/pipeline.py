@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from jaxseg import paths
-from jaxseg.data import diagnosis, resizing
+from jaxseg.data import resizing
 from jaxseg.data.builders import files
 from jaxseg.errors import InputError
 
@@ -277,32 +277,6 @@ def split_sizes(directory: str | os.PathLike[str]) -> dict[str, int]:
       InputError: the folder is no prepared data set.
     """
     return _split_sizes(_open(directory)[1])
-
-
-def check_alike(directory: str | os.PathLike[str], trained_on: str | os.PathLike[str]) -> None:
-    """Raises InputError where a network of one data set cannot be used on another.
-
-    Args:
-      directory: of the prepared data set that is to be predicted.
-      trained_on: of the prepared data set that the network was trained on.
-    """
-    (_, found), (_, known) = _open(directory), _open(trained_on)
-    *axes, channels = found.info.features["image"].shape
-    *known_axes, wanted = known.info.features["image"].shape
-    if len(axes) != len(known_axes):
-        kind, other = ("pictures", "volumes") if len(axes) == 2 else ("volumes", "pictures")
-        raise InputError(f"{directory}: holds {kind}, and the network takes {other}; prepare its {other}")
-    if channels != wanted:
-        colour = {3: "save its images as RGB", 1: "save its images as gray"}.get(wanted, "give it all of them")
-        raise InputError(
-            f"{directory}: has {diagnosis.count(channels, 'channel')}, the network takes {wanted}; {colour}"
-        )
-    classes, names = (tuple(builder.info.metadata["class_names"]) for builder in (found, known))
-    if len(classes) != len(names) or (sorted(classes) == sorted(names) and classes != names):  # or in another order
-        raise InputError(
-            f"{directory}: has the classes {', '.join(classes)}, and the network tells {', '.join(names)} apart; name "
-            "these, in this order, in the classes.csv of its folder, and prepare it anew"
-        )
 
 
 def in_memory(split: Split, chosen: Sequence[int] | None = None) -> InMemory:

@@ -15,6 +15,7 @@ from jaxseg.data.builders import cases
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.prediction import likely_masks
+from jaxseg.training.contract import TrainedOn
 
 MARKER = "prediction.json"  # a folder that holds this file holds results, and nothing that is to be predicted
 ALL = "*"
@@ -49,22 +50,6 @@ class Found(NamedTuple):
     sources: list[Source]
     unknown: list[pathlib.Path]
     masks: list[pathlib.Path]
-
-
-class TrainedOn(NamedTuple):
-    """What a network takes and gives, from the data set that it was trained on.
-
-    Attributes:
-      class_names: the background first.
-      num_channels: C.
-      rank: 2, or 3 for volumes.
-      preparation: what became of the data set's files.
-    """
-
-    class_names: tuple[str, ...]
-    num_channels: int
-    rank: int
-    preparation: Preparation
 
 
 class Loaded(NamedTuple):

@@ -1,6 +1,5 @@
 """A run's best checkpoint as a function: stored images in, class probabilities and quality estimates out."""
 
-import json
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from jaxseg.analysis import distortion, prototypes, uncertainty
-from jaxseg.data import augment, pipeline
+from jaxseg.data import augment
 from jaxseg.errors import InputError
 from jaxseg.models import capture
 from jaxseg.models.autoencoder import Autoencoder
@@ -20,12 +19,10 @@ from jaxseg.models.layers import crop
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.numerics import in_32_bits
 from jaxseg.prediction import quality, views
-from jaxseg.prediction.inputs import TrainedOn
-from jaxseg.training import autoencoders, checks, runs
+from jaxseg.training import autoencoders, checks, contract, runs
 from jaxseg.training.checkpoints import checksums
-from jaxseg.training.loop import write_json
+from jaxseg.training.contract import TrainedOn
 
-_TRAINED_ON = "trained_on.json"
 _CONVOLUTION = re.compile(r".*conv_\d+")  # the name of a convolution with what follows it, in every network
 
 
@@ -82,7 +79,8 @@ def load_run(folder: pathlib.Path, prepare: Callable[[str], pathlib.Path]) -> Ru
     config = runs.read_config(folder)
     if config.replicas > 1 and config.vary == "fold":
         raise InputError(f"{folder}: its replicas share no validation cases; name one, as {folder / 'replica_0'}")
-    trained_on = _trained_on(config, folder, prepare)
+    trained_on = contract.of_run(config, folder, prepare)
+    assert trained_on is not None  # `prepare` raises
     size = config.data.image_size
     shape = (1, *(size,) * trained_on.rank, trained_on.num_channels)
     loaded = [
@@ -91,32 +89,6 @@ def load_run(folder: pathlib.Path, prepare: Callable[[str], pathlib.Path]) -> Ru
     ]
     members, steps = tuple(variables for _, variables, _ in loaded), tuple(int(v["step"]) for *_, v in loaded)
     return Run(config, folder, trained_on, loaded[0][0], members, steps)
-
-
-def _trained_on(
-    config: ml_collections.ConfigDict, folder: pathlib.Path, prepare: Callable[[str], pathlib.Path]
-) -> TrainedOn:
-    path = folder / _TRAINED_ON
-    try:
-        values = json.loads(path.read_text())
-        scaling = values["scaling"]
-        orientation = values.get("orientation", "")  # not noted by the first versions
-        preparation = pipeline.Preparation(scaling and tuple(scaling), values["size"], values["volumes"], orientation)
-        return TrainedOn(tuple(values["class_names"]), values["num_channels"], values["rank"], preparation)
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: asked for again
-        split = pipeline.Split(prepare(config.data.dataset), "train", size=None)
-    found = TrainedOn(split.class_names, split.num_channels, split.rank, split.preparation)
-    names = ("class_names", "num_channels", "rank")
-    keep(path, {name: getattr(found, name) for name in names} | found.preparation._asdict())
-    return found
-
-
-def keep(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-    """Writes JSON into the run's folder if it can be written to; what cannot be kept is computed again."""
-    try:
-        write_json(path, dict(value))
-    except OSError:
-        path.with_suffix(".part").unlink(missing_ok=True)
 
 
 @in_32_bits

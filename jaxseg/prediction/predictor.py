@@ -15,8 +15,9 @@ import numpy as np
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.prediction import quality, views
-from jaxseg.prediction.network import Repair, Run, compiled, keep
+from jaxseg.prediction.network import Repair, Run, compiled
 from jaxseg.training import runs
+from jaxseg.training.contract import keep
 
 
 class Prediction(NamedTuple):

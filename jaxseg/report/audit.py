@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from jaxseg.numerics import at_defaults
 from jaxseg.prediction.network import load_run
 from jaxseg.report import audit_figures, page, study_parts, tables
 from jaxseg.training import checks as run_checks
-from jaxseg.training import provenance, runs
+from jaxseg.training import contract, provenance, runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,11 @@ def _load(
         config, own = loaded.config, loaded.config.data.dataset
         dataset = request.dataset or own
         # of a run on other domains, its own data set's test cases show all of them
-        test = _cases(prepare(dataset), config, request.split, settings.cases, ())
+        directory = prepare(dataset)
+        found = contract.of_split(pipeline.Split(directory, request.split, size=None))
+        for line in contract.check(str(directory), found, loaded.trained_on, request.run):
+            print(f"{directory}: {line}", file=sys.stderr)
+        test = _cases(directory, config, request.split, settings.cases, ())
         familiar = None
         # elsewhere than on its own data, a run is audited without them too
         with contextlib.suppress(InputError) if dataset != own else contextlib.nullcontext():

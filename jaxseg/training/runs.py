@@ -3,6 +3,7 @@
 A run's config has the sections `data`, `model` and `training`; `configs/train.py` shows every field.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -22,7 +23,7 @@ from jaxseg.metrics import overlap
 from jaxseg.models import pretrained
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
 from jaxseg.numerics import in_32_bits
-from jaxseg.training import checks, objectives, parallel, programs, provenance, state, steps
+from jaxseg.training import checks, contract, objectives, parallel, programs, provenance, state, steps
 from jaxseg.training.checkpoints import Checkpoints, has_steps
 from jaxseg.training.loop import Loop, Summarise, fit, write_json
 
@@ -201,6 +202,12 @@ class Data:
             return ()
         return self._splits.pool.cases if self._config.data.folds else self._sources["validation"].cases
 
+    def note(self, folder: pathlib.Path) -> None:
+        """Writes into the folder of a run what its network will take and give, for use where the data set is not."""
+        if parallel.is_main() and contract.noted(folder) is None:
+            with contextlib.suppress(InputError, ValueError):  # of a data set that is too old, or in memory alone
+                contract.note(folder, contract.of_split(self._splits.open("train")))
+
     def member(self, config: ml_collections.ConfigDict) -> programs.Member:
         """The cases of one run, with their order."""
         return programs.Member(*self._cases(config, config.data.fold), seed=config.seed)
@@ -251,6 +258,7 @@ def fit_members(
     fresh = [member.replace(frozen=parallel.place_state(dict(task.frozen))) for member in fresh]
     for place, member in [(folder, config), *zip(places, configs, strict=True)]:
         claim(place, member, data.fingerprints)
+        data.note(place)
     training, axis = config.training, parallel.AXIS if config.parallel == "pmap" else None
     train_step = steps.make_train_step(
         task.objective,

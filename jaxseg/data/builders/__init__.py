@@ -25,7 +25,7 @@ from jaxseg.data.builders import archives
 from jaxseg.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxseg.data import diagnosis
+    from jaxseg.data import diagnosis, pipeline
 
 _BUILDERS = {  # module -> class
     "dermoscopy": "Dermoscopy",
@@ -53,7 +53,11 @@ _LISTED = 8  # data sets that a message names
 
 
 def prepare(
-    name: str, *, data_dir: str | os.PathLike[str], manual_dir: str | os.PathLike[str] | None = None
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str],
+    manual_dir: str | os.PathLike[str] | None = None,
+    like: "pipeline.Preparation | None" = None,
 ) -> pathlib.Path:
     """Prepares a data set, unless that has been done. The doctor (`jaxseg.data.doctor`) sees it first.
 
@@ -67,6 +71,8 @@ def prepare(
       data_dir: where prepared data sets are, `<data set>/<config>/<version>` each; created if need be.
       manual_dir: the raw files, for data sets that have to be downloaded by hand: a folder, which may hold archives in
         place of folders, or one archive; not read if the data set is prepared.
+      like: what became of another data set, such as the one that a network was trained on; scaling and orientation are
+        its own then, and not what most of these files suggest.
 
     Returns:
       The folder of the prepared data set, for `jaxseg.data.pipeline.Split`.
@@ -86,13 +92,14 @@ def prepare(
                 f"{target} is prepared already; {manual_dir} is not read again (give another --data_dir to)",
                 file=sys.stderr,
             )
-        return _checked(target)
+        return _checked(target, like)
     given = _manual_dir(builder_class, config, manual_dir, root)
     with _writing(root, given), _work_folder(root) as work, archives.unpacked(given, work / _RAW) as raw:
-        found, report = _examine(builder_class, config, raw, given)
+        found, report = _examine(builder_class, config, raw, given, like)
         if report.errors:
             raise InputError(_listed(report, given))
-        contents = found.contents._replace(orientation=report.orientation)
+        wanted = like.orientation if like and found.contents.volumes else ""
+        contents = found.contents._replace(orientation=wanted or report.orientation)
         folder = _build(builder_class, config, work, found._replace(cases=report.cases, contents=contents))
         (folder / diagnosis.FILE).write_text(json.dumps(report.as_json(), indent=1))
         _move(folder, target)
@@ -126,7 +133,11 @@ def check(
 
 
 def _examine(
-    builder_class: Any, config: Any, raw: pathlib.Path | None, given: pathlib.Path | None
+    builder_class: Any,
+    config: Any,
+    raw: pathlib.Path | None,
+    given: pathlib.Path | None,
+    like: "pipeline.Preparation | None" = None,
 ) -> tuple[Any, "diagnosis.Report"]:
     from jaxseg.data import doctor
 
@@ -134,6 +145,8 @@ def _examine(
         found = builder_class.find(raw, config)
     except OSError as error:
         raise InputError(f"{error.filename or given}: cannot be read ({error.strerror}); see to its rights") from error
+    if like is not None:
+        found = found._replace(contents=found.contents._replace(scaling=like.scaling))
     report = doctor.examine(
         f"{builder_class.name}/{config.name}", found, builder_class.load, threads=builder_class.THREADS
     )
@@ -186,9 +199,18 @@ def _builder_class(dataset: str) -> Any:
     return getattr(importlib.import_module(f"{__name__}.{dataset}"), _BUILDERS[dataset])
 
 
-def _checked(target: pathlib.Path) -> pathlib.Path:
+def _checked(target: pathlib.Path, like: "pipeline.Preparation | None") -> pathlib.Path:
     if not (target / _INFO).is_file():
         raise InputError(f"{target}: exists but holds no prepared data set; choose another data folder")
+    if like is None:
+        return target
+    from jaxseg.data import pipeline
+
+    split = next(iter(pipeline.split_sizes(target)))
+    found = pipeline.Split(target, split, size=None).preparation
+    turned = found.volumes and like.orientation not in ("", found.orientation)
+    if turned or found.scaling != like.scaling:
+        raise InputError(f"{target}: is prepared already, and otherwise; choose another data folder")
     return target
 
 
