@@ -276,7 +276,8 @@ def split_sizes(directory: str | os.PathLike[str]) -> dict[str, int]:
     Raises:
       InputError: the folder is no prepared data set.
     """
-    return _split_sizes(_open(directory)[1])
+    _place, builder = _open(directory)  # its name holds until the builder has been asked
+    return _split_sizes(builder)
 
 
 def in_memory(split: Split, chosen: Sequence[int] | None = None) -> InMemory:

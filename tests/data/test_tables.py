@@ -1,11 +1,9 @@
 """What a person writes into `cases.csv` and means: separators, spellings of names, splits, and how files are scaled."""
 
-import contextlib
 import itertools
 import os
 import pathlib
 import re
-import types
 import unicodedata
 from collections.abc import Sequence
 
@@ -245,27 +243,6 @@ def test_what_is_not_prepared_is_said_with_what_is_and_the_command(tmp_path):
         call()
     there = "but as version 0.9.0, which is another (there are dermoscopy/tiny, folder/mine-volumes)"
     assert f"folder/mine is not prepared in {root} {there}; write" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("shape", "names", "wanted"),
-    [
-        ((None, None, 3), ("background", "class 1"), None),  # two names of one thing
-        ((None, None, 3), ("background", "lesion", "more"), "in the classes.csv of its folder"),
-        ((None, None, 3), ("lesion", "background"), "has the classes lesion, background, and the network tells back"),
-        ((None, None, 1), ("background", "lesion"), "has 1 channel, the network takes 3; save its images as RGB"),
-        ((None, None, None, 3), ("background", "lesion"), "holds volumes, and the network takes pictures"),
-    ],
-)
-def test_a_network_is_used_on_a_data_set_like_its_own(monkeypatch, shape, names, wanted):
-    def info(shape, names):
-        features = {"image": types.SimpleNamespace(shape=shape)}
-        return types.SimpleNamespace(info=types.SimpleNamespace(features=features, metadata={"class_names": names}))
-
-    sets = {"new": info(shape, names), "own": info((None, None, 3), ("background", "lesion"))}
-    monkeypatch.setattr(pipeline, "_open", sets.get)
-    with contextlib.nullcontext() if wanted is None else pytest.raises(InputError, match=wanted):
-        pipeline.check_alike("new", "own")
 
 
 # Classes.
