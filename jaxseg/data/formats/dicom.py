@@ -15,22 +15,60 @@ SUFFIXES = (".dcm", ".ima")
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # x and y of DICOM run to the left and to the back
 _DIRECTORY = "1.2.840.10008.1.3.10"  # class of a DICOMDIR, an index of other files
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_WITHOUT_PIXELS = ("1.2.840.10008.5.1.4.1.1.4.2",)  # spectra, which have rows and columns too
+_HEADER = ["SOPClassUID", "MediaStorageSOPClassUID", "SeriesInstanceUID", "Rows"]
 _TURNED = 0.5  # degrees between the slices of one volume
 _TILTED = 2.5  # degrees between the line along which slices lie and their normal
 _GRAYS = ("MONOCHROME1", "MONOCHROME2")
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
+class DicomObject(NamedTuple):
+    """What a DICOM file is, by its header.
+
+    Attributes:
+      series: SeriesInstanceUID, the same in all files of a series; empty where it is missing.
+      kind: `image` has pixels, `segmentation` is DICOM SEG, `other` has no pixels: a structure set, a presentation
+        state, a report, an index of files.
+    """
+
+    series: str
+    kind: str
+
+
+def dicom_object(path: pathlib.Path) -> DicomObject | None:
+    """What a file is that is DICOM by its content, whatever it is called; None of any other."""
+    header = _header(path)
+    if header is None:
+        return None
+    sop_class = _class(header)
+    kind = "image" if "Rows" in header and sop_class not in _WITHOUT_PIXELS else "other"
+    return DicomObject(
+        str(header.get("SeriesInstanceUID", None) or ""), "segmentation" if sop_class in _SEGMENTATIONS else kind
+    )
+
+
 def is_dicom(path: pathlib.Path) -> bool:
     """Whether a file is DICOM by its suffix or, whatever it is called, by its content; an index of files is not."""
     if path.suffix.lower() in SUFFIXES:
         return True
+    header = _header(path)
+    return header is not None and _class(header) != _DIRECTORY
+
+
+def _header(path: pathlib.Path) -> Any:
+    """What tells the kind of a DICOM file; None of a file that is none."""
+    import pydicom
+
     try:
         with path.open("rb") as file, quietly():
             start = file.read(132)
-            return (start[128:] == b"DICM" or _may_lack_preamble(start)) and _class(path) not in ("", _DIRECTORY)
+            if start[128:] != b"DICM" and not _may_lack_preamble(start):
+                return None
+            header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=_HEADER)
     except Exception:  # pydicom raises nearly anything
-        return False
+        return None
+    return header if _class(header) else None
 
 
 def _may_lack_preamble(start: bytes) -> bool:
@@ -39,12 +77,8 @@ def _may_lack_preamble(start: bytes) -> bool:
     return group in (b"\x02\x00", b"\x08\x00") and element < 0x0100 and len(start) > 8
 
 
-def _class(path: pathlib.Path) -> str:
-    import pydicom
-
-    tags = ["SOPClassUID", "MediaStorageSOPClassUID"]
-    file = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags)
-    return str(file.get("SOPClassUID") or file.file_meta.get("MediaStorageSOPClassUID") or "")
+def _class(file: Any) -> str:
+    return str(file.get("SOPClassUID", None) or file.file_meta.get("MediaStorageSOPClassUID", None) or "")
 
 
 def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
@@ -61,7 +95,7 @@ def _load(path: pathlib.Path) -> Any:
     try:
         return pydicom.dcmread(path)
     except pydicom.errors.InvalidDicomError:  # without a preamble, or no DICOM at all
-        if not _class(path):
+        if _header(path) is None:
             raise
     file = pydicom.dcmread(path, force=True)
     if "TransferSyntaxUID" not in file.file_meta:

@@ -149,6 +149,34 @@ def test_a_file_is_dicom_by_its_content(tmp_path, syntax, name, preamble):
     assert picture.spacing == pytest.approx((0.7, 0.6)) and picture.orientation == "PL"
 
 
+OTHERS = {
+    "structure set": "1.2.840.10008.5.1.4.1.1.481.3",
+    "presentation state": "1.2.840.10008.5.1.4.1.1.11.1",
+    "report": "1.2.840.10008.5.1.4.1.1.88.33",
+    "key objects": "1.2.840.10008.5.1.4.1.1.88.59",
+    "index": "1.2.840.10008.1.3.10",
+}
+
+
+@pytest.mark.parametrize("preamble", [True, False])
+@pytest.mark.parametrize("suffix", ["", ".dcm", ".bin"])
+def test_an_object_is_known_by_its_header(tmp_path, suffix, preamble):
+    stack = plain_stack()
+    files = {"image": made.slices(stack)[0], "segmentation": segmentation(stack, stack.stored % 2, "BINARY")}
+    files["segmentation"].SeriesInstanceUID = "1.2.4"
+    found = [
+        formats.dicom_object(made.save(tmp_path / f"{name}{suffix}", file, preamble=preamble))
+        for name, file in files.items()
+    ]
+    assert found == [("1.2.2", "image"), ("1.2.4", "segmentation")]
+    for name, sop_class in OTHERS.items():
+        path = made.save(tmp_path / f"{name}{suffix}", made.blank(sop_class), preamble=preamble)
+        assert formats.dicom_object(path) == ("1.2.2", "other")
+    for name, content in {"words": b"words " * 99, "empty": b"", "zeros": bytes(500)}.items():
+        (tmp_path / f"{name}{suffix}").write_bytes(content)
+        assert formats.dicom_object(tmp_path / f"{name}{suffix}") is None
+
+
 def test_what_is_no_dicom_is_no_image(tmp_path):
     index = made.blank("1.2.840.10008.1.3.10")
     made.save(tmp_path / "DICOMDIR", index)
