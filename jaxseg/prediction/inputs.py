@@ -5,7 +5,7 @@ import fnmatch
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,6 @@ from jaxseg.training.contract import TrainedOn
 
 MARKER = "prediction.json"  # a folder that holds this file holds results, and nothing that is to be predicted
 ALL = "*"
-_DICOM = (".dcm", ".ima")
 _ENDS = {"R": "right", "L": "left", "A": "front", "P": "back", "I": "feet", "S": "head"}
 _ACROSS = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal", "I": "axial", "S": "axial"}
 _LONGEST = 248  # bytes of a name; most file systems take 255, and .nii.gz comes behind it
@@ -86,7 +85,8 @@ def find(paths: Sequence[pathlib.Path], *, pattern: str = ALL) -> Found:
     """What there is to predict, in the order of the paths; of a folder its files, sorted, and then its folders.
 
     Folders are searched with all folders below, but for hidden ones and those that hold results. DICOM files of one
-    series that share a folder are one volume; a DICOM file that is alone, or of another series, is one by itself. What
+    series that share a folder are one volume, whatever they are called; a DICOM file that is a series by itself is a
+    picture, and one without pixels, such as a structure set, is of no format that is known. What
     looks like a mask of an image beside it is left out, unless a pattern asks for names. What cannot be read is found
     too, and named by whoever reads it.
 
@@ -171,12 +171,13 @@ def _walk(
     # with links that lead nowhere, and what there are no rights to look at, at which pathlib's functions fail
     there = [path for path in entries if os.path.isfile(path) or not os.path.exists(path)]
     files = [path for path in there if fnmatch.fnmatch(path.name, pattern)]
-    series = [path for path in files if path.suffix.lower() in _DICOM]
-    if _is_series(series):
-        yield folder
-        files = [path for path in files if path not in series]
-    for path in files:
-        if formats.is_image(path):
+    dicom = {path: formats.dicom_object(path) for path in files if os.path.isfile(path) and formats.is_dicom(path)}
+    series = _series(dicom)
+    if series:
+        yield folder  # where they are several series, whoever reads it says so
+    for path in [path for path in files if path not in series]:
+        found = dicom.get(path)
+        if formats.is_image(path) and (found is None or found.kind != "other"):
             yield path
         else:
             unknown.append(path)
@@ -185,18 +186,12 @@ def _walk(
             yield from _walk(path, pattern, unknown, seen)
 
 
-def _is_series(paths: Sequence[pathlib.Path]) -> bool:
-    """Whether these are several DICOM files of one series; damaged ones belong to what the others are."""
-    import pydicom
-
-    found = set()
-    for path in paths if len(paths) > 1 else ():
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-        except Exception:  # pydicom raises nearly anything; whoever reads the file names it
-            continue
-        found.add(header.get("SeriesInstanceUID"))
-    return len(found) == 1
+def _series(dicom: Mapping[pathlib.Path, formats.DicomObject | None]) -> list[pathlib.Path]:
+    """Those that are slices of one volume, damaged ones with them; none where every image is a series of its own."""
+    slices = collections.Counter(found.series for found in dicom.values() if found and found.kind == "image")
+    if not slices or max(slices.values()) == 1:
+        return []
+    return [path for path, found in dicom.items() if found is None or found.kind == "image"]
 
 
 def load(path: pathlib.Path, trained_on: TrainedOn, *, whole: bool, source_size: int) -> Loaded:
@@ -228,11 +223,20 @@ def load(path: pathlib.Path, trained_on: TrainedOn, *, whole: bool, source_size:
     squashed = None if preparation.size is None else (*image.shape[:-3], preparation.size, preparation.size)
     stored = image if squashed is None else resizing.resize(image, squashed)
     size = picture.full_size or image.shape[:-1]
-    notes = picture.notes
-    if preparation.orientation and picture.affine is None and picture.array.ndim == 4:
-        known = ", ".join(_ENDS[side] for side in preparation.orientation)
-        notes += (f"does not say how it lies in the patient; slices, rows and columns are taken to run to the {known}",)
+    notes = (*picture.notes, *_about_orientation(picture, preparation))
     return Loaded(image, stored, size, picture, orientation, notes)
+
+
+def _about_orientation(picture: formats.Picture, preparation: Preparation) -> Iterator[str]:
+    """What is not known of how a volume lies, or of how those lay that the network saw."""
+    if picture.array.ndim == 3 or picture.array.shape[0] == 1:
+        return
+    if preparation.orientation and picture.affine is None:
+        known = ", ".join(_ENDS[side] for side in preparation.orientation)
+        yield f"does not say how it lies in the patient; slices, rows and columns are taken to run to the {known}"
+    elif not preparation.orientation:
+        kind = f"into {_ACROSS[picture.orientation[0]]} slices" if picture.orientation else "along its first axis"
+        yield f"is cut {kind}, as it is stored; whether the network saw such is not known"
 
 
 def _oriented(image: np.ndarray, picture: formats.Picture, codes: str) -> tuple[np.ndarray, str]:

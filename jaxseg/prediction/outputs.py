@@ -132,9 +132,12 @@ def _itk(array: np.ndarray, path: pathlib.Path, *, classes: bool = False) -> tup
     import SimpleITK
 
     with _reading():
-        like = SimpleITK.ReadImage(str(path))
+        like = formats.itk.opened(path)
+    rank = array.ndim - classes  # of four axes, the last one is channels
     image = SimpleITK.GetImageFromArray(array, isVector=classes)
-    image.CopyInformation(like)
+    image.SetSpacing(like.GetSpacing()[:rank])
+    image.SetOrigin(like.GetOrigin()[:rank])
+    image.SetDirection(np.reshape(like.GetDirection(), (like.GetDimension(),) * 2)[:rank, :rank].ravel().tolist())
     suffix = _ITK[_suffix(path)]
     with tempfile.TemporaryDirectory() as folder:  # it writes to files alone
         file = pathlib.Path(folder) / f"mask{suffix}"

@@ -80,10 +80,10 @@ def write(path: PathLike, cells: Sequence[Cell], class_names: Sequence[str]) -> 
             sheet.paste(Image.fromarray(outlined(one.picture, one.labels)), (left, top))
             for line, caption in enumerate(one.captions):
                 place = (left, top + len(one.picture) + 2 + line * _LINE)
-                draw.text(place, _fitting(caption), fill=INK if line == 0 else MUTED, font=_font())
+                draw.text(place, _fitting(_printable(caption)), fill=INK if line == 0 else MUTED, font=_font())
         top += height
     left = _GAP
-    for k, name in enumerate(class_names[1:], 1):
+    for k, name in enumerate(map(_printable, class_names[1:]), 1):
         draw.rectangle((left, top + 4, left + 12, top + 14), fill=_colour(k))
         draw.text((left + 18, top), name, fill=INK, font=_font())
         left += 18 + math.ceil(draw.textlength(name, _font())) + 2 * _GAP
@@ -111,6 +111,11 @@ def _colour(k: int) -> tuple[int, int, int]:
 @functools.cache
 def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", _TEXT)
+
+
+def _printable(text: str) -> str:
+    """With a mark for what no font can show; names of files may hold line breaks, or bytes that are no text."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _fitting(text: str) -> str:

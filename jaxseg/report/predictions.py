@@ -26,10 +26,6 @@ from jaxseg.report import contact_sheet, tables
 TABLE, SHEET = "predictions.csv", "flagged.png"
 _MASKS, _PROBABILITIES = "masks", "probabilities"
 _SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".nrrd", ".mha", ".npy")
-_NO_ORIENTATION = (
-    "its data set does not say how its volumes lie in the patient; volumes are taken as they are stored, whichever way "
-    "they run"
-)
 # Errors of the place of all results, not of one of them.
 _OF_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 _ROOM_OF_ROW, _LEAST_ROOM = 512, 65_536  # bytes that are kept free
@@ -109,8 +105,6 @@ def run(
     _say(unknown, "of no known format, left out")
     _say(masks, "left out as masks of the images beside them; to predict them too, give their --pattern or --inputs")
     trained = network.load_run(workdir, prepare)
-    if trained.trained_on.preparation.volumes and not trained.trained_on.preparation.orientation:
-        print(f"{workdir}: {_NO_ORIENTATION}", file=sys.stderr)
     predictor = _predictor(trained, options)
     provenance = {"command": command, "run": workdir, "steps": trained.steps, "dataset": trained.config.data.dataset}
     chosen = dataclasses.asdict(dataclasses.replace(options, tiling=None)) | {"images": predictor.mode}

@@ -155,6 +155,20 @@ def test_a_mask_that_is_a_little_off_is_noted(tmp_path):
     assert note == f"{mask}: lies up to 0.17 of a pixel off its image"
 
 
+def test_a_header_that_contradicts_itself_is_noted_and_named_where_it_may_be_why(tmp_path):
+    image = save(tmp_path / "image.nii", volume(*SIZE), grid())
+    content = bytearray(image.read_bytes())
+    content[80:92] = np.float32([1.2, 1.5, 6]).tobytes()  # pixdim of slices
+    image.write_bytes(content)
+    mask = save(tmp_path / "mask.nii", volume(*SIZE) * 0, grid())
+    said = f"{image}: its pixdim says 1.2 x 1.5 x 6 mm, its affine 1.2 x 1.5 x 3 mm; the affine was taken"
+    assert cases.load(RawCase("a", (image,), mask, "p")).notes == (said,)
+    save(mask, volume(*SIZE) * 0, grid(spacing=(6, 1.5, 1.2)))
+    with pytest.raises(FileProblems) as error:
+        cases.load(RawCase("a", (image,), mask, "p"))
+    assert error.value.lines[0].endswith(f"use the mask that was made for this image ({said})")
+
+
 @pytest.mark.parametrize("kind", ["png", "nii"])
 def test_a_picture_and_a_volume_of_one_slice_are_the_same(tmp_path, kind):
     from PIL import Image

@@ -168,7 +168,7 @@ def test_names_as_long_as_the_disk_takes_them_have_results_of_their_own(tmp_path
         names(tmp_path / ("x" * 300))
 
 
-def dicom(path, series):
+def dicom(path, series, kind=None):
     import pydicom
     from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -179,6 +179,9 @@ def dicom(path, series):
     file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = MRImageStorage
     file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = generate_uid(entropy_srcs=[str(path)])
     file.SeriesInstanceUID = UID(series)
+    if kind is not None:  # without pixels
+        file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = kind
+        return file.save_as(path, enforce_file_format=True)
     file.Rows, file.Columns, file.SamplesPerPixel, file.PhotometricInterpretation = 4, 4, 1, "MONOCHROME2"
     file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 8, 8, 7, 0
     file.PixelData = bytes(16)
@@ -194,6 +197,21 @@ def test_dicom_files_of_one_series_are_one_input_others_one_each(tmp_path):
     picture(tmp_path / "mr" / "overview.png")
     assert names(tmp_path) == ["alone/a", "mr", "mr/overview", "xray/0", "xray/1", "xray/2"]
     assert names(tmp_path / "mr") == ["mr", "overview"]
+
+
+def test_a_series_is_one_volume_whatever_its_files_are_called_and_whatever_lies_beside_them(tmp_path):
+    structure_set = "1.2.840.10008.5.1.4.1.1.481.3"
+    for z in range(3):
+        dicom(tmp_path / "ct" / f"IM{z}", "1.2.3")
+    dicom(tmp_path / "ct" / "rtstruct.dcm", "1.2.4", structure_set)
+    found = inputs.find([tmp_path])
+    assert [source.name for source in found.sources] == ["ct"] and found.unknown == [tmp_path / "ct" / "rtstruct.dcm"]
+    assert formats.read(tmp_path / "ct").array.shape == (3, 4, 4, 1)
+    dicom(
+        tmp_path / "ct" / "other0", "1.2.5"
+    )  # a second volume: said by whoever reads the folder, not torn to pictures
+    dicom(tmp_path / "ct" / "other1", "1.2.5")
+    assert names(tmp_path) == ["ct"]
 
 
 def trained_on(channels=1, rank=2, **preparation):

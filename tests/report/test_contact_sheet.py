@@ -80,6 +80,13 @@ def test_long_captions_keep_their_end():
     assert contact_sheet._fitting("short") == "short"
 
 
+@pytest.mark.parametrize("name", ["x\ny", "a\tb\r", "\udcff.png", "心臓", "\u202eabc"])
+def test_any_name_of_a_file_can_be_drawn(tmp_path, name):
+    cell = contact_sheet.cell(picture(8, 8), np.zeros((8, 8), int), (name, name))
+    contact_sheet.write(tmp_path / "sheet.png", [cell], ("background", name))
+    assert contact_sheet._printable("x\ny") == "x\N{REPLACEMENT CHARACTER}y"
+
+
 def test_an_empty_sheet_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cells is empty"):
         contact_sheet.write(tmp_path / "sheet.png", [], ("a", "b"))

@@ -141,8 +141,10 @@ def load(case: RawCase, *, at_least: int | None = None) -> Loaded:
     frame = case.part if isinstance(case.part, int) else None
     problems: list[str] = []
     notes: list[str] = []
-    first, *others = (_read(path, formats.read, problems, frame=frame, at_least=at_least) for path in case.images)
-    mask = _read(case.mask, formats.read_mask, problems, frame=frame)
+    first, *others = (
+        _read(path, formats.read, problems, notes, frame=frame, at_least=at_least) for path in case.images
+    )
+    mask = _read(case.mask, formats.read_mask, problems, notes, frame=frame)
 
     def onto_first(path: pathlib.Path, picture: formats.Picture | None, other: str, remedy: str) -> Any:
         if first is None or picture is None:  # a problem already
@@ -150,7 +152,8 @@ def load(case: RawCase, *, at_least: int | None = None) -> Loaded:
         try:
             found = _onto(picture, first)
         except geometry.OtherGrid as error:
-            problems.append(f"{path}: is {error.ours}, {other} is {error.theirs}; {remedy}")
+            why = "".join(f" ({note})" for note in notes)  # a header that contradicts itself
+            problems.append(f"{path}: is {error.ours}, {other} is {error.theirs}; {remedy}{why}")
             return None
         notes.extend([f"{path}: {found.note}"] if found.note else [])
         return found.array
@@ -167,11 +170,16 @@ def load(case: RawCase, *, at_least: int | None = None) -> Loaded:
     return Loaded(image, labels[..., 0], first.spacing, first.affine, mask.spacing, tuple(notes))
 
 
-def _read(path: pathlib.Path, read: Callable[..., formats.Picture], problems: list[str], **options: Any) -> Any:
+def _read(
+    path: pathlib.Path, read: Callable[..., formats.Picture], problems: list[str], notes: list[str], **options: Any
+) -> Any:
     try:
-        return read(path, **options)
+        picture = read(path, **options)
     except formats.Unusable as problem:
         problems.append(f"{path}: {problem}")
+        return None
+    notes.extend(f"{path}: {note}" for note in picture.notes)
+    return picture
 
 
 def _onto(picture: formats.Picture, like: formats.Picture) -> geometry.Matched:
