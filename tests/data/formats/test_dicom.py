@@ -181,6 +181,67 @@ def test_an_object_is_known_by_its_header(tmp_path, suffix, preamble):
         assert formats.dicom_object(tmp_path / f"{name}{suffix}") is None
 
 
+def test_of_a_folder_the_images_are_read_and_what_lies_beside_them_is_not(tmp_path):
+    stack = plain_stack()
+    numbers = (stack.stored > 99).astype(np.uint8)
+    for i, file in enumerate(made.slices(stack)):
+        made.save(tmp_path / f"IM{i}", file)
+    mask = segmentation(stack, numbers, "BINARY")
+    made.save(tmp_path / "mask.dcm", mask)
+    for i, (name, sop_class) in enumerate(OTHERS.items()):
+        other = made.blank(sop_class)
+        other.SeriesInstanceUID = f"1.2.9.{i}"
+        made.save(tmp_path / (f"{name}.dcm" if i % 2 else name), other)
+    picture = formats.read(tmp_path)
+    np.testing.assert_array_equal(picture.array[..., 0], stack.stored)
+    np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)
+    second = made.slices(stack)[0]
+    second.SeriesInstanceUID = "1.2.8"
+    made.save(tmp_path / "second", second)
+    with pytest.raises(formats.Unusable, match="holds 2 DICOM series; give each a folder of its own"):
+        formats.read(tmp_path)
+
+
+def test_a_folder_of_segmentations_alone(tmp_path):
+    stack = plain_stack()
+    numbers = (stack.stored > 99).astype(np.uint8)
+    made.save(tmp_path / "a.dcm", segmentation(stack, numbers, "BINARY"))
+    made.save(tmp_path / "report.dcm", made.blank(OTHERS["report"]))
+    np.testing.assert_array_equal(formats.read_mask(tmp_path).array[..., 0], numbers)
+    made.save(tmp_path / "b.dcm", segmentation(stack, numbers, "BINARY"))
+    with pytest.raises(formats.Unusable, match="holds 2 DICOM segmentations; name the file of the one that is meant"):
+        formats.read_mask(tmp_path)
+
+
+WITHOUT_PIXELS = {
+    OTHERS["structure set"]: r"is a structure set \(RTSTRUCT\) without pixels; convert it to DICOM SEG or NIfTI$",
+    OTHERS["presentation state"]: "is a presentation state without pixels; leave it out, and name the images",
+    OTHERS["report"]: r"is a structured report \(SR\) without pixels; leave it out",
+    OTHERS["key objects"]: "is a selection of key objects without pixels; leave it out",
+    OTHERS["index"]: r"is an index of other files \(DICOMDIR\) without pixels; name a file or the folder",
+    "1.2.840.10008.5.1.4.1.1.481.5": "is a file of the kind RT Plan without pixels; leave it out",
+}
+
+
+@pytest.mark.parametrize("read", [formats.read, formats.read_mask])
+@pytest.mark.parametrize("sop_class", WITHOUT_PIXELS)
+def test_an_object_without_pixels_is_said_to_be_what_it_is(tmp_path, read, sop_class):
+    path = made.save(tmp_path / "folder" / "a.dcm", made.blank(sop_class))
+    for place in (path, made.save(tmp_path / "b", made.blank(sop_class))):
+        with pytest.raises(formats.Unusable, match="^" + WITHOUT_PIXELS[sop_class]):
+            read(place)
+    with pytest.raises(formats.Unusable, match=r"^holds a\.dcm, which " + WITHOUT_PIXELS[sop_class]):
+        read(tmp_path / "folder")
+
+
+def test_an_image_that_lacks_its_pixels_is_to_be_fetched_again(tmp_path):
+    file = made.slices(plain_stack())[0]
+    del file.PixelData
+    assert formats.dicom_object(made.save(tmp_path / "a.dcm", file)) == ("1.2.2", "image")
+    with pytest.raises(formats.Unusable, match="^is a DICOM file without pixels; fetch it again, or leave"):
+        formats.read(made.save(tmp_path / "a.dcm", file))
+
+
 def test_what_is_no_dicom_is_no_image(tmp_path):
     index = made.blank("1.2.840.10008.1.3.10")
     made.save(tmp_path / "DICOMDIR", index)
