@@ -471,6 +471,7 @@ def _segmentation(file: Any) -> Picture:
     """
     import highdicom
 
+    _tell_step(file)
     segmentation = highdicom.seg.Segmentation.from_dataset(file, copy=False)
     try:
         return _without_places(segmentation) if _place(file, 0) is None else _in_places(segmentation)
@@ -484,6 +485,50 @@ def _segmentation(file: Any) -> Picture:
         if "fractional" not in str(error).lower():
             raise
         raise Unusable("holds fractions of segments; save it as a binary segmentation, threshold it at 0.5") from error
+
+
+def _tell_step(file: Any) -> None:
+    """Puts the distance of slices where highdicom looks for it, which else takes the narrowest gap between frames.
+
+    Empty slices are not stored, so that what is stored may have gaps alone. The distance is what the file says, or the
+    thickness, if the gaps are multiples of it; else the largest of which they are.
+    """
+    frames = list(file.get("PerFrameFunctionalGroupsSequence", None) or ())
+    measures = [
+        item.PixelMeasuresSequence[0]
+        for item in (*(file.get("SharedFunctionalGroupsSequence", None) or ()), *frames)
+        if item.get("PixelMeasuresSequence", None)
+    ]
+    places = [place for i in range(len(frames)) if (place := _place(file, i)) is not None]
+    if not measures or not places or len(places) < len(frames):
+        return
+    heights = np.unique([np.round(place.position @ places[0].normal, 4) for place in places])
+    told = [abs(float(measures[0].get(name, None) or 0)) for name in ("SpacingBetweenSlices", "SliceThickness")]
+    gaps = np.diff(heights)
+    step = next((length for length in told if length and _are_multiples(gaps, length)), None) or _common_step(gaps)
+    for item in measures:
+        if step:
+            item.SpacingBetweenSlices = f"{step:.10g}"
+        if not item.get("SliceThickness", None):  # which highdicom asks for, and which decides nothing
+            item.SliceThickness = f"{step or 1:.10g}"
+
+
+_MOST_PARTS = 50  # of the narrowest gap
+
+
+def _common_step(gaps: np.ndarray) -> float | None:
+    """The largest length of which all gaps are multiples; None where there is none, as for one slice."""
+    if not gaps.size:
+        return None
+    steps = (gaps.min() / parts for parts in range(1, _MOST_PARTS + 1))
+    step = next((step for step in steps if _are_multiples(gaps, step)), None)
+    return None if step is None else float(gaps.sum() / np.rint(gaps / step).sum())
+
+
+def _are_multiples(gaps: np.ndarray, step: float) -> bool:
+    """Within what a position may be rounded, a hundredth of the step."""
+    counts = np.rint(gaps / step)
+    return bool((counts >= 1).all() and (abs(gaps - counts * step) <= 0.01 * step).all())
 
 
 def _without_places(segmentation: Any) -> Picture:
