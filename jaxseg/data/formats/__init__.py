@@ -46,7 +46,9 @@ _READERS: dict[str, Callable[[pathlib.Path, int | None], Picture]] = {
 
 
 def read(path: pathlib.Path, *, frame: int | None = None, at_least: int | None = None) -> Picture:
-    """Reads a file, or a folder with the DICOM files of one series, which is a volume.
+    """Reads a file, or a folder with the DICOM files of one series of images, which is a volume.
+
+    Segmentations, structure sets, presentation states and reports beside the images are no part of it.
 
     Args:
       path: its suffix says the format; DICOM files may have any.
@@ -152,6 +154,6 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path, int | None], Picture]
         return dicom.read
     if _suffix(path) in _READERS:
         return _READERS[_suffix(path)]
-    if path.is_file() and is_dicom(path):
+    if path.is_file() and dicom_object(path) is not None:
         return dicom.read
     raise Unusable(f"is of no known format; use one of {known_formats()}")

@@ -41,10 +41,10 @@ def dicom_object(path: pathlib.Path) -> DicomObject | None:
     header = _header(path)
     if header is None:
         return None
-    sop_class = _class(header)
-    kind = "image" if "Rows" in header and sop_class not in _WITHOUT_PIXELS else "other"
+    kind = "image" if _is_image(header) else "other"
     return DicomObject(
-        str(header.get("SeriesInstanceUID", None) or ""), "segmentation" if sop_class in _SEGMENTATIONS else kind
+        str(header.get("SeriesInstanceUID", None) or ""),
+        "segmentation" if _class(header) in _SEGMENTATIONS else kind,
     )
 
 
@@ -79,6 +79,18 @@ def _may_lack_preamble(start: bytes) -> bool:
 
 def _class(file: Any) -> str:
     return str(file.get("SOPClassUID", None) or file.file_meta.get("MediaStorageSOPClassUID", None) or "")
+
+
+def _name(sop_class: str) -> str:
+    import pydicom.uid
+
+    return pydicom.uid.UID(sop_class).name
+
+
+def _is_image(file: Any) -> bool:
+    """Whether there should be pixels, also where a damaged header lacks their size."""
+    sop_class = _class(file)
+    return sop_class not in _WITHOUT_PIXELS and ("Rows" in file or "Image Storage" in _name(sop_class))
 
 
 def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
@@ -183,11 +195,35 @@ def _slices(name: str, file: Any) -> _Slices:
 
 def _check(file: Any) -> None:
     if not any(name in file for name in _PIXELS):
-        raise Unusable("is a DICOM file without pixels; fetch it again, or leave it out if it is a report or DICOMDIR")
+        raise Unusable(_without_pixels(file))
     if "MOSAIC" in (file.get("ImageType", None) or ()):
         raise Unusable("is a mosaic of slices in one picture; convert it to NIfTI, for example with dcm2niix")
     if "TotalPixelMatrixColumns" in file and int(file.get("NumberOfFrames", None) or 1) > 1:
         raise Unusable("is a slide of many tiles; save the region that is meant as one picture")
+
+
+_CONVERT = "convert it to DICOM SEG or NIfTI"
+_LEAVE_OUT = "leave it out, and name the images that it is about"
+_OBJECTS = {  # by the start of their class
+    "1.2.840.10008.5.1.4.1.1.481.3": ("a structure set (RTSTRUCT)", _CONVERT),
+    "1.2.840.10008.5.1.4.1.1.66.5": ("a segmentation by surfaces", _CONVERT),
+    "1.2.840.10008.5.1.4.1.1.11.": ("a presentation state", _LEAVE_OUT),
+    "1.2.840.10008.5.1.4.1.1.88.59": ("a selection of key objects", _LEAVE_OUT),
+    "1.2.840.10008.5.1.4.1.1.88.": ("a structured report (SR)", _LEAVE_OUT),
+    "1.2.840.10008.5.1.4.1.1.104.": ("an encapsulated document", _LEAVE_OUT),
+    _DIRECTORY: ("an index of other files (DICOMDIR)", "name a file or the folder of one series"),
+}
+
+
+def _without_pixels(file: Any) -> str:
+    sop_class = _class(file)
+    for start, (what, remedy_of_it) in _OBJECTS.items():
+        if sop_class.startswith(start):
+            return f"is {what} without pixels; {remedy_of_it}"
+    if _is_image(file):
+        return "is a DICOM file without pixels; fetch it again, or leave it out"
+    name = _name(sop_class).removesuffix(" Storage") or "DICOM"
+    return f"is a file of the kind {name} without pixels; {_LEAVE_OUT}"
 
 
 def _stored(file: Any) -> np.ndarray:
@@ -376,15 +412,10 @@ def _check_line(positions: np.ndarray, between: np.ndarray, normal: np.ndarray, 
 
 
 def _series(folder: pathlib.Path) -> Picture:
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and is_dicom(path))
-    if not paths:
-        raise Unusable("is a folder without DICOM files; name a file, or the folder of one series")
+    paths = _of_series(folder)
     files = [_in_series(path.name, functools.partial(_load, path)) for path in paths]
-    series = {file.get("SeriesInstanceUID", None) for file in files}
-    if len(series) > 1:
-        raise Unusable(f"holds {len(series)} DICOM series; give each a folder of its own")
-    if files[0].get("SOPClassUID", None) in _SEGMENTATIONS and len(files) == 1:
-        return _segmentation(files[0])
+    if files[0].get("SOPClassUID", None) in _SEGMENTATIONS:
+        return _in_series(paths[0].name, functools.partial(_segmentation, files[0]))
     parts = [
         _in_series(path.name, functools.partial(_slices, path.name, file))
         for path, file in zip(paths, files, strict=True)
@@ -403,6 +434,21 @@ def _series(folder: pathlib.Path) -> Picture:
         step=max(part.step for part in parts),
     )
     return _picture(joined, "DICOM slices")
+
+
+def _of_series(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Files of the one series of images in a folder, without what lies beside them, or the one segmentation in it."""
+    found = {path: dicom_object(path) for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)}
+    if not found:
+        raise Unusable("is a folder without DICOM files; name a file, or the folder of one series")
+    images = [path for path, object_ in found.items() if object_ is None or object_.kind == "image"]  # None: damaged
+    series = {object_.series for path in images if (object_ := found[path]) is not None}
+    if len(series) > 1:
+        raise Unusable(f"holds {len(series)} DICOM series; give each a folder of its own")
+    segmentations = [path for path, object_ in found.items() if object_ is not None and object_.kind == "segmentation"]
+    if not images and len(segmentations) > 1:
+        raise Unusable(f"holds {len(segmentations)} DICOM segmentations; name the file of the one that is meant")
+    return images or segmentations or list(found)
 
 
 def _in_series(name: str, call: Callable[[], Any]) -> Any:
@@ -425,6 +471,7 @@ def _segmentation(file: Any) -> Picture:
     """
     import highdicom
 
+    _tell_step(file)
     segmentation = highdicom.seg.Segmentation.from_dataset(file, copy=False)
     try:
         return _without_places(segmentation) if _place(file, 0) is None else _in_places(segmentation)
@@ -438,6 +485,50 @@ def _segmentation(file: Any) -> Picture:
         if "fractional" not in str(error).lower():
             raise
         raise Unusable("holds fractions of segments; save it as a binary segmentation, threshold it at 0.5") from error
+
+
+def _tell_step(file: Any) -> None:
+    """Puts the distance of slices where highdicom looks for it, which else takes the narrowest gap between frames.
+
+    Empty slices are not stored, so that what is stored may have gaps alone. The distance is what the file says, or the
+    thickness, if the gaps are multiples of it; else the largest of which they are.
+    """
+    frames = list(file.get("PerFrameFunctionalGroupsSequence", None) or ())
+    measures = [
+        item.PixelMeasuresSequence[0]
+        for item in (*(file.get("SharedFunctionalGroupsSequence", None) or ()), *frames)
+        if item.get("PixelMeasuresSequence", None)
+    ]
+    places = [place for i in range(len(frames)) if (place := _place(file, i)) is not None]
+    if not measures or not places or len(places) < len(frames):
+        return
+    heights = np.unique([np.round(place.position @ places[0].normal, 4) for place in places])
+    told = [abs(float(measures[0].get(name, None) or 0)) for name in ("SpacingBetweenSlices", "SliceThickness")]
+    gaps = np.diff(heights)
+    step = next((length for length in told if length and _are_multiples(gaps, length)), None) or _common_step(gaps)
+    for item in measures:
+        if step:
+            item.SpacingBetweenSlices = f"{step:.10g}"
+        if not item.get("SliceThickness", None):  # which highdicom asks for, and which decides nothing
+            item.SliceThickness = f"{step or 1:.10g}"
+
+
+_MOST_PARTS = 50  # of the narrowest gap
+
+
+def _common_step(gaps: np.ndarray) -> float | None:
+    """The largest length of which all gaps are multiples; None where there is none, as for one slice."""
+    if not gaps.size:
+        return None
+    steps = (gaps.min() / parts for parts in range(1, _MOST_PARTS + 1))
+    step = next((step for step in steps if _are_multiples(gaps, step)), None)
+    return None if step is None else float(gaps.sum() / np.rint(gaps / step).sum())
+
+
+def _are_multiples(gaps: np.ndarray, step: float) -> bool:
+    """Within what a position may be rounded, a hundredth of the step."""
+    counts = np.rint(gaps / step)
+    return bool((counts >= 1).all() and (abs(gaps - counts * step) <= 0.01 * step).all())
 
 
 def _without_places(segmentation: Any) -> Picture:

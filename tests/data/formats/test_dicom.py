@@ -7,6 +7,7 @@ import pytest
 import SimpleITK
 
 from jaxseg.data import formats
+from jaxseg.data.builders import cases
 from tests.data.formats import dicom_files as made
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -179,6 +180,67 @@ def test_an_object_is_known_by_its_header(tmp_path, suffix, preamble):
     for name, content in {"words": b"words " * 99, "empty": b"", "zeros": bytes(500)}.items():
         (tmp_path / f"{name}{suffix}").write_bytes(content)
         assert formats.dicom_object(tmp_path / f"{name}{suffix}") is None
+
+
+def test_of_a_folder_the_images_are_read_and_what_lies_beside_them_is_not(tmp_path):
+    stack = plain_stack()
+    numbers = (stack.stored > 99).astype(np.uint8)
+    for i, file in enumerate(made.slices(stack)):
+        made.save(tmp_path / f"IM{i}", file)
+    mask = segmentation(stack, numbers, "BINARY")
+    made.save(tmp_path / "mask.dcm", mask)
+    for i, (name, sop_class) in enumerate(OTHERS.items()):
+        other = made.blank(sop_class)
+        other.SeriesInstanceUID = f"1.2.9.{i}"
+        made.save(tmp_path / (f"{name}.dcm" if i % 2 else name), other)
+    picture = formats.read(tmp_path)
+    np.testing.assert_array_equal(picture.array[..., 0], stack.stored)
+    np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)
+    second = made.slices(stack)[0]
+    second.SeriesInstanceUID = "1.2.8"
+    made.save(tmp_path / "second", second)
+    with pytest.raises(formats.Unusable, match="holds 2 DICOM series; give each a folder of its own"):
+        formats.read(tmp_path)
+
+
+def test_a_folder_of_segmentations_alone(tmp_path):
+    stack = plain_stack()
+    numbers = (stack.stored > 99).astype(np.uint8)
+    made.save(tmp_path / "a.dcm", segmentation(stack, numbers, "BINARY"))
+    made.save(tmp_path / "report.dcm", made.blank(OTHERS["report"]))
+    np.testing.assert_array_equal(formats.read_mask(tmp_path).array[..., 0], numbers)
+    made.save(tmp_path / "b.dcm", segmentation(stack, numbers, "BINARY"))
+    with pytest.raises(formats.Unusable, match="holds 2 DICOM segmentations; name the file of the one that is meant"):
+        formats.read_mask(tmp_path)
+
+
+WITHOUT_PIXELS = {
+    OTHERS["structure set"]: r"is a structure set \(RTSTRUCT\) without pixels; convert it to DICOM SEG or NIfTI$",
+    OTHERS["presentation state"]: "is a presentation state without pixels; leave it out, and name the images",
+    OTHERS["report"]: r"is a structured report \(SR\) without pixels; leave it out",
+    OTHERS["key objects"]: "is a selection of key objects without pixels; leave it out",
+    OTHERS["index"]: r"is an index of other files \(DICOMDIR\) without pixels; name a file or the folder",
+    "1.2.840.10008.5.1.4.1.1.481.5": "is a file of the kind RT Plan without pixels; leave it out",
+}
+
+
+@pytest.mark.parametrize("read", [formats.read, formats.read_mask])
+@pytest.mark.parametrize("sop_class", WITHOUT_PIXELS)
+def test_an_object_without_pixels_is_said_to_be_what_it_is(tmp_path, read, sop_class):
+    path = made.save(tmp_path / "folder" / "a.dcm", made.blank(sop_class))
+    for place in (path, made.save(tmp_path / "b", made.blank(sop_class))):
+        with pytest.raises(formats.Unusable, match="^" + WITHOUT_PIXELS[sop_class]):
+            read(place)
+    with pytest.raises(formats.Unusable, match=r"^holds a\.dcm, which " + WITHOUT_PIXELS[sop_class]):
+        read(tmp_path / "folder")
+
+
+def test_an_image_that_lacks_its_pixels_is_to_be_fetched_again(tmp_path):
+    file = made.slices(plain_stack())[0]
+    del file.PixelData
+    assert formats.dicom_object(made.save(tmp_path / "a.dcm", file)) == ("1.2.2", "image")
+    with pytest.raises(formats.Unusable, match="is a DICOM file without pixels; fetch it again, or leave"):
+        formats.read(made.save(tmp_path / "a.dcm", file))
 
 
 def test_what_is_no_dicom_is_no_image(tmp_path):
@@ -396,6 +458,57 @@ def test_a_segmentation_of_one_slice_has_its_place(tmp_path):
     np.testing.assert_array_equal(picture.array[..., 0], numbers[2:3])
     np.testing.assert_allclose(picture.affine[:3, 3], (stack.affine @ [2, 0, 0, 1])[:3], atol=1e-6)
     np.testing.assert_allclose(picture.spacing, stack.spacing, atol=1e-6)
+
+
+STORED = {
+    "the first and last": [0, 9],
+    "a gap": [2, 7],
+    "every third": [1, 4, 7],
+    "gaps of 2 and 3": [1, 3, 6],
+    "one": [4],
+}
+
+
+def told(file: pydicom.Dataset, **lengths: float | None) -> pydicom.Dataset:
+    """A segmentation that says these lengths of its slices, and lacks those of None."""
+    measures = file.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    for name, length in lengths.items():
+        if length is not None:
+            setattr(measures, name, length)
+        elif name in measures:
+            delattr(measures, name)
+    return file
+
+
+@pytest.mark.parametrize("turned_over", [False, True])
+@pytest.mark.parametrize("kind", STORED)
+def test_a_segmentation_without_its_empty_slices_lies_on_its_image(tmp_path, kind, turned_over):
+    stack = plain_stack(10)
+    if turned_over:
+        stack = stack._replace(column=-stack.column)
+    numbers = np.zeros(stack.stored.shape, np.uint8)
+    numbers[STORED[kind], :3] = 1
+    for i, file in enumerate(made.slices(stack)):
+        made.save(tmp_path / "image" / f"{i}", file)
+    lengths = [{"SpacingBetweenSlices": None}, {"SpacingBetweenSlices": 0}, {}]
+    lengths += [{"SpacingBetweenSlices": None, "SliceThickness": None}] * (kind == "gaps of 2 and 3")
+    lengths += [{"SpacingBetweenSlices": 2.5, "SliceThickness": 1}]
+    for i, values in enumerate(lengths):
+        mask = made.save(tmp_path / f"{i}.dcm", told(segmentation(stack, numbers, "BINARY"), **values))
+        loaded = cases.load(cases.RawCase("a", (tmp_path / "image",), mask, "p"))
+        np.testing.assert_array_equal(loaded.labels, numbers, err_msg=str(values))
+        assert formats.read_mask(mask).spacing == pytest.approx(stack.spacing) and loaded.notes == ()
+
+
+@pytest.mark.parametrize(("thickness", "stored"), [(5, [0, 1, 4]), (1, [0, 1, 5]), (4, [0, 3, 5])])
+def test_a_thickness_that_is_not_the_distance_of_slices_is_not_taken_for_it(tmp_path, thickness, stored):
+    stack = plain_stack(10)
+    numbers = np.zeros(stack.stored.shape, np.uint8)
+    numbers[stored, :3] = 1
+    file = told(segmentation(stack, numbers, "BINARY"), SpacingBetweenSlices=None, SliceThickness=thickness)
+    picture = formats.read_mask(made.save(tmp_path / "a.dcm", file))
+    np.testing.assert_array_equal(picture.array[..., 0], numbers[: stored[-1] + 1])
+    assert picture.spacing[0] == pytest.approx(2.5) and picture.part
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
