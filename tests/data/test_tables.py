@@ -263,7 +263,7 @@ def test_a_network_is_used_on_a_data_set_like_its_own(monkeypatch, shape, names,
         return types.SimpleNamespace(info=types.SimpleNamespace(features=features, metadata={"class_names": names}))
 
     sets = {"new": info(shape, names), "own": info((None, None, 3), ("background", "lesion"))}
-    monkeypatch.setattr(pipeline, "_open", sets.get)
+    monkeypatch.setattr(pipeline, "_open", lambda name: (None, sets[name]))
     with contextlib.nullcontext() if wanted is None else pytest.raises(InputError, match=wanted):
         pipeline.check_alike("new", "own")
 
@@ -437,13 +437,58 @@ def test_hot_and_dead_pixels_are_clipped(size):
     )
 
 
+# What the object has, in a background of which mean and standard deviation are given.
+OBJECTS = {
+    "bright": ((2_000, 600), (5_000, 10_000, 20_000)),
+    "little brighter": ((500, 150), (1_000, 2_000, 3_000, 4_000)),
+    "dark": ((30_000, 3_000), (0, 5_000, 10_000, 15_000)),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+@pytest.mark.parametrize("count", [131, 184, 262])  # of 65,536 pixels; 0.28 % are less than the percentile cuts off
+def test_levels_of_a_small_object_stay_apart_in_tissue(kind, count):
+    moments, levels = OBJECTS[kind]
+    image = np.random.default_rng(1).normal(*moments, (256 * 256, 1)).clip(0, 65_535).astype(np.uint16)
+    image[5_000 : 5_000 + count, 0] = np.array(levels)[np.arange(count) * len(levels) // count]
+    stored = cases.as_uint8(image, MR)[:, 0].astype(int)
+    found = [stored[image[:, 0] == level].mean() for level in levels]
+    steps = np.diff(found) / np.diff(levels)
+    np.testing.assert_allclose(steps, steps[0], rtol=0.02)  # none is clipped
+    assert {found[0], found[-1]} & {0, 255} and steps[0] * np.ptp(levels) > 90
+
+
+def with_a_tail(reach: float) -> np.ndarray:
+    """Of 10,000 pixels 40 lie `reach` distances of the percentiles, which are 100 apart, beyond the upper one."""
+    values = np.repeat(np.arange(101.0), 98)[:9_860]
+    return np.concatenate([np.full(100, 0.0), values, np.full(40, 100 + reach * 100)])[:, None].astype(np.float32)
+
+
 def test_what_lies_within_the_usual_reach_is_scaled_by_percentiles():
-    """A tail of vessels three times as bright as the rest is clipped, as ever."""
-    image = background("tissue").astype(np.float32)
-    image[:10, :20] = 1_500
-    low, high = np.percentile(image, (0.5, 99.5))
-    wanted = np.rint(np.clip((image - low) / (high - low), 0, 1) * 255)
-    np.testing.assert_array_equal(cases.as_uint8(image, MR), wanted)
+    """Vessels twice as bright as the rest are clipped, as ever."""
+    low, high = np.percentile(with_a_tail(0.99), (0.5, 99.5))
+    wanted = np.rint(np.clip((with_a_tail(0.99) - low) / (high - low), 0, 1) * 255)
+    np.testing.assert_array_equal(cases.as_uint8(with_a_tail(0.99), MR), wanted)
+
+
+def test_an_end_moves_without_a_leap():
+    reaches = np.linspace(0.9, 1.3, 81)
+    tops = np.array([cases.span(with_a_tail(reach), 0.5, 99.5)[1][0] for reach in reaches])
+    assert (np.diff(tops) >= -1e-3).all() and np.diff(tops).max() < 12
+    np.testing.assert_allclose(tops[reaches <= 1], tops[0])
+    np.testing.assert_allclose(tops[reaches > 1.15], 100 + 100 * reaches[reaches > 1.15], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("odd", [256, 30_000, -1, -30_000])
+def test_a_few_pixels_beyond_255_do_not_decide(dtype, odd):
+    image = np.random.default_rng(0).integers(0, 256, (128, 128, 1)).astype(dtype)
+    few, many = image.copy(), image.copy()
+    few[5, 7], many[5, 7:9] = odd, odd  # 0.6 and 1.2 in 10,000
+    np.testing.assert_array_equal(cases.as_uint8(image, None), image)
+    np.testing.assert_array_equal(cases.as_uint8(few, None), few.clip(0, 255))
+    assert cases.are_gray_levels(few) and not cases.are_gray_levels(many)
+    np.testing.assert_array_equal(cases.as_uint8(many, None), cases.as_uint8(many, MR))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 1), (3, 1, 2), (1, 5, 5, 1)])
