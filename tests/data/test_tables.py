@@ -160,6 +160,60 @@ def test_a_patient_is_the_same_however_the_accents_are_stored(tmp_path):
     assert {case.patient for case in found} == {NFC}
 
 
+def with_columns(header: str, *values: str) -> str:
+    rows = [f"c{i},image{i}.png,mask{i}.png,{value}" for i, value in enumerate(values)]
+    return "\n".join([f"case,image,mask,{header}", *rows])
+
+
+def test_a_patient_that_is_not_given_is_none_that_is(tmp_path):
+    write_files(tmp_path)
+    for given, wanted in {
+        ("c1", "", "c1", ""): ("c1", "c1~", "c1", "c3"),
+        ("c1", "", "c1~", "c1~~"): ("c1", "c1~~~", "c1~", "c1~~"),
+        ("", "", "", ""): ("c0", "c1", "c2", "c3"),
+    }.items():
+        found, problems = read(tmp_path, with_columns("patient", *given))
+        assert problems == [] and tuple(case.patient for case in found) == wanted
+    table = with_columns("patient", "c~", "", "c", "").replace("\nc1,", "\nc,").replace("\nc3,", "\nc~,")
+    patients = [case.patient for case in read(tmp_path, table)[0]]
+    assert len(set(patients)) == 4 and patients[::2] == ["c~", "c"]
+
+
+# Columns.
+
+
+@pytest.mark.parametrize(
+    "name", ["patient_id", "Patient-ID", "patient id", "PatientID", "PATIENT.ID", "Patient:", "Subject", "subject-id"]
+)
+def test_a_column_that_can_only_be_the_patient_is_named(tmp_path, name):
+    write_files(tmp_path)
+    _, problems = read(tmp_path, with_columns(name, *"aabc"))
+    assert problems == [
+        f"{tmp_path}/cases.csv: has the column {name.casefold()} and none called patient; call it so, or leave it out"
+    ]
+    assert read(tmp_path, with_columns(f"{name},Patient", *("1,a", "1,a", "1,b", "1,b")))[1] == []
+
+
+@pytest.mark.parametrize("name", ["set", "Subset", "fold", "partition", "usage", "Data set"])
+def test_a_column_of_splits_is_named_whatever_it_is_called(tmp_path, name):
+    write_files(tmp_path)
+    _, problems = read(tmp_path, with_columns(name, "Train", "tr", "val", "TEST"))
+    assert problems == [
+        f"{tmp_path}/cases.csv: has the column {name.casefold()} and none called split; call it so, or leave it out"
+    ]
+    assert read(tmp_path, with_columns(f"{name},split", "train,train", "test,train", "val,val", "val,test"))[1] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("fold", "0123"), ("set", ("train", "A", "test", "B")), ("notes", ("", "", "", "")), ("patient age", "5678")],
+)
+def test_other_columns_are_left_alone(tmp_path, name, values):
+    write_files(tmp_path)
+    found, problems = read(tmp_path, with_columns(name, *values))
+    assert problems == [] and [case.split for case in found] == [None] * 4
+
+
 def test_a_folder_is_listed_once(tmp_path, monkeypatch):
     write_files(tmp_path, name=NFD + "{}.png")
     listed = []
