@@ -13,17 +13,20 @@ import numpy as np
 from PIL import Image
 
 from jaxseg.data.formats import dicom, itk, masks, nifti, pictures, tiff
-from jaxseg.data.formats.dicom import is_dicom
+from jaxseg.data.formats.dicom import DicomObject, dicom_object, is_dicom
 from jaxseg.data.formats.picture import Picture, Unusable, quietly, reason, remedy
 from jaxseg.data.formats.pictures import colour_channels, encode_png, unchanged_bytes
 
 __all__ = [
+    "DicomObject",
     "Picture",
     "Unusable",
     "colour_channels",
+    "dicom_object",
     "encode_png",
     "is_dicom",
     "is_image",
+    "itk",
     "known_formats",
     "read",
     "read_mask",
@@ -43,7 +46,9 @@ _READERS: dict[str, Callable[[pathlib.Path, int | None], Picture]] = {
 
 
 def read(path: pathlib.Path, *, frame: int | None = None, at_least: int | None = None) -> Picture:
-    """Reads a file, or a folder with the DICOM files of one series, which is a volume.
+    """Reads a file, or a folder with the DICOM files of one series of images, which is a volume.
+
+    Segmentations, structure sets, presentation states and reports beside the images are no part of it.
 
     Args:
       path: its suffix says the format; DICOM files may have any.
@@ -149,6 +154,6 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path, int | None], Picture]
         return dicom.read
     if _suffix(path) in _READERS:
         return _READERS[_suffix(path)]
-    if path.is_file() and is_dicom(path):
+    if path.is_file() and dicom_object(path) is not None:
         return dicom.read
     raise Unusable(f"is of no known format; use one of {known_formats()}")

@@ -15,22 +15,60 @@ SUFFIXES = (".dcm", ".ima")
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # x and y of DICOM run to the left and to the back
 _DIRECTORY = "1.2.840.10008.1.3.10"  # class of a DICOMDIR, an index of other files
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_WITHOUT_PIXELS = ("1.2.840.10008.5.1.4.1.1.4.2",)  # spectra, which have rows and columns too
+_HEADER = ["SOPClassUID", "MediaStorageSOPClassUID", "SeriesInstanceUID", "Rows"]
 _TURNED = 0.5  # degrees between the slices of one volume
 _TILTED = 2.5  # degrees between the line along which slices lie and their normal
 _GRAYS = ("MONOCHROME1", "MONOCHROME2")
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
+class DicomObject(NamedTuple):
+    """What a DICOM file is, by its header.
+
+    Attributes:
+      series: SeriesInstanceUID, the same in all files of a series; empty where it is missing.
+      kind: `image` has pixels, `segmentation` is DICOM SEG, `other` has no pixels: a structure set, a presentation
+        state, a report, an index of files.
+    """
+
+    series: str
+    kind: str
+
+
+def dicom_object(path: pathlib.Path) -> DicomObject | None:
+    """What a file is that is DICOM by its content, whatever it is called; None of any other."""
+    header = _header(path)
+    if header is None:
+        return None
+    kind = "image" if _is_image(header) else "other"
+    return DicomObject(
+        str(header.get("SeriesInstanceUID", None) or ""),
+        "segmentation" if _class(header) in _SEGMENTATIONS else kind,
+    )
+
+
 def is_dicom(path: pathlib.Path) -> bool:
     """Whether a file is DICOM by its suffix or, whatever it is called, by its content; an index of files is not."""
     if path.suffix.lower() in SUFFIXES:
         return True
+    header = _header(path)
+    return header is not None and _class(header) != _DIRECTORY
+
+
+def _header(path: pathlib.Path) -> Any:
+    """What tells the kind of a DICOM file; None of a file that is none."""
+    import pydicom
+
     try:
         with path.open("rb") as file, quietly():
             start = file.read(132)
-            return (start[128:] == b"DICM" or _may_lack_preamble(start)) and _class(path) not in ("", _DIRECTORY)
+            if start[128:] != b"DICM" and not _may_lack_preamble(start):
+                return None
+            header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=_HEADER)
     except Exception:  # pydicom raises nearly anything
-        return False
+        return None
+    return header if _class(header) else None
 
 
 def _may_lack_preamble(start: bytes) -> bool:
@@ -39,12 +77,20 @@ def _may_lack_preamble(start: bytes) -> bool:
     return group in (b"\x02\x00", b"\x08\x00") and element < 0x0100 and len(start) > 8
 
 
-def _class(path: pathlib.Path) -> str:
-    import pydicom
+def _class(file: Any) -> str:
+    return str(file.get("SOPClassUID", None) or file.file_meta.get("MediaStorageSOPClassUID", None) or "")
 
-    tags = ["SOPClassUID", "MediaStorageSOPClassUID"]
-    file = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags)
-    return str(file.get("SOPClassUID") or file.file_meta.get("MediaStorageSOPClassUID") or "")
+
+def _name(sop_class: str) -> str:
+    import pydicom.uid
+
+    return pydicom.uid.UID(sop_class).name
+
+
+def _is_image(file: Any) -> bool:
+    """Whether there should be pixels, also where a damaged header lacks their size."""
+    sop_class = _class(file)
+    return sop_class not in _WITHOUT_PIXELS and ("Rows" in file or "Image Storage" in _name(sop_class))
 
 
 def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
@@ -61,7 +107,7 @@ def _load(path: pathlib.Path) -> Any:
     try:
         return pydicom.dcmread(path)
     except pydicom.errors.InvalidDicomError:  # without a preamble, or no DICOM at all
-        if not _class(path):
+        if _header(path) is None:
             raise
     file = pydicom.dcmread(path, force=True)
     if "TransferSyntaxUID" not in file.file_meta:
@@ -105,7 +151,8 @@ class _Slices(NamedTuple):
     planes: Sequence[_Plane]
     numbers: Sequence[float]  # of instances, for slices without places
     between: float  # mm from slice to slice, as far as one file tells
-    padded: np.ndarray | None  # bool like the pixels, around an image whose white is low; else None
+    inverted: bool  # white is low in the file
+    real: bool  # stored as real numbers, which have no range of bits
     palette: np.ndarray | None
     step: float
 
@@ -129,6 +176,8 @@ def _slices(name: str, file: Any) -> _Slices:
     frames = int(file.get("NumberOfFrames", None) or 1)
     colour = file.get("SamplesPerPixel", 1) > 1
     stored = np.reshape(stored, (frames, *stored.shape[stored.ndim - 2 - colour : stored.ndim - colour], -1))
+    if _inverted(file) and stored.dtype.kind in "iu":
+        stored = _white_is_high(stored, file)
     pixels, steps = zip(*(_rescaled(frame, file, i) for i, frame in enumerate(stored)), strict=True)
     between = _of_frame(file, 0, "PixelMeasuresSequence", "SpacingBetweenSlices")
     thickness = _of_frame(file, 0, "PixelMeasuresSequence", "SliceThickness")
@@ -137,7 +186,8 @@ def _slices(name: str, file: Any) -> _Slices:
         [_plane(name if frames == 1 else f"frame {i + 1}", file, i) for i in range(frames)],
         [float(file.get("InstanceNumber", None) or 0)] * frames,
         abs(float(between or thickness or UNKNOWN)),
-        _padded(stored, file),
+        _inverted(file),
+        stored.dtype.kind == "f",
         _palette(file),
         max(steps) if stored.dtype.kind in "iu" else 0.0,
     )
@@ -145,11 +195,35 @@ def _slices(name: str, file: Any) -> _Slices:
 
 def _check(file: Any) -> None:
     if not any(name in file for name in _PIXELS):
-        raise Unusable("is a DICOM file without pixels; fetch it again, or leave it out if it is a report or DICOMDIR")
+        raise Unusable(_without_pixels(file))
     if "MOSAIC" in (file.get("ImageType", None) or ()):
         raise Unusable("is a mosaic of slices in one picture; convert it to NIfTI, for example with dcm2niix")
     if "TotalPixelMatrixColumns" in file and int(file.get("NumberOfFrames", None) or 1) > 1:
         raise Unusable("is a slide of many tiles; save the region that is meant as one picture")
+
+
+_CONVERT = "convert it to DICOM SEG or NIfTI"
+_LEAVE_OUT = "leave it out, and name the images that it is about"
+_OBJECTS = {  # by the start of their class
+    "1.2.840.10008.5.1.4.1.1.481.3": ("a structure set (RTSTRUCT)", _CONVERT),
+    "1.2.840.10008.5.1.4.1.1.66.5": ("a segmentation by surfaces", _CONVERT),
+    "1.2.840.10008.5.1.4.1.1.11.": ("a presentation state", _LEAVE_OUT),
+    "1.2.840.10008.5.1.4.1.1.88.59": ("a selection of key objects", _LEAVE_OUT),
+    "1.2.840.10008.5.1.4.1.1.88.": ("a structured report (SR)", _LEAVE_OUT),
+    "1.2.840.10008.5.1.4.1.1.104.": ("an encapsulated document", _LEAVE_OUT),
+    _DIRECTORY: ("an index of other files (DICOMDIR)", "name a file or the folder of one series"),
+}
+
+
+def _without_pixels(file: Any) -> str:
+    sop_class = _class(file)
+    for start, (what, remedy_of_it) in _OBJECTS.items():
+        if sop_class.startswith(start):
+            return f"is {what} without pixels; {remedy_of_it}"
+    if _is_image(file):
+        return "is a DICOM file without pixels; fetch it again, or leave it out"
+    name = _name(sop_class).removesuffix(" Storage") or "DICOM"
+    return f"is a file of the kind {name} without pixels; {_LEAVE_OUT}"
 
 
 def _stored(file: Any) -> np.ndarray:
@@ -169,10 +243,15 @@ def _rescaled(frame: np.ndarray, file: Any, index: int) -> tuple[np.ndarray, flo
 
     if file.get("PhotometricInterpretation", None) not in (*_GRAYS, None):
         return frame, 0.0
+    if file.get("DoseGridScaling", None):
+        return frame * float(file.DoseGridScaling), float(file.DoseGridScaling)
     items = _groups(file, index, "PixelValueTransformationSequence")
     told = items[0] if items else file
-    slope = 0.0 if told.get("ModalityLUTSequence", None) else float(told.get("RescaleSlope", None) or 0)
-    return pydicom.pixels.apply_modality_lut(frame, told), 0.0 if slope == 1 else abs(slope)
+    values = pydicom.pixels.apply_modality_lut(frame, told)
+    if told.get("ModalityLUTSequence", None):
+        return values, 0.0
+    slope = float(told.get("RescaleSlope", None) or 0)
+    return values, 0.0 if slope == 1 else abs(slope)
 
 
 def _inverted(file: Any) -> bool:
@@ -180,21 +259,16 @@ def _inverted(file: Any) -> bool:
     return shape == "INVERSE" or (not shape and file.get("PhotometricInterpretation", None) == "MONOCHROME1")
 
 
-def _padded(stored: np.ndarray, file: Any) -> np.ndarray | None:
-    first = file.get("PixelPaddingValue", None)
-    if not _inverted(file):
-        return None
-    if first is None:
-        return np.zeros(stored.shape, bool)
-    ends = sorted((first, file.get("PixelPaddingRangeLimit", first)))
-    return (stored >= ends[0]) & (stored <= ends[1])
-
-
-def _white_is_high(pixels: np.ndarray, padded: np.ndarray) -> np.ndarray:
-    """Turned within its own range; what was around the image is black, as viewers show it."""
-    inside = pixels[~padded]
-    low, high = (inside.min(), inside.max()) if inside.size else (pixels.min(), pixels.max())
-    return np.where(padded, low, high - (np.where(padded, low, pixels) - low)).astype(pixels.dtype)  # no overflow
+def _white_is_high(stored: np.ndarray, file: Any) -> np.ndarray:
+    """Whole numbers turned over within the range of their bits; what is padding becomes the darkest."""
+    bits, signed = int(file.BitsStored), stored.dtype.kind == "i"
+    turned = ~stored if signed else (2**bits - 1) - stored  # -1 - x: from one end of the range to the other
+    padding = file.get("PixelPaddingValue", None)
+    if padding is None:
+        return turned
+    ends = sorted((padding, file.get("PixelPaddingRangeLimit", padding)))
+    turned[(stored >= ends[0]) & (stored <= ends[1])] = -(2 ** (bits - 1)) if signed else 0
+    return turned
 
 
 def _palette(file: Any) -> np.ndarray | None:
@@ -242,10 +316,16 @@ def _place(file: Any, index: int) -> _Place | None:
     if int(file.get("NumberOfFrames", None) or 1) == 1 or _groups(file, index, "PlanePositionSequence"):
         return place
     if file.get("GridFrameOffsetVector", None):  # of frames without places of their own
-        return place._replace(position=place.position + place.normal * float(file.GridFrameOffsetVector[index]))
+        return place._replace(position=place.position + _offset(file.GridFrameOffsetVector, index, place.normal))
     if file.get("SpacingBetweenSlices", None):
         return place._replace(position=place.position + place.normal * float(file.SpacingBetweenSlices) * index)
     return None
+
+
+def _offset(offsets: Sequence[float], index: int, normal: np.ndarray) -> np.ndarray:
+    """From the first frame of a dose grid: along the normal, or between two heights if the first is not 0."""
+    first = float(offsets[0])
+    return normal * (float(offsets[index]) - first) * (math.copysign(1.0, normal[2]) if first else 1.0)
 
 
 def _picture(slices: _Slices, what: str = "frames") -> Picture:
@@ -256,11 +336,13 @@ def _picture(slices: _Slices, what: str = "frames") -> Picture:
     """
     order, affine = _arranged(slices, what)
     array = slices.pixels[order]
-    if slices.padded is not None:
-        array = _white_is_high(array, slices.padded[order])
+    notes: tuple[str, ...] = ()
+    if slices.inverted and slices.real:
+        array = array.max() - (array - array.min())
+        notes = ("is white where its real numbers are low; they were turned over within their own range",)
     spacing = (slices.between, *slices.planes[0].spacing)
     picture = Picture(array, spacing) if affine is None else placed(array, affine)
-    return picture._replace(palette=slices.palette, step=slices.step)
+    return picture._replace(palette=slices.palette, step=slices.step, notes=notes)
 
 
 def _arranged(slices: _Slices, what: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -330,15 +412,10 @@ def _check_line(positions: np.ndarray, between: np.ndarray, normal: np.ndarray, 
 
 
 def _series(folder: pathlib.Path) -> Picture:
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and is_dicom(path))
-    if not paths:
-        raise Unusable("is a folder without DICOM files; name a file, or the folder of one series")
+    paths = _of_series(folder)
     files = [_in_series(path.name, functools.partial(_load, path)) for path in paths]
-    series = {file.get("SeriesInstanceUID", None) for file in files}
-    if len(series) > 1:
-        raise Unusable(f"holds {len(series)} DICOM series; give each a folder of its own")
-    if files[0].get("SOPClassUID", None) in _SEGMENTATIONS and len(files) == 1:
-        return _segmentation(files[0])
+    if files[0].get("SOPClassUID", None) in _SEGMENTATIONS:
+        return _in_series(paths[0].name, functools.partial(_segmentation, files[0]))
     parts = [
         _in_series(path.name, functools.partial(_slices, path.name, file))
         for path, file in zip(paths, files, strict=True)
@@ -348,16 +425,30 @@ def _series(folder: pathlib.Path) -> Picture:
         sizes = ", ".join(f"{shape[1]}x{shape[0]}" for shape in sorted(shapes))
         raise Unusable(f"holds DICOM slices of the sizes {sizes}; leave out what is no slice of the volume")
     first = parts[0]
-    if len({part.padded is None for part in parts}) > 1:
+    if len({part.inverted for part in parts}) > 1:
         raise Unusable("holds DICOM slices of which some are white where others are black; leave out what is no slice")
     joined = first._replace(
         pixels=np.concatenate([part.pixels for part in parts]),
         planes=[plane for part in parts for plane in part.planes],
         numbers=[number for part in parts for number in part.numbers],
-        padded=None if first.padded is None else np.concatenate([part.padded for part in parts]),
         step=max(part.step for part in parts),
     )
     return _picture(joined, "DICOM slices")
+
+
+def _of_series(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Files of the one series of images in a folder, without what lies beside them, or the one segmentation in it."""
+    found = {path: dicom_object(path) for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)}
+    if not found:
+        raise Unusable("is a folder without DICOM files; name a file, or the folder of one series")
+    images = [path for path, object_ in found.items() if object_ is None or object_.kind == "image"]  # None: damaged
+    series = {object_.series for path in images if (object_ := found[path]) is not None}
+    if len(series) > 1:
+        raise Unusable(f"holds {len(series)} DICOM series; give each a folder of its own")
+    segmentations = [path for path, object_ in found.items() if object_ is not None and object_.kind == "segmentation"]
+    if not images and len(segmentations) > 1:
+        raise Unusable(f"holds {len(segmentations)} DICOM segmentations; name the file of the one that is meant")
+    return images or segmentations or list(found)
 
 
 def _in_series(name: str, call: Callable[[], Any]) -> Any:
@@ -380,6 +471,7 @@ def _segmentation(file: Any) -> Picture:
     """
     import highdicom
 
+    _tell_step(file)
     segmentation = highdicom.seg.Segmentation.from_dataset(file, copy=False)
     try:
         return _without_places(segmentation) if _place(file, 0) is None else _in_places(segmentation)
@@ -393,6 +485,50 @@ def _segmentation(file: Any) -> Picture:
         if "fractional" not in str(error).lower():
             raise
         raise Unusable("holds fractions of segments; save it as a binary segmentation, threshold it at 0.5") from error
+
+
+def _tell_step(file: Any) -> None:
+    """Puts the distance of slices where highdicom looks for it, which else takes the narrowest gap between frames.
+
+    Empty slices are not stored, so that what is stored may have gaps alone. The distance is what the file says, or the
+    thickness, if the gaps are multiples of it; else the largest of which they are.
+    """
+    frames = list(file.get("PerFrameFunctionalGroupsSequence", None) or ())
+    measures = [
+        item.PixelMeasuresSequence[0]
+        for item in (*(file.get("SharedFunctionalGroupsSequence", None) or ()), *frames)
+        if item.get("PixelMeasuresSequence", None)
+    ]
+    places = [place for i in range(len(frames)) if (place := _place(file, i)) is not None]
+    if not measures or not places or len(places) < len(frames):
+        return
+    heights = np.unique([np.round(place.position @ places[0].normal, 4) for place in places])
+    told = [abs(float(measures[0].get(name, None) or 0)) for name in ("SpacingBetweenSlices", "SliceThickness")]
+    gaps = np.diff(heights)
+    step = next((length for length in told if length and _are_multiples(gaps, length)), None) or _common_step(gaps)
+    for item in measures:
+        if step:
+            item.SpacingBetweenSlices = f"{step:.10g}"
+        if not item.get("SliceThickness", None):  # which highdicom asks for, and which decides nothing
+            item.SliceThickness = f"{step or 1:.10g}"
+
+
+_MOST_PARTS = 50  # of the narrowest gap
+
+
+def _common_step(gaps: np.ndarray) -> float | None:
+    """The largest length of which all gaps are multiples; None where there is none, as for one slice."""
+    if not gaps.size:
+        return None
+    steps = (gaps.min() / parts for parts in range(1, _MOST_PARTS + 1))
+    step = next((step for step in steps if _are_multiples(gaps, step)), None)
+    return None if step is None else float(gaps.sum() / np.rint(gaps / step).sum())
+
+
+def _are_multiples(gaps: np.ndarray, step: float) -> bool:
+    """Within what a position may be rounded, a hundredth of the step."""
+    counts = np.rint(gaps / step)
+    return bool((counts >= 1).all() and (abs(gaps - counts * step) <= 0.01 * step).all())
 
 
 def _without_places(segmentation: Any) -> Picture:

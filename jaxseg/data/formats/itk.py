@@ -4,6 +4,7 @@ import math
 import pathlib
 import re
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +20,8 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     del at_least
     import SimpleITK
 
-    is_nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
-    (_check_nrrd if is_nrrd else _check_metaimage)(path)
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        image = SimpleITK.ReadImage(str(path), imageIO="NrrdImageIO" if is_nrrd else "MetaImageIO")
-    except RuntimeError as error:
-        raise ValueError(_said(error)) from error
+    (_check_nrrd if _is_nrrd(path) else _check_metaimage)(path)
+    image = opened(path)
     rank, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
     if components > 1 and path.name.lower().endswith(".seg.nrrd"):
         raise Unusable(f"has {components} layers, as overlapping segments have; export them as one label map")
@@ -36,7 +32,7 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
         array = array if components > 1 else array[..., None]
     else:
         raise Unusable(f"has {rank} axes of {components} numbers; save one picture or one volume, with its channels")
-    if is_nrrd:
+    if _is_nrrd(path):
         fields = _nrrd_fields(path.read_bytes())
         if not re.match(r"l|r", fields.get("space", ""), re.IGNORECASE):  # no space of a patient
             told = fields.keys() & {"spacings", "space directions"}
@@ -47,6 +43,25 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     affine[:rank, 3] = image.GetOrigin()[:rank]
     part = path.name.lower().endswith(".seg.nrrd")  # as 3D Slicer saves segmentations
     return placed(array, (_TO_RAS @ affine)[:, [2, 1, 0, 3]])._replace(part=part)
+
+
+def opened(path: pathlib.Path) -> Any:
+    """The SimpleITK image of a NRRD or MetaImage file, whose suffix may be in capitals, by which ITK does not know it.
+
+    Raises:
+      ValueError: ITK cannot read it; the text is what it says.
+    """
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        return SimpleITK.ReadImage(str(path), imageIO="NrrdImageIO" if _is_nrrd(path) else "MetaImageIO")
+    except RuntimeError as error:
+        raise ValueError(_said(error)) from error
+
+
+def _is_nrrd(path: pathlib.Path) -> bool:
+    return path.suffix.lower() in (".nrrd", ".nhdr")
 
 
 def _said(error: RuntimeError) -> str:

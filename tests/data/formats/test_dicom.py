@@ -7,13 +7,18 @@ import pytest
 import SimpleITK
 
 from jaxseg.data import formats
+from jaxseg.data.builders import cases
 from tests.data.formats import dicom_files as made
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def inverted(values: np.ndarray) -> np.ndarray:
-    return values.min() + values.max() - values
+def inverted(stack: "made.Stack") -> np.ndarray:
+    """White where the numbers are low, of all that the bits may hold, before they are rescaled."""
+    ends = np.iinfo(stack.stored.dtype)
+    shift = ends.bits - stack.bits
+    stored = (ends.min >> shift) + (ends.max >> shift) - stack.stored.astype(int)
+    return stack._replace(stored=stored).values
 
 
 def ascending(volume: highdicom.Volume) -> tuple[np.ndarray, np.ndarray]:
@@ -37,11 +42,11 @@ def test_random_series_are_read_as_highdicom_and_simpleitk_read_them(tmp_path):
         picture = formats.read(tmp_path / str(seed))
         oracle, affine = ascending(
             highdicom.get_volume_from_series(
-                [pydicom.dcmread(tmp_path / str(seed) / name) for name in names], apply_presentation_lut=False
+                [pydicom.dcmread(tmp_path / str(seed) / name) for name in names], apply_presentation_lut=True
             )
         )
-        np.testing.assert_allclose(oracle, stack.values, rtol=1e-6)
-        wanted = inverted(stack.values) if photometric == "MONOCHROME1" else stack.values
+        wanted = inverted(stack) if photometric == "MONOCHROME1" else stack.values
+        np.testing.assert_allclose(oracle, wanted, rtol=1e-6)
         np.testing.assert_allclose(picture.array[..., 0], wanted, rtol=1e-6, err_msg=str(seed))
         np.testing.assert_allclose(picture.affine, affine, atol=1e-4, err_msg=str(seed))
         np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-4, err_msg=str(seed))
@@ -62,10 +67,10 @@ def test_random_frames_are_read_as_highdicom_reads_them(tmp_path):
         file = made.enhanced(stack, [int(i) for i in order], made.SYNTAXES[seed % 2], photometric)
         path = made.save(tmp_path / f"{seed}.dcm", file)
         picture = formats.read(path)
-        oracle, affine = ascending(highdicom.imread(path).get_volume(apply_presentation_lut=False))
-        wanted = inverted(oracle) if photometric == "MONOCHROME1" else oracle
+        oracle, affine = ascending(highdicom.imread(path).get_volume(apply_presentation_lut=True))
+        wanted = inverted(stack) if photometric == "MONOCHROME1" else stack.values
         np.testing.assert_allclose(picture.array[..., 0], wanted, rtol=1e-6, err_msg=str(seed))
-        np.testing.assert_allclose(oracle, stack.values, rtol=1e-6)
+        np.testing.assert_allclose(oracle, wanted, rtol=1e-6)
         for theirs in (affine, stack.affine):
             np.testing.assert_allclose(picture.affine, theirs, atol=1e-4, err_msg=str(seed))
         np.testing.assert_allclose(picture.spacing, stack.spacing, rtol=1e-5)
@@ -149,6 +154,95 @@ def test_a_file_is_dicom_by_its_content(tmp_path, syntax, name, preamble):
     assert picture.spacing == pytest.approx((0.7, 0.6)) and picture.orientation == "PL"
 
 
+OTHERS = {
+    "structure set": "1.2.840.10008.5.1.4.1.1.481.3",
+    "presentation state": "1.2.840.10008.5.1.4.1.1.11.1",
+    "report": "1.2.840.10008.5.1.4.1.1.88.33",
+    "key objects": "1.2.840.10008.5.1.4.1.1.88.59",
+    "index": "1.2.840.10008.1.3.10",
+}
+
+
+@pytest.mark.parametrize("preamble", [True, False])
+@pytest.mark.parametrize("suffix", ["", ".dcm", ".bin"])
+def test_an_object_is_known_by_its_header(tmp_path, suffix, preamble):
+    stack = plain_stack()
+    files = {"image": made.slices(stack)[0], "segmentation": segmentation(stack, stack.stored % 2, "BINARY")}
+    files["segmentation"].SeriesInstanceUID = "1.2.4"
+    found = [
+        formats.dicom_object(made.save(tmp_path / f"{name}{suffix}", file, preamble=preamble))
+        for name, file in files.items()
+    ]
+    assert found == [("1.2.2", "image"), ("1.2.4", "segmentation")]
+    for name, sop_class in OTHERS.items():
+        path = made.save(tmp_path / f"{name}{suffix}", made.blank(sop_class), preamble=preamble)
+        assert formats.dicom_object(path) == ("1.2.2", "other")
+    for name, content in {"words": b"words " * 99, "empty": b"", "zeros": bytes(500)}.items():
+        (tmp_path / f"{name}{suffix}").write_bytes(content)
+        assert formats.dicom_object(tmp_path / f"{name}{suffix}") is None
+
+
+def test_of_a_folder_the_images_are_read_and_what_lies_beside_them_is_not(tmp_path):
+    stack = plain_stack()
+    numbers = (stack.stored > 99).astype(np.uint8)
+    for i, file in enumerate(made.slices(stack)):
+        made.save(tmp_path / f"IM{i}", file)
+    mask = segmentation(stack, numbers, "BINARY")
+    made.save(tmp_path / "mask.dcm", mask)
+    for i, (name, sop_class) in enumerate(OTHERS.items()):
+        other = made.blank(sop_class)
+        other.SeriesInstanceUID = f"1.2.9.{i}"
+        made.save(tmp_path / (f"{name}.dcm" if i % 2 else name), other)
+    picture = formats.read(tmp_path)
+    np.testing.assert_array_equal(picture.array[..., 0], stack.stored)
+    np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)
+    second = made.slices(stack)[0]
+    second.SeriesInstanceUID = "1.2.8"
+    made.save(tmp_path / "second", second)
+    with pytest.raises(formats.Unusable, match="holds 2 DICOM series; give each a folder of its own"):
+        formats.read(tmp_path)
+
+
+def test_a_folder_of_segmentations_alone(tmp_path):
+    stack = plain_stack()
+    numbers = (stack.stored > 99).astype(np.uint8)
+    made.save(tmp_path / "a.dcm", segmentation(stack, numbers, "BINARY"))
+    made.save(tmp_path / "report.dcm", made.blank(OTHERS["report"]))
+    np.testing.assert_array_equal(formats.read_mask(tmp_path).array[..., 0], numbers)
+    made.save(tmp_path / "b.dcm", segmentation(stack, numbers, "BINARY"))
+    with pytest.raises(formats.Unusable, match="holds 2 DICOM segmentations; name the file of the one that is meant"):
+        formats.read_mask(tmp_path)
+
+
+WITHOUT_PIXELS = {
+    OTHERS["structure set"]: r"is a structure set \(RTSTRUCT\) without pixels; convert it to DICOM SEG or NIfTI$",
+    OTHERS["presentation state"]: "is a presentation state without pixels; leave it out, and name the images",
+    OTHERS["report"]: r"is a structured report \(SR\) without pixels; leave it out",
+    OTHERS["key objects"]: "is a selection of key objects without pixels; leave it out",
+    OTHERS["index"]: r"is an index of other files \(DICOMDIR\) without pixels; name a file or the folder",
+    "1.2.840.10008.5.1.4.1.1.481.5": "is a file of the kind RT Plan without pixels; leave it out",
+}
+
+
+@pytest.mark.parametrize("read", [formats.read, formats.read_mask])
+@pytest.mark.parametrize("sop_class", WITHOUT_PIXELS)
+def test_an_object_without_pixels_is_said_to_be_what_it_is(tmp_path, read, sop_class):
+    path = made.save(tmp_path / "folder" / "a.dcm", made.blank(sop_class))
+    for place in (path, made.save(tmp_path / "b", made.blank(sop_class))):
+        with pytest.raises(formats.Unusable, match="^" + WITHOUT_PIXELS[sop_class]):
+            read(place)
+    with pytest.raises(formats.Unusable, match=r"^holds a\.dcm, which " + WITHOUT_PIXELS[sop_class]):
+        read(tmp_path / "folder")
+
+
+def test_an_image_that_lacks_its_pixels_is_to_be_fetched_again(tmp_path):
+    file = made.slices(plain_stack())[0]
+    del file.PixelData
+    assert formats.dicom_object(made.save(tmp_path / "a.dcm", file)) == ("1.2.2", "image")
+    with pytest.raises(formats.Unusable, match="is a DICOM file without pixels; fetch it again, or leave"):
+        formats.read(made.save(tmp_path / "a.dcm", file))
+
+
 def test_what_is_no_dicom_is_no_image(tmp_path):
     index = made.blank("1.2.840.10008.1.3.10")
     made.save(tmp_path / "DICOMDIR", index)
@@ -191,21 +285,41 @@ def test_white_is_low_where_the_presentation_is_inverse_and_padding_is_black(tmp
     file = made.slices(stack)[0]
     file.PresentationLUTShape = "INVERSE"
     np.testing.assert_array_equal(
-        formats.read(made.save(tmp_path / "a.dcm", file)).array[..., 0], inverted(stack.values[0])
+        formats.read(made.save(tmp_path / "a.dcm", file)).array[..., 0], 255 - stack.stored[0]
     )
     stored = np.array([[255, 255, 10], [20, 255, 90]], np.uint8)
     made.with_pixels(file, stored, 8, "MONOCHROME1")
-    file.PresentationLUTShape, file.PixelPaddingValue = "INVERSE", 255
-    found = formats.read(made.save(tmp_path / "b.dcm", file)).array[..., 0]
-    np.testing.assert_array_equal(found, [[10, 10, 90], [80, 10, 10]])
+    file.PresentationLUTShape = "INVERSE"
+    for padding, wanted in ((255, [[0, 0, 245], [235, 0, 165]]), (10, [[0, 0, 0], [235, 0, 165]])):
+        file.PixelPaddingValue = padding
+        found = formats.read(made.save(tmp_path / "b.dcm", file)).array[..., 0]
+        np.testing.assert_array_equal(found, wanted)
 
 
-def test_slices_of_a_series_are_inverted_together(tmp_path):
+@pytest.mark.parametrize("bits", [8, 12])
+def test_a_class_of_an_inverted_mask_does_not_depend_on_what_else_is_there(tmp_path, bits):
+    top = 2**bits - 1
+    for classes in ([0], [0, 2], [0, 1, 2], [2]):
+        numbers = np.resize(classes, (4, 6, 5))
+        stored = (top - numbers).astype(np.uint8 if bits == 8 else np.uint16)
+        folder = tmp_path / "".join(map(str, classes))
+        for i, file in enumerate(
+            made.slices(plain_stack()._replace(stored=stored, bits=bits), photometric="MONOCHROME1")
+        ):
+            made.save(folder / f"{i}.dcm", file)
+        np.testing.assert_array_equal(formats.read_mask(folder).array[..., 0], numbers)
+
+
+def test_real_numbers_whose_white_is_low_are_turned_over_in_their_own_range_and_that_is_said(tmp_path):
     stack = plain_stack()
-    stack = stack._replace(stored=stack.stored // np.arange(1, 5, dtype=np.uint8)[:, None, None])
+    values = np.random.default_rng(0).normal(0, 3, stack.stored.shape).astype(np.float32)
     for i, file in enumerate(made.slices(stack, photometric="MONOCHROME1")):
+        del file.PixelData, file.BitsStored, file.HighBit, file.PixelRepresentation
+        file.BitsAllocated, file.FloatPixelData = 32, values[i].tobytes()
         made.save(tmp_path / f"{i}.dcm", file)
-    np.testing.assert_array_equal(formats.read(tmp_path).array[..., 0], inverted(stack.values))
+    picture = formats.read(tmp_path)
+    np.testing.assert_allclose(picture.array[..., 0], values.min() + values.max() - values, rtol=1e-5, atol=1e-5)
+    assert picture.notes == ("is white where its real numbers are low; they were turned over within their own range",)
 
 
 def test_a_table_of_the_modality_is_applied(tmp_path):
@@ -238,9 +352,14 @@ def frames_by_distance(stack: "made.Stack", **values) -> pydicom.Dataset:
 
 def test_frames_without_places_of_their_own(tmp_path):
     stack = plain_stack()
-    file = frames_by_distance(stack, GridFrameOffsetVector=[7.5, 5, 2.5, 0])
+    top = stack.position(3)  # of the first frame
+    file = frames_by_distance(stack, ImagePositionPatient=top, GridFrameOffsetVector=[0, -2.5, -5, -7.5])
     picture = formats.read(made.save(tmp_path / "a.dcm", file))
     np.testing.assert_array_equal(picture.array[..., 0], stack.stored[::-1])
+    np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)
+    file = frames_by_distance(stack, GridFrameOffsetVector=[30, 32.5, 35, 37.5])  # heights, not distances
+    picture = formats.read(made.save(tmp_path / "heights.dcm", file))
+    np.testing.assert_array_equal(picture.array[..., 0], stack.stored)
     np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)
     file = frames_by_distance(stack, SpacingBetweenSlices=2.5)
     picture = formats.read(made.save(tmp_path / "b.dcm", file))
@@ -250,6 +369,17 @@ def test_frames_without_places_of_their_own(tmp_path):
     picture = formats.read(made.save(tmp_path / "c.dcm", file))
     np.testing.assert_array_equal(picture.array[..., 0], stack.stored)
     assert picture.affine is None and picture.spacing[1:] == (0.7, 0.6)
+
+
+@pytest.mark.parametrize("column", [1, -1])
+def test_a_dose_is_in_grays_at_the_heights_of_its_frames(tmp_path, column):
+    stack = plain_stack()
+    stack = stack._replace(column=stack.column * column, slopes=[0.004] * 4)
+    heights = 30 + 2.5 * np.arange(4) * (1 if column == 1 else -1)  # of the stack, along its normal
+    file = frames_by_distance(stack, GridFrameOffsetVector=heights.tolist(), DoseGridScaling=0.004)
+    picture = formats.read(made.save(tmp_path / "a.dcm", file))
+    np.testing.assert_allclose(picture.array[..., 0], stack.values, rtol=1e-6)
+    np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)
 
 
 def moved(file: pydicom.Dataset, frame: int, **values) -> None:
@@ -328,6 +458,57 @@ def test_a_segmentation_of_one_slice_has_its_place(tmp_path):
     np.testing.assert_array_equal(picture.array[..., 0], numbers[2:3])
     np.testing.assert_allclose(picture.affine[:3, 3], (stack.affine @ [2, 0, 0, 1])[:3], atol=1e-6)
     np.testing.assert_allclose(picture.spacing, stack.spacing, atol=1e-6)
+
+
+STORED = {
+    "the first and last": [0, 9],
+    "a gap": [2, 7],
+    "every third": [1, 4, 7],
+    "gaps of 2 and 3": [1, 3, 6],
+    "one": [4],
+}
+
+
+def told(file: pydicom.Dataset, **lengths: float | None) -> pydicom.Dataset:
+    """A segmentation that says these lengths of its slices, and lacks those of None."""
+    measures = file.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    for name, length in lengths.items():
+        if length is not None:
+            setattr(measures, name, length)
+        elif name in measures:
+            delattr(measures, name)
+    return file
+
+
+@pytest.mark.parametrize("turned_over", [False, True])
+@pytest.mark.parametrize("kind", STORED)
+def test_a_segmentation_without_its_empty_slices_lies_on_its_image(tmp_path, kind, turned_over):
+    stack = plain_stack(10)
+    if turned_over:
+        stack = stack._replace(column=-stack.column)
+    numbers = np.zeros(stack.stored.shape, np.uint8)
+    numbers[STORED[kind], :3] = 1
+    for i, file in enumerate(made.slices(stack)):
+        made.save(tmp_path / "image" / f"{i}", file)
+    lengths = [{"SpacingBetweenSlices": None}, {"SpacingBetweenSlices": 0}, {}]
+    lengths += [{"SpacingBetweenSlices": None, "SliceThickness": None}] * (kind == "gaps of 2 and 3")
+    lengths += [{"SpacingBetweenSlices": 2.5, "SliceThickness": 1}]
+    for i, values in enumerate(lengths):
+        mask = made.save(tmp_path / f"{i}.dcm", told(segmentation(stack, numbers, "BINARY"), **values))
+        loaded = cases.load(cases.RawCase("a", (tmp_path / "image",), mask, "p"))
+        np.testing.assert_array_equal(loaded.labels, numbers, err_msg=str(values))
+        assert formats.read_mask(mask).spacing == pytest.approx(stack.spacing) and loaded.notes == ()
+
+
+@pytest.mark.parametrize(("thickness", "stored"), [(5, [0, 1, 4]), (1, [0, 1, 5]), (4, [0, 3, 5])])
+def test_a_thickness_that_is_not_the_distance_of_slices_is_not_taken_for_it(tmp_path, thickness, stored):
+    stack = plain_stack(10)
+    numbers = np.zeros(stack.stored.shape, np.uint8)
+    numbers[stored, :3] = 1
+    file = told(segmentation(stack, numbers, "BINARY"), SpacingBetweenSlices=None, SliceThickness=thickness)
+    picture = formats.read_mask(made.save(tmp_path / "a.dcm", file))
+    np.testing.assert_array_equal(picture.array[..., 0], numbers[: stored[-1] + 1])
+    assert picture.spacing[0] == pytest.approx(2.5) and picture.part
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])

@@ -124,3 +124,16 @@ def test_a_web_page_is_to_be_fetched_again(tmp_path, capfd, ending):
     with pytest.raises(formats.Unusable, match=r"^cannot be read as an image \(no \w+ file\); fetch it again$"):
         formats.read(tmp_path / f"a.{ending}")
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("ending", "name"), [("mha", "A.MHA"), ("nrrd", "a.Nrrd"), ("mha", "a.mha")])
+def test_an_image_is_opened_for_its_geometry_under_any_capitals(tmp_path, ending, name):
+    image = SimpleITK.GetImageFromArray(VOLUME)
+    image.SetSpacing((0.5, 0.7, 2))
+    image.SetOrigin((1, -2, 3))
+    SimpleITK.WriteImage(image, str(tmp_path / f"b.{ending}"))
+    found = formats.itk.opened((tmp_path / f"b.{ending}").rename(tmp_path / name))
+    assert (found.GetSpacing(), found.GetOrigin(), found.GetSize()) == ((0.5, 0.7, 2), (1, -2, 3), (6, 5, 4))
+    (tmp_path / name).write_bytes(b"words")
+    with pytest.raises(ValueError, match=r"\w"):
+        formats.itk.opened(tmp_path / name)
