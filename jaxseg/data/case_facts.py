@@ -21,6 +21,7 @@ _CHROMA = 40  # gray levels between red, green and blue from which on a stroke i
 _LEVELS = 6  # gray levels by which compression changes the brightest pixel of a stroke
 _SOFT_VALUES = 10  # more wrong numbers than that in a mask are edges that were interpolated
 _NAMED_CLASSES = 10  # that a message lists
+_ALIKE = (5, 95)  # per cent; clipped pixels between which less than a gray level lies do not differ
 
 
 class Facts(NamedTuple):
@@ -35,6 +36,8 @@ class Facts(NamedTuple):
       gray_levels: whether they are whole numbers from 0 to 255, however they are stored.
       top: 99th percentile of the intensities in the file, or where outliers alone are beyond; see `cases.span`.
       blank: whether all pixels are equal.
+      clipped: share of the foreground that differs in the file and will be stored as one value, 0 or 255; of the
+        channel with most of it.
       spacing: mm.
       mask_spacing: mm, of the mask; empty where it has no file.
       orientation: of the image, see `formats.Picture`.
@@ -60,6 +63,7 @@ class Facts(NamedTuple):
     gray_levels: bool
     top: float
     blank: bool
+    clipped: float
     spacing: tuple[float, ...]
     mask_spacing: tuple[float, ...]
     orientation: str
@@ -122,6 +126,7 @@ def of_case(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) 
         gray_levels=raw.are_gray_levels(loaded.image),
         top=float(raw.span(thinned(loaded.image).reshape(-1, 1), 1, 99)[1][0]),
         blank=bool((loaded.image == loaded.image.flat[0]).all()),
+        clipped=_clipped(image, foreground > 0, contents),
         spacing=loaded.spacing,
         mask_spacing=loaded.mask_spacing,
         orientation=loaded.orientation,
@@ -138,6 +143,19 @@ def of_case(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) 
         overlay_near=near,
         area_near=area,
     )
+
+
+def _clipped(image: np.ndarray, foreground: np.ndarray, contents: Contents) -> float:
+    if (image.dtype == np.uint8 and contents.scaling is None) or image.shape[:-1] != foreground.shape:
+        return 0.0  # nothing is scaled; of a JPEG at a smaller scale too
+    values = image[foreground].astype(np.float32)
+    low, high = (np.broadcast_to(end, values.shape[1:]) for end in raw.ends(image, contents.scaling))
+    shares = [0.0]
+    for inside, black, white in zip(values.T, low, high, strict=True):
+        for beyond in (inside[inside < black], inside[inside > white]):
+            if beyond.size and np.ptp(np.percentile(beyond, _ALIKE)) > (white - black) / 255:
+                shares.append(beyond.size / inside.size)
+    return max(shares)
 
 
 def _finite(image: np.ndarray) -> bool:

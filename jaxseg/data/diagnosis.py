@@ -11,7 +11,7 @@ from jaxseg.data.builders.cases import RawCase
 SHORTCUTS = ("position", "border", "overlays", "intensity", "classes of domains")
 
 # What a person who did not ask should hear all the same: it decides what numbers of a network mean.
-SPOKEN = ("no training cases", "classes of train", "classes of validation", "classes of test")
+SPOKEN = ("clipped foreground", "no training cases", "classes of train", "classes of validation", "classes of test")
 _UNTRAINED = ("classes", "classes of train")  # a class that no training case has
 
 FILE = "doctor.json"  # in the folder of a prepared data set

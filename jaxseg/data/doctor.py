@@ -49,7 +49,8 @@ _WITHOUT = {  # a class, what of it
     "validation": "that has no part in choosing the best checkpoint",
     "test": "Dice is undefined there",
 }
-_NAMED = 5  # classes in a message
+_NAMED = 5  # classes in a message, or files
+_CLIPPED = 0.5  # of a case's foreground; an object so bright that less of it is white still has its outline
 _SPACING_TOLERANCE = 0.01  # relative; headers are rounded
 _LEAK = 0.01  # of the smallest split; more images that are in another one too make a data set unusable
 
@@ -99,6 +100,7 @@ def examine(name: str, found: Found, load: Load, *, threads: bool = True) -> Rep
         findings += _about_splits(found.cases, cases)
         findings += _about_classes(cases, [result for _, result in good], found.contents)
         findings += _about_depth(good, found.contents)
+        findings += _about_clipping(good)
         findings += _about_masks(good, found.contents)
         findings += _about_geometry(good)
         findings += _about_position(good)
@@ -234,6 +236,20 @@ def _is_deep(facts: Facts) -> bool:
     return not facts.gray_levels  # 0 to 255 are the same in 16 bits
 
 
+def _about_clipping(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
+    """Foreground whose levels are lost where images are scaled to 8 bits."""
+    clipped = [(case, facts) for case, facts in good if facts.clipped >= _CLIPPED]
+    if clipped:
+        names = ", ".join(str(case.place) for case, _ in clipped[:_NAMED])
+        names += f" and {len(clipped) - _NAMED} more" if len(clipped) > _NAMED else ""
+        summary = (
+            f"in {len(clipped)} of {len(good)} images most of the foreground comes out all black or all white, though "
+            f"its intensities differ; scale the images to 0 to 255 yourself and save them with 8 bits: {names}"
+        )
+        lines = tuple(f"{case.place}: {facts.clipped:.0%} of the foreground" for case, facts in clipped)
+        yield Finding("warning", "clipped foreground", summary, lines)
+
+
 def _about_masks(good: Sequence[tuple[RawCase, Facts]], contents: Contents) -> Iterator[Finding]:
     def named(check: str, summary: str, wrong: Callable[[Facts], bool]) -> Iterator[Finding]:
         lines = tuple(str(case.mask or case.place) for case, facts in good if wrong(facts))
@@ -292,14 +308,31 @@ def _orientation(good: Sequence[tuple[RawCase, Facts]]) -> str:
 
 def _about_orientation(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
     most = _orientation(good)
-    others = [(case, facts) for case, facts in good if facts.orientation != most]
-    lines = tuple(f"{case.place}: {facts.orientation or 'does not tell'}" for case, facts in others)
+    others = [facts for _, facts in good if facts.orientation != most]
     if not others:
         return
-    what = f"{len(lines)} images do not run to {most or 'unknown sides'} like most"
-    turned = len(most) == 3 and all(len(facts.orientation) == 3 for _, facts in others)
-    how = "they are turned to run so" if turned else "those that do not tell are taken as they lie"
-    yield Finding("warning", "orientation", f"{what}: {how}", lines)
+    lines = tuple(
+        f"{case.place}: {facts.orientation or 'does not tell'}" for case, facts in good if facts.orientation != most
+    )
+    mute = any(not facts.orientation for facts in others)
+    if not most:
+        what = f"most images do not tell to which sides of the patient they run, {len(others)} do"
+    else:
+        what = f"{len(others)} images do not run to {most} like most" + (", or do not tell" if mute else "")
+    yield Finding("warning", "orientation", f"{what}: {_what_becomes(most, others)}", lines)
+
+
+def _what_becomes(most: str, others: Sequence[Facts]) -> str:
+    """What becomes of images that do not run as most do: volumes that tell are turned, nothing else is."""
+    if len(others[0].size) == 2:
+        return "pictures are taken as they lie"
+    if not most:
+        return "all are taken as they lie"
+    kinds = {bool(facts.orientation) for facts in others}
+    texts = {True: "they are turned to run so", False: "they are taken as they lie"}
+    return (
+        texts[kinds.pop()] if len(kinds) == 1 else "those that tell are turned to run so, the others taken as they lie"
+    )
 
 
 def _about_position(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:

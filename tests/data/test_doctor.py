@@ -487,14 +487,118 @@ def test_pixels_without_a_size():
     assert ("image4.png: (0.0, 1.0)",) in lines
 
 
+TO_THE_LEFT, TO_THE_RIGHT = np.eye(4)[[2, 1, 0, 3]] * [[-1], [1], [1], [1]], np.eye(4)[[2, 1, 0, 3]]
+
+
 def test_orientation():
-    to_the_left, to_the_right = np.eye(4)[[2, 1, 0, 3]] * [[-1], [1], [1], [1]], np.eye(4)[[2, 1, 0, 3]]
-    loaded = [case._replace(affine=to_the_left) for case in anywhere()]
+    loaded = [case._replace(affine=TO_THE_LEFT) for case in anywhere()]
     assert not found(examine(loaded), "orientation")
-    report = examine(changed(loaded, (4,), affine=to_the_right))
+    report = examine(changed(loaded, (4,), affine=TO_THE_RIGHT))
     assert found(report, "orientation").lines == ("image4.png: AR",) and not report.errors
     report = examine(changed(loaded, (4,), affine=None))
     assert found(report, "orientation").lines == ("image4.png: does not tell",) and not report.errors
+
+
+@pytest.mark.parametrize(
+    ("affines", "wanted"),
+    [
+        ((TO_THE_RIGHT,), "1 images do not run to AL like most: pictures are taken as they lie"),
+        ((None,), "1 images do not run to AL like most, or do not tell: pictures are taken as they lie"),
+        ((TO_THE_RIGHT, None), "2 images do not run to AL like most, or do not tell: pictures are taken as they lie"),
+    ],
+)
+def test_pictures_that_run_otherwise_are_taken_as_they_lie(affines, wanted):
+    loaded = [case._replace(affine=TO_THE_LEFT) for case in anywhere()]
+    for i, affine in enumerate(affines):
+        loaded[i] = loaded[i]._replace(affine=affine)
+    assert found(examine(loaded), "orientation").summary == wanted
+
+
+def test_pictures_of_which_few_tell_how_they_run():
+    summary = found(examine(changed(anywhere(), (4, 7), affine=TO_THE_LEFT)), "orientation").summary
+    assert summary == (
+        "most images do not tell to which sides of the patient they run, 2 do: pictures are taken as they lie"
+    )
+
+
+@pytest.mark.parametrize(
+    ("affines", "wanted"),
+    [
+        ((TO_THE_RIGHT,), "1 images do not run to SAL like most: they are turned to run so"),
+        ((None,), "1 images do not run to SAL like most, or do not tell: they are taken as they lie"),
+        (
+            (TO_THE_RIGHT, None),
+            "2 images do not run to SAL like most, or do not tell: those that tell are turned to run so, the others "
+            "taken as they lie",
+        ),
+    ],
+)
+def test_volumes_that_run_otherwise_are_turned_where_they_tell(affines, wanted):
+    loaded = [
+        case._replace(image=case.image[None], labels=case.labels[None], spacing=(1.0,) * 3, affine=TO_THE_LEFT)
+        for case in anywhere()
+    ]
+    for i, affine in enumerate(affines):
+        loaded[i] = loaded[i]._replace(affine=affine)
+    report = examine(loaded, contents=BINARY._replace(volumes=True))
+    assert found(report, "orientation").summary == wanted and report.orientation == "SAL"
+
+
+# Objects whose levels scaling would lose.
+
+MR = BINARY._replace(scaling=("percentiles", 0.5, 99.5))
+CT = BINARY._replace(scaling=("window", 0.0, 80.0))
+
+
+def deep(low: float, high: float, pixels: int = 36) -> Loaded:
+    """Noise about 10,000 and an object of levels from `low` to `high`; 36 pixels are 1 in 20,000 of the image's."""
+    image = np.random.default_rng(pixels).normal(10_000, 1_000, (840, 840, 1))
+    labels = np.zeros((840, 840), np.uint8)
+    labels.flat[30_000 : 30_000 + pixels] = 1
+    image[labels > 0] = np.linspace(low, high, pixels)[:, None]
+    return Loaded(np.rint(image).astype(np.int32), labels, NOWHERE)
+
+
+def share_of_clipped(case: Loaded, contents: Contents) -> float:
+    name = RawCase("a", (pathlib.Path("a.png"),), None, "p")
+    return case_facts.of_case(name, case, contents, search=False).clipped
+
+
+def test_how_much_of_the_foreground_is_clipped():
+    assert share_of_clipped(deep(20_000, 60_000), MR) == 1
+    assert share_of_clipped(deep(-60_000, -20_000), MR) == 1
+    assert share_of_clipped(deep(60_000, 60_000), MR) == 0  # nothing differs
+    assert share_of_clipped(deep(20_000, 60_000, 360), MR) < 0.25  # no outliers any more
+    assert share_of_clipped(deep(9_000, 11_000), MR) == 0
+
+
+def test_a_window_clips_what_is_outside_of_the_object_on_purpose():
+    case = deep(10, 70)
+    case.image[:300], case.image[300:600] = -1_000, 3_000
+    case.image[case.labels > 0] = np.linspace(10, 70, 36)[:, None]
+    assert share_of_clipped(case, CT) == 0
+    case.image[case.labels > 0] = np.linspace(10, 150, 36)[:, None]
+    assert share_of_clipped(case, CT) == np.mean(np.linspace(10, 150, 36) > 80)
+
+
+def test_files_of_8_bits_are_not_scaled_and_nothing_is_clipped():
+    image = np.full((64, 64, 1), 100, np.uint8)
+    labels = disc((20, 20), 5)
+    image[labels > 0] = 255
+    for dtype in (np.uint8, np.int16):
+        assert share_of_clipped(Loaded(image.astype(dtype), labels, NOWHERE), BINARY) == 0
+
+
+def test_an_object_that_is_taken_for_outliers_is_said_with_its_file():
+    good, lost = [deep(5_000, 15_000, 40 + i) for i in range(5)], deep(20_000, 60_000)
+    assert examine(good, contents=MR).spoken == []
+    report = examine([*good, lost], contents=MR)
+    (finding,) = report.spoken
+    assert finding.check == "clipped foreground" and finding.lines == ("image5.png: 100% of the foreground",)
+    assert finding.summary == (
+        "in 1 of 6 images most of the foreground comes out all black or all white, though its intensities differ; "
+        "scale the images to 0 to 255 yourself and save them with 8 bits: image5.png"
+    )
 
 
 def test_what_readers_and_grids_had_to_say_is_passed_on():

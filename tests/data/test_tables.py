@@ -158,6 +158,60 @@ def test_a_patient_is_the_same_however_the_accents_are_stored(tmp_path):
     assert {case.patient for case in found} == {NFC}
 
 
+def with_columns(header: str, *values: str) -> str:
+    rows = [f"c{i},image{i}.png,mask{i}.png,{value}" for i, value in enumerate(values)]
+    return "\n".join([f"case,image,mask,{header}", *rows])
+
+
+def test_a_patient_that_is_not_given_is_none_that_is(tmp_path):
+    write_files(tmp_path)
+    for given, wanted in {
+        ("c1", "", "c1", ""): ("c1", "c1~", "c1", "c3"),
+        ("c1", "", "c1~", "c1~~"): ("c1", "c1~~~", "c1~", "c1~~"),
+        ("", "", "", ""): ("c0", "c1", "c2", "c3"),
+    }.items():
+        found, problems = read(tmp_path, with_columns("patient", *given))
+        assert problems == [] and tuple(case.patient for case in found) == wanted
+    table = with_columns("patient", "c~", "", "c", "").replace("\nc1,", "\nc,").replace("\nc3,", "\nc~,")
+    patients = [case.patient for case in read(tmp_path, table)[0]]
+    assert len(set(patients)) == 4 and patients[::2] == ["c~", "c"]
+
+
+# Columns.
+
+
+@pytest.mark.parametrize(
+    "name", ["patient_id", "Patient-ID", "patient id", "PatientID", "PATIENT.ID", "Patient:", "Subject", "subject-id"]
+)
+def test_a_column_that_can_only_be_the_patient_is_named(tmp_path, name):
+    write_files(tmp_path)
+    _, problems = read(tmp_path, with_columns(name, *"aabc"))
+    assert problems == [
+        f"{tmp_path}/cases.csv: has the column {name.casefold()} and none called patient; call it so, or leave it out"
+    ]
+    assert read(tmp_path, with_columns(f"{name},Patient", *("1,a", "1,a", "1,b", "1,b")))[1] == []
+
+
+@pytest.mark.parametrize("name", ["set", "Subset", "fold", "partition", "usage", "Data set"])
+def test_a_column_of_splits_is_named_whatever_it_is_called(tmp_path, name):
+    write_files(tmp_path)
+    _, problems = read(tmp_path, with_columns(name, "Train", "tr", "val", "TEST"))
+    assert problems == [
+        f"{tmp_path}/cases.csv: has the column {name.casefold()} and none called split; call it so, or leave it out"
+    ]
+    assert read(tmp_path, with_columns(f"{name},split", "train,train", "test,train", "val,val", "val,test"))[1] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("fold", "0123"), ("set", ("train", "A", "test", "B")), ("notes", ("", "", "", "")), ("patient age", "5678")],
+)
+def test_other_columns_are_left_alone(tmp_path, name, values):
+    write_files(tmp_path)
+    found, problems = read(tmp_path, with_columns(name, *values))
+    assert problems == [] and [case.split for case in found] == [None] * 4
+
+
 def test_a_folder_is_listed_once(tmp_path, monkeypatch):
     write_files(tmp_path, name=NFD + "{}.png")
     listed = []
@@ -414,13 +468,58 @@ def test_hot_and_dead_pixels_are_clipped(size):
     )
 
 
+# What the object has, in a background of which mean and standard deviation are given.
+OBJECTS = {
+    "bright": ((2_000, 600), (5_000, 10_000, 20_000)),
+    "little brighter": ((500, 150), (1_000, 2_000, 3_000, 4_000)),
+    "dark": ((30_000, 3_000), (0, 5_000, 10_000, 15_000)),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+@pytest.mark.parametrize("count", [131, 184, 262])  # of 65,536 pixels; 0.28 % are less than the percentile cuts off
+def test_levels_of_a_small_object_stay_apart_in_tissue(kind, count):
+    moments, levels = OBJECTS[kind]
+    image = np.random.default_rng(1).normal(*moments, (256 * 256, 1)).clip(0, 65_535).astype(np.uint16)
+    image[5_000 : 5_000 + count, 0] = np.array(levels)[np.arange(count) * len(levels) // count]
+    stored = cases.as_uint8(image, MR)[:, 0].astype(int)
+    found = [stored[image[:, 0] == level].mean() for level in levels]
+    steps = np.diff(found) / np.diff(levels)
+    np.testing.assert_allclose(steps, steps[0], rtol=0.02)  # none is clipped
+    assert {found[0], found[-1]} & {0, 255} and steps[0] * np.ptp(levels) > 90
+
+
+def with_a_tail(reach: float) -> np.ndarray:
+    """Of 10,000 pixels 40 lie `reach` distances of the percentiles, which are 100 apart, beyond the upper one."""
+    values = np.repeat(np.arange(101.0), 98)[:9_860]
+    return np.concatenate([np.full(100, 0.0), values, np.full(40, 100 + reach * 100)])[:, None].astype(np.float32)
+
+
 def test_what_lies_within_the_usual_reach_is_scaled_by_percentiles():
-    """A tail of vessels three times as bright as the rest is clipped, as ever."""
-    image = background("tissue").astype(np.float32)
-    image[:10, :20] = 1_500
-    low, high = np.percentile(image, (0.5, 99.5))
-    wanted = np.rint(np.clip((image - low) / (high - low), 0, 1) * 255)
-    np.testing.assert_array_equal(cases.as_uint8(image, MR), wanted)
+    """Vessels twice as bright as the rest are clipped, as ever."""
+    low, high = np.percentile(with_a_tail(0.99), (0.5, 99.5))
+    wanted = np.rint(np.clip((with_a_tail(0.99) - low) / (high - low), 0, 1) * 255)
+    np.testing.assert_array_equal(cases.as_uint8(with_a_tail(0.99), MR), wanted)
+
+
+def test_an_end_moves_without_a_leap():
+    reaches = np.linspace(0.9, 1.3, 81)
+    tops = np.array([cases.span(with_a_tail(reach), 0.5, 99.5)[1][0] for reach in reaches])
+    assert (np.diff(tops) >= -1e-3).all() and np.diff(tops).max() < 12
+    np.testing.assert_allclose(tops[reaches <= 1], tops[0])
+    np.testing.assert_allclose(tops[reaches > 1.15], 100 + 100 * reaches[reaches > 1.15], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("odd", [256, 30_000, -1, -30_000])
+def test_a_few_pixels_beyond_255_do_not_decide(dtype, odd):
+    image = np.random.default_rng(0).integers(0, 256, (128, 128, 1)).astype(dtype)
+    few, many = image.copy(), image.copy()
+    few[5, 7], many[5, 7:9] = odd, odd  # 0.6 and 1.2 in 10,000
+    np.testing.assert_array_equal(cases.as_uint8(image, None), image)
+    np.testing.assert_array_equal(cases.as_uint8(few, None), few.clip(0, 255))
+    assert cases.are_gray_levels(few) and not cases.are_gray_levels(many)
+    np.testing.assert_array_equal(cases.as_uint8(many, None), cases.as_uint8(many, MR))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 1), (3, 1, 2), (1, 5, 5, 1)])

@@ -1,6 +1,7 @@
 """`cases.csv`: a line of text for every case -> which files it has, whom they show, and where they belong."""
 
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 from jaxseg.data import formats
@@ -16,13 +17,15 @@ _SPELT = {
     **dict.fromkeys(("validation", "valid", "val", "validate"), "validation"),
     **dict.fromkeys(("test", "testing", "ts"), "test"),
 }
-# Columns that nobody would add for another reason; without a patient, splits may cut through one.
+# Columns that nobody would add for another reason, however they are punctuated; without a patient, splits may cut
+# through one.
 _MEANT = {
-    **dict.fromkeys(("patient_id", "patient id", "patientid", "patients"), "patient"),
-    **dict.fromkeys(("subject", "subject_id", "subject id", "subjectid", "subjects"), "patient"),
-    "domains": "domain",
-    "splits": "split",
+    **dict.fromkeys(("patient", "patients", "patientid", "patientids", "patientname"), "patient"),
+    **dict.fromkeys(("subject", "subjects", "subjectid", "subjectids"), "patient"),
+    **dict.fromkeys(("domain", "domains"), "domain"),
+    **dict.fromkeys(("split", "splits"), "split"),
 }
+_PUNCTUATION = re.compile(r"[\W_]+")
 
 
 def read(table: pathlib.Path) -> tuple[list[RawCase], list[str]]:
@@ -31,13 +34,9 @@ def read(table: pathlib.Path) -> tuple[list[RawCase], list[str]]:
     Columns are separated by commas, semicolons or tabs. Names of files are relative to the table; see
     `spelling.Speller` for how they may be written.
     """
-    rows, problems = files.read_table(table, (*NEEDED, *OPTIONAL, *_MEANT), NEEDED)
-    there = rows[0][1].keys() if rows else ()
-    problems += [
-        f"{table}: has the column {name} and none called {column}; call it so, or leave it out"
-        for name, column in _MEANT.items()
-        if name in there and column not in there
-    ]
+    rows, problems = files.read_table(table, (*NEEDED, *OPTIONAL), NEEDED)
+    problems += _misnamed_columns(table)
+    stand_ins = _StandIns(rows)
     speller = spelling.Speller(table.parent)
     cases, splits = [], set()
     for number, row in rows:
@@ -62,10 +61,42 @@ def read(table: pathlib.Path) -> tuple[list[RawCase], list[str]]:
         if not wrong:
             *images, mask = (one.path for one in meant)
             case, patient, domain = (spelling.composed(row.get(name, "")) for name in ("case", "patient", "domain"))
-            cases.append(RawCase(case, tuple(images), mask, patient or case, domain, split))
+            cases.append(RawCase(case, tuple(images), mask, patient or stand_ins.of(case), domain, split))
     if None in splits and len(splits) > 1 and not any("has the split" in problem for problem in problems):
         problems.append(f"{table}: some lines have a split and some have none; fill in all, or none")
     return cases, problems
+
+
+def _misnamed_columns(table: pathlib.Path) -> Iterator[str]:
+    """A line for each column that means one of ours and is called otherwise, where ours is not there."""
+    there = [name.casefold() for name in files.columns(table)]
+    others = [name for name in there if name and name not in (*NEEDED, *OPTIONAL)]
+    meant = {name: _MEANT.get(_PUNCTUATION.sub("", name)) for name in others}
+    rows, _ = files.read_table(table, [name for name in others if not meant[name]], NEEDED)
+    for name in rows[0][1] if rows else ():
+        values = {row[name].casefold() for _, row in rows} - {""}
+        if values and values <= _SPELT.keys():  # it can mean nothing else
+            meant[name] = "split"
+    for name, column in meant.items():
+        if column and column not in there:
+            yield f"{table}: has the column {name} and none called {column}; call it so, or leave it out"
+
+
+class _StandIns:
+    """Names for the patients that a table does not name: that of the case, unless another patient is called so."""
+
+    def __init__(self, rows: Sequence[tuple[int, dict[str, str]]]):
+        self._given = {spelling.composed(row.get("patient", "")) for _, row in rows}
+        self._taken = self._given | {spelling.composed(row["case"]) for _, row in rows}
+
+    def of(self, case: str) -> str:
+        if case not in self._given:
+            return case
+        name = f"{case}~"
+        while name in self._taken:
+            name += "~"
+        self._taken.add(name)
+        return name
 
 
 def masks(table: pathlib.Path) -> set[pathlib.Path]:

@@ -13,7 +13,9 @@ SPLITS = ("train", "validation", "test")
 _TAKEN = "is compared with its image by its size alone, as one of them does not say where it lies"
 _SEED = 0  # of the splits that a data set does not come with
 _OUTLIERS = 1e-4  # of an image's pixels; so few may be hot or dead ones
-_FAR = 5.0  # distances of the two percentiles; in MR, CT and ultrasound, what is no outlier stays within one
+# Distances of the two percentiles. In MR and ultrasound what is no outlier mostly stays within the first; between the
+# two an end moves step by step, so that near images do not differ by half their contrast.
+_FAR = (1.0, 1.1)
 _FOLDS = 10  # of which one is for validation and two for testing, where there are so many patients
 
 
@@ -237,32 +239,44 @@ def unknown_values(labels: np.ndarray, values: Mapping[int, int]) -> list[int]:
 
 
 def are_gray_levels(image: np.ndarray) -> bool:
-    """Whether intensities are whole numbers from 0 to 255, whatever their type."""
+    """Whether intensities are whole numbers from 0 to 255, whatever their type, but for fewer than 1 in 10,000."""
     if image.dtype == np.uint8:
         return True
-    within = image.dtype.kind in "iuf" and bool(image.min() >= 0 and image.max() <= 255)  # of NaN, neither
-    return within and (image.dtype.kind != "f" or bool((image == np.rint(image)).all()))
+    if image.dtype.kind not in "iuf" or (image.dtype.kind == "f" and not np.isfinite(image).all()):
+        return False
+    within = (image >= 0) & (image <= 255)
+    if image.dtype.kind == "f":
+        within &= image == np.rint(image)
+    return image.size - int(np.count_nonzero(within)) < max(_OUTLIERS * image.size, 1)
 
 
 def as_uint8(image: np.ndarray, scaling: tuple[str, float, float] | None) -> np.ndarray:
-    """Intensities as 0 to 255, rounded.
+    """Intensities as 0 to 255, rounded: those of `ends` become these, what is beyond is clipped."""
+    if image.dtype == np.uint8 and scaling is None:
+        return image
+    low, high = ends(image, scaling)
+    width = np.maximum(np.subtract(high, low), 1e-12)
+    return np.rint(np.clip((image.astype(np.float32) - low) / width, 0, 1) * 255).astype(np.uint8)
+
+
+def ends(image: np.ndarray, scaling: tuple[str, float, float] | None) -> tuple[Any, Any]:
+    """Which intensities become 0 and 255.
 
     Args:
       image: `[*S,C]`.
-      scaling: `("window", low, high)`: these become 0 and 255, as for Hounsfield units; `("percentiles", low, high)`:
-        these percentiles of the whole image or volume, of every channel for itself, do, see `span`; None: intensities
-        of 0 to 255 stay as they are, and others are taken by percentiles 0.5 and 99.5.
+      scaling: `("window", low, high)`: these two, as for Hounsfield units; `("percentiles", low, high)`: these
+        percentiles of the whole image or volume, of every channel for itself, see `span`; None: 0 and 255, and
+        percentiles 0.5 and 99.5 where intensities are no such levels.
+
+    Returns:
+      low, high: numbers, or float32 `[C]` each.
     """
     if scaling is None:
         if are_gray_levels(image):
-            return image.astype(np.uint8, copy=False)
+            return 0, 255
         scaling = ("percentiles", 0.5, 99.5)
     kind, low, high = scaling
-    values = image.astype(np.float32)
-    if kind == "percentiles":
-        low, high = span(values.reshape(-1, values.shape[-1]), low, high)
-    width = np.maximum(np.subtract(high, low), 1e-12)
-    return np.rint(np.clip((values - low) / width, 0, 1) * 255).astype(np.uint8)
+    return (low, high) if kind == "window" else span(image.astype(np.float32).reshape(-1, image.shape[-1]), low, high)
 
 
 def span(values: np.ndarray, low: float, high: float) -> tuple[Any, Any]:
@@ -281,14 +295,25 @@ def span(values: np.ndarray, low: float, high: float) -> tuple[Any, Any]:
       low, high: float32 `[C]` each.
     """
     bottom, top = np.percentile(values, (low, high), axis=0).astype(np.float32)
-    outliers = min(max(1, int(_OUTLIERS * len(values))), (len(values) - 1) // 2)
+    outliers = _outliers(len(values))
     ordered = np.partition(values, (outliers, len(values) - 1 - outliers), axis=0)
     lowest, highest = ordered[outliers].astype(np.float64), ordered[-1 - outliers].astype(np.float64)
-    far = _FAR * (top - bottom.astype(np.float64))
-    bottom, top = np.where(bottom - lowest > far, lowest, bottom), np.where(highest - top > far, highest, top)
+    distance = top - bottom.astype(np.float64)
+    black, white = bottom - _moved(bottom - lowest, distance), top + _moved(highest - top, distance)
     alike = top == bottom  # of a background of one value, whatever else there is counts
-    ends = np.where(alike, values.min(0), bottom), np.where(alike, values.max(0), top)
-    return ends[0].astype(np.float32), ends[1].astype(np.float32)
+    black, white = np.where(alike, values.min(0), black), np.where(alike, values.max(0), white)
+    return black.astype(np.float32), white.astype(np.float32)
+
+
+def _moved(tail: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """How far an end is moved outwards, for what is `tail` beyond it."""
+    near, far = _FAR
+    return tail * np.clip((tail - near * distance) / np.maximum((far - near) * distance, 1e-300), 0, 1)
+
+
+def _outliers(count: int) -> int:
+    """So many of an image's pixels may be hot or dead ones."""
+    return min(max(1, int(_OUTLIERS * count)), (count - 1) // 2)
 
 
 def assigned(cases: Sequence[RawCase]) -> list[RawCase]:

@@ -184,6 +184,15 @@ def read_table(
     return rows, problems
 
 
+def columns(table: pathlib.Path) -> list[str]:
+    """The names in the first line of a table; of one that cannot be read, none."""
+    try:
+        lines = _numbered_lines(_text(table))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+    return [name.strip() for name in lines[0][1]] if lines else []
+
+
 def _text(table: pathlib.Path) -> str:
     text = table.read_text(encoding="utf-8-sig")
     if "\0" in text:  # UTF-16 without its mark is valid UTF-8
