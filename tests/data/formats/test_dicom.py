@@ -382,6 +382,49 @@ def test_a_dose_is_in_grays_at_the_heights_of_its_frames(tmp_path, column):
     np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)
 
 
+def region(
+    delta: tuple[float, float], ends: tuple[int, int, int, int] = (0, 0, 4, 5), unit: int = 3
+) -> pydicom.Dataset:
+    names = ("MinX0", "MinY0", "MaxX1", "MaxY1")
+    return made.item(
+        PhysicalDeltaX=delta[0], PhysicalDeltaY=delta[1], PhysicalUnitsXDirection=unit, PhysicalUnitsYDirection=unit,
+        **{f"RegionLocation{name}": end for name, end in zip(names, ends, strict=True)},
+    )  # fmt: skip
+
+
+PART, SECONDS = (0, 0, 2, 5), 4
+SIZES_OF_PIXELS = {
+    "on the detector": ({"ImagerPixelSpacing": [0.2, 0.1]}, (0.2, 0.1)),
+    "on the film": ({"NominalScannedPixelSpacing": [0.3, 0.2]}, (0.3, 0.2)),
+    "in the patient first": ({"PixelSpacing": [0.5, 0.4], "ImagerPixelSpacing": [0.2, 0.1]}, (0.5, 0.4)),
+    "ultrasound": ({"SequenceOfUltrasoundRegions": [region((0.02, 0.03))]}, (0.3, 0.2)),
+    "upwards": ({"SequenceOfUltrasoundRegions": [region((0.02, -0.03))]}, (0.3, 0.2)),
+    "regions that agree": ({"SequenceOfUltrasoundRegions": [region((0.02, 0.03), PART)] * 2}, (0.3, 0.2)),
+    "one region covers all": (
+        {"SequenceOfUltrasoundRegions": [region((0.1, 0.1), PART), region((0.02, 0.03))]},
+        (0.3, 0.2),
+    ),
+    "regions that disagree": (
+        {"SequenceOfUltrasoundRegions": [region((0.1, 0.1), PART), region((0.02, 0.03), PART)]},
+        (np.nan, np.nan),
+    ),
+    "of time": ({"SequenceOfUltrasoundRegions": [region((0.1, 0.1), unit=SECONDS)]}, (np.nan, np.nan)),
+    "nowhere": ({}, (np.nan, np.nan)),
+}
+
+
+@pytest.mark.parametrize("kind", SIZES_OF_PIXELS)
+def test_the_size_of_pixels_is_taken_from_where_it_is_said(tmp_path, kind):
+    values, wanted = SIZES_OF_PIXELS[kind]
+    file = made.slices(plain_stack())[0]
+    del file.PixelSpacing, file.ImagePositionPatient, file.ImageOrientationPatient
+    for name, value in values.items():
+        setattr(file, name, value)
+    picture = formats.read(made.save(tmp_path / "a.dcm", file))
+    np.testing.assert_allclose(picture.spacing, wanted)
+    assert picture.affine is None
+
+
 def moved(file: pydicom.Dataset, frame: int, **values) -> None:
     groups = file.PerFrameFunctionalGroupsSequence[frame]
     if "place" in values:
