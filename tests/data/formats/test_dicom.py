@@ -554,6 +554,45 @@ def test_a_thickness_that_is_not_the_distance_of_slices_is_not_taken_for_it(tmp_
     assert picture.spacing[0] == pytest.approx(2.5) and picture.part
 
 
+@pytest.mark.parametrize("stored", [[4], [1, 2, 3], [2, 6], [0, 8], [0, 1, 9]])
+@pytest.mark.parametrize("thickness", [0.5, 1, 1.25])
+def test_the_image_says_how_far_slices_are_apart_where_the_segmentation_cannot(tmp_path, stored, thickness):
+    stack = plain_stack(10)
+    numbers = np.zeros(stack.stored.shape, np.uint8)
+    numbers[stored, :3] = 1
+    for i, file in enumerate(made.slices(stack)):
+        made.save(tmp_path / "image" / f"{i}", file)
+    file = told(segmentation(stack, numbers, "BINARY"), SpacingBetweenSlices=None, SliceThickness=thickness)
+    loaded = cases.load(cases.RawCase("a", (tmp_path / "image",), made.save(tmp_path / "a.dcm", file), "p"))
+    np.testing.assert_array_equal(loaded.labels, numbers)
+
+
+@pytest.mark.parametrize("thickness", [None, 1, 4, 5])
+def test_one_slice_of_a_segmentation_lies_on_its_image_however_thick_it_is_said_to_be(tmp_path, thickness):
+    stack = plain_stack(10)
+    numbers = np.zeros(stack.stored.shape, np.uint8)
+    numbers[7, :3] = 1
+    for i, file in enumerate(made.slices(stack)):
+        made.save(tmp_path / "image" / f"{i}", file)
+    file = told(segmentation(stack, numbers, "BINARY"), SpacingBetweenSlices=None, SliceThickness=thickness)
+    loaded = cases.load(cases.RawCase("a", (tmp_path / "image",), made.save(tmp_path / "a.dcm", file), "p"))
+    np.testing.assert_array_equal(loaded.labels, numbers)
+
+
+def test_a_segmentation_of_another_grid_stays_a_problem(tmp_path):
+    stack = plain_stack(10)
+    numbers = np.zeros(stack.stored.shape, np.uint8)
+    numbers[2:7, :3] = 1
+    for i, file in enumerate(made.slices(stack)):
+        made.save(tmp_path / "image" / f"{i}", file)
+    finer = stack._replace(spacing=(1.25, 0.7, 0.6))
+    wider = stack._replace(spacing=(2.5, 0.9, 0.6))
+    for i, other in enumerate((finer, wider)):
+        mask = made.save(tmp_path / f"{i}.dcm", segmentation(other, numbers, "BINARY"))
+        with pytest.raises(cases.FileProblems, match="use the mask that was made for this image"):
+            cases.load(cases.RawCase("a", (tmp_path / "image",), mask, "p"))
+
+
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
 def test_a_segmentation_of_a_picture_without_a_place(tmp_path, monkeypatch, kind):
     stack = plain_stack(1)
