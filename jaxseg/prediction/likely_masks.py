@@ -1,20 +1,34 @@
-"""Which files of a folder are masks of its images: by a table of cases, by the name of their folder, or by their own.
+"""Which files of a folder are masks of its images: by a table of cases, by what they are, by the name of their folder,
+or by their own.
 
-Nothing is a mask by itself: a file counts as one where an image is beside it that it may belong to.
+But for those of a table, a file counts as a mask only where there is an image that it may belong to.
 """
 
 import os
 import pathlib
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from jaxseg.data import formats
 from jaxseg.data.builders import case_table
 
-_MASK = {"mask", "masks", "label", "labels", "seg", "segmentation", "segmentations", "annotation", "annotations"}
-_MASK |= {"gt", "groundtruth", "truth", "delineation", "delineations"}
+_MASK = {"mask", "masks", "label", "labels", "seg", "segs", "segmentation", "segmentations", "annotation"}
+_MASK |= {"annotations", "gt", "gts", "groundtruth", "truth", "delineation", "delineations", "contour", "contours"}
+_MASK |= {"manual", "roi", "rois"}
 _IMAGE = {"image", "images", "imaging", "img", "imgs", "scan", "scans", "volume", "vol", "ct", "mr", "mri"}
-_PART = {"tr", "ts", "train", "training", "val", "validation", "test", "testing", "png", "nii"}  # of a data set
+_IMAGES = {"image", "images", "imaging", "img", "imgs", "scans", "volumes"}  # of a folder; those of masks are CT too
+_MODALITY = {"t", "w", "ce", "gd", "pd", "flair", "dwi", "adc", "swi", "pet", "pre", "post"}  # t1ce: t, 1, ce
+_PART = {"tr", "ts", "train", "training", "val", "validation", "test", "testing", "png", "nii", "tif"}  # of a data set
+_SORT = {"class", "classes", "object", "objects", "instance", "instances", "semantic", "binary", "fine", "coarse"}
+_SORT |= {"final", "corrected", "cleaned", "clean", "merged", "combined", "consensus", "all", "v", "st", "nd", "rd"}
+_OTHERWISE = {"free"}  # what is label-free has no labels
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_]+")  # labelsTr: labels, Tr
+_SLICER = (".seg.nrrd", ".seg.nhdr")
+_SLICER_FIELD = re.compile(rb"^Segment(ation|\d+)_", re.MULTILINE)
+_NRRD_HEADER = 1 << 16  # bytes, of which few headers have as many
+
+Words = tuple[str, ...]
 
 
 def find(root: pathlib.Path, files: Sequence[pathlib.Path]) -> set[pathlib.Path]:
@@ -25,12 +39,13 @@ def find(root: pathlib.Path, files: Sequence[pathlib.Path]) -> set[pathlib.Path]
       files: all images in it and in the folders below.
     """
     named = _by_table(root, files)
-    rest = [file for file in files if file not in named]
-    placed = {file for file in rest if any(map(_holds_masks, _folders(file.relative_to(root), file)))}
-    if len(placed) == len(rest):
-        placed = set()  # where there are masks alone, they are what is meant
-    rest = [file for file in rest if file not in placed]
-    return named | placed | _by_name(rest)
+    found = set(named)
+    for rule in (_by_kind, _by_folder, _by_name):
+        rest = [file for file in files if file not in found]
+        masks = rule(root, rest)
+        if len(masks) < len(rest):  # where there are masks alone, they are what is meant
+            found |= masks
+    return found
 
 
 def _by_table(root: pathlib.Path, files: Iterable[pathlib.Path]) -> set[pathlib.Path]:
@@ -40,33 +55,100 @@ def _by_table(root: pathlib.Path, files: Iterable[pathlib.Path]) -> set[pathlib.
     return {file for file in files if masks and os.path.realpath(file) in masks}
 
 
-def _folders(place: pathlib.Path, file: pathlib.Path) -> Sequence[str]:
-    return place.parts if os.path.isdir(file) else place.parts[:-1]  # a folder is one DICOM series
+def _by_kind(root: pathlib.Path, files: Iterable[pathlib.Path]) -> set[pathlib.Path]:
+    """DICOM SEG, and what 3D Slicer stores as a segmentation, wherever they lie."""
+    del root
+    return {file for file in files if os.path.isfile(file) and (_is_of_slicer(file) or _is_dicom_seg(file))}
 
 
-def _holds_masks(folder: str) -> bool:
-    words = [word for word in _words(folder) if word not in _PART and not word.isdigit()]
-    return bool(words) and words[-1] in _MASK
+def _is_dicom_seg(file: pathlib.Path) -> bool:
+    found = formats.dicom_object(file)
+    return found is not None and found.kind == "segmentation"
 
 
-def _by_name(files: Iterable[pathlib.Path]) -> set[pathlib.Path]:
-    """`a_mask.png` and `mask_a.png` beside `a.png`, `image_a.png` or `a_0000.png`; `mask.png` beside anything."""
-    masks: dict[pathlib.Path, tuple[pathlib.Path, Sequence[str]]] = {}
-    images: set[tuple[pathlib.Path, Sequence[str]]] = set()
+def _is_of_slicer(file: pathlib.Path) -> bool:
+    name = file.name.lower()
+    if name.endswith(_SLICER):
+        return True
+    if not name.endswith((".nrrd", ".nhdr")):
+        return False
+    try:
+        with file.open("rb") as stream:
+            header = stream.read(_NRRD_HEADER).replace(b"\r\n", b"\n").partition(b"\n\n")[0]
+    except OSError:
+        return False  # whoever reads it names it
+    return _SLICER_FIELD.search(header) is not None
+
+
+def _by_folder(root: pathlib.Path, files: Sequence[pathlib.Path]) -> set[pathlib.Path]:
+    """The files whose nearest folder that tells is one of masks."""
+    masks, unsure = set(), defaultdict(list)
     for file in files:
-        words = _words(file.name[: -len(".nii.gz")] if file.name.lower().endswith(".nii.gz") else file.stem)
+        place = file.relative_to(root)
+        for folder in reversed(place.parts if os.path.isdir(file) else place.parts[:-1]):  # a folder is a DICOM series
+            words = _words(folder)
+            telling = [word for word in words if not (word.isdigit() or word in _PART | _SORT)]
+            if telling and telling[-1] in _MASK:
+                masks.add(file)
+            elif not _MASK.isdisjoint(telling) and _OTHERWISE.isdisjoint(telling) and _IMAGES.isdisjoint(telling):
+                unsure[file.parent].append(file)
+            elif not telling or telling[-1] not in _IMAGES or any(word.isdigit() for word in words):
+                continue
+            break
+    # of a folder with further words in its name, each file needs an image that is called like it
+    doubtful = {file for group in unsure.values() for file in group}
+    images = {_case(file) for file in files if file not in masks and file not in doubtful}
+    sure = [group for group in unsure.values() if all(_case(file) and _case(file) in images for file in group)]
+    return masks.union(*sure)
+
+
+def _by_name(root: pathlib.Path, files: Iterable[pathlib.Path]) -> set[pathlib.Path]:
+    """`a_mask.png` and `mask_a.png` beside `a.png`, `image_a.png` or `a_0000.png`; `mask.png` beside anything.
+
+    Where a folder holds one case, whose images are called just `imaging` or `t1`, any `x_mask.png` is one of its masks.
+    """
+    del root
+    masks: dict[pathlib.Path, Words] = {}
+    images: set[tuple[pathlib.Path, Words]] = set()
+    one_case: dict[pathlib.Path, bool] = {}
+    for file in files:
+        words = _words(_stem(file))
         at = next((i for i, word in enumerate(words) if word in _MASK), None)
         if at is None:
             case = _without_kind(words)
             images |= {(file.parent, case[:end]) for end in range(len(case) + 1)}
+            one_case[file.parent] = one_case.get(file.parent, True) and _is_kind_alone(words)
         else:
-            masks[file] = file.parent, _without_kind(words[:at] or words[at + 1 :])
-    return {file for file, image in masks.items() if image in images}
+            masks[file] = words
+    return {file for file, words in masks.items() if _has_image(file.parent, words, images, one_case)}
 
 
-def _without_kind(words: Sequence[str]) -> tuple[str, ...]:
+def _has_image(
+    folder: pathlib.Path, words: Words, images: set[tuple[pathlib.Path, Words]], one_case: dict[pathlib.Path, bool]
+) -> bool:
+    at = next(i for i, word in enumerate(words) if word in _MASK)
+    if (folder, _without_kind(words[:at] or words[at + 1 :])) in images:
+        return True
+    return one_case.get(folder, False) and next(word for word in reversed(words) if not word.isdigit()) in _MASK
+
+
+def _is_kind_alone(words: Words) -> bool:
+    named = [word for word in words if not word.isdigit()]
+    return bool(named) and all(word in _IMAGE | _MODALITY for word in named)
+
+
+def _without_kind(words: Words) -> Words:
     return tuple(word for word in words if word not in _IMAGE)
 
 
-def _words(name: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(name)]
+def _case(file: pathlib.Path) -> Words:
+    """What a name says of the case, and not of what is seen of it."""
+    return tuple(word for word in _words(_stem(file)) if word not in _MASK | _IMAGE | _PART | _SORT)
+
+
+def _stem(file: pathlib.Path) -> str:
+    return file.name[: -len(".nii.gz")] if file.name.lower().endswith(".nii.gz") else file.stem
+
+
+def _words(name: str) -> Words:
+    return tuple(word.lower() for word in _WORD.findall(name))
