@@ -82,24 +82,59 @@ def _is_of_slicer(file: pathlib.Path) -> bool:
 
 def _by_folder(root: pathlib.Path, files: Sequence[pathlib.Path]) -> set[pathlib.Path]:
     """The files whose nearest folder that tells is one of masks."""
-    masks, unsure = set(), defaultdict(list)
-    for file in files:
-        place = file.relative_to(root)
-        for folder in reversed(place.parts if os.path.isdir(file) else place.parts[:-1]):  # a folder is a DICOM series
-            words = _words(folder)
-            telling = [word for word in words if not (word.isdigit() or word in _PART | _SORT)]
-            if telling and telling[-1] in _MASK:
-                masks.add(file)
-            elif not _MASK.isdisjoint(telling) and _OTHERWISE.isdisjoint(telling) and _IMAGES.isdisjoint(telling):
-                unsure[file.parent].append(file)
-            elif not telling or telling[-1] not in _IMAGES or any(word.isdigit() for word in words):
-                continue
-            break
+    told = _told(root, files)
+    unsure = defaultdict(list)
+    for file, (kind, folder) in told.items():
+        if kind == "unsure":
+            unsure[folder].append(file)
     # of a folder with further words in its name, each file needs an image that is called like it
-    doubtful = {file for group in unsure.values() for file in group}
-    images = {_case(file) for file in files if file not in masks and file not in doubtful}
+    images = {_case(file) for file, (kind, _) in told.items() if kind not in ("masks", "unsure")}
     sure = [group for group in unsure.values() if all(_case(file) and _case(file) in images for file in group)]
-    return masks.union(*sure)
+    return {file for file, (kind, _) in told.items() if kind == "masks"}.union(*sure)
+
+
+def _told(root: pathlib.Path, files: Sequence[pathlib.Path]) -> dict[pathlib.Path, tuple[str, pathlib.Path]]:
+    """What the nearest folder that tells says of each file.
+
+    A folder around images and masks may be called `segmentation` too: where one of masks is below it and none of images
+    beside it, it tells nothing.
+    """
+    around: set[pathlib.Path] = set()
+    while True:
+        told = {file: _nearest(root, file, around) for file in files}
+        masks, images = ({folder for kind, folder in told.values() if kind == wanted} for wanted in ("masks", "images"))
+        above = {parent for folder in masks for parent in folder.parents}
+        more = {folder for folder in masks & above if not _any_beside(folder, images)}
+        if not more:
+            return told
+        around |= more
+
+
+def _any_beside(folder: pathlib.Path, others: Iterable[pathlib.Path]) -> bool:
+    return any(other.is_relative_to(folder.parent) and not other.is_relative_to(folder) for other in others)
+
+
+def _nearest(root: pathlib.Path, file: pathlib.Path, around: set[pathlib.Path]) -> tuple[str, pathlib.Path]:
+    folder = file if os.path.isdir(file) else file.parent  # a folder is one DICOM series
+    while folder != root:
+        kind = "" if folder in around else _says(folder.name)
+        if kind:
+            return kind, folder
+        folder = folder.parent
+    return "", root
+
+
+def _says(folder: str) -> str:
+    """What the name of a folder says of the files in it: `masks`, `images`, `unsure` whether masks, or nothing."""
+    words = _words(folder)
+    telling = [word for word in words if not (word.isdigit() or word in _PART | _SORT)]
+    if not telling:
+        return ""
+    if telling[-1] in _MASK:
+        return "masks"
+    if telling[-1] in _IMAGES:
+        return "" if any(word.isdigit() for word in words) else "images"  # `scan_2` may be one of masks too
+    return "" if _MASK.isdisjoint(telling) or not _OTHERWISE.isdisjoint(telling) else "unsure"
 
 
 def _by_name(root: pathlib.Path, files: Iterable[pathlib.Path]) -> set[pathlib.Path]:

@@ -99,6 +99,8 @@ MASKS = {  # files, and which of them are masks
     "of Slicer alone": ("Segmentation.seg.nrrd more.seg.nrrd"),
     "below a folder that is called so": ("segmentation/images/1.png *segmentation/mask/1.png"),
     "images below a folder that is called so": ("seg/images/1.png seg/images/2.png other.png"),
+    "below a folder that is called so, beside others": ("seg/ct/1.png seg/pet/1.png *seg/mask/1.png more/2.png"),
+    "boxes beside masks": ("images/1.png *annotations/mask/1.png *annotations/boxes/1.png"),
     "masks of several kinds": ("images/CT/1.png *masks/CT/1.png *masks/scan_2/1.png"),
     "of VOC": ("JPEGImages/07_32.jpg *SegmentationClass/07_32.png *SegmentationObject/07_32.png"),
     "of DRIVE": ("training/images/21_training.tif *training/1st_manual/21_manual1.tif *training/mask/21_mask.tif"),
