@@ -138,33 +138,44 @@ def _says(folder: str) -> str:
 
 
 def _by_name(root: pathlib.Path, files: Iterable[pathlib.Path]) -> set[pathlib.Path]:
-    """`a_mask.png` and `mask_a.png` beside `a.png`, `image_a.png` or `a_0000.png`; `mask.png` beside anything.
+    """`a_mask.png`, `a_tumour_mask.png`, `mask_a.png` beside `a.png`, `image_a.png`, `a_0000.png`; `mask.png` anywhere.
 
-    Where a folder holds one case, whose images are called just `imaging` or `t1`, any `x_mask.png` is one of its masks.
+    Where a folder holds one case, whose images are called just `imaging` or `t1`, `x_mask.png` and `mask_x.png` are its
+    masks too.
     """
     del root
     masks: dict[pathlib.Path, Words] = {}
-    images: set[tuple[pathlib.Path, Words]] = set()
-    one_case: dict[pathlib.Path, bool] = {}
+    images: dict[pathlib.Path, list[Words]] = defaultdict(list)
     for file in files:
         words = _words(_stem(file))
-        at = next((i for i, word in enumerate(words) if word in _MASK), None)
-        if at is None:
-            case = _without_kind(words)
-            images |= {(file.parent, case[:end]) for end in range(len(case) + 1)}
-            one_case[file.parent] = one_case.get(file.parent, True) and _is_kind_alone(words)
+        if _MASK.isdisjoint(words):
+            images[file.parent].append(words)
         else:
             masks[file] = words
-    return {file for file, words in masks.items() if _has_image(file.parent, words, images, one_case)}
+    beside = {folder: _Beside(names) for folder, names in images.items()}
+    return {file for file, words in masks.items() if file.parent in beside and beside[file.parent].has_image(words)}
 
 
-def _has_image(
-    folder: pathlib.Path, words: Words, images: set[tuple[pathlib.Path, Words]], one_case: dict[pathlib.Path, bool]
-) -> bool:
-    at = next(i for i, word in enumerate(words) if word in _MASK)
-    if (folder, _without_kind(words[:at] or words[at + 1 :])) in images:
-        return True
-    return one_case.get(folder, False) and next(word for word in reversed(words) if not word.isdigit()) in _MASK
+class _Beside:
+    """The images of one folder, by the words of their names."""
+
+    def __init__(self, names: Sequence[Words]):
+        cases = [_without_kind(words) for words in names]
+        self._beginnings = {case[:end] for case in cases for end in range(len(case) + 1)}
+        self._cases = {_without_modality(case) for case in cases} - {()}
+        self._one_case = all(map(_is_kind_alone, names))
+
+    def has_image(self, mask: Words) -> bool:
+        """Whether there is one that a mask of that name may belong to."""
+        at = next(i for i, word in enumerate(mask) if word in _MASK)
+        before, behind = mask[:at], mask[at + 1 :]
+        if _without_kind(before or behind) in self._beginnings:
+            return True
+        if any(before[: len(case)] == case and not before[len(case)].isdigit() for case in self._cases):
+            return True
+        last = next(word for word in reversed(mask) if not word.isdigit())
+        plain = all(word not in _IMAGE | _MODALITY and not word.isdigit() for word in behind)
+        return self._one_case and (last in _MASK or (not before and plain))
 
 
 def _is_kind_alone(words: Words) -> bool:
@@ -174,6 +185,11 @@ def _is_kind_alone(words: Words) -> bool:
 
 def _without_kind(words: Words) -> Words:
     return tuple(word for word in words if word not in _IMAGE)
+
+
+def _without_modality(words: Words) -> Words:
+    """The words up to the first that says what was measured: `case_1` of `case_1_t1ce`."""
+    return words[: next((i for i, word in enumerate(words) if word in _MODALITY), len(words))]
 
 
 def _case(file: pathlib.Path) -> Words:

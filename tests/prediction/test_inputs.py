@@ -111,6 +111,8 @@ MASKS = {  # files, and which of them are masks
     "of KiTS": ("c_1/imaging.nii.gz *c_1/aggregated_AND_seg.nii.gz *c_1/aggregated_MAJ_seg.nii.gz c_2/imaging.nii.gz"),
     "of one of two cases": ("case_1_t1.nii.gz case_1_t2.nii.gz *case_1_seg.nii.gz case_2_t1.nii.gz"),
     "of modalities in a folder of their own": ("p_1/t1ce.nii.gz p_1/flair.nii.gz *p_1/tumour_mask.nii.gz"),
+    "of what is named in them": ("a.png *a_lesion_mask.png b_t1.nii.gz *b_tumour_seg.nii.gz c_2_mask.png c.png"),
+    "of organs of one case": ("s_1/ct.nii.gz *s_1/mask_liver.nii.gz *s_1/kidney_left_mask.nii.gz"),
     "studies that are called so": ("seg_study_T1.nii.gz seg_study_T2.nii.gz T1.nii.gz"),
     "masks alone": ("masks/a.png masks/b.png"),
     "a mask without an image": ("a_mask.png b.png"),
