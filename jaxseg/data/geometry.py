@@ -14,6 +14,7 @@ import numpy as np
 _ROUNDED = 0.05  # headers are rounded: the same grid
 _NEAR = 0.5  # every pixel is still nearest to its own
 _STRAIGHT = 0.1  # degrees
+_STEP = 0.02  # of the distance of slices, within which one lies on another
 
 
 class OtherGrid(Exception):
@@ -110,7 +111,8 @@ def matched(
       affine: of it.
       size: of the other, as many spatial axes.
       target: affine of the other.
-      fill: whether the array may be a part of the other, as formats store masks; the rest becomes 0.
+      fill: whether the array may be a part of the other, as formats store masks; the rest becomes 0. The distance of
+        its slices counts as a guess where there is one, or where it is finer and all but 0 lies on slices of the other.
 
     Raises:
       OtherGrid: one would have to be resampled.
@@ -120,6 +122,8 @@ def matched(
     rank = len(size)
     volume, whole = (array, tuple(size)) if rank == 3 else (array[None], (1, *size))
     between = np.linalg.inv(target) @ affine  # indices of the one -> indices of the other
+    if fill:
+        volume, between = _respaced(volume, between)
     change = axes.io_orientation(between)
     turned = _turned(volume, change)
     between = between @ axes.inv_ornt_aff(change, volume.shape[:3])
@@ -144,6 +148,27 @@ def furthest(between: np.ndarray, size: Sequence[int]) -> float:
     """How far a corner of a grid of `size` is moved by a matrix from indices to indices, in pixels along an axis."""
     corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in size))], float).T
     return float(abs(between @ corners - corners).max())
+
+
+def _respaced(volume: np.ndarray, between: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A part with slices as far apart as those of the other grid, where its own distance may be a mere guess.
+
+    One slice has no distance; of slices that lie closer than those of the other grid, all that are not empty must lie
+    on one of those.
+    """
+    column = between[:3, 0]
+    axis = int(np.argmax(abs(column)))
+    length = abs(column[axis])
+    if abs(np.delete(column, axis)).max() > _STEP * length:
+        return volume, between
+    places = np.arange(len(volume)) * length
+    full = np.flatnonzero(volume.reshape(len(volume), -1).any(1)) if len(volume) > 1 else np.zeros(1, int)
+    coarser = len(volume) > 1 and length > 1 - _STEP
+    if coarser or not full.size or abs(places[full] - np.rint(places[full])).max() > _STEP:
+        return volume, between
+    spread = np.zeros((round(places[full[-1]]) + 1, *volume.shape[1:]), volume.dtype)
+    spread[np.rint(places[full]).astype(int)] = volume[full]
+    return spread, between @ np.diag([1 / length, 1, 1, 1])
 
 
 def _filled(array: np.ndarray, between: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

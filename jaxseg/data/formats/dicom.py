@@ -299,9 +299,40 @@ def _of_frame(file: Any, index: int, group: str, name: str) -> Any:
 
 
 def _plane(name: str, file: Any, index: int) -> _Plane:
-    rows, columns = _of_frame(file, index, "PixelMeasuresSequence", "PixelSpacing") or (UNKNOWN, UNKNOWN)
-    place = _place(file, index)
-    return _Plane(name, (float(rows), float(columns)), None if math.isnan(float(rows)) else place)
+    spacing = _pixel_spacing(file, index)
+    place = None if math.isnan(spacing[0]) else _place(file, index)
+    return _Plane(name, spacing, place)
+
+
+def _pixel_spacing(file: Any, index: int) -> tuple[float, float]:
+    """Mm between rows and columns in the patient; else on the detector or film; else as ultrasound is calibrated."""
+    told = (
+        _of_frame(file, index, "PixelMeasuresSequence", "PixelSpacing")
+        or file.get("ImagerPixelSpacing", None)
+        or file.get("NominalScannedPixelSpacing", None)
+        or _of_ultrasound(file)
+        or (UNKNOWN, UNKNOWN)
+    )
+    return float(told[0]), float(told[1])
+
+
+_CENTIMETRES = 3  # code of a unit
+
+
+def _of_ultrasound(file: Any) -> tuple[float, float] | None:
+    """Of the region that covers the image, or of all regions where they agree."""
+    regions = list(file.get("SequenceOfUltrasoundRegions", None) or ())
+    whole = (0, 0, int(file.get("Columns", None) or 0) - 1, int(file.get("Rows", None) or 0) - 1)
+    ends = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
+    covering = [region for region in regions if tuple(region.get(name, None) for name in ends) == whole]
+    found = [_of_region(region) for region in (covering if len(covering) == 1 else regions)]
+    return found[0] if found and all(spacing == found[0] for spacing in found) else None
+
+
+def _of_region(region: Any) -> tuple[float, float] | None:
+    units = {region.get(f"PhysicalUnits{axis}Direction", None) for axis in "XY"}
+    rows, columns = (10 * abs(float(region.get(f"PhysicalDelta{axis}", None) or 0)) for axis in "YX")
+    return (rows, columns) if units == {_CENTIMETRES} and rows and columns else None
 
 
 def _place(file: Any, index: int) -> _Place | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxseg.data.formats.lengths import in_mm
 from jaxseg.data.formats.picture import UNKNOWN, Picture, Unusable, placed
 
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -36,11 +37,14 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
         fields = _nrrd_fields(path.read_bytes())
         if not re.match(r"l|r", fields.get("space", ""), re.IGNORECASE):  # no space of a patient
             told = fields.keys() & {"spacings", "space directions"}
-            return Picture(array, image.GetSpacing()[rank - 1 :: -1] if told else (UNKNOWN,) * rank)
+            lengths = np.multiply(image.GetSpacing(), _units(fields.get("units", ""), image.GetDimension()))
+            return Picture(array, tuple(lengths[rank - 1 :: -1].tolist()) if told else (UNKNOWN,) * rank)
     affine = np.eye(4)
     directions = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)
     affine[:rank, :rank] = directions[:rank, :rank] * image.GetSpacing()[:rank]
     affine[:rank, 3] = image.GetOrigin()[:rank]
+    if _is_nrrd(path):
+        affine[:3] *= np.reshape(_units(fields.get("space units", ""), 3), (3, 1))
     part = path.name.lower().endswith(".seg.nrrd")  # as 3D Slicer saves segmentations
     return placed(array, (_TO_RAS @ affine)[:, [2, 1, 0, 3]])._replace(part=part)
 
@@ -73,6 +77,12 @@ def _said(error: RuntimeError) -> str:
 def _nrrd_fields(content: bytes) -> dict[str, str]:
     header = content.replace(b"\r\n", b"\n").partition(b"\n\n")[0].decode("latin-1")
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in header.split("\n"))}
+
+
+def _units(field: str, count: int) -> list[float]:
+    """Mm of the units of axes, which stand in quotes; mm where nothing that is a length is said."""
+    found = [in_mm(unit) or 1.0 for unit in re.findall(r'"([^"]*)"', field)]
+    return (found + [1.0] * count)[:count]
 
 
 # ITK looks at few of the checksums behind compressed numbers, and takes those that it cannot decompress for zeros.

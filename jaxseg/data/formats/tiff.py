@@ -1,18 +1,22 @@
 """TIFF: tifffile decodes it, and what its tags say of colours, grays and turns is applied."""
 
 import io
+import math
 import pathlib
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from jaxseg.data.formats.picture import Picture, Unusable, reason, unplaced
-from jaxseg.data.formats.turns import turned
+from jaxseg.data.formats.lengths import in_mm
+from jaxseg.data.formats.picture import UNKNOWN, Picture, Unusable, reason
+from jaxseg.data.formats.turns import ON_ITS_SIDE, turned
 
 SUFFIXES = (".tif", ".tiff")
 
-_OPACITY = (1, 2)  # kinds of extra samples, associated and not
+_ASSOCIATED = 1  # opacity that the colours are multiplied with
+_OPACITY = (_ASSOCIATED, 2)  # kinds of extra samples
 _MOST_CHANNELS = 16  # a last axis of at most that many, behind a longer first one, is channels
 
 
@@ -27,9 +31,50 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
         page: Any = series.keyframe
         array = _rgb(path, series) if _has_foreign_colours(page) else _as_shown(series)
         palette = _palette(page)
+        spacing = _spacing(file, series, array.ndim - 1)
     more = "1 more image of another size or kind" if others == 1 else f"{others} more images of other sizes or kinds"
     notes = (f"holds {more}; the first was taken",) if others else ()
-    return unplaced(array)._replace(palette=palette, notes=notes)
+    return Picture(array, spacing, palette=palette, notes=notes)
+
+
+def _spacing(file: Any, series: Any, rank: int) -> tuple[float, ...]:
+    """As microscopes say it, in ImageJ's words or in OME's; the dots per inch of photographs mean nothing."""
+    told = _of_ome(file.ome_metadata) if file.is_ome else _of_imagej(file) if file.is_imagej else {}
+    lengths = {axis: length if 0 < length < math.inf else UNKNOWN for axis, length in told.items()}
+    depth, rows, columns = (lengths.get(axis, UNKNOWN) for axis in "ZYX")
+    if series.keyframe.tags.valueof("Orientation", 1) in ON_ITS_SIDE:
+        rows, columns = columns, rows
+    return (depth if "Z" in series.axes else UNKNOWN, rows, columns)[3 - rank :]
+
+
+def _of_imagej(file: Any) -> dict[str, float]:
+    told = file.imagej_metadata or {}
+    unit, tags = in_mm(str(told.get("unit", ""))), file.pages.first.tags
+    if unit is None:
+        return {}
+    lengths = {"Z": _number(told.get("spacing")) * unit}
+    for axis in "XY":
+        pixels, units = tags.valueof(f"{axis}Resolution", (0, 1))
+        lengths[axis] = unit * units / pixels if pixels else UNKNOWN
+    return lengths
+
+
+def _of_ome(text: str) -> dict[str, float]:
+    """Of the first image."""
+    try:
+        elements = ElementTree.fromstring(text).iter()
+    except ElementTree.ParseError:
+        return {}
+    pixels = next((element.attrib for element in elements if element.tag.endswith("}Pixels")), {})
+    units = {axis: in_mm(pixels.get(f"PhysicalSize{axis}Unit", "um")) or UNKNOWN for axis in "ZYX"}
+    return {axis: _number(pixels.get(f"PhysicalSize{axis}")) * unit for axis, unit in units.items()}
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return UNKNOWN
 
 
 def _has_foreign_colours(page: Any) -> bool:
@@ -67,10 +112,21 @@ def _as_shown(series: Any) -> np.ndarray:
     if "S" in axes:
         first = array.shape[-1] - len(page.extrasamples)
         opacity = [first + i for i, kind in enumerate(page.extrasamples) if int(kind) in _OPACITY]
+        if _ASSOCIATED in page.extrasamples and array.shape[-1] == page.samplesperpixel:
+            array = _divided(array, first + list(page.extrasamples).index(_ASSOCIATED))
         array = np.delete(array, opacity, axis=-1) if opacity else array
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         array = _white_is_zero(array, page.bitspersample)
     return turned(array, page.tags.valueof("Orientation", 1))
+
+
+def _divided(array: np.ndarray, opacity: int) -> np.ndarray:
+    """Colours as they were before they were multiplied with the opacity, rounded down as Pillow does; 0 without any."""
+    top = np.iinfo(array.dtype).max if array.dtype.kind in "iu" else 1.0
+    share = array[..., opacity : opacity + 1]
+    colours = np.where(share > 0, array * float(top) / np.where(share > 0, share, 1), 0)
+    colours = np.minimum(np.floor(colours), top) if array.dtype.kind in "iu" else colours
+    return colours.astype(array.dtype)
 
 
 def _channels_last(array: np.ndarray, axes: str) -> np.ndarray:

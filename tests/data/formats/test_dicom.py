@@ -382,6 +382,49 @@ def test_a_dose_is_in_grays_at_the_heights_of_its_frames(tmp_path, column):
     np.testing.assert_allclose(picture.affine, stack.affine, atol=1e-6)
 
 
+def region(
+    delta: tuple[float, float], ends: tuple[int, int, int, int] = (0, 0, 4, 5), unit: int = 3
+) -> pydicom.Dataset:
+    names = ("MinX0", "MinY0", "MaxX1", "MaxY1")
+    return made.item(
+        PhysicalDeltaX=delta[0], PhysicalDeltaY=delta[1], PhysicalUnitsXDirection=unit, PhysicalUnitsYDirection=unit,
+        **{f"RegionLocation{name}": end for name, end in zip(names, ends, strict=True)},
+    )  # fmt: skip
+
+
+PART, SECONDS = (0, 0, 2, 5), 4
+SIZES_OF_PIXELS = {
+    "on the detector": ({"ImagerPixelSpacing": [0.2, 0.1]}, (0.2, 0.1)),
+    "on the film": ({"NominalScannedPixelSpacing": [0.3, 0.2]}, (0.3, 0.2)),
+    "in the patient first": ({"PixelSpacing": [0.5, 0.4], "ImagerPixelSpacing": [0.2, 0.1]}, (0.5, 0.4)),
+    "ultrasound": ({"SequenceOfUltrasoundRegions": [region((0.02, 0.03))]}, (0.3, 0.2)),
+    "upwards": ({"SequenceOfUltrasoundRegions": [region((0.02, -0.03))]}, (0.3, 0.2)),
+    "regions that agree": ({"SequenceOfUltrasoundRegions": [region((0.02, 0.03), PART)] * 2}, (0.3, 0.2)),
+    "one region covers all": (
+        {"SequenceOfUltrasoundRegions": [region((0.1, 0.1), PART), region((0.02, 0.03))]},
+        (0.3, 0.2),
+    ),
+    "regions that disagree": (
+        {"SequenceOfUltrasoundRegions": [region((0.1, 0.1), PART), region((0.02, 0.03), PART)]},
+        (np.nan, np.nan),
+    ),
+    "of time": ({"SequenceOfUltrasoundRegions": [region((0.1, 0.1), unit=SECONDS)]}, (np.nan, np.nan)),
+    "nowhere": ({}, (np.nan, np.nan)),
+}
+
+
+@pytest.mark.parametrize("kind", SIZES_OF_PIXELS)
+def test_the_size_of_pixels_is_taken_from_where_it_is_said(tmp_path, kind):
+    values, wanted = SIZES_OF_PIXELS[kind]
+    file = made.slices(plain_stack())[0]
+    del file.PixelSpacing, file.ImagePositionPatient, file.ImageOrientationPatient
+    for name, value in values.items():
+        setattr(file, name, value)
+    picture = formats.read(made.save(tmp_path / "a.dcm", file))
+    np.testing.assert_allclose(picture.spacing, wanted)
+    assert picture.affine is None
+
+
 def moved(file: pydicom.Dataset, frame: int, **values) -> None:
     groups = file.PerFrameFunctionalGroupsSequence[frame]
     if "place" in values:
@@ -509,6 +552,45 @@ def test_a_thickness_that_is_not_the_distance_of_slices_is_not_taken_for_it(tmp_
     picture = formats.read_mask(made.save(tmp_path / "a.dcm", file))
     np.testing.assert_array_equal(picture.array[..., 0], numbers[: stored[-1] + 1])
     assert picture.spacing[0] == pytest.approx(2.5) and picture.part
+
+
+@pytest.mark.parametrize("stored", [[4], [1, 2, 3], [2, 6], [0, 8], [0, 1, 9]])
+@pytest.mark.parametrize("thickness", [0.5, 1, 1.25])
+def test_the_image_says_how_far_slices_are_apart_where_the_segmentation_cannot(tmp_path, stored, thickness):
+    stack = plain_stack(10)
+    numbers = np.zeros(stack.stored.shape, np.uint8)
+    numbers[stored, :3] = 1
+    for i, file in enumerate(made.slices(stack)):
+        made.save(tmp_path / "image" / f"{i}", file)
+    file = told(segmentation(stack, numbers, "BINARY"), SpacingBetweenSlices=None, SliceThickness=thickness)
+    loaded = cases.load(cases.RawCase("a", (tmp_path / "image",), made.save(tmp_path / "a.dcm", file), "p"))
+    np.testing.assert_array_equal(loaded.labels, numbers)
+
+
+@pytest.mark.parametrize("thickness", [None, 1, 4, 5])
+def test_one_slice_of_a_segmentation_lies_on_its_image_however_thick_it_is_said_to_be(tmp_path, thickness):
+    stack = plain_stack(10)
+    numbers = np.zeros(stack.stored.shape, np.uint8)
+    numbers[7, :3] = 1
+    for i, file in enumerate(made.slices(stack)):
+        made.save(tmp_path / "image" / f"{i}", file)
+    file = told(segmentation(stack, numbers, "BINARY"), SpacingBetweenSlices=None, SliceThickness=thickness)
+    loaded = cases.load(cases.RawCase("a", (tmp_path / "image",), made.save(tmp_path / "a.dcm", file), "p"))
+    np.testing.assert_array_equal(loaded.labels, numbers)
+
+
+def test_a_segmentation_of_another_grid_stays_a_problem(tmp_path):
+    stack = plain_stack(10)
+    numbers = np.zeros(stack.stored.shape, np.uint8)
+    numbers[2:7, :3] = 1
+    for i, file in enumerate(made.slices(stack)):
+        made.save(tmp_path / "image" / f"{i}", file)
+    finer = stack._replace(spacing=(1.25, 0.7, 0.6))
+    wider = stack._replace(spacing=(2.5, 0.9, 0.6))
+    for i, other in enumerate((finer, wider)):
+        mask = made.save(tmp_path / f"{i}.dcm", segmentation(other, numbers, "BINARY"))
+        with pytest.raises(cases.FileProblems, match="use the mask that was made for this image"):
+            cases.load(cases.RawCase("a", (tmp_path / "image",), mask, "p"))
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])

@@ -56,6 +56,18 @@ def test_spaces_of_nrrd(tmp_path):
     assert picture.affine is None and np.isnan(picture.spacing).all()
 
 
+@pytest.mark.parametrize(("unit", "length"), [("mm", 1), ("um", 1e-3), ("m", 1000), ("microns", 1e-3), ("???", 1)])
+def test_units_of_nrrd_become_mm(tmp_path, unit, length):
+    space = ["space: left-posterior-superior", "space directions: (0.5,0,0) (0,0.7,0) (0,0,2)", "space origin: (1,2,3)"]
+    units = " ".join([f'"{unit}"'] * 3)
+    picture = nrrd(tmp_path / "a.nrrd", *space, f"space units: {units}")
+    np.testing.assert_allclose(picture.spacing, np.array([2, 0.7, 0.5]) * length)
+    affine = np.array([[0, 0, -0.5, -1], [0, -0.7, 0, -2], [2, 0, 0, 3]]) * length
+    np.testing.assert_allclose(picture.affine[:3], affine)
+    picture = nrrd(tmp_path / "b.nrrd", "spacings: 0.5 0.7 2", f"units: {units}")
+    np.testing.assert_allclose(picture.spacing, np.array([2, 0.7, 0.5]) * length)
+
+
 def test_channels_pictures_and_layers(tmp_path):
     colours = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), np.uint8)
     for name in ("a.mha", "a.nrrd"):

@@ -60,7 +60,7 @@ def by_tifffile(path: pathlib.Path, rng: np.random.Generator) -> None:
     channels = 3 + (kind == "rgba")
     array = noise(rng, *size, channels)
     if kind == "rgba":
-        options["extrasamples"] = [rng.choice(["unassalpha", "unspecified"])]
+        options["extrasamples"] = [rng.choice(["unassalpha", "assocalpha", "unspecified"])]
     elif compression != "packbits" and rng.random() < 0.4:
         array, options["planarconfig"] = np.moveaxis(array, -1, 0), "separate"
     tifffile.imwrite(path, array, photometric="rgb", **options)
@@ -108,6 +108,83 @@ def test_random_files_are_read_as_pillow_shows_them(tmp_path, write):
         assert found.shape == wanted.shape, text
         assert found.dtype.isnative and found.flags.writeable
         np.testing.assert_allclose(found, wanted, atol=2 * jpeg, err_msg=text)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("colour", ["rgb", "minisblack"])
+def test_colours_that_were_multiplied_with_their_opacity_are_divided_by_it(tmp_path, kind, colour):
+    rng = np.random.default_rng(0)
+    top = 1.0 if kind == np.float32 else np.iinfo(kind).max
+    opacity = rng.uniform(0.4, 1, (9, 12, 1))
+    colours = rng.uniform(0, 1, (9, 12, 3 if colour == "rgb" else 1))
+    stored = np.concatenate([colours * opacity, opacity], -1) * top
+    stored[0, 0] = 0
+    stored = (stored if kind == np.float32 else np.rint(stored)).astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric=colour, extrasamples=["assocalpha"], planarconfig="contig")
+    found = formats.read(tmp_path / "a.tif").array
+    assert found.dtype == kind and not found[0, 0].any()
+    colours[0, 0] = 0
+    np.testing.assert_allclose(found, colours * top, atol=3 if top > 1 else 1e-5)
+
+
+MICROSCOPES: dict[str, tuple[dict[str, Any], tuple[int, ...], tuple[float, ...]]] = {
+    "ImageJ, um": (
+        {"imagej": True, "resolution": (5, 4), "metadata": {"axes": "ZYX", "spacing": 2.5, "unit": "um"}},
+        (3, 9, 12),
+        (0.0025, 0.00025, 0.0002),
+    ),
+    "ImageJ, micro sign": (
+        {"imagej": True, "resolution": (5, 4), "metadata": {"axes": "ZYX", "spacing": 2, "unit": r"\u00B5m"}},
+        (3, 9, 12),
+        (0.002, 0.00025, 0.0002),
+    ),
+    "ImageJ, a picture in mm": (
+        {"imagej": True, "resolution": (5, 4), "metadata": {"unit": "mm"}},
+        (9, 12),
+        (0.25, 0.2),
+    ),
+    "ImageJ, pixels": (
+        {"imagej": True, "resolution": (5, 4), "metadata": {"axes": "ZYX", "spacing": 2.5, "unit": "pixel"}},
+        (3, 9, 12),
+        (np.nan, np.nan, np.nan),
+    ),
+    "ImageJ, in time": (
+        {"imagej": True, "resolution": (5, 4), "metadata": {"axes": "TYX", "spacing": 2.5, "unit": "mm"}},
+        (3, 9, 12),
+        (np.nan, 0.25, 0.2),
+    ),
+    "OME": (
+        {
+            "ome": True,
+            "metadata": {
+                "axes": "CZYX", "PhysicalSizeX": 0.3, "PhysicalSizeXUnit": "mm", "PhysicalSizeY": 400,
+                "PhysicalSizeZ": 2, "PhysicalSizeZUnit": "µm",
+            },
+        },
+        (2, 3, 9, 12),
+        (0.002, 0.4, 0.3),
+    ),
+    "OME without sizes": ({"ome": True, "metadata": {"axes": "YX"}}, (9, 12), (np.nan, np.nan)),
+    "a photograph": ({"resolution": (72, 72), "resolutionunit": "INCH", "metadata": None}, (9, 12), (np.nan, np.nan)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MICROSCOPES)
+def test_microscopes_say_how_large_pixels_are(tmp_path, kind):
+    options, shape, wanted = MICROSCOPES[kind]
+    stored = noise(np.random.default_rng(0), *shape, bits=16)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", **options)
+    picture = formats.read(tmp_path / "a.tif")
+    np.testing.assert_allclose(picture.spacing, wanted)
+    assert picture.affine is None and picture.array.shape[:-1] == shape[-len(wanted) :]
+
+
+def test_the_size_of_pixels_turns_with_them(tmp_path):
+    stored = noise(np.random.default_rng(0), 9, 12)
+    options = {"metadata": {"unit": "mm"}, "extratags": [(ORIENTATION, "H", 1, 6, True)]}
+    tifffile.imwrite(tmp_path / "a.tif", stored, imagej=True, resolution=(5, 4), **options)
+    picture = formats.read(tmp_path / "a.tif")
+    assert picture.size == (12, 9) and picture.spacing == pytest.approx((0.2, 0.25))
 
 
 def disc() -> np.ndarray:
