@@ -6,6 +6,7 @@ import re
 import cv2
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -93,6 +94,26 @@ MASKS = {  # files, and which of them are masks
     "a name with points": ("a.b.v1.png a.b.v2.png *a.b.v1_mask.png"),
     "of another format": ("a.jpg *a_mask.tif"),
     "of Slicer": ("brain.nrrd *brain.seg.nrrd") if formats.is_image(pathlib.Path("a.nrrd")) else "a.png",
+    "of Slicer, called as it calls them": ("CT.nrrd *Segmentation.seg.nrrd *tumour.seg.nrrd"),
+    "of Slicer, elsewhere": ("scans/CT.nii.gz *export/tumour.seg.nrrd"),
+    "of Slicer alone": ("Segmentation.seg.nrrd more.seg.nrrd"),
+    "below a folder that is called so": ("segmentation/images/1.png *segmentation/mask/1.png"),
+    "images below a folder that is called so": ("seg/images/1.png seg/images/2.png other.png"),
+    "below a folder that is called so, beside others": ("seg/ct/1.png seg/pet/1.png *seg/mask/1.png more/2.png"),
+    "boxes beside masks": ("images/1.png *annotations/mask/1.png *annotations/boxes/1.png"),
+    "masks of several kinds": ("images/CT/1.png *masks/CT/1.png *masks/scan_2/1.png"),
+    "of VOC": ("JPEGImages/07_32.jpg *SegmentationClass/07_32.png *SegmentationObject/07_32.png"),
+    "of DRIVE": ("training/images/21_training.tif *training/1st_manual/21_manual1.tif *training/mask/21_mask.tif"),
+    "of Cityscapes": ("leftImg8bit/val/lund/l_1_leftImg8bit.png *gtFine/val/lund/l_1_gtFine_labelIds.png"),
+    "masks of a version": ("images/a.png *lesion_masks_final/a.png *masks_v2/a.png"),
+    "masks of a person": ("images/a.png images/b.png *annotations_dr_smith/a.png annotations_of_others/c.png"),
+    "regions": ("img/a.png *ROI/a.png *rois/a.png"),
+    "of KiTS": ("c_1/imaging.nii.gz *c_1/aggregated_AND_seg.nii.gz *c_1/aggregated_MAJ_seg.nii.gz c_2/imaging.nii.gz"),
+    "of one of two cases": ("case_1_t1.nii.gz case_1_t2.nii.gz *case_1_seg.nii.gz case_2_t1.nii.gz"),
+    "of modalities in a folder of their own": ("p_1/t1ce.nii.gz p_1/flair.nii.gz *p_1/tumour_mask.nii.gz"),
+    "of what is named in them": ("a.png *a_lesion_mask.png b_t1.nii.gz *b_tumour_seg.nii.gz c_2_mask.png c.png"),
+    "of organs of one case": ("s_1/ct.nii.gz *s_1/mask_liver.nii.gz *s_1/kidney_left_mask.nii.gz"),
+    "studies that are called so": ("seg_study_T1.nii.gz seg_study_T2.nii.gz T1.nii.gz"),
     "masks alone": ("masks/a.png masks/b.png"),
     "a mask without an image": ("a_mask.png b.png"),
     "a word within others": ("masked/a.png seglabs/b.png label_free_microscopy/c.png d.png"),
@@ -118,6 +139,31 @@ def test_masks_of_images_beside_them_are_left_out(tmp_path, kind):
     if all("masks/" in name for name in files if name[0] == "*"):
         found = inputs.find([place for place in tmp_path.iterdir() if place.name == "masks"] or [tmp_path])
         assert found.masks == []
+
+
+def test_what_slicer_stored_is_known_by_its_header(tmp_path):
+    header = b"NRRD0004\ntype: unsigned char\nsizes: 4 4 4\n%bencoding: raw\n\n"
+    (tmp_path / "CT.nrrd").write_bytes(header % b"" + b"Segment0_ID:=no header")
+    (tmp_path / "tumour.nrrd").write_bytes(header % b"Segment0_ID:=Segment_1\n" + bytes(64))
+    found = inputs.find([tmp_path])
+    assert [source.name for source in found.sources] == ["CT"] and found.masks == [tmp_path / "tumour.nrrd"]
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+def test_a_dicom_segmentation_is_a_mask_wherever_it_lies(tmp_path, suffix):
+    for name, number in (("1-01/a.dcm", "2"), ("1-02/b" + suffix, "66.4")):
+        (tmp_path / name).parent.mkdir()
+        header = pydicom.Dataset()
+        header.file_meta = pydicom.dataset.FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = f"1.2.840.10008.5.1.4.1.1.{number}"
+        header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+        header.Rows, header.Columns = 2, 2
+        header.save_as(tmp_path / name, enforce_file_format=True)
+    found = inputs.find([tmp_path])
+    assert [source.name for source in found.sources] == ["1-01/a"]
+    assert found.masks == [tmp_path / ("1-02/b" + suffix)]
+    assert inputs.find([tmp_path / "1-02"]).masks == []  # asked for by its folder
 
 
 def test_of_a_data_set_the_masks_are_left_out_whatever_they_are_called(tmp_path):
