@@ -45,14 +45,26 @@ def is_file(path: str | os.PathLike[str]) -> bool:
     return mode is not None and stat.S_ISREG(mode)
 
 
+def children(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """What is in a folder, by name; raises InputError where it cannot be read."""
+    try:
+        return sorted(pathlib.Path(folder).iterdir())
+    except OSError as error:
+        raise _unreached(folder, error) from error
+
+
 def _mode(path: str | os.PathLike[str]) -> int | None:
     try:
         return os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "see to the rights of the folders above it, and to the disk")
-        raise InputError(f"{os.fspath(path)}: cannot be reached ({error.strerror}); {remedy}") from error
+        raise _unreached(path, error) from error
+
+
+def _unreached(path: str | os.PathLike[str], error: OSError) -> InputError:
+    remedy = _REMEDIES.get(error.errno or 0, "see to its rights, those of the folders above it, and the disk")
+    return InputError(f"{os.fspath(path)}: cannot be reached ({error.strerror}); {remedy}")
 
 
 class Literal:

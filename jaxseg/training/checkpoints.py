@@ -386,10 +386,7 @@ def _set_aside(folder: pathlib.Path, step: int) -> pathlib.Path:
 
 def has_steps(folder: pathlib.Path) -> bool:
     """Whether `folder` holds a checkpoint, without opening it."""
-    try:
-        return paths.is_folder(folder) and any(child.name.isdigit() for child in folder.iterdir())
-    except OSError as error:
-        raise _unreadable(folder, error) from error
+    return paths.is_folder(folder) and any(child.name.isdigit() for child in paths.children(folder))
 
 
 def checksums(state: Any) -> dict[str, int]:
@@ -446,8 +443,8 @@ def _as_text(value: Any) -> str:
 
 def _unwritable(folder: pathlib.Path, error: Exception) -> InputError:
     return InputError(
-        f"{folder}: a checkpoint cannot be written ({_reason(error)}); make room there and give the same command "
-        "again: the run goes on from the last checkpoint"
+        f"{folder}: a checkpoint cannot be written ({_reason(error)}); make room there or see to its rights, and "
+        "give the same command again: the run goes on from the last checkpoint"
     )
 
 
