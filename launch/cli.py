@@ -71,7 +71,7 @@ def _cache() -> pathlib.Path | None:
     Programs for a CPU may use instructions that another one lacks, and home folders are often shared.
     """
     root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    there = next((place for place in (root, *root.parents) if place.is_dir()), None)
+    there = next((place for place in (root, *root.parents) if os.path.isdir(place)), None)  # pathlib's raises
     if not root.is_absolute() or there is None or not os.access(there, os.W_OK):
         return None
     return root / "jaxseg" / f"xla-{platform.node()}"

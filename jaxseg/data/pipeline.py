@@ -427,7 +427,7 @@ def _open(directory: str | os.PathLike[str]) -> tuple[paths.Literal, Any]:
     """The folder under a name that no library expands, and its builder."""
     import tensorflow_datasets as tfds
 
-    if not (pathlib.Path(directory) / "dataset_info.json").is_file():
+    if not paths.is_file(pathlib.Path(directory) / "dataset_info.json"):
         raise InputError(f"{directory}: holds no prepared data set; prepare one with python -m launch.prepare")
     try:
         place = paths.Literal(directory)

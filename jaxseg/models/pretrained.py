@@ -64,7 +64,7 @@ def _read(source: str) -> tuple[pathlib.Path, dict[str, np.ndarray]]:
     """The tensors of `FILE`, or of `FILE:KEY` where no file has that name."""
     path = paths.expanded(source)
     file, colon, key = str(path).rpartition(":")
-    if colon and not path.exists() and pathlib.Path(file).is_file():
+    if colon and not paths.exists(path) and paths.is_file(file):
         return pathlib.Path(file), weight_files.read(file, key)
     return path, weight_files.read(path)
 

@@ -14,6 +14,7 @@ from jaxseg.data import formats, geometry, resizing
 from jaxseg.data.builders import cases
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
+from jaxseg.paths import exists
 from jaxseg.prediction import likely_masks
 from jaxseg.training.contract import TrainedOn
 
@@ -97,7 +98,7 @@ def find(paths: Sequence[pathlib.Path], *, pattern: str = ALL) -> Found:
     Raises:
       InputError: a path is not there, nothing is found, or two inputs would have the same results.
     """
-    missing = [path for path in paths if not os.path.exists(path)]  # pathlib's fails for long names
+    missing = [path for path in paths if not exists(path)]
     if missing:
         raise InputError(f"--inputs={missing[0]}: no such file or folder")
     found: dict[pathlib.Path, pathlib.PurePath] = {}  # a file that is named twice is one input

@@ -18,6 +18,7 @@ from jaxseg.data import formats
 from jaxseg.data.builders import files
 from jaxseg.data.builders.cases import size_text
 from jaxseg.errors import InputError
+from jaxseg.paths import children, exists, is_folder
 from jaxseg.prediction import inputs, network, outputs, quality, views
 from jaxseg.prediction.inputs import MARKER, Loaded, Source
 from jaxseg.prediction.predictor import Prediction, Predictor, Reference, reference
@@ -129,9 +130,9 @@ def _check(options: Options, output: pathlib.Path) -> None:
         raise InputError(f"--score={options.score}: {advice}choose one of {', '.join(known)}")
     if not 0 <= options.coverage <= 1:
         raise InputError(f"--coverage={options.coverage}: give a share from 0 to 1")
-    if output.exists() and not output.is_dir():
+    if exists(output) and not is_folder(output):
         raise InputError(f"--output={output}: is a file; name a folder")
-    if output.is_dir() and next(output.iterdir(), None) is not None and not (output / MARKER).exists():
+    if is_folder(output) and children(output) and not exists(output / MARKER):
         raise InputError(f"--output={output}: holds files that are no predictions; choose a new folder")
 
 

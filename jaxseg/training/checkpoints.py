@@ -1,11 +1,10 @@
 """The newest checkpoints and the best one of a run, with orbax: written beside the training, whole or not at all."""
 
 import contextlib
-import errno
 import itertools
+import json
 import logging
 import math
-import os
 import pathlib
 import shutil
 import sys
@@ -24,11 +23,6 @@ from jaxseg.errors import InputError, LostProcess
 from jaxseg.training import parallel, stored
 
 _ROOM_FOR_THE_REST = 1_000_000  # bytes of names, values and the file system's own
-_UNDEFINED = -1e300  # the score of a step that was not validated, or has no defined Dice: never the best
-
-# what the system says, in libraries' words: room, rights, too many open files, a server that is gone, memory
-_CODES = ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EMFILE", "ENFILE", "EACCES", "EPERM", "ESTALE", "EIO", "ENOMEM"]
-_SYSTEM = tuple(os.strerror(getattr(errno, code)) for code in _CODES)
 
 
 class Damaged(InputError):
@@ -56,13 +50,14 @@ class Checkpoints:
         """
         # orbax reports every save at warning level, and with the stacks of its threads what is raised here as well
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        if folder.exists() and not folder.is_dir():
+        if paths.exists(folder) and not paths.is_folder(folder):
             raise InputError(f"{folder}: is a file where checkpoints belong; choose another work directory")
         self._folder = folder
         self._keep_every = keep_every
-        self._pending: tuple[int, dict[str, int]] | None = None
+        self._read_only = read_only
+        self._pending: tuple[int, dict[str, Any]] | None = None
         self._saves = 0
-        if read_only and not folder.is_dir():
+        if read_only and not paths.is_folder(folder):
             raise InputError(f"{folder} holds no checkpoint; train the run first")
         try:
             if not read_only:
@@ -70,21 +65,28 @@ class Checkpoints:
             self._place = paths.Literal(folder)
         except OSError as error:
             raise (_unreadable(folder, error) if read_only else _unwritable(folder, error)) from error
-        _check_scores(folder, read_only=read_only)
+        self._manager = self._opened()
+        # read once, so that all processes prune alike; of a damaged step it is unknown
+        self._scores: dict[int, float | None] = {}
+        for step in self.steps:
+            with contextlib.suppress(Exception):  # whoever wants the step says what is the matter with it
+                self._scores[step] = stored.score(self._place.path / str(step))
+        parallel.barrier(f"scores {folder}")  # all have looked before one changes anything
+
+    def _opened(self) -> ocp.CheckpointManager:
         try:
-            self._manager = ocp.CheckpointManager(
+            return ocp.CheckpointManager(
                 self._place.path,
                 options=ocp.CheckpointManagerOptions(
-                    best_fn=lambda metrics: metrics["score"],
-                    best_mode="max",
                     # nothing goes before what came after it was read back: see `_prune`
-                    preservation_policy=None if read_only else preservation_policy.PreserveAll(),
-                    cleanup_tmp_directories=not read_only,
-                    read_only=read_only,
+                    preservation_policy=None if self._read_only else preservation_policy.PreserveAll(),
+                    lightweight_initialize=True,  # else one score that cannot be read keeps all from being opened
+                    cleanup_tmp_directories=not self._read_only,
+                    read_only=self._read_only,
                 ),
             )
-        except Exception as error:  # the scores of all steps are read here
-            raise _unreadable(folder, error) from error
+        except Exception as error:
+            raise _unreadable(self._folder, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -128,16 +130,15 @@ class Checkpoints:
         self.wait()
         if step in self.steps:
             self._manager.delete(step)
-        sums = checksums(state)
+        held = {"values": dict(values), "checksums": checksums(state), "score": score}
         content = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
-            values=ocp.args.JsonSave({"values": dict(values), "checksums": sums}),
+            values=ocp.args.JsonSave(held),
+            metrics=ocp.args.JsonSave({"score": stored.UNDEFINED if score is None else score}),  # for earlier versions
         )
         with self._failures_said():
-            self._manager.save(
-                step, metrics={"score": _UNDEFINED if score is None else score}, args=content, force=True
-            )
-        self._pending = step, sums
+            self._manager.save(step, args=content, force=True)
+        self._pending, self._scores[step] = (step, held), score
 
     def _check_room(self, state: Any) -> None:
         """Raises InputError where there is none: asked beforehand, as tensorstore's threads fail with many words."""
@@ -156,9 +157,9 @@ class Checkpoints:
             self._manager.check_for_errors()
         if self._pending is None:
             return
-        (step, sums), self._pending, self._saves = self._pending, None, self._saves + 1
+        (step, held), self._pending, self._saves = self._pending, None, self._saves + 1
         if parallel.is_main():
-            self._read_back(step, sums)
+            self._read_back(step, held)
         parallel.barrier(f"read back {self._folder} {step} {self._saves}")
         self._prune()
 
@@ -171,16 +172,13 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:  # tensorstore raises ValueError on a full disk
             raise _unwritable(self._folder, error) from error
 
-    def _read_back(self, step: int, sums: Mapping[str, int]) -> None:
+    def _read_back(self, step: int, held: Mapping[str, Any]) -> None:
         """Seals a checkpoint that holds what was saved; raises InputError where it does not."""
         place = self._place.path / str(step)
         try:
-            if stored.values(place)["checksums"] != sums:
-                raise stored.Changed("its checksums are not what was saved")
-            found = stored.arrays(place)
-            if lost := sums.keys() - found.keys():
-                raise stored.Changed(f"{min(lost)} is not there")
-            stored.check(found, sums)
+            if _as_text(stored.values(place)) != _as_text(held):
+                raise stored.Changed("its values are not what was saved")
+            stored.check(stored.arrays(place), held["checksums"])
             stored.seal(place)
         except Exception as error:  # tensorstore raises nearly anything
             raise InputError(
@@ -191,11 +189,17 @@ class Checkpoints:
     def _prune(self) -> None:
         """Removes what is neither one of the two newest, nor the best, nor to stay."""
         steps = self.steps
-        keep = {*steps[-2:], self._manager.best_step()}
+        unknown = set(steps) - self._scores.keys()  # one of them may be the best
+        keep = {*steps[-2:], *self._ranked()[:1], *unknown}
         for step in steps:
             if step not in keep and not (self._keep_every and step % self._keep_every == 0):
                 with self._failures_said():
                     self._manager.delete(step)
+
+    def _ranked(self) -> list[int]:
+        """The steps whose score is known or undefined, the best first; of equals, the newest."""
+        rank = lambda step: (-math.inf if self._scores[step] is None else self._scores[step], step)
+        return sorted(self._scores, key=rank, reverse=True)
 
     def progress(self, step: int) -> dict[str, Any]:
         """The value `progress` of a step, without its state; see `restore`."""
@@ -221,14 +225,16 @@ class Checkpoints:
         place = self._place.path / str(step)
         wanted = {stored.name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
         try:
-            values = stored.values(place)
-            found = stored.arrays(place, wanted if isinstance(like, Mapping) else None)
-            stored.check(found, values["checksums"])
+            held = stored.values(place)
+            values, sums = held["values"], held["checksums"]
+            part = wanted.keys() if isinstance(like, Mapping) else None
+            found = stored.arrays(place, part)
+            stored.check(found, sums, part)
         except Exception as error:  # tensorstore raises nearly anything for a damaged file
             raise self._told(step, error) from error
         self._check_structure(step, found, wanted)
         fitted = [found[key].astype(_stored_type(leaf)[1], copy=False) for key, leaf in wanted.items()]
-        return _placed(fitted, like), values["values"]
+        return _placed(fitted, like), values
 
     def _check_structure(self, step: int, found: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> None:
         """Raises InputError when a checkpoint holds other arrays than `wanted`."""
@@ -252,20 +258,59 @@ class Checkpoints:
                 )
 
     def restore_best(self, like: Any) -> tuple[int, Any, float]:
-        """Step, state and score (NaN if undefined) of the step with the highest score; see `restore`."""
-        step = self._manager.best_step()
-        if step is None:
-            raise InputError(f"{self._folder} holds no checkpoint; train the run first")
-        metrics = self._manager.metrics(step)
-        assert metrics is not None  # every save passes them
-        score = float(metrics["score"])
-        return step, self.restore(step, like)[0], math.nan if score == _UNDEFINED else score
+        """Step, state and score (NaN if undefined) of the step with the highest score; see `restore`.
+
+        A damaged step does not count, and a line on stderr says so.
+
+        Raises:
+          Damaged: all steps are.
+          InputError: there is none, or the best cannot be read here.
+        """
+        damaged = self._without_scores()
+        for step in self._ranked():
+            try:
+                state, _ = self.restore(step, like)
+            except Damaged as error:
+                damaged.append(error)
+                continue
+            if parallel.is_main():
+                for one in damaged:
+                    print(f"{str(one).partition(';')[0]}; it does not count, step {step} does", file=sys.stderr)
+            score = self._scores[step]
+            return step, state, math.nan if score is None else score
+        raise damaged[0] if damaged else InputError(f"{self._folder} holds no checkpoint; train the run first")
+
+    def _without_scores(self) -> list[Damaged]:
+        """What is said of the steps whose score is not known; raises InputError where one is not damaged."""
+        damaged = []
+        for step in self.steps:
+            if step not in self._scores:
+                try:
+                    self._scores[step] = stored.score(self._place.path / str(step))
+                except Exception as error:
+                    told = self._told(step, error)
+                    if not isinstance(told, Damaged):
+                        raise told from error
+                    damaged.append(told)
+        return damaged
 
     def set_aside(self, step: int) -> pathlib.Path:
-        """Renames a step, so that it is no longer one of `steps` and another can take its place; the new path."""
-        aside = _set_aside(self._folder, step)
+        """Renames a step, so that it is no longer one of `steps` and another can take its place; the new path.
+
+        Raises:
+          InputError: that cannot be done here.
+        """
+        try:
+            aside = _set_aside(self._folder, step)
+        except OSError as error:
+            raise InputError(
+                f"{self._folder / str(step)}: is damaged and cannot be set aside ({_reason(error)}); see to the rights "
+                f"of {self._folder} and give the same command again"
+            ) from error
         parallel.barrier(f"aside {self._folder} {step}")
-        self._manager.reload()
+        self._scores.pop(step, None)
+        self._manager.close()
+        self._manager = self._opened()
         return aside
 
     def fall_back(self, error: InputError, steps: Sequence[int]) -> None:
@@ -331,40 +376,9 @@ def _apart(members: Sequence[Checkpoints]) -> InputError:
     )
 
 
-def _check_scores(folder: pathlib.Path, *, read_only: bool) -> None:
-    """Sets steps aside whose score is damaged: orbax reads all of them before anything else.
-
-    Raises:
-      Damaged: there is no other step, or nothing may be changed.
-      InputError: a score cannot be read here.
-    """
-    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-    damaged = [step for step in steps if not _is_scored(folder / str(step))]
-    if damaged and read_only:
-        raise Damaged(f"{folder / str(damaged[-1])}: its score is damaged; going on with the run sets it aside")
-    if damaged and damaged == steps:
-        raise Damaged(f"{folder / str(steps[-1])}: its score is damaged; choose another work directory to start anew")
-    parallel.barrier(f"scores {folder}")  # all have looked before one renames
-    for step in damaged:
-        aside = _set_aside(folder, step)
-        if parallel.is_main():
-            print(f"{folder / str(step)}: its score is damaged; it is now {aside.name}", file=sys.stderr)
-    parallel.barrier(f"scored {folder}")
-
-
-def _is_scored(step: pathlib.Path) -> bool:
-    try:
-        stored.score(step)
-    except ValueError:
-        return False
-    except OSError as error:
-        raise _unreadable(step, error) from error
-    return True
-
-
 def _set_aside(folder: pathlib.Path, step: int) -> pathlib.Path:
     names = itertools.chain([f"damaged_{step}"], (f"damaged_{step}_{number}" for number in itertools.count(2)))
-    aside = next(folder / name for name in names if not (folder / name).exists())
+    aside = next(folder / name for name in names if not paths.exists(folder / name))
     if parallel.is_main():
         (folder / str(step)).rename(aside)
     return aside
@@ -372,7 +386,7 @@ def _set_aside(folder: pathlib.Path, step: int) -> pathlib.Path:
 
 def has_steps(folder: pathlib.Path) -> bool:
     """Whether `folder` holds a checkpoint, without opening it."""
-    return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
+    return paths.is_folder(folder) and any(child.name.isdigit() for child in paths.children(folder))
 
 
 def checksums(state: Any) -> dict[str, int]:
@@ -423,10 +437,14 @@ def _stored_type(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
     return tuple(leaf.shape), np.dtype(leaf.dtype)
 
 
+def _as_text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
 def _unwritable(folder: pathlib.Path, error: Exception) -> InputError:
     return InputError(
-        f"{folder}: a checkpoint cannot be written ({_reason(error)}); make room there and give the same command "
-        "again: the run goes on from the last checkpoint"
+        f"{folder}: a checkpoint cannot be written ({_reason(error)}); make room there or see to its rights, and "
+        "give the same command again: the run goes on from the last checkpoint"
     )
 
 
@@ -437,5 +455,5 @@ def _unreadable(place: pathlib.Path, error: Exception) -> InputError:
 def _reason(error: Exception) -> str:
     # tensorstore and orbax wrap the system's reason into long texts
     text = " ".join(str(link) for link in (error, error.__cause__, error.__context__) if link)
-    reason = getattr(error, "strerror", None) or next((words for words in _SYSTEM if words in text), None)
+    reason = getattr(error, "strerror", None) or stored.reason_of_system(text)
     return " ".join((reason or f"{type(error).__name__}: {text[:200]}").split())

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from jaxseg import paths
 from jaxseg.data import augment, folds, pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
@@ -402,8 +403,10 @@ def _write_claim(folder: pathlib.Path, files: Mapping[str, Any]) -> None:
 
 
 def _stored(path: pathlib.Path, default: Any) -> Any:
+    if not paths.exists(path):
+        return default
     try:
-        return json.loads(path.read_text()) if path.exists() else default
+        return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read here ({error}); see to its rights, or choose another work directory"

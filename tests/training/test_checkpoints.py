@@ -93,10 +93,6 @@ def flipped(folder):
     (other.parent / "99" / "state").rename(folder / "state")
 
 
-def without_score(folder):
-    (folder / "metrics" / "metrics").write_text("{")
-
-
 def without_values(folder):
     (folder / "values" / "metadata").write_text("{")
 
@@ -136,7 +132,7 @@ def without_seal(damage):
 DAMAGES = [emptied, flipped, without_values, byte_flipped, array_file_gone, description_emptied, state_gone]
 
 
-@pytest.mark.parametrize("damage", [*DAMAGES, *map(without_seal, DAMAGES), without_score])
+@pytest.mark.parametrize("damage", [*DAMAGES, *map(without_seal, DAMAGES)])
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, capsys, damage):
     save_all(tmp_path / "run", {1: None, 2: None, 3: None})
     damage(tmp_path / "run" / "3")
@@ -148,7 +144,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, capsys, 
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and f"{tmp_path / 'run' / '3'}: " in message and "is damaged" in message
     assert "it is now damaged_3" in message
-    assert ", and the run goes on from step 2\n" in message or damage is without_score
+    assert ", and the run goes on from step 2\n" in message
     assert (tmp_path / "run" / "damaged_3").is_dir()
 
 
@@ -158,10 +154,159 @@ def test_the_only_checkpoint_is_left_where_it_is_when_damaged(tmp_path):
     with Checkpoints(tmp_path / "run") as store, pytest.raises(InputError, match=r"run/1: is damaged \(") as error:
         restore_newest([store], example(0))
     assert "\n" not in str(error.value) and (tmp_path / "run" / "1").is_dir()
-    without_score(tmp_path / "run" / "1")
-    with pytest.raises(InputError, match=r"run/1: its score is damaged; choose another work directory"):
-        Checkpoints(tmp_path / "run")
+    with (
+        Checkpoints(tmp_path / "run", read_only=True) as store,
+        pytest.raises(InputError, match=r"run/1: is damaged \("),
+    ):
+        store.restore_best(example(0))
     assert (tmp_path / "run" / "1").is_dir()
+
+
+def replaced(path, old, new):
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+
+
+def as_earlier_versions(folder):
+    """Without a seal, and with the score in orbax's file and in the progress alone."""
+    (folder / "seal.json").unlink()
+    path = folder / "values" / "metadata"
+    values = json.loads(path.read_text())
+    values.pop("score")
+    path.write_text(json.dumps(values))
+
+
+def scored(folder, scores, progress):
+    with Checkpoints(folder) as store:
+        for step, score in scores.items():
+            store.save(example(step), {"progress": progress(step)}, step=step, score=score)
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("metrics/metrics", b"0.266", b"0.966"),  # the score stands among the values too
+        ("values/metadata", b"0.266", b"0.966"),
+        ("values/metadata", b'"score"', b'"scoru"'),
+    ],
+)
+def test_a_sealed_file_that_was_changed_decides_nothing(tmp_path, capsys, path, old, new):
+    scored(tmp_path, {1: 0.5, 2: 0.266, 3: 0.1}, lambda step: {"note": step})
+    file = tmp_path / "2" / path
+    file.write_bytes(file.read_bytes().replace(old, new))
+    with Checkpoints(tmp_path, read_only=True) as store:
+        assert store.restore_best({"w": jnp.zeros((3, 2))})[::2] == (1, 0.5)
+    said = capsys.readouterr().err
+    if path == "values/metadata":
+        assert (
+            said == f"{tmp_path / '2'}: is damaged ({path} is not what was written); it does not count, step 1 does\n"
+        )
+    else:
+        assert not said
+
+
+def test_a_changed_value_of_a_sealed_step_is_damage_when_a_run_goes_on(tmp_path, capsys):
+    scored(tmp_path, {1: 0.5, 2: 0.25}, lambda step: {"best": 0.5, "best_step": 1, "since_best": step - 1})
+    replaced(tmp_path / "2" / "values" / "metadata", b'"since_best": 1', b'"since_best": 9')
+    with Checkpoints(tmp_path) as store:
+        with pytest.raises(checkpoints.Damaged, match="values/metadata is not what was written"):
+            store.progress(2)
+        [(_, values)], step = restore_newest([store], example(0))
+    assert (step, values["progress"]["since_best"]) == (1, 0)
+    assert "values/metadata is not what was written); it is now damaged_2" in capsys.readouterr().err
+
+
+def test_of_damaged_steps_the_next_best_is_used_and_one_line_said_where_there_is_none(tmp_path, capsys):
+    scored(tmp_path, {1: 0.9, 2: 0.5, 3: 0.1}, lambda step: {})
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for step, message in ((1, "step 2 does"), (2, "step 3 does"), (3, None)):
+        emptied(tmp_path / str(step))
+        with Checkpoints(tmp_path, read_only=True) as store:
+            if message:
+                assert store.restore_best({"w": jnp.zeros((3, 2))})[0] == step + 1
+                assert f"it does not count, {message}\n" in capsys.readouterr().err
+                continue
+            with pytest.raises(checkpoints.Damaged) as error:
+                store.restore_best({"w": jnp.zeros((3, 2))})
+        assert "\n" not in str(error.value) and not capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_damaged_seal_proves_nothing_of_the_files(tmp_path):
+    save_all(tmp_path, {1: 0.5})
+    seal = tmp_path / "1" / "seal.json"
+    whole = seal.read_bytes()
+    for position in range(0, len(whole), 7):
+        seal.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        assert stored.values(tmp_path / "1")["score"] == 0.5
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"score": "', '{"scoru": 0.9}', '{"score": null}', "[]", "\udcff", None])
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_damaged_score_is_no_damaged_state(tmp_path, capsys, content, earlier):
+    scored(tmp_path, {1: 0.9, 2: 0.1}, lambda step: {"best": 0.9, "best_step": 1})
+    for folder in (tmp_path / "1", tmp_path / "2"):
+        if earlier:
+            as_earlier_versions(folder)
+        if content is None:
+            (folder / "metrics" / "metrics").unlink()
+        else:
+            (folder / "metrics" / "metrics").write_bytes(content.encode(errors="surrogateescape"))
+    with Checkpoints(tmp_path, read_only=True) as store:
+        assert store.restore_best({"w": jnp.zeros((3, 2))})[::2] == (1, 0.9)
+    with Checkpoints(tmp_path) as store:
+        assert restore_newest([store], example(0))[1] == 2
+        for step in (3, 4):
+            store.save(example(step), {}, step=step, score=None)
+        store.wait()
+        assert store.steps == [1, 3, 4]
+    assert not capsys.readouterr().err
+
+
+def test_a_score_that_nothing_knows_is_never_the_best(tmp_path):
+    save_all(tmp_path, {1: 0.9, 2: 0.1})
+    as_earlier_versions(tmp_path / "1")
+    (tmp_path / "1" / "metrics" / "metrics").write_text("")
+    with Checkpoints(tmp_path, read_only=True) as store:
+        assert store.restore_best({"w": jnp.zeros((3, 2))})[::2] == (2, 0.1)
+        assert int(store.restore(1, example(0))[0]["step"]) == 1
+    shutil.rmtree(tmp_path / "2")
+    with Checkpoints(tmp_path) as store:
+        step, _, score = store.restore_best({"w": jnp.zeros((3, 2))})
+        assert step == 1 and math.isnan(score) and restore_newest([store], example(0))[1] == 1
+
+
+def test_every_flip_in_what_describes_the_arrays_of_an_earlier_version_is_damage_or_harmless(tmp_path):
+    save_all(tmp_path / "run", {1: None})
+    as_earlier_versions(tmp_path / "run" / "1")
+    state = tmp_path / "run" / "1" / "state"
+    found, harmless = set(), 0
+    with Checkpoints(tmp_path / "run", read_only=True) as store:
+        for path in (state / "manifest.ocdbt", state / "_METADATA", *(state / "d").iterdir()):
+            whole = path.read_bytes()
+            for position in range(0, len(whole), 9):
+                path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x40]) + whole[position + 1 :])
+                try:
+                    read, _ = store.restore(1, example(0))
+                except checkpoints.Damaged as error:
+                    found.add(path.name)
+                    assert "\n" not in str(error)
+                else:
+                    np.testing.assert_array_equal(read["w"], 1.0)
+                    harmless += 1
+            path.write_bytes(whole)
+    assert len(found) == 3 and harmless < 100
+
+
+def test_where_a_damaged_step_cannot_be_set_aside_that_is_said(tmp_path, monkeypatch):
+    save_all(tmp_path, {1: None, 2: None})
+    emptied(tmp_path / "2")
+    with Checkpoints(tmp_path) as store:
+        monkeypatch.setattr(type(tmp_path), "rename", forbidden)
+        with pytest.raises(InputError, match=r"2: is damaged and cannot be set aside \(Permission denied\); see to"):
+            restore_newest([store], example(0))
+    assert (tmp_path / "2").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def prepare(
     builder_class, config = _find(name)
     root = paths.expanded(data_dir)
     target = _target(builder_class, config, root)
-    if target.exists():
+    if paths.exists(target):
         if manual_dir is not None:
             print(
                 f"{target} is prepared already; {manual_dir} is not read again (give another --data_dir to)",
@@ -200,7 +200,7 @@ def _builder_class(dataset: str) -> Any:
 
 
 def _checked(target: pathlib.Path, like: "pipeline.Preparation | None") -> pathlib.Path:
-    if not (target / _INFO).is_file():
+    if not paths.is_file(target / _INFO):
         raise InputError(f"{target}: exists but holds no prepared data set; choose another data folder")
     if like is None:
         return target
@@ -221,7 +221,7 @@ def prepared(name: str, *, data_dir: str | os.PathLike[str]) -> pathlib.Path | N
     except InputError:
         return None
     target = _target(builder_class, config, paths.expanded(data_dir))
-    return target if (target / _INFO).is_file() else None
+    return target if paths.is_file(target / _INFO) else None
 
 
 def _target(builder_class: Any, config: Any, root: pathlib.Path) -> pathlib.Path:
@@ -250,10 +250,10 @@ def _manual_dir(
     if manual_dir is None:
         raise InputError(_not_prepared(builder_class, config, root, wanted))
     folder = paths.expanded(manual_dir)
-    if folder.is_file() and not archives.is_archive(folder):
+    if paths.is_file(folder) and not archives.is_archive(folder):
         known = ", ".join(archives.SUFFIXES)
         raise InputError(f"{folder}: is neither a folder nor an archive ({known}); unpack it, and name the folder")
-    if not folder.is_dir() and not archives.is_archive(folder):
+    if not paths.is_folder(folder) and not archives.is_archive(folder):
         raise InputError(f"{folder}: no such folder; {wanted}, and name it as manual_dir")
     return folder
 

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import IO, Any
 
+from jaxseg import paths
 from jaxseg.errors import InputError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -22,7 +23,7 @@ _LONGEST_NAME = 255  # bytes, of a part of a path; what file systems take
 
 def is_archive(path: pathlib.Path) -> bool:
     """Whether the path is a file that ends like an archive."""
-    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+    return path.name.lower().endswith(SUFFIXES) and paths.is_file(path)
 
 
 def needs_room(folder: pathlib.Path | None) -> bool:
@@ -68,7 +69,7 @@ def unpacked(given: pathlib.Path | None, room: pathlib.Path) -> Iterator[pathlib
 
 def _archives_in(folder: pathlib.Path) -> list[pathlib.Path]:
     """Archives that do not lie beside what was unpacked from them."""
-    return [path for path in sorted(folder.iterdir()) if is_archive(path) and not (folder / _stem(path)).is_dir()]
+    return [path for path in paths.children(folder) if is_archive(path) and not (folder / _stem(path)).is_dir()]
 
 
 def _alike(packed: list[pathlib.Path]) -> set[pathlib.Path]:
