@@ -37,7 +37,7 @@ class Facts(NamedTuple):
       top: 99th percentile of the intensities in the file, or where outliers alone are beyond; see `cases.span`.
       blank: whether all pixels are equal.
       clipped: share of the foreground that differs in the file and will be stored as one value, 0 or 255; of the
-        channel with most of it.
+        channel with most of it, and 0 where a window clips on purpose.
       spacing: mm.
       mask_spacing: mm, of the mask; empty where it has no file.
       orientation: of the image, see `formats.Picture`.
@@ -146,8 +146,10 @@ def of_case(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) 
 
 
 def _clipped(image: np.ndarray, foreground: np.ndarray, contents: Contents) -> float:
-    if (image.dtype == np.uint8 and contents.scaling is None) or image.shape[:-1] != foreground.shape:
-        return 0.0  # nothing is scaled; of a JPEG at a smaller scale too
+    window = contents.scaling is not None and contents.scaling[0] == "window"  # chosen for what is to be seen
+    plain = contents.scaling is None and image.dtype == np.uint8
+    if window or plain or image.shape[:-1] != foreground.shape:  # a JPEG at a smaller scale is not scaled either
+        return 0.0
     values = image[foreground].astype(np.float32)
     low, high = (np.broadcast_to(end, values.shape[1:]) for end in raw.ends(image, contents.scaling))
     shares = [0.0]
