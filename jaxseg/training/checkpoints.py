@@ -8,7 +8,7 @@ import math
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -201,10 +201,14 @@ class Checkpoints:
         rank = lambda step: (-math.inf if self._scores[step] is None else self._scores[step], step)
         return sorted(self._scores, key=rank, reverse=True)
 
-    def progress(self, step: int) -> dict[str, Any]:
-        """The value `progress` of a step, without its state; see `restore`."""
+    def progress(self, step: int, kind: Callable[..., Any] = dict) -> Any:
+        """The value `progress` of a step, without its state, as the keyword arguments of `kind`; see `restore`."""
         try:
-            return stored.values(self._place.path / str(step))["values"]["progress"]
+            held = stored.values(self._place.path / str(step))
+            try:
+                return kind(**held["values"]["progress"])
+            except (LookupError, TypeError) as error:
+                raise stored.Changed("values/metadata holds no progress") from error
         except Exception as error:
             raise self._told(step, error) from error
 

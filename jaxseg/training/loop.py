@@ -195,7 +195,7 @@ def _restore_ended(store: Checkpoints, like: TrainState) -> tuple[TrainState, di
     """What a member that early stopping has ended holds; None for one that goes on."""
     while steps := store.steps:
         try:
-            if not store.progress(steps[-1])["stopped"]:
+            if not store.progress(steps[-1], Progress).stopped:
                 return None
             return store.restore(steps[-1], like)
         except InputError as error:

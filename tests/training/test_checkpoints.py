@@ -217,6 +217,19 @@ def test_a_changed_value_of_a_sealed_step_is_damage_when_a_run_goes_on(tmp_path,
     assert "values/metadata is not what was written); it is now damaged_2" in capsys.readouterr().err
 
 
+def test_progress_that_an_earlier_version_cannot_have_written_is_damage(tmp_path, capsys):
+    scored(tmp_path, {1: None, 2: None}, lambda step: {"stopped": False})
+    as_earlier_versions(tmp_path / "2")
+    replaced(tmp_path / "2" / "values" / "metadata", b'"stopped"', b'"stoqped"')
+    kind = lambda *, stopped: stopped
+    with Checkpoints(tmp_path) as store:
+        with pytest.raises(checkpoints.Damaged, match="values/metadata holds no progress") as error:
+            store.progress(2, kind)
+        store.fall_back(error.value, store.steps)
+        assert store.progress(1, kind) is False and store.steps == [1]
+    assert "it is now damaged_2, and the run goes on from step 1" in capsys.readouterr().err
+
+
 def test_of_damaged_steps_the_next_best_is_used_and_one_line_said_where_there_is_none(tmp_path, capsys):
     scored(tmp_path, {1: 0.9, 2: 0.5, 3: 0.1}, lambda step: {})
     before = sorted(path.name for path in tmp_path.iterdir())
