@@ -42,13 +42,15 @@ def score_gradients(
       activations: `[B,*s,C]` floating; the layer may have any size.
       class_index: whose logit, 0 to K-1, 0 the background.
       region: `[B,H,W]` or `[B,D,H,W]`, the logits' size: the pixels whose logits are summed, bool, or their weights,
-        floating. By default the pixels that are predicted as the class; no gradient flows through that choice.
+        floating, from 0 to 1. By default the pixels that are predicted as the class; no gradient flows through that
+        choice.
 
     Returns:
       The activations' shape and type. Zeros for an image whose region is empty.
 
     Raises:
-      ValueError: not a batch of maps, no such class, or a region of another shape than the logits.
+      ValueError: not a batch of maps, no such class, a region of another shape than the logits, or one with known
+        values (`metrics.arrays`) that are no weights.
       TypeError: activations are not floating, or a region neither bool nor floating.
     """
     _check_maps("activations", activations)
@@ -64,6 +66,7 @@ def score_gradients(
             f"region {region.shape} and logits {logits.shape} differ in batch or size; resize the region to the logits"
         )
     _check_weights("region", region)
+    arrays.check_shares(region=region)
     weights = region.astype(logits.dtype)
     cotangent = jnp.zeros_like(logits).at[..., class_index].set(weights)
     return pull_back(cotangent)[0]

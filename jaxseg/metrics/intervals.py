@@ -15,7 +15,7 @@ class Estimate:
     """A mean, its interval, and what stands behind it.
 
     Attributes:
-      mean: mean over the defined values.
+      mean: mean over the defined values; infinite where one of them is.
       low, high: bootstrap percentile interval, over patients.
       n: defined values.
       undefined: NaN values, left out.
@@ -37,6 +37,10 @@ def bootstrap_mean(values: np.ndarray, patients: np.ndarray, **options: Any) -> 
       values: `[N]` one value per case, NaN where undefined.
       patients: `[N]` whose case it is; cases of one patient are drawn together.
       **options: as for `bootstrap_contrast`.
+
+    Raises:
+      ValueError: as `bootstrap_contrast`.
+      TypeError: as `bootstrap_contrast`.
     """
     return bootstrap_contrast([(1.0, values)], patients, **options)
 
@@ -54,6 +58,10 @@ def bootstrap_contrast(
     Each mean is over that term's own defined values, so a difference (weights 1 and -1) is that of the two means as
     `bootstrap_mean` reports them. `n` counts the cases that are defined in at least one term.
 
+    Infinite values, such as distances from a class that is missing, count as they are: a resample with one has an
+    infinite mean, and the interval ends at infinity where enough of them have. A difference of two infinite means is
+    NaN, and so is its interval.
+
     Args:
       terms: pairs of a weight and values `[N]`, NaN where undefined.
       patients: `[N]` whose case it is; cases of one patient are drawn together.
@@ -62,10 +70,11 @@ def bootstrap_contrast(
       seed: of the resampling.
 
     Raises:
-      ValueError: lengths differ, nothing is given, a level outside (0, 1), or no resample.
+      ValueError: lengths differ, nothing is given, a level outside (0, 1), no resample, or a case without a patient.
+      TypeError: values that are no numbers, or patients of several kinds.
     """
     check_options(level, resamples)
-    patients = np.asarray(patients)
+    patients = patient_names(patients)
     vectors = [np.asarray(arrays.converted("values", values), float) for _, values in terms]
     if not patients.size or any(values.shape != patients.shape or values.ndim != 1 for values in vectors):
         shapes = ", ".join(str(values.shape) for values in vectors)
@@ -73,15 +82,15 @@ def bootstrap_contrast(
     names, group = np.unique(patients, return_inverse=True)
     draws = _draws(len(names), resamples, seed)
     weights = np.array([weight for weight, _ in terms])
-    resampled = weights @ np.stack([_means(values, group, draws) for values in vectors])
+    with np.errstate(invalid="ignore"):  # a difference of infinite means
+        mean = float(weights @ [_mean(values) for values in vectors])
+        resampled = weights @ np.stack([_means(values, group, draws) for values in vectors])
+    low, high = (np.nan, np.nan) if np.isnan(mean) else interval(resampled, level)
     defined = ~np.all([np.isnan(values) for values in vectors], axis=0)
-    finite = resampled[~np.isnan(resampled)]
-    tail = 50 * (1 - level)
-    low, high = np.percentile(finite, [tail, 100 - tail]) if finite.size else (np.nan, np.nan)
     return Estimate(
-        mean=float(weights @ [_mean(values) for values in vectors]),
-        low=float(low),
-        high=float(high),
+        mean=mean,
+        low=low,
+        high=high,
         n=int(defined.sum()),
         undefined=int((~defined).sum()),
         patients=len(np.unique(patients[defined])),
@@ -94,13 +103,61 @@ def check_options(level: float, resamples: int) -> None:
         raise ValueError(f"level is {level} and resamples {resamples}; 95 % is 0.95, and one resample the least")
 
 
+def patient_names(patients: Any) -> np.ndarray:
+    """Whose case each is, as an array of names or numbers that can be told apart.
+
+    Raises:
+      ValueError: a case has no patient: a masked, NaN or None value, which would all be one patient.
+      TypeError: names of several kinds, which have no order.
+    """
+    missing = np.ma.getmaskarray(patients) if isinstance(patients, np.ma.MaskedArray) else np.zeros(1, bool)
+    names = np.asarray(patients)
+    if names.dtype.kind == "O":
+        missing = missing | np.array([name is None or not _equal(name) for name in names.flat], bool)
+    elif names.dtype.kind in "fcmM":
+        missing = missing | (names != names)
+    if missing.any():
+        raise ValueError(
+            f"patients {names.shape} has {np.count_nonzero(missing)} masked, NaN or None values, which say nothing of "
+            "whose case it is; give each such case a patient of its own, or leave it out"
+        )
+    kinds = {type(name) for name in names.flat} if names.dtype.kind == "O" else set()
+    if len(kinds) > 1:
+        several = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise TypeError(f"patients are of several types, {several}; give all as text or all as numbers")
+    return names
+
+
+def interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
+    """The percentile interval of the statistics of resamples, those left aside that are NaN; NaN if all are."""
+    defined = drawn[~np.isnan(drawn)]
+    if not defined.size:
+        return np.nan, np.nan
+    tails = [50 * (1 - level), 100 - 50 * (1 - level)]
+    if np.isfinite(defined).all():
+        low, high = np.percentile(defined, tails)
+        return float(low), float(high)
+    below, above = (np.percentile(defined, tails, method=method) for method in ("lower", "higher"))
+    return float(below[0]), float(above[1])  # between a finite number and infinity nothing can be interpolated
+
+
+def _equal(name: Any) -> bool:
+    """Whether it equals itself, as NaN, NaT and pandas' NA do not."""
+    try:
+        return bool(name == name)
+    except TypeError:
+        return False
+
+
 def _means(values: np.ndarray, group: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """The mean of the defined values in every resample; NaN where none was drawn."""
     defined = ~np.isnan(values)
-    sums = np.bincount(group, np.where(defined, values, 0.0), draws.shape[1])
-    counts = np.bincount(group, defined, draws.shape[1])
-    totals = draws @ counts
-    return np.divide(draws @ sums, totals, out=np.full(len(draws), np.nan), where=totals > 0)
+    drawn_of = lambda column: draws @ np.bincount(group, column, draws.shape[1])
+    totals, sums = drawn_of(defined), drawn_of(np.where(np.isfinite(values), values, 0.0))
+    if np.isinf(values).any():  # a group that was not drawn would add 0 times infinity
+        for infinite in (np.inf, -np.inf):
+            sums = sums + np.where(drawn_of(values == infinite) > 0, infinite, 0.0)
+    return np.divide(sums, totals, out=np.full(len(draws), np.nan), where=totals > 0)
 
 
 @functools.lru_cache(maxsize=4)

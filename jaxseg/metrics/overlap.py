@@ -110,7 +110,7 @@ def dice_from_counts(counts: jax.Array, *, empty: float = math.nan, smooth: floa
       `[B,K-1]` float32, class 1 first.
 
     Raises:
-      ValueError: not counts of two classes or more.
+      ValueError: not counts of two classes or more, or known ones that are negative.
       TypeError: not numbers.
     """
     if counts.ndim != 3:
@@ -130,13 +130,13 @@ def iou_from_counts(counts: np.ndarray | jax.Array) -> np.ndarray:
       `[...,K-1]` float64, class 1 first.
 
     Raises:
-      ValueError: not counts of two classes or more.
+      ValueError: not counts of two classes or more, or negative ones.
       TypeError: not numbers.
     """
     _check_counts(counts)
-    both, labelled, predicted = np.moveaxis(np.asarray(counts)[..., 1:, :].astype(np.int64), -1, 0)
+    both, labelled, predicted = np.moveaxis(_on_host(counts)[..., 1:, :], -1, 0)
     union = labelled + predicted - both
-    return np.where(union == 0, np.nan, both / np.maximum(union, 1))
+    return np.divide(both, union, out=np.full(union.shape, np.nan), where=union != 0)
 
 
 class SetIoU(NamedTuple):
@@ -162,7 +162,7 @@ def mean_iou(counts: Iterable[np.ndarray | jax.Array]) -> SetIoU:
         which no set overflows.
 
     Raises:
-      ValueError: there is no case, or not counts of two classes or more.
+      ValueError: there is no case, not counts of two classes or more, or negative ones.
       TypeError: not numbers.
     """
     parts = [_host_counts(part) for part in counts]
@@ -186,14 +186,32 @@ def _counts(labels: jax.Array, predictions: jax.Array, classes: range) -> jax.Ar
     return jnp.stack([one(k) for k in classes], 1)
 
 
-def _dice(counts: jax.Array, *, empty: float, smooth: float) -> jax.Array:
-    return dice_from_sums(counts[..., 0], counts[..., 1] + counts[..., 2], empty=empty, smooth=smooth)
+def _dice(counts: np.ndarray | jax.Array, *, empty: float, smooth: float) -> jax.Array:
+    return dice_from_sums(counts[..., 0], _sum(counts[..., 1], counts[..., 2]), empty=empty, smooth=smooth)
+
+
+def _sum(first: np.ndarray | jax.Array, second: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+    """Both counts together, which their own type may not hold."""
+    if not jnp.issubdtype(first.dtype, jnp.integer):
+        return first.astype(jnp.float32) + second.astype(jnp.float32)
+    if isinstance(first, np.ndarray):
+        return first.astype(np.int64) + second.astype(np.int64)
+    long = first.dtype if first.dtype.itemsize == 8 else jnp.uint32  # twice what an int32 holds
+    first, second = first.astype(long), second.astype(long)
+    total = first + second
+    floats = first.astype(jnp.float32) + second.astype(jnp.float32)
+    return jnp.where(total < first, floats, total.astype(jnp.float32))  # of uint32 even that may be too much
 
 
 @arrays.native("counts")
 def _host_counts(counts: np.ndarray | jax.Array) -> np.ndarray:
     _check_counts(counts)
-    return np.asarray(counts).astype(np.int64).reshape(-1, *counts.shape[-2:])
+    return _on_host(counts).reshape(-1, *counts.shape[-2:])
+
+
+def _on_host(counts: np.ndarray | jax.Array) -> np.ndarray:
+    """The counts in a type that holds sums of them."""
+    return np.asarray(counts).astype(np.int64 if jnp.issubdtype(counts.dtype, jnp.integer) else np.float64)
 
 
 def _check_counts(counts: np.ndarray | jax.Array) -> None:
@@ -203,3 +221,7 @@ def _check_counts(counts: np.ndarray | jax.Array) -> None:
         )
     if counts.dtype == jnp.bool_:
         raise TypeError("counts must be numbers of pixels, got bool; class_counts makes them")
+    if (found := arrays.extremes(counts)) is not None and found[0] < 0:
+        raise ValueError(
+            f"counts hold {found[0]:.6g}, which is no number of pixels; add counts up in int64, where no sum overflows"
+        )

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from jaxseg.metrics import arrays
-from jaxseg.metrics.intervals import Estimate, check_options
+from jaxseg.metrics.intervals import Estimate, check_options, interval, patient_names
 
 
 def spearman(score: np.ndarray, risk: np.ndarray) -> float:
@@ -84,19 +84,20 @@ def bootstrap(
       The statistic as `mean`. `undefined` counts the cases with a NaN in any column, which are left out.
 
     Raises:
-      ValueError: not vectors of one length, no case at all, a level outside (0, 1), or no resample.
+      ValueError: not vectors of one length, no case at all, a case without a patient, a level outside (0, 1), or no
+        resample.
     """
     check_options(level, resamples)
     drawn = _resample(statistic, columns, patients, resamples, seed)
     defined, kept = _defined(**columns)
-    low, high = _interval(drawn, level)
+    low, high = interval(drawn, level)
     return Estimate(
         mean=float(statistic(*defined)),
         low=low,
         high=high,
         n=int(kept.sum()),
         undefined=int((~kept).sum()),
-        patients=len(np.unique(np.asarray(patients)[kept])),
+        patients=len(np.unique(patient_names(patients)[kept])),
     )
 
 
@@ -211,14 +212,14 @@ def coverage_table(
     (score, values), defined = _defined(**columns)
     _check_finite("values", values)
     drawn = _resample(means, columns, patients, resamples, seed)
-    patients = np.asarray(patients)[defined]
+    patients = patient_names(patients)[defined]
     averages = means(score, values)
     rows = []
     for i, coverage in enumerate(coverages):
         n = _at_least(coverage, len(score))
         threshold = np.sort(score)[n - 1] if n else np.nan
         variance = means(score, (values - averages[i]) ** 2)[i]
-        low, high = _interval(drawn[:, i], level)
+        low, high = interval(drawn[:, i], level)
         estimate = Estimate(
             mean=float(averages[i]),
             low=low,
@@ -388,7 +389,7 @@ def _resample(
 ) -> np.ndarray:
     """The statistic, a number or a vector, of every resample of patients, stacked."""
     vectors, kept = _defined(**columns)
-    patients = np.asarray(patients)
+    patients = patient_names(patients)
     if patients.shape != kept.shape or not patients.size:
         raise ValueError(
             f"{', '.join(columns)} {kept.shape} and patients {patients.shape} must be equal, non-empty vectors"
@@ -398,11 +399,3 @@ def _resample(
     draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
     cases = (np.repeat(np.arange(len(group)), times[group]) for times in draws)
     return np.array([statistic(*(vector[drawn] for vector in vectors)) for drawn in cases], np.float64)
-
-
-def _interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
-    """The percentile interval of the defined statistics."""
-    finite = drawn[~np.isnan(drawn)]
-    tail = 50 * (1 - level)
-    low, high = np.percentile(finite, [tail, 100 - tail]) if finite.size else (np.nan, np.nan)
-    return float(low), float(high)

@@ -90,7 +90,7 @@ def mask_centres(labels: jax.Array) -> jax.Array:
 
     def along(axis: int) -> jax.Array:
         size = mask.shape[axis]
-        position = ((2 * np.arange(size) + 1) / size - 1).astype(np.float32)
+        position = np.arange(1, 2 * size, 2, np.float32) / np.float32(size) - np.float32(1)
         profile = jnp.sum(mask, 3 - axis)
         return jnp.where(area > 0, profile @ position / jnp.maximum(area, 1), jnp.nan)
 

@@ -29,7 +29,9 @@ class Tensor:
       sources: PyTorch names that are read.
       convert: the arrays of the sources -> the variable.
       shape: shape of the variable -> shape that every source must have.
-      optional: sources that count as zeros in files that have none of any entry's.
+      optional: sources that files may be without which have none of any entry of this kind.
+      absent: what all numbers of those are.
+      kind: of optional sources.
     """
 
     variable: str
@@ -37,6 +39,8 @@ class Tensor:
     convert: Callable[..., np.ndarray]
     shape: Callable[[tuple[int, ...]], tuple[int, ...]]
     optional: tuple[str, ...] = ()
+    absent: float = 0.0
+    kind: str = "bias"
 
     def accepted(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """The shapes that a source may have, for a variable of `shape`; the first is the network's own."""
@@ -90,8 +94,9 @@ def _norm(variable: str, name: str, conv: str | None = None, kind: str = "batch"
     """A norm; in front of a batch norm, the bias of the convolution `conv`, if it has one, moves into the mean."""
     mean = f"batch_stats/{variable}/mean"
     affine = [_vector(f"params/{variable}/scale", f"{name}.weight"), _vector(f"params/{variable}/bias", f"{name}.bias")]
-    if kind != "batch":
-        return affine
+    if kind != "batch":  # by default PyTorch's instance norm has neither
+        values = zip(affine, (1.0, 0.0), strict=True)
+        return [dataclasses.replace(v, optional=v.sources, absent=value, kind="affine") for v, value in values]
     return [
         *affine,
         _vector(mean, f"{name}.running_mean", f"{conv}.bias", convert=np.subtract, optional=(f"{conv}.bias",))

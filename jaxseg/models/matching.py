@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.errors import InputError
 from jaxseg.models import state_dicts
 from jaxseg.models.layouts import LAYOUTS, Shapes, Tensor
 
@@ -47,9 +48,12 @@ class Wanted:
         return {name for entry in self.entries for name in entry.sources}
 
     @property
-    def optional(self) -> set[str]:
-        """Of those that may be left out together."""
-        return {name for entry in self.entries for name in entry.optional}
+    def optional(self) -> dict[str, set[str]]:
+        """Of those that may be left out, with those of their kind."""
+        kinds: dict[str, set[str]] = collections.defaultdict(set)
+        for entry in self.entries:
+            kinds[entry.kind].update(entry.optional)
+        return kinds
 
 
 def shapes_of(variables: Any) -> dict[str, tuple[int, ...]]:
@@ -134,9 +138,8 @@ class Match:
         return sorted(self.wanted.names - self._absent() - self.tensors.keys())
 
     def _absent(self) -> set[str]:
-        """The optional names, where the file has none of them."""
-        optional = self.wanted.optional
-        return set() if optional & self.tensors.keys() else optional
+        """The optional names of the kinds of which the file has none."""
+        return {name for names in self.wanted.optional.values() if not names & self.tensors.keys() for name in names}
 
     def _left_over(self) -> list[str]:
         return sorted(self.tensors.keys() - self.wanted.names - self.wanted.spare)
@@ -155,10 +158,70 @@ class Match:
         flat = {}
         for entry in self.wanted.entries:
             shape = self.wanted.shapes[entry.variable]
-            zeros = np.zeros(entry.shape(shape), np.float32)
-            value = entry.convert(*(np.asarray(self.tensors.get(name, zeros), np.float32) for name in entry.sources))
-            flat[entry.variable] = jnp.asarray(entry.narrow(value, shape))
+            absent = np.full(entry.shape(shape), entry.absent, np.float32)
+            sources = [weight(name, self.tensors[name]) if name in self.tensors else absent for name in entry.sources]
+            if entry.variable.endswith("/var") and (least := min(float(array.min()) for array in sources)) < 0:
+                raise InputError(f"the tensor {entry.sources[0]!r:.80} holds {least:.6g}, and no variance is negative")
+            flat[entry.variable] = jnp.asarray(entry.narrow(entry.convert(*sources), shape))
         return flat
+
+
+def tensors_of(state_dict: Mapping[Any, Any]) -> dict[str, np.ndarray]:
+    """The arrays of a state dict by name; what is none, such as text, settings or a list of whole numbers, is left out.
+
+    Raises:
+      InputError: there is a tensor that NumPy cannot read.
+    """
+    arrays = {name: _array(name, value) for name, value in state_dict.items() if isinstance(name, str)}
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _array(name: str, value: Any) -> np.ndarray | None:
+    """An array, or what NumPy makes one of; None for what is no tensor."""
+    if isinstance(value, np.ndarray):
+        return value
+    is_list = isinstance(value, list | tuple)
+    if not is_list and not hasattr(value, "__array__"):
+        return None
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if is_list:  # of lists of several lengths
+            return None
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"the tensor {name!r:.80} is a {type(value).__name__} that NumPy cannot read ({reason}); give arrays, such "
+            "as tensor.detach().float().cpu().numpy()"
+        ) from error
+    return None if is_list and array.dtype.kind != "f" else array
+
+
+def weight(name: str, tensor: Any) -> np.ndarray:
+    """A tensor as float32.
+
+    Raises:
+      InputError: it holds other than real numbers with a fraction, as quantised ones do, or some that are not finite.
+    """
+    array = np.asarray(tensor)
+    if array.dtype == np.bool_ or jnp.issubdtype(array.dtype, jnp.integer):
+        raise InputError(
+            f"the tensor {name!r:.80} holds quantised numbers, or none that are weights ({array.dtype}); dequantise "
+            "the network before it is saved, or save it as it was before"
+        )
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise InputError(f"the tensor {name!r:.80} holds no real numbers ({array.dtype}); store it as float32")
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32, copy=False)
+    if np.isfinite(single).all():
+        return single
+    wide = array.astype(np.float64)
+    kinds = {"NaN": np.isnan(wide), "infinite": np.isinf(wide)}
+    kinds["too large for float32"] = np.isinf(single) & np.isfinite(wide)
+    what = " and ".join(f"{np.count_nonzero(where)} that are {kind}" for kind, where in kinds.items() if where.any())
+    raise InputError(
+        f"of the {array.size} numbers in the tensor {name!r:.80} there are {what}; give finite weights, as from before "
+        "the training diverged"
+    )
 
 
 def _few(title: str, items: list[Any], text: Callable[[Any], str]) -> list[str]:
@@ -186,7 +249,7 @@ def match(wanted: Wanted, state_dict: StateDict) -> Match:
 
 
 def _prefix(given: Iterable[str], wanted: Wanted) -> str:
-    names = wanted.names - wanted.optional
+    names = wanted.names.difference(*wanted.optional.values())
     counts: collections.Counter[str] = collections.Counter()
     for name in given:
         parts = name.split(".", _PREFIX_PARTS)

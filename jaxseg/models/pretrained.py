@@ -27,7 +27,8 @@ def load(module: nn.Module, variables: Any, source: str, image_shape: tuple[int,
       variables: freshly drawn; what the source does not have stays as it is there.
       source: `imagenet`, for `resnet_unet`; or the path of a file that `weight_files.read` reads, with the tensors of
         the whole PyTorch network or, for `resnet_unet`, of a torchvision ResNet. Behind a colon may stand the key of
-        one of several state dicts in it, as in `model.ckpt:state_dict_ema`.
+        one of several state dicts in it, as in `model.ckpt:state_dict_ema`; nothing behind the colon is the one at the
+        root.
       image_shape: `[B,H,W,C]` or `[B,D,H,W,C]`.
 
     Raises:

@@ -9,6 +9,7 @@ from jaxseg.errors import InputError
 from jaxseg.models.torch_files import ORDERED_DICT, REMEDY, SETS, Inert, Name, Tensor, Unreadable
 
 T = TypeVar("T")
+_PREFIX_PARTS = 16
 _DEPTH = 3  # keys above a state dict, as in callbacks, EMA, state_dict
 _NESTED = 64  # modules in modules
 _MOST = 20_000  # modules and tensors
@@ -60,15 +61,16 @@ def choose(found: Mapping[str, Mapping[str, T]], key: str | None) -> dict[str, T
 
     Args:
       found: tensors by name, by the keys that lead to them.
-      key: that leads to the wanted ones, or what their names have in common; None is for files in which one state dict
-        has more than twice as many tensors as any other. One without a kernel or matrix, such as of best scores, does
-        not count beside others.
+      key: that leads to the wanted ones, or what their names have in common; empty for those at the root, where others
+        are copies of them, such as an average under `ema.`. None is for files in which one state dict has more than
+        twice as many tensors as any other. One without a kernel or matrix, such as of best scores, does not count
+        beside others.
 
     Raises:
       InputError: there is none under the key, or none is given and there are several.
     """
     if key is not None:
-        return _under(found, key)
+        return _without_copies(_under(found, key))
     networks = {place: tensors for place, tensors in found.items() if any(map(_is_kernel, tensors.values()))} or found
     most = max(map(len, networks.values()))
     rivals = [place for place, tensors in networks.items() if 2 * len(tensors) >= most]
@@ -86,9 +88,24 @@ def several(places: list[str]) -> InputError:
     """The error that there are networks in several places of a file."""
     names = [place.removesuffix(".") or "the file itself" for place in places]
     example = next(place.removesuffix(".") for place in places if place)
+    root = ", with nothing behind the colon for the file itself" if "" in places else ""
     return InputError(
-        f"holds several networks, under {_listed(names)}; choose one behind a colon, as in FILE:{example:.80}"
+        f"holds several networks, under {_listed(names)}; choose one behind a colon, as in FILE:{example:.80}{root}"
     )
+
+
+def _without_copies(tensors: Mapping[str, T]) -> dict[str, T]:
+    """The tensors less those under a prefix where nearly all have a namesake without it, such as an average of them."""
+    below: dict[str, list[str]] = collections.defaultdict(list)
+    for name in tensors:
+        parts = name.split(".", _PREFIX_PARTS)
+        for i in range(1, len(parts)):
+            below[f"{'.'.join(parts[:i])}."].append(".".join(parts[i:]))
+    namesakes = {prefix: sum(rest in tensors for rest in rests) for prefix, rests in below.items()}
+    alike = tuple(prefix for prefix, rests in below.items() if namesakes[prefix] >= 0.9 * len(rests))
+    unique = sum(not name.startswith(alike) for name in tensors)
+    copies = tuple(prefix for prefix in alike if 2 * len(below[prefix]) > unique)  # fewer are a part of the network
+    return {name: entry for name, entry in tensors.items() if not name.startswith(copies)}
 
 
 def _under(found: Mapping[str, Mapping[str, T]], key: str) -> dict[str, T]:

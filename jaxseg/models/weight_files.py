@@ -29,7 +29,7 @@ _OTHERS = {
 }
 
 
-def read(path: str | os.PathLike[str], key: str | None = None) -> Tensors:
+def read(path: str | bytes | os.PathLike[str], key: str | None = None) -> Tensors:
     """The tensors of a file, by name.
 
     What a file is tells its content: `.safetensors`, `.npz`, or anything that `torch.save` wrote, under whatever name
@@ -40,7 +40,7 @@ def read(path: str | os.PathLike[str], key: str | None = None) -> Tensors:
     Args:
       path: of the file.
       key: of the state dict, such as `state_dict_ema`, with dots between keys of dicts in dicts; or what the names of
-        the wanted tensors begin with.
+        the wanted tensors begin with. Empty for the tensors at the root, without copies such as those under `ema.`.
 
     Returns:
       Arrays in the stored types, some of them read-only. What DataParallel and `torch.compile` put before the names,
@@ -50,7 +50,7 @@ def read(path: str | os.PathLike[str], key: str | None = None) -> Tensors:
       InputError: another kind of file; a damaged one; one without tensors, with several state dicts and no key, or with
         tensors that are no plain arrays of real numbers.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(os.fsdecode(path))
     try:
         with path.open("rb") as file:
             return state_dicts.unwrapped(_reader(file)(file, key))

@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import flax.traverse_util
+import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.errors import InputError
@@ -28,9 +29,11 @@ def from_torch(module: nn.Module, state_dict: StateDict, image_shape: tuple[int,
     Args:
       module: built by `jaxseg.models.build`. Where it has a skip switched off, the full network's tensors are taken
         without the part that read the skip.
-      state_dict: PyTorch names to arrays, with anything in common before them, such as `model.`; what stands beside
-        them, such as `criterion.weight`, is left out with a word on stderr, `num_batches_tracked` without. Of a network
-        with one logit z, in place of two classes, the logits are `[0, z]`, whose softmax is the sigmoid of z.
+      state_dict: PyTorch names to arrays, or what NumPy makes arrays of, with anything in common before the names, such
+        as `model.`; what stands beside them, such as `criterion.weight`, is left out with a word on stderr,
+        `num_batches_tracked` and what is no tensor without. Of a network with one logit z, in place of two classes, the
+        logits are `[0, z]`, whose softmax is the sigmoid of z. An instance or group norm without tensors of its own,
+        PyTorch's default for instance norm, has scale 1 and bias 0.
       image_shape: `[B,H,W,C]` or `[B,D,H,W,C]`, of images that the network accepts.
 
     Returns:
@@ -38,11 +41,13 @@ def from_torch(module: nn.Module, state_dict: StateDict, image_shape: tuple[int,
 
     Raises:
       InputError: tensors that are missing, left over or of another shape. One sentence says what explains it: another
-        option of the network, another network, or else the first few tensors and how many more.
+        option of the network, another network, or else the first few tensors and how many more. Also numbers that are
+        no weights: quantised, bool, not finite, too large for float32, a negative variance.
     """
     if type(module) not in LAYOUTS:
         known = ", ".join(kind.__name__ for kind in LAYOUTS)
         raise InputError(f"no PyTorch layout is known for {type(module).__name__}; there is one for {known}")
+    state_dict = matching.tensors_of(state_dict)
     match = matching.match(matching.of_network(module, image_shape), state_dict)
     if match.problems():
         raise mismatch.explained(module, image_shape, state_dict, match)
@@ -73,10 +78,13 @@ def encoder_from_torchvision(module: ResNetUNet, variables: Any, state_dict: Sta
     wanted = matching.encoder(module, matching.shapes_of(variables))
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
     channels = flat["params/stem/conv/conv/kernel"].shape[-2]
-    tensors = {name: array for name, array in state_dict.items() if not f".{name}".endswith((".fc.weight", ".fc.bias"))}
+    classifier = (".fc.weight", ".fc.bias")
+    tensors = {
+        name: array for name, array in matching.tensors_of(state_dict).items() if not f".{name}".endswith(classifier)
+    }
     for name in tensors:
         if f".{name}".endswith(f".{_STEM}") and tensors[name].shape[1:] == (3, 7, 7):
-            tensors[name] = _for_channels(np.asarray(tensors[name], np.float32), channels)
+            tensors[name] = _for_channels(matching.weight(name, tensors[name]), channels)
     match = matching.match(wanted, tensors)
     if match.problems():
         raise mismatch.encoder(module, tensors, match)
@@ -86,21 +94,26 @@ def encoder_from_torchvision(module: ResNetUNet, variables: Any, state_dict: Sta
 def for_gray(state_dict: StateDict) -> dict[str, np.ndarray]:
     """The tensors of a network for colour images, for gray ones: its first kernel is summed over the channels.
 
-    On a gray image the network computes what it did on the same image repeated three times. Float32, as all are in the
-    variables.
+    On a gray image the network computes what it did on the same image repeated three times. What is floating becomes
+    float32, as all are in the variables.
 
     Args:
       state_dict: PyTorch names to arrays, in a layout that `from_torch` knows.
 
     Raises:
-      InputError: there is no first kernel, or one for another number of channels than 3.
+      InputError: there is no first kernel, or one for another number of channels than 3, or of numbers that are no
+        weights.
     """
+    state_dict = matching.tensors_of(state_dict)
     stems = tuple(f".{layout.stem}" for layout in LAYOUTS.values())
     first = [name for name in state_dict if f".{name}".endswith(stems)]
     if len(first) != 1 or state_dict[first[0]].shape[1:2] != (3,):
         raise InputError("there is not one first kernel for three channels; give the tensors of a network for RGB")
-    tensors = {name: np.asarray(array, np.float32) for name, array in state_dict.items()}
-    return {**tensors, first[0]: tensors[first[0]].sum(1, keepdims=True)}
+    tensors = {
+        name: matching.weight(name, array) if jnp.issubdtype(array.dtype, jnp.floating) else array
+        for name, array in state_dict.items()
+    }
+    return {**tensors, first[0]: matching.weight(first[0], tensors[first[0]]).sum(1, keepdims=True)}
 
 
 def _taken(match: Match) -> dict[str, Any]:

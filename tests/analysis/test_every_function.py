@@ -121,6 +121,8 @@ CALLS = {
     "intervals.bootstrap_contrast": (([(1.0, SCORES), (-1.0, RISKS)], PATIENTS), {"resamples": 20}),
     "intervals.bootstrap_mean": ((SCORES, PATIENTS), {"resamples": 20}),
     "intervals.check_options": ((0.95, 20), {}),
+    "intervals.interval": ((SCORES, 0.9), {}),
+    "intervals.patient_names": ((PATIENTS,), {}),
     "overlap.check_labels": ((LABELS, PREDICTIONS), {}),
     "overlap.class_counts": ((LABELS, PREDICTIONS), {"num_classes": 3}),
     "overlap.dice": ((LABELS, PREDICTIONS), {"num_classes": 3}),

@@ -114,6 +114,13 @@ def test_of_a_linear_network_the_gradient_is_its_weights_on_the_region(shape):
         np.testing.assert_allclose(found, weights[..., None] * WEIGHTS[:, 2], atol=1e-6)
 
 
+def test_a_region_of_logits_or_of_0_and_255_is_no_region():
+    activations = np.random.default_rng(2).standard_normal((2, 3, 3, 4)).astype(np.float32)
+    for region in (activations[..., 0], 255 * (activations[..., 0] > 0).astype(np.float32)):
+        with pytest.raises(ValueError, match=r"region \(2, 3, 3\) holds values from .* 0 to 1"):
+            gradcam.score_gradients(lambda x: x, activations, class_index=1, region=region)
+
+
 def test_by_default_the_region_is_the_predicted_class():
     activations = drawn(2, 6, 6, 3)
     predicted = np.argmax(activations @ WEIGHTS, -1)

@@ -1,10 +1,13 @@
 """Features with their channels first are refused where shapes can tell, and legitimate ones never."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from jaxseg.analysis import gradcam, hellinger, prototypes, vog
 from jaxseg.analysis.layout import check_channels_last
+from jaxseg.models import unet
 
 # spatial sizes of the mask, and of features that a network may well have for it
 MAPS = {
@@ -23,7 +26,7 @@ MAPS = {
 }
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 8, 32, 64, 512])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 8, 16, 32, 64, 128, 512])
 @pytest.mark.parametrize("name", MAPS)
 def test_channels_last_pass_whatever_their_number(name, channels):
     sizes, sides = MAPS[name]
@@ -43,6 +46,37 @@ def test_channels_first_do_not(name, channels):
 def test_where_both_readings_fit_or_neither_nothing_is_claimed():
     for shape in ((2, 32, 32, 32), (2, 31, 32, 32), (2, 64, 16, 7)):
         check_channels_last("features", shape, (256, 256), "the mask")
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes"),
+    [
+        ((2, 24, 24, 32), (24, 32)),
+        ((2, 24, 24, 32), (96, 128)),
+        ((2, 24, 24, 32), (72, 96)),
+        ((2, 24, 24, 32), (3, 4)),
+        ((2, 16, 16, 20), (127, 160)),
+        ((2, 64, 64, 32), (512, 256)),
+        ((2, 8, 4, 8, 8), (16, 32, 32)),
+        ((2, 16, 16, 32, 32), (16, 32, 32)),
+    ],
+)
+def test_square_maps_are_channels_and_a_side_where_the_rest_fits_the_image_to_a_pixel(shape, sizes):
+    with pytest.raises(ValueError, match=r"moveaxis.*; if they are last, resize features to \("):
+        check_channels_last("features", shape, sizes, "the mask")
+    check_channels_last("features", (shape[0], *sizes, shape[-1]), sizes, "the mask")  # what the message advises
+
+
+def test_margins_of_valid_networks_nearly_always_pass():
+    margin, refused, cases = unet.image_margin(4), 0, 0
+    for sizes in itertools.product(range(128, 513, 64), repeat=2):
+        for level, channels in itertools.product(range(5), (16, 32, 64, 128, 256, 512)):
+            sides, cases = [(size + 2 * margin) >> level for size in sizes], cases + 1
+            try:
+                check_channels_last("features", (2, *sides, channels), sizes, "the mask")
+            except ValueError:
+                refused += 1
+    assert refused <= cases / 500  # by a chance that the message speaks of
 
 
 @pytest.fixture(scope="module")

@@ -85,3 +85,60 @@ def test_values_that_are_no_numbers_are_named():
         ranking.spearman(["low", "high"], [0.1, 0.2])
     with pytest.raises(TypeError, match="out_scores must be"):
         ranking.auroc([0.1, 0.2], [None, 0.2])
+
+
+MISSING = {
+    "masked": np.ma.masked_greater(np.arange(6), 3),
+    "NaN": np.array([0, 1, 2, 3, np.nan, np.nan]),
+    "None": ["a", "b", "c", "d", None, None],
+    "NaN beside text": np.array(["a", "b", "c", "d", np.nan, np.nan], object),
+    "no time": np.array(["2020-01-01"] * 4 + ["NaT"] * 2, "datetime64[D]"),
+}
+WITH_PATIENTS = [
+    bootstrap_mean,
+    lambda x, patients: ranking.spearman_estimate(x, x, patients),
+    lambda x, patients: ranking.coverage_table(x, x, patients),
+]
+
+
+@pytest.mark.parametrize("patients", MISSING.values(), ids=MISSING)
+@pytest.mark.parametrize("estimate", WITH_PATIENTS)
+def test_cases_without_a_patient_are_not_one_patient(estimate, patients):
+    with pytest.raises(ValueError, match=r"patients \(6,\) has 2 masked, NaN or None values.*patient of its own"):
+        estimate(np.arange(6.0), patients)
+
+
+def test_patients_may_be_text_numbers_or_objects_of_one_kind():
+    expected = bootstrap_mean(np.arange(4.0), np.array([0, 0, 1, 2]))
+    for patients in (["a", "a", "b", "c"], np.array(["a", "a", "b", "c"], object), np.ma.masked_array([0, 0, 1, 2])):
+        assert bootstrap_mean(np.arange(4.0), patients) == expected
+    with pytest.raises(TypeError, match="patients are of several types, int, str"):
+        bootstrap_mean(np.arange(4.0), np.array([0, 0, "b", "c"], object))
+
+
+def test_a_resample_with_an_infinite_value_has_an_infinite_mean():
+    values = np.array([1.0, 3.0, np.inf, 5.0, np.nan])
+    estimate = bootstrap_mean(values, np.arange(5))
+    assert (estimate.mean, estimate.n, estimate.undefined) == (np.inf, 4, 1)
+    assert 1 <= estimate.low < np.inf and estimate.high == np.inf  # a third of the resamples has no infinite value
+    below = bootstrap_mean(-values, np.arange(5))
+    assert (below.mean, below.low, below.high) == (-np.inf, -np.inf, -estimate.low)
+    many = bootstrap_mean(np.r_[np.full(50, np.inf), 1.0], np.arange(51))
+    assert (many.mean, many.low, many.high) == (np.inf, np.inf, np.inf)
+    ranked = ranking.bootstrap(lambda x: x.mean(), {"x": values[:4]}, np.arange(4))
+    four = bootstrap_mean(values[:4], np.arange(4))
+    assert (ranked.low, ranked.high) == (four.low, four.high)
+
+
+def test_one_infinite_value_of_many_patients_leaves_the_lower_end_finite():
+    values = np.r_[np.random.default_rng(5).normal(2, 1, 400), np.inf]
+    estimate = bootstrap_mean(values, np.arange(401), resamples=1000)
+    assert estimate.low == pytest.approx(1.93, abs=0.1) and estimate.high == np.inf
+
+
+def test_a_difference_of_infinite_means_is_undefined_and_of_one_it_is_infinite():
+    infinite, finite = np.array([1.0, np.inf, 2.0]), np.array([1.0, 2.0, 2.5])
+    one = bootstrap_contrast([(1.0, infinite), (-1.0, finite)], np.arange(3))
+    assert one.mean == one.high == np.inf
+    both = bootstrap_contrast([(1.0, infinite), (-1.0, infinite)], np.arange(3))
+    assert np.isnan([both.mean, both.low, both.high]).all()

@@ -110,3 +110,39 @@ def test_a_large_set_does_not_overflow_and_an_empty_one_is_named():
     assert np.isnan(empty.classes).all() and np.isnan(empty.mean)
     with pytest.raises(ValueError, match="at least one case"):
         overlap.mean_iou([])
+
+
+SMALL_COUNTS = np.array([[[0, 0, 0], [90, 120, 100]]])
+LARGE_COUNTS = np.array([[[0, 0, 0], [30_000, 40_000, 40_000]]])
+
+
+@pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.float16])
+def test_counts_in_small_types_are_added_in_large_ones(dtype, place):
+    for counts in (SMALL_COUNTS, LARGE_COUNTS):
+        if (counts.astype(dtype) != counts).any():
+            continue
+        ours, (both, labelled, predicted) = place(counts.astype(dtype)), counts[0, 1].tolist()
+        assert overlap.dice_from_counts(ours).item() == pytest.approx(2 * both / (labelled + predicted))
+        iou = pytest.approx(both / (labelled + predicted - both))
+        assert overlap.iou_from_counts(ours).item() == iou
+        assert overlap.mean_iou([ours, ours, ours]).mean == iou
+
+
+@pytest.mark.parametrize(("dtype", "count"), [(np.int32, 2**31 - 1), (np.uint32, 2**32 - 1), (np.int64, 2**40)])
+def test_counts_at_the_end_of_their_type_are_added_beyond_it(dtype, count):
+    counts = np.full((1, 2, 3), count, dtype)
+    assert overlap.dice_from_counts(counts).item() == 1
+    if dtype != np.int64:
+        assert overlap.dice_from_counts(jnp.asarray(counts)).item() == 1
+
+
+def test_counts_that_overflowed_before_they_came_are_named():
+    for score in (overlap.dice_from_counts, overlap.iou_from_counts, lambda counts: overlap.mean_iou([counts])):
+        with pytest.raises(ValueError, match=r"counts hold -76, .* int64"):
+            score((2 * SMALL_COUNTS).astype(np.uint8).astype(np.int8))
+
+
+def test_counts_of_soft_masks_keep_their_fractions():
+    counts = np.array([[[0, 0, 0], [0.5, 0.75, 0.5]]], np.float32)
+    assert overlap.iou_from_counts(counts).item() == pytest.approx(0.5 / 0.75)

@@ -333,6 +333,32 @@ def test_among_several_networks_a_key_chooses(path):
         weight_files.read(path, "teacher")
 
 
+def test_an_empty_key_is_the_network_at_the_root_without_copies_of_it(tmp_path):
+    network = {"conv.weight": np.ones((2, 2)), "conv.bias": np.ones(2), "block.conv.weight": np.ones((3, 3))}
+    copy = {f"ema.{name}": 2 * array for name, array in network.items()}
+    path = tmp_path / "both.npz"
+    for start in ("", "model.", "module."):
+        tensors = {f"{start}{name}": array for name, array in (network | copy).items()}
+        np.savez(path, **tensors)
+        key = start.removesuffix(".") if start == "model." else ""
+        read = weight_files.read(path, key)
+        assert {name: array.max() for name, array in read.items()} == dict.fromkeys(network, 1)
+        read = weight_files.read(path, f"{key}.ema" if key else "ema")
+        assert {name: array.max() for name, array in read.items()} == dict.fromkeys(network, 2)
+
+
+def test_the_networks_own_parts_are_no_copies_of_others(tmp_path):
+    names = [f"{part}{i}.weight" for part in ("", "layer1.0.", "layer1.1.", "layer2.0.") for i in ("conv1", "conv2")]
+    np.savez(tmp_path / "resnet.npz", **{f"model.{name}": np.ones((2, 2)) for name in names if name != "conv2.weight"})
+    assert len(weight_files.read(tmp_path / "resnet.npz", "model")) == 7
+
+
+def test_a_path_may_be_bytes(tmp_path):
+    path = tmp_path / "n\u00e4me.npz"
+    np.savez(path, w=np.ones(2))
+    assert list(weight_files.read(os.fsencode(path))) == ["w"]
+
+
 @pytest.mark.parametrize(
     ("wrapped", "plain"),
     [

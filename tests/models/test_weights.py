@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -322,3 +323,84 @@ def test_tensors_of_a_skip_that_is_off_are_checked_too(drawn_state_dict):
         weights.from_torch(cut, tensors, (1, 4, 4, 1))
     assert "misshapen: shortcut0.weight (99, 1), the network takes (3, 3, 1, 1)" in str(error.value)
     assert "missing: out_path.1.layer.bias" in str(error.value)
+
+
+KERNEL, VARIANCE = "inc.double_conv.3.weight", "down1.maxpool_conv.1.double_conv.1.running_var"
+NO_WEIGHTS = {
+    "int8": (KERNEL, lambda a: (100 * a).astype(np.int8), "holds quantised numbers.*int8.*dequantise"),
+    "uint8": (KERNEL, lambda a: np.abs(100 * a).astype(np.uint8), "holds quantised numbers.*uint8"),
+    "bool": (KERNEL, lambda a: a > 0, "bool"),
+    "complex": (KERNEL, lambda a: a + 0j, "holds no real numbers .complex64"),
+    "objects": (KERNEL, lambda a: a.astype(object), "holds no real numbers .object"),
+    "NaN": (KERNEL, lambda a: np.where(a == a.max(), np.nan, a), "of the 144 numbers in .* 1 that are NaN; .*finite"),
+    "infinite": (VARIANCE, lambda a: a + np.array([np.inf, 0, 0, 0, 0, 0]), "1 that are infinite"),
+    "both": (VARIANCE, lambda a: a + np.array([np.inf, np.nan, 0, 0, 0, 0]), "1 that are NaN and 1 that are infinite"),
+    "large": (KERNEL, lambda a: a.astype(np.float64) * 0 + 1e300, "144 that are too large for float32"),
+    "negative": (VARIANCE, lambda a: a * 0 - 0.25, "holds -0.25, and no variance is negative"),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "words"), NO_WEIGHTS.values(), ids=NO_WEIGHTS)
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_numbers_that_are_no_weights_are_refused_and_their_tensor_named(small, prefix, name, change, words):
+    module, state_dict = small
+    if name == KERNEL and state_dict[KERNEL].size != 144:
+        pytest.fail("the numbers above are of another kernel")
+    broken = {f"{prefix}{n}": change(a) if n == name else a for n, a in state_dict.items()}
+    text = refused(module, broken, (1, 16, 16, 2))
+    assert name in text and re.search(words, text)
+
+
+def test_the_first_kernel_is_checked_before_it_is_fitted_to_the_channels(drawn_state_dict):
+    shapes = torch_shapes(channels=3)
+    tensors = drawn_state_dict(shapes, 3)
+    stem = "inc.double_conv.0.weight"
+    for broken, words in (((100 * tensors[stem]).astype(np.int8), "quantised"), (tensors[stem] * np.nan, "NaN")):
+        with pytest.raises(InputError, match=f"(?=.*{re.escape(stem)}).*{words}"):
+            weights.for_gray({**tensors, stem: broken})
+    kept = weights.for_gray({**tensors, "inc.double_conv.1.num_batches_tracked": np.array(7)})
+    assert kept["inc.double_conv.1.num_batches_tracked"].dtype == np.int64
+
+
+class OfAnotherLibrary:
+    """A tensor that NumPy reads, unless it needs a gradient."""
+
+    def __init__(self, array, grad=False):
+        self.array, self.grad = array, grad
+
+    def __array__(self, dtype=None, copy=None):
+        if self.grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.\nUse detach().")
+        return self.array
+
+
+@pytest.mark.parametrize("make", [lambda a: a.tolist(), jnp.asarray, OfAnotherLibrary])
+def test_what_numpy_makes_arrays_of_are_tensors_and_other_things_are_passed_over(small, make):
+    module, state_dict = small
+    expected = weights.from_torch(module, state_dict, (1, 16, 16, 2))
+    beside = {"mask_values": [0, 1], "epoch": 3, "name": "best", "args": {"lr": 0.1}, 5: None, "sizes": [[1], [2, 3]]}
+    same(weights.from_torch(module, {n: make(a) for n, a in state_dict.items()} | beside, (1, 16, 16, 2)), expected)
+
+
+def test_a_tensor_that_numpy_cannot_read_is_named(small):
+    module, state_dict = small
+    text = refused(module, state_dict | {KERNEL: OfAnotherLibrary(state_dict[KERNEL], grad=True)}, (1, 16, 16, 2))
+    assert KERNEL in text and "requires grad" in text and "detach()" in text
+
+
+@pytest.mark.parametrize("norm", ["instance", "group"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_norm_without_tensors_has_scale_1_and_bias_0(drawn_state_dict, norm, bias):
+    features = (32, 32)
+    module = models.build("unet", 3, features=features, upsample="transpose", norm=norm)
+    tensors = {n: a for n, a in drawn_state_dict(torch_shapes(features), 3).items() if "running" not in n}
+    is_norm = lambda name: ".double_conv.1." in name or ".double_conv.4." in name
+    if not bias:
+        tensors = {n: a for n, a in tensors.items() if is_norm(n) or not n.endswith((".0.bias", ".3.bias"))}
+    identity = {n: np.full_like(a, n.endswith("weight")) if is_norm(n) else a for n, a in tensors.items()}
+    none = {n: a for n, a in tensors.items() if not is_norm(n)}
+    same(*(weights.from_torch(module, {f"net.{n}": a for n, a in t.items()}, (1, 16, 16, 2)) for t in (none, identity)))
+    half = {n: a for n, a in tensors.items() if not is_norm(n) or n.endswith("weight")}
+    refused(module, half, (1, 16, 16, 2))
+    batch = models.build("unet", 3, features=features, upsample="transpose")
+    assert "set config.model.norm=instance" in refused(batch, none, (1, 16, 16, 2))
