@@ -1076,7 +1076,7 @@ def shuffled_series(raw: pathlib.Path, volumes: Arrays, **options: Any) -> None:
         rng = np.random.default_rng(i)
         files, numbers = rng.permutation(len(volume)), rng.permutation(len(volume))
         for z, plane in enumerate(volume):
-            file = dicom(plane, int(numbers[z]) + 1, 2.5 * z - 7, series=f"1.2.{i + 1}", **options)
+            file = dicom(plane, int(numbers[z]) + 1, 2.5 * z, series=f"1.2.{i + 1}", **options)
             write_dicom(raw / "series" / name / f"IM{files[z]:03d}.dcm", file)
 
 
@@ -1167,7 +1167,9 @@ def test_a_mask_that_is_turned_against_its_dicom_series_is_one_line(tmp_path):
     write_nifti(raw / "masks" / "case1.nii.gz", masks["case1"], (0.6, 0.7, 2.5))
     write_cases(raw, "series/{}", "masks/{}.nii.gz")
     assert_lines(
-        problems("folder/mine", raw), raw, ("masks/case1.nii.gz", "runs to SAR, its image to SPL; save the mask")
+        problems("folder/mine", raw),
+        raw,
+        ("masks/case1.nii.gz", "mm to RAS from (0, 0, 0), its image is", "mm to LPS from"),
     )
 
 

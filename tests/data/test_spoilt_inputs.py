@@ -689,8 +689,9 @@ DICOM = {
         series,
         lambda folder: (folder / "series1/4.dcm").unlink(),
         "mask1.nii.gz",
-        "is 16x12x5, its image is 16x12x4",
-        "use",
+        "is 16x12x5 of",
+        "its image is 16x12x4 of",
+        "use the mask",
     ),
 }
 
