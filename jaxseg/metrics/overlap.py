@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -186,11 +186,11 @@ def _counts(labels: jax.Array, predictions: jax.Array, classes: range) -> jax.Ar
     return jnp.stack([one(k) for k in classes], 1)
 
 
-def _dice(counts: np.ndarray | jax.Array, *, empty: float, smooth: float) -> jax.Array:
+def _dice(counts: Any, *, empty: float, smooth: float) -> jax.Array:
     return dice_from_sums(counts[..., 0], _sum(counts[..., 1], counts[..., 2]), empty=empty, smooth=smooth)
 
 
-def _sum(first: np.ndarray | jax.Array, second: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+def _sum(first: Any, second: Any) -> Any:
     """Both counts together, which their own type may not hold."""
     if not jnp.issubdtype(first.dtype, jnp.integer):
         return first.astype(jnp.float32) + second.astype(jnp.float32)
