@@ -90,7 +90,7 @@ def mask_centres(labels: jax.Array) -> jax.Array:
 
     def along(axis: int) -> jax.Array:
         size = mask.shape[axis]
-        position = np.arange(1, 2 * size, 2, np.float32) / np.float32(size) - np.float32(1)
+        position = np.arange(1, 2 * size, 2, dtype=np.float32) / np.float32(size) - np.float32(1)
         profile = jnp.sum(mask, 3 - axis)
         return jnp.where(area > 0, profile @ position / jnp.maximum(area, 1), jnp.nan)
 
