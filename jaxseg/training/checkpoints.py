@@ -288,7 +288,8 @@ class Checkpoints:
         """What is said of the steps whose score is not known; raises InputError where one is not damaged."""
         damaged = []
         for step in self.steps:
-            if step not in self._scores:
+            # a run that is training may have removed it by now
+            if step not in self._scores and paths.exists(self._folder / str(step)):
                 try:
                     self._scores[step] = stored.score(self._place.path / str(step))
                 except Exception as error:

@@ -360,6 +360,21 @@ def test_a_reader_leaves_a_run_that_is_saving_alone(tmp_path):
     assert (step, score) == (1, 0.5) and half.is_dir()
 
 
+def test_a_step_that_a_run_removes_while_a_reader_looks_is_not_missed(tmp_path, monkeypatch, capsys):
+    save_all(tmp_path, {1: 0.5, 2: 0.1})
+    read = stored.score
+
+    def removed(step):
+        if step.name == "2":
+            shutil.rmtree(step)
+        return read(step)
+
+    monkeypatch.setattr(stored, "score", removed)
+    with Checkpoints(tmp_path, read_only=True) as store:
+        assert store.restore_best({"w": jnp.zeros((3, 2))})[::2] == (1, 0.5)
+    assert not capsys.readouterr().err
+
+
 def test_no_checkpoint_is_said(tmp_path):
     with Checkpoints(tmp_path / "run") as store, pytest.raises(InputError, match="holds no checkpoint; train the run"):
         store.restore_best({"w": jnp.zeros(2)})
