@@ -104,14 +104,17 @@ def check_options(level: float, resamples: int) -> None:
 
 
 def patient_names(patients: Any) -> np.ndarray:
-    """Whose case each is, as an array of names or numbers that can be told apart.
+    """Whose case each is, as an array `[N]` of names or numbers that can be told apart.
 
     Raises:
-      ValueError: a case has no patient: a masked, NaN or None value, which would all be one patient.
+      ValueError: there is not one axis; a case has no patient: a masked, NaN or None value, which would all be one.
       TypeError: names of several kinds, which have no order.
     """
     missing = np.ma.getmaskarray(patients) if isinstance(patients, np.ma.MaskedArray) else np.zeros(1, bool)
     names = np.asarray(patients)
+    if names.ndim != 1:
+        raise ValueError(f"patients must be [N], one for each case, got {names.shape}")
+    names = names.astype(names.dtype.newbyteorder("="), copy=False)
     if names.dtype.kind == "O":
         missing = missing | np.array([name is None or not _equal(name) for name in names.flat], bool)
     elif names.dtype.kind in "fcmM":
@@ -128,8 +131,11 @@ def patient_names(patients: Any) -> np.ndarray:
     return names
 
 
+@arrays.native("drawn")
 def interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
-    """The percentile interval of the statistics of resamples, those left aside that are NaN; NaN if all are."""
+    """The percentile interval of the statistics `[R]` of resamples, those left aside that are NaN; NaN if all are."""
+    if drawn.ndim != 1:
+        raise ValueError(f"drawn must be [R], one statistic for each resample, got {drawn.shape}")
     defined = drawn[~np.isnan(drawn)]
     if not defined.size:
         return np.nan, np.nan

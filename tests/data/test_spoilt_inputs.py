@@ -968,7 +968,7 @@ ARCHIVES = {
     ),
     "zip: a file that is a folder too": one(pictures, file_that_is_a_folder, "more.zip", "more", "is there already"),
     "zip: what lies beside it": one(
-        pictures, zipped("image0.png"), "more.zip", "holds image0.png", "there already", "rem"
+        pictures, zipped("image0.png"), "more.zip", "holds image0.png", "there already", "move one"
     ),
     "zip: no name": one(pictures, zipped("."), "more.zip", "a file and a folder of one name", "fetch it again"),
     "zip: encrypted": one(pictures, encrypted, "more.zip", "is encrypted (a.png)", "unpack it with its password"),
@@ -1002,7 +1002,7 @@ ARCHIVES = {
     "tar: a device": one(pictures, tarred("a", kind=tarfile.CHRTYPE), "more.tar", "a link or device (a)", *LINK),
     "tar: a pipe": one(pictures, tarred("a", kind=tarfile.FIFOTYPE), "more.tar", "a link or device (a)", *LINK),
     "tar: what lies beside it": one(
-        pictures, tarred("image0.png"), "more.tar", "holds image0.png", "there already", "rem"
+        pictures, tarred("image0.png"), "more.tar", "holds image0.png", "there already", "move one"
     ),
     "tar: none": one(
         pictures, content("more.tar", b"<html>404</html>" * 99), "more.tar", "is no tar archive", "fetch it"

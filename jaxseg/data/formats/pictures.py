@@ -42,7 +42,9 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
 
 
 def colour_channels(path: pathlib.Path) -> int | None:
-    """1 or 3, from the header of a picture without decoding it; None of a damaged one."""
+    """1 or 3, from the header of a PNG, JPEG or BMP without decoding it; None of other or damaged files."""
+    if path.suffix.lower() not in SUFFIXES:
+        return None
     try:
         with quietly(), _opened(path) as image:
             gray = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;")
