@@ -10,7 +10,7 @@ import pytest
 
 from jaxseg.analysis import prototypes, resampling
 
-SHAPES = {"2d": ((3, 6, 4), (12, 16)), "3d": ((2, 3, 4, 2), (6, 4, 5)), "same": ((2, 8, 8), (8, 8))}
+SHAPES = {"2d": ((3, 4, 6), (12, 16)), "3d": ((2, 3, 4, 2), (6, 4, 5)), "same": ((2, 8, 8), (8, 8))}
 
 
 def draw(dims="2d", channels=5, seed=0):
@@ -335,9 +335,9 @@ def test_memory_is_a_small_multiple_of_the_features():
     ("change", "error", "message"),
     [
         ({"features": np.zeros((3, 6, 4), np.float32)}, ValueError, r"features \(3, 6, 4\) must be"),
-        ({"features": np.zeros((2, 6, 4, 5), np.float32)}, ValueError, r"the mask \(3, 12, 16\) the same batch"),
+        ({"features": np.zeros((2, 4, 6, 5), np.float32)}, ValueError, r"the mask \(3, 12, 16\) the same batch"),
         (
-            {"features": np.zeros((3, 6, 4, 5), np.int32)},
+            {"features": np.zeros((3, 4, 6, 5), np.int32)},
             TypeError,
             "features must be floating-point numbers, got int32",
         ),
