@@ -23,7 +23,7 @@ from jaxseg.prediction.inputs import TrainedOn
 from jaxseg.prediction.network import Run
 from jaxseg.prediction.predictor import Predictor
 from jaxseg.prediction.views import Tiling
-from jaxseg.training import checks, runs
+from jaxseg.training import checks, contract, runs
 from jaxseg.training.checkpoints import Checkpoints
 
 SHARPNESS = 40.0
@@ -348,6 +348,6 @@ def test_folders_that_hold_something_else_are_named(trained, loaded, tmp_path, p
 
 
 def test_a_folder_that_cannot_be_written_to_costs_time_alone(tmp_path):
-    network.keep(tmp_path / "not" / "there.json", {"a": 1})
+    contract.keep(tmp_path / "not" / "there.json", {"a": 1})
     assert not list(tmp_path.iterdir())
     assert quality.DIRECTIONS["mean_sa"] == -1
