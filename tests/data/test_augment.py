@@ -136,7 +136,9 @@ def test_the_identity_and_the_flips_are_exact(fill, n):
 @pytest.mark.parametrize("n", [8, 9])
 def test_a_rotation_by_90_degrees_is_rot90(n, monkeypatch):
     batch, spatial = seen(h=n, w=n), augment.check_augmentation({"rotate": 90.0})
-    monkeypatch.setattr(jax.random, "uniform", lambda key, shape, dtype: jnp.ones(shape))  # the upper end of every range
+    monkeypatch.setattr(
+        jax.random, "uniform", lambda key, shape, dtype: jnp.ones(shape)
+    )  # the upper end of every range
     matrix = augment.draw_affine(jax.random.key(0), spatial, n)
     found = warped(batch, matrix)
     np.testing.assert_array_equal(found["labels"], np.rot90(batch["labels"], axes=(1, 2)))
