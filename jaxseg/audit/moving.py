@@ -68,14 +68,14 @@ def _at_side(images: jax.Array, labels: jax.Array, side: str, width: int) -> tup
     """All is done at the left side of images that are turned so, and turned back."""
     size = labels.shape[1]
     image, label = _turned(images, side), _turned(labels, side)
-    column = jnp.arange(size)
+    column = jnp.arange(size, dtype=jnp.int32)[None]
     foreground = jnp.sum(label > 0, 1).astype(jnp.float32)  # [B,n], of every column
     area = jnp.sum(foreground, 1)
     middle = jnp.sum(foreground * column.astype(jnp.float32), 1) / jnp.maximum(area, 1.0)
     line = jnp.round(middle).astype(jnp.int32)
     room = (line >= width) & (line <= size - width) & (area > 0)
-    mirror = lambda one, line: _columns(one, jnp.where(column >= line, column, 2 * line - 1 - column))
-    move = lambda one, line: _columns(one, column + line)
+    mirror = lambda one, line: _columns(one, jnp.where(column[0] >= line, column[0], 2 * line - 1 - column[0]))
+    move = lambda one, line: _columns(one, column[0] + line)
     visible = (column >= line[:, None]) & room[:, None]
     strip = visible & (column < line[:, None] + width)
     whole = lambda mask: _turned(jnp.broadcast_to(mask[:, None], label.shape), side)

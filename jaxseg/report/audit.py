@@ -15,7 +15,7 @@ from jaxseg.audit import run as audits
 from jaxseg.audit.answers import Row
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
-from jaxseg.numerics import at_defaults
+from jaxseg.numerics import in_32_bits
 from jaxseg.prediction.network import load_run
 from jaxseg.report import audit_figures, page, study_parts, tables
 from jaxseg.training import checks as run_checks
@@ -41,7 +41,7 @@ class Request:
     split: str
 
 
-@at_defaults
+@in_32_bits
 def run(
     request: Request,
     settings: ml_collections.ConfigDict,

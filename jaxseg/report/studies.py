@@ -6,7 +6,7 @@ import pathlib
 import ml_collections
 
 from jaxseg.errors import InputError
-from jaxseg.numerics import at_defaults
+from jaxseg.numerics import in_32_bits
 
 STUDIES = (
     "border_shortcut",
@@ -18,7 +18,7 @@ STUDIES = (
 )
 
 
-@at_defaults
+@in_32_bits
 def run(
     config: ml_collections.ConfigDict,
     *,
