@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM and ITK have x and y run to the left and to the back
+BACKWARDS = np.eye(4)[[2, 1, 0, 3]]  # (slice, row, column, 1) <-> (x, y, z, 1), as NIfTI and ITK have indices
+
 # As shares of a pixel, at the corner where two grids are furthest apart.
 _ROUNDED = 0.05  # headers are rounded: the same grid
 _NEAR = 0.5  # every pixel is still nearest to its own

@@ -21,13 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.data import formats
+from jaxseg.data import formats, geometry
 from jaxseg.data.formats import Picture
 
 _TIFF = (".tif", ".tiff")
 _NIFTI = (".nii", ".nii.gz")
 _ITK = {".nrrd": ".nrrd", ".nhdr": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}  # of an input -> of its mask
-_BACKWARDS = np.eye(4)[[2, 1, 0, 3]]  # (x, y, z, 1), as NIfTI has its indices -> (slice, row, column, 1)
 
 
 def encode_mask(labels: np.ndarray, path: pathlib.Path, picture: Picture) -> tuple[str, bytes]:
@@ -124,7 +123,7 @@ def _header(path: pathlib.Path) -> tuple[Any, Any, Any]:
 def _affine(picture: Picture) -> np.ndarray:
     """From x, y and z of the array to millimetres, as NIfTI has them."""
     if picture.affine is not None:
-        return picture.affine @ _BACKWARDS
+        return picture.affine @ geometry.BACKWARDS
     return np.diag([*np.nan_to_num(picture.spacing[::-1], nan=1.0), 1.0])
 
 

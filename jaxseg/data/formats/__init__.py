@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jaxseg.data.formats import dicom, itk, masks, nifti, pictures, tiff
-from jaxseg.data.formats.dicom import DicomObject, dicom_object, is_dicom
+from jaxseg.data.formats.dicom_kinds import DicomObject, dicom_object, is_dicom
 from jaxseg.data.formats.picture import Picture, Unusable, quietly, reason, remedy
 from jaxseg.data.formats.pictures import colour_channels, encode_png, unchanged_bytes
 

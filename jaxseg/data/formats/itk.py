@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxseg.data import geometry
 from jaxseg.data.formats.lengths import in_mm
 from jaxseg.data.formats.picture import UNKNOWN, Picture, Unusable, placed
 
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-
-_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # x and y of ITK run to the left and to the back
 
 
 def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
@@ -46,7 +45,7 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     if _is_nrrd(path):
         affine[:3] *= np.reshape(_units(fields.get("space units", ""), 3), (3, 1))
     part = path.name.lower().endswith(".seg.nrrd")  # as 3D Slicer saves segmentations
-    return placed(array, (_TO_RAS @ affine)[:, [2, 1, 0, 3]])._replace(part=part)
+    return placed(array, geometry.LPS_TO_RAS @ affine @ geometry.BACKWARDS)._replace(part=part)
 
 
 def opened(path: pathlib.Path) -> Any:

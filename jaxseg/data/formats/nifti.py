@@ -64,7 +64,7 @@ def _affine(header: Any, chosen: np.ndarray) -> tuple[np.ndarray | None, tuple[s
         shift = geometry.furthest(np.linalg.inv(chosen) @ qform, size)
         if shift > _SHIFTED:
             notes.append(f"its qform and its sform lie up to {shift:.1f} voxels apart; the sform was taken")
-    return affine[:, [2, 1, 0, 3]], tuple(notes)
+    return affine @ geometry.BACKWARDS, tuple(notes)
 
 
 def _unit(header: Any) -> float:
