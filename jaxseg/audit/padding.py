@@ -43,7 +43,7 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
     width = strip_width(subject, settings)
     swapped = subject.model.clone(padding=_SWAPPED)
     ring = regions.band_index((subject.image_size,) * 2, width)
-    near = jnp.asarray(ring == ring.max())
+    near = jnp.asarray(ring == ring.max())[None]
 
     def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
         made = moving.cut(seen["images"], seen["labels"], width=width)
