@@ -17,7 +17,6 @@ from jaxseg.data.builders import files
 from jaxseg.data.builders.cases import RawCase
 
 _SCALING = ("percentiles", 0.5, 99.5)
-_DEPTH_OF_PNG = 24  # where its header says how many bits a channel has
 
 
 class Look(NamedTuple):
@@ -82,15 +81,7 @@ def _of_case(case: RawCase) -> Look | None:
 
 def _of_file(path: pathlib.Path) -> Look:
     colours = formats.colour_channels(path)
-    if colours is not None and not _is_deep(path):
+    if colours is not None and formats.has_eight_bits(path):
         return Look(True, True, False, colours, 1)
     array = formats.read(path).array
     return Look(array.dtype == np.uint8, raw.are_gray_levels(array), array.ndim == 4, array.shape[-1], 1)
-
-
-def _is_deep(path: pathlib.Path) -> bool:
-    """Whether a PNG, JPEG or BMP has more than 8 bits for each channel."""
-    if path.suffix.lower() != ".png":
-        return False
-    with path.open("rb") as file:
-        return file.read(_DEPTH_OF_PNG + 1)[_DEPTH_OF_PNG:] == b"\x10"

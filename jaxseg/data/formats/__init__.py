@@ -15,7 +15,7 @@ from PIL import Image
 from jaxseg.data.formats import dicom, itk, masks, nifti, pictures, tiff
 from jaxseg.data.formats.dicom_kinds import DicomObject, dicom_object, is_dicom
 from jaxseg.data.formats.picture import Picture, Unusable, quietly, reason, remedy
-from jaxseg.data.formats.pictures import colour_channels, encode_png, unchanged_bytes
+from jaxseg.data.formats.pictures import colour_channels, encode_png, has_eight_bits, unchanged_bytes
 
 __all__ = [
     "DicomObject",
@@ -24,6 +24,7 @@ __all__ = [
     "colour_channels",
     "dicom_object",
     "encode_png",
+    "has_eight_bits",
     "is_dicom",
     "is_image",
     "itk",

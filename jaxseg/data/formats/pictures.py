@@ -53,6 +53,13 @@ def colour_channels(path: pathlib.Path) -> int | None:
         return None
 
 
+def has_eight_bits(path: pathlib.Path) -> bool:
+    """Whether a PNG, JPEG or BMP has no more than 8 bits for each channel, from its header."""
+    with path.open("rb") as file:
+        start = file.read(_PNG_BITS + 1)
+    return not (start.startswith(_PNG) and start[_PNG_BITS:] == b"\x10")
+
+
 def unchanged_bytes(path: pathlib.Path) -> bytes | None:
     """The file's own bytes where it is a PNG or JPEG as data sets store them, 8 bits of gray or RGB; else None."""
     if path.suffix.lower() not in _FORMATS:
@@ -118,6 +125,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
 # PNG.
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_BITS = 24  # place of the bits of each channel
 _UNSEEN = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")  # Pillow refuses files in which they are long
 
 
@@ -145,7 +153,7 @@ def _shown_chunks(content: bytes) -> bytes:
 
 def _is_deep_colour(content: bytes) -> bool:
     """Whether these are a PNG with 16 bits of each colour, or of gray and opacity."""
-    return content.startswith(_PNG) and content[24] == 16 and content[25] in (2, 4, 6)
+    return content.startswith(_PNG) and content[_PNG_BITS] == 16 and content[_PNG_BITS + 1] in (2, 4, 6)
 
 
 def _deep_colour(content: bytes, orientation: int) -> np.ndarray:
