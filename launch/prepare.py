@@ -35,11 +35,11 @@ JSON = flags.DEFINE_bool("json", False, "say it as JSON, with --check")
 
 def main() -> None:
     """Prepares, and says what there is; or only says what is wrong."""
+    like = _preparation(cli.path(LIKE)) if LIKE.value else None
     if CHECK.value or JSON.value:
-        report = builders.check(DATASET.value, data_dir=DATA_DIR.value, manual_dir=MANUAL_DIR.value)
+        report = builders.check(DATASET.value, data_dir=DATA_DIR.value, manual_dir=MANUAL_DIR.value, like=like)
         print(json.dumps(report.as_json(), indent=1) if JSON.value else report.text())
         sys.exit(2 if report.errors else 0)
-    like = _preparation(cli.path(LIKE)) if LIKE.value else None
     directory = builders.prepare(DATASET.value, data_dir=DATA_DIR.value, manual_dir=MANUAL_DIR.value, like=like)
     print(directory)
     for split, count in pipeline.split_sizes(directory).items():

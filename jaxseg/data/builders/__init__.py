@@ -111,14 +111,18 @@ def prepare(
 
 
 def check(
-    name: str, *, data_dir: str | os.PathLike[str], manual_dir: str | os.PathLike[str] | None = None
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str],
+    manual_dir: str | os.PathLike[str] | None = None,
+    like: "pipeline.Preparation | None" = None,
 ) -> "diagnosis.Report":
     """What the doctor says of the raw files of a data set; prepares nothing.
 
     Args:
       name: as for `prepare`.
       data_dir: where archives are unpacked for the while, if there are any.
-      manual_dir: as for `prepare`.
+      manual_dir, like: as for `prepare`.
 
     Raises:
       InputError: the name is unknown, `manual_dir` is missing, or an archive cannot be unpacked.
@@ -127,9 +131,9 @@ def check(
     root = paths.expanded(data_dir)
     given = _manual_dir(builder_class, config, manual_dir, root)
     if not archives.needs_room(given):
-        return _examine(builder_class, config, given, given)[1]
+        return _examine(builder_class, config, given, given, like)[1]
     with _writing(root, given), _work_folder(root) as work, archives.unpacked(given, work / _RAW) as raw:
-        return _examine(builder_class, config, raw, given)[1]
+        return _examine(builder_class, config, raw, given, like)[1]
 
 
 def _examine(
@@ -137,7 +141,7 @@ def _examine(
     config: Any,
     raw: pathlib.Path | None,
     given: pathlib.Path | None,
-    like: "pipeline.Preparation | None" = None,
+    like: "pipeline.Preparation | None",
 ) -> tuple[Any, "diagnosis.Report"]:
     from jaxseg.data import doctor
 
