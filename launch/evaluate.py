@@ -20,7 +20,7 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, if t
 def main() -> None:
     workdir = cli.path(_WORKDIR)
     from jaxseg import inference
-    from jaxseg.data import builders, diagnosis, pipeline
+    from jaxseg.data import builders, diagnosis
     from jaxseg.errors import InputError
     from jaxseg.report import tables
     from jaxseg.training import contract, runs
@@ -31,9 +31,7 @@ def main() -> None:
     directory = builders.prepare(name, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
     own = builders.prepared(config.data.dataset, data_dir=_DATA_DIR.value)
     if known := contract.of_run(config, workdir, lambda name: own):
-        found = contract.of_split(pipeline.Split(directory, _SPLIT.value, size=None))
-        for line in contract.check(str(directory), found, known, workdir):
-            print(f"{directory}: {line}", file=sys.stderr)
+        contract.check_split(directory, _SPLIT.value, known, workdir)
     else:
         print(f"{workdir}: what it was trained on is not known, so {name} is taken for alike", file=sys.stderr)
     rows, estimates = inference.evaluate_run(config, workdir, directory, split=_SPLIT.value, view=view)

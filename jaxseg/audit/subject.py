@@ -135,15 +135,13 @@ class Subject:
 
 
 def of_run(run: Run, test: pipeline.InMemory, familiar: pipeline.InMemory | None) -> Subject:
-    """The network of a run.
+    """The network of a run, with cases that it takes (`training.contract`).
 
     Raises:
-      InputError: the run is one of replicas, or the cases are not what the network takes.
+      InputError: the run is one of replicas.
     """
     if len(run.members) > 1:
         raise InputError(f"{run.folder}: holds replicas; audit one network, as {run.folder / 'replica_0'}")
-    known = run.trained_on
-    _check_fit(test, known.num_channels, known.rank, known.class_names, str(run.folder))
     return _subject(run.config, run.model, run.members[0], test, familiar, str(run.folder))
 
 
@@ -191,19 +189,6 @@ def _subject(
         domains=tuple(data.domains),
         name=name,
     )
-
-
-def _check_fit(cases: pipeline.InMemory, channels: int, rank: int, names: tuple[str, ...], network: str) -> None:
-    if cases.num_channels != channels or cases.labels.ndim - 1 != rank:
-        raise InputError(
-            f"{cases.name}: has {cases.num_channels} channels in {cases.labels.ndim - 1}-D, the network of {network} "
-            f"takes {channels} in {rank}-D; choose another data set"
-        )
-    if cases.num_classes != len(names):
-        raise InputError(
-            f"{cases.name}: has the classes {', '.join(cases.class_names)}, the network of {network} knows "
-            f"{', '.join(names)}; choose a data set with as many classes"
-        )
 
 
 def evenly(cases: pipeline.InMemory, count: int) -> pipeline.InMemory:

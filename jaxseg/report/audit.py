@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -96,9 +95,7 @@ def _load(
         dataset = request.dataset or own
         # of a run on other domains, its own data set's test cases show all of them
         directory = prepare(dataset)
-        found = contract.of_split(pipeline.Split(directory, request.split, size=None))
-        for line in contract.check(str(directory), found, loaded.trained_on, request.run):
-            print(f"{directory}: {line}", file=sys.stderr)
+        contract.check_split(directory, request.split, loaded.trained_on, request.run)
         test = _cases(directory, config, request.split, settings.cases, ())
         familiar = None
         # elsewhere than on its own data, a run is audited without them too

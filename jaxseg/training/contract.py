@@ -6,6 +6,7 @@ of its own is classes, channels, orientation and scaling; a network that meets o
 
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -87,6 +88,13 @@ def keep(path: pathlib.Path, value: Mapping[str, Any]) -> None:
         write_json(path, dict(value))
     except OSError:
         path.with_suffix(".part").unlink(missing_ok=True)
+
+
+def check_split(directory: pathlib.Path, split: str, known: TrainedOn, run: pathlib.Path) -> None:
+    """Asks `check` of a split of a prepared data set, and says on stderr what may make the network fail."""
+    found = of_split(pipeline.Split(directory, split, size=None))
+    for line in check(str(directory), found, known, run):
+        print(f"{directory}: {line}", file=sys.stderr)
 
 
 def check(where: str, found: TrainedOn, known: TrainedOn, run: pathlib.Path) -> list[str]:
