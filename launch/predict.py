@@ -8,9 +8,9 @@ files of one series; a network for pictures predicts volumes slice by slice. Eac
 was, volumes in its orientation, however they are stored. A mask has its input's size, orientation and place: NIfTI of
 NIfTI, NRRD of NRRD, MetaImage of MetaImage, TIFF of TIFF, PNG of other pictures and of single DICOM files, NIfTI of
 DICOM series and of files with many frames (not DICOM SEG); of replicas it is that of their ensemble. Inputs are only
-read. What looks like a mask of an
-image beside it, by cases.csv, its folder (masks, labels) or its name (a_mask.png beside a.png), is left out, which is
-said; --pattern takes exactly the names that it asks for.
+read. What looks like a mask of an image beside it, by cases.csv, by what it is (DICOM SEG), by its folder (masks,
+labels) or its name (a_mask.png beside a.png), is left out, which is said; --pattern takes exactly the names that it
+asks for.
 
 Images are squashed to the network's size as in training; --tile slides a window of the network's size over images at
 their own scale instead, for networks that were trained on such tiles. Memory is then 4 bytes per pixel and class, of a

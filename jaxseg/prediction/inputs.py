@@ -87,9 +87,9 @@ def find(paths: Sequence[pathlib.Path], *, pattern: str = ALL) -> Found:
 
     Folders are searched with all folders below, but for hidden ones and those that hold results. DICOM files of one
     series that share a folder are one volume, whatever they are called; a DICOM file that is a series by itself is a
-    picture, and one without pixels, such as a structure set, is of no format that is known. What
-    looks like a mask of an image beside it is left out, unless a pattern asks for names. What cannot be read is found
-    too, and named by whoever reads it.
+    picture, and one without pixels, such as a structure set, is of no format that is known. What looks like a mask of
+    an image beside it is left out, unless a pattern asks for names. What cannot be read is found too, and named by
+    whoever reads it.
 
     Args:
       paths: files and folders.
