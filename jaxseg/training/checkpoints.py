@@ -14,13 +14,12 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jaxseg import paths
 from jaxseg.errors import InputError, LostProcess
-from jaxseg.training import parallel, stored
+from jaxseg.training import fitting, parallel, stored
 
 _ROOM_FOR_THE_REST = 1_000_000  # bytes of names, values and the file system's own
 
@@ -227,39 +226,15 @@ class Checkpoints:
           InputError: it cannot be read here, or holds another network or optimiser.
         """
         place = self._place.path / str(step)
-        wanted = {stored.name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
         try:
             held = stored.values(place)
             values, sums = held["values"], held["checksums"]
-            part = wanted.keys() if isinstance(like, Mapping) else None
+            part = stored.by_name(like).keys() if isinstance(like, Mapping) else None
             found = stored.arrays(place, part)
             stored.check(found, sums, part)
         except Exception as error:  # tensorstore raises nearly anything for a damaged file
             raise self._told(step, error) from error
-        self._check_structure(step, found, wanted)
-        fitted = [found[key].astype(_stored_type(leaf)[1], copy=False) for key, leaf in wanted.items()]
-        return _placed(fitted, like), values
-
-    def _check_structure(self, step: int, found: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> None:
-        """Raises InputError when a checkpoint holds other arrays than `wanted`."""
-        where, remedy = self._folder / str(step), "give the config that the run was made with"
-        if other := sorted(found.keys() ^ wanted.keys()):
-            what = "lacks" if other[0] in wanted else "has"
-            raise InputError(
-                f"{where}: is of another network or optimiser: it {what} {other[0]}"
-                f"{f' and {len(other) - 1} more' if len(other) > 1 else ''}; {remedy}"
-            )
-        for key, leaf in wanted.items():
-            shape, dtype = _stored_type(leaf)
-            if found[key].shape != shape:
-                raise InputError(
-                    f"{where}: is of another network: {key} has the shape {found[key].shape} there and {shape} here; "
-                    f"{remedy}"
-                )
-            if not _fits(found[key], dtype):
-                raise InputError(
-                    f"{where}: cannot be read here: {key} is {found[key].dtype} there and {dtype} here; {remedy}"
-                )
+        return fitting.fitted(self._folder / str(step), found, like), values
 
     def restore_best(self, like: Any) -> tuple[int, Any, float]:
         """Step, state and score (NaN if undefined) of the step with the highest score; see `restore`.
@@ -396,8 +371,7 @@ def has_steps(folder: pathlib.Path) -> bool:
 
 def checksums(state: Any) -> dict[str, int]:
     """A checksum for every array of a pytree by its path: any change of one word of it shows."""
-    named = {stored.name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-    return {name: int(value) for name, value in jax.device_get(_checksums(named)).items()}
+    return {name: int(value) for name, value in jax.device_get(_checksums(stored.by_name(state))).items()}
 
 
 @jax.jit
@@ -412,34 +386,6 @@ def _checksum(x: jax.Array) -> jax.Array:
     words = jnp.ravel(x).view(f"uint{8 * min(x.dtype.itemsize, 4)}").astype(jnp.uint32)
     odd = 2 * jnp.arange(words.size, dtype=jnp.uint32) + 1
     return jnp.sum(words * odd, dtype=jnp.uint32)
-
-
-def _placed(arrays: Sequence[np.ndarray], like: Any) -> Any:
-    """Arrays on every device, as the leaves of a pytree like `like`."""
-    leaves = [
-        _as_key(array, leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else array
-        for array, leaf in zip(parallel.place_state(list(arrays)), jax.tree.leaves(like), strict=True)
-    ]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def _as_key(words: jax.Array, like: jax.Array) -> jax.Array:
-    impl = jax.random.key_impl(like)
-    wrap = jax.jit(lambda words: jax.random.wrap_key_data(words, impl=impl), out_shardings=parallel.replicated())
-    return wrap(words)
-
-
-def _fits(found: np.ndarray, dtype: np.dtype) -> bool:
-    """Whether the array is of that dtype, or what an earlier version made of it under JAX_ENABLE_X64: twice as wide."""
-    wider = found.dtype.kind == dtype.kind and found.dtype.itemsize == 2 * dtype.itemsize == 8
-    return found.dtype == dtype or (wider and (dtype.kind == "f" or np.array_equal(found.astype(dtype), found)))
-
-
-def _stored_type(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype with which a checkpoint holds a leaf of a state: of keys, that of their words."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.eval_shape(jax.random.key_data, leaf)
-    return tuple(leaf.shape), np.dtype(leaf.dtype)
 
 
 def _as_text(value: Any) -> str:

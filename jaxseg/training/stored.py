@@ -42,9 +42,10 @@ class Changed(Exception):
     """A part of a checkpoint is not what was saved; the message says which."""
 
 
-def name(path: Any) -> str:
-    """Of an array by its path in a pytree; the same for a part of a state as for the whole."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+def by_name(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree by their paths; names are the same in a part of a state as in the whole."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def score(step: pathlib.Path) -> float | None:
