@@ -1,17 +1,147 @@
-"""Where tests find real images and reference numbers, and how strict they are."""
+"""Where tests find real images, reference numbers and what they share, and how strict and how cheap they are."""
 
+import collections
+import fcntl
+import gc
 import os
 import pathlib
 import zlib
 
-import jax
-import numpy as np
-import pytest
+# before JAX is imported, and for the processes that tests start: a test's programs run once, so LLVM need not try hard
+_QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# a bfloat16 that silently becomes float32 is a defect
+# a bfloat16 that silently becomes float32 is a defect, and so is a vector that silently meets a matrix
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# what one worker, process or session has compiled no other compiles again
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+if not jax.config.jax_compilation_cache_dir:
+    jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))
+
+PROGRAMS = 60  # that a test file may ask JAX to compile before it is named at the end
+
+# ---------------------------------------------------------------------------------------------------- time and memory
+
+_LONG = (  # started first, so that no worker ends with one of them alone
+)
+
+_asked = 0
+
+
+def _count(event: str, _: float, **__: object) -> None:
+    global _asked
+    _asked += event == "/jax/core/compile/backend_compile_duration"
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+def pytest_collection_modifyitems(items):
+    rank = {ROOT / "tests" / name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    global _asked
+    report = yield
+    report.user_properties.append(("programs", _asked))
+    _asked = 0
+    return report
+
+
+@pytest.hookimpl
+def pytest_terminal_summary(terminalreporter):
+    programs = collections.Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                programs[report.location[0]] += value if name == "programs" else 0
+    over = [f"{path}: {count} programs, {PROGRAMS} at most" for path, count in programs.items() if count > PROGRAMS]
+    if over:
+        terminalreporter.section("too many programs (CONTRIBUTING, tests that are quick)")
+        terminalreporter.write("\n".join(over) + "\n")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_let_go():
+    """A worker holds the compiled programs of one file at a time."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+
+
+# ------------------------------------------------------------------------------------------------------ what is shared
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory, worker_id) -> pathlib.Path:
+    """A folder that all workers have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
+def once(shared_folder):
+    """`(name, make) -> folder`: what `make(folder)` leaves there, by whichever worker asks first; not to be changed."""
+
+    def made(name: str, make) -> pathlib.Path:
+        folder = shared_folder / name
+        with (shared_folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                part = shared_folder / f"{name}.part"
+                part.mkdir()
+                make(part)
+                part.rename(folder)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def drawn_data(once):
+    """`(name) -> data folder` in which the drawn data set of that name, as dermoscopy/tiny, is prepared."""
+    from jaxseg.data import builders
+
+    def prepare(name: str) -> pathlib.Path:
+        return once(f"data_{name.replace('/', '_')}", lambda folder: builders.prepare(name, data_dir=folder))
+
+    return prepare
+
+
+@pytest.fixture(scope="session")
+def tiny(drawn_data) -> pathlib.Path:
+    """The prepared data set dermoscopy/tiny, not to be changed."""
+    from jaxseg.data import builders
+
+    return builders.prepared("dermoscopy/tiny", data_dir=drawn_data("dermoscopy/tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(once, tiny) -> pathlib.Path:
+    """Folder of a finished run of `configs/train.py:tiny`, made smaller still, on `tiny`; not to be changed."""
+    from configs import train
+    from jaxseg.training import runs
+
+    def fit(folder: pathlib.Path) -> None:
+        config = train.get_config("tiny").unlock()
+        config.model.features, config.model.skips, config.data.image_size = (2, 4), (True,), 8
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            runs.train(config.lock(), runs.Splits(tiny, config.data.source_size), folder / "run")
+
+    return once("tiny_run", fit) / "run"
+
+
+# -------------------------------------------------------------------------------------------------------- real things
 
 
 @pytest.fixture(scope="session")
