@@ -2,14 +2,16 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip --disable-pip-version-check -q
+# locks name everything, so there is nothing to resolve; what is never imported need not be compiled
+INSTALL := -m pip --disable-pip-version-check -q install --no-deps --no-compile
+TORCH ?= torch>=2.4  # what `make test-torch` installs, as torch==2.13.0+cpu where there is such a build
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export OPENBLAS_NUM_THREADS ?= 1  # numpy's products here are small, and its threads fight with XLA's
 
 STUDIES := border_shortcut overlay_shortcut segmentation_ability skip_pruning distortion
 
-.PHONY: help demo demos test test-slow check notebooks lock clean
+.PHONY: help demo demos test test-slow test-torch faults check notebooks lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -25,10 +27,16 @@ demos: $(VENV)/.dev  ## all studies in their demo size and an audit, each with a
 	JAXSEG_REPORTS=runs $(RUN) -m pytest -q tests/report/test_agreement.py tests/report/test_browser.py
 
 test: $(VENV)/.dev check  ## lint, types, import contract, tests, and the study in its smallest size
-	$(RUN) -m pytest -n 2 -m "not slow"
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.dev  ## the tests that take minutes
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -n 2 -m slow
+
+test-torch: $(VENV)-torch/.dev  ## the tests beside PyTorch, on reference numbers and on real images, in an environment of their own
+	$(VENV)-torch/bin/python -m pytest -n 2 --dist loadfile -m "torch or given"
+
+faults: $(VENV)/.dev  ## whether the tests notice faults that are put into a copy of the package
+	$(RUN) tests/faults.py
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
@@ -46,18 +54,25 @@ lock:  ## resolve requirements.lock and requirements-dev.lock anew (needs uv)
 	  -c requirements.lock --extra dev pyproject.toml -o requirements-dev.lock
 
 clean:  ## remove environments and caches; runs/ and data/ stay
-	rm -rf .venv .jax_cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-torch .jax_cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v[:2] <= (3, 13) else f"error: Python {v[0]}.{v[1]} found, 3.11 to 3.13 needed; name one with make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
-	$(PIP) install --require-hashes -r requirements.lock
-	$(PIP) install --no-deps -e .
+	$(RUN) $(INSTALL) --require-hashes -r requirements.lock
+	$(RUN) $(INSTALL) -e .
 	touch $@
 
 $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
-	$(PIP) install --require-hashes -r requirements-dev.lock
-	$(PIP) install --no-deps -e .
+	$(RUN) $(INSTALL) --require-hashes -r requirements-dev.lock
+	$(RUN) $(INSTALL) -e .
 	touch $@ $(VENV)/.runtime
+
+$(VENV)-torch/.dev: requirements-dev.lock pyproject.toml
+	$(MAKE) VENV=$(VENV)-torch $(VENV)-torch/bin/python
+	$(VENV)-torch/bin/python $(INSTALL) --require-hashes -r requirements-dev.lock
+	$(VENV)-torch/bin/python $(INSTALL) -e .
+	$(VENV)-torch/bin/python -m pip --disable-pip-version-check -q install "$(strip $(TORCH))"
+	touch $@

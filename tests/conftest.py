@@ -1,6 +1,5 @@
-"""Where tests find real images, reference numbers and what they share, and how strict and how cheap they are."""
+"""What tests share, and how strict and how cheap they are."""
 
-import collections
 import fcntl
 import gc
 import os
@@ -26,49 +25,7 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 if not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))
 
-PROGRAMS = 60  # that a test file may ask JAX to compile before it is named at the end
-
-# ---------------------------------------------------------------------------------------------------- time and memory
-
-_LONG = (  # started first, so that no worker ends with one of them alone
-)
-
-_asked = 0
-
-
-def _count(event: str, _: float, **__: object) -> None:
-    global _asked
-    _asked += event == "/jax/core/compile/backend_compile_duration"
-
-
-jax.monitoring.register_event_duration_secs_listener(_count)
-
-
-def pytest_collection_modifyitems(items):
-    rank = {ROOT / "tests" / name: number for number, name in enumerate(_LONG)}
-    items.sort(key=lambda item: rank.get(item.path, len(rank)))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item):
-    global _asked
-    report = yield
-    report.user_properties.append(("programs", _asked))
-    _asked = 0
-    return report
-
-
-@pytest.hookimpl
-def pytest_terminal_summary(terminalreporter):
-    programs = collections.Counter()
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            for name, value in getattr(report, "user_properties", ()):
-                programs[report.location[0]] += value if name == "programs" else 0
-    over = [f"{path}: {count} programs, {PROGRAMS} at most" for path, count in programs.items() if count > PROGRAMS]
-    if over:
-        terminalreporter.section("too many programs (CONTRIBUTING, tests that are quick)")
-        terminalreporter.write("\n".join(over) + "\n")
+pytest_plugins = ("tests.needs", "tests.programs")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -77,9 +34,6 @@ def programs_are_let_go():
     yield
     jax.clear_caches()
     gc.collect()
-
-
-# ------------------------------------------------------------------------------------------------------ what is shared
 
 
 @pytest.fixture(scope="session")
@@ -139,28 +93,6 @@ def tiny_run(once, tiny) -> pathlib.Path:
             runs.train(config.lock(), runs.Splits(tiny, config.data.source_size), folder / "run")
 
     return once("tiny_run", fit) / "run"
-
-
-# -------------------------------------------------------------------------------------------------------- real things
-
-
-@pytest.fixture(scope="session")
-def oracles() -> pathlib.Path:
-    """Folder of numbers that the papers' own code gave; the test is skipped where there is none."""
-    return _folder("JAXSEG_ORACLES", "oracles")
-
-
-@pytest.fixture(scope="session")
-def real_data() -> pathlib.Path:
-    """Folder of real images; the test is skipped where there is none."""
-    return _folder("JAXSEG_REAL_DATA", "data")
-
-
-def _folder(variable: str, name: str) -> pathlib.Path:
-    folder = pathlib.Path(os.environ.get(variable, ROOT.parent / "shared" / name))
-    if not folder.is_dir():
-        pytest.skip(f"no folder {folder}; name one in {variable}")
-    return folder
 
 
 @pytest.fixture(scope="session")
