@@ -1260,14 +1260,15 @@ LAUNCHED = (
 # threads before it is used.
 FORKED = """
 import json, os, sys
-import tensorflow_datasets
+import cv2, nibabel, pydicom.pixels, tifffile
 from jaxseg.data import doctor
+from jaxseg.data.builders import folder
 from launch import cli, prepare
-for folder, *arguments in json.loads(sys.argv[1]):
+for place, *arguments in json.loads(sys.argv[1]):
     child = os.fork()
     if not child:
         for number, name in ((1, "output"), (2, "errors")):
-            os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT), number)
+            os.dup2(os.open(f"{place}/{name}", os.O_WRONLY | os.O_CREAT), number)
         sys.argv[1:] = arguments
         sys.exit(cli.run(prepare.main, cleans_up=True))
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
