@@ -540,7 +540,7 @@ def draw_holes(key: jax.Array, shape: tuple[int, ...], *, count: int, size: tupl
 
 def _draw_hole(chances, shape, size):
     y, x = (jnp.arange(n, dtype=jnp.float32) - chances[i] * (n - 1) for i, n in enumerate(shape))
-    y = y[:, None]
+    y, x = y[:, None], x[None]
     between = lambda i, low, high: low + chances[i] * (high - low)
     least, most = size
     length, small = between(2, least, most), between(3, min(least, most / 2), most / 2)

@@ -167,7 +167,7 @@ def contrast_table(images: jax.Array, factor: float) -> jax.Array:
     mean, rest = (x.astype(jnp.int32)[:, None] for x in jnp.divmod(total, jnp.uint32(pixels)))
     # (part level + (of - part) (mean + rest / pixels)) / of; what the rest adds to twice the numerator is rounded down,
     # which changes no quotient: floor((n + x) / m) = floor((n + floor(x)) / m) for whole n and m
-    level = jnp.arange(256, dtype=jnp.int32)
+    level = jnp.arange(256, dtype=jnp.int32)[None]
     return _nearest(part * level + (of - part) * mean, of, twice=_floor_of_product(2 * (of - part), rest, pixels))
 
 
@@ -347,7 +347,7 @@ def draw_bias_field(key: jax.Array, shape: tuple[int, ...], strength: float, *, 
         term = coefficient
         for axis, (wave, count) in enumerate(zip(waves, order, strict=True)):
             if count:  # with none the wave is 1
-                term = term * wave[count].reshape(-1, *(1,) * (len(shape) - axis - 1))
+                term = term * np.expand_dims(wave[count], [other for other in range(len(shape)) if other != axis])
         total = total + term
     most = jnp.maximum(jnp.max(jnp.abs(total)), jnp.finfo(jnp.float32).tiny)  # all coefficients may be 0
     return 1 + strength * (total / most)

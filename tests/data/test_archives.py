@@ -22,10 +22,8 @@ from jaxseg.errors import InputError
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-@pytest.fixture
-def raw(tmp_path) -> pathlib.Path:
+def write(folder: pathlib.Path) -> pathlib.Path:
     """A table, a folder of images, a folder of masks."""
-    folder = tmp_path / "raw"
     rows = [("case", "image", "mask", "domain", "patient")]
     rng = np.random.default_rng(0)
     for name in ("images", "masks"):
@@ -37,6 +35,18 @@ def raw(tmp_path) -> pathlib.Path:
     with (folder / "cases.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     return folder
+
+
+@pytest.fixture
+def raw(tmp_path) -> pathlib.Path:
+    return write(tmp_path / "raw")
+
+
+@pytest.fixture(scope="module")
+def wanted(tmp_path_factory) -> dict[str, bytes]:
+    """What is prepared from the folder."""
+    folder = tmp_path_factory.mktemp("wanted")
+    return prepared(write(folder / "raw"), folder / "data")
 
 
 def pack(folder: pathlib.Path, target: pathlib.Path, *, inside: str = "") -> pathlib.Path:
@@ -66,8 +76,7 @@ def state(folder: pathlib.Path) -> dict[pathlib.Path, int]:
 
 @pytest.mark.parametrize("inside", ["", "mine"])
 @pytest.mark.parametrize("name", ["all.zip", "all.tar", "all.tar.gz", "all.tgz", "ALL.ZIP"])
-def test_an_archive_gives_what_the_folder_gives(raw, tmp_path, name, inside):
-    wanted = prepared(raw, tmp_path / "wanted")
+def test_an_archive_gives_what_the_folder_gives(raw, tmp_path, wanted, name, inside):
     (tmp_path / "packed").mkdir()
     archive = pack(raw, tmp_path / "packed" / name, inside=inside)
     assert prepared(archive, tmp_path / "one") == wanted
@@ -76,8 +85,7 @@ def test_an_archive_gives_what_the_folder_gives(raw, tmp_path, name, inside):
 
 
 @pytest.mark.parametrize("name", ["masks.zip", "masks.tar", "masks.tgz"])
-def test_archives_beside_folders(raw, tmp_path, name):
-    wanted = prepared(raw, tmp_path / "wanted")
+def test_archives_beside_folders(raw, tmp_path, wanted, name):
     pack(raw / "masks", raw / name, inside="masks")
     shutil.rmtree(raw / "masks")
     before = state(raw)
@@ -85,15 +93,13 @@ def test_archives_beside_folders(raw, tmp_path, name):
     assert state(raw) == before
 
 
-def test_an_archive_that_has_been_unpacked_is_not_opened(raw, tmp_path):
-    wanted = prepared(raw, tmp_path / "wanted")
+def test_an_archive_that_has_been_unpacked_is_not_opened(raw, tmp_path, wanted):
     (raw / "masks.zip").write_text("not even a zip file")
     assert not archives.needs_room(raw)
     assert prepared(raw, tmp_path / "data") == wanted
 
 
-def test_what_macos_packs_along_is_no_folder_around_everything(raw, tmp_path):
-    wanted = prepared(raw, tmp_path / "wanted")
+def test_what_macos_packs_along_is_no_folder_around_everything(raw, tmp_path, wanted):
     archive = pack(raw, tmp_path / "mine.zip", inside="mine")
     with zipfile.ZipFile(archive, "a") as more:
         more.writestr("__MACOSX/cases.csv", "what a viewer knows")
@@ -247,8 +253,7 @@ getattr(builders, sys.argv[4])("folder/mine", data_dir=sys.argv[1], manual_dir=s
 
 
 @pytest.mark.parametrize("function", ["prepare", "check"])
-def test_killed_while_unpacking_leaves_nothing_behind(raw, tmp_path, function):
-    wanted = prepared(raw, tmp_path / "wanted")
+def test_killed_while_unpacking_leaves_nothing_behind(raw, tmp_path, wanted, function):
     archive, data_dir, halfway = pack(raw, tmp_path / "all.tgz"), tmp_path / "data", tmp_path / "halfway"
     command = [sys.executable, "-c", SLOW, *map(str, (data_dir, archive, halfway, function))]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -167,9 +167,8 @@ def test_grey_photographs_become_colour(raw):
         assert (case["image"][..., 0] == case["image"][..., 2]).all()
 
 
-def test_dermoscopy_is_embedded_and_its_splits_are_disjoint(tmp_path):
-    directory = builders.prepare("dermoscopy/tiny", data_dir=tmp_path)
-    splits = {name: list(pipeline.Split(directory, name, size=64)) for name in ("train", "validation", "test")}
+def test_dermoscopy_is_embedded_and_its_splits_are_disjoint(tiny):
+    splits = {name: list(pipeline.Split(tiny, name, size=64)) for name in ("train", "validation", "test")}
     assert {name: len(cases) for name, cases in splits.items()} == {"train": 48, "validation": 16, "test": 16}
     cases = [case for split in splits.values() for case in split]
     assert len({case["case"] for case in cases}) == len({case["image"].tobytes() for case in cases}) == 80
@@ -424,7 +423,7 @@ print("tensorflow" in sys.modules)
 """
 
 
-def test_another_process_without_tensorflow_and_with_a_full_disk(tmp_path):
+def test_another_process_without_tensorflow_and_with_a_full_disk(tmp_path, tiny):
     process = run_python(FULL_DISK, tmp_path)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
@@ -433,8 +432,7 @@ def test_another_process_without_tensorflow_and_with_a_full_disk(tmp_path):
     assert tensorflow == "False"
     assert list((tmp_path / "after").iterdir()) == []
     # the same bits in another process
-    here = builders.prepare("dermoscopy/tiny", data_dir=tmp_path / "here")
-    assert bits(here) == bits(tmp_path / "before/dermoscopy/tiny/2.0.0")
+    assert bits(tiny) == bits(tmp_path / "before/dermoscopy/tiny/2.0.0")
 
 
 SLOW = """
@@ -462,14 +460,14 @@ def test_killed_preparation_leaves_nothing_behind(raw, tmp_path):
         time.sleep(0.02)
     (work,) = data_dir.iterdir()
     assert list(work.rglob("*train.array_record*"))  # it was writing
-    builders.prepare("dermoscopy/tiny", data_dir=data_dir)
+    prepare_isic(raw, "full", data_dir)
     assert work.exists()  # its owner lives
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert work.exists() and not (data_dir / "isic2017").exists()
+    assert work.exists() and not (data_dir / "isic2017/256").exists()
     directory = prepare_isic(raw, data_dir=data_dir)
     assert pipeline.split_sizes(directory) == COUNTS
-    assert sorted(path.name for path in data_dir.iterdir()) == ["dermoscopy", "isic2017"]
+    assert [path.name for path in data_dir.iterdir()] == ["isic2017"]
 
 
 def test_two_at_once_end_with_one_data_set(raw, monkeypatch):

@@ -1,5 +1,6 @@
 """The synthetic hearts: one anatomy in every scanner, scanners as they are described, sizes as in ACDC."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -22,10 +23,13 @@ ACDC_AREAS = {RIGHT: (2350, 990, 70), MUSCLE: (2100, 1760, 940), LEFT: (2090, 19
 ACDC_SIGNALS = {RIGHT: 0.78, MUSCLE: 0.42}
 
 
+rendered = functools.cache(cardiac.render)  # not to be changed
+
+
 @pytest.fixture(scope="module")
 def slices():
     """Vendor A, `[patient, position, size, size]`."""
-    drawn = [[cardiac.render(3, patient, position, SIZE) for position in POSITIONS] for patient in range(PATIENTS)]
+    drawn = [[rendered(3, patient, position, SIZE) for position in POSITIONS] for patient in range(PATIENTS)]
     return tuple(np.array([[pair[i] for pair in row] for row in drawn]) for i in range(2))
 
 
@@ -281,7 +285,7 @@ def test_noise_in_air_is_the_scanner_s(vendor):
     machine, corner = cardiac.SCANNERS[vendor], slice(0, SIZE // 8)
     levels = []
     for patient in range(40):
-        air = cardiac.render(3, patient, MIDDLE, SIZE)[0][corner, corner].mean() < 1.5 * cardiac.SCANNERS["A"].noise
+        air = rendered(3, patient, MIDDLE, SIZE)[0][corner, corner].mean() < 1.5 * cardiac.SCANNERS["A"].noise
         if air:  # in most patients; in others the chest reaches into the corner
             image = cardiac.render(3, patient, MIDDLE, SIZE, vendor=vendor)[0][corner, corner]
             levels.append(linear(image, machine))
@@ -361,11 +365,10 @@ def test_tissues_have_the_scanner_s_signals(vendor):
     start, machine = cardiac.SCANNERS["A"], cardiac.SCANNERS[vendor]
     ratios = []
     for patient in range(25):
-        labels = cardiac.render(6, patient, MIDDLE, 128)[1]
-        images = [
-            linear(cardiac.render(6, patient, MIDDLE, 128, vendor=name)[0], cardiac.SCANNERS[name])
-            for name in ("A", vendor)
-        ]
+        truth = rendered(6, patient, MIDDLE, 128)
+        labels = truth[1]
+        shown = {"A": truth[0], vendor: cardiac.render(6, patient, MIDDLE, 128, vendor=vendor)[0]}
+        images = [linear(image, cardiac.SCANNERS[name]) for name, image in shown.items()]
         ratios.append([np.median(images[1][labels == n]) / np.median(images[0][labels == n]) for n in (MUSCLE, LEFT)])
     expected = machine.tissues.myocardium / start.tissues.myocardium, machine.tissues.blood / start.tissues.blood
     np.testing.assert_allclose(np.median(ratios, axis=0), expected, rtol=0.08)

@@ -1,5 +1,6 @@
 """The doctor: every finding with a data set that has it and a twin that has not, and its numbers in closed form."""
 
+import functools
 import json
 import math
 import pathlib
@@ -56,11 +57,34 @@ def found(report: diagnosis.Report, check: str) -> diagnosis.Finding | None:
     return findings[0] if findings else None
 
 
+@pytest.fixture(autouse=True, scope="module")
+def an_image_is_searched_once():
+    """Most images are the same in all tests, and the search for overlays takes longer than all the rest."""
+    search = overlays.detect
+
+    @functools.cache
+    def remembered(pixels: bytes, shape: tuple[int, ...]) -> np.ndarray:
+        return search(np.frombuffer(pixels, np.uint8).reshape(shape))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlays, "detect", lambda image: remembered(image.tobytes(), image.shape))
+        yield
+
+
+@pytest.fixture
+def no_search(monkeypatch):
+    """For many or large images of which something else is asked."""
+    monkeypatch.setattr(doctor, "_OVERLAY_CASES", 0)
+
+
+@functools.cache
 def noise(number: int, size: int = 64) -> np.ndarray:
-    """Gray, smooth, with a mean of about 100 and a standard deviation of about 20."""
+    """Gray, smooth, with a mean of about 100 and a standard deviation of about 20; not to be changed."""
     rough = np.random.default_rng(number).standard_normal((size, size))
     smooth = ndimage.gaussian_filter(rough, 2, mode="wrap")
-    return np.clip(100 + 20 * smooth / smooth.std(), 0, 255).astype(np.uint8)[..., None]
+    image = np.clip(100 + 20 * smooth / smooth.std(), 0, 255).astype(np.uint8)[..., None]
+    image.flags.writeable = False
+    return image
 
 
 def disc(centre: tuple[float, float], radius: float, size: int = 64, *, wrap: bool = False) -> np.ndarray:
@@ -100,17 +124,12 @@ def test_a_data_set_that_has_nothing():
 # Where masks lie.
 
 
-def test_dermoscopy_has_the_shortcut_of_position_and_border(tmp_path):
+def test_dermoscopy_has_the_shortcut_of_position_and_border(tmp_path, tiny):
     report = builders.check("dermoscopy/tiny", data_dir=tmp_path)
     assert [finding.check for finding in report.findings] == ["position", "border"]
     assert "2 warnings, of which 2 that a network may take as a shortcut (position, border)" in report.verdict
-    directory = builders.prepare("dermoscopy/tiny", data_dir=tmp_path)
-    labels = np.concatenate(
-        [
-            pipeline.in_memory(pipeline.Split(directory, split, size=64)).labels
-            for split in ("train", "validation", "test")
-        ]
-    )
+    splits = [pipeline.Split(tiny, split, size=64) for split in ("train", "validation", "test")]
+    labels = np.concatenate([pipeline.in_memory(split).labels for split in splits])
     # the same numbers from whole masks, in loops
     middle = np.ones((64, 64), bool)
     middle[8:-8, 8:-8] = False
@@ -132,7 +151,7 @@ def test_dermoscopy_has_the_shortcut_of_position_and_border(tmp_path):
     assert numbers["blind Dice"] == pytest.approx(best, abs=0.01)
 
 
-def test_discs_anywhere_have_no_position():
+def test_discs_anywhere_have_no_position(no_search):
     numbers = examine(anywhere(400, radius=16)).numbers
     assert numbers["density at the border"] == pytest.approx(1, abs=0.1)
     # the best fixed mask is then nearly the whole image: 2 a / (1 + a) of masks with an area of a = 0.196
@@ -376,7 +395,7 @@ def test_duplicates(same_mask, other):
 
 
 @pytest.mark.parametrize(("twins", "level"), [(1, "warning"), (2, "error")])
-def test_one_leak_in_a_hundred_is_to_be_known(twins, level):
+def test_one_leak_in_a_hundred_is_to_be_known(no_search, twins, level):
     rng = np.random.default_rng(0)
     loaded = [Loaded(rng.integers(0, 256, (8, 8, 1), np.uint8), np.eye(8, dtype=np.uint8), NOWHERE) for _ in range(300)]
     for i in range(twins):
@@ -583,7 +602,7 @@ def test_files_of_8_bits_are_not_scaled_and_nothing_is_clipped():
         assert share_of_clipped(Loaded(image.astype(dtype), labels, NOWHERE), BINARY) == 0
 
 
-def test_an_object_that_is_taken_for_outliers_is_said_with_its_file():
+def test_an_object_that_is_taken_for_outliers_is_said_with_its_file(no_search):
     good, lost = [deep(5_000, 15_000, 40 + i) for i in range(5)], deep(20_000, 60_000)
     assert examine(good, contents=MR).spoken == []
     report = examine([*good, lost], contents=MR)

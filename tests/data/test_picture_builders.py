@@ -4,9 +4,11 @@ What can be wrong with a folder of one's own is in `test_spoilt_inputs.py`; here
 """
 
 import csv
+import functools
 import json
 import math
 import pathlib
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +23,7 @@ from PIL import Image
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from scipy import ndimage
 
-from jaxseg.data import builders, formats, pipeline
+from jaxseg.data import builders, doctor, formats, pipeline
 from jaxseg.data.builders import bbbc041, hc18, ms_cct
 from jaxseg.data.synthetic import smear, smear_drawn
 from jaxseg.errors import InputError
@@ -416,9 +418,9 @@ def write_json(path: pathlib.Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-@pytest.fixture
-def malaria(tmp_path) -> pathlib.Path:
-    raw = tmp_path / "raw"
+@pytest.fixture(scope="module")
+def drawn_malaria(tmp_path_factory) -> pathlib.Path:
+    raw = tmp_path_factory.mktemp("malaria") / "raw"
     entries = []
     for i, places in enumerate(PLACES):
         name = f"{i:04x}-smear.{'png' if i < 11 else 'jpg'}"
@@ -428,6 +430,11 @@ def malaria(tmp_path) -> pathlib.Path:
     write_json(raw / "malaria" / "training.json", entries[:11])
     write_json(raw / "malaria" / "test.json", entries[11:])
     return raw
+
+
+@pytest.fixture
+def malaria(tmp_path, drawn_malaria) -> pathlib.Path:
+    return shutil.copytree(drawn_malaria, tmp_path / "raw")
 
 
 def test_bbbc041_cuts_cells_out_of_their_boxes(malaria):
@@ -650,6 +657,7 @@ def rectangle(left: int, top: int, right: int, bottom: int) -> list[float]:
     return [left, top, right, top, right, bottom, left, bottom]
 
 
+@functools.cache
 def slide(sample: int, scanner: str) -> np.ndarray:
     """White glass, tissue that reaches beyond what is outlined, and black where nothing was scanned."""
     tint = np.array((30, 0, 10)) * CODES.index(scanner)
@@ -704,9 +712,9 @@ def annotations(image_id: int) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture
-def slides(tmp_path) -> pathlib.Path:
-    raw = tmp_path / "raw"
+@pytest.fixture(scope="module")
+def drawn_slides(tmp_path_factory) -> pathlib.Path:
+    raw = tmp_path_factory.mktemp("slides") / "raw"
     (raw / "slides").mkdir(parents=True)
     images, outlines = [], []
     for sample in SAMPLES:
@@ -726,13 +734,20 @@ def slides(tmp_path) -> pathlib.Path:
     return raw
 
 
+@pytest.fixture
+def slides(tmp_path, drawn_slides) -> pathlib.Path:
+    return shutil.copytree(drawn_slides, tmp_path / "raw")
+
+
 def found_in(slides: pathlib.Path, side: int = 256) -> list[Any]:
     found = ms_cct.MsCct.find(slides, ms_cct.MsCct.config(str(side)))
     assert found.problems == []
     return list(found.cases)
 
 
-def test_patches_of_slides_hold_their_pixels_and_classes(slides):
+def test_patches_of_slides_hold_their_pixels_and_classes(slides, monkeypatch):
+    monkeypatch.setattr(ms_cct, "_PATCHES", 6)
+    monkeypatch.setattr(doctor, "_OVERLAY_CASES", 0)  # the search takes longer than all the rest
     cases = {case.case: case for case in found_in(slides)}
     found = prepared("ms_cct/256", slides)
     assert found.keys() == cases.keys()

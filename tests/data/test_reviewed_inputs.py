@@ -120,32 +120,53 @@ def test_folders_around_a_folder(tmp_path, around):
     assert files.descend(tmp_path, "testing") == tmp_path
 
 
+# two preparations that take long, forked off a process that has imported; they end with it
 SLOW = """
-import pathlib, sys, time
-sys.argv[1:] = ["--dataset=dermoscopy/tiny", f"--data_dir={sys.argv[1]}"]
+import ctypes, os, pathlib, signal, sys, time
+from jaxseg.data import doctor
 from jaxseg.data.builders import records
 from launch import cli, prepare
+doctor._OVERLAY_CASES = 0
 def slow(self, case):
-    (pathlib.Path(sys.argv[2].removeprefix("--data_dir=")).parent / "halfway").touch()
+    (folder / "halfway").touch()
     time.sleep(600)
 records.Builder.store = slow
-cli.run(prepare.main, cleans_up=True)
+children = []
+for folder in map(pathlib.Path, sys.argv[1:]):
+    children.append(os.fork())
+    if not children[-1]:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        os.dup2(os.open(folder / "errors", os.O_WRONLY | os.O_CREAT), 2)
+        sys.argv[1:] = ["--dataset=dermoscopy/tiny", f"--data_dir={folder / 'data'}"]
+        sys.exit(cli.run(prepare.main, cleans_up=True))
+print(*children, flush=True)
+for child in children:
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_it_leaves_nothing_behind(tmp_path, number):
-    command = [sys.executable, "-c", SLOW, tmp_path / "data"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "halfway").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert process.poll() is None and os.listdir(tmp_path / "data")
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
-    assert process.returncode == 128 + number
-    assert errors.splitlines()[-1] == "stopped; nothing is left behind" and "Traceback" not in errors
-    assert os.listdir(tmp_path / "data") == []
+def test_asked_to_stop_it_leaves_nothing_behind(tmp_path):
+    signals = {signal.SIGINT: tmp_path / "interrupted", signal.SIGTERM: tmp_path / "terminated"}
+    for folder in signals.values():
+        folder.mkdir()
+    command = [sys.executable, "-c", SLOW, *signals.values()]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            children = [int(child) for child in process.stdout.readline().split()]
+            for (number, folder), child in zip(signals.items(), children, strict=True):
+                deadline = time.monotonic() + 60
+                while not (folder / "halfway").exists() and process.poll() is None and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                assert process.poll() is None and os.listdir(folder / "data")
+                os.kill(child, number)
+            statuses, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    for (number, folder), status in zip(signals.items(), statuses.split(), strict=True):
+        assert int(status) == 128 + number
+        errors = (folder / "errors").read_text()
+        assert errors.splitlines()[-1] == "stopped; nothing is left behind" and "Traceback" not in errors
+        assert os.listdir(folder / "data") == []
 
 
 def test_a_palette_of_colours_is_colours_in_an_image_and_classes_in_a_mask(tmp_path):

@@ -1256,43 +1256,81 @@ LAUNCHED = (
 )
 
 
-def launch(raw: pathlib.Path, data_dir: pathlib.Path, *flags: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "launch.prepare", "--dataset=folder/mine", f"--manual_dir={raw}"]
-    return subprocess.run(
-        [*command, f"--data_dir={data_dir}", *flags], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+# A launch is importing most of the time, so the launches are forks of one process that has imported. JAX starts no
+# threads before it is used.
+FORKED = """
+import json, os, sys
+import cv2, nibabel, pydicom.pixels, tifffile
+from jaxseg.data import doctor
+from jaxseg.data.builders import folder
+from launch import cli, prepare
+for place, *arguments in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        for number, name in ((1, "output"), (2, "errors")):
+            os.dup2(os.open(f"{place}/{name}", os.O_WRONLY | os.O_CREAT), number)
+        sys.argv[1:] = arguments
+        sys.exit(cli.run(prepare.main, cleans_up=True))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
 
 
-@pytest.mark.parametrize("kind", LAUNCHED)
-def test_the_launcher_says_the_same(tmp_path, kind):
-    raw = spoil(tmp_path, SPOILT[kind])
-    result = launch(raw, tmp_path / "data")
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: ") and result.stderr.endswith("\n") and "Traceback" not in result.stderr
-    check_lines(without_summary(result.stderr[len("error: ") : -1], raw), raw, SPOILT[kind].wanted)
-    assert list((tmp_path / "data").iterdir()) == []
+def flags(folder: pathlib.Path, *more: str) -> list[str]:
+    return ["--dataset=folder/mine", f"--manual_dir={folder / 'raw'}", f"--data_dir={folder / 'data'}", *more]
 
 
-def test_the_launcher_checks(tmp_path):
-    raw = spoil(tmp_path, MASKS["soft"])
-    result = launch(raw, tmp_path / "data", "--check")
-    assert (result.returncode, result.stderr) == (2, "")
-    lines = result.stdout.splitlines()
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def check_complaint(folder: pathlib.Path, kind: str, status: int, output: str, errors: str) -> None:
+    assert (status, output) == (2, "")
+    assert errors.startswith("error: ") and errors.endswith("\n") and "Traceback" not in errors
+    raw = folder / "raw"
+    check_lines(without_summary(errors[len("error: ") : -1], raw), raw, SPOILT[kind].wanted)
+    assert list((folder / "data").iterdir()) == []
+
+
+def test_the_launcher_says_the_same(tmp_path):
+    spoil(tmp_path, SPOILT[LAUNCHED[0]])
+    result = python("-m", "launch.prepare", *flags(tmp_path))
+    check_complaint(tmp_path, LAUNCHED[0], result.returncode, result.stdout, result.stderr)
+
+
+def test_the_launcher_says_and_checks_the_same_of_all_kinds(tmp_path):
+    folders = {kind: tmp_path / str(i) for i, kind in enumerate((*LAUNCHED, "text", "json"))}
+    for kind, folder in folders.items():
+        folder.mkdir()
+        spoil(folder, SPOILT.get(kind, MASKS["soft"]))
+    checks = {"text": ["--check"], "json": ["--check", "--json"]}
+    launches = [[str(folder), *flags(folder, *checks.get(kind, ()))] for kind, folder in folders.items()]
+    statuses = python("-c", FORKED, json.dumps(launches)).stdout.split()
+    said = {
+        kind: (int(status), (folder / "output").read_text(), (folder / "errors").read_text())
+        for (kind, folder), status in zip(folders.items(), statuses, strict=True)
+    }
+    for kind in LAUNCHED:
+        check_complaint(folders[kind], kind, *said[kind])
+    check_text(folders["text"], *said["text"])
+    check_json(folders["json"], *said["json"])
+
+
+def check_text(folder: pathlib.Path, status: int, output: str, errors: str) -> None:
+    assert (status, errors) == (2, "")
+    lines = output.splitlines()
     assert lines[0] == "folder/mine"
     assert lines[-1].startswith("verdict: not usable: 1 problem to mend first")
     (said,) = [
         line.removeprefix(9 * " " + "- ") for line in lines if line.startswith(9 * " " + "- ") and "values" in line
     ]
-    check_lines([said], raw, MASKS["soft"].wanted)
-    assert not (tmp_path / "data").exists()
+    check_lines([said], folder / "raw", MASKS["soft"].wanted)
+    assert not (folder / "data").exists()
 
 
-def test_the_launcher_checks_as_json(tmp_path):
-    raw = spoil(tmp_path, MASKS["soft"])
-    result = launch(raw, tmp_path / "data", "--check", "--json")
-    assert (result.returncode, result.stderr) == (2, "")
-    said = json.loads(result.stdout)
+def check_json(folder: pathlib.Path, status: int, output: str, errors: str) -> None:
+    assert (status, errors) == (2, "")
+    said = json.loads(output)
     (error,) = [finding for finding in said["findings"] if finding["level"] == "error"]
-    check_lines(error["lines"], raw, MASKS["soft"].wanted)
+    check_lines(error["lines"], folder / "raw", MASKS["soft"].wanted)
     assert said["verdict"].startswith("not usable: 1 problem to mend first")
-    assert not (tmp_path / "data").exists()
+    assert not (folder / "data").exists()

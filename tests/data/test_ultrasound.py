@@ -1,5 +1,6 @@
 """Synthetic ultrasound: one scan with any marks, true measures, and the physics that makes it look like ultrasound."""
 
+import functools
 import itertools
 import re
 
@@ -12,7 +13,7 @@ from jaxseg.data.synthetic import ultrasound
 from jaxseg.data.synthetic.ultrasound import PLANES
 
 SIZE = 64
-COUNT = 120
+COUNT = 80
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,9 @@ def frames():
     return [ultrasound.render(3, index, SIZE) for index in range(COUNT)]
 
 
+@functools.cache
 def unmarked(index, size=128, plane=None, difficulty=0.0):
+    """Not to be changed."""
     return ultrasound.render(5, index, size, plane=plane, calipers=False, text=False, difficulty=difficulty)
 
 
@@ -345,7 +348,7 @@ def test_difficulty_brings_look_alikes(monkeypatch):
         with_them = [gray(unmarked(index, SIZE, difficulty=difficulty)) for index in range(6)]
         with monkeypatch.context() as patched:
             patched.setattr(ultrasound, "_paint_lookalikes", leave_out)
-            without = [gray(unmarked(index, SIZE, difficulty=difficulty)) for index in range(6)]
+            without = [gray(unmarked.__wrapped__(index, SIZE, difficulty=difficulty)) for index in range(6)]
         changes.append(np.mean(np.abs(np.subtract(with_them, without)) > 20))
     assert changes[0] == 0
     assert changes[2] > 1.3 * changes[1] > 0.02

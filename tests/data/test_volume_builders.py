@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import shutil
 import tarfile
 import zipfile
 import zlib
@@ -299,6 +300,23 @@ LAYOUTS = {
 }
 
 
+Laid = Callable[[str, pathlib.Path], dict[str, Wanted]]
+
+
+@pytest.fixture(scope="module")
+def lay_out(tmp_path_factory) -> Laid:
+    """`(kind, new folder) -> what has to come out`: the layout, which is written once, for a test to change."""
+    root, wanted = tmp_path_factory.mktemp("layouts"), {}
+
+    def copy(kind: str, folder: pathlib.Path) -> dict[str, Wanted]:
+        if kind not in wanted:
+            wanted[kind] = dict(LAYOUTS[kind].write(root / kind))
+        shutil.copytree(root / kind, folder)
+        return wanted[kind]
+
+    return copy
+
+
 def prepared(name: str, folder: pathlib.Path, *, size: int | None = None) -> dict[str, pipeline.Split]:
     directory = builders.prepare(name, data_dir=folder.parent / "data", manual_dir=folder)
     return {split: pipeline.Split(directory, split, size=size) for split in pipeline.split_sizes(directory)}
@@ -320,9 +338,9 @@ def check_patients(splits: dict[str, pipeline.Split]) -> None:
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_prepared_volumes_and_slices_are_what_the_files_hold(tmp_path, kind):
+def test_prepared_volumes_and_slices_are_what_the_files_hold(tmp_path, lay_out, kind):
     layout = LAYOUTS[kind]
-    wanted = dict(layout.write(tmp_path / "raw"))
+    wanted = lay_out(kind, tmp_path / "raw")
     volumes, slices = prepared(layout.volumes, tmp_path / "raw"), prepared(layout.slices, tmp_path / "raw")
     whole, cut = all_cases(volumes), all_cases(slices)
     for splits in (volumes, slices):
@@ -402,8 +420,8 @@ def test_sequences_of_a_slice_do_not_mix_when_it_is_resized(tmp_path):
             np.testing.assert_array_equal(other["image"][..., channel], alone[..., 0])
 
 
-def test_scans_that_are_gray_already_are_stored_as_they_are(tmp_path):
-    list(write_covid(tmp_path / "raw"))
+def test_scans_that_are_gray_already_are_stored_as_they_are(tmp_path, lay_out):
+    lay_out("covid", tmp_path / "raw")
     gray = tmp_path / "raw" / SCANS / "radiopaedia_4_85506_1.nii.gz"
     ramp = np.resize(np.arange(256), SIZE)
     assert set(np.unique(ramp)) == set(range(256))
@@ -431,8 +449,8 @@ def test_the_tar_of_the_decathlon_is_read_with_what_macos_put_into_it(tmp_path):
         assert content({name: pipeline.Split(directory, name, size=None) for name in folder}) == one
 
 
-def test_zip_files_of_scans_and_masks_with_the_same_names_are_kept_apart(tmp_path):
-    list(write_covid(tmp_path / "raw"))
+def test_zip_files_of_scans_and_masks_with_the_same_names_are_kept_apart(tmp_path, lay_out):
+    lay_out("covid", tmp_path / "raw")
     (tmp_path / "packed").mkdir()
     for name in (SCANS, INFECTIONS):
         with zipfile.ZipFile(tmp_path / "packed" / f"{name}.zip", "w") as archive:
@@ -482,8 +500,8 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("kind", NUMBERS)
-def test_the_doctor_finds_the_official_layout_usable(tmp_path, kind):
-    list(LAYOUTS[kind].write(tmp_path / "raw"))
+def test_the_doctor_finds_the_official_layout_usable(tmp_path, lay_out, kind):
+    lay_out(kind, tmp_path / "raw")
     report = builders.check(LAYOUTS[kind].slices, data_dir=tmp_path / "data", manual_dir=tmp_path / "raw")
     assert not report.errors and report.verdict.startswith("usable; ")
     assert {name: report.numbers.get(name) for name in NUMBERS[kind]} == NUMBERS[kind]
@@ -519,9 +537,9 @@ def test_the_doctor_sees_that_intensities_tell_scanners_apart(tmp_path):
     assert len(lines) == 2 and all(line.startswith("GE 3 T: ") and "AUROC 1.00" in line for line in lines)
 
 
-def test_the_doctor_sees_headers_that_disagree(tmp_path):
+def test_the_doctor_sees_headers_that_disagree(tmp_path, lay_out):
     raw = tmp_path / "raw"
-    list(write_mnms(raw))
+    lay_out("mnms", raw)
     turned, stretched = (raw / f"{subject(code)}.nii.gz" for code in ("A0S9V9", "D1R0Y5"))
     for path in (turned, turned.with_name("A0S9V9_sa_gt.nii.gz")):
         save(path, np.asarray(nibabel.load(path).dataobj), directions=(-1, -1, 1))
@@ -531,9 +549,9 @@ def test_the_doctor_sees_headers_that_disagree(tmp_path):
     assert found["orientation"] == (f"{turned}: SPL",) * 2 and "spacing" in found
 
 
-def test_the_doctor_sees_one_heart_under_two_names(tmp_path):
+def test_the_doctor_sees_one_heart_under_two_names(tmp_path, lay_out):
     raw = tmp_path / "raw"
-    list(write_mnms(raw))
+    lay_out("mnms", raw)
     for end in (".nii.gz", "_gt.nii.gz"):
         twin = raw / f"{subject('E3F5U2')}{end}"
         twin.write_bytes((raw / f"{subject('B3F0V9')}{end}").read_bytes())  # frame 1 of both is stored
@@ -806,10 +824,10 @@ BAD: dict[str, list[tuple[str, Damage, Lines]]] = {
 
 
 @pytest.mark.parametrize(("kind", "what"), [(kind, what) for kind, bad in BAD.items() for what, _, _ in bad])
-def test_a_bad_file_is_one_line(tmp_path, kind, what):
+def test_a_bad_file_is_one_line(tmp_path, lay_out, kind, what):
     damage, wanted = next(rest for name, *rest in BAD[kind] if name == what)
     raw = tmp_path / "raw"
-    list(LAYOUTS[kind].write(raw))
+    lay_out(kind, raw)
     damage(raw)
     lines = problems(LAYOUTS[kind].slices, raw)
     assert len(lines) == len(wanted), lines
@@ -828,9 +846,9 @@ def problems(name: str, raw: pathlib.Path) -> list[str]:
     return lines
 
 
-def test_bad_files_of_all_kinds_are_named_at_once(tmp_path):
+def test_bad_files_of_all_kinds_are_named_at_once(tmp_path, lay_out):
     raw = tmp_path / "raw"
-    list(write_mnms(raw))
+    lay_out("mnms", raw)
     image = raw / f"{subject('B3F0V9')}.nii.gz"
     for damage in (
         cut_short(f"{subject('B3F0V9')}.nii.gz"),
