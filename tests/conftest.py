@@ -130,6 +130,6 @@ def slow_resize():
 
     def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
         rows, columns = weights(image.shape[0], height), weights(image.shape[1], width)
-        return np.einsum("ih,jw,hwc->ijc", rows, columns, image.astype(np.float64))
+        return np.einsum("ih,jw,hwc->ijc", rows, columns, image.astype(np.float64), optimize=True)
 
     return resize
