@@ -251,20 +251,22 @@ def test_scores_are_what_the_network_does_step_by_step(drawn_variables):
 
     @jax.jit
     def by_hand(members, coded, familiar, images):
-        logits = jnp.stack([network.apply(member, images) for member in members])
-        x, skips = encode(members[0], images)
-        own = encode(members[0], familiar)[0]
+        logits = jax.lax.map(lambda member: network.apply(member, images), members)
+        first = jax.tree.map(lambda x: x[0], members)
+        both, skips = encode(first, jnp.concatenate([images, familiar]))
+        x, own = jnp.split(both, 2)
+        skips = jax.tree.map(lambda skip: jnp.split(skip, 2)[0], skips)
         vectors = functools.partial(coder.apply, coded, method="encode")
-        layers = capture.capture(network, members[0], images, tuple(cfg.evaluation.ability_layers))[1]
+        layers = capture.capture(network, first, images, tuple(cfg.evaluation.ability_layers))[1]
         return {
             "logits": logits,
-            "after": decode(members[0], coder.apply(coded, x), skips),
+            "after": decode(first, coder.apply(coded, x), skips),
             "pooled": mahalanobis.distance(mahalanobis.fit(own), x),
             "latent": mahalanobis.distance(mahalanobis.fit(vectors(own)), vectors(x)),
             "ability": prototypes.mean_sa_score(list(layers.values()), 1 - jax.nn.softmax(logits[0])[..., 0]),
         }
 
-    parts = by_hand(members, coded, familiar, seen)
+    parts = by_hand(jax.tree.map(lambda *values: np.stack(values), *members), coded, familiar, seen)
     before, after = parts["logits"][0], parts["after"]
     dice = jax.jit(functools.partial(overlap.dice, num_classes=3))
     labels, classes_of = cases.labels.astype(np.int32), lambda z: np.asarray(z).argmax(-1).astype(np.int32)

@@ -573,6 +573,9 @@ def untrained(monkeypatch):
     monkeypatch.setattr(report.builders, "prepare", lambda *_, **__: pathlib.Path("nowhere"))
 
 
+SMALLEST = {"training__batch_size": 4, "model__features": (2, 4), "model__skips": (True,)}
+
+
 def run(cfg, tmp_path):
     places = {
         "workdir": tmp_path / "work",
@@ -585,7 +588,7 @@ def run(cfg, tmp_path):
 
 
 def test_a_study_ends_with_tables_figures_and_a_page_that_agree(data_set, filling, untrained, tmp_path, monkeypatch):
-    cfg = config(training__batch_size=4, evaluation__clips=4)
+    cfg = config(**SMALLEST, evaluation__clips=4)
     page, results = run(cfg, tmp_path)
     [verdict] = results["verdicts"]
     drop = next(
@@ -605,6 +608,7 @@ def test_a_study_ends_with_tables_figures_and_a_page_that_agree(data_set, fillin
     with np.load(tmp_path / "work" / "runs" / "baseline" / "measures.npz") as stored:
         maps, share = stored["saliency_annotated"].astype(float), stored["share_annotated"]
         predicted = stored["annotated_predictions"]
+    assert maps.any()
     scans = marked.load(cfg, pathlib.Path("nowhere"))
     for i, plane in enumerate(marked.planes_of_labels(scans["test"].annotated.labels)):
         marks = np.asarray(jax.image.resize(scans["test"].marks[i].astype(np.float32), (32, 32), "linear"))
@@ -620,7 +624,7 @@ def test_a_study_ends_with_tables_figures_and_a_page_that_agree(data_set, fillin
 
 
 def test_images_with_marks_burnt_in_are_studied_without_the_truth(data_set, filling, untrained, tmp_path):
-    page, results = run(config(training__batch_size=4, overlays__source="burnt_in"), tmp_path)
+    page, results = run(config(**SMALLEST, overlays__source="burnt_in"), tmp_path)
     assert {row["network"] for row in results["dice"]} == {"baseline", "mitigation"}
     assert {row["tested_on"] for row in results["dice"]} == {"annotated", "cleaned"}
     assert results["downstream"] == results["reconstruction"] == results["changes"] == []
