@@ -78,9 +78,7 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
     phantom = _seen_masks(subject, [one.phantom for one in marked], whole=True)
     labels = answers[_AS_IS]["labels"]
     classes = [answer["classes"] for answer in answers]
-    score = lambda k, where: regional.dice(
-        np.asarray(regional.counts(*(jnp.asarray(x) for x in (labels, classes[k], where))))
-    )
+    score = lambda k, where: regional.dice(np.asarray(_counts(labels, classes[k], where)))
     has_marks = np.array([one.found.any() for one in marked])
     removal = np.stack([score(k, ~masks["touched"]) for k in (_AS_IS, _BESIDE, _REMOVED)])
     tested = phantom & (labels == 0) & ~masks["drawn"]
@@ -99,6 +97,9 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
     for name, (effect, pair) in effects.items():
         arrays |= _pictures(name, [answers[k] for k in pair], largest(effect, settings.examples))
     return arrays
+
+
+_counts = jax.jit(regional.counts)
 
 
 def _pictures(name: str, pair: Sequence[Arrays], chosen: np.ndarray) -> dict[str, np.ndarray]:

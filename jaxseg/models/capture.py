@@ -4,6 +4,7 @@ A layer is a submodule, and its activation is what its `__call__` returns. Its n
 slashes, such as `encoder_0/conv_1`. This is the one place that knows how linen stores activations.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,30 @@ def layer_names(module: nn.Module, variables: Any, images: jax.Array, **options:
 
 
 def _names(
+    module: nn.Module, variables: Any, images: jax.Array, mutable: Sequence[str], options: Mapping[str, Any]
+) -> tuple[str, ...]:
+    try:
+        hash(module)
+        known = not options
+    except TypeError:  # it holds arrays or lists, and is not recognised when it comes again
+        known = False
+    if not known:
+        return _traced_names(module, variables, images, mutable, options)
+    leaves, structure = jax.tree.flatten((variables, images))
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    return _known_names(module, structure, shapes, tuple(mutable))
+
+
+# Names follow from shapes, and one network is often asked for its layers: in every program of a study, say.
+@functools.lru_cache(maxsize=64)
+def _known_names(
+    module: nn.Module, structure: Any, shapes: tuple[jax.ShapeDtypeStruct, ...], mutable: tuple[str, ...]
+) -> tuple[str, ...]:
+    variables, images = jax.tree.unflatten(structure, shapes)
+    return _traced_names(module, variables, images, mutable, {})
+
+
+def _traced_names(
     module: nn.Module, variables: Any, images: jax.Array, mutable: Sequence[str], options: Mapping[str, Any]
 ) -> tuple[str, ...]:
     names: list[str] = []

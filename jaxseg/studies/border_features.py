@@ -62,11 +62,14 @@ def measure(
             distances.append(distance[chosen])
     projection, share = _principal(np.concatenate(drawn))
     return {
-        "position": np.array([float(position.compute(states[layer])) for layer in layers], np.float32),
+        "position": np.array([float(_score(states[layer])) for layer in layers], np.float32),
         "projection": projection,
         "projection_distance": np.concatenate(distances),
         "projection_share": share,
     }
+
+
+_score = jax.jit(position.compute)  # layers of as many channels share a program
 
 
 def _principal(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -80,13 +80,16 @@ def variance_of_gradients(
         state = vog.init(images.shape[:-1])
         for variables in checkpoints:
             state = update(variables, state, images)
-        return {"vog": vog.compute(state)}
+        return {"vog": _score(state)}
 
     return inference.over_cases(run, pipeline.epoch(source, batch_size=batch_size))["vog"]
 
 
 def _images(batch: Batch, size: int) -> jax.Array:
     return _view(size)({name: batch[name] for name in ("image", "labels", "index")})
+
+
+_score = jax.jit(vog.compute)
 
 
 @functools.cache

@@ -87,8 +87,8 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
 
 def _check_layers(config: ml_collections.ConfigDict) -> None:
     model, size = checks.build_model(config, 2), config.data.image_size
-    image: Any = jax.ShapeDtypeStruct((1, size, size, 1), np.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    image: Any = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)  # layers are named alike for any channels
+    variables = checks.variable_shapes(model, image)
     known = capture.layer_names(model, variables, image)
     for field, layers in (("layer", (config.layer,)), ("evaluation.ability_layers", config.evaluation.ability_layers)):
         unknown = [layer for layer in layers if layer not in known]

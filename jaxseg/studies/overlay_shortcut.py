@@ -83,7 +83,7 @@ def _check_layer(config: ml_collections.ConfigDict) -> None:
     model, size = checks.build_model(config, 2), config.data.image_size
     image: Any = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     layer = config.evaluation.saliency_layer
-    known = capture.layer_names(model, jax.eval_shape(model.init, jax.random.key(0), image), image)
+    known = capture.layer_names(model, checks.variable_shapes(model, image), image)
     if layer not in known:
         shown = ", ".join(name for name in known if name.count("/") == 1)
         raise InputError(f"config.evaluation.saliency_layer is {layer!r}; the network has {shown}")

@@ -254,8 +254,8 @@ def _masked_dice(
 ) -> jax.Array:
     """`[B,T]`, of the head over the units that are kept, the others at their means."""
     head = variables["params"]["head"]["conv"]
-    kernel = head["kernel"][0, 0]  # [C,K]
+    kernel = head["kernel"][0, 0][None]  # [1,C,K]
     kept = jnp.where(keep[..., None], kernel, 0)  # [T,C,K]
-    bias = head["bias"] + jnp.einsum("c,tck->tk", means, kernel - kept)
+    bias = head["bias"][None] + jnp.einsum("c,tck->tk", means, kernel - kept)
     logits = jnp.einsum("bhwc,tck->tbhwk", last.astype(jnp.float32), kept) + bias[:, None, None, None]
     return jax.vmap(lambda one: _dice(labels, _mask(one)), out_axes=1)(logits)

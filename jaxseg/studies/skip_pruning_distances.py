@@ -64,9 +64,8 @@ def measure(
 
     def read(condition: Condition, variables: Any) -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
         for batch in shifter.batches(condition):
-            valid = np.asarray(batch["valid"])  # a case that fills up the last batch must not count twice
-            found = vectors(variables, batch["image"])
-            yield batch["index"][valid], {name: array[: valid.sum()] for name, array in found.items()}
+            # the case that fills up the last batch comes again, at its end, and must not count twice
+            yield batch["index"][np.asarray(batch["valid"])], vectors(variables, batch["image"])
 
     measures: dict[str, list[Any]] = {}
     draws = Draws(tested, evaluation.distance_resamples)
@@ -87,12 +86,18 @@ Ranges = dict[str, hellinger.Range]
 
 
 def _ranges(found: Iterable[tuple[Any, Mapping[str, jax.Array]]]) -> Ranges:
+    """Of all vectors; a case that comes again changes no range."""
     ranges: Ranges = {}
     for _, vectors in found:
-        for name, array in vectors.items():
-            so_far = ranges.get(name) or hellinger.init_range(array.shape[-1])
-            ranges[name] = hellinger.update_range(so_far, array.reshape(-1, array.shape[-1]))
+        ranges = ranges or {name: hellinger.init_range(array.shape[-1]) for name, array in vectors.items()}
+        ranges = _widened(ranges, vectors)
     return ranges
+
+
+@jax.jit
+def _widened(ranges: Ranges, vectors: Mapping[str, jax.Array]) -> Ranges:
+    flat = {name: array.reshape(-1, array.shape[-1]) for name, array in vectors.items()}
+    return {name: hellinger.update_range(so_far, flat[name]) for name, so_far in ranges.items()}
 
 
 def _patient_histograms(
@@ -102,16 +107,16 @@ def _patient_histograms(
     names, patient = np.unique(condition.cases.patients, return_inverse=True)
     counts = {name: np.zeros((len(names), len(r.low), bins), np.int32) for name, r in ranges.items()}
     for index, vectors in found:
-        for name, array in vectors.items():
-            np.add.at(counts[name], patient[index], np.asarray(_image_histograms(array, ranges[name], bins=bins)))
+        for name, of_images in _image_histograms(vectors, ranges, bins=bins).items():
+            np.add.at(counts[name], patient[index], np.asarray(of_images)[: len(index)])
     return counts
 
 
 @functools.partial(jax.jit, static_argnames="bins")
-def _image_histograms(vectors: jax.Array, joint: hellinger.Range, *, bins: int) -> jax.Array:
-    """Counts int32 `[B,D,bins]` of vectors `[B,n,D]`."""
-    empty = hellinger.init(*joint, bins=bins)
-    return jax.vmap(lambda image: hellinger.update(empty, image).counts)(vectors)
+def _image_histograms(vectors: Mapping[str, jax.Array], ranges: Ranges, *, bins: int) -> dict[str, jax.Array]:
+    """Per layer, counts int32 `[B,D,bins]` of vectors `[B,n,D]`."""
+    count = lambda image, joint: hellinger.update(hellinger.init(*joint, bins=bins), image).counts
+    return {name: jax.vmap(count, (0, None))(array, ranges[name]) for name, array in vectors.items()}
 
 
 def _distances(
@@ -135,12 +140,10 @@ def _distances(
     found = {}
     for name, r in ranges.items():
         between = functools.partial(_channel_distances, low=r.low, high=r.high)
-        all_p, all_q = np.ones((1, len(p[name]))), np.ones((1, len(q[name])))
-        channels = np.asarray(between(p[name], q[name], all_p, all_q))[0]
-        layer = lambda distances: np.asarray(hellinger.layer_distance(distances))
-        drawn = layer(between(p[name], q[name], drawn_p, drawn_q))
-        null = layer(between(p[name], p[name], first, second))
-        found[name] = channels, drawn, null, int(np.sum(np.asarray(r.low == r.high)))
+        everyone = (np.vstack([np.ones(drawn.shape[1]), drawn]) for drawn in (drawn_p, drawn_q))
+        channels, drawn = between(p[name], q[name], *everyone)
+        _, null = between(p[name], p[name], first, second)
+        found[name] = channels[0], drawn[1:], null, int(np.sum(np.asarray(r.low) == np.asarray(r.high)))
     return found
 
 
@@ -153,16 +156,21 @@ def _halves(patients: int, halvings: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _channel_distances(
     p: np.ndarray, q: np.ndarray, weights_p: np.ndarray, weights_q: np.ndarray, *, low: jax.Array, high: jax.Array
-) -> jax.Array:
-    """Hellinger distances `[R,D]` of histograms `[P,D,bins]` and `[Q,D,bins]`, weighted by patient `[R,P]`, `[R,Q]`."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hellinger distances `[R,D]` of histograms `[P,D,bins]` and `[Q,D,bins]`, weighted by patient `[R,P]`, `[R,Q]`.
+
+    Beside them, those of the layer, `[R]`.
+    """
     total = lambda counts, weights: weights.astype(np.float32) @ counts.reshape(len(counts), -1).astype(np.float32)
     shape = (len(weights_p), *p.shape[1:])  # sums are exact: there are fewer than 2^24 vectors
     sums = [total(*pair).astype(np.int32).reshape(shape) for pair in ((p, weights_p), (q, weights_q))]
-    return _compute_each(*sums, low, high)
+    channels, layer = _compute_each(*sums, low, high)
+    return np.asarray(channels), np.asarray(layer)
 
 
 @jax.jit
-def _compute_each(p: jax.Array, q: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+def _compute_each(p: jax.Array, q: jax.Array, low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
     none = jnp.zeros(low.shape, jnp.int32)
     whole = lambda counts: hellinger.Histograms(counts, low, high, none, none)
-    return jax.lax.map(lambda pair: hellinger.compute(whole(pair[0]), whole(pair[1])), (p, q))
+    channels = jax.lax.map(lambda pair: hellinger.compute(whole(pair[0]), whole(pair[1])), (p, q))
+    return channels, hellinger.layer_distance(channels)

@@ -483,5 +483,5 @@ def count_parameters(model: UNetSkeleton, channels: int) -> int:
     """How many numbers are trained; nothing is computed."""
     size = 2**model.halvings
     image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    variables = checks.variable_shapes(model, image)
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -176,20 +176,26 @@ def test_calibration_is_the_difference_of_confidence_and_accuracy(networks, subj
 
 
 class Layered(nn.Module):
-    """Two layers that add up the channels."""
+    """Two layers that add up the channels, with `layered_variables`."""
 
     @nn.compact
     def __call__(self, images, train=False):
-        x = nn.Conv(2, (1, 1), name="conv_0", kernel_init=nn.initializers.ones)(images)
-        x = nn.Conv(2, (1, 1), name="conv_1", kernel_init=nn.initializers.ones)(x)
+        x = nn.Conv(2, (1, 1), name="conv_0")(images)
+        x = nn.Conv(2, (1, 1), name="conv_1")(x)
         return jnp.stack([jnp.zeros_like(x[..., 0]), x[..., 0]], -1)
+
+
+def layered_variables(model):
+    like = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
+    fill = {"kernel": np.ones, "bias": np.zeros}
+    return jax.tree_util.tree_map_with_path(lambda path, x: fill[path[-1].key](x.shape, np.float32), like)
 
 
 def test_distances_and_profiles_of_a_network_with_layers(subject_of, squares, settings):
     cases = squares(12, domains=("A",) * 6 + ("B",) * 6)
     cases.images[6:] = 0
     model = Layered()
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    variables = layered_variables(model)
     subject = dataclasses.replace(subject_of(model, cases), variables=variables)
     assert subject.layers == ("conv_0", "conv_1")
     arrays = domains.DISTANCES_PROBE.measure(subject, settings)
@@ -220,7 +226,7 @@ def test_scores_that_need_no_training_cases_are_asked_of_any_network(subject_of,
     cases = squares(12)
     cases.images[::2] //= 4  # half of the squares are too dark
     model = Layered()
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    variables = layered_variables(model)
     subject = dataclasses.replace(subject_of(model, cases), variables=variables)
     arrays = failures.PROBE.measure(subject, settings)
     assert set(arrays) == {"dice", "entropy", "inability"}

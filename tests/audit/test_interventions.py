@@ -4,7 +4,6 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -29,8 +28,8 @@ def cut(images, labels, width):
 
 def test_a_cut_shows_the_same_pixels_twice_at_every_side():
     n, width = 16, 3
-    images = np.arange(n * n, dtype=np.float32).reshape(1, n, n, 1)
-    labels = np.zeros((1, n, n), np.int32)
+    images = np.arange(2 * n * n, dtype=np.float32).reshape(2, n, n, 1)
+    labels = np.zeros((2, n, n), np.int32)
     labels[0, 5:10, 6:13] = 1  # centre 7, 9
     pictures, returned, visibles, strips = (np.asarray(x) for x in cut(images, labels, width))
     for side, name in enumerate(moving.SIDES):
@@ -70,6 +69,11 @@ def test_a_network_that_is_blind_at_the_border_is_found(networks, subject_of, se
     assert candidate.estimate.mean == pytest.approx(1.0) and candidate.damage == pytest.approx(1.0)
     lost = next(r for r in found.rows if r["quantity"] == "lost at the border")
     assert lost["n"] == 12 and lost["undefined"] == 0 and "mirrored" in lost["convention"]
+    # pictures are the two halves of the same object
+    assert arrays["pictures"].shape == (2, 2, 32, 32, 3) and arrays["pictures"].dtype == np.uint8
+    bright = arrays["pictures"][..., 0] > 128
+    np.testing.assert_array_equal(bright, arrays["picture_labels"] > 0)
+    assert arrays["picture_classes"][:, 0].any() and not arrays["picture_classes"][:, 1].any()
 
 
 def test_an_equivariant_network_loses_nothing_at_the_border(networks, subject_of, settings):
@@ -77,14 +81,6 @@ def test_an_equivariant_network_loses_nothing_at_the_border(networks, subject_of
     assert not found.candidates[0].found and not found.candidates[0].open
     np.testing.assert_array_equal(arrays["visible"][0], arrays["visible"][1])
     assert found.candidates[0].estimate.high == 0
-
-
-def test_pictures_are_the_two_halves_of_the_same_object(networks, subject_of, settings):
-    _, arrays = answer(translation.PROBE, subject_of(networks.Threshold(blind=8)), settings)
-    assert arrays["pictures"].shape == (2, 2, 32, 32, 3) and arrays["pictures"].dtype == np.uint8
-    bright = arrays["pictures"][..., 0] > 128
-    np.testing.assert_array_equal(bright, arrays["picture_labels"] > 0)
-    assert arrays["picture_classes"][:, 0].any() and not arrays["picture_classes"][:, 1].any()
 
 
 def test_zeros_that_a_network_uses_are_found_by_taking_them_away(networks, subject_of, settings):
@@ -213,7 +209,7 @@ def test_dice_inside_a_region_asks_for_the_right_class():
     labels = np.array([[[1, 2, 0, 1]]])
     predictions = np.array([[[1, 1, 2, 1]]])
     region = np.array([[[True, True, True, False]]])
-    counted = np.asarray(regional.counts(*(jnp.asarray(x) for x in (labels, predictions, region))))
+    counted = np.asarray(jax.jit(regional.counts)(labels, predictions, region))
     np.testing.assert_array_equal(counted, [[1, 5]])  # 1 right; 2 labelled and 3 predicted
     assert regional.dice(counted)[0] == pytest.approx(2 / 5)
     assert np.isnan(regional.dice(np.zeros((1, 2))))[0]

@@ -34,37 +34,52 @@ def config_of(**evaluation):
     return config
 
 
-def measured(test_cases, padding, **evaluation):
-    model = models.build("unet", 2, features=(4, 8, 8), skips=(True, True), padding=padding)
-    variables = model.init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32))
-    return model, variables, border_features.measure(config_of(**evaluation), model, variables, test_cases)
+@pytest.fixture(scope="module")
+def measured(test_cases, drawn_variables):
+    """`padding -> model, variables, what is measured` with 220 pixels in the projection."""
+
+    def measure(padding):
+        model = models.build("unet", 2, features=(4, 8), skips=(True,), padding=padding)
+        variables = drawn_variables(model, (1, SIZE, SIZE, 3))
+        return model, variables, border_features.measure(config_of(feature_pixels=220), model, variables, test_cases)
+
+    return measure
 
 
-def test_zero_padding_tells_the_border_and_circular_does_not(test_cases):
-    _, _, zero = measured(test_cases, "zero")
-    _, _, circular = measured(test_cases, "circular")
-    assert zero["position"].shape == (10,)
-    assert zero["position"].max() > 0.1
+@pytest.fixture(scope="module")
+def zero(measured):
+    return measured("zero")
+
+
+def test_zero_padding_tells_the_border_and_circular_does_not(measured, zero):
+    _, _, circular = measured("circular")
+    assert zero[2]["position"].shape == (6,)
+    assert zero[2]["position"].max() > 0.1
     assert circular["position"].max() < 0.05
 
 
-def test_the_score_is_that_of_all_images_at_once(test_cases):
-    model, variables, found = measured(test_cases, "zero")
+def test_the_score_is_that_of_all_images_at_once(test_cases, zero):
+    model, variables, found = zero
     view = augment.testing_view("original", size=SIZE, cases=test_cases.cases)
-    seen = view({"image": test_cases.images, "labels": test_cases.labels})
     layer = model.numbered_layers[3]
-    features = capture.capture(model, variables, seen["images"], [layer])[1][layer]
     folds = np.unique(test_cases.patients, return_inverse=True)[1].astype(np.int32) % 5
-    state = position.update(position.init(features.shape[-1], folds=5), features, folds)
-    np.testing.assert_allclose(found["position"][3], position.compute(state), atol=1e-4)
+
+    @jax.jit
+    def at_once(variables, image, labels):
+        seen = view({"image": image, "labels": labels})["images"]
+        features = capture.capture(model, variables, seen, [layer])[1][layer]
+        return position.compute(position.update(position.init(features.shape[-1], folds=5), features, folds))
+
+    expected = at_once(variables, test_cases.images, test_cases.labels)
+    np.testing.assert_allclose(found["position"][3], expected, atol=1e-4)
 
 
-def test_the_projection_has_the_pixels_asked_for_and_their_distances(test_cases):
-    _, _, found = measured(test_cases, "zero", feature_pixels=22 * 10)
+def test_the_projection_has_the_pixels_asked_for_and_their_distances(measured, zero):
+    found = zero[2]
     assert found["projection"].shape == (220, 2) and found["projection_distance"].shape == (220,)
     possible = np.unique(position.border_distance((SIZE, SIZE)))
     assert np.isin(found["projection_distance"], possible).all()
-    again = measured(test_cases, "zero", feature_pixels=22 * 10)[2]
+    again = measured("zero")[2]
     np.testing.assert_array_equal(found["projection"], again["projection"])
 
 

@@ -1,11 +1,11 @@
 """The study's numbers, away from training: scores, windows, tables, the verdict."""
 
+import functools
 import importlib.util
 import json
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -75,12 +75,20 @@ def test_scores_are_dice_on_the_grid():
     labels, predictions = random.integers(0, 2, (2, 5, 32, 32), dtype=np.int32)
     labels[0, :8] = labels[0, 8:, :6] = 0
     scores = jax.jit(lambda a, b: study.score(a, b, evaluation))(labels, predictions)
-    np.testing.assert_allclose(scores["dice"], overlap.dice(labels, predictions, num_classes=2)[:, 0], rtol=1e-6)
-    a, b = (np.kron(x, np.ones((1, 8, 8), int)) for x in (labels, predictions))
-    np.testing.assert_allclose(scores["bands"], regions.band_dice(a, b, width=10)[1], rtol=1e-6)
-    np.testing.assert_allclose(scores["border"], regions.band_dice(a, b, width=30)[1][:, -1], rtol=1e-6)
-    inner = (a[:, 30:-30, 30:-30], b[:, 30:-30, 30:-30])
-    np.testing.assert_allclose(scores["interior"], overlap.dice(*inner, num_classes=2)[:, 0], rtol=1e-6)
+    a, b = (np.kron(x, np.ones((1, 8, 8), np.int32)) for x in (labels, predictions))
+
+    @jax.jit
+    def on_the_grid(labels, predictions, a, b):
+        inner = a[:, 30:-30, 30:-30], b[:, 30:-30, 30:-30]
+        return {
+            "dice": overlap.dice(labels, predictions, num_classes=2)[:, 0],
+            "bands": regions.band_dice(a, b, width=10)[1],
+            "border": regions.band_dice(a, b, width=30)[1][:, -1],
+            "interior": overlap.dice(*inner, num_classes=2)[:, 0],
+        }
+
+    for name, expected in on_the_grid(labels, predictions, a, b).items():
+        np.testing.assert_allclose(scores[name], expected, rtol=1e-6)
     frame = np.ones((256, 256), bool)
     frame[30:-30, 30:-30] = False
     found = [(x & y & frame).sum() / (x & frame).sum() for x, y in zip(a > 0, b > 0, strict=True)]
@@ -92,19 +100,25 @@ def test_windows_come_back_to_where_they_were_cut():
     starts = moving_window.window_starts(cfg)
     assert starts.min() == 0 and starts.max() == 32 and len(starts) == 9
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    windows = moving_window.cut_windows(jnp.asarray(image), starts, 32)
-    bright = windows[..., 0] > 0
-    masks, inside = moving_window.place_windows(bright, starts, 64)
+
+    @jax.jit
+    def move(image):
+        bright = moving_window.cut_windows(image, starts, 32)[..., 0] > 0
+        masks, inside = moving_window.place_windows(bright, starts, 64)
+        return masks, inside, regions.window_agreement(masks, inside)
+
+    masks, inside, agreement = move(image)
     for mask, where, (y, x) in zip(masks, inside, starts, strict=True):
         expected = np.zeros((64, 64), bool)
         expected[y : y + 32, x : x + 32] = image[y : y + 32, x : x + 32, 0] > 127
         np.testing.assert_array_equal(mask, expected)
         assert where.sum() == 32 * 32 and where[y, x] and where[y + 31, x + 31]
     # a network that judges every pixel by itself agrees with itself wherever the window is
-    assert regions.window_agreement(masks, inside) == 1
+    assert agreement == 1
     np.testing.assert_array_equal(moving_window.diagonal_starts(cfg), [[0, 0], [16, 16], [32, 32]])
 
 
+@functools.cache
 def fake_splits(cases=40):
     random = np.random.default_rng(0)
     labels = np.zeros((cases, 64, 64), np.uint8)
@@ -115,6 +129,16 @@ def fake_splits(cases=40):
         "fake/test", ("background", "lesion"), images, labels, names, names, *pipeline.nowhere(len(names))
     )
     return dict.fromkeys(("train", "validation", "test"), memory)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def centres_are_found_once():
+    """Those of the masks of `fake_splits`; every table would compile the programs for them anew."""
+    find = study.mask_centres
+    centres = functools.cache(lambda: find(config(), fake_splits()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "mask_centres", lambda *_: centres())
+        yield
 
 
 def fake_measures(border, interior, cases=40, seed=0):

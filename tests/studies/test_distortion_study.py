@@ -233,54 +233,60 @@ def random_cases(count, seed):
     )
 
 
-def test_scores_are_what_the_network_does_step_by_step():
+def test_scores_are_what_the_network_does_step_by_step(drawn_variables):
     """With numbers of cases that no batch divides, against the network taken apart by hand."""
     cfg = config()
     with cfg.unlocked():
         cfg.data.image_size, cfg.training.batch_size = 8, 4
     train, cases = random_cases(6, 0), random_cases(6, 1)
     network = models.build("unet", 3, features=(2, 4), skips=(True,))
-    seen = {
-        name: jnp.asarray(part.images, jnp.float32) / 127.5 - 1.0 for name, part in (("train", train), ("cases", cases))
-    }
-    init = jax.jit(network.init)
-    members = [init(jax.random.key(i), seen["cases"]) for i in range(2)]
-    apply, encode, decode = (jax.jit(functools.partial(network.apply, method=m)) for m in (None, "encode", "decode"))
-    x, skips = encode(members[0], seen["cases"])
-    coder = autoencoder.for_activations(x, latent=3, width=4)
-    random = np.random.default_rng(9)
-    shapes = jax.eval_shape(coder.init, jax.random.key(9), x)  # to compile init would take longer than all the rest
-    coded = jax.tree.map(lambda a: jnp.asarray(0.3 * random.standard_normal(a.shape), a.dtype), shapes)
+    familiar, seen = (part.images.astype(np.float32) / 127.5 - 1.0 for part in (train, cases))
+    members = [drawn_variables(network, seen.shape, seed) for seed in range(2)]
+    encode, decode = (functools.partial(network.apply, method=method) for method in ("encode", "decode"))
+    bottleneck = jax.eval_shape(lambda images: encode(members[0], images)[0], seen)
+    coder = autoencoder.for_activations(bottleneck, latent=3, width=4)
+    coded = drawn_variables(coder, bottleneck.shape, 9)
     fitted = distortion_scores.Fitted(network, coder, "bottleneck", members[0], coded)
     found = distortion_scores.of_network(cfg, fitted, train, cases)
 
+    @jax.jit
+    def by_hand(members, coded, familiar, images):
+        logits = jax.lax.map(lambda member: network.apply(member, images), members)
+        first = jax.tree.map(lambda x: x[0], members)
+        both, skips = encode(first, jnp.concatenate([images, familiar]))
+        x, own = jnp.split(both, 2)
+        skips = jax.tree.map(lambda skip: jnp.split(skip, 2)[0], skips)
+        vectors = functools.partial(coder.apply, coded, method="encode")
+        layers = capture.capture(network, first, images, tuple(cfg.evaluation.ability_layers))[1]
+        return {
+            "logits": logits,
+            "after": decode(first, coder.apply(coded, x), skips),
+            "pooled": mahalanobis.distance(mahalanobis.fit(own), x),
+            "latent": mahalanobis.distance(mahalanobis.fit(vectors(own)), vectors(x)),
+            "ability": prototypes.mean_sa_score(list(layers.values()), 1 - jax.nn.softmax(logits[0])[..., 0]),
+        }
+
+    parts = by_hand(jax.tree.map(lambda *values: np.stack(values), *members), coded, familiar, seen)
+    before, after = parts["logits"][0], parts["after"]
+    dice = jax.jit(functools.partial(overlap.dice, num_classes=3))
+    labels, classes_of = cases.labels.astype(np.int32), lambda z: np.asarray(z).argmax(-1).astype(np.int32)
     softmax = lambda z: np.exp(z) / np.exp(z).sum(-1, keepdims=True)
-    before = apply(members[0], seen["cases"])
-    after = decode(members[0], jax.jit(coder.apply)(coded, x), skips)
     p, q = softmax(np.float64(before)), softmax(np.float64(after))
     np.testing.assert_allclose(found["distortion"], ((p - q) ** 2).mean((1, 2, 3)), rtol=1e-4)
     np.testing.assert_allclose(found["entropy"], -(p * np.log(p)).sum(-1).mean((1, 2)), rtol=1e-4)
-    familiar = encode(members[0], seen["train"])[0]
-    vectors = functools.partial(jax.jit(functools.partial(coder.apply, method="encode")), coded)
-    for key, own, of in (("pooled", familiar, x), ("latent", vectors(familiar), vectors(x))):
-        expected = mahalanobis.distance(mahalanobis.fit(own), of)
+    for key in ("pooled", "latent"):
         # near 0 a distance is a difference of larger numbers
-        np.testing.assert_allclose(found[key], expected, rtol=2e-3, atol=1e-5)
+        np.testing.assert_allclose(found[key], parts[key], rtol=2e-3, atol=1e-5)
     for key, logits in (("dice", before), ("dice_after", after)):
-        expected = overlap.dice(cases.labels.astype(np.int32), jnp.argmax(logits, -1), num_classes=3)
-        np.testing.assert_allclose(found[key], expected, rtol=1e-6)
-    read = lambda v, x: capture.capture(network, v, x, tuple(cfg.evaluation.ability_layers))[1]
-    layers = jax.jit(read)(members[0], seen["cases"])
-    ability = jax.jit(prototypes.mean_sa_score)(list(layers.values()), 1 - jax.nn.softmax(before)[..., 0])
-    np.testing.assert_allclose(found["inability"], 1 - ability, rtol=1e-4)
+        np.testing.assert_allclose(found[key], dice(labels, classes_of(logits)), rtol=1e-6)
+    np.testing.assert_allclose(found["inability"], 1 - parts["ability"], rtol=1e-4)
 
     together = distortion_scores.of_ensemble(cfg, network, members, cases)
-    each = np.stack([softmax(np.float64(apply(member, seen["cases"]))) for member in members])
-    mean, classes = each.mean(0), each.argmax(-1)
+    each = softmax(np.float64(parts["logits"]))
+    mean, classes = each.mean(0), classes_of(each)
     np.testing.assert_allclose(together["ensemble_entropy"], -(mean * np.log(mean)).sum(-1).mean((1, 2)), rtol=1e-4)
-    expected = overlap.dice(cases.labels.astype(np.int32), mean.argmax(-1).astype(np.int32), num_classes=3)
-    np.testing.assert_allclose(together["dice"], expected, rtol=1e-6)
-    of_pair = np.asarray(overlap.dice(classes[0].astype(np.int32), classes[1].astype(np.int32), num_classes=3))
+    np.testing.assert_allclose(together["dice"], dice(labels, classes_of(mean)), rtol=1e-6)
+    of_pair = np.asarray(dice(classes[0], classes[1]))
     np.testing.assert_allclose(together["disagreement"], 1 - np.nanmean(of_pair, 1), rtol=1e-5)
 
 
@@ -449,7 +455,7 @@ def fake_measured(cases, sd, pm, entropy, foreign_pm=3.0, networks=2, lost=0.01)
 @functools.cache
 def tabulated(**closeness):
     cfg = config()
-    cfg.evaluation.resamples = 60
+    cfg.evaluation.resamples = 30
     cases = fake_cases()
     return cfg, results.tabulate(cfg, cases, fake_measured(cases, **closeness))
 
@@ -553,7 +559,7 @@ def test_tables_say_what_stands_behind_them():
 
 def test_a_domain_of_few_patients_has_no_interval_and_no_say():
     cfg = config()
-    cfg.evaluation.resamples = 50
+    cfg.evaluation.resamples = 30
     cases = fake_cases()
     keep = (cases.domains != "C") | np.isin(cases.patients, ("p0", "p1"))
     fewer = study.Cases(

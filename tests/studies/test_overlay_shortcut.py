@@ -2,10 +2,12 @@
 
 import csv
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import json
 import pathlib
+import types
 
 import jax
 import jax.numpy as jnp
@@ -96,9 +98,8 @@ def frames():
     return made
 
 
-@pytest.fixture
-def data_set(frames, monkeypatch):
-    """In place of a prepared data set: `splits(directory, size, domains)`."""
+def stored_splits(frames):
+    """In place of `runs.Splits` of a prepared data set: `splits(directory, size, domains)`."""
 
     def splits(directory, size, domains):
         del directory, size
@@ -109,11 +110,16 @@ def data_set(frames, monkeypatch):
             made[split] = cases_of(images, np.stack([frame.labels for frame in drawn]), names, names)
         return _Splits(made)
 
-    monkeypatch.setattr(study.runs, "Splits", splits)
+    return splits
 
 
 class _Splits(dict):
     rank = 2
+
+
+@pytest.fixture
+def data_set(frames, monkeypatch):
+    monkeypatch.setattr(study.runs, "Splits", stored_splits(frames))
 
 
 class Filling:
@@ -138,6 +144,20 @@ def filling(monkeypatch):
 
     monkeypatch.setattr(marked.inpainting, "train_inpainter", train)
     return asked
+
+
+@pytest.fixture(scope="module")
+def prepared(frames, tmp_path_factory):
+    """Scans, images without their marks, clips and measures of the removal; not to be changed."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study.runs, "Splits", stored_splits(frames))
+        patch.setattr(marked.inpainting, "train_inpainter", lambda *_, **__: Filling())
+        scans = marked.load(config(), pathlib.Path("nowhere"))
+        images = marked.clean_up(config(), scans, folder)
+        clips = marked.make_clips(config(), images)
+        removal = study.removal_measures(images, folder)
+    return types.SimpleNamespace(folder=folder, scans=scans, images=images, clips=clips, removal=removal)
 
 
 def test_a_world_has_marks_where_its_domains_differ(data_set, frames):
@@ -208,10 +228,8 @@ def test_another_removal_makes_the_images_of_the_mitigated_network(data_set, fil
     np.testing.assert_array_equal(images.restored(marked.NOTHING, "true", i), scans["test"].annotated.images[i])
 
 
-def test_removals_are_measured_against_the_clean_images(data_set, filling, tmp_path):
-    scans = marked.load(config(), pathlib.Path("nowhere"))
-    images = marked.clean_up(config(), scans, tmp_path)
-    measures = study.removal_measures(images, tmp_path)
+def test_removals_are_measured_against_the_clean_images(prepared):
+    scans, images, measures = prepared.scans, prepared.images, prepared.removal
     annotated, clean, marks = scans["test"].annotated.images, scans["test"].clean.images, scans["test"].marks
     for i in range(len(marks)):
         left = np.abs(annotated[i].astype(float) - clean[i])
@@ -228,7 +246,9 @@ def test_removals_are_measured_against_the_clean_images(data_set, filling, tmp_p
         )
         assert measures["removed"][i] >= measures["recall"][i]
     assert measures["fast_marching true marks mae"].mean() < 0.3 * measures["none true marks mae"].mean()
-    stored = study.removal_measures(dataclasses.replace(images, scans=scans, found={}), tmp_path)  # not measured again
+    stored = study.removal_measures(
+        dataclasses.replace(images, scans=scans, found={}), prepared.folder
+    )  # not measured again
     np.testing.assert_array_equal(stored["recall"], measures["recall"])
 
 
@@ -311,10 +331,8 @@ def test_marks_drawn_on_real_heads_are_found(real_data):
     assert np.mean(recall) > 0.9
 
 
-def test_clips_of_the_world_are_of_new_scans_of_all_planes(data_set, filling, tmp_path):
-    scans = marked.load(config(), pathlib.Path("nowhere"))
-    images = marked.clean_up(config(), scans, tmp_path)
-    clips = marked.make_clips(config(), images)
+def test_clips_of_the_world_are_of_new_scans_of_all_planes(prepared):
+    scans, images, clips = prepared.scans, prepared.images, prepared.clips
     assert clips.frames.shape == (8, 4, 64, 64, 3)
     np.testing.assert_array_equal(marked.planes_of_labels(clips.labels), [1, 2, 3, 4, 1, 2, 3, 4])
     np.testing.assert_array_equal(clips.frames[:, 0], clips.changed["no marks"])
@@ -344,8 +362,8 @@ def test_scores_of_counts():
     labels[0, 2:8, 3:9], labels[1, 1:4, 1:4], labels[2, 5:11, 5:11] = 2, 1, 3
     predictions = random.integers(0, 4, labels.shape, dtype=np.int32)
     predictions[1] = 0
-    counts = np.asarray(overlap.class_counts(jnp.asarray(labels), jnp.asarray(predictions), num_classes=4))
-    dice = np.asarray(overlap.dice(jnp.asarray(labels), jnp.asarray(predictions), num_classes=4))
+    scored = jax.jit(lambda *both: [score(*both, num_classes=4) for score in (overlap.class_counts, overlap.dice)])
+    counts, dice = (np.asarray(score) for score in scored(labels, predictions))
     expected = [dice[0, 1], 0.0, dice[2, 2], np.nan]  # of the class that is there; the last case has none
     np.testing.assert_allclose(numbers.organ_dice(counts), expected, rtol=1e-6)
     areas = (predictions > 0).sum((1, 2))
@@ -407,15 +425,12 @@ def fake_measures(images, clips, *, dice, clip=0.9, share=0.1, seed=0):
     return measures
 
 
-@pytest.fixture
-def tabulated(data_set, filling, tmp_path):
+@pytest.fixture(scope="module")
+def tabulated(prepared):
     """`baseline's Dice by images -> tables`."""
-    cfg = config()
-    scans = marked.load(cfg, pathlib.Path("nowhere"))
-    images = marked.clean_up(cfg, scans, tmp_path)
-    clips = marked.make_clips(cfg, images)
-    removal = study.removal_measures(images, tmp_path)
+    images, clips = prepared.images, prepared.clips
 
+    @functools.cache
     def of(**dice):
         measured = {
             "baseline": fake_measures(images, clips, dice=dice, clip=0.6, share=0.2),
@@ -424,7 +439,7 @@ def tabulated(data_set, filling, tmp_path):
                 images, clips, dice={"annotated": 0.7, "clean": 0.9, "black found": 0.6, "network found": 0.88}, seed=2
             ),
         }
-        return numbers.tabulate(cfg, images, clips, measured, removal)
+        return numbers.tabulate(config(), images, clips, measured, prepared.removal)
 
     return of
 
@@ -558,6 +573,9 @@ def untrained(monkeypatch):
     monkeypatch.setattr(report.builders, "prepare", lambda *_, **__: pathlib.Path("nowhere"))
 
 
+SMALLEST = {"training__batch_size": 4, "model__features": (2, 4), "model__skips": (True,)}
+
+
 def run(cfg, tmp_path):
     places = {
         "workdir": tmp_path / "work",
@@ -570,7 +588,7 @@ def run(cfg, tmp_path):
 
 
 def test_a_study_ends_with_tables_figures_and_a_page_that_agree(data_set, filling, untrained, tmp_path, monkeypatch):
-    cfg = config(training__batch_size=4, evaluation__clips=4)
+    cfg = config(**SMALLEST, evaluation__clips=4)
     page, results = run(cfg, tmp_path)
     [verdict] = results["verdicts"]
     drop = next(
@@ -590,6 +608,7 @@ def test_a_study_ends_with_tables_figures_and_a_page_that_agree(data_set, fillin
     with np.load(tmp_path / "work" / "runs" / "baseline" / "measures.npz") as stored:
         maps, share = stored["saliency_annotated"].astype(float), stored["share_annotated"]
         predicted = stored["annotated_predictions"]
+    assert maps.any()
     scans = marked.load(cfg, pathlib.Path("nowhere"))
     for i, plane in enumerate(marked.planes_of_labels(scans["test"].annotated.labels)):
         marks = np.asarray(jax.image.resize(scans["test"].marks[i].astype(np.float32), (32, 32), "linear"))
@@ -599,12 +618,13 @@ def test_a_study_ends_with_tables_figures_and_a_page_that_agree(data_set, fillin
             assert (predicted[i] == plane).any()
             assert share[i] == pytest.approx((maps[i] * marks).sum() / maps[i].sum(), rel=0.02)
     # a second call measures nothing again
+    monkeypatch.setattr(study_figures, "draw", lambda *_: None)  # the figures are there
     monkeypatch.setattr(study, "measure", lambda *_: pytest.fail("measured again"))
     assert run(cfg, tmp_path)[1]["dice"] == results["dice"]
 
 
 def test_images_with_marks_burnt_in_are_studied_without_the_truth(data_set, filling, untrained, tmp_path):
-    page, results = run(config(training__batch_size=4, overlays__source="burnt_in"), tmp_path)
+    page, results = run(config(**SMALLEST, overlays__source="burnt_in"), tmp_path)
     assert {row["network"] for row in results["dice"]} == {"baseline", "mitigation"}
     assert {row["tested_on"] for row in results["dice"]} == {"annotated", "cleaned"}
     assert results["downstream"] == results["reconstruction"] == results["changes"] == []

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import jax
 import numpy as np
@@ -138,12 +139,34 @@ def test_the_exact_interval_is_that_of_clopper_and_pearson():
     assert tail(low, range(3, 11)) == pytest.approx(0.025) and tail(high, range(4)) == pytest.approx(0.025)
 
 
-def test_the_smallest_study_ends_with_its_page_and_is_not_repeated(tmp_path):
-    of = config(kinds=("border",), audit__probes=("accuracy",))
-    places = {"workdir": tmp_path, "data_dir": tmp_path, "manual_dir": None, "command": "python -m launch.study"}
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """`run -> training images`; the first run is trained, and the twin, which would be in the same way, is its copy."""
+    train, seen, first = report.runs.train, {}, tmp_path / "first"
+
+    def train_the_first(config, splits, folder):
+        if seen:
+            shutil.copytree(first, folder, dirs_exist_ok=True)
+        else:
+            train(config, splits, folder)
+            shutil.copytree(folder, first)
+        seen[folder.name] = splits["train"].images
+
+    monkeypatch.setattr(report.runs, "train", train_the_first)
+    return seen
+
+
+def test_the_smallest_study_ends_with_its_page_and_is_not_repeated(trained, tmp_path):
+    of = config(kinds=("border",), audit__probes=("accuracy",), model__features=(2, 4))
+    work = tmp_path / "work"
+    places = {"workdir": work, "data_dir": tmp_path, "manual_dir": None, "command": "python -m launch.study"}
     with jax.numpy_dtype_promotion("standard"):
         page = report.run(of, **places)
-    results = json.loads((tmp_path / "results.json").read_text())
+    worlds = study.draw(of, "border", 0)
+    assert set(trained) == {f"border_{arm}_0" for arm in study.ARMS}
+    for arm in study.ARMS:
+        np.testing.assert_array_equal(trained[f"border_{arm}_0"], worlds[arm]["train"].images)
+    results = json.loads((work / "results.json").read_text())
     assert results["verdicts"][0]["sentence"] in page.read_text().replace("&#39;", "'")
     assert [(r["kind"], r["arm"], r["n"]) for r in results["counts"]] == [
         ("border", "planted", 1),
@@ -152,6 +175,6 @@ def test_the_smallest_study_ends_with_its_page_and_is_not_repeated(tmp_path):
     for row in results["counts"]:
         own = [r for r in results["networks"] if r["arm"] == row["arm"]]
         assert row["found"] == sum(r["planted_kind_found"] for r in own) and row["least_dice"] == own[0]["dice"]
-    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    stamps = {path: path.stat().st_mtime_ns for path in (work / "runs").rglob("*") if path.is_file()}
     report.run(of, **places)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()} == stamps
+    assert {path: path.stat().st_mtime_ns for path in (work / "runs").rglob("*") if path.is_file()} == stamps

@@ -1,6 +1,7 @@
 """The study's numbers, away from training: conditions, IoU, distances, tables, verdicts, the page."""
 
 import csv
+import functools
 import importlib.util
 import itertools
 import json
@@ -141,7 +142,7 @@ def test_stored_images_are_shifted_and_every_case_comes_once():
     shifter = conditions.Shifter(4)
     batches = list(shifter.batches(Condition("brightness", "0.5", stored, ("brightness", 0.5))))
     seen = np.concatenate([np.asarray(batch["image"])[batch["valid"]] for batch in batches])
-    np.testing.assert_array_equal(seen, shifts.brightness(stored.images, 0.5))
+    np.testing.assert_array_equal(seen, jax.jit(lambda images: shifts.brightness(images, 0.5))(stored.images))
     assert sum(batch["valid"].sum() for batch in batches) == 10
     np.testing.assert_array_equal(
         next(shifter.batches(Condition("in-domain", "A", stored)))["image"], stored.images[:4]
@@ -224,12 +225,10 @@ def test_a_difference_is_paired():
 
 
 @pytest.fixture(scope="module")
-def network():
+def network(drawn_variables):
     """A drawn U-Net with one pooling, in two members."""
     module = models.build("unet", 2, features=(4, 8))
-    init = jax.jit(module.init)
-    image = jnp.zeros((1, 32, 32, 3), jnp.float32)
-    return module, [init(jax.random.key(seed), image) for seed in range(2)]
+    return module, [drawn_variables(module, (1, 32, 32, 3), seed) for seed in range(2)]
 
 
 def test_distances_are_those_of_all_vectors_at_once(network):
@@ -241,17 +240,20 @@ def test_distances_are_those_of_all_vectors_at_once(network):
     measured = distances.measure(made, module, members, tested, conditions.Shifter(4))
     assert measured["layers"].tolist() == ["encoder_0", "bottleneck", "decoder_0"]
     assert measured["brightness 0.75/drawn"].shape == (2, 3, 20)
-    images = {"p": stored.images, "q": np.asarray(shifts.brightness(stored.images, 0.75))}
-    read = jax.jit(lambda variables, seen: capture.capture(module, variables, seen)[1])
+    names = measured["layers"].tolist()
+
+    @jax.jit
+    def at_once(variables, image, labels):
+        both = jnp.concatenate([image, shifts.brightness(image, 0.75)])
+        seen = augment.whole({"image": both, "labels": jnp.concatenate([labels, labels])}, size=32)["images"]
+        found = capture.capture(module, variables, seen, names)[1]
+        # 16 x 16 cells, the size of the bottleneck
+        pool = lambda array: hellinger.pool_vectors(array, grid=(16, 16))
+        halves = {name: jnp.split(array, 2) for name, array in found.items()}
+        return {name: hellinger.hellinger_distance(pool(p), pool(q)) for name, (p, q) in halves.items()}
+
     for f, variables in enumerate(members):
-        vectors = {}
-        for side, image in images.items():
-            seen = augment.whole({"image": image, "labels": stored.labels}, size=32)["images"]
-            for name, array in read(variables, seen).items():
-                # 16 x 16 cells, the size of the bottleneck
-                vectors[side, name] = hellinger.pool_vectors(array, grid=(16, 16))
-        for name in measured["layers"].tolist():
-            expected = hellinger.hellinger_distance(vectors["p", name], vectors["q", name])
+        for name, expected in at_once(variables, stored.images, stored.labels).items():
             # batches of another size round activations differently, and a few cross the edge of a bin
             np.testing.assert_allclose(measured[f"brightness 0.75/distance/{name}"][f], expected, atol=0.01)
 
@@ -271,12 +273,11 @@ def test_images_that_are_not_shifted_have_no_distance(network):
 def test_drawn_patients_and_halves_are_sums_of_their_histograms():
     random = np.random.default_rng(0)
     p, q = random.standard_normal((5, 30, 2)).astype(np.float32), random.standard_normal((5, 30, 2)).astype(np.float32)
-    joint = hellinger.init_range(2)
-    for vectors in (*p, *q):
-        joint = hellinger.update_range(joint, jnp.asarray(vectors))
+    joint = distances._ranges([(None, {"layer": p}), (None, {"layer": q})])["layer"]
+    np.testing.assert_array_equal(joint, [f(np.concatenate([p, q]), (0, 1)) for f in (np.min, np.max)])
 
     def histograms(sets):
-        return np.asarray(distances._image_histograms(jnp.asarray(sets), joint, bins=10))
+        return np.asarray(distances._image_histograms({"layer": sets}, {"layer": joint}, bins=10)["layer"])
 
     drawn = np.array([[2, 0, 1, 1, 1], [0, 0, 5, 0, 0]], float)
     channels, layer, null, constant = distances._distances(
@@ -344,11 +345,17 @@ SHALLOW = dict(zip(LAYERS, (0.6, 0.4, 0.2, 0.3, 0.3), strict=True))
 FLAT = dict.fromkeys(LAYERS, 0.3)
 
 
-def study_of(l1, l2=(0.6, 0.3), baseline=(0.8, 0.5), distance=(SHALLOW, FLAT, FLAT)):
+def study_of(l1, distance=(SHALLOW, FLAT, FLAT)):
+    return _study_of(l1, tuple(tuple(layers.items()) for layers in distance))
+
+
+@functools.cache  # several tests look at the same study
+def _study_of(l1, distance):
+    baseline, l2 = (0.8, 0.5), (0.6, 0.3)
     made = config(pruned=(0, 1, 2))
     tested = fake_tested(made)
     measured = {
-        Network("unet", pruned): fake_measures(tested, *iou, layers, seed=pruned)
+        Network("unet", pruned): fake_measures(tested, *iou, dict(layers), seed=pruned)
         for pruned, (iou, layers) in enumerate(zip((baseline, l1, l2), distance, strict=True))
     }
     return made, tested, measured, numbers.tabulate(made, tested, measured)
