@@ -70,15 +70,17 @@ predict = jax.jit(lambda images: network.apply(variables, images).argmax(-1))
 predicted = {view: predict(shown["images"]) for view, shown in seen.items()}
 
 patients = np.array(test.patients)
+of_lesion = jax.jit(lambda labels, predicted: overlap.dice(labels, predicted, num_classes=2)[:, 0])
 for view, shown in seen.items():
-    dice = overlap.dice(shown["labels"], predicted[view], num_classes=2)[:, 0]
+    dice = of_lesion(shown["labels"], predicted[view])
     found = intervals.bootstrap_mean(np.asarray(dice), patients)
     print(f"Dice on {view} images: {tables.estimate_text(found.mean, found.low, found.high)}, n = {found.n}")
 
 # %%
 series = []
+band_dice = jax.jit(lambda labels, predicted: regions.band_dice(labels, predicted, width=config.data.image_size // 16))
 for view, shown in seen.items():
-    distance, dice = regions.band_dice(shown["labels"], predicted[view], width=config.data.image_size // 16)
+    distance, dice = band_dice(shown["labels"], predicted[view])
     bands = [intervals.bootstrap_mean(values, patients, resamples=500) for values in np.asarray(dice).T]
     series.append(figures.Series(view, distance, *zip(*[(b.mean, b.low, b.high) for b in bands], strict=True)))
 figures.curves("bands.png", {"": series}, xlabel="distance from the centre (px)", ylabel="Dice")
@@ -98,12 +100,18 @@ Image("bands.png", width=600)
 
 # %%
 layers = network.numbered_layers
-read = jax.jit(lambda images: capture.capture(network, variables, images, layers))
-logits, activations = read(seen["original"]["images"])
-lesion = jax.nn.softmax(logits)[..., 1]
-labels = seen["original"]["labels"]
-ability = [np.asarray(prototypes.sa_score(activations[name], lesion, labels)) for name in layers]
-knows = [float(position.position_r2(activations[name])) for name in layers]
+
+
+@jax.jit
+def profile(images, labels):
+    """Segmentation ability and R² of every layer."""
+    logits, activations = capture.capture(network, variables, images, layers)
+    lesion = jax.nn.softmax(logits)[..., 1]
+    ability = [prototypes.sa_score(activations[name], lesion, labels) for name in layers]
+    return ability, [position.position_r2(activations[name]) for name in layers]
+
+
+ability, knows = jax.tree.map(np.asarray, profile(seen["original"]["images"], seen["original"]["labels"]))
 
 # %%
 numbers = np.arange(1, len(layers) + 1)

@@ -150,15 +150,22 @@ Image("cells.png", width=450)
 
 # %%
 lab1, lab2 = (np.flatnonzero(domains == lab) for lab in ("lab1", "lab2"))
-for name in LAYERS:
-    x = found[name]
-    ability = np.nanmean(prototypes.sa_score(x, mask, labels))
-    units = np.nanmean(prototypes.unit_sa_scores(x, mask, labels), 0)
+
+
+@jax.jit
+def ask(x):
+    """Of a layer: SA score, that of every unit, how far lab2 has moved it, and R²."""
     vectors = hellinger.pool_vectors(x, grid=(4, 4)).reshape(len(x), -1, x.shape[-1])
     flat = [vectors[where].reshape(-1, x.shape[-1]) for where in (lab1, lab2)]
     moved = hellinger.layer_distance(hellinger.hellinger_distance(*flat))
-    knows = position.position_r2(x, folds=2)
-    print(f"{name}: SA {ability:.2f}, best unit {np.nanmax(units):.2f}; R² {knows:.2f}; moved by {moved:.2f}")
+    ability, units = prototypes.sa_score(x, mask, labels), prototypes.unit_sa_scores(x, mask, labels)
+    return ability, units, moved, position.position_r2(x, folds=2)
+
+
+for name in LAYERS:
+    ability, units, moved, knows = map(np.asarray, ask(found[name]))
+    best = np.nanmax(np.nanmean(units, 0))
+    print(f"{name}: SA {np.nanmean(ability):.2f}, best unit {best:.2f}; R² {knows:.2f}; moved by {moved:.2f}")
 
 # %% [markdown]
 # *Segmentation distortion* (Lennartz and Schultz) needs an autoencoder of one layer's activations, fitted on the images
@@ -198,13 +205,22 @@ after = jax.jit(lambda w, x, activations: onward(x, repair.apply(w, activations)
 # %%
 gradient_of = jax.jit(lambda v, x: vog.input_gradients(lambda x: network.apply(v, x), x))
 gradients = jnp.stack([gradient_of(v, images) for v in checkpoints])
-scores = {
-    "segmentation distortion": distortion.segmentation_distortion(logits, after),
-    "Mahalanobis distance": mahalanobis.distance(mahalanobis.fit(of_training), found[LAYER]),
-    "entropy": uncertainty.entropy(jax.nn.softmax(logits)),
-    "1 - mean SA of the units": 1 - prototypes.mean_sa_score([found["second"], found["third"]], mask),
-    "variance of gradients": vog.variance_of_gradients(gradients),
-}
+known_cases = mahalanobis.fit(of_training)
+
+
+@jax.jit
+def without_annotation(logits, after, found, gradients):
+    mask = jax.nn.softmax(logits)
+    return {
+        "segmentation distortion": distortion.segmentation_distortion(logits, after),
+        "Mahalanobis distance": mahalanobis.distance(known_cases, found[LAYER]),
+        "entropy": uncertainty.entropy(mask),
+        "1 - mean SA of the units": 1 - prototypes.mean_sa_score([found["second"], found["third"]], mask[..., 1]),
+        "variance of gradients": vog.variance_of_gradients(gradients),
+    }
+
+
+scores = without_annotation(logits, after, found, gradients)
 for name, score in scores.items():
     score = np.asarray(score)
     within = ranking.spearman(score[lab1], 1 - dice[lab1])
@@ -216,12 +232,19 @@ for name, score in scores.items():
 # %%
 k = int(lab1[0])
 x = images[k : k + 1]
-slope = gradcam.score_gradients(lambda a: onward(x, a), found[LAYER][k : k + 1], class_index=1)
-maps = {
-    "Grad-CAM": gradcam.gradcam(found[LAYER][k : k + 1], slope, size=(64, 64))[0],
-    "probability": mask[k],
-    "prototypes": prototypes.object_probability(found[LAYER][k : k + 1], mask[k : k + 1])[0],
-}
+
+
+@jax.jit
+def looks_at(x, activations, mask):
+    slope = gradcam.score_gradients(lambda a: onward(x, a), activations, class_index=1)
+    return {
+        "Grad-CAM": gradcam.gradcam(activations, slope, size=(64, 64))[0],
+        "probability": mask[0],
+        "prototypes": prototypes.object_probability(activations, mask)[0],
+    }
+
+
+maps = looks_at(x, found[LAYER][k : k + 1], mask[k : k + 1])
 figures.heat_maps("maps.png", maps, extent_label="place in the image, half sides")
 Image("maps.png", width=600)
 

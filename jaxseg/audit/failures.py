@@ -85,8 +85,10 @@ def fit_autoencoder(subject: Subject, settings: ml_collections.ConfigDict) -> di
     shape: Any = jax.eval_shape(read, subject.variables, subject.image)
     made = autoencoder.for_activations(shape, latent=settings.latent, width=settings.autoencoder_width)
     optimizer = optax.adam(1e-3)
-    create = jax.jit(lambda key: state.create(key, made, optimizer, (1, *made.shape)))
-    fresh = create(jax.random.key(settings.seed)).replace(frozen=dict(subject.variables))
+    shapes = (1, *made.shape)
+    # all from one program, so that the first step finds its state placed as the second does and both are one program
+    create = jax.jit(lambda key, frozen: state.create(key, made, optimizer, shapes).replace(frozen=frozen))
+    fresh = create(jax.random.key(settings.seed), dict(subject.variables))
     view = augment.training_view(subject.view, size=subject.image_size)
     step = training_steps.make_train_step(objectives.reconstruction(subject.model, made, layer), optimizer, view)
     options = compiler_options(subject.model) if isinstance(subject.model, UNetSkeleton) else {}

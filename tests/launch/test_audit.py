@@ -2,11 +2,8 @@
 
 import itertools
 import json
-import pathlib
-import subprocess
-import sys
+import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,9 +12,6 @@ from configs import train
 from jaxseg.data import builders
 from jaxseg.errors import InputError
 from jaxseg.report import audit
-from jaxseg.training import runs
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def settings(**fields):
@@ -27,14 +21,11 @@ def settings(**fields):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A run of the tiny size, its data set, and its audit."""
+def folder(tmp_path_factory, launched_run, drawn_data):
+    """A run of the smallest size, its data set, and its audit."""
     place = tmp_path_factory.mktemp("audit")
-    config = train.get_config("tiny").unlock()
-    config.training.epochs = 1
-    directory = builders.prepare(config.data.dataset, data_dir=place / "data")
-    with jax.numpy_dtype_promotion("standard"):
-        runs.train(config.lock(), runs.Splits(directory, config.data.source_size), place / "run")
+    shutil.copytree(launched_run, place / "run")
+    (place / "data").symlink_to(drawn_data("dermoscopy/tiny"))
     audited(place, "audit")
     return place
 
@@ -103,7 +94,8 @@ def test_probes_that_find_nothing_by_themselves_have_a_page(folder):
 
 def test_weights_are_audited_with_the_network_of_a_config(folder, drawn_state_dict):
     config = train.get_config("tiny").unlock()
-    config.model.upsample = "transpose"
+    config.model.update(features=(2, 4), skips=(True,), upsample="transpose")
+    config.data.image_size = 16
     path = folder / "weights.npz"
     np.savez(path, **drawn_state_dict(shapes_of(config.model.features), 0))
     options = settings(probes=("accuracy",), cases=8)
@@ -112,7 +104,7 @@ def test_weights_are_audited_with_the_network_of_a_config(folder, drawn_state_di
     results = json.loads((folder / "of_weights" / "results.json").read_text())
     assert results["provenance"]["network"] == str(path) and results["verdicts"][0]["verdict"] == "unclear"
     other = config.copy_and_resolve_references()
-    other.model.features = (4, 8, 16)
+    other.model.features = (2, 8)
     with pytest.raises(InputError, match=r"weights.npz: "):
         audited(folder, "of_others", options=options, **(request | {"config": other.lock()}))
     assert not (folder / "of_others").exists()
@@ -149,11 +141,7 @@ def shapes_of(features):
         (["--workdir={run}/x", "--run={run}/run", "--audit.margin=2"], "config.margin is 2.0"),
     ],
 )
-def test_misuse_is_answered_with_one_line(folder, arguments, message):
+def test_misuse_is_answered_with_one_line(folder, launch, one_line, arguments, message):
     given = [argument.format(run=folder) for argument in arguments]
-    command = [sys.executable, "-m", "launch.audit", *given, f"--data_dir={folder / 'data'}"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert answer.returncode == 2, answer.stderr
-    errors = [line for line in answer.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and message.format(run=folder) in errors[0] and "Traceback" not in answer.stderr
+    one_line(launch("audit", *given, f"--data_dir={folder / 'data'}"), message.format(run=folder))
     assert not (folder / "x").exists()

@@ -3,8 +3,7 @@
 import csv
 import pathlib
 import re
-import subprocess
-import sys
+import shutil
 
 import numpy as np
 import pytest
@@ -12,20 +11,11 @@ from PIL import Image
 
 from jaxseg.data.synthetic import dermoscopy
 
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-def launch(module, *arguments):
-    command = [sys.executable, "-m", f"launch.{module}", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, launched_run):
     folder = tmp_path_factory.mktemp("predict")
-    data = f"--data_dir={folder / 'data'}"
-    answer = launch("train", "--config=configs/train.py:tiny", f"--workdir={folder / 'run'}", data)
-    assert answer.returncode == 0, answer.stderr
+    shutil.copytree(launched_run, folder / "run")
+    (folder / "nothing").mkdir()
     scans = folder / "scans"
     scans.mkdir()
     for index in range(4):
@@ -34,9 +24,9 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_new_files_are_predicted_and_a_damaged_one_is_named(run):
+def test_new_files_are_predicted_and_a_damaged_one_is_named(run, launch, drawn_data):
     arguments = (f"--workdir={run / 'run'}", f"--inputs={run / 'scans'}", f"--output={run / 'out'}")
-    answer = launch("predict", *arguments, f"--data_dir={run / 'data'}", "--coverage=0")
+    answer = launch("predict", *arguments, f"--data_dir={drawn_data('dermoscopy/tiny')}", "--coverage=0")
     assert answer.returncode == 0, answer.stderr
     first, table, sheet = answer.stdout.splitlines()
     assert first == "4 predicted, 4 of them flagged; 0 could not be"
@@ -67,7 +57,7 @@ def test_new_files_are_predicted_and_a_damaged_one_is_named(run):
         (["--inputs={run}/scans", "--output={run}/x"], "--workdir is missing"),
         (["--workdir={run}/run", "--output={run}/x"], "--inputs is missing"),
         (["--workdir={run}/run", "--inputs={run}/scan", "--output={run}/x"], "--inputs={run}/scan: no such file"),
-        (["--workdir={run}/data", "--inputs={run}/scans", "--output={run}/x"], "{run}/data holds no training run"),
+        (["--workdir={run}/nothing", "--inputs={run}/scans", "--output={run}/x"], "{run}/nothing holds no training run"),
         (
             ["--workdir={run}/run", "--inputs={run}/scans", "--output={run}/x", "--overlap=0.3"],
             "--overlap: says how a window slides; give --tile too",
@@ -75,7 +65,7 @@ def test_new_files_are_predicted_and_a_damaged_one_is_named(run):
         (["--workdir={run}/run", "--inputs={run}/scans", "--output={run}/x", "--blend=cubic"], "blend"),
     ],
 )
-def test_misuse_is_answered_with_one_line(run, arguments, message):
+def test_misuse_is_answered_with_one_line(run, launch, arguments, message):
     answer = launch("predict", *[argument.format(run=run) for argument in arguments])
     assert answer.returncode == 2 and answer.stderr.count("\n") == 1, answer.stderr
     assert answer.stderr.startswith("error: ") and message.format(run=run) in answer.stderr

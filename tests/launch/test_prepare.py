@@ -1,22 +1,12 @@
 """The launcher, as a person runs it."""
 
-import pathlib
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxseg.data.builders.isic2017 import FOLDERS
-
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-def launch(*flags: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "launch.prepare", *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-
 
 def problems(result: subprocess.CompletedProcess) -> list[str]:
     """The lines of a failure that a person can mend."""
@@ -38,10 +28,10 @@ def raw(tmp_path):
     return tmp_path / "raw"
 
 
-def test_prepares_and_says_what_there_is(raw, tmp_path):
+def test_prepares_and_says_what_there_is(raw, tmp_path, launch):
     flags = ("--dataset=isic2017/256", f"--manual_dir={raw}", f"--data_dir={tmp_path / 'data'}")
     for said in ("isic2017/256: usable; 1 warning", f"{tmp_path}/data/isic2017/256/2.0.0 is prepared already"):
-        result = launch(*flags)
+        result = launch("prepare", *flags)
         assert result.returncode == 0
         assert result.stderr.startswith(said) and len(result.stderr.splitlines()) == 1
         assert result.stdout.splitlines() == [
@@ -52,7 +42,7 @@ def test_prepares_and_says_what_there_is(raw, tmp_path):
         ]
 
 
-def test_lists_every_problem_and_writes_nothing(raw, tmp_path):
+def test_lists_every_problem_and_writes_nothing(raw, tmp_path, launch):
     (images, masks), (_, other_masks), (test_images, _) = FOLDERS.values()
     (raw / masks / "ISIC_0000000_segmentation.png").unlink()
     Image.new("L", (40, 24), 1).save(raw / masks / "ISIC_0000001_segmentation.png")
@@ -60,7 +50,7 @@ def test_lists_every_problem_and_writes_nothing(raw, tmp_path):
     (raw / test_images / "ISIC_0000020.jpg").write_bytes((raw / test_images / "ISIC_0000020.jpg").read_bytes()[:-100])
     (raw / test_images / "ISIC_0000021.jpg").write_text("not an image")
     summary, *lines = problems(
-        launch("--dataset=isic2017/256", f"--manual_dir={raw}", f"--data_dir={tmp_path / 'data'}")
+        launch("prepare", "--dataset=isic2017/256", f"--manual_dir={raw}", f"--data_dir={tmp_path / 'data'}")
     )
     assert summary == f"error: 5 problems in {raw}; nothing was prepared:"
     for line, (name, part) in zip(
@@ -86,7 +76,7 @@ def test_lists_every_problem_and_writes_nothing(raw, tmp_path):
         ([], "error: flag --dataset=None"),
     ],
 )
-def test_wrong_flags(tmp_path, flags, wanted):
-    (line,) = problems(launch(*flags, f"--data_dir={tmp_path / 'data'}"))
+def test_wrong_flags(tmp_path, launch, flags, wanted):
+    (line,) = problems(launch("prepare", *flags, f"--data_dir={tmp_path / 'data'}"))
     assert line.startswith(wanted)
     assert not (tmp_path / "data").exists()

@@ -1,49 +1,60 @@
-"""The launcher as a person uses it: one command, killed, repeated, misused. Real processes."""
+"""The launcher as a person uses it: one command, killed, interrupted, repeated, misused. Processes of their own."""
 
 import csv
 import json
-import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = "--config=configs/border_shortcut.py:tiny"
+GRID = ("--config.evaluation.grid=64", "--config.evaluation.band_width=4", "--config.evaluation.border_width=8")
 
-
-def command(*arguments):
-    return [sys.executable, "-m", "launch.study", *map(str, arguments)]
-
-
-def launch(*arguments):
-    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+# what `python -m launch.study` does, and which modules were there at its begin and its end
+WATCHED = """
+import runpy, sys
+import jaxseg
+loaded = [[*sys.modules]]
+try:
+    runpy.run_module("launch.study", run_name="__main__", alter_sys=True)
+finally:
+    import json, os
+    with open(os.environ["LOADED"], "w") as file:
+        json.dump([*loaded, [*sys.modules]], file)
+"""
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A study that was killed by SIGKILL after its first checkpoint and then called again."""
+def finished(tmp_path_factory, launch, environment, small):
+    """A study that was killed behind its first checkpoint, interrupted in its second run, and then called again."""
     folder = tmp_path_factory.mktemp("study")
-    arguments = [TINY, f"--workdir={folder / 'work'}", f"--data_dir={folder / 'data'}"]
-    with subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as victim:
-        checkpoints = folder / "work" / "runs" / "zero_original" / "checkpoints"
-        deadline = time.monotonic() + 240
-        while not list(checkpoints.glob("[0-9]")) and time.monotonic() < deadline and victim.poll() is None:
-            time.sleep(0.05)
-        victim.send_signal(signal.SIGKILL)
-    assert victim.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    runs = folder / "work" / "runs"
+    arguments = [TINY, *small, *GRID, f"--workdir={folder / 'work'}", f"--data_dir={folder / 'data'}"]
+    checkpoints, metrics = runs / "zero_original" / "checkpoints", runs / "zero_quadrant" / "metrics.jsonl"
+    killed = launch("study", *arguments, sent=signal.SIGKILL, when=lambda: [*checkpoints.glob("[0-9]")])
+    assert killed.returncode == -signal.SIGKILL, "it ended before it could be killed"
     assert not (folder / "work" / "report.html").exists()
-    again = launch(*arguments)
+    begun = lambda: metrics.exists() and metrics.read_text()
+    interrupted = launch("study", *arguments, sent=signal.SIGINT, when=begun)
+    assert not (folder / "work" / "report.html").exists()
+    again = subprocess.run(
+        [sys.executable, "-c", WATCHED, *arguments],
+        cwd=ROOT,
+        env=environment | {"LOADED": str(folder / "loaded.json")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert again.returncode == 0, again.stderr
-    return folder, arguments, again
+    return folder, arguments, interrupted, again
 
 
-def test_a_killed_study_goes_on_and_ends_with_its_report(finished):
-    folder, _, again = finished
+def test_a_stopped_study_goes_on_and_ends_with_its_report(finished):
+    folder, *_, again = finished
     work = folder / "work"
     assert again.stdout.strip().endswith("report.html")
     results = json.loads((work / "results.json").read_text())
@@ -66,6 +77,19 @@ def test_a_killed_study_goes_on_and_ends_with_its_report(finished):
     assert [float(row["mean"]) for row in rows] == pytest.approx([row["mean"] for row in results["dice"]], rel=1e-5)
 
 
+def test_an_interrupt_ends_with_one_line(finished):
+    interrupted = finished[2]
+    assert interrupted.returncode == 130
+    assert interrupted.stderr.rstrip().endswith("interrupted; the same command goes on where it was")
+    assert "Traceback" not in interrupted.stderr
+
+
+def test_import_is_light_and_tensorflow_never_comes_in(finished):
+    first, last = json.loads((finished[0] / "loaded.json").read_text())
+    assert "jax" not in first
+    assert "tensorflow_datasets" in last and "tensorflow" not in last
+
+
 def test_every_step_was_logged_once(finished):
     folder, *_ = finished
     for run in ("zero_original", "zero_quadrant"):
@@ -74,42 +98,36 @@ def test_every_step_was_logged_once(finished):
         assert {"loss", "grad_norm", "validation_dice", "steps_per_second"} <= json.loads(lines[-1]).keys()
 
 
-def test_a_killed_run_learned_what_an_undisturbed_one_learns(finished, tmp_path):
+def test_a_killed_run_learned_what_an_undisturbed_one_learns(finished, launched_run):
     """The same network trained by itself, without a kill, to the last bit."""
     folder, *_ = finished
-    alone = subprocess.run(
-        [
-            *(sys.executable, "-m", "launch.train", "--config=configs/train.py:tiny"),
-            *(f"--workdir={tmp_path / 'run'}", f"--data_dir={folder / 'data'}"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert alone.returncode == 0, alone.stderr
     rows = []
-    for run in (tmp_path / "run", folder / "work" / "runs" / "zero_original"):
+    for run in (launched_run, folder / "work" / "runs" / "zero_original"):
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         rows.append([{k: v for k, v in line.items() if k != "steps_per_second"} for line in lines])
     assert rows[0] == rows[1]
 
 
-def test_a_finished_study_is_not_run_again(finished):
-    folder, arguments, _ = finished
-    before = {path: path.stat().st_mtime_ns for path in (folder / "work" / "runs").rglob("*") if path.is_file()}
-    results = json.loads((folder / "work" / "results.json").read_text())
-    third = launch(*arguments)
-    assert third.returncode == 0, third.stderr
-    after = {path: path.stat().st_mtime_ns for path in (folder / "work" / "runs").rglob("*") if path.is_file()}
-    assert after == before
-    repeated = json.loads((folder / "work" / "results.json").read_text())
-    assert repeated["dice"] == results["dice"]
+def test_of_a_finished_study_what_is_damaged_is_measured_again_and_nothing_else_is_run(finished, tmp_path, launch):
+    folder, arguments, *_ = finished
+    work = tmp_path / "work"
+    shutil.copytree(folder / "work", work)
+    damaged = work / "runs" / "zero_quadrant" / "measures.npz"
+    damaged.write_bytes(b"PK")
+    times = lambda: {path: path.stat().st_mtime_ns for path in (work / "runs").rglob("*") if path.is_file()}
+    before = times()
+    answer = launch("study", *arguments, f"--workdir={work}")
+    assert answer.returncode == 0, answer.stderr
+    assert {path for path, time in times().items() if before.get(path) != time} == {damaged}
+    results = [json.loads((place / "results.json").read_text()) for place in (work, folder / "work")]
+    for name in ("dice", "border"):
+        assert results[0][name] == results[1][name]
 
 
-def test_a_work_directory_of_another_config_is_refused_and_untouched(finished):
-    folder, arguments, _ = finished
-    answer = launch(*arguments, "--config.training.epochs=3")
-    assert_one_line(answer, "config.training.epochs is 2 there and 3 here; choose another work directory")
+def test_a_work_directory_of_another_config_is_refused_and_untouched(finished, launch, one_line):
+    folder, arguments, *_ = finished
+    answer = launch("study", *arguments, "--config.training.epochs=3")
+    one_line(answer, "config.training.epochs is 2 there and 3 here; choose another work directory")
     assert (folder / "work" / "report.html").exists()
 
 
@@ -134,83 +152,32 @@ def test_a_work_directory_of_another_config_is_refused_and_untouched(finished):
         ([TINY, "--workdir=/proc/nowhere", "--data_dir={tmp}/d"], "/proc/nowhere"),
     ],
 )
-def test_misuse_is_answered_with_one_line(arguments, message, tmp_path):
-    answer = launch(*[argument.format(tmp=tmp_path / "work") for argument in arguments])
-    assert_one_line(answer, message)
+def test_misuse_is_answered_with_one_line(arguments, message, tmp_path, launch, one_line):
+    answer = launch("study", *[argument.format(tmp=tmp_path / "work") for argument in arguments])
+    one_line(answer, message)
     assert not (tmp_path / "work" / "runs").exists()
 
 
-def test_an_interrupt_ends_with_one_line_and_the_run_goes_on(finished, tmp_path):
-    folder, *_ = finished
-    arguments = [TINY, f"--workdir={tmp_path / 'work'}", f"--data_dir={folder / 'data'}", "--config.training.epochs=4"]
-    with subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        metrics = tmp_path / "work" / "runs" / "zero_original" / "metrics.jsonl"
-        deadline = time.monotonic() + 240
-        while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert error.decode().rstrip().endswith("interrupted; the same command goes on where it was")
-    assert b"Traceback" not in error
-
-
-def test_cases_of_another_data_set_are_refused(finished, tmp_path):
-    folder, arguments, _ = finished
+def test_cases_of_another_data_set_are_refused(finished, tmp_path, launch, one_line):
+    folder, arguments, *_ = finished
     work = tmp_path / "work"
     shutil.copytree(folder / "work", work)
     for path in work.rglob("data.json"):
         path.write_text(path.read_text().replace('"test": "', '"test": "0'))
-    answer = launch(TINY, f"--workdir={work}", arguments[-1])
-    assert_one_line(answer, "was made with other data: test differs")
+    answer = launch("study", *arguments, f"--workdir={work}")
+    one_line(answer, "was made with other data: test differs")
 
 
-def test_a_batch_too_large_for_the_cases_leaves_the_folder_free(finished, tmp_path):
-    folder, *_ = finished
-    data = f"--data_dir={folder / 'data'}"
-    answer = launch(TINY, f"--workdir={tmp_path / 'work'}", data, "--config.training.batch_size=64")
-    assert_one_line(answer, "config.training.batch_size is 64, dermoscopy/tiny/train has 48 cases")
+def test_a_batch_too_large_for_the_cases_leaves_the_folder_free(drawn_data, tmp_path, launch, one_line):
+    data = f"--data_dir={drawn_data('dermoscopy/tiny')}"
+    answer = launch("study", TINY, f"--workdir={tmp_path / 'work'}", data, "--config.training.batch_size=64")
+    one_line(answer, "config.training.batch_size is 64, dermoscopy/tiny/train has 48 cases")
     assert not (tmp_path / "work").exists()
 
 
-def test_damaged_measures_are_measured_again(finished, tmp_path):
-    folder, arguments, _ = finished
-    work = tmp_path / "work"
-    shutil.copytree(folder / "work", work)
-    (work / "runs" / "zero_quadrant" / "measures.npz").write_bytes(b"PK")
-    answer = launch(TINY, f"--workdir={work}", arguments[-1])
-    assert answer.returncode == 0, answer.stderr
-    results = [json.loads((place / "results.json").read_text())["border"] for place in (work, folder / "work")]
-    assert results[0] == results[1]
-
-
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(finished, tmp_path):
-    folder, *_ = finished
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(drawn_data, tmp_path, launch, one_line, small):
+    data = f"--data_dir={drawn_data('dermoscopy/tiny')}"
     answer = launch(
-        TINY, f"--workdir={tmp_path / 'work'}", f"--data_dir={folder / 'data'}", "--config.training.learning_rate=1e38"
+        "study", TINY, *small, f"--workdir={tmp_path / 'work'}", data, "--config.training.learning_rate=1e38"
     )
-    assert_one_line(answer, "not finite at step")
-
-
-def test_import_is_light_and_tensorflow_never_comes_in(finished):
-    _, arguments, _ = finished
-    code = (
-        "import sys, jaxseg; assert 'jax' not in sys.modules\n"
-        "import runpy\n"
-        "try: runpy.run_module('launch.study', run_name='__main__', alter_sys=True)\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        "assert 'tensorflow_datasets' in sys.modules and 'tensorflow' not in sys.modules"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    answer = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, env=environment
-    )
-    assert answer.returncode == 0, answer.stderr
-
-
-def assert_one_line(answer, message):
-    assert answer.returncode == 2, answer.stderr
-    errors = [line for line in answer.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and message in errors[0], answer.stderr
-    assert answer.stderr.strip().endswith(errors[0])
-    assert "Traceback" not in answer.stderr
+    one_line(answer, "not finite at step")

@@ -1,46 +1,30 @@
 """Training and evaluating one run from the command line."""
 
 import csv
-import pathlib
-import subprocess
-import sys
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-def launch(module, *arguments):
-    command = [sys.executable, "-m", f"launch.{module}", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, launched_run, drawn_data):
+    """A run that may be changed, and the flag of its data set's folder, in which others can be prepared."""
     folder = tmp_path_factory.mktemp("train")
-    data = f"--data_dir={folder / 'data'}"
-    answer = launch("train", "--config=configs/train.py:tiny", f"--workdir={folder / 'run'}", data)
-    assert answer.returncode == 0, answer.stderr
-    return folder / "run", data
+    shutil.copytree(launched_run, folder / "run")
+    shutil.copytree(drawn_data("dermoscopy/tiny"), folder / "data")
+    return folder / "run", f"--data_dir={folder / 'data'}"
 
 
-def test_the_table_has_every_case_and_its_mean_is_printed(run):
+def test_the_table_has_every_case_and_another_view_gives_other_numbers(run, launch):
     folder, data = run
-    answer = launch("evaluate", f"--workdir={folder}", data)
-    assert answer.returncode == 0, answer.stderr
+    answers = [launch("evaluate", f"--workdir={folder}", data, *more) for more in ([], ["--view=quadrant"])]
+    assert all(answer.returncode == 0 for answer in answers), answers
     with (folder / "cases_dermoscopy_tiny_test_original.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len({row["case"] for row in rows}) == 16
     mean = np.nanmean([float(row["dice_lesion"] or "nan") for row in rows])
-    assert f"Dice of lesion: {mean:.2f} [" in answer.stdout
-
-
-def test_another_view_gives_other_numbers(run):
-    folder, data = run
-    answers = [launch("evaluate", f"--workdir={folder}", data, f"--view={view}") for view in ("original", "quadrant")]
-    assert all(answer.returncode == 0 for answer in answers)
+    assert f"Dice of lesion: {mean:.2f} [" in answers[0].stdout
     assert answers[0].stdout.splitlines()[0] != answers[1].stdout.splitlines()[0]
 
 
@@ -59,7 +43,7 @@ def write_pictures(folder, inside):
     return folder
 
 
-def test_an_external_test_set_is_evaluated(run, tmp_path):
+def test_an_external_test_set_is_evaluated(run, tmp_path, launch):
     folder, data = run
     arguments = (f"--workdir={folder}", data, "--dataset=folder/external")
     asked = launch("evaluate", *arguments)
@@ -76,7 +60,7 @@ def test_an_external_test_set_is_evaluated(run, tmp_path):
     assert "(n = 3, 0 undefined" in answer.stdout
 
 
-def test_a_data_set_of_other_classes_than_the_network_is_no_damage(run, tmp_path):
+def test_a_data_set_of_other_classes_than_the_network_is_no_damage(run, tmp_path, launch):
     folder, data = run
     raw = write_pictures(tmp_path / "raw", [1, 2])
     answer = launch("evaluate", f"--workdir={folder}", data, "--dataset=folder/other", f"--manual_dir={raw}")
@@ -85,7 +69,7 @@ def test_a_data_set_of_other_classes_than_the_network_is_no_damage(run, tmp_path
     assert wanted in answer.stderr.splitlines()[-1]
 
 
-def test_the_config_of_a_study_is_no_run(tmp_path):
+def test_the_config_of_a_study_is_no_run(tmp_path, launch):
     answer = launch("train", "--config=configs/border_shortcut.py:tiny", f"--workdir={tmp_path}")
     assert (answer.returncode, answer.stderr.count("\n")) == (2, 1)
     assert "the config is that of a study, not of a run; give it to python -m launch.study" in answer.stderr
@@ -100,14 +84,14 @@ def test_the_config_of_a_study_is_no_run(tmp_path):
         (["--workdir={tmp}", "--split=train"], "holds no training run; make one with python -m launch.train"),
     ],
 )
-def test_misuse_is_answered_with_one_line(run, arguments, message, tmp_path):
+def test_misuse_is_answered_with_one_line(run, arguments, message, tmp_path, launch):
     folder, data = run
     answer = launch("evaluate", f"--workdir={folder}", data, *[a.format(tmp=tmp_path) for a in arguments])
     assert answer.returncode == 2
     assert answer.stderr.startswith("error: ") and message in answer.stderr and len(answer.stderr.splitlines()) == 1
 
 
-def test_a_benchmark_is_named_by_a_command(tmp_path):
+def test_a_benchmark_is_named_by_a_command(tmp_path, launch):
     for arguments, message in (
         ([], "a command is missing; choose one of analyses"),
         (["speed"], "unknown command 'speed'; choose one of analyses"),
