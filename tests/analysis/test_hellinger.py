@@ -306,15 +306,26 @@ def slow_adaptive(activations, grid):
     return pooled.reshape(-1, activations.shape[-1])
 
 
-@pytest.mark.parametrize(
+POOLED = pytest.mark.parametrize(
     ("shape", "grid"),
     [((2, 8, 12, 3), (4, 3)), ((2, 7, 5, 3), (3, 4)), ((1, 3, 6, 2), (4, 6)), ((2, 4, 6, 5, 3), (2, 4, 5))],
 )
-def test_pool_vectors_is_adaptive_average_pooling(shape, grid):
+
+
+def pooled(shape, grid):
     activations = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    ours = jax.jit(lambda a: hellinger.pool_vectors(a, grid=grid))(activations)
+    return activations, jax.jit(lambda a: hellinger.pool_vectors(a, grid=grid))(activations)
+
+
+@POOLED
+def test_pool_vectors_is_adaptive_average_pooling(shape, grid):
+    activations, ours = pooled(shape, grid)
     np.testing.assert_allclose(ours, slow_adaptive(activations, grid), atol=1e-6)
-    torch = pytest.importorskip("torch")
+
+
+@POOLED
+def test_pool_vectors_is_pytorchs_adaptive_pooling(torch, shape, grid):
+    activations, ours = pooled(shape, grid)
     pooling = {4: torch.nn.AdaptiveAvgPool2d, 5: torch.nn.AdaptiveAvgPool3d}[len(shape)](grid)
     theirs = np.moveaxis(pooling(torch.from_numpy(np.moveaxis(activations, -1, 1).copy())).numpy(), 1, -1)
     np.testing.assert_allclose(ours, theirs.reshape(-1, shape[-1]), atol=1e-6)
