@@ -27,13 +27,13 @@ demos: $(VENV)/.dev  ## all studies in their demo size and an audit, each with a
 	JAXSEG_REPORTS=runs $(RUN) -m pytest -q tests/report/test_agreement.py tests/report/test_browser.py
 
 test: $(VENV)/.dev check  ## lint, types, import contract, tests, and the study in its smallest size
-	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(VENV)/.dev  ## the tests that take minutes
 	$(RUN) -m pytest -n 2 -m slow
 
 test-torch: $(VENV)-torch/.dev  ## the tests beside PyTorch, on reference numbers and on real images, in an environment of their own
-	$(VENV)-torch/bin/python -m pytest -n 2 --dist loadfile -m "torch or given"
+	$(VENV)-torch/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "torch or given"
 
 faults: $(VENV)/.dev  ## whether the tests notice faults that are put into a copy of the package
 	$(RUN) tests/faults.py
