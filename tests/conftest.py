@@ -25,7 +25,36 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 if not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))
 
+_LONG = (  # started first, so that no worker ends with one of them alone
+    "studies/test_segmentation_ability.py",
+    "training/test_loop.py",
+    "launch/test_study.py",
+    "launch/test_audit.py",
+    "studies/test_planted_shortcuts.py",
+    "models/test_networks.py",
+    "studies/test_distortion_study.py",
+    "analysis/test_every_function.py",
+    "colab/test_notebooks.py",
+    "studies/test_skip_pruning.py",
+    "studies/test_overlay_shortcut.py",
+    "training/test_kills.py",
+    "models/test_dtu_net.py",
+    "prediction/test_predictor.py",
+    "data/test_shifts.py",
+    "data/test_spoilt_inputs.py",
+    "data/test_picture_builders.py",
+    "analysis/test_prototypes.py",
+    "data/test_builders.py",
+    "data/test_doctor.py",
+    "report/test_figures.py",
+)
+
 pytest_plugins = ("tests.needs", "tests.programs")
+
+
+def pytest_collection_modifyitems(items):
+    rank = {ROOT / "tests" / name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(autouse=True, scope="module")

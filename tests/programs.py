@@ -1,4 +1,4 @@
-"""How many programs each test file asks JAX to compile; those that ask for many are named at the end: it is their time."""
+"""How many programs each test file asks JAX to compile: most of its time. Those that ask for many are named."""
 
 import collections
 

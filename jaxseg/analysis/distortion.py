@@ -4,6 +4,7 @@ U(I) are the logits of a network; U o r(x) those with its bottleneck's activatio
 reconstruction r(x).
 """
 
+import functools
 from typing import Literal, get_args
 
 import jax
@@ -35,19 +36,15 @@ def segmentation_distortion(
     """
     if reduction not in get_args(Reduction):
         raise ValueError(f"reduction is {reduction!r}; choose one of {', '.join(get_args(Reduction))}")
-    squares = distortion_map(logits, reconstructed_logits)
-    axes = tuple(range(1, squares.ndim))
-    return jnp.mean(squares, axes) if reduction == "mean" else jnp.sum(squares, axes) * logits.shape[-1]
+    _check_logits(logits, reconstructed_logits)
+    return _distortion(logits, reconstructed_logits, reduction=reduction)
 
 
 @arrays.native("logits", "reconstructed_logits")
 def distortion_map(logits: jax.Array, reconstructed_logits: jax.Array) -> jax.Array:
     """Where it is: the mean over classes at every pixel, `[B,*s]` float32; arguments and errors as there."""
-    _check(logits, reconstructed_logits, "reconstructed_logits")
-    if logits.shape[-1] < 2:
-        raise ValueError(f"logits {logits.shape} have one class; the background is one, so there are at least two")
-    before, after = (jax.nn.softmax(x.astype(jnp.float32)) for x in (logits, reconstructed_logits))
-    return jnp.mean(jnp.square(before - after), -1)
+    _check_logits(logits, reconstructed_logits)
+    return _distortion_map(logits, reconstructed_logits)
 
 
 @arrays.native("logits", "reconstructed_logits", "activations", "reconstruction")
@@ -76,8 +73,32 @@ def autoencoder_loss(
     _check(activations, reconstruction, "reconstruction")
     if 0 in (*logits.shape, *activations.shape):
         raise ValueError(f"logits {logits.shape} and activations {activations.shape} are empty, and have no mean")
-    mean_square = lambda a, b: jnp.mean(jnp.square(a.astype(jnp.float32) - b.astype(jnp.float32)))
-    return mean_square(logits, reconstructed_logits) + mean_square(activations, reconstruction)
+    return _mean_square(logits, reconstructed_logits) + _mean_square(activations, reconstruction)
+
+
+# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+@jax.jit
+def _distortion_map(logits: jax.Array, reconstructed_logits: jax.Array) -> jax.Array:
+    before, after = (jax.nn.softmax(x.astype(jnp.float32)) for x in (logits, reconstructed_logits))
+    return jnp.mean(jnp.square(before - after), -1)
+
+
+@functools.partial(jax.jit, static_argnames="reduction")
+def _distortion(logits: jax.Array, reconstructed_logits: jax.Array, *, reduction: Reduction) -> jax.Array:
+    squares = _distortion_map(logits, reconstructed_logits)
+    axes = tuple(range(1, squares.ndim))
+    return jnp.mean(squares, axes) if reduction == "mean" else jnp.sum(squares, axes) * logits.shape[-1]
+
+
+@jax.jit
+def _mean_square(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.square(a.astype(jnp.float32) - b.astype(jnp.float32)))
+
+
+def _check_logits(logits: jax.Array, reconstructed_logits: jax.Array) -> None:
+    _check(logits, reconstructed_logits, "reconstructed_logits")
+    if logits.shape[-1] < 2:
+        raise ValueError(f"logits {logits.shape} have one class; the background is one, so there are at least two")
 
 
 def _check(original: jax.Array, other: jax.Array, name: str) -> None:

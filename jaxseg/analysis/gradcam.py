@@ -9,6 +9,7 @@ With this project's networks, `logits_from` is
 `lambda x: capture.replace(module, variables, images, {layer: lambda _: x})`.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -59,17 +60,15 @@ def score_gradients(
     classes = logits.shape[-1]
     if not isinstance(class_index, jax.core.Tracer) and not 0 <= class_index < classes:
         raise ValueError(f"class_index is {class_index}, but the logits have classes 0 to {classes - 1}")
-    if region is None:
-        region = jnp.argmax(logits, -1) == class_index
-    elif region.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"region {region.shape} and logits {logits.shape} differ in batch or size; resize the region to the logits"
-        )
-    _check_weights("region", region)
-    arrays.check_shares(region=region)
-    weights = region.astype(logits.dtype)
-    cotangent = jnp.zeros_like(logits).at[..., class_index].set(weights)
-    return pull_back(cotangent)[0]
+    if region is not None:
+        if region.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"region {region.shape} and logits {logits.shape} differ in batch or size; resize the region to the "
+                "logits"
+            )
+        _check_weights("region", region)
+        arrays.check_shares(region=region)
+    return pull_back(_score_slope(logits, class_index, region))[0]
 
 
 @arrays.native("activations", "gradients")
@@ -108,15 +107,7 @@ def gradcam(
         )
     if size is not None:
         check_channels_last("activations", activations.shape, size, "size")
-    weights = jnp.mean(gradients.astype(jnp.float32), space)
-    weighted = jnp.einsum("b...c,bc->b...", activations.astype(jnp.float32), weights, precision=_EXACT)
-    saliency = jax.nn.relu(weighted)
-    if size is not None:
-        saliency = jax.image.resize(saliency, (len(saliency), *size), "linear")
-    if normalise:
-        highest = jnp.max(saliency, tuple(range(1, saliency.ndim)), keepdims=True)
-        saliency = saliency / jnp.where(highest == 0, 1.0, highest)
-    return saliency
+    return _gradcam(activations, gradients, size=None if size is None else tuple(size), normalise=normalise)
 
 
 @arrays.native("saliency", "region")
@@ -151,6 +142,34 @@ def saliency_share(saliency: jax.Array, region: jax.Array) -> jax.Array:
         raise ValueError(
             f"saliency holds {found[0]:.6g}, and a share needs 0 or more; give jax.nn.relu or jnp.abs of it"
         )
+    return _share(saliency, region)
+
+
+# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+@jax.jit
+def _score_slope(logits: jax.Array, class_index: jax.Array | int, region: jax.Array | None) -> jax.Array:
+    """Gradient of the score with respect to the logits."""
+    weights = jnp.argmax(logits, -1) == class_index if region is None else region
+    return jnp.zeros_like(logits).at[..., class_index].set(weights.astype(logits.dtype))
+
+
+@functools.partial(jax.jit, static_argnames=("size", "normalise"))
+def _gradcam(
+    activations: jax.Array, gradients: jax.Array, *, size: tuple[int, ...] | None, normalise: bool
+) -> jax.Array:
+    weights = jnp.mean(gradients.astype(jnp.float32), tuple(range(1, gradients.ndim - 1)))
+    weighted = jnp.einsum("b...c,bc->b...", activations.astype(jnp.float32), weights, precision=_EXACT)
+    saliency = jax.nn.relu(weighted)
+    if size is not None:
+        saliency = jax.image.resize(saliency, (len(saliency), *size), "linear")
+    if normalise:
+        highest = jnp.max(saliency, tuple(range(1, saliency.ndim)), keepdims=True)
+        saliency = saliency / jnp.where(highest == 0, 1.0, highest)
+    return saliency
+
+
+@jax.jit
+def _share(saliency: jax.Array, region: jax.Array) -> jax.Array:
     space = tuple(range(1, saliency.ndim))
     saliency = saliency.astype(jnp.float32)
     total = jnp.sum(saliency, space)

@@ -106,10 +106,7 @@ def pool_vectors(
         check_channels_last("activations", activations.shape, image_shape, "image_shape")
     elif min(cells) > 1:  # a single cell says nothing of proportions
         check_channels_last("activations", activations.shape, cells, "grid")
-    pooled = activations.astype(jnp.float32)
-    for axis, number in enumerate(cells, 1):
-        pooled = _pool_axis(pooled, axis, number)
-    return pooled.reshape(-1, pooled.shape[-1])
+    return _pool(activations, cells=cells)
 
 
 def init_range(dimension: int) -> Range:
@@ -139,7 +136,7 @@ def update_range(so_far: Range, vectors: jax.Array) -> Range:
 def merge_range(a: Range, b: Range) -> Range:
     """The range of the vectors of both: of two devices, or the joint range of two domains."""
     _check_same_channels(a.low, b.low)
-    return Range(jnp.minimum(a.low, b.low), jnp.maximum(a.high, b.high))
+    return _merge_range(a, b)
 
 
 @arrays.native("low", "high")
@@ -198,13 +195,7 @@ def merge(a: Histograms, b: Histograms) -> Histograms:
       ValueError: channels or bins differ.
     """
     _check_same_bins(a, b)
-    return Histograms(
-        counts=a.counts + b.counts,
-        low=_common(a.low, b.low),
-        high=_common(a.high, b.high),
-        clipped=a.clipped + b.clipped,
-        undefined=a.undefined + b.undefined,
-    )
+    return _merge(a, b)
 
 
 @arrays.native("p", "q")
@@ -348,6 +339,14 @@ def split_half_null(key: jax.Array, vectors: jax.Array, *, splits: int = 100, bi
 
 
 # Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+@functools.partial(jax.jit, static_argnames="cells")
+def _pool(activations: jax.Array, *, cells: tuple[int, ...]) -> jax.Array:
+    pooled = activations.astype(jnp.float32)
+    for axis, number in enumerate(cells, 1):
+        pooled = _pool_axis(pooled, axis, number)
+    return pooled.reshape(-1, pooled.shape[-1])
+
+
 @functools.partial(jax.jit, static_argnames="bins")
 def _hellinger(p: jax.Array, q: jax.Array, *, bins: int) -> jax.Array:
     joint = update_range(update_range(init_range(p.shape[1]), p), q)
@@ -373,6 +372,22 @@ def _symmetric_kl(p: Histograms, q: Histograms, epsilon: float) -> jax.Array:
     logs = jnp.log(frequencies)
     apart = jnp.where(logs[0] == logs[1], 0.0, logs[0] - logs[1])  # of two empty bins too
     return jnp.sum((frequencies[0] - frequencies[1]) * apart, -1)
+
+
+@jax.jit
+def _merge_range(a: Range, b: Range) -> Range:
+    return Range(jnp.minimum(a.low, b.low), jnp.maximum(a.high, b.high))
+
+
+@jax.jit
+def _merge(a: Histograms, b: Histograms) -> Histograms:
+    return Histograms(
+        counts=a.counts + b.counts,
+        low=_common(a.low, b.low),
+        high=_common(a.high, b.high),
+        clipped=a.clipped + b.clipped,
+        undefined=a.undefined + b.undefined,
+    )
 
 
 @jax.jit

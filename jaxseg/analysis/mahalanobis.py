@@ -182,8 +182,8 @@ def fit(features: jax.Array, *, pooling: str = "all") -> Fitted:
       TypeError: not floating point.
     """
     _check_pooling(pooling)
-    vectors = _vectors(features, pooling)
-    return finish(update(init(vectors.shape[1]), vectors), pooling=pooling)
+    mean, factor, shrinkage = _fit(_vectors(features, pooling))
+    return Fitted(mean, factor, shrinkage, pooling)
 
 
 @arrays.native("fitted", "features")
@@ -244,6 +244,13 @@ def _factor(moments: Moments) -> tuple[jax.Array, jax.Array]:
     # of no variance the factor is NaN already; of two vectors, rounding could make it finite
     enough = moments.number >= (2 if dimension == 1 else 3)
     return jnp.where(enough, factor, jnp.nan), shrinkage
+
+
+@jax.jit
+def _fit(vectors: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean, Cholesky factor and shrinkage."""
+    moments = _update(init(vectors.shape[1]), vectors)
+    return moments.mean, *_factor(moments)
 
 
 @jax.jit

@@ -93,7 +93,7 @@ def position_r2(features: jax.Array, *, folds: int = 5, ridge: float = 1e-3) -> 
     """
     _check_maps(features)
     state = init(features.shape[-1], folds=folds)
-    return compute(update(state, features, jnp.arange(len(features), dtype=jnp.int32) % folds), ridge=ridge)
+    return compute(update(state, features, np.arange(len(features), dtype=np.int32) % folds), ridge=ridge)
 
 
 def init(channels: int, *, folds: int) -> PositionStatistics:
@@ -165,7 +165,7 @@ def merge(a: PositionStatistics, b: PositionStatistics) -> PositionStatistics:
     """
     if a.x.shape != b.x.shape:
         raise ValueError(f"statistics of [folds, channels] {a.x.shape} and {b.x.shape}; they must be of one layer")
-    return jax.vmap(_combine)(a, b)
+    return _merge(a, b)
 
 
 @arrays.native("state")
@@ -246,6 +246,9 @@ def _combine(a: PositionStatistics, b: PositionStatistics) -> PositionStatistics
         xy=a.xy + b.xy + pairs * x * y,
         yy=a.yy + b.yy + pairs * jnp.square(y),
     )
+
+
+_merge = jax.jit(jax.vmap(_combine))
 
 
 def _without(state: PositionStatistics, held_out: jax.Array) -> PositionStatistics:

@@ -20,9 +20,10 @@ Shapes of features that fit the mask with their channels first, and not last, ar
 known (`metrics.arrays`), soft masks and regions outside 0 to 1 and negative labels or hard masks.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -73,8 +74,7 @@ def prototypes(
     """
     _check(features, mask, region=region)
     _check_values(mask, region=region)
-    features, shift = _centred(features)
-    return Prototypes(*(centre + shift for centre in _prototypes(features, mask, region, interpolation)))
+    return _shifted_prototypes(features, _float(mask), _float(region), interpolation)
 
 
 @arrays.native("features", "mask", "region")
@@ -102,7 +102,7 @@ def object_probability(
     """
     _check(features, mask, region=region)
     _check_values(mask, region=region)
-    return jax.nn.sigmoid(_object_logit(features, mask, region, interpolation))
+    return _object_probability(features, _float(mask), _float(region), interpolation)
 
 
 @arrays.native("features", "masks", "region")
@@ -131,18 +131,7 @@ def class_probabilities(
     """
     _check_classes(features, masks, region=region)
     _check_values(masks, region=region)
-    features, _ = _centred(features)
-    weights = _float(masks) * _region(masks[..., 0], region)[..., None]
-    centres, defined = _weighted_means(features, jnp.unstack(weights, axis=-1), interpolation)  # [B,K,C], [B,K]
-    count = jnp.maximum(jnp.sum(defined, 1, keepdims=True), 1).astype(jnp.float32)
-    shift = jnp.sum(centres, 1) / count  # distances do not depend on it, rounding does
-    centres = jnp.where(defined[..., None], centres - shift[:, None], 0.0)
-    moved = features.astype(jnp.float32) - _over_pixels(shift, features.ndim)
-    scores = jnp.einsum("b...c,bkc->b...k", moved, centres, precision=_EXACT)
-    offset = jnp.where(defined, jnp.sum(centres**2, -1), jnp.inf)
-    logits = upsample(2 * scores, masks.shape[1:-1], interpolation) - _over_pixels(offset, features.ndim)
-    enough = _over_pixels(jnp.sum(defined, 1, keepdims=True) > 1, features.ndim)
-    return jnp.where(enough, jax.nn.softmax(jnp.where(enough, logits, 0.0)), jnp.nan)
+    return _class_probabilities(features, _float(masks), _float(region), interpolation)
 
 
 @arrays.native("features", "mask", "region")
@@ -162,9 +151,7 @@ def unit_object_probability(
     """
     _check(features, mask, region=region)
     _check_values(mask, region=region)
-    features, _ = _centred(features)
-    centres = _prototypes(features, mask, region, interpolation)
-    return jax.nn.sigmoid(_unit_logits(features, centres, mask.shape[1:], interpolation))
+    return _unit_object_probability(features, _float(mask), _float(region), interpolation)
 
 
 @arrays.native("features", "mask", "labels", "region")
@@ -198,8 +185,7 @@ def sa_score(
     """
     _check(features, mask, labels=labels, region=region)
     _check_values(mask, labels=labels, region=region)
-    logit = _object_logit(features, mask, region, interpolation)
-    return _scored(logit[..., None], labels, _region(mask, region), score)[:, 0]
+    return _sa_score(features, _float(mask), labels > 0, _float(region), score, interpolation)
 
 
 @arrays.native("features", "mask", "labels", "region")
@@ -219,7 +205,7 @@ def unit_sa_scores(
     """
     _check(features, mask, labels=labels, region=region)
     _check_values(mask, labels=labels, region=region)
-    return _unit_sa_scores(features, mask, labels, region, score, interpolation)
+    return _unit_sa_scores(features, _float(mask), labels > 0, _float(region), score, interpolation)
 
 
 @arrays.native("features", "masks", "labels", "region")
@@ -251,14 +237,8 @@ def class_sa_scores(
     """
     _check_classes(features, masks, labels=labels, region=region)
     arrays.check_class_numbers(masks.shape[-1], labels=labels)
-    found = class_probabilities(features, masks, region=region, interpolation=interpolation)
-    inside, defined = _region(masks[..., 0], region), ~jnp.isnan(found[..., :1])
-    winner = jnp.argmax(found, -1)
-    scores = [
-        _scored(jnp.where(defined, jnp.where(winner == k, 1.0, -1.0)[..., None], jnp.nan), labels == k, inside, score)
-        for k in range(1, masks.shape[-1])
-    ]
-    return jnp.concatenate(scores, -1)
+    _check_values(masks, region=region)
+    return _class_sa_scores(features, _float(masks), labels, _float(region), score, interpolation)
 
 
 @arrays.native("features", "mask", "region")
@@ -272,21 +252,7 @@ def unit_heat_map(
     """The share of units whose map holds the pixel (Fig. 9): `[B,*H]` float32; arguments as `object_probability`."""
     _check(features, mask, region=region)
     _check_values(mask, region=region)
-    features, _ = _centred(features)
-    centres = _prototypes(features, mask, region, interpolation)
-    undefined = jnp.any(jnp.isnan(centres.target + centres.background), 1)
-
-    def add(carry: tuple[jax.Array, jax.Array], start: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-        count, done = carry
-        # the last chunk begins earlier, so that all are of one size: what it repeats is left out
-        fresh = start + jnp.arange(logits.shape[-1], dtype=jnp.int32) >= done
-        inside = _is_object(logits) & _over_pixels(fresh[None], logits.ndim)
-        return count + jnp.sum(inside, -1, dtype=jnp.int32), start + logits.shape[-1]
-
-    zero = (jnp.zeros(mask.shape, jnp.int32), jnp.zeros((), jnp.int32))
-    count, _ = _over_unit_chunks(add, zero, features, centres, mask.shape[1:], interpolation)
-    share = count.astype(jnp.float32) / features.shape[-1]
-    return jnp.where(_over_pixels(undefined, mask.ndim), jnp.nan, share)
+    return _unit_heat_map(features, _float(mask), _float(region), interpolation)
 
 
 @arrays.native("mask", "labels", "region")
@@ -314,12 +280,8 @@ def mean_sa_score(
       ValueError: no layers, or shapes that do not match.
     """
     layers = _layers(layers, mask, labels, region)
-    reference = (_float(mask) > 0.5).astype(jnp.int32) if labels is None else labels
-    score = lambda f: _unit_sa_scores(f, mask, reference, region, "dice", interpolation)
-    scores = jnp.concatenate([score(features) for features in layers], 1)
-    defined = ~jnp.isnan(scores)
-    count = jnp.sum(defined, 1).astype(jnp.float32)
-    return jnp.where(count > 0, jnp.sum(jnp.where(defined, scores, 0.0), 1) / jnp.maximum(count, 1.0), jnp.nan)
+    truth = None if labels is None else labels > 0
+    return _mean_sa_score(layers, _float(mask), truth, _float(region), interpolation)
 
 
 @arrays.native("images", "mask", "labels", "region")
@@ -340,9 +302,9 @@ def segmentation_gain(
     Returns:
       `[B]` float32; NaN where one of the two is undefined.
     """
-    separableness = sa_score(images, mask, labels, region=region)
-    own = _scored((_float(mask) - 0.5)[..., None], labels, _region(mask, region), "dice")[:, 0]
-    return own - separableness
+    _check(images, mask, labels=labels, region=region)
+    _check_values(mask, labels=labels, region=region)
+    return _segmentation_gain(images, _float(mask), labels > 0, _float(region))
 
 
 @arrays.native("noisy_features", "noisy_mask", "features", "mask", "labels")
@@ -405,16 +367,146 @@ def sa_loss(
       ValueError: no layers, or shapes that do not match.
     """
     layers = _layers(layers, mask, labels, region)
+    return _sa_loss(layers, _float(mask), labels > 0, _float(region), smooth, interpolation)
+
+
+# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+# Masks and regions come in float32 and annotations in bool, because JAX would cut off the upper half of 64-bit labels.
+@functools.partial(jax.jit, static_argnames="interpolation")
+def _shifted_prototypes(
+    features: jax.Array, mask: jax.Array, region: jax.Array | None, interpolation: Interpolation
+) -> Prototypes:
+    features, shift = _centred(features)
+    return Prototypes(*(centre + shift for centre in _prototypes(features, mask, region, interpolation)))
+
+
+@functools.partial(jax.jit, static_argnames="interpolation")
+def _object_probability(
+    features: jax.Array, mask: jax.Array, region: jax.Array | None, interpolation: Interpolation
+) -> jax.Array:
+    return jax.nn.sigmoid(_object_logit(features, mask, region, interpolation))
+
+
+@functools.partial(jax.jit, static_argnames="interpolation")
+def _class_probabilities(
+    features: jax.Array, masks: jax.Array, region: jax.Array | None, interpolation: Interpolation
+) -> jax.Array:
+    features, _ = _centred(features)
+    weights = masks * _region(masks[..., 0], region)[..., None]
+    centres, defined = _weighted_means(features, jnp.unstack(weights, axis=-1), interpolation)  # [B,K,C], [B,K]
+    count = jnp.maximum(jnp.sum(defined, 1, keepdims=True), 1).astype(jnp.float32)
+    shift = jnp.sum(centres, 1) / count  # distances do not depend on it, rounding does
+    centres = jnp.where(defined[..., None], centres - shift[:, None], 0.0)
+    moved = features.astype(jnp.float32) - _over_pixels(shift, features.ndim)
+    scores = jnp.einsum("b...c,bkc->b...k", moved, centres, precision=_EXACT)
+    offset = jnp.where(defined, jnp.sum(centres**2, -1), jnp.inf)
+    logits = upsample(2 * scores, masks.shape[1:-1], interpolation) - _over_pixels(offset, features.ndim)
+    enough = _over_pixels(jnp.sum(defined, 1, keepdims=True) > 1, features.ndim)
+    return jnp.where(enough, jax.nn.softmax(jnp.where(enough, logits, 0.0)), jnp.nan)
+
+
+@functools.partial(jax.jit, static_argnames="interpolation")
+def _unit_object_probability(
+    features: jax.Array, mask: jax.Array, region: jax.Array | None, interpolation: Interpolation
+) -> jax.Array:
+    features, _ = _centred(features)
+    centres = _prototypes(features, mask, region, interpolation)
+    return jax.nn.sigmoid(_unit_logits(features, centres, mask.shape[1:], interpolation))
+
+
+@functools.partial(jax.jit, static_argnames=("score", "interpolation"))
+def _sa_score(
+    features: jax.Array,
+    mask: jax.Array,
+    truth: jax.Array,
+    region: jax.Array | None,
+    score: Score,
+    interpolation: Interpolation,
+) -> jax.Array:
+    logit = _object_logit(features, mask, region, interpolation)
+    return _scored(logit[..., None], truth, _region(mask, region), score)[:, 0]
+
+
+@functools.partial(jax.jit, static_argnames=("score", "interpolation"))
+def _class_sa_scores(
+    features: jax.Array,
+    masks: jax.Array,
+    labels: jax.Array,
+    region: jax.Array | None,
+    score: Score,
+    interpolation: Interpolation,
+) -> jax.Array:
+    found = _class_probabilities(features, masks, region, interpolation)
+    inside, defined = _region(masks[..., 0], region), ~jnp.isnan(found[..., :1])
+    winner = jnp.argmax(found, -1)
+    scores = [
+        _scored(jnp.where(defined, jnp.where(winner == k, 1.0, -1.0)[..., None], jnp.nan), labels == k, inside, score)
+        for k in range(1, masks.shape[-1])
+    ]
+    return jnp.concatenate(scores, -1)
+
+
+@functools.partial(jax.jit, static_argnames="interpolation")
+def _unit_heat_map(
+    features: jax.Array, mask: jax.Array, region: jax.Array | None, interpolation: Interpolation
+) -> jax.Array:
+    features, _ = _centred(features)
+    centres = _prototypes(features, mask, region, interpolation)
+    undefined = jnp.any(jnp.isnan(centres.target + centres.background), 1)
+
+    def add(carry: tuple[jax.Array, jax.Array], start: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        count, done = carry
+        # the last chunk begins earlier, so that all are of one size: what it repeats is left out
+        fresh = start + jnp.arange(logits.shape[-1], dtype=jnp.int32) >= done
+        inside = _is_object(logits) & _over_pixels(fresh[None], logits.ndim)
+        return count + jnp.sum(inside, -1, dtype=jnp.int32), start + logits.shape[-1]
+
+    zero = (jnp.zeros(mask.shape, jnp.int32), jnp.zeros((), jnp.int32))
+    count, _ = _over_unit_chunks(add, zero, features, centres, mask.shape[1:], interpolation)
+    share = count.astype(jnp.float32) / features.shape[-1]
+    return jnp.where(_over_pixels(undefined, mask.ndim), jnp.nan, share)
+
+
+@functools.partial(jax.jit, static_argnames="interpolation")
+def _mean_sa_score(
+    layers: Sequence[jax.Array],
+    mask: jax.Array,
+    truth: jax.Array | None,
+    region: jax.Array | None,
+    interpolation: Interpolation,
+) -> jax.Array:
+    reference = mask > 0.5 if truth is None else truth
+    score = lambda f: _unit_sa_scores(f, mask, reference, region, "dice", interpolation)
+    scores = jnp.concatenate([score(features) for features in layers], 1)
+    defined = ~jnp.isnan(scores)
+    count = jnp.sum(defined, 1).astype(jnp.float32)
+    return jnp.where(count > 0, jnp.sum(jnp.where(defined, scores, 0.0), 1) / jnp.maximum(count, 1.0), jnp.nan)
+
+
+@jax.jit
+def _segmentation_gain(images: jax.Array, mask: jax.Array, truth: jax.Array, region: jax.Array | None) -> jax.Array:
+    own = _scored((mask - 0.5)[..., None], truth, _region(mask, region), "dice")[:, 0]
+    return own - _sa_score(images, mask, truth, region, "dice", "bilinear")
+
+
+@functools.partial(jax.jit, static_argnames="interpolation")
+def _sa_loss(
+    layers: Sequence[jax.Array],
+    mask: jax.Array,
+    labels: jax.Array,
+    region: jax.Array | None,
+    smooth: float,
+    interpolation: Interpolation,
+) -> jax.Array:
     axes = tuple(range(1, mask.ndim))
     inside = _region(mask, region)
-    truth = (labels > 0).astype(jnp.float32) * inside
+    truth = labels.astype(jnp.float32) * inside
 
     def loss(features: jax.Array) -> jax.Array:
-        soft = _float(mask)
-        smaller = jnp.minimum(jnp.sum(inside * soft, axes), jnp.sum(inside * (1 - soft), axes))
+        smaller = jnp.minimum(jnp.sum(inside * mask, axes), jnp.sum(inside * (1 - mask), axes))
         empty = smaller < _NEARLY_EMPTY
         # prototypes of some other mask, whose result is not used: a NaN would spoil the gradient of what is chosen
-        safe = jnp.where(_over_pixels(empty, mask.ndim), 0.5, soft)
+        safe = jnp.where(_over_pixels(empty, mask.ndim), 0.5, mask)
         p = jax.nn.sigmoid(_object_logit(features, safe, region, interpolation))
         p = jnp.where(_over_pixels(empty, mask.ndim), 0.5, p) * inside
         both, total = jnp.sum(p * truth, axes), jnp.sum(p, axes) + jnp.sum(truth, axes)
@@ -436,10 +528,11 @@ def _object_logit(
     return upsample(2 * along, mask.shape[1:], interpolation)
 
 
+@functools.partial(jax.jit, static_argnames=("score", "interpolation"))
 def _unit_sa_scores(
     features: jax.Array,
     mask: jax.Array,
-    labels: jax.Array,
+    truth: jax.Array,
     region: jax.Array | None,
     score: Score,
     interpolation: Interpolation,
@@ -449,7 +542,7 @@ def _unit_sa_scores(
     inside = _region(mask, region)
 
     def score_chunk(scores: jax.Array, start: jax.Array, logits: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(scores, _scored(logits, labels, inside, score), start, 1)
+        return jax.lax.dynamic_update_slice_in_dim(scores, _scored(logits, truth, inside, score), start, 1)
 
     scores = jnp.zeros((features.shape[0], features.shape[-1]), jnp.float32)
     return _over_unit_chunks(score_chunk, scores, features, centres, mask.shape[1:], interpolation)
@@ -458,7 +551,7 @@ def _unit_sa_scores(
 def _prototypes(
     features: jax.Array, mask: jax.Array, region: jax.Array | None, interpolation: Interpolation
 ) -> Prototypes:
-    mask, region = _float(mask), _region(mask, region)
+    region = _region(mask, region)
     centres, defined = _weighted_means(features, [region * mask, region * (1 - mask)], interpolation)
     centres = jnp.where(defined[..., None], centres, jnp.nan)  # no prototype
     return Prototypes(centres[:, 0], centres[:, 1])
@@ -516,14 +609,14 @@ def _over_unit_chunks(
     return jax.lax.fori_loop(0, math.ceil(units / chunk), body, start)
 
 
-def _scored(logits: jax.Array, labels: jax.Array, region: jax.Array, score: Score) -> jax.Array:
-    """`[B,n]`: scores of the maps of `logits [B,*H,n]` against `labels > 0`, NaN where the logits are."""
+def _scored(logits: jax.Array, truth: jax.Array, region: jax.Array, score: Score) -> jax.Array:
+    """`[B,n]`: scores of the maps of `logits [B,*H,n]` against `truth [B,*H]` bool, NaN where the logits are."""
     if score not in get_args(Score):
         raise ValueError(f"score is {score!r}; choose one of {', '.join(get_args(Score))}")
-    axes = tuple(range(1, labels.ndim))
-    inside, truth = region[..., None], (labels > 0)[..., None]
+    axes = tuple(range(1, truth.ndim))
+    inside = region[..., None]
     found = _is_object(logits).astype(jnp.float32) * inside
-    wanted = truth.astype(jnp.float32) * inside
+    wanted = truth[..., None].astype(jnp.float32) * inside
     both, marked = jnp.sum(found * wanted, axes), jnp.sum(found, axes)
     there, all_pixels = jnp.sum(wanted, axes), jnp.sum(inside, axes)
     right = all_pixels - marked - there + 2 * both
@@ -554,12 +647,15 @@ def _over_pixels(x: jax.Array, rank: int) -> jax.Array:
     return x.reshape(x.shape[0], *(1,) * (rank - 1 - len(tail)), *tail)
 
 
-def _float(mask: jax.Array) -> jax.Array:
+def _float(mask: Any) -> Any:
+    """The mask, or none, in float32; a hard one as 0 and 1."""
+    if mask is None:
+        return None
     return mask.astype(jnp.float32) if jnp.issubdtype(mask.dtype, jnp.floating) else (mask > 0).astype(jnp.float32)
 
 
 def _region(mask: jax.Array, region: jax.Array | None) -> jax.Array:
-    return jnp.ones(mask.shape, jnp.float32) if region is None else _float(region)
+    return jnp.ones(mask.shape, jnp.float32) if region is None else region
 
 
 def _check(

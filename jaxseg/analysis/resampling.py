@@ -1,5 +1,6 @@
 """Up-sampling as a matrix per axis, so that its adjoint is at hand; rows sum to one, so constants stay constant."""
 
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -22,13 +23,13 @@ def upsample(x: jax.Array, sizes: Sequence[int], interpolation: Interpolation = 
       sizes: of the result.
       interpolation: bilinear (half-pixel centres, edge pixels continued), bilinear_aligned (aligned corners), nearest.
     """
-    return _contract(x, x.shape[1 : 1 + len(sizes)], sizes, interpolation, adjoint=False)
+    return _contract(x, x.shape[1 : 1 + len(sizes)], tuple(sizes), interpolation, adjoint=False)
 
 
 @arrays.native("y")
 def upsample_adjoint(y: jax.Array, sizes: Sequence[int], interpolation: Interpolation = "bilinear") -> jax.Array:
     """`U^T y`: `[B,*H,...]` gathered to the spatial `sizes`, so that `sum(y U x) = sum(x U^T y)`."""
-    return _contract(y, sizes, y.shape[1 : 1 + len(sizes)], interpolation, adjoint=True)
+    return _contract(y, tuple(sizes), y.shape[1 : 1 + len(sizes)], interpolation, adjoint=True)
 
 
 def matrix(low: int, high: int, interpolation: Interpolation = "bilinear") -> np.ndarray:
@@ -56,13 +57,13 @@ def matrix(low: int, high: int, interpolation: Interpolation = "bilinear") -> np
     return weights.astype(np.float32)
 
 
+# compiled as a whole, so that who calls it outside of jit does not compile and run every operation
+@functools.partial(jax.jit, static_argnames=("low", "high", "interpolation", "adjoint"))
 def _contract(
-    x: jax.Array, low: Sequence[int], high: Sequence[int], interpolation: Interpolation, *, adjoint: bool
+    x: jax.Array, low: tuple[int, ...], high: tuple[int, ...], interpolation: Interpolation, *, adjoint: bool
 ) -> jax.Array:
-    if len(sizes := tuple(low)) != len(high) or 0 in (*sizes, *high):
-        raise ValueError(
-            f"{x.shape} cannot be resampled from {sizes} to {tuple(high)}; it must be [B,*size,...], not empty"
-        )
+    if len(low) != len(high) or 0 in (*low, *high):
+        raise ValueError(f"{x.shape} cannot be resampled from {low} to {high}; it must be [B,*size,...], not empty")
     for axis, (small, large) in enumerate(zip(low, high, strict=True), 1):
         if small == large:  # the identity, in every interpolation
             continue

@@ -4,6 +4,7 @@ Natural logarithms, sums over classes, means over pixels; a pixel is a voxel in 
 (section 4.2) compare with the entropy of one network and of an ensemble. Half precision is raised to float32 first.
 """
 
+import functools
 import itertools
 
 import jax
@@ -29,7 +30,7 @@ def entropy(probabilities: jax.Array) -> jax.Array:
       TypeError: not floating point.
     """
     _check(probabilities, "[B,...,K]", 2)
-    return _pixel_mean(_entropy(probabilities.astype(jnp.float32)))
+    return _mean_entropy(probabilities)
 
 
 @arrays.native("probabilities")
@@ -47,7 +48,7 @@ def ensemble_entropy(probabilities: jax.Array) -> jax.Array:
       TypeError: not floating point.
     """
     _check(probabilities, "[M,B,...,K]", 3)
-    return _pixel_mean(_entropy(jnp.mean(probabilities.astype(jnp.float32), 0)))
+    return _entropy_of_mean(probabilities)
 
 
 @arrays.native("probabilities")
@@ -65,10 +66,7 @@ def mutual_information(probabilities: jax.Array) -> jax.Array:
       TypeError: not floating point.
     """
     _check(probabilities, "[M,B,...,K]", 3)
-    members = probabilities.astype(jnp.float32)
-    total = _entropy(jnp.mean(members, 0))
-    own = jnp.mean(_entropy(members), 0)
-    return jnp.maximum(_pixel_mean(total - own), 0.0)  # rounding can leave -1e-8
+    return _mutual_information(probabilities)
 
 
 @arrays.native("probabilities")
@@ -86,7 +84,7 @@ def maximum_probability(probabilities: jax.Array) -> jax.Array:
       TypeError: not floating point.
     """
     _check(probabilities, "[B,...,K]", 2)
-    return _pixel_mean(jnp.max(probabilities.astype(jnp.float32), -1))
+    return _mean_maximum(probabilities)
 
 
 @arrays.native("predictions")
@@ -113,7 +111,35 @@ def pairwise_dice(predictions: jax.Array, *, num_classes: int) -> jax.Array:
     # here, as the pairs are traced below
     arrays.check_integers(predictions=predictions)
     arrays.check_class_numbers(num_classes, predictions=predictions)
-    members = jnp.asarray(predictions)
+    return _pairwise_dice(predictions, num_classes=num_classes)
+
+
+# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+@jax.jit
+def _mean_entropy(probabilities: jax.Array) -> jax.Array:
+    return _pixel_mean(_entropy(probabilities.astype(jnp.float32)))
+
+
+@jax.jit
+def _entropy_of_mean(probabilities: jax.Array) -> jax.Array:
+    return _pixel_mean(_entropy(jnp.mean(probabilities.astype(jnp.float32), 0)))
+
+
+@jax.jit
+def _mutual_information(probabilities: jax.Array) -> jax.Array:
+    members = probabilities.astype(jnp.float32)
+    total = _entropy(jnp.mean(members, 0))
+    own = jnp.mean(_entropy(members), 0)
+    return jnp.maximum(_pixel_mean(total - own), 0.0)  # rounding can leave -1e-8
+
+
+@jax.jit
+def _mean_maximum(probabilities: jax.Array) -> jax.Array:
+    return _pixel_mean(jnp.max(probabilities.astype(jnp.float32), -1))
+
+
+@functools.partial(jax.jit, static_argnames="num_classes")
+def _pairwise_dice(members: jax.Array, *, num_classes: int) -> jax.Array:
     pairs = list(itertools.combinations(range(members.shape[0]), 2))
     if not pairs:  # the checks of `dice` hold for one member too
         return jnp.full_like(overlap.dice(members[0], members[0], num_classes=num_classes)[:, 0], jnp.nan)

@@ -106,8 +106,7 @@ def variance_of_gradients(gradients: jax.Array) -> jax.Array:
             "stack those of all checkpoints"
         )
     _check_floating(gradients)
-    maps = jnp.mean(gradients.astype(jnp.float32), -1)
-    return _score(jnp.asarray(len(maps), jnp.float32), jnp.var(maps, 0))
+    return _at_once(gradients)
 
 
 def init(shape: Sequence[int]) -> GradientStatistics:
@@ -136,8 +135,7 @@ def update(state: GradientStatistics, gradients: jax.Array) -> GradientStatistic
             "they must be those of the same images, with channels last"
         )
     _check_floating(gradients)
-    mean = jnp.mean(gradients.astype(jnp.float32), -1)
-    return merge(state, GradientStatistics(jnp.ones((), jnp.float32), mean, jnp.zeros_like(mean)))
+    return _update(state, gradients)
 
 
 @arrays.native("a", "b")
@@ -149,6 +147,30 @@ def merge(a: GradientStatistics, b: GradientStatistics) -> GradientStatistics:
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"statistics of images {a.mean.shape} and {b.mean.shape}; they must be of the same images")
+    return _merge(a, b)
+
+
+@arrays.native("state")
+def compute(state: GradientStatistics) -> jax.Array:
+    """VoG of every image, `[B]` float32, as `variance_of_gradients`; NaN with fewer than two checkpoints."""
+    return _compute(state)
+
+
+# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+@jax.jit
+def _at_once(gradients: jax.Array) -> jax.Array:
+    maps = jnp.mean(gradients.astype(jnp.float32), -1)
+    return _score(jnp.asarray(len(maps), jnp.float32), jnp.var(maps, 0))
+
+
+@jax.jit
+def _update(state: GradientStatistics, gradients: jax.Array) -> GradientStatistics:
+    mean = jnp.mean(gradients.astype(jnp.float32), -1)
+    return _merge(state, GradientStatistics(jnp.ones((), jnp.float32), mean, jnp.zeros_like(mean)))
+
+
+@jax.jit
+def _merge(a: GradientStatistics, b: GradientStatistics) -> GradientStatistics:
     checkpoints = a.checkpoints + b.checkpoints
     share = b.checkpoints / jnp.maximum(checkpoints, 1.0)
     step = b.mean - a.mean
@@ -157,9 +179,8 @@ def merge(a: GradientStatistics, b: GradientStatistics) -> GradientStatistics:
     )
 
 
-@arrays.native("state")
-def compute(state: GradientStatistics) -> jax.Array:
-    """VoG of every image, `[B]` float32, as `variance_of_gradients`; NaN with fewer than two checkpoints."""
+@jax.jit
+def _compute(state: GradientStatistics) -> jax.Array:
     return _score(state.checkpoints, state.squares / jnp.maximum(state.checkpoints, 1.0))
 
 

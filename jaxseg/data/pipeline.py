@@ -323,7 +323,7 @@ def order(num_cases: int, *, batch_size: int, seed: int, start_step: int = 0) ->
       seed: of the order.
       start_step: the first batch is the one of this step.
     """
-    return iter(_order(num_cases, batch_size, seed)[start_step:])
+    return _read(_order(num_cases, batch_size, seed)[start_step:])
 
 
 def _order(num_cases: int, batch_size: int, seed: int) -> Any:
@@ -416,10 +416,11 @@ def _stack(source: Source, index: np.ndarray) -> Batch:
     return {name: np.stack([case[name] for case in cases]) for name in ("image", "labels")} | {"index": index}
 
 
-def _read(dataset: Any) -> Iterator[Batch]:
+def _read(dataset: Any) -> Iterator[Any]:
     import grain
 
-    # An element is a whole batch here, so the buffer is short: two being read, two waiting.
+    # an element is a batch, or its numbers, so the buffer is short: two being read, two waiting (by itself, grain takes
+    # 16 threads and 500 elements: seconds of work, beside the compilation)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
 
 

@@ -1,5 +1,6 @@
 """Do the probabilities say how often the network is right? Calibration error and Brier score."""
 
+import functools
 import math
 
 import jax
@@ -57,19 +58,7 @@ def calibration_sums(probabilities: jax.Array, labels: jax.Array, *, bins: int =
     _check(probabilities, labels)
     if bins < 1:
         raise ValueError(f"bins is {bins}; there must be at least 1")
-    batch, num_classes = probabilities.shape[0], probabilities.shape[-1]
-    pixels = math.prod(probabilities.shape[1:-1])
-    flat = probabilities.reshape(batch, pixels, num_classes).astype(jnp.float32)
-    confidence = jnp.max(flat, -1)
-    right = jnp.argmax(flat, -1).astype(jnp.int32) == labels.reshape(batch, pixels).astype(jnp.int32)
-    index = jnp.clip(jnp.ceil(confidence * bins) - 1, 0, bins - 1)
-    index = jnp.where(jnp.isnan(confidence), 0, index)  # a NaN has to show in some bin
-
-    runs = -(-pixels // _RUN)
-    segment = index.astype(jnp.int32) + bins * (jnp.arange(pixels, dtype=jnp.int32) // _RUN)[None]
-    columns = jnp.stack([jnp.ones_like(confidence), confidence, right.astype(jnp.float32)], -1)
-    sums = jax.vmap(lambda x, at: jax.ops.segment_sum(x, at, num_segments=runs * bins))(columns, segment)
-    return jnp.sum(sums.reshape(batch, runs, bins, 3), 1)  # named sizes, as a batch of no images has no -1
+    return _sums(probabilities, labels, bins=bins)
 
 
 @arrays.native("sums")
@@ -87,8 +76,7 @@ def calibration_error_from_sums(sums: jax.Array) -> jax.Array:
     """
     if len(sums.shape) < 2 or sums.shape[-1] != 3 or not sums.shape[-2]:
         raise ValueError(f"sums must be [...,bins,3] with a bin, got {sums.shape}; calibration_sums makes them")
-    pixels, confidence, right = (jnp.asarray(sums[..., i], jnp.float32) for i in range(3))
-    return jnp.sum(jnp.abs(confidence - right), -1) / jnp.sum(pixels, -1)
+    return _error(sums.astype(jnp.float32))
 
 
 @arrays.native("probabilities", "labels")
@@ -108,6 +96,35 @@ def brier(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
       TypeError: probabilities are not floating, or labels not integers.
     """
     _check(probabilities, labels)
+    return _brier(probabilities, labels)
+
+
+# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+@functools.partial(jax.jit, static_argnames="bins")
+def _sums(probabilities: jax.Array, labels: jax.Array, *, bins: int) -> jax.Array:
+    batch, num_classes = probabilities.shape[0], probabilities.shape[-1]
+    pixels = math.prod(probabilities.shape[1:-1])
+    flat = probabilities.reshape(batch, pixels, num_classes).astype(jnp.float32)
+    confidence = jnp.max(flat, -1)
+    right = jnp.argmax(flat, -1).astype(jnp.int32) == labels.reshape(batch, pixels).astype(jnp.int32)
+    index = jnp.clip(jnp.ceil(confidence * bins) - 1, 0, bins - 1)
+    index = jnp.where(jnp.isnan(confidence), 0, index)  # a NaN has to show in some bin
+
+    runs = -(-pixels // _RUN)
+    segment = index.astype(jnp.int32) + bins * (jnp.arange(pixels, dtype=jnp.int32) // _RUN)[None]
+    columns = jnp.stack([jnp.ones_like(confidence), confidence, right.astype(jnp.float32)], -1)
+    sums = jax.vmap(lambda x, at: jax.ops.segment_sum(x, at, num_segments=runs * bins))(columns, segment)
+    return jnp.sum(sums.reshape(batch, runs, bins, 3), 1)  # named sizes, as a batch of no images has no -1
+
+
+@jax.jit
+def _error(sums: jax.Array) -> jax.Array:
+    pixels, confidence, right = (sums[..., i] for i in range(3))
+    return jnp.sum(jnp.abs(confidence - right), -1) / jnp.sum(pixels, -1)
+
+
+@jax.jit
+def _brier(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     truth = jax.nn.one_hot(labels.astype(jnp.int32), probabilities.shape[-1], dtype=jnp.float32)
     squares = jnp.sum((probabilities.astype(jnp.float32) - truth) ** 2, -1)
     return jnp.mean(squares, tuple(range(1, labels.ndim)))

@@ -1,5 +1,6 @@
 """Overlap of a predicted segmentation with the annotated one."""
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -44,11 +45,7 @@ def dice_from_sums(intersection: jax.Array, total: jax.Array, *, empty: float, s
     """
     if intersection.shape != total.shape:
         raise ValueError(f"intersection {intersection.shape} and total {total.shape} must be sums over the same masks")
-    total = total.astype(jnp.float32)
-    numerator = 2.0 * intersection.astype(jnp.float32) + smooth
-    denominator = total + smooth
-    undefined = denominator == 0
-    return jnp.where(undefined, empty, numerator / jnp.where(undefined, 1.0, denominator))
+    return _ratio(intersection.astype(jnp.float32), total.astype(jnp.float32), empty, smooth)
 
 
 @arrays.native("labels", "predictions")
@@ -177,6 +174,12 @@ def _counts(labels: jax.Array, predictions: jax.Array, classes: range) -> jax.Ar
     if classes.stop < 2:
         raise ValueError(f"num_classes is {classes.stop}; the background counts, so it must be at least 2")
     check_labels(labels, predictions, num_classes=classes.stop)
+    return _count(labels, predictions, classes)
+
+
+# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+@functools.partial(jax.jit, static_argnames="classes")
+def _count(labels: jax.Array, predictions: jax.Array, classes: range) -> jax.Array:
     axes = tuple(range(1, labels.ndim))
 
     def one(k: int) -> jax.Array:
@@ -186,8 +189,26 @@ def _counts(labels: jax.Array, predictions: jax.Array, classes: range) -> jax.Ar
     return jnp.stack([one(k) for k in classes], 1)
 
 
+@jax.jit
+def _ratio(intersection: jax.Array, total: jax.Array, empty: float, smooth: float) -> jax.Array:
+    numerator = 2.0 * intersection + smooth
+    denominator = total + smooth
+    undefined = denominator == 0
+    return jnp.where(undefined, empty, numerator / jnp.where(undefined, 1.0, denominator))
+
+
 def _dice(counts: Any, *, empty: float, smooth: float) -> jax.Array:
-    return dice_from_sums(counts[..., 0], _sum(counts[..., 1], counts[..., 2]), empty=empty, smooth=smooth)
+    on_host = isinstance(counts, np.ndarray)  # and perhaps of 64 bits, which are added there
+    intersection, total = (_sums if on_host else _device_sums)(counts)
+    return dice_from_sums(intersection, total, empty=empty, smooth=smooth)
+
+
+def _sums(counts: Any) -> tuple[Any, Any]:
+    """Pixels in both masks, and those in the one plus those in the other."""
+    return counts[..., 0], _sum(counts[..., 1], counts[..., 2])
+
+
+_device_sums = jax.jit(_sums)
 
 
 def _sum(first: Any, second: Any) -> Any:

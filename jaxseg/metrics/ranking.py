@@ -18,13 +18,6 @@ from jaxseg.metrics import arrays
 from jaxseg.metrics.intervals import Estimate, check_options, interval, patient_names
 
 
-def mean_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 along the last axis of `[...,N]`; ties have their mean rank."""
-    from scipy import stats  # a second to import, in every program that prepares or reads data
-
-    return stats.rankdata(values, axis=-1)
-
-
 def spearman(score: np.ndarray, risk: np.ndarray) -> float:
     """Spearman's rank correlation (1904), in [-1, 1]; ties have their mean rank.
 
@@ -41,7 +34,7 @@ def spearman(score: np.ndarray, risk: np.ndarray) -> float:
       ValueError: not two vectors of one length.
     """
     (score, risk), _ = _defined(score=score, risk=risk)
-    ranks = mean_ranks(np.stack([score, risk]))
+    ranks = _ranks(np.stack([score, risk]))
     ranks -= (len(score) + 1) / 2  # the mean of ranks 1 ... n, ties or not
     variances = np.sum(ranks**2, axis=1)
     if not variances.all():
@@ -322,7 +315,7 @@ def auroc(in_domain_scores: np.ndarray, out_scores: np.ndarray) -> float:
     inside, outside = _vector(in_domain_scores=in_domain_scores), _vector(out_scores=out_scores)
     if not len(inside) or not len(outside):
         return float("nan")
-    ranks = mean_ranks(np.concatenate([inside, outside]))
+    ranks = _ranks(np.concatenate([inside, outside]))
     wins = ranks[len(inside) :].sum() - len(outside) * (len(outside) + 1) / 2  # Mann & Whitney's U
     return float(wins / (len(inside) * len(outside)))
 
@@ -405,3 +398,10 @@ def _resample(
     draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
     cases = (np.repeat(np.arange(len(group)), times[group]) for times in draws)
     return np.array([statistic(*(vector[drawn] for vector in vectors)) for drawn in cases], np.float64)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1 along the last axis of `[...,N]`; ties have their mean rank."""
+    from scipy import stats  # a second to import, in every program that prepares or reads data
+
+    return stats.rankdata(values, axis=-1)

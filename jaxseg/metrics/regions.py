@@ -1,5 +1,6 @@
 """Where in the image a segmentation is right: Dice by distance from the border, and where the masks lie."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -54,17 +55,9 @@ def band_dice(
     check_labels(labels, predictions)
     if labels.ndim != 3:
         raise ValueError(f"rings are defined in 2-D, labels must be [B,H,W], got {labels.shape}")
-    shape = labels.shape[1:]
-    distances = outer_distances(shape, width)
-    ring = jnp.asarray(band_index(shape, width)).ravel()
-
-    def per_ring(mask: jax.Array) -> jax.Array:
-        flat = mask.reshape(mask.shape[0], math.prod(shape)).astype(jnp.float32)
-        return jax.vmap(lambda m: jax.ops.segment_sum(m, ring, num_segments=len(distances)))(flat)
-
-    a, b = labels > 0, predictions > 0
-    scores = dice_from_sums(per_ring(a & b), per_ring(a) + per_ring(b), empty=empty, smooth=smooth)
-    return jnp.asarray(distances), scores
+    distances = outer_distances(labels.shape[1:], width)
+    both, total = _ring_sums(labels > 0, predictions > 0, width=width)
+    return jnp.asarray(distances), dice_from_sums(both, total, empty=empty, smooth=smooth)
 
 
 @arrays.native("labels")
@@ -85,16 +78,7 @@ def mask_centres(labels: jax.Array) -> jax.Array:
     check_labels(labels, labels)
     if labels.ndim != 3:
         raise ValueError(f"labels must be [B,H,W], got {labels.shape}")
-    mask = (labels > 0).astype(jnp.float32)
-    area = jnp.sum(mask, (1, 2))
-
-    def along(axis: int) -> jax.Array:
-        size = mask.shape[axis]
-        position = np.arange(1, 2 * size, 2, dtype=np.float32) / np.float32(size) - np.float32(1)
-        profile = jnp.sum(mask, 3 - axis)
-        return jnp.where(area > 0, profile @ position / jnp.maximum(area, 1), jnp.nan)
-
-    return jnp.stack([along(1), along(2)], -1)
+    return _centres(labels > 0)
 
 
 @arrays.native("masks", "inside")
@@ -122,6 +106,40 @@ def window_agreement(masks: jax.Array, inside: jax.Array) -> jax.Array:
         if array.dtype != jnp.bool_:
             raise TypeError(f"{name} must be bool, got {array.dtype}; compare with a class, such as predictions == 1")
     arrays.check_filled(masks=masks)
+    return dice_from_sums(*_pair_sums(masks, inside), empty=math.nan, smooth=0.0)
+
+
+# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+@functools.partial(jax.jit, static_argnames="width")
+def _ring_sums(labels: jax.Array, predictions: jax.Array, *, width: int) -> tuple[jax.Array, jax.Array]:
+    """Pixels of every ring in both masks, and those in the one plus those in the other."""
+    shape = labels.shape[1:]
+    ring, rings = jnp.asarray(band_index(shape, width)).ravel(), len(outer_distances(shape, width))
+
+    def per_ring(mask: jax.Array) -> jax.Array:
+        flat = mask.reshape(mask.shape[0], math.prod(shape)).astype(jnp.float32)
+        return jax.vmap(lambda m: jax.ops.segment_sum(m, ring, num_segments=rings))(flat)
+
+    return per_ring(labels & predictions), per_ring(labels) + per_ring(predictions)
+
+
+@jax.jit
+def _centres(foreground: jax.Array) -> jax.Array:
+    mask = foreground.astype(jnp.float32)
+    area = jnp.sum(mask, (1, 2))
+
+    def along(axis: int) -> jax.Array:
+        size = mask.shape[axis]
+        position = np.arange(1, 2 * size, 2, dtype=np.float32) / np.float32(size) - np.float32(1)
+        profile = jnp.sum(mask, 3 - axis)
+        return jnp.where(area > 0, profile @ position / jnp.maximum(area, 1), jnp.nan)
+
+    return jnp.stack([along(1), along(2)], -1)
+
+
+@jax.jit
+def _pair_sums(masks: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Over all pairs of windows: pixels that both call foreground, and foreground of either inside the overlap."""
     windows, pixels = masks.shape[0], math.prod(masks.shape[1:])
     flat = (masks & inside).reshape(windows, pixels).astype(jnp.float32)
     where = inside.reshape(windows, pixels).astype(jnp.float32)
@@ -129,7 +147,7 @@ def window_agreement(masks: jax.Array, inside: jax.Array) -> jax.Array:
     both = jnp.matmul(flat, flat.T, precision=exact)
     seen = jnp.matmul(flat, where.T, precision=exact)  # foreground of window i inside window j
     pairs = jnp.triu(jnp.ones_like(both), 1)
-    return dice_from_sums(jnp.sum(pairs * both), jnp.sum(pairs * (seen + seen.T)), empty=math.nan, smooth=0.0)
+    return jnp.sum(pairs * both), jnp.sum(pairs * (seen + seen.T))
 
 
 def _check_rings(shape: Sequence[int], width: int) -> None:

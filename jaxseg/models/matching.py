@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -61,6 +62,7 @@ def shapes_of(variables: Any) -> dict[str, tuple[int, ...]]:
     return {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(variables, sep="/").items()}
 
 
+@functools.lru_cache(maxsize=64)  # a file is compared with many networks, and to trace one takes tenths of a second
 def _shapes(module: Any, image_shape: tuple[int, ...]) -> Shapes:
     return shapes_of(jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(image_shape, jnp.float32)))
 

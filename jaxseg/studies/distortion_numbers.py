@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from jaxseg.metrics import ranking
 from jaxseg.metrics.intervals import Estimate
@@ -200,7 +201,7 @@ def spearman_rows(scores: np.ndarray, risks: np.ndarray) -> np.ndarray:
     centred = []
     for values in (scores, risks):
         # what is left out ranks last, so that the ranks of the others are 1 to n
-        ranks = ranking.mean_ranks(np.where(kept, values, np.inf)) if values.size else values
+        ranks = stats.rankdata(np.where(kept, values, np.inf), axis=1) if values.size else values
         centred.append(np.where(kept, ranks - (kept.sum(1, keepdims=True) + 1) / 2, 0.0))
     a, b = centred
     return _quotient((a * b).sum(1), np.sqrt((a**2).sum(1) * (b**2).sum(1)))
@@ -209,7 +210,7 @@ def spearman_rows(scores: np.ndarray, risks: np.ndarray) -> np.ndarray:
 def auroc_rows(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """`ranking.auroc` of every row of `[P,N]` and `[P,M]`, NaN left out."""
     values = np.concatenate([inside, outside], 1)
-    ranks = ranking.mean_ranks(np.where(np.isnan(values), np.inf, values)) if values.size else values
+    ranks = stats.rankdata(np.where(np.isnan(values), np.inf, values), axis=1) if values.size else values
     a, b = (~np.isnan(inside)).sum(1), (~np.isnan(outside)).sum(1)
     own = np.where(np.isnan(outside), 0.0, ranks[:, inside.shape[1] :]).sum(1)
     return _quotient(own - b * (b + 1) / 2, a * b)

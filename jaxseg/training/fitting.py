@@ -1,7 +1,8 @@
 """The arrays of a checkpoint as a state: whether they are of the same network, and how they get onto the devices."""
 
+import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -70,6 +71,10 @@ def _stored_type(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _as_key(words: jax.Array, like: jax.Array) -> jax.Array:
-    impl = jax.random.key_impl(like)
-    wrap = jax.jit(lambda words: jax.random.wrap_key_data(words, impl=impl), out_shardings=parallel.replicated())
-    return wrap(words)
+    return _wrap(jax.random.key_impl(like))(words)
+
+
+@functools.cache
+def _wrap(impl: Any) -> Callable[[jax.Array], jax.Array]:
+    """Compiled once, however many checkpoints are read."""
+    return jax.jit(lambda words: jax.random.wrap_key_data(words, impl=impl), out_shardings=parallel.replicated())

@@ -1,7 +1,5 @@
 """The two sides of each comparison compute the same; how fast they are is not asserted."""
 
-import pytest
-
 from jaxseg.benchmarks import analyses
 
 
@@ -12,8 +10,7 @@ def test_hellinger_sides_agree():
     assert len(analyses.STAGES) == 9
 
 
-def test_protoseg_sides_agree_in_all_shapes():
-    pytest.importorskip("torch")
+def test_protoseg_sides_agree_in_all_shapes(torch):
     layers = analyses.features(32, (4, 8, 16))
     assert [layer.shape for layer in layers[::2]] == [
         (2, 32, 32, 4),

@@ -7,7 +7,8 @@ import pytest
 from jaxseg.benchmarks import text, timing, training
 from jaxseg.errors import InputError
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs PyTorch (make test-torch)")
+pytestmark = pytest.mark.torch
 
 TINY = training.Setting(2, 32, 2)
 

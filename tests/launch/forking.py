@@ -1,8 +1,8 @@
 """Imports what launchers import, once, and forks a process for every command line that stands on standard input.
 
-A line is JSON: `module`, `arguments`, and the files for `stdout` and `stderr`. The answers are the process's id and, when
-it has ended, its exit status. What a fork does is what `python -m module arguments` does behind its imports, which are
-most of a short program's time.
+A line is JSON: `module`, `arguments`, and the files for `stdout` and `stderr`. The answers are the process's id and,
+when it has ended, its exit status. What a fork does is what `python -m module arguments` does behind its imports, which
+are most of a short program's time.
 """
 
 import gc

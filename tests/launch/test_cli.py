@@ -10,7 +10,6 @@ import pytest
 from jaxseg import paths
 from launch import cli
 
-
 ROOT = pathlib.Path(__file__).parents[2]
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from jaxseg.data.synthetic import dermoscopy
 
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, launched_run):
     folder = tmp_path_factory.mktemp("predict")
@@ -57,7 +58,10 @@ def test_new_files_are_predicted_and_a_damaged_one_is_named(run, launch, drawn_d
         (["--inputs={run}/scans", "--output={run}/x"], "--workdir is missing"),
         (["--workdir={run}/run", "--output={run}/x"], "--inputs is missing"),
         (["--workdir={run}/run", "--inputs={run}/scan", "--output={run}/x"], "--inputs={run}/scan: no such file"),
-        (["--workdir={run}/nothing", "--inputs={run}/scans", "--output={run}/x"], "{run}/nothing holds no training run"),
+        (
+            ["--workdir={run}/nothing", "--inputs={run}/scans", "--output={run}/x"],
+            "{run}/nothing holds no training run",
+        ),
         (
             ["--workdir={run}/run", "--inputs={run}/scans", "--output={run}/x", "--overlap=0.3"],
             "--overlap: says how a window slides; give --tile too",

@@ -8,6 +8,7 @@ from PIL import Image
 
 from jaxseg.data.builders.isic2017 import FOLDERS
 
+
 def problems(result: subprocess.CompletedProcess) -> list[str]:
     """The lines of a failure that a person can mend."""
     assert result.returncode == 2 and result.stdout == ""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, launched_run, drawn_data):
     """A run that may be changed, and the flag of its data set's folder, in which others can be prepared."""

@@ -26,17 +26,20 @@ def test_it_takes_images_and_volumes_in_every_padding(network, padding):
     for skips in ((True,), (False,)):
         module = network(3, padding=padding, skips=skips)
         for shape in ((2, 8, 6, 1), (1, 4, 6, 8, 2)):
-            variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape))
-            assert jax.eval_shape(module.apply, variables, jnp.zeros(shape)).shape == (*shape[:-1], 3)
+            images = jax.ShapeDtypeStruct(shape, jnp.float32)
+            logits, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), images)
+            assert logits.shape == (*shape[:-1], 3)
 
 
-def test_its_reach_is_wide_enough(network):
-    images = jax.random.normal(jax.random.key(0), (1, 8, 8, 1))
+def test_its_reach_is_wide_enough(network, drawn_variables):
+    images = np.random.default_rng(0).standard_normal((1, 8, 8, 1), np.float32)
     module = network(2, padding="valid")
-    variables = jax.jit(module.init)(jax.random.key(1, impl="rbg"), images)
-    logits = jax.jit(module.apply)(variables, images)
     wider = type("Wider", (network,), {"reach": property(lambda self: network.reach.fget(self) + 8)})
-    np.testing.assert_allclose(jax.jit(wider(2, padding="valid").apply)(variables, images), logits, atol=1e-5)
+    modules = module, wider(2, padding="valid")
+    assert modules[1].margin > module.margin
+    run = jax.jit(lambda variables, images: [module.apply(variables, images) for module in modules])
+    logits, of_wider = run(drawn_variables(module, images), images)
+    np.testing.assert_allclose(of_wider, logits, atol=1e-5)
 
 
 def test_its_activations_have_names(network):

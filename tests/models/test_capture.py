@@ -10,11 +10,15 @@ from jaxseg import models
 from jaxseg.models import capture
 
 
+def drawn(shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
 @pytest.fixture(scope="module")
-def setting():
+def setting(drawn_variables):
     module = models.build("unet", 2, features=(4, 6, 8))
-    images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
-    return module, jax.jit(module.init)(jax.random.key(1, impl="rbg"), images), images
+    images = drawn((2, 16, 16, 3))
+    return module, drawn_variables(module, images), images
 
 
 def test_names_go_from_input_to_output(setting):
@@ -24,16 +28,40 @@ def test_names_go_from_input_to_output(setting):
     assert names.index("encoder_0/conv_0/norm") < names.index("encoder_0/conv_0") < names.index("encoder_0/conv_1")
 
 
-def test_captured_activations_are_those_of_encode_and_the_logits_are_unchanged(setting):
+@pytest.fixture(scope="module")
+def results(setting):
+    """What the network gives when it is read, changed and called in parts, in one program."""
     module, variables, images = setting
-    read = jax.jit(lambda v, x: capture.capture(module, v, x, ("encoder_0", "bottleneck", "head")))
-    logits, activations = read(variables, images)
-    bottleneck, skips = jax.jit(lambda v, x: module.apply(v, x, method="encode"))(variables, images)
+
+    @jax.jit
+    def run(variables, images, other):
+        encode = lambda images: module.apply(variables, images, method="encode")
+        decode = lambda *parts: module.apply(variables, *parts, method="decode")
+        replace = lambda function: capture.replace(module, variables, images, {"bottleneck": function})
+        of_other = lambda _: capture.capture(module, variables, other, ["bottleneck"])[1]["bottleneck"]
+        bottleneck, skips = encode(images)
+        return {
+            "plain": module.apply(variables, images),
+            "captured": capture.capture(module, variables, images, ("encoder_0", "bottleneck", "head")),
+            "encoded": (bottleneck, skips[0]),
+            "replaced by itself": replace(lambda x: x),
+            "replaced by nothing": replace(lambda x: 0 * x),
+            "of nothing": decode(0 * bottleneck, skips),
+            "patched": replace(of_other),
+            "of another": decode(encode(other)[0], skips),
+        }
+
+    return jax.tree.map(np.asarray, run(variables, images, images[:, ::-1] + 1))
+
+
+def test_captured_activations_are_those_of_encode_and_the_logits_are_unchanged(results):
+    logits, activations = results["captured"]
+    bottleneck, skip = results["encoded"]
     assert set(activations) == {"encoder_0", "bottleneck", "head"}
     np.testing.assert_allclose(activations["bottleneck"], bottleneck, atol=1e-5)
-    np.testing.assert_allclose(activations["encoder_0"], skips[0], atol=1e-5)
+    np.testing.assert_allclose(activations["encoder_0"], skip, atol=1e-5)
     np.testing.assert_array_equal(activations["head"], logits)
-    np.testing.assert_allclose(logits, jax.jit(module.apply)(variables, images), atol=1e-5)
+    np.testing.assert_allclose(logits, results["plain"], atol=1e-5)
 
 
 def test_all_layers_are_captured_when_none_is_named(setting):
@@ -44,15 +72,16 @@ def test_all_layers_are_captured_when_none_is_named(setting):
     assert shapes["encoder_1"].shape == (2, 8, 8, 6)
 
 
-def test_replacing_by_itself_changes_nothing_and_by_nothing_changes_the_rest(setting):
-    module, variables, images = setting
-    run = jax.jit(lambda v, x, scale: capture.replace(module, v, x, {"bottleneck": lambda a: a * scale}))
-    plain = jax.jit(module.apply)(variables, images)
-    np.testing.assert_allclose(run(variables, images, 1.0), plain, atol=1e-5)
-    bottleneck, skips = module.apply(variables, images, method="encode")
-    expected = module.apply(variables, 0 * bottleneck, skips, method="decode")
-    np.testing.assert_allclose(run(variables, images, 0.0), expected, atol=1e-5)
-    assert np.abs(expected - plain).max() > 1e-3
+def test_replacing_by_itself_changes_nothing_and_by_nothing_changes_the_rest(results):
+    np.testing.assert_allclose(results["replaced by itself"], results["plain"], atol=1e-5)
+    np.testing.assert_allclose(results["replaced by nothing"], results["of nothing"], atol=1e-5)
+    assert np.abs(results["of nothing"] - results["plain"]).max() > 1e-3
+
+
+def test_a_function_may_read_the_same_network_on_another_image(results):
+    """Activation patching: the bottleneck of another image."""
+    np.testing.assert_allclose(results["patched"], results["of another"], atol=1e-5)
+    assert np.abs(results["patched"] - results["plain"]).max() > 1e-3
 
 
 def test_beside_a_forward_pass_the_encoder_runs_once(setting):
@@ -86,12 +115,11 @@ class Pair(nn.Module):
         return x, 2 * x
 
 
-def test_it_works_for_any_linen_network():
-    images = jax.random.normal(jax.random.key(0), (1, 4, 4, 3))
-    module = Foreign()
-    variables = module.init(jax.random.key(1), images)
+def test_it_works_for_any_linen_network(drawn_variables):
+    images, module = drawn((1, 4, 4, 3)), Foreign()
+    variables = drawn_variables(module, images)
     assert capture.layer_names(module, variables, images) == ("twice",)
-    logits, activations = capture.capture(module, variables, images)
+    logits, activations = jax.jit(lambda v, x: capture.capture(module, v, x))(variables, images)
     np.testing.assert_allclose(3 * activations["twice"], logits, rtol=1e-5)
 
 
@@ -100,36 +128,26 @@ def test_unknown_layers_and_changed_shapes_are_named(setting):
     with pytest.raises(ValueError, match="no layer middle; the network has encoder_0/conv_0"):
         capture.capture(module, variables, images, ["middle"])
     with pytest.raises(ValueError, match=r"made \(2, 4, 4\) of \(2, 4, 4, 8\)"):
-        capture.replace(module, variables, images, {"bottleneck": lambda a: a[..., 0]})
+        jax.eval_shape(
+            lambda v, x: capture.replace(module, v, x, {"bottleneck": lambda a: a[..., 0]}), variables, images
+        )
 
 
-def test_a_function_may_apply_a_network_with_layers_of_the_same_name():
+def test_a_function_may_apply_a_network_with_layers_of_the_same_name(drawn_variables):
     module = models.build("unet", 2, features=(3, 4))
     inner = models.build("unet", 4, features=(2, 4))  # its bottleneck is called bottleneck too
-    images = jax.random.normal(jax.random.key(0), (1, 8, 8, 1))
-    variables = jax.jit(module.init)(jax.random.key(1, impl="rbg"), images)
-    x = capture.capture(module, variables, images, ["bottleneck"])[1]["bottleneck"]
-    inner_variables = jax.jit(inner.init)(jax.random.key(2, impl="rbg"), x)
-    apply = lambda x: inner.apply(inner_variables, x)
-    replaced = capture.replace(module, variables, images, {"bottleneck": apply})
-    expected = capture.replace(module, variables, images, {"bottleneck": lambda _: apply(x)})
+    images = drawn((1, 8, 8, 1))
+    variables, inner_variables = drawn_variables(module, images), drawn_variables(inner, drawn((1, 4, 4, 4)))
+
+    @jax.jit
+    def run(variables, inner_variables, images):
+        apply = lambda x: inner.apply(inner_variables, x)
+        x = capture.capture(module, variables, images, ["bottleneck"])[1]["bottleneck"]
+        replace = lambda function: capture.replace(module, variables, images, {"bottleneck": function})
+        return replace(apply), replace(lambda _: apply(x))
+
+    replaced, expected = run(variables, inner_variables, images)
     np.testing.assert_allclose(replaced, expected, atol=1e-6)
-
-
-def test_a_function_may_read_the_same_network_on_another_image(setting):
-    """Activation patching: the bottleneck of another image."""
-    module, variables, images = setting
-    other = images[:, ::-1] + 1
-    patched = capture.replace(
-        module,
-        variables,
-        images,
-        {"bottleneck": lambda _: capture.capture(module, variables, other, ["bottleneck"])[1]["bottleneck"]},
-    )
-    _, skips = module.apply(variables, images, method="encode")
-    bottleneck, _ = module.apply(variables, other, method="encode")
-    expected = module.apply(variables, bottleneck, skips, method="decode")
-    np.testing.assert_allclose(patched, expected, atol=1e-5)
 
 
 class Step(nn.Module):
@@ -150,13 +168,18 @@ class Looped(nn.Module):
 
 
 def test_layers_in_loops_are_not_listed_and_calls_may_need_options():
-    module, x = Looped(), jnp.ones((1, 3))
-    variables = module.init(jax.random.key(0), x, train=True)
-    names = capture.layer_names(module, variables, x, train=True)
-    assert names == ("first", "last")
-    logits, found = capture.capture(module, variables, x, train=False)
-    np.testing.assert_array_equal(found["last"], logits)
-    halved = capture.replace(module, variables, x, {"last": lambda x: x / 2}, train=False)
+    module, x = Looped(), drawn((1, 3))
+
+    @jax.jit
+    def run(key, x):
+        variables = module.init(key, x, train=True)
+        assert capture.layer_names(module, variables, x, train=True) == ("first", "last")
+        logits, found = capture.capture(module, variables, x, train=False)
+        halved = capture.replace(module, variables, x, {"last": lambda x: x / 2}, train=False)
+        return logits, found["last"], halved
+
+    logits, last, halved = map(np.asarray, run(jax.random.key(0, impl="rbg"), x))
+    np.testing.assert_array_equal(last, logits)
     np.testing.assert_allclose(halved, logits / 2)
 
 

@@ -11,6 +11,10 @@ from jaxseg.models import layers
 PADDINGS = ("zero", "circular", "valid")
 
 
+def drawn(shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
 def vjp(function, x, gradient):
     return jax.vjp(function, x)[1](gradient)[0]
 
@@ -21,55 +25,84 @@ def pool_by_xla(x):
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 8, 3), (1, 4, 6, 2, 3), (2, 5, 7, 3)])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_max_pool_and_its_gradient_are_those_of_xla_also_among_equal_pixels(shape, dtype):
+def test_max_pool_and_its_gradient_are_those_of_xla_also_among_equal_pixels(shape):
     # few different values, so that most windows have equal pixels
-    x = jax.random.randint(jax.random.key(0), shape, 0, 3).astype(dtype)
-    pooled = layers.max_pool(x)
-    assert pooled.dtype == dtype
-    np.testing.assert_array_equal(pooled, pool_by_xla(x))
-    gradient = jax.random.normal(jax.random.key(1), pooled.shape, dtype)
-    np.testing.assert_array_equal(vjp(layers.max_pool, x, gradient), vjp(pool_by_xla, x, gradient))
+    x = np.random.default_rng(0).integers(0, 3, shape).astype(np.float32)
+    gradient = drawn((shape[0], *(size // 2 for size in shape[1:-1]), shape[-1]), seed=1)
+
+    @jax.jit
+    def run(x, gradient):
+        of_type = lambda dtype: (x.astype(dtype), gradient.astype(dtype))
+        both = lambda pool, x, gradient: (pool(x), vjp(pool, x, gradient))
+        types = (jnp.float32, jnp.bfloat16)
+        return [[both(pool, *of_type(dtype)) for pool in (layers.max_pool, pool_by_xla)] for dtype in types]
+
+    for dtype, (ours, expected) in zip((jnp.float32, jnp.bfloat16), run(x, gradient), strict=True):
+        assert ours[0].dtype == ours[1].dtype == dtype
+        for found, wanted in zip(ours, expected, strict=True):
+            np.testing.assert_array_equal(found, wanted, err_msg=str(dtype))
 
 
-@pytest.mark.parametrize("place", range(4))
-def test_max_pool_does_not_hide_what_is_not_a_number(place):
-    x = jnp.ones((1, 4, 4, 1)).at[0, place // 2, place % 2, 0].set(jnp.nan)
-    assert jnp.isnan(layers.max_pool(x)).sum() == 1
+def test_max_pool_does_not_hide_what_is_not_a_number():
+    """Wherever it stands in its window."""
+    x = np.ones((4, 4, 4, 1), np.float32)
+    for place in range(4):
+        x[place, place // 2, place % 2] = np.nan
+    assert np.isnan(jax.jit(layers.max_pool)(x)).sum((1, 2, 3)).tolist() == [1, 1, 1, 1]
 
 
 def test_max_pool_has_derivatives_in_forward_mode_and_maps():
-    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
-    _, tangent = jax.jvp(layers.max_pool, (x,), (jnp.ones_like(x),))
+    x = drawn((2, 4, 4, 3))
+
+    @jax.jit
+    def run(x):
+        return *jax.jvp(layers.max_pool, (x,), (jnp.ones_like(x),)), jax.vmap(layers.max_pool)(x[None])[0]
+
+    pooled, tangent, mapped = run(x)
     np.testing.assert_array_equal(tangent, 1)
-    np.testing.assert_array_equal(jax.vmap(layers.max_pool)(x[None])[0], layers.max_pool(x))
+    np.testing.assert_array_equal(mapped, pooled)
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("shape", [(2, 3, 4, 2), (1, 2, 3, 4, 2), (1, 2, 5, 1)])
-def test_the_gradient_of_doubling_is_the_transposed_matrix(shape, padding):
-    x = jax.random.normal(jax.random.key(0), shape)
-    size = x.size
-    units = jnp.eye(size).reshape(size, *shape)
-    matrix = jax.vmap(lambda unit: layers.double(unit, padding))(units).reshape(size, -1)
-    doubled = layers.double(x, padding)
-    np.testing.assert_allclose(doubled.ravel(), x.ravel() @ matrix, atol=1e-5)
-    gradient = jax.random.normal(jax.random.key(1), doubled.shape)
-    wanted = (matrix @ gradient.ravel()).reshape(shape)
-    np.testing.assert_allclose(vjp(lambda x: layers.double(x, padding), x, gradient), wanted, atol=1e-5)
+def test_the_gradient_of_doubling_is_the_transposed_matrix(shape):
+    x = drawn(shape)
+    units = np.eye(x.size, dtype=np.float32).reshape(x.size, *shape)
+
+    @jax.jit
+    def run(x, units, gradients):
+        results = []
+        for padding, gradient in zip(PADDINGS, gradients, strict=True):
+            double = lambda x, padding=padding: layers.double(x, padding)
+            results.append((jax.vmap(double)(units), double(x), vjp(double, x, gradient)))
+        return results
+
+    sizes = lambda padding: [2 * size - 2 * (padding == "valid") for size in shape[1:-1]]
+    gradients = [drawn((shape[0], *sizes(padding), shape[-1]), seed=1) for padding in PADDINGS]
+    for padding, gradient, results in zip(PADDINGS, gradients, run(x, units, gradients), strict=True):
+        columns, doubled, found = map(np.asarray, results)
+        matrix = columns.reshape(x.size, -1)
+        np.testing.assert_allclose(doubled.ravel(), x.ravel() @ matrix, atol=1e-5, err_msg=padding)
+        wanted = (matrix @ gradient.ravel()).reshape(shape)
+        np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=padding)
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
-def test_doubling_one_pixel_and_in_bfloat16(padding):
-    x = jnp.full((1, 2, 1, 3), 2.0, jnp.bfloat16)
-    doubled = layers.double(x, padding)
-    assert doubled.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(doubled, 2)
-    gradient = vjp(lambda x: layers.double(x, padding), x, jnp.ones_like(doubled))
-    assert gradient.dtype == jnp.bfloat16 and gradient.shape == x.shape
+def test_doubling_one_pixel_and_in_bfloat16():
+    x = np.full((1, 2, 1, 3), 2, jnp.bfloat16)
+
+    @jax.jit
+    def run(x):
+        doubled = {padding: layers.double(x, padding) for padding in PADDINGS}
+        back = lambda padding: vjp(lambda x: layers.double(x, padding), x, jnp.ones_like(doubled[padding]))
+        return doubled, {padding: back(padding) for padding in PADDINGS}
+
+    doubled, gradients = run(x)
+    for padding in PADDINGS:
+        assert doubled[padding].dtype == jnp.bfloat16, padding
+        np.testing.assert_array_equal(doubled[padding], 2, err_msg=padding)
+        assert gradients[padding].dtype == jnp.bfloat16 and gradients[padding].shape == x.shape, padding
 
 
 def test_doubling_has_no_forward_mode_and_says_so():
-    x = jnp.ones((1, 2, 2, 1))
+    x = np.ones((1, 2, 2, 1), np.float32)
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lambda x: layers.double(x, "zero"), (x,), (x,))

@@ -9,7 +9,8 @@ import pytest
 from jaxseg import models
 from jaxseg.models import weight_files, weights
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs PyTorch (make test-torch)")
+pytestmark = pytest.mark.torch
 
 WIDTHS = (4, 6, 8)
 NORMS = {

@@ -791,11 +791,6 @@ def test_files_of_other_kinds_and_missing_ones_are_refused(tmp_path):
 # With PyTorch
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch")
-
-
 @pytest.fixture(params=[True, False], ids=["zip", "stream"])
 def save(request, torch, path):
     def save(content, **options):

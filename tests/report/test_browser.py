@@ -68,7 +68,7 @@ CUT_OFF = """() => [...document.querySelectorAll(".scroll")]
 @pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium; the tests are skipped where there is none."""
-    path = shutil.which("chromium") or pytest.skip("chromium is not on the PATH")
+    path = shutil.which("chromium") or pytest.skip("needs Debian's chromium")
     from playwright.sync_api import sync_playwright  # not before: importing it takes as long as a test
 
     with sync_playwright() as driver:

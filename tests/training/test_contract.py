@@ -6,7 +6,6 @@ import nibabel
 import numpy as np
 import pytest
 
-from configs import train
 from jaxseg.data import builders, geometry, pipeline
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
@@ -97,10 +96,6 @@ def test_a_data_set_is_prepared_like_the_one_that_a_network_was_trained_on(tmp_p
         prepare("alone", None, like=own.preparation)
 
 
-def test_a_run_notes_what_its_network_takes(tmp_path):
-    directory = builders.prepare("dermoscopy/tiny", data_dir=tmp_path)
-    config = train.get_config("tiny").unlock()
-    config.training.epochs = 1
-    runs.train(config.lock(), runs.Splits(directory, config.data.source_size), tmp_path / "run")
-    known = contract.of_run(config, tmp_path / "run", lambda name: None)
-    assert known == contract.of_split(pipeline.Split(directory, "train", size=None))
+def test_a_run_notes_what_its_network_takes(tiny_run, tiny):
+    known = contract.of_run(runs.read_config(tiny_run), tiny_run, lambda name: None)
+    assert known == contract.of_split(pipeline.Split(tiny, "train", size=None))

@@ -12,8 +12,9 @@ from jaxseg.training import checks, runs
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
+def prepared(drawn_data):
+    """`(name) -> folder` of the drawn data set of that name."""
+    return lambda name: builders.prepared(name, data_dir=drawn_data(name))
 
 
 def config_of(dataset, **data):
@@ -24,9 +25,9 @@ def config_of(dataset, **data):
     return config.lock()
 
 
-def test_a_run_sees_its_domains_alone_and_is_evaluated_on_all(data_dir, tmp_path):
+def test_a_run_sees_its_domains_alone_and_is_evaluated_on_all(shallow_runs, prepared, tmp_path):
     config = config_of("cardiac/tiny", domains=("A", "C"))
-    directory = builders.prepare(config.data.dataset, data_dir=data_dir)
+    directory = prepared(config.data.dataset)
     splits = runs.Splits(directory, 16, config.data.domains)
     assert set(splits["train"].domains) == {"A", "C"} and len(splits["train"]) == 6 * 2 * 8
     assert splits["train"].name == "cardiac/tiny/train (A, C)"
@@ -45,15 +46,15 @@ def test_a_run_sees_its_domains_alone_and_is_evaluated_on_all(data_dir, tmp_path
         assert means[f"{name} in B"].mean == pytest.approx(np.nanmean(of_b)) or np.isnan(of_b).all()
 
 
-def test_an_unknown_domain_is_named(data_dir):
-    directory = builders.prepare("cardiac/tiny", data_dir=data_dir)
+def test_an_unknown_domain_is_named(prepared):
+    directory = prepared("cardiac/tiny")
     with pytest.raises(InputError, match="has no case of the domain 'Z'; choose from 'A', 'B', 'C', 'D'"):
         pipeline.Split(directory, "train", size=16, domains=("A", "Z"))
 
 
-def test_volumes_are_squashed_to_cubes_and_trained_on(data_dir, tmp_path):
+def test_volumes_are_squashed_to_cubes_and_trained_on(prepared, tmp_path):
     config = config_of("cardiac/tiny-volumes")
-    directory = builders.prepare(config.data.dataset, data_dir=data_dir)
+    directory = prepared(config.data.dataset)
     splits = runs.Splits(directory, 16)
     assert splits.rank == 3 and splits["train"].images.shape == (24, 16, 16, 16, 1)
     stored = pipeline.Split(directory, "train", size=None)[0]

@@ -1,6 +1,7 @@
 """SIGKILL and SIGTERM at random moments of real runs: the next call goes on, and ends with the same bits."""
 
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -70,95 +71,116 @@ def result(folder):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("kills")
-    directory = builders.prepare("dermoscopy/tiny", data_dir=folder / "data", manual_dir=None)
-    seconds = []
-    for name in ("first", "second"):  # the second has everything compiled, and must have the same bits
-        began = time.monotonic()
-        process = start(directory, folder / name, folder / "cache")
-        process.join(300)
-        assert process.exitcode == 0, (folder / f"{name}.log").read_text()[-2000:]
-        seconds.append(time.monotonic() - began)
-    assert result(folder / "first") == result(folder / "second")
-    return directory, folder, seconds[-1]
+    finished(tiny, folder / "undisturbed")
+    return folder / "undisturbed"
 
 
-def after(moment):
-    """Waits that long from the start of the process."""
-    return lambda process, log: time.sleep(moment)
-
-
-def step(number):
-    """Waits until the progress bar has come to that step: on a slow machine as on a fast one."""
-
-    def wait(process, log):
-        while process.is_alive():
-            shown = re.findall(r" (\d+)/12 \[", log.read_text()) if log.exists() else []
-            if any(int(done) >= number for done in shown):
-                return
-            time.sleep(0.01)
-
-    return wait
-
-
-def killed_and_finished(undisturbed, name, moments, number=signal.SIGKILL, replicas=1):
-    directory, folder, _ = undisturbed
-    place = folder / name
-    for moment in moments:
-        process = start(directory, place, folder / "cache", replicas)
-        moment(process, folder / f"{name}.log")
-        with contextlib.suppress(ProcessLookupError):  # it had little left to do, and is through
-            os.kill(process.pid, number)
-        process.join(300)
-        assert process.exitcode in (0, -number)
-    process = start(directory, place, folder / "cache", replicas)
+def finished(directory, place, replicas=1):
+    """One more process, which is left alone to its end."""
+    process = start(directory, place, cache_of(place), replicas)
     process.join(300)
-    assert process.exitcode == 0, (folder / f"{name}.log").read_text()[-2000:]
+    assert process.exitcode == 0, log_of(place).read_text()[-2000:]
     assert not [path for path in place.rglob("*") if "tmp" in path.name or path.suffix == ".part"]
+
+
+def cache_of(place):
+    """Of compiled programs, apart from the session's: a kill may leave half an entry."""
+    return next(parent for parent in place.parents if parent.name.startswith("kills")) / "cache"
+
+
+def log_of(place):
+    return place.parent / f"{place.name}.log"
+
+
+@dataclasses.dataclass
+class Kill:
+    """A signal so many seconds behind the progress bar's coming to a step, or behind the start."""
+
+    step: int | None
+    seconds: float
+    signal: int = signal.SIGKILL
+
+    def await_and_send(self, process, log, seen):
+        """Goes by the steps that this process has shown, behind the first `seen` characters of the log."""
+        while self.step is not None and process.is_alive():
+            shown = re.findall(r" (\d+)/12 \[", log.read_text()[seen:]) if log.exists() else []
+            if any(int(done) >= self.step for done in shown):
+                break
+            time.sleep(0.01)
+        time.sleep(self.seconds)
+        with contextlib.suppress(ProcessLookupError):  # it had little left to do, and is through
+            os.kill(process.pid, self.signal)
+
+
+def kills(chance, signals=(signal.SIGKILL,)):
+    """In the start, in the compilation, behind each of the validations but the last."""
+    waits = [(None, 4.0), (0, 2.0), (3, 0.3), (6, 0.3), (9, 0.3)]
+    return [Kill(step, chance.uniform(0, longest), chance.choice(signals)) for step, longest in waits]
+
+
+def killed_and_finished(directory, place, kills, replicas=1):
+    log = log_of(place)
+    for kill in kills:
+        seen = len(log.read_text()) if log.exists() else 0
+        process = start(directory, place, cache_of(place), replicas)
+        kill.await_and_send(process, log, seen)
+        process.join(300)
+        assert process.exitcode in (0, -kill.signal)
+    finished(directory, place, replicas)
     return [result(place / f"replica_{i}") for i in range(replicas)] if replicas > 1 else result(place)
 
 
-@pytest.mark.parametrize("number", [20, pytest.param(100, marks=pytest.mark.slow)])
-def test_a_run_killed_at_any_moment_ends_with_the_same_bits(undisturbed, number):
-    chance = random.Random(number)
-    expected = result(undisturbed[1] / "first")
-    # several kills a run: each goes on from what the one before left
-    for group in range(number // 10):
-        moments = [after(chance.uniform(0, undisturbed[2])) for _ in range(10)]
-        assert killed_and_finished(undisturbed, f"killed_{number}_{group}", moments) == expected
-
-
-def test_a_run_asked_to_stop_saves_where_it_is_and_goes_on(undisturbed):
-    moments = [step(1), step(5), step(9)]
-    assert killed_and_finished(undisturbed, "stopped", moments, signal.SIGTERM) == result(undisturbed[1] / "first")
-    log = (undisturbed[1] / "stopped.log").read_text()
-    assert "asked to stop: saved at step" in log and "the same command goes on from there" in log
-
-
-def test_replicas_of_which_one_stops_early_end_with_the_same_bits_too(undisturbed):
-    chance = random.Random(0)
-    expected = killed_and_finished(undisturbed, "replicas", [], replicas=2)
-    stopped = [progress["stopped"] for _, _, progress, _ in expected]
-    assert stopped == [True, False] or stopped == [False, True]
-    moments = [after(chance.uniform(0.3, 1) * 1.5 * undisturbed[2]) for _ in range(5)]
-    assert killed_and_finished(undisturbed, "killed_replicas", moments, replicas=2) == expected
-
-
 # between them every printable character that a name can have, and more: patterns, addresses, accents composed and not
-NAMES = [
+NAMES = (
     "run[lr=0.001] {a,b}**?!%41@3",
     "-x '\"\\$;|<>&~#^`()+,:_.=*0123456789 ABCDEFGHIJKLMNOPQRSTUVWXYZ abcdefghijklmnopqrstuvwxyz",
     "äöüß" + unicodedata.normalize("NFD", "äöü") + "漢字" + "x" * 180,
-]
+)
 
 
-@pytest.mark.parametrize("name", NAMES, ids=["patterns", "printable", "long"])
-def test_a_path_is_never_a_pattern(undisturbed, name):
-    directory, folder, seconds = undisturbed
-    own = builders.prepare("dermoscopy/tiny", data_dir=folder / name / "data[0:5]", manual_dir=None)
-    assert own.is_relative_to(folder / name)
-    there = own, folder, seconds
-    assert killed_and_finished(there, f"{name}/run", [step(5)]) == result(folder / "first")
+@pytest.fixture(scope="module")
+def killed(undisturbed):
+    """Data and run in a folder of those names, and what the run ended with: killed, and twice asked to stop."""
+    folder = undisturbed.parent.joinpath(*NAMES)
+    own = builders.prepare("dermoscopy/tiny", data_dir=folder / "data[0:5]", manual_dir=None)
+    assert own.is_relative_to(folder)
+    moments = kills(random.Random(0))
+    moments[2] = Kill(2, 0.0, signal.SIGTERM)
+    moments[4] = Kill(7, 0.0, signal.SIGTERM)
+    return own, folder / "run", killed_and_finished(own, folder / "run", moments)
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_bits(undisturbed, killed):
+    assert killed[2] == result(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_leave_the_same_bits(undisturbed, tiny):
+    chance = random.Random(100)
+    for group in range(20):  # several kills a run: each goes on from what the one before left
+        moments = kills(chance, (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
+        assert killed_and_finished(tiny, undisturbed.parent / f"killed_{group}", moments) == result(undisturbed)
+
+
+def test_a_run_asked_to_stop_saves_where_it_is_and_goes_on(killed):
+    log = log_of(killed[1]).read_text()
+    assert "asked to stop: saved at step" in log and "the same command goes on from there" in log
+
+
+def test_a_path_is_never_a_pattern(undisturbed, tiny, killed):
+    own, run, _ = killed
     evaluated = lambda place, data: inference.evaluate_run(config(), place, data, split="test", view="quadrant")
-    assert evaluated(folder / name / "run", own) == evaluated(folder / "first", directory)
+    assert evaluated(run, own) == evaluated(undisturbed, tiny)
+
+
+def test_replicas_of_which_one_stops_early_end_with_the_same_bits_too(undisturbed, tiny):
+    expected = killed_and_finished(tiny, undisturbed.parent / "replicas", [], replicas=2)
+    stopped = [progress["stopped"] for _, _, progress, _ in expected]
+    assert stopped == [True, False] or stopped == [False, True]
+    chance = random.Random(0)
+    moments = [
+        Kill(step, chance.uniform(0, 0.3)) for step in (3, 9)
+    ]  # the one of both, the other of the one that is left
+    assert killed_and_finished(tiny, undisturbed.parent / "killed_replicas", moments, replicas=2) == expected

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from configs import autoencoder, train
-from jaxseg.data import builders
 from jaxseg.errors import InputError
 from jaxseg.training import autoencoders, loop, runs
 
@@ -24,10 +23,8 @@ def optax_mixes_types():
 
 
 @pytest.fixture(scope="module")
-def splits(tmp_path_factory):
-    config = small()
-    directory = builders.prepare(config.data.dataset, data_dir=tmp_path_factory.mktemp("data"), manual_dir=None)
-    return runs.Splits(directory, config.data.source_size)
+def splits(tiny):
+    return runs.Splits(tiny, small().data.source_size)
 
 
 def small(**changes):
@@ -59,14 +56,14 @@ def params(config, folder, splits):
     return jax.device_get(variables)
 
 
-def test_cases_from_disk_give_the_same_bits_as_cases_on_the_device(splits, tmp_path):
+def test_cases_from_disk_give_the_same_bits_as_cases_on_the_device(shallow_runs, splits, tmp_path):
     for residence in ("device", "stream"):
         runs.train(small(data__residence=residence, data__view="quadrant"), splits, tmp_path / residence)
     assert rows(tmp_path / "device") == rows(tmp_path / "stream")
     assert final(tmp_path / "device") == final(tmp_path / "stream")
 
 
-def test_several_steps_in_one_call_give_the_same_numbers(splits, tmp_path):
+def test_several_steps_in_one_call_give_the_same_numbers(shallow_runs, splits, tmp_path):
     config = small(training__epochs=1)
     runs.train(config, splits, tmp_path / "one")
     many = small(training__epochs=1, training__steps_per_call=2)  # a call of two steps, and one of one
@@ -76,7 +73,7 @@ def test_several_steps_in_one_call_give_the_same_numbers(splits, tmp_path):
 
 
 @pytest.mark.parametrize(("vary", "count"), [("seed", 2), ("fold", 2), pytest.param("fold", 5, marks=pytest.mark.slow)])
-def test_replicas_equal_runs_of_their_own(splits, tmp_path, vary, count):
+def test_replicas_equal_runs_of_their_own(shallow_runs, splits, tmp_path, vary, count):
     folds = {"data__folds": count, "training__selection": "miou"} if vary == "fold" else {}
     together = small(replicas=count, vary=vary, training__epochs=3, training__patience=1, **folds)
     runs.train(together, splits, tmp_path / "together")
@@ -101,7 +98,7 @@ def test_replicas_equal_runs_of_their_own(splits, tmp_path, vary, count):
     assert json.loads((tmp_path / "together" / "summary.json").read_text()) == before
 
 
-def test_folds_share_no_patient_and_hold_out_every_case_once(splits):
+def test_folds_share_no_patient_and_hold_out_every_case_once(shallow_runs, splits):
     config = small(data__folds=4)
     data = runs.Data(config, splits)
     held_out = []
@@ -115,7 +112,7 @@ def test_folds_share_no_patient_and_hold_out_every_case_once(splits):
     assert sorted(held_out) == list(range(len(splits["train"]) + len(splits["validation"])))
 
 
-def test_early_stopping_ends_a_run_that_no_longer_gets_better(splits, tmp_path):
+def test_early_stopping_ends_a_run_that_no_longer_gets_better(shallow_runs, splits, tmp_path):
     config = small(training__learning_rate=1e-12, training__patience=2, training__epochs=50)
     runs.train(config, splits, tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -124,7 +121,7 @@ def test_early_stopping_ends_a_run_that_no_longer_gets_better(splits, tmp_path):
     assert summary["best_validation_dice"] == max(row["validation_dice"] for row in rows(tmp_path / "run"))
 
 
-def test_checkpoints_of_every_so_many_epochs_stay(splits, tmp_path):
+def test_checkpoints_of_every_so_many_epochs_stay(shallow_runs, splits, tmp_path):
     config = small(training__epochs=5)
     runs.train(config, splits, tmp_path / "run", keep_every=2)
     like = params(config, tmp_path / "run", splits)
@@ -158,7 +155,7 @@ def test_progress_counts_validations_without_a_better_one():
     assert stopped == [False] * 8 + [True]
 
 
-def test_what_is_not_finite_ends_the_run_and_names_step_and_tensors(splits, tmp_path):
+def test_what_is_not_finite_ends_the_run_and_names_step_and_tensors(shallow_runs, splits, tmp_path):
     config = small(training__learning_rate=1e30, training__optimizer="sgd")
     with pytest.raises(InputError, match=r"not finite at step \d+: the loss, the gradient of .* and \d+ more") as error:
         runs.train(config, splits, tmp_path / "run")
@@ -166,7 +163,7 @@ def test_what_is_not_finite_ends_the_run_and_names_step_and_tensors(splits, tmp_
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
-def test_skipping_goes_on_and_counts(splits, tmp_path):
+def test_skipping_goes_on_and_counts(shallow_runs, splits, tmp_path):
     config = small(training__learning_rate=1e30, training__optimizer="sgd", on_nonfinite="skip")
     with pytest.raises(InputError, match="no step since the last validation was finite, up to step 6"):
         runs.train(config, splits, tmp_path / "run")
@@ -174,7 +171,7 @@ def test_skipping_goes_on_and_counts(splits, tmp_path):
     assert row["skipped_steps"] == 2 and row["loss"] < 1  # the first step was
 
 
-def test_a_schedule_goes_by_the_steps_that_were_taken(splits, tmp_path, monkeypatch):
+def test_a_schedule_goes_by_the_steps_that_were_taken(shallow_runs, splits, tmp_path, monkeypatch):
     poisoned = lambda inner: (
         lambda key, variables, batch: (
             lambda loss, stats: (loss * jnp.where(batch["images"][0, 0, 0, 0] > 0, jnp.nan, 1.0), stats)
@@ -193,7 +190,7 @@ def test_a_schedule_goes_by_the_steps_that_were_taken(splits, tmp_path, monkeypa
         assert row["learning_rate"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_equal_scores_keep_the_first(splits, tmp_path):
+def test_equal_scores_keep_the_first(shallow_runs, splits, tmp_path):
     config = small(training__optimizer="sgd", training__learning_rate=1e-30, model__norm="group", training__epochs=4)
     runs.train(config, splits, tmp_path / "run")
     assert len({row["validation_dice"] for row in rows(tmp_path / "run")}) == 1
@@ -202,7 +199,7 @@ def test_equal_scores_keep_the_first(splits, tmp_path):
     assert runs.load_best(config, tmp_path / "run", stored, 2)[2]["step"] == 3
 
 
-def test_damaged_records_are_one_line_also_when_they_are_streamed(splits, tmp_path):
+def test_damaged_records_are_one_line_also_when_they_are_streamed(shallow_runs, splits, tmp_path):
     directory = tmp_path / "data"
     shutil.copytree(splits._directory, directory)
     for shard in directory.glob("*train*array_record*"):

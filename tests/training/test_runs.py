@@ -3,15 +3,16 @@
 import pathlib
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import train
 from jaxseg import models
-from jaxseg.data import builders
 from jaxseg.errors import InputError
 from jaxseg.models import skeleton
-from jaxseg.training import checks, programs, runs
+from jaxseg.training import checks, programs, runs, state
 
 NETWORKS = ("unet", "resnet_unet", "residual_unet", "dtu_net")
 
@@ -77,15 +78,24 @@ def test_what_cannot_work_is_named(field, value, message):
 
 
 @pytest.fixture(scope="module")
-def splits(tmp_path_factory):
-    config = train.get_config("tiny")
-    directory = builders.prepare(config.data.dataset, data_dir=tmp_path_factory.mktemp("data"), manual_dir=None)
-    return runs.Splits(directory, config.data.source_size)
+def splits(tiny):
+    return runs.Splits(tiny, train.get_config("tiny").data.source_size)
 
 
 def started(monkeypatch, config, splits, folder):
-    """The state that a run begins with, and its loop and compiler options."""
+    """The state that a run begins with, and its loop and compiler options.
+
+    Every weight of a fresh state is 0.5: to draw those of a ResNet is long to compile.
+    """
     seen = []
+    create = state.create
+
+    def filled(key, *arguments):
+        shapes = jax.eval_shape(lambda key: create(key, *arguments), key).replace(key=())
+        half = jax.tree.map(lambda x: jnp.full(x.shape, 0.5, x.dtype), shapes)
+        return half.replace(key=key, step=jnp.int32(0))
+
+    monkeypatch.setattr(runs.state, "create", filled)
     monkeypatch.setattr(runs, "fit", lambda loop, states, folders, values: seen.append((loop, states[0])))
     program = programs.Program
 
@@ -95,15 +105,19 @@ def started(monkeypatch, config, splits, folder):
 
     monkeypatch.setattr(runs.programs, "Program", made)
     runs.train(config, splits, folder)
-    options, (loop, state) = seen
-    return loop, state, options
+    options, (loop, begun) = seen
+    return loop, begun, options
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_run_starts_with_its_network(monkeypatch, splits, tmp_path, network):
     config = train.get_config(f"tiny,{network}")
-    loop, state, options = started(monkeypatch, config, splits, tmp_path / "run")
-    assert int(state.step) == 0 and loop.total_steps == 6 and loop.evaluate_every == 3
+    loop, fresh, options = started(monkeypatch, config, splits, tmp_path / "run")
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+    image = np.zeros((1, *(config.data.image_size,) * 2, 3), np.float32)
+    expected = jax.eval_shape(checks.build_model(config, 2).init, jax.random.key(0), image)
+    assert shapes(fresh.params) == shapes(expected["params"])
+    assert int(fresh.step) == 0 and loop.total_steps == 6 and loop.evaluate_every == 3
     assert options == skeleton.compiler_options(models.build("unet", 2))
 
 
@@ -114,12 +128,12 @@ def test_a_run_starts_from_a_file_and_goes_on_without_it(monkeypatch, splits, tm
     encoder = torchvision_like(fresh)
     np.savez(tmp_path / "resnet.npz", **encoder)
     config.model.pretrained = str(tmp_path / "resnet.npz")
-    _, state, options = started(monkeypatch, config, splits, tmp_path / "run")
+    _, begun, options = started(monkeypatch, config, splits, tmp_path / "run")
     assert "xla_disable_hlo_passes" in options  # so that remat saves memory on CPU
-    stem = state.params["stem"]["conv"]["conv"]["kernel"]
+    stem = begun.params["stem"]["conv"]["conv"]["kernel"]
     np.testing.assert_array_equal(stem, encoder["conv1.weight"].transpose(2, 3, 1, 0))
-    head = lambda state: np.asarray(state.params["head"]["conv"]["kernel"])
-    np.testing.assert_array_equal(head(state), head(fresh))
+    head = lambda begun: np.asarray(begun.params["head"]["conv"]["kernel"])
+    np.testing.assert_array_equal(head(begun), head(fresh))
     pathlib.Path(config.model.pretrained).unlink()
     with pytest.raises(InputError, match=r"resnet.npz: cannot be read"):
         started(monkeypatch, config, splits, tmp_path / "other")
@@ -128,13 +142,13 @@ def test_a_run_starts_from_a_file_and_goes_on_without_it(monkeypatch, splits, tm
     started(monkeypatch, config, splits, tmp_path / "run")
 
 
-def torchvision_like(state):
-    """Random tensors under torchvision's names, in the shapes of the encoder in `state`."""
+def torchvision_like(begun):
+    """Random tensors under torchvision's names, in the shapes of the encoder of a state."""
     from jaxseg import models
     from jaxseg.models import matching
     from jaxseg.models.layouts import LAYOUTS
 
-    shapes = matching.shapes_of(state.variables)
+    shapes = matching.shapes_of(begun.variables)
     random, module = np.random.default_rng(0), models.build("resnet_unet", 2)
     return {
         name.removeprefix("encoder."): random.uniform(0.5, 1, entry.shape(shapes[entry.variable])).astype(np.float32)

@@ -20,14 +20,13 @@ def optax_mixes_types():
 
 
 @pytest.fixture(scope="module")
-def setting():
-    model = models.build("unet", 2, features=(4, 6))
+def setting(shallow):
     random = np.random.default_rng(0)
     labels = np.zeros((4, 16, 16), np.uint8)
     for i in range(4):
         labels[i, 2 + i : 9 + i, 3 : 12 - i] = 1
     image = (labels[..., None] * 90 + random.integers(0, 100, (4, 16, 16, 3))).astype(np.uint8)
-    return model, {"image": image, "labels": labels, "index": np.arange(4, dtype=np.int32)}
+    return shallow(2), {"image": image, "labels": labels, "index": np.arange(4, dtype=np.int32)}
 
 
 def fresh(model, optimizer):
@@ -58,7 +57,7 @@ def test_with_sgd_a_step_is_minus_rate_times_gradient(setting):
 
 
 def test_it_learns_a_batch_and_the_evaluation_agrees(setting):
-    model, batch = setting
+    model, batch = models.build("unet", 2, features=(4, 6)), setting[1]
     optimizer = optax.adam(1e-2)
     view = augment.training_view("original", size=16)
     step = jax.jit(steps.make_train_step(objectives.supervised(model, losses.dice_loss), optimizer, view))
@@ -121,9 +120,8 @@ def test_a_step_that_is_not_finite_is_told_and_can_be_left_out(setting):
             assert np.isnan(head(after)).all()
 
 
-def test_parts_of_a_batch_add_up_to_its_gradient(setting):
-    _, batch = setting
-    model = models.build("unet", 2, features=(4, 6), norm="group")  # no statistics of the batch
+def test_parts_of_a_batch_add_up_to_its_gradient(shallow, setting):
+    model, batch = shallow(2, norm="group"), setting[1]  # no statistics of the batch
     optimizer, view = optax.sgd(1.0), augment.training_view("quadrant", size=8)
     before = jax.jit(lambda key: state.create(key, model, optimizer, (1, 8, 8, 3)))(jax.random.key(0))
     objective = objectives.supervised(model, losses.dice_loss)

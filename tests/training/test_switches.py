@@ -9,7 +9,7 @@ import pytest
 
 from configs import train
 from jaxseg import inference, models
-from jaxseg.data import augment, builders
+from jaxseg.data import augment
 from jaxseg.models import autoencoder
 from jaxseg.training import checkpoints, loop, losses, objectives, optim, runs, state, steps
 
@@ -86,11 +86,6 @@ def test_no_type_of_an_autoencoder_follows_the_switches(kind):
         assert not wide((variables, jax.eval_shape(apply, variables, x)))
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return builders.prepare("dermoscopy/tiny", data_dir=tmp_path_factory.mktemp("data"), manual_dir=None)
-
-
 def config():
     """Six steps with all that is drawn: a validation and a checkpoint behind every second."""
     config = train.get_config("tiny").unlock()
@@ -115,9 +110,9 @@ def result(folder):
 
 
 @pytest.fixture(scope="module")
-def plain(directory, tmp_path_factory):
+def plain(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("plain") / "run"
-    fit(directory, folder)
+    fit(tiny, folder)
     return folder
 
 
@@ -126,7 +121,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("first", [SWITCHES, {}], ids=["begun with all switches", "gone on with under all switches"])
-def test_a_run_moves_between_the_switches_bit_for_bit(directory, plain, tmp_path, monkeypatch, first):
+def test_a_run_moves_between_the_switches_bit_for_bit(tiny, plain, tmp_path, monkeypatch, first):
     save = loop._Trainer._save
 
     def until(self, state, step, scores):
@@ -136,20 +131,25 @@ def test_a_run_moves_between_the_switches_bit_for_bit(directory, plain, tmp_path
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(loop._Trainer, "_save", until)
-        fit(directory, tmp_path / "run", **first)
-    fit(directory, tmp_path / "run", **({} if first else SWITCHES))
+        fit(tiny, tmp_path / "run", **first)
+    fit(tiny, tmp_path / "run", **({} if first else SWITCHES))
     assert result(tmp_path / "run") == result(plain)
     assert not list((tmp_path / "run" / "checkpoints").glob("damaged*"))
 
 
-@pytest.mark.parametrize("switches", [{name: value} for name, value in SWITCHES.items()] + [SWITCHES], ids=str)
-def test_an_evaluation_is_the_same_under_each_switch(directory, plain, switches):
-    evaluated = lambda: inference.evaluate_run(config(), plain, directory, split="test", view="quadrant")
-    with switched():
-        expected = evaluated()
+def evaluated(tiny, plain, **switches):
     with switched(**switches):
-        found = evaluated()
-    assert str(found) == str(expected)
+        return str(inference.evaluate_run(config(), plain, tiny, split="test", view="quadrant"))
+
+
+@pytest.fixture(scope="module")
+def expected(tiny, plain):
+    return evaluated(tiny, plain)
+
+
+@pytest.mark.parametrize("switches", [{name: value} for name, value in SWITCHES.items()] + [SWITCHES], ids=str)
+def test_an_evaluation_is_the_same_under_each_switch(tiny, plain, expected, switches):
+    assert evaluated(tiny, plain, **switches) == expected
 
 
 def test_a_checksum_on_the_host_is_that_on_the_device():
