@@ -135,7 +135,7 @@ def forward(size: int, widths: tuple[int, ...], *, rounds: int) -> dict[str, Any
     return {"seconds": seconds, "plain_seconds": plain_seconds, "cost": 1 / pair.speedup}
 
 
-def streamed_hellinger(images: int, *, rounds: int) -> dict[str, Any]:
+def streamed_hellinger(images: int, *, rounds: int, stages: tuple[int, ...] = STAGES) -> dict[str, Any]:
     """Distances of two domains for the stages of a network, streamed, beside a loop of `numpy.histogram`.
 
     Both sides count within ranges that are known; the stream has a thread per domain. One batch per domain and stage
@@ -143,8 +143,8 @@ def streamed_hellinger(images: int, *, rounds: int) -> dict[str, Any]:
     """
     random = np.random.default_rng(2)
     shape = lambda channels: (_IMAGES_PER_BATCH * _CELLS, channels)
-    domains = [[random.gamma(2.0, 1.0 + shift, shape(c)).astype(np.float32) for c in STAGES] for shift in (0.0, 0.1)]
-    ranges = [hellinger.init_range(channels) for channels in STAGES]
+    domains = [[random.gamma(2.0, 1.0 + shift, shape(c)).astype(np.float32) for c in stages] for shift in (0.0, 0.1)]
+    ranges = [hellinger.init_range(channels) for channels in stages]
     for domain in domains:
         ranges = [hellinger.update_range(found, jnp.asarray(x)) for found, x in zip(ranges, domain, strict=True)]
     batches, peak = images // _IMAGES_PER_BATCH, _peak_kilobytes()
@@ -176,7 +176,7 @@ def streamed_hellinger(images: int, *, rounds: int) -> dict[str, Any]:
     states = [hellinger.init(*found) for found in ranges]
     return {
         "images": images,
-        "layers": len(STAGES),
+        "layers": len(stages),
         "seconds": seconds,
         "numpy_seconds": numpy_seconds,
         "speedup": pair.speedup,

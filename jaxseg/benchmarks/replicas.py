@@ -31,22 +31,23 @@ CPU = (Setting((4, 8, 16, 16), 32, 8), Setting((8, 16, 32, 64, 64), 64, 16), Set
 ACCELERATOR = (*CPU, Setting((16, 32, 64, 128, 128), 128, 16), Setting((64, 128, 256, 512, 512), 128, 16))
 
 
-def run(*, rounds: int = 5, settings: tuple[Setting, ...] | None = None) -> dict[str, Any]:
+def run(*, rounds: int = 5, settings: tuple[Setting, ...] | None = None, folds: int = COUNT) -> dict[str, Any]:
     """The table: what a step costs both ways, and what the first step does, which compiles.
 
     Args:
       rounds: how often the two sides take turns.
       settings: the rows; None takes `CPU` or `ACCELERATOR`, whichever the default device is.
+      folds: how many are trained.
     """
     on_cpu = jax.default_backend() == "cpu"
-    rows = [_compare(setting, rounds) for setting in settings or (CPU if on_cpu else ACCELERATOR)]
+    rows = [_compare(setting, rounds, folds) for setting in settings or (CPU if on_cpu else ACCELERATOR)]
     return {"machine": timing.machine(), "replicas": rows}
 
 
-def _compare(setting: Setting, rounds: int) -> dict[str, Any]:
-    together = _Training(setting, range(COUNT))
+def _compare(setting: Setting, rounds: int, folds: int) -> dict[str, Any]:
+    together = _Training(setting, range(folds), folds)
     # a run of its own compiles its own program, so each of them is a Program here too
-    apart = [_Training(setting, [fold]) for fold in range(COUNT)]
+    apart = [_Training(setting, [fold], folds) for fold in range(folds)]
     pair = timing.compare(together.step, lambda: [one.step() for one in apart], rounds=rounds)
     differences = [
         np.abs(a - b).max()
@@ -69,7 +70,7 @@ def _compare(setting: Setting, rounds: int) -> dict[str, Any]:
 class _Training:
     """A program of some folds that steps on; the first step is taken on the way."""
 
-    def __init__(self, setting: Setting, chosen: Any):
+    def __init__(self, setting: Setting, chosen: Any, folds: int):
         model = models.build("unet", 2, features=setting.features)
         # not Adam: it divides a gradient by its own size, and so shows rounding where that is nearly zero
         optimizer = optax.sgd(1e-2, momentum=0.9)
@@ -77,7 +78,7 @@ class _Training:
         train_step = steps.make_train_step(objectives.supervised(model, losses.dice_loss), optimizer, view)
         evaluate = steps.make_counts_step(model, augment.testing_view("original", size=setting.size, cases=()), 2)
         cases = _cases(setting.size)
-        fold = np.arange(_CASES, dtype=np.int32) % COUNT
+        fold = np.arange(_CASES, dtype=np.int32) % folds
         members = [
             Member(Cases(cases, np.flatnonzero(fold != i)), Cases(cases, np.flatnonzero(fold == i)), seed=0)
             for i in chosen

@@ -4,9 +4,10 @@ from jaxseg.benchmarks import analyses
 
 
 def test_hellinger_sides_agree():
-    row = analyses.streamed_hellinger(50, rounds=1)
+    row = analyses.streamed_hellinger(50, rounds=1, stages=(3, 6))
     assert row["largest_difference"] < 1e-3
-    assert row["layers"] == 9 and row["speedup"] > 0
+    assert row["layers"] == 2 and row["speedup"] > 0
+    assert len(analyses.STAGES) == 9
 
 
 def test_protoseg_sides_agree_in_all_shapes(torch):
@@ -24,5 +25,5 @@ def test_protoseg_sides_agree_in_all_shapes(torch):
 
 
 def test_the_scored_forward_pass_is_compared_with_the_plain_one():
-    row = analyses.forward(32, (4, 6, 8), rounds=1)
+    row = analyses.forward(8, (2, 4), rounds=1)
     assert row["cost"] > 0 and row["seconds"] > 0

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shutil
 
 import cv2
 import nibabel
@@ -360,8 +361,9 @@ def test_a_file_becomes_what_its_data_set_made_of_it(tmp_path, write, capsys):
         assert loaded.size == ((3, 80, 60) if volumes else (60, 80))
 
 
-def test_a_data_set_that_was_prepared_before_this_was_noted_is_named(tmp_path):
-    directory = builders.prepare("dermoscopy/tiny", data_dir=tmp_path)
+def test_a_data_set_that_was_prepared_before_this_was_noted_is_named(tiny, tmp_path):
+    directory = tmp_path / "tiny"
+    shutil.copytree(tiny, directory)
     path = directory / "metadata.json"
     content = path.read_text()
     path.write_text(content.replace('"scaling"', '"scale"'))

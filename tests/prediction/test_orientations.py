@@ -59,7 +59,7 @@ class Threshold(nn.Module):
         x = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.ones, name="conv")(images)
         if self.corner:
             rows, columns = jnp.linspace(0, 1, x.shape[1]), jnp.linspace(0, 1, x.shape[2])
-            x = jnp.where((rows[:, None] + columns < 0.3)[..., None], 1.0, x)
+            x = jnp.where((rows[:, None] + columns[None] < 0.3)[None, ..., None], 1.0, x)
         return jnp.concatenate([jnp.zeros_like(x), 10 * x], -1)
 
 
@@ -72,7 +72,7 @@ def predict(tmp_path, monkeypatch):
         config.data.update(source_size=SIDE, image_size=SIDE)
         preparation = Preparation(("window", 0.0, 2.0 * LEVEL), None, True, known)
         taken = TrainedOn(("background", "egg"), 1, 2, preparation)
-        variables = {"params": {"conv": {"kernel": jnp.ones((1, 1))}}}
+        variables = {"params": {"conv": {"kernel": np.ones((1, 1), np.float32)}}}
         run = network.Run(config.lock(), tmp_path, taken, Threshold(corner=corner), (variables,), (7,))
         monkeypatch.setattr(network, "load_run", lambda folder, prepare: run)
         scores = {"mean_sa": np.ones(3), "entropy": np.ones(3)}

@@ -1,5 +1,6 @@
 """Networks whose answer is known, and the folder of a run: masks, scores, and what these are held against."""
 
+import functools
 import json
 import math
 import pathlib
@@ -13,7 +14,7 @@ import pytest
 from configs import autoencoder, train
 from jaxseg import inference, models
 from jaxseg.analysis import distortion, prototypes, uncertainty
-from jaxseg.data import augment, builders, pipeline
+from jaxseg.data import augment, builders, pipeline, resizing
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.models import capture
@@ -53,6 +54,12 @@ def fake_run(folder=pathlib.Path("nowhere"), *, size=16, rank=2, volumes=False, 
     return Run(config.lock(), folder, known, Threshold(), ({},) * members, (7,) * members)
 
 
+@functools.cache
+def asked(tiling=None, *, rank=2, volumes=False, batch=8):
+    """A predictor of `fake_run`, whose programs are compiled once for all that is asked of it."""
+    return Predictor(fake_run(rank=rank, volumes=volumes), tiling, batch=batch)
+
+
 def noise(*size, channels=1):
     return np.random.default_rng(3).integers(0, 256, (*size, channels), np.uint8)
 
@@ -65,9 +72,7 @@ def stripes(*size):
 
 def test_squashing_is_the_networks_answer_interpolated():
     image = noise(50, 41)
-    found = Predictor(fake_run()).predict(image, (50, 41), probabilities=True)
-    from jaxseg.data import resizing
-
+    found = asked().predict(image, (50, 41), probabilities=True)
     seen = resizing.resize(image, (16, 16)).astype(np.float64) / 127.5 - 1
     wanted = jax.image.resize((1 / (1 + np.exp(-SHARPNESS * seen)))[..., 0].astype(np.float32), (50, 41), "linear")
     np.testing.assert_allclose(found.probabilities[..., 1], wanted, atol=1e-5)
@@ -79,7 +84,7 @@ def test_squashing_is_the_networks_answer_interpolated():
 @pytest.mark.parametrize("size", [(64, 64), (96, 160), (40, 32), (7, 16)])
 def test_masks_lie_over_images_whose_edges_the_network_can_see(size):
     image = stripes(*size)
-    found = Predictor(fake_run()).predict(image, size)
+    found = asked().predict(image, size)
     np.testing.assert_array_equal(found.labels, image[..., 0] > 127)
 
 
@@ -87,31 +92,31 @@ def test_masks_lie_over_images_whose_edges_the_network_can_see(size):
 @pytest.mark.parametrize("size", [(100, 61), (10, 200)])
 def test_tiles_give_the_threshold_itself(size, tile):
     image = noise(*size)
-    found = Predictor(fake_run(), Tiling(tile, 0.4)).predict(image, size)
+    found = asked(Tiling(tile, 0.4)).predict(image, size)
     np.testing.assert_array_equal(found.labels, image[..., 0] > 127)
 
 
 @pytest.mark.parametrize("tiling", [None, Tiling(16, 0.5)])
 def test_volumes_go_slice_by_slice_through_a_network_for_pictures(tiling):
     image = np.stack([stripes(32, 48), stripes(32, 48)[:, ::-1], np.zeros((32, 48, 1), np.uint8)] * 4)[:11]
-    found = Predictor(fake_run(volumes=True), tiling, batch=4).predict(image, (11, 32, 48), probabilities=True)
+    found = asked(tiling, volumes=True, batch=4).predict(image, (11, 32, 48), probabilities=True)
     np.testing.assert_array_equal(found.labels, image[..., 0] > 127)
     assert found.probabilities.shape == (11, 32, 48, 2)
     assert found.scores["mean_sa"] == 1  # of the slices that have an object
-    assert math.isnan(Predictor(fake_run(), tiling).predict(image[2:3], (1, 32, 48)).scores["mean_sa"])
+    assert math.isnan(asked(tiling).predict(image[2:3], (1, 32, 48)).scores["mean_sa"])
 
 
 @pytest.mark.parametrize("tiling", [None, Tiling(16, 0.5)])
 def test_a_network_for_volumes_sees_them_whole(tiling):
     image = np.moveaxis(stripes(40, 20, 32), 2, 0)  # slices differ
-    found = Predictor(fake_run(rank=3), tiling).predict(image, image.shape[:-1])
+    found = asked(tiling, rank=3).predict(image, image.shape[:-1])
     np.testing.assert_array_equal(found.labels, image[..., 0] > 127)
 
 
 def test_scores_of_two_gray_levels_in_closed_form():
     """Every unit maps the object exactly; the entropy is the mean of those of two probabilities."""
     image = np.where(stripes(16, 16) > 127, 136, 120).astype(np.uint8)
-    scores = Predictor(fake_run()).predict(image, (16, 16)).scores
+    scores = asked().predict(image, (16, 16)).scores
     assert list(scores) == ["mean_sa", "entropy"] and scores["mean_sa"] == 1
     p = 1 / (1 + np.exp(-SHARPNESS * (np.array([120, 136]) / 127.5 - 1)))
     entropy = -(p * np.log(p) + (1 - p) * np.log1p(-p)).mean()
@@ -120,10 +125,10 @@ def test_scores_of_two_gray_levels_in_closed_form():
 
 def test_with_tiles_the_score_of_an_image_is_the_mean_over_them():
     image = noise(16, 40)
-    found = Predictor(fake_run(), Tiling(16, 0.0)).predict(image, (16, 40)).scores
+    found = asked(Tiling(16, 0.0)).predict(image, (16, 40)).scores
     starts = (0, 16, 32)
     mirrored = np.pad(image, ((0, 0), (0, 8), (0, 0)), "reflect")
-    each = [Predictor(fake_run()).predict(mirrored[:, s : s + 16], (16, 16)).scores for s in starts]
+    each = [asked().predict(mirrored[:, s : s + 16], (16, 16)).scores for s in starts]
     for name, value in found.items():
         assert value == pytest.approx(np.mean([one[name] for one in each]), rel=1e-5)
 
@@ -169,20 +174,15 @@ def test_every_network_has_two_last_layers_which_cover_the_image(name, options, 
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
-def prepare(data_dir):
-    return lambda name: builders.prepare(name, data_dir=data_dir)
+def prepare(drawn_data):
+    return lambda name: builders.prepare(name, data_dir=drawn_data(name))
 
 
 def write_run(folder, config, module, shape, seed):
     runs.claim(folder, config, {})
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     random = np.random.default_rng(seed)
-    drawn = lambda leaf: jnp.asarray(
+    drawn = lambda leaf: np.float32(
         random.uniform(-0.5, 0.5, leaf.shape) ** 2 + 0.2 * random.standard_normal(leaf.shape)
     )
     variables = jax.tree.map(
@@ -213,7 +213,12 @@ def loaded(trained, prepare):
     return run, network.load_repair(trained[1], run)
 
 
-def test_predictions_and_scores_are_those_of_the_library(loaded, prepare):
+@pytest.fixture(scope="module")
+def with_repair(loaded):
+    return Predictor(loaded[0], repair=loaded[1])
+
+
+def test_predictions_and_scores_are_those_of_the_library(loaded, with_repair, prepare):
     run, repair = loaded
     layers = ("decoder_0/conv_0", "decoder_0/conv_1")
 
@@ -231,10 +236,9 @@ def test_predictions_and_scores_are_those_of_the_library(loaded, prepare):
         }
         return inference.predict(run.model, variables, seen), probabilities, scores
 
-    asked = Predictor(run, repair=repair)
     split = pipeline.Split(prepare("dermoscopy/tiny"), "test", size=64)
     for case in (split[0], split[5]):
-        found = asked.predict(case["image"], (16, 16), probabilities=True)
+        found = with_repair.predict(case["image"], (16, 16), probabilities=True)
         batch = {name: case[name][None] for name in ("image", "labels")}
         labels, probabilities, scores = by_hand(run.members[0], batch)
         np.testing.assert_array_equal(found.labels, labels[0])
@@ -255,27 +259,27 @@ def test_what_a_run_takes_is_kept_in_its_folder(loaded, trained):
         network.load_run(trained[0], never)
 
 
-def test_the_scores_of_the_validation_cases_are_computed_once(loaded, prepare, trained):
-    run, repair = loaded
+def test_the_scores_of_the_validation_cases_are_computed_once(loaded, with_repair, prepare, trained):
+    run, _ = loaded
     asked = []
 
     def counted(name):
         asked.append(name)
         return prepare(name)
 
-    first = predictor.reference(Predictor(run, repair=repair), counted)
-    again = predictor.reference(Predictor(run, repair=repair), counted)
+    first = predictor.reference(with_repair, counted)
+    again = predictor.reference(with_repair, counted)
     assert asked == ["dermoscopy/tiny"]
     assert list(first.cases) == ["mean_sa", "entropy", "distortion"] and len(first.cases["entropy"]) == 16
     for name, values in first.cases.items():
         np.testing.assert_array_equal(values, again.cases[name])
     split = pipeline.Split(prepare("dermoscopy/tiny"), "validation", size=None)
-    scores = Predictor(run).predict(split[3]["image"], (64, 64)).scores
+    scores = with_repair.predict(split[3]["image"], (64, 64)).scores
     assert first.cases["entropy"][3] == pytest.approx(scores["entropy"], rel=1e-5)
     predictor.reference(Predictor(run, Tiling(16)), counted)  # of tiles: others
     (path,) = trained[0].glob(f"quality_step{run.steps[0]}_squashed_*.json")
     path.write_text(path.read_text()[:-40])  # damaged
-    predictor.reference(Predictor(run, repair=repair), counted)
+    predictor.reference(with_repair, counted)
     assert len(asked) == 3
     assert len(list(trained[0].glob("quality_*"))) == 2
     assert len(json.loads(path.read_text())["cases"]) == 16
@@ -331,7 +335,7 @@ def test_folders_that_hold_something_else_are_named(trained, loaded, tmp_path, p
         network.load_repair(trained[0], run)
     with pytest.raises(InputError, match="holds no autoencoder"):
         network.load_repair(tmp_path, run)
-    other = jax.tree.map(lambda x: x + jnp.ones_like(x), run.members[0])
+    other = jax.tree.map(lambda x: np.asarray(x) + np.ones_like(x), run.members[0])
     with pytest.raises(InputError, match=r"was fitted to the network of .*run, not to that of"):
         network.load_repair(trained[1], run._replace(members=(other,)))
     with pytest.raises(InputError, match="an autoencoder belongs to one network"):
