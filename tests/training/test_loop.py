@@ -211,8 +211,8 @@ def test_damaged_records_are_one_line_also_when_they_are_streamed(shallow_runs, 
         runs.train(config, runs.Splits(directory, config.data.source_size), tmp_path / "run")
 
 
-def test_an_autoencoder_is_fitted_to_the_best_network(splits, tmp_path):
-    runs.train(small(), splits, tmp_path / "network")
+def test_an_autoencoder_is_fitted_to_the_best_network(splits, tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "network")
     config = autoencoder.get_config("tiny").unlock()
     config.data.image_size = 8
     config.network = str(tmp_path / "network")
@@ -223,8 +223,12 @@ def test_an_autoencoder_is_fitted_to_the_best_network(splits, tmp_path):
     made, variables, network, frozen = autoencoders.load_best(config, tmp_path / "autoencoder", 2, 3)
     expected = params(small(), tmp_path / "network", splits)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(frozen), expected)
-    assert made.apply(variables, np.zeros((1, *made.shape), np.float32)).shape == (1, *made.shape)
-    assert network.apply(frozen, np.zeros((1, 8, 8, 3), np.float32)).shape == (1, 8, 8, 2)
+    for module, held, shape, out in (
+        (made, variables, made.shape, made.shape),
+        (network, frozen, (8, 8, 3), (8, 8, 2)),
+    ):
+        given = jax.ShapeDtypeStruct((1, *shape), np.float32)
+        assert jax.eval_shape(module.apply, held, given).shape == (1, *out)
     moved = config.copy_and_resolve_references()
     moved.network = str((tmp_path / "network").rename(tmp_path / "moved"))
     autoencoders.train(moved, splits, tmp_path / "autoencoder")  # the same network, elsewhere

@@ -15,13 +15,13 @@ from jaxseg.training import checkpoints, loop, losses, objectives, optim, runs, 
 
 SWITCHES = {"jax_enable_x64": True, "jax_numpy_rank_promotion": "raise", "jax_numpy_dtype_promotion": "strict"}
 DEFAULTS = {"jax_enable_x64": False, "jax_numpy_rank_promotion": "allow", "jax_numpy_dtype_promotion": "standard"}
-LEVELS = {"features": (4, 6, 8)}
+LEVELS = {"features": (4, 6)}
 NETWORKS = [
     ("unet", LEVELS | {"norm": "group", "upsample": "transpose", "padding": "valid"}),
     ("unet", LEVELS | {"norm": "instance", "upsample": "bilinear_aligned", "padding": "reflect"}),
     ("resnet_unet", {"encoder": "resnet18"}),
     ("residual_unet", LEVELS),
-    ("dtu_net", LEVELS | {"topology_features": (4, 6), "fusion": "learned"}),
+    ("dtu_net", {"features": (4, 6, 8), "topology_features": (4, 6), "fusion": "learned"}),
 ]
 
 
