@@ -5,7 +5,6 @@ import os
 import pathlib
 import shutil
 
-import jax
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -64,9 +63,6 @@ def test_they_run(sources, drawn_data, tmp_path, monkeypatch):
     """
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # otherwise jupyter_core warns that it will be so one day
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     shutil.copytree(drawn_data("dermoscopy/tiny"), tmp_path / "data")
     joined = build.notebook(sources[0])
     joined.cells = [cell for source in sources for cell in cells(source)]
