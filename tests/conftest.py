@@ -129,6 +129,28 @@ def tiny_run(once, tiny) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def drawn_variables():
+    """`(module, images, seed) -> variables` of a linen module; to compile its `init` takes longer than most tests.
+
+    No bias is 0 and no scale 1, so that a wrong constant anywhere shows. Of the images the shape is enough.
+    """
+
+    def draw(module, images, seed=1):
+        random = np.random.default_rng(seed)
+
+        def values(path, leaf):
+            if path[-1].key == "kernel":
+                drawn = random.standard_normal(leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
+            else:
+                drawn = random.uniform(-0.5, 0.5, leaf.shape) + (path[-1].key in ("scale", "var"))
+            return drawn.astype(leaf.dtype)
+
+        return jax.tree_util.tree_map_with_path(values, jax.eval_shape(module.init, jax.random.key(0), images))
+
+    return draw
+
+
+@pytest.fixture(scope="session")
 def drawn_state_dict():
     """`(shapes, seed) -> PyTorch state dict`, drawn tensor by tensor as for the reference numbers."""
 

@@ -143,10 +143,10 @@ def test_an_empty_region_has_neither_gradient_nor_saliency():
 
 
 @pytest.fixture(scope="module")
-def network(drawn_weights):
+def network(drawn_variables):
     module = models.build("unet", 2, features=(4, 6))
     images = drawn(2, 8, 8, 3)
-    return module, drawn_weights(module, images), images
+    return module, drawn_variables(module, images), images
 
 
 @pytest.mark.parametrize("layer", ["bottleneck", "encoder_0"])

@@ -190,7 +190,7 @@ def test_half_precision_is_added_up_in_float32():
     np.testing.assert_allclose(position.position_r2(features, folds=3), expected, atol=1e-6)
 
 
-def test_zero_padding_tells_an_untrained_network_where_it_is_and_circular_padding_does_not(drawn_weights):
+def test_zero_padding_tells_an_untrained_network_where_it_is_and_circular_padding_does_not(drawn_variables):
     images = np.random.default_rng(0).standard_normal((24, 64, 64, 1)).astype(np.float32)
     layers = ("encoder_0", "encoder_1", "bottleneck")
     known = {}
@@ -202,7 +202,7 @@ def test_zero_padding_tells_an_untrained_network_where_it_is_and_circular_paddin
             captured = capture.capture(module, variables, images, layers)[1]
             return {layer: position.position_r2(captured[layer]) for layer in layers}
 
-        known[padding] = jax.tree.map(float, read(drawn_weights(module, images), images))
+        known[padding] = jax.tree.map(float, read(drawn_variables(module, images), images))
     assert all(abs(r2) < 0.02 for r2 in known["circular"].values()), known
     zero = [known["zero"][layer] for layer in layers]  # the deeper, the farther the border is felt
     assert zero[2] > 0.2 and zero[2] > zero[1] + 0.05 > zero[0] + 0.05, known

@@ -113,10 +113,10 @@ def test_of_a_linear_network_the_gradient_is_the_weights_of_each_pixels_class(sh
     np.testing.assert_allclose(vog.input_gradients(linear, images, labels=ignored), expected, atol=1e-6)
 
 
-def test_through_a_network_over_checkpoints(drawn_weights):
+def test_through_a_network_over_checkpoints(drawn_variables):
     module = models.build("unet", 2, features=(2, 4))
     images = drawn(2, 8, 8, 1)
-    start = drawn_weights(module, images)
+    start = drawn_variables(module, images)
 
     @jax.jit
     def gradients_of(variables):

@@ -40,7 +40,7 @@ def measured(test_cases, drawn_variables):
 
     def measure(padding):
         model = models.build("unet", 2, features=(4, 8), skips=(True,), padding=padding)
-        variables = drawn_variables(model, (1, SIZE, SIZE, 3))
+        variables = drawn_variables(model, jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32))
         return model, variables, border_features.measure(config_of(feature_pixels=220), model, variables, test_cases)
 
     return measure

@@ -241,11 +241,11 @@ def test_scores_are_what_the_network_does_step_by_step(drawn_variables):
     train, cases = random_cases(6, 0), random_cases(6, 1)
     network = models.build("unet", 3, features=(2, 4), skips=(True,))
     familiar, seen = (part.images.astype(np.float32) / 127.5 - 1.0 for part in (train, cases))
-    members = [drawn_variables(network, seen.shape, seed) for seed in range(2)]
+    members = [drawn_variables(network, seen, seed) for seed in range(2)]
     encode, decode = (functools.partial(network.apply, method=method) for method in ("encode", "decode"))
     bottleneck = jax.eval_shape(lambda images: encode(members[0], images)[0], seen)
     coder = autoencoder.for_activations(bottleneck, latent=3, width=4)
-    coded = drawn_variables(coder, bottleneck.shape, 9)
+    coded = drawn_variables(coder, bottleneck, 9)
     fitted = distortion_scores.Fitted(network, coder, "bottleneck", members[0], coded)
     found = distortion_scores.of_network(cfg, fitted, train, cases)
 

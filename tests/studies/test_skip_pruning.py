@@ -228,7 +228,8 @@ def test_a_difference_is_paired():
 def network(drawn_variables):
     """A drawn U-Net with one pooling, in two members."""
     module = models.build("unet", 2, features=(4, 8))
-    return module, [drawn_variables(module, (1, 32, 32, 3), seed) for seed in range(2)]
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    return module, [drawn_variables(module, image, seed) for seed in range(2)]
 
 
 def test_distances_are_those_of_all_vectors_at_once(network):
