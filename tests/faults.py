@@ -140,9 +140,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        tracked = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
         copies = [pathlib.Path(folder, str(number)) for number in range(2)]
         for copy in copies:
-            shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "data.zip", "__pycache__"))
+            for name in tracked:
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, copy / name)
         free = list(copies)
 
         def ask(fault: Fault) -> bool:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 
-import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -19,18 +18,7 @@ SMALL = ("--config.model.features=(2,4)", "--config.model.skips=(True,)", "--con
 
 
 @pytest.fixture(scope="session")
-def environment() -> dict[str, str]:
-    """Of launched processes: they compile nothing that this one, or another of them, has compiled before."""
-    return {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-
-
-@pytest.fixture(scope="session")
-def launch(environment, tmp_path_factory):
+def launch(tmp_path_factory):
     """`(module, *arguments) -> CompletedProcess` of a process of its own, forked when all imports were made.
 
     With `sent` and `when`, it is sent that signal as soon as the function is true, and after five minutes SIGKILL.
@@ -60,7 +48,7 @@ def launch(environment, tmp_path_factory):
     with (folder / "imports").open("w+") as noise:
         command = [sys.executable, pathlib.Path(__file__).with_name("forking.py")]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": noise}
-        with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as server:
+        with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as server:
             yield call
             server.stdin.close()
         noise.seek(0)

@@ -14,9 +14,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", ["audit", "benchmark", "evaluate", "predict", "prepare", "study", "train"])
-def test_a_wrong_flag_ends_every_launcher_with_one_line(name, environment):
+def test_a_wrong_flag_ends_every_launcher_with_one_line(name):
     command = [sys.executable, "-m", f"launch.{name}", "--wordir=x"]
-    answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (answer.returncode, answer.stdout) == (2, "")
     assert answer.stderr.startswith("error: Unknown command line flag 'wordir'") and answer.stderr.count("\n") == 1
 

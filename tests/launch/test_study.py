@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -29,7 +30,7 @@ finally:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, launch, environment, small):
+def finished(tmp_path_factory, launch, small):
     """A study that was killed behind its first checkpoint, interrupted in its second run, and then called again."""
     folder = tmp_path_factory.mktemp("study")
     runs = folder / "work" / "runs"
@@ -44,7 +45,7 @@ def finished(tmp_path_factory, launch, environment, small):
     again = subprocess.run(
         [sys.executable, "-c", WATCHED, *arguments],
         cwd=ROOT,
-        env=environment | {"LOADED": str(folder / "loaded.json")},
+        env=os.environ | {"LOADED": str(folder / "loaded.json")},
         capture_output=True,
         text=True,
         timeout=300,
