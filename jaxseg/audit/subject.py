@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxseg.data import augment, pipeline
 from jaxseg.errors import InputError
-from jaxseg.models import capture, pretrained
+from jaxseg.models import capture, pretrained, tracing
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.prediction.network import Run
 from jaxseg.training import checks, runs
@@ -162,7 +162,7 @@ def of_weights(
     model = checks.build_model(config, test.num_classes)
     shape = (1, *(config.data.image_size,) * (test.labels.ndim - 1), test.num_channels)
     try:
-        jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+        tracing.variable_shapes(model, shape)
     except ValueError as error:
         raise InputError(f"config.data.image_size with config.model: {error}") from error
     variables = pretrained.load_whole(model, str(path), shape)

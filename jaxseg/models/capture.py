@@ -4,7 +4,6 @@ A layer is a submodule, and its activation is what its `__call__` returns. Its n
 slashes, such as `encoder_0/conv_1`. This is the one place that knows how linen stores activations.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,8 @@ import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+
+from jaxseg.models import tracing
 
 Activations = dict[str, jax.Array]
 
@@ -33,24 +34,17 @@ def layer_names(module: nn.Module, variables: Any, images: jax.Array, **options:
 def _names(
     module: nn.Module, variables: Any, images: jax.Array, mutable: Sequence[str], options: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    try:
-        hash(module)
-        known = not options
-    except TypeError:  # it holds arrays or lists, and is not recognised when it comes again
-        known = False
-    if not known:
+    if options:  # arrays may be among them
         return _traced_names(module, variables, images, mutable, options)
-    leaves, structure = jax.tree.flatten((variables, images))
-    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    return _known_names(module, structure, shapes, tuple(mutable))
+    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda *given: given, variables, images))
+    return _known_names(module, structure, tuple(leaves), tuple(mutable))
 
 
-# Names follow from shapes, and one network is often asked for its layers: in every program of a study, say.
-@functools.lru_cache(maxsize=64)
+@tracing.remembered
 def _known_names(
-    module: nn.Module, structure: Any, shapes: tuple[jax.ShapeDtypeStruct, ...], mutable: tuple[str, ...]
+    module: nn.Module, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...], mutable: tuple[str, ...]
 ) -> tuple[str, ...]:
-    variables, images = jax.tree.unflatten(structure, shapes)
+    variables, images = jax.tree.unflatten(structure, leaves)
     return _traced_names(module, variables, images, mutable, {})
 
 

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.errors import InputError
-from jaxseg.models import state_dicts
+from jaxseg.models import state_dicts, tracing
 from jaxseg.models.layouts import LAYOUTS, Shapes, Tensor
 
 StateDict = Mapping[str, np.ndarray]
@@ -62,15 +61,11 @@ def shapes_of(variables: Any) -> dict[str, tuple[int, ...]]:
     return {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(variables, sep="/").items()}
 
 
-@functools.lru_cache(maxsize=64)  # a file is compared with many networks, and to trace one takes tenths of a second
-def _shapes(module: Any, image_shape: tuple[int, ...]) -> Shapes:
-    return shapes_of(jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(image_shape, jnp.float32)))
-
-
 def of_network(module: Any, image_shape: tuple[int, ...]) -> Wanted:
     """What `module` takes for images of a shape."""
-    shapes = _shapes(module, image_shape)
-    whole = shapes if module.skips is None else _shapes(module.clone(skips=None), image_shape)
+    shapes = shapes_of(tracing.variable_shapes(module, image_shape))
+    all_on = module if module.skips is None else module.clone(skips=None)
+    whole = shapes_of(tracing.variable_shapes(all_on, image_shape))
     layout = LAYOUTS[type(module)]
     return of_entries(type(module).__name__, layout.entries(module), shapes, whole, layout.head)
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxseg.data import builders, pipeline
 from jaxseg.errors import InputError
-from jaxseg.models import capture
+from jaxseg.models import capture, tracing
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.studies import difficulty, distortion_scores
 from jaxseg.studies.stored import kept
@@ -88,7 +88,7 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
 def _check_layers(config: ml_collections.ConfigDict) -> None:
     model, size = checks.build_model(config, 2), config.data.image_size
     image: Any = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)  # layers are named alike for any channels
-    variables = checks.variable_shapes(model, image)
+    variables = tracing.variable_shapes(model, image.shape)
     known = capture.layer_names(model, variables, image)
     for field, layers in (("layer", (config.layer,)), ("evaluation.ability_layers", config.evaluation.ability_layers)):
         unknown = [layer for layer in layers if layer not in known]

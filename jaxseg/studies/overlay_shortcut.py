@@ -26,7 +26,7 @@ from jaxseg.analysis import gradcam
 from jaxseg.data import augment, overlays, pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
-from jaxseg.models import capture
+from jaxseg.models import capture, tracing
 from jaxseg.studies.overlay_images import MASKS, NOTHING, SOURCES, SPLITS, Clips, Images, planes_of_labels
 from jaxseg.studies.stored import kept
 from jaxseg.training import checks, runs
@@ -83,7 +83,7 @@ def _check_layer(config: ml_collections.ConfigDict) -> None:
     model, size = checks.build_model(config, 2), config.data.image_size
     image: Any = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     layer = config.evaluation.saliency_layer
-    known = capture.layer_names(model, checks.variable_shapes(model, image), image)
+    known = capture.layer_names(model, tracing.variable_shapes(model, image.shape), image)
     if layer not in known:
         shown = ", ".join(name for name in known if name.count("/") == 1)
         raise InputError(f"config.evaluation.saliency_layer is {layer!r}; the network has {shown}")

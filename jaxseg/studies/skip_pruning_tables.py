@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -15,6 +14,7 @@ from jaxseg import models
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
+from jaxseg.models import tracing
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.studies.skip_pruning import Measures, Network, architecture, networks, run_config
 from jaxseg.studies.skip_pruning_conditions import (
@@ -482,6 +482,5 @@ def _paper_network_size(encoder: str, pruned: int) -> int:
 def count_parameters(model: UNetSkeleton, channels: int) -> int:
     """How many numbers are trained; nothing is computed."""
     size = 2**model.halvings
-    image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    variables = checks.variable_shapes(model, image)
+    variables = tracing.variable_shapes(model, (1, size, size, channels))
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

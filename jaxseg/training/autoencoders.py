@@ -19,7 +19,7 @@ from jaxseg import paths
 from jaxseg.analysis import distortion
 from jaxseg.data import augment
 from jaxseg.errors import InputError
-from jaxseg.models import autoencoder, capture
+from jaxseg.models import autoencoder, capture, tracing
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
 from jaxseg.numerics import in_32_bits
 from jaxseg.training import checks, objectives, runs
@@ -82,7 +82,7 @@ def build(
     read = lambda variables, image: capture.capture(network, variables, image, (config.layer,))[1][config.layer]
     try:
         made = autoencoder.for_activations(jax.eval_shape(read, variables, image), **config.autoencoder.to_dict())
-        jax.eval_shape(made.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *made.shape), jnp.float32))
+        tracing.variable_shapes(made, (1, *made.shape))
     except (ValueError, TypeError) as error:
         raise InputError(f"config.layer or config.autoencoder: {error}") from error
     return made
@@ -105,8 +105,7 @@ def load_best(
     """
     network, frozen = _network(config, num_classes, num_channels)
     fitted = build(config, network, frozen, num_channels)
-    like = jax.eval_shape(fitted.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *fitted.shape), jnp.float32))
-    _, best, _ = runs.restore_best(folder, dict(like))
+    _, best, _ = runs.restore_best(folder, tracing.variable_shapes(fitted, (1, *fitted.shape)))
     return fitted, best, network, frozen
 
 

@@ -1,11 +1,9 @@
 """Whether a run's config can work, before anything is computed."""
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -14,6 +12,7 @@ import optax
 from jaxseg import models
 from jaxseg.data import augment
 from jaxseg.errors import InputError
+from jaxseg.models import tracing
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.training import objectives, optim, options, parallel
 from jaxseg.training.losses import LOSSES
@@ -168,7 +167,7 @@ def _check_model(config: ml_collections.ConfigDict) -> None:
     size = config.data.image_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     try:
-        variables = variable_shapes(model, image)
+        variables = tracing.variable_shapes(model, image.shape)
         objective = build_objective(config, model)
         if config.training.ability_weight:  # whether its layers are there shows when it is traced
             batch = {"images": image, "labels": jax.ShapeDtypeStruct((1, size, size), jnp.int32)}
@@ -177,12 +176,6 @@ def _check_model(config: ml_collections.ConfigDict) -> None:
         raise
     except ValueError as error:
         raise InputError(f"config.data.image_size or config.training with config.model: {error}") from error
-
-
-@functools.lru_cache(maxsize=16)  # a study's runs are of a few networks, and tracing a large one takes seconds
-def variable_shapes(model: nn.Module, image: jax.ShapeDtypeStruct) -> Any:
-    """Shapes and types of a network's variables, for an image `[1,*n,C]`."""
-    return jax.eval_shape(model.init, jax.random.key(0), image)
 
 
 def build_model(config: ml_collections.ConfigDict, num_classes: int) -> UNetSkeleton:

@@ -21,7 +21,7 @@ from jaxseg import paths
 from jaxseg.data import augment, folds, pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
-from jaxseg.models import pretrained
+from jaxseg.models import pretrained, tracing
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
 from jaxseg.numerics import in_32_bits
 from jaxseg.training import checks, contract, objectives, parallel, programs, provenance, state, steps
@@ -335,9 +335,8 @@ def load_best(
     """
     model = checks.build_model(config, num_classes)
     sides = (config.data.image_size,) * (len(image_shape) - 2)
-    seen = jax.ShapeDtypeStruct((1, *sides, image_shape[-1]), jnp.float32)
-    like = jax.eval_shape(model.init, jax.random.key(0), seen)
-    step, best, score = restore_best(folder, dict(like))
+    like = tracing.variable_shapes(model, (1, *sides, image_shape[-1]))
+    step, best, score = restore_best(folder, like)
     return model, best, {"step": step, f"validation_{config.training.selection}": score}
 
 

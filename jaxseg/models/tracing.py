@@ -1,0 +1,37 @@
+"""What tracing tells of a network, remembered: a large one takes seconds to trace, and is asked again and again."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def remembered(trace: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a module and of what can be hashed, which answers the same question once.
+
+    A module that holds arrays cannot be hashed, so it is not recognised when it comes again, and traced anew.
+    """
+    known = functools.lru_cache(maxsize=64)(trace)
+
+    @functools.wraps(trace)
+    def ask(module: nn.Module, *rest: Any) -> Any:
+        try:
+            hash(module)
+        except TypeError:
+            return trace(module, *rest)
+        return known(module, *rest)
+
+    return ask
+
+
+def variable_shapes(module: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
+    """Shapes and types of a module's variables, for a float32 input of a shape, as `[1,*n,C]`; nothing is computed."""
+    return dict(_variable_shapes(module, tuple(input_shape)))
+
+
+@remembered
+def _variable_shapes(module: nn.Module, shape: tuple[int, ...]) -> Any:
+    return jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
