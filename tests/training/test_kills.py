@@ -180,7 +180,5 @@ def test_replicas_of_which_one_stops_early_end_with_the_same_bits_too(undisturbe
     stopped = [progress["stopped"] for _, _, progress, _ in expected]
     assert stopped == [True, False] or stopped == [False, True]
     chance = random.Random(0)
-    moments = [
-        Kill(step, chance.uniform(0, 0.3)) for step in (3, 9)
-    ]  # the one of both, the other of the one that is left
+    moments = [Kill(step, chance.uniform(0, 0.3)) for step in (3, 9)]  # of both, and of the one that is left
     assert killed_and_finished(tiny, undisturbed.parent / "killed_replicas", moments, replicas=2) == expected
