@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
-# locks name everything, so there is nothing to resolve; what is never imported need not be compiled
-INSTALL := -m pip --disable-pip-version-check -q install --no-deps --no-compile
+PIP := $(RUN) -m pip --disable-pip-version-check -q install --no-deps
+# uv takes a quarter of pip's time, but knows nothing of pip's own settings (a mirror, say): where it fails, pip goes on
+install = $(VENV)/bin/uv pip install -q --python $(RUN) --no-deps $(1) || $(PIP) --no-compile $(1)
 TORCH ?= torch>=2.4  # what `make test-torch` installs, as torch==2.13.0+cpu where there is such a build
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export OPENBLAS_NUM_THREADS ?= 1  # numpy's products here are small, and its threads fight with XLA's
+unexport PYTHONDONTWRITEBYTECODE  # a minute of every `make test`: dozens of processes import the same packages
 
 STUDIES := border_shortcut overlay_shortcut segmentation_ability skip_pruning distortion
 
@@ -32,7 +34,7 @@ test: $(VENV)/.dev check  ## lint, types, import contract, tests, and the study 
 test-slow: $(VENV)/.dev  ## the tests that take minutes
 	$(RUN) -m pytest -n 2 -m slow
 
-test-torch: $(VENV)-torch/.dev  ## the tests beside PyTorch, on reference numbers and on real images, in an environment of their own
+test-torch: $(VENV)-torch/.torch  ## the tests beside PyTorch, on reference numbers and on real images, in an environment of their own
 	$(VENV)-torch/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "torch or given"
 
 faults: $(VENV)/.dev  ## whether the tests notice faults that are put into a copy of the package
@@ -59,20 +61,19 @@ clean:  ## remove environments and caches; runs/ and data/ stay
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v[:2] <= (3, 13) else f"error: Python {v[0]}.{v[1]} found, 3.11 to 3.13 needed; name one with make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+	sed -n '/^uv==/,/[^\]$$/p' requirements-dev.lock | $(PIP) --require-hashes -r /dev/stdin
 
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
-	$(RUN) $(INSTALL) --require-hashes -r requirements.lock
-	$(RUN) $(INSTALL) -e .
+	$(call install,--require-hashes -r requirements.lock)
+	$(call install,-e .)
 	touch $@
 
 $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
-	$(RUN) $(INSTALL) --require-hashes -r requirements-dev.lock
-	$(RUN) $(INSTALL) -e .
+	$(call install,--require-hashes -r requirements-dev.lock)
+	$(call install,-e .)
 	touch $@ $(VENV)/.runtime
 
-$(VENV)-torch/.dev: requirements-dev.lock pyproject.toml
-	$(MAKE) VENV=$(VENV)-torch $(VENV)-torch/bin/python
-	$(VENV)-torch/bin/python $(INSTALL) --require-hashes -r requirements-dev.lock
-	$(VENV)-torch/bin/python $(INSTALL) -e .
+$(VENV)-torch/.torch: requirements-dev.lock pyproject.toml
+	$(MAKE) VENV=$(VENV)-torch $(VENV)-torch/.dev
 	$(VENV)-torch/bin/python -m pip --disable-pip-version-check -q install "$(strip $(TORCH))"
 	touch $@

@@ -36,10 +36,9 @@ if __name__ == "__main__":
     for name in IMPORTED:
         importlib.import_module(name)
     assert len(os.listdir("/proc/self/task")) == 1, "a fork has one thread alone, and may wait for the others for ever"
-    gc.freeze()  # what was imported no fork has to look through, at its end least of all
+    gc.freeze()  # what was imported no fork has to look through at its end; while it runs, none looks for cycles
     if launch := next_launch():
         for number, path in enumerate((os.devnull, launch["stdout"], launch["stderr"])):
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), number)
-        gc.enable()
         sys.argv[1:] = launch["arguments"]
         runpy.run_module(launch["module"], run_name="__main__", alter_sys=True)

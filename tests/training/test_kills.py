@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import json
 import multiprocessing
 import os
@@ -42,6 +43,7 @@ def config(replicas=1):
 
 def run(directory, folder, cache, replicas):
     """In a process of its own: exit status 0 when finished or asked to stop."""
+    gc.disable()
     sys.stderr = (folder.parent / f"{folder.name}.log").open("a")
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
