@@ -78,7 +78,7 @@ def test_they_run(sources, drawn_data, tmp_path, monkeypatch):
 
 
 def cells(source):
-    """Of a notebook in its smallest size, behind one that forgets all names; no time goes into the search for cycles."""
+    """Of a notebook in its smallest size, behind one that forgets all names, and without a search for cycles."""
     forget = nbformat.v4.new_code_cell("%reset -f\nimport gc\ngc.disable()")
     own = [forget, *build.notebook(source).cells]
     for number, cell in enumerate(own):
