@@ -139,6 +139,8 @@ def drawn_variables():
     No bias is 0 and no scale 1, so that a wrong constant anywhere shows. Of the images the shape is enough.
     """
 
+    from jaxseg.models import tracing
+
     def draw(module, images, seed=1):
         random = np.random.default_rng(seed)
 
@@ -149,7 +151,7 @@ def drawn_variables():
                 drawn = random.uniform(-0.5, 0.5, leaf.shape) + (path[-1].key in ("scale", "var"))
             return drawn.astype(leaf.dtype)
 
-        return jax.tree_util.tree_map_with_path(values, jax.eval_shape(module.init, jax.random.key(0), images))
+        return jax.tree_util.tree_map_with_path(values, tracing.variable_shapes(module, images.shape))
 
     return draw
 

@@ -34,18 +34,22 @@ def layer_names(module: nn.Module, variables: Any, images: jax.Array, **options:
 def _names(
     module: nn.Module, variables: Any, images: jax.Array, mutable: Sequence[str], options: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    if options:  # arrays may be among them
+    if not all(isinstance(value, bool) for value in options.values()):  # arrays may be among them
         return _traced_names(module, variables, images, mutable, options)
     leaves, structure = jax.tree.flatten(jax.eval_shape(lambda *given: given, variables, images))
-    return _known_names(module, structure, tuple(leaves), tuple(mutable))
+    return _known_names(module, structure, tuple(leaves), tuple(mutable), tuple(sorted(options.items())))
 
 
 @tracing.remembered
 def _known_names(
-    module: nn.Module, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...], mutable: tuple[str, ...]
+    module: nn.Module,
+    structure: Any,
+    leaves: tuple[jax.ShapeDtypeStruct, ...],
+    mutable: tuple[str, ...],
+    options: tuple[tuple[str, bool], ...],
 ) -> tuple[str, ...]:
     variables, images = jax.tree.unflatten(structure, leaves)
-    return _traced_names(module, variables, images, mutable, {})
+    return _traced_names(module, variables, images, mutable, dict(options))
 
 
 def _traced_names(
@@ -174,7 +178,10 @@ def _captured(
     mutable: Sequence[str],
     options: Mapping[str, Any],
 ) -> tuple[jax.Array, Activations, dict[str, Any]]:
-    wanted = _checked(module, variables, images, layers, mutable, options)
+    if layers is None:
+        layers = _names(module, variables, images, mutable, options)
+    _check_sequence(layers)
+    wanted = set(layers)
     logits, state = module.apply(
         variables,
         images,
@@ -184,23 +191,28 @@ def _captured(
     )
     updated = dict(state)
     stored = flax.traverse_util.flatten_dict(updated.pop("intermediates", {}), sep="/")
-    return logits, {name: stored[f"{name}/__call__"][-1] for name in wanted}, updated
+    found = {name: stored.get(f"{name}/__call__", (None,))[-1] for name in layers}
+    if not all(isinstance(activation, jax.Array) for activation in found.values()):  # only then traced once more
+        _checked(module, variables, images, layers, mutable, options)
+    return logits, found, updated
 
 
 def _checked(
     module: nn.Module,
     variables: Any,
     images: jax.Array,
-    layers: Sequence[str] | None,
+    layers: Sequence[str],
     mutable: Sequence[str],
     options: Mapping[str, Any],
 ) -> tuple[str, ...]:
-    if isinstance(layers, str):
-        raise ValueError(f"layers is the string {layers!r}; give a sequence of names")
+    _check_sequence(layers)
     known = _names(module, variables, images, mutable, options)
-    if layers is None:
-        return known
     unknown = [name for name in layers if name not in known]
     if unknown:
         raise ValueError(f"no layer {', '.join(unknown)}; the network has {', '.join(known)}")
     return tuple(layers)
+
+
+def _check_sequence(layers: Sequence[str]) -> None:
+    if isinstance(layers, str):
+        raise ValueError(f"layers is the string {layers!r}; give a sequence of names")

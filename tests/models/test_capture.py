@@ -121,12 +121,15 @@ def test_it_works_for_any_linen_network(drawn_variables):
     assert capture.layer_names(module, variables, images) == ("twice",)
     logits, activations = jax.jit(lambda v, x: capture.capture(module, v, x))(variables, images)
     np.testing.assert_allclose(3 * activations["twice"], logits, rtol=1e-5)
+    for name in ("pair", ""):  # is called, but gives no one activation; the network itself is no layer
+        with pytest.raises(ValueError, match=f"no layer {name}; the network has twice"):
+            jax.eval_shape(lambda v, x, name=name: capture.capture(module, v, x, [name]), variables, images)
 
 
 def test_unknown_layers_and_changed_shapes_are_named(setting):
     module, variables, images = setting
     with pytest.raises(ValueError, match="no layer middle; the network has encoder_0/conv_0"):
-        capture.capture(module, variables, images, ["middle"])
+        jax.eval_shape(lambda v, x: capture.capture(module, v, x, ["middle"]), variables, images)
     with pytest.raises(ValueError, match=r"made \(2, 4, 4\) of \(2, 4, 4, 8\)"):
         jax.eval_shape(
             lambda v, x: capture.replace(module, v, x, {"bottleneck": lambda a: a[..., 0]}), variables, images
@@ -176,6 +179,8 @@ def test_layers_in_loops_are_not_listed_and_calls_may_need_options():
         assert capture.layer_names(module, variables, x, train=True) == ("first", "last")
         logits, found = capture.capture(module, variables, x, train=False)
         halved = capture.replace(module, variables, x, {"last": lambda x: x / 2}, train=False)
+        with pytest.raises(ValueError, match="no layer loop/dense; the network has first, last"):
+            capture.capture(module, variables, x, ["loop/dense"], train=False)
         return logits, found["last"], halved
 
     logits, last, halved = map(np.asarray, run(jax.random.key(0, impl="rbg"), x))

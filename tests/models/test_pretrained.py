@@ -10,13 +10,12 @@ import urllib.parse
 
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxseg import models
 from jaxseg.errors import InputError
-from jaxseg.models import matching, pretrained, weights
+from jaxseg.models import matching, pretrained, tracing, weights
 from jaxseg.models.layouts import LAYOUTS
 
 
@@ -33,8 +32,7 @@ def torchvision_tensors(shapes):
 
 def network(channels=3, **options):
     module = models.build("resnet_unet", 2, **options)
-    images = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), images)
+    shapes = tracing.variable_shapes(module, (1, 32, 32, channels))
     return module, jax.tree.map(lambda leaf: np.full(leaf.shape, 7.0, np.float32), shapes)
 
 

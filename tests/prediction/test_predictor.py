@@ -17,7 +17,7 @@ from jaxseg.analysis import distortion, prototypes, uncertainty
 from jaxseg.data import augment, builders, pipeline, resizing
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
-from jaxseg.models import capture
+from jaxseg.models import capture, tracing
 from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.prediction import network, predictor, quality
 from jaxseg.prediction.inputs import TrainedOn
@@ -159,7 +159,7 @@ def test_impossible_tiles_are_refused(tiling, message):
 def test_every_network_has_two_last_layers_which_cover_the_image(name, options, layers):
     module = models.build(name, 2, **options)
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), image)
+    variables = tracing.variable_shapes(module, image.shape)
     found = network.quality_layers(module, variables, image)
     assert len(found) == 2 and (layers is None or found == layers)
 
@@ -180,14 +180,13 @@ def prepare(drawn_data):
 
 def write_run(folder, config, module, shape, seed):
     runs.claim(folder, config, {})
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     random = np.random.default_rng(seed)
     drawn = lambda leaf: np.float32(
         random.uniform(-0.5, 0.5, leaf.shape) ** 2 + 0.2 * random.standard_normal(leaf.shape)
     )
     variables = jax.tree.map(
         lambda leaf: abs(drawn(leaf)) if leaf.ndim == 1 else drawn(leaf),
-        dict(jax.eval_shape(module.init, jax.random.key(0), image)),
+        tracing.variable_shapes(module, (1, *shape)),
     )
     (folder / "checkpoints").mkdir()
     with Checkpoints(folder / "checkpoints") as store:
