@@ -584,10 +584,11 @@ def _noise(rng, length, z, size):
     A sum of cosines. What the pixels are too coarse for is left out.
     """
     weights = _cosine_weights(length)
-    one, other = rng.standard_normal((2, len(weights), len(weights)), dtype=np.float32)
-    waves = np.outer(weights, weights) * (math.cos(z / length) * one + math.sin(z / length) * other)
-    spectrum, seen = np.zeros((size, size), np.float32), min(size, len(weights))
-    spectrum[:seen, :seen] = waves[:seen, :seen]
+    seen = min(size, len(weights))
+    one, other = rng.standard_normal((2, len(weights), len(weights)), dtype=np.float32)[:, :seen, :seen]
+    spectrum = np.zeros((size, size), np.float32)
+    both = math.cos(z / length) * one + math.sin(z / length) * other
+    np.multiply(np.outer(weights[:seen], weights[:seen]), both, out=spectrum[:seen, :seen])
     return scipy.fft.dctn(spectrum, type=3)  # one thread; matrix products of many share badly with other programs
 
 

@@ -153,7 +153,8 @@ def _blob(rng: np.random.Generator, place: np.ndarray, radius: float, *, roughne
     orders = np.arange(2, 8)
     heights = roughness * rng.standard_normal(orders.size) * (2 / orders) ** 1.4
     phases = rng.uniform(0, 2 * np.pi, orders.size)
-    ripple = sum(h * np.cos(k * _angle(place) + p) for k, h, p in zip(orders, heights, phases, strict=True))
+    angle = _angle(place)
+    ripple = sum(h * np.cos(k * angle + p) for k, h, p in zip(orders, heights, phases, strict=True))
     row, column = _offsets(place)
     return 1 - np.hypot(row, column) / (radius * np.exp(ripple))
 
