@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxseg import models
-from jaxseg.models import capture, dtu_net
+from jaxseg.models import capture, dtu_net, tracing
 from jaxseg.training import losses, objectives
 
 SMALL = {"features": (4, 6), "topology_features": (3, 5)}
@@ -170,8 +170,7 @@ def test_the_embedding_is_the_bottleneck_times_its_channels_weights(fixed):
 
 def test_default_widths_are_those_of_the_paper():
     module = models.build("dtu_net", 2)
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    params = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
+    params = tracing.variable_shapes(module, (1, 32, 32, 3))["params"]
     width = lambda part, level: params[part][f"level_{level}"]["conv_1"]["conv"]["conv"]["kernel"].shape[-1]
     assert [width("texture_encoder", level) for level in range(5)] == [64, 128, 256, 512, 1024]
     assert [width("topology_encoder", level) for level in range(4)] == [64, 128, 256, 512]
@@ -239,7 +238,7 @@ def test_the_objective_is_learnt(fixed):
     labels[:, 3:12, 4:9], labels[:, 8:14, 9:14] = 1, 2
     images = (labels[..., None] + 0.1 * IMAGES).astype(np.float32)
     batch = {"images": images, "labels": labels}
-    objective, optimizer = objectives.dtu(module), optax.adam(1e-2)
+    objective, optimizer = objectives.dtu(module), optax.flatten(optax.adam(1e-2))
 
     @jax.jit
     def learn(variables, batch):

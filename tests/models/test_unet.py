@@ -32,8 +32,7 @@ def variables(drawn_variables):
     return drawn_variables(build(), IMAGES)
 
 
-@pytest.mark.parametrize("upsample", ["bilinear", "transpose"])
-@pytest.mark.parametrize("size", [(4, 6), (2, 4, 6)])
+@pytest.mark.parametrize(("size", "upsample"), [((4, 6), "transpose"), ((2, 4, 6), "bilinear")])
 def test_logits_have_the_size_of_the_images_in_2d_and_3d(drawn_variables, upsample, size):
     images = drawn((2, *size, 2))
     modules = {
@@ -84,7 +83,7 @@ def test_only_valid_padding_commutes_with_shifts(variables):
     assert commutes == [True, False]
 
 
-@pytest.mark.parametrize(("levels", "upsample"), [(1, "bilinear"), (2, "bilinear"), (2, "transpose"), (3, "transpose")])
+@pytest.mark.parametrize(("levels", "upsample"), [(1, "bilinear"), (2, "bilinear"), (3, "transpose")])
 def test_valid_interior_equals_the_other_modes(drawn_variables, levels, upsample):
     """Where no receptive field reaches the border, the padding mode does not matter."""
     size = 2 ** (levels + 1) * 8
@@ -115,24 +114,30 @@ def test_gradient_through_a_skip_exists_only_where_it_is_on(drawn_variables):
     assert np.abs(gradients[0]).max() > 0
 
 
+def shallow(**options):
+    """With one pooling."""
+    return models.build("unet", 3, features=FEATURES[:2], **options)
+
+
 @pytest.fixture(scope="module")
-def results(variables):
+def results(drawn_variables):
     """What the network gives as a whole, in parts, in half precision and layer by layer, in one program."""
-    half = build(dtype=jnp.bfloat16)
-    numbered = build().numbered_layers
+    half = shallow(dtype=jnp.bfloat16)
+    numbered = shallow().numbered_layers
+    images = drawn((1, 8, 8, 2))
 
     @jax.jit
     def run(variables, images):
         whole, parts = {}, {}
         for padding in layers.PADDINGS:
-            module = build(padding=padding)
+            module = shallow(padding=padding)
             bottleneck, skips = module.apply(variables, images, method="encode")
             parts[padding] = module.apply(variables, bottleneck, skips, method="decode")
             whole[padding] = module.apply(variables, images)
-        found = capture.capture(build(), variables, images, numbered)[1]
+        found = capture.capture(shallow(), variables, images, numbered)[1]
         return {"whole": whole, "parts": parts, "half": half.apply(variables, images), "found": found}
 
-    return jax.tree.map(np.asarray, run(variables, drawn((1, 8, 8, 2))))
+    return jax.tree.map(np.asarray, run(drawn_variables(shallow(), images), images))
 
 
 @pytest.mark.parametrize("padding", layers.PADDINGS)
@@ -150,7 +155,7 @@ def test_bfloat16_stays_near_float32_with_float32_parameters(results):
 
 
 def test_the_numbered_layers_are_activations_behind_the_relu(results):
-    assert set(results["found"]) == set(build().numbered_layers)
+    assert set(results["found"]) == set(shallow().numbered_layers)
     assert all((activation >= 0).all() and (activation == 0).any() for activation in results["found"].values())
 
 
