@@ -15,7 +15,7 @@ from jaxseg.analysis import prototypes, vog
 from jaxseg.data import augment, pipeline, shifts
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
-from jaxseg.models import capture
+from jaxseg.models import capture, tracing
 from jaxseg.models.pruning import LAST_LAYER, prune_last_layer
 from jaxseg.report import segmentation_ability as report
 from jaxseg.report import segmentation_ability_figures as study_figures
@@ -60,7 +60,7 @@ def cases(count=10, *, size=32, seed=0, prefix="p"):
 
 def drawn(model, seed):
     """Variables drawn by numpy: compiling the real draw takes longer than the test."""
-    like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    like = tracing.variable_shapes(model, (1, SIZE, SIZE, 3))
     random = np.random.default_rng(seed)
     scale = lambda x: (2 / np.prod(x.shape[:-1])) ** 0.5 if x.ndim > 1 else 0.3
     made = jax.tree.map(lambda x: random.normal(0, scale(x), x.shape).astype(np.float32), like)
