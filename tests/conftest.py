@@ -61,13 +61,19 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def programs_are_let_go():
-    """A worker holds the compiled programs of one file at a time, and looks for cycles only between files.
+def pytest_collection_finish():
+    """Cycles are looked for between files alone, and not in what was imported.
 
     Tracing makes millions of short-lived objects, and every pass over those that stay is a tenth of the time.
     """
+    gc.collect()
+    gc.freeze()
     gc.disable()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_let_go():
+    """A worker holds the compiled programs of one file at a time."""
     yield
     jax.clear_caches()
     gc.collect()
