@@ -53,7 +53,7 @@ _LONG = (  # started first, so that no worker ends with one of them alone
     "report/test_figures.py",
 )
 
-pytest_plugins = ("tests.needs", "tests.programs")
+pytest_plugins = ("tests.needs", "tests.programs", "tests.shallow")
 
 
 def pytest_collection_modifyitems(items):

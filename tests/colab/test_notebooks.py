@@ -14,7 +14,12 @@ from colab import build
 ROOT = pathlib.Path(__file__).parents[2]
 SOURCES = build.sources()
 QUICK = ("quickstart", "your_own_network_and_data")  # the others take as long, one by one
-DEMO, TINY = 'SIZE = "demo"', 'SIZE = "tiny"'
+DEMO = 'SIZE = "demo"'
+SMALLER = {
+    DEMO: 'SIZE = "tiny"',
+    "config = train.get_config(SIZE)\n": "config = train.get_config(SIZE).unlock()\n"
+    "config.model.update(features=(2, 4), skips=(True,))\n",
+}
 
 each = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 
@@ -82,5 +87,7 @@ def cells(source):
     forget = nbformat.v4.new_code_cell("%reset -f\nimport gc\ngc.disable()")
     own = [forget, *build.notebook(source).cells]
     for number, cell in enumerate(own):
-        cell.id, cell.source = f"{source.stem}-{number}", cell.source.replace(DEMO, TINY)
+        cell.id = f"{source.stem}-{number}"
+        for given, smaller in SMALLER.items():
+            cell.source = cell.source.replace(given, smaller)
     return own

@@ -13,7 +13,14 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = "--config=configs/border_shortcut.py:tiny"
-GRID = ("--config.evaluation.grid=64", "--config.evaluation.band_width=4", "--config.evaluation.border_width=8")
+GRID = (
+    *("--config.evaluation.grid=64", "--config.evaluation.band_width=4", "--config.evaluation.border_width=8"),
+    *(
+        "--config.evaluation.windows_per_side=2",
+        "--config.evaluation.window_images=2",
+        "--config.evaluation.examples=2",
+    ),
+)
 
 # what `python -m launch.study` does, and which modules were there at its begin and its end
 WATCHED = """

@@ -161,20 +161,21 @@ def visit(browser):
     assert complaints == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", SCREENS, ids=["phone", "laptop"])
-def test_everything_is_drawn_and_nothing_is_wider_than_the_screen(visit, any_report, screen, scheme):
+def test_everything_is_drawn_and_nothing_is_wider_than_the_screen(visit, any_report, screen):
     width, height = screen
-    shown = visit(any_report, viewport={"width": width, "height": height}, color_scheme=scheme)
+    shown = visit(any_report, viewport={"width": width, "height": height})
     assert shown.locator("img").count() == shown.locator("figure").count() >= 1
-    assert shown.evaluate(UNDRAWN) == []
-    assert shown.evaluate("document.documentElement.scrollWidth") <= width
-    assert shown.evaluate(STICKING_OUT, False) == []
-    assert shown.evaluate(FAINT) == []
-    lead = shown.locator(".top img").bounding_box()
-    assert lead["y"] + lead["height"] <= height  # the answer and its plot are on the first screen
-    dark = shown.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (max(map(int, re.findall(r"\d+", dark))) < 64) == (scheme == "dark")
+    for scheme in ("light", "dark"):
+        shown.emulate_media(color_scheme=scheme)
+        assert shown.evaluate(UNDRAWN) == []
+        assert shown.evaluate("document.documentElement.scrollWidth") <= width
+        assert shown.evaluate(STICKING_OUT, False) == []
+        assert shown.evaluate(FAINT) == []
+        lead = shown.locator(".top img").bounding_box()
+        assert lead["y"] + lead["height"] <= height  # the answer and its plot are on the first screen
+        dark = shown.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (max(map(int, re.findall(r"\d+", dark))) < 64) == (scheme == "dark")
 
 
 def test_what_looks_for_faults_finds_them(visit, report):
@@ -269,16 +270,16 @@ def test_every_figure_gives_its_numbers(visit, any_report, tmp_path):
     assert len(set(shown.locator("figure a[download]").all_text_contents())) == len(names)  # told apart by ear
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_paper_has_everything(visit, any_report, scheme):
+def test_paper_has_everything(visit, any_report):
     """No box is cut, how it was made is unfolded, black on white whatever the screen was."""
-    shown = visit(any_report, viewport={"width": PAPER[0], "height": PAPER[1]}, color_scheme=scheme)
-    shown.emulate_media(media="print")
-    assert shown.evaluate(UNDRAWN) == []
-    assert shown.evaluate(STICKING_OUT, True) == []
-    assert shown.evaluate(CUT_OFF) == []
-    assert shown.evaluate(FAINT) == []
-    assert shown.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    shown = visit(any_report, viewport={"width": PAPER[0], "height": PAPER[1]})
+    for scheme in ("light", "dark"):
+        shown.emulate_media(media="print", color_scheme=scheme)
+        assert shown.evaluate(UNDRAWN) == []
+        assert shown.evaluate(STICKING_OUT, True) == []
+        assert shown.evaluate(CUT_OFF) == []
+        assert shown.evaluate(FAINT) == []
+        assert shown.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     values = shown.locator("details dd")
     assert values.count() >= 1 and all(value.bounding_box()["height"] > 0 for value in values.all())
     assert shown.pdf(prefer_css_page_size=True).startswith(b"%PDF")

@@ -19,7 +19,7 @@ def prepared(drawn_data):
 
 def config_of(dataset, **data):
     config = train.get_config("tiny").unlock()
-    config.data.update(dataset=dataset, source_size=16, image_size=16, **data)
+    config.data.update(dataset=dataset, source_size=16, image_size=8, **data)
     config.model.update(features=(2, 4), skips=(True,))
     config.training.update(epochs=1, batch_size=4)
     return config.lock()

@@ -9,7 +9,7 @@ from scipy import ndimage
 from jaxseg.data import overlays
 from jaxseg.training import inpainting
 
-SMALL = {"crop": 32, "features": (8, 12), "batch_size": 4}
+SMALL = {"crop": 16, "features": (4, 6), "batch_size": 4}
 
 
 def pictures(count=6, channels=1, seed=0):
@@ -27,7 +27,9 @@ def trained():
         steps=150,
         learning_rate=5e-3,
         report=lambda step, loss: seen.append((step, loss)),
-        **SMALL,
+        crop=32,
+        features=(8, 12),
+        batch_size=4,
     )
     assert [step for step, _ in seen] == [100, 150]
     assert seen[-1][1] == inpaint.losses[-1]

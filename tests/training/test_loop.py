@@ -211,7 +211,7 @@ def test_damaged_records_are_one_line_also_when_they_are_streamed(shallow_runs, 
         runs.train(config, runs.Splits(directory, config.data.source_size), tmp_path / "run")
 
 
-def test_an_autoencoder_is_fitted_to_the_best_network(splits, tiny_run, tmp_path):
+def test_an_autoencoder_is_fitted_to_the_best_network(shallow_autoencoders, splits, tiny_run, tmp_path):
     shutil.copytree(tiny_run, tmp_path / "network")
     config = autoencoder.get_config("tiny").unlock()
     config.data.image_size = 8

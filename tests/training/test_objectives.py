@@ -7,8 +7,9 @@ import pytest
 
 from jaxseg import models
 from jaxseg.analysis import distortion, prototypes
-from jaxseg.models import autoencoder, capture
+from jaxseg.models import capture
 from jaxseg.training import losses, objectives
+from tests.shallow import ShallowAutoencoder
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,7 @@ def optax_mixes_types():
 
 @pytest.fixture(scope="module")
 def setting():
-    model = models.build("unet", 2, features=(4, 6))
+    model = models.build("unet", 2, features=(2, 4))
     labels = np.zeros((2, 16, 16), np.int32)
     labels[0, 2:9, 3:12], labels[1, 6:14, 5:10] = 1, 1
     noise = np.random.default_rng(0).normal(size=(2, 16, 16, 3))
@@ -56,12 +57,18 @@ def test_segmentation_ability_is_the_loss_and_what_the_layers_lack(setting):
 
 def test_no_named_layers_are_all_numbered_ones_and_weight_0_is_supervised(setting):
     model, variables, batch = setting
-    value = lambda objective: jax.jit(lambda v: objective(KEY, v, batch))(variables)
     build = lambda **options: objectives.segmentation_ability(model, losses.cross_entropy_loss, **options)
-    np.testing.assert_allclose(value(build())[0], value(build(layers=model.numbered_layers))[0], rtol=1e-6)
-    plain = value(objectives.supervised(model, losses.cross_entropy_loss))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), value(build(weight=0.0)), plain)
-    assert float(value(build())[0]) > float(plain[0]) + 0.05
+    asked = [
+        build(),
+        build(layers=model.numbered_layers),
+        build(weight=0.0),
+        objectives.supervised(model, losses.cross_entropy_loss),
+    ]
+    values = jax.jit(lambda v: [objective(KEY, v, batch) for objective in asked])(variables)
+    unnamed, named, weightless, plain = jax.device_get(values)
+    np.testing.assert_allclose(unnamed[0], named[0], rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), weightless, plain)
+    assert unnamed[0] > plain[0] + 0.05
 
 
 def test_layers_that_cannot_be_are_named(setting):
@@ -86,7 +93,7 @@ def activations(setting):
 
 def fitted(setting, activations, kind):
     """An autoencoder and the variables of an objective that fits it."""
-    coder = autoencoder.for_activations(activations, latent=4, width=4, kind=kind)
+    coder = ShallowAutoencoder(activations.shape[1:], latent=4, width=4, kind=kind)
     start = jax.jit(coder.init)(jax.random.key(2, impl="rbg"), activations)["params"]
     return coder, {"params": start, "batch_stats": {}, "frozen": setting[1]}
 

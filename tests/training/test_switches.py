@@ -5,6 +5,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import train
@@ -109,19 +110,15 @@ def result(folder):
     return json.loads((last / "values" / "metadata").read_text())["checksums"], rows
 
 
-@pytest.fixture(scope="module")
-def plain(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("plain") / "run"
-    fit(tiny, folder)
-    return folder
-
-
 class Killed(BaseException):
     """As if the process were gone."""
 
 
-@pytest.mark.parametrize("first", [SWITCHES, {}], ids=["begun with all switches", "gone on with under all switches"])
-def test_a_run_moves_between_the_switches_bit_for_bit(tiny, plain, tmp_path, monkeypatch, first):
+@pytest.mark.parametrize("network", ["shallow", pytest.param("unet", marks=pytest.mark.slow)])
+def test_a_run_moves_between_the_switches_bit_for_bit(request, tiny, tmp_path, monkeypatch, network):
+    if network == "shallow":
+        request.getfixturevalue("shallow_runs")
+    fit(tiny, tmp_path / "plain")
     save = loop._Trainer._save
 
     def until(self, state, step, scores):
@@ -129,39 +126,42 @@ def test_a_run_moves_between_the_switches_bit_for_bit(tiny, plain, tmp_path, mon
         if step == 4:
             raise Killed
 
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(loop._Trainer, "_save", until)
-        fit(tiny, tmp_path / "run", **first)
-    fit(tiny, tmp_path / "run", **({} if first else SWITCHES))
-    assert result(tmp_path / "run") == result(plain)
-    assert not list((tmp_path / "run" / "checkpoints").glob("damaged*"))
+    for name, first, then in (("begun_with_them", SWITCHES, {}), ("gone_on_with_under_them", {}, SWITCHES)):
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(loop._Trainer, "_save", until)
+            fit(tiny, tmp_path / name, **first)
+        fit(tiny, tmp_path / name, **then)
+        assert result(tmp_path / name) == result(tmp_path / "plain")
+        assert not list((tmp_path / name / "checkpoints").glob("damaged*"))
 
 
-def evaluated(tiny, plain, **switches):
+def evaluated(tiny, run, **switches):
     with switched(**switches):
-        return str(inference.evaluate_run(config(), plain, tiny, split="test", view="quadrant"))
+        return str(inference.evaluate_run(runs.read_config(run), run, tiny, split="test", view="quadrant"))
 
 
 @pytest.fixture(scope="module")
-def expected(tiny, plain):
-    return evaluated(tiny, plain)
+def expected(tiny, tiny_run):
+    return evaluated(tiny, tiny_run)
 
 
 @pytest.mark.parametrize("switches", [{name: value} for name, value in SWITCHES.items()] + [SWITCHES], ids=str)
-def test_an_evaluation_is_the_same_under_each_switch(tiny, plain, expected, switches):
-    assert evaluated(tiny, plain, **switches) == expected
+def test_an_evaluation_is_the_same_under_each_switch(tiny, tiny_run, expected, switches):
+    assert evaluated(tiny, tiny_run, **switches) == expected
 
 
 def test_a_checksum_on_the_host_is_that_on_the_device():
     from jaxseg.training import stored
 
     with switched(jax_enable_x64=True):
-        arrays = {
-            "half": jnp.arange(5, dtype=jnp.bfloat16),
-            "wide": jnp.linspace(0, 1, 7, dtype=jnp.float64),
-            "words": jax.random.bits(jax.random.key(0), (3, 5), jnp.uint32),
-            "truth": jnp.array([True, False, True]),
-            "one": jnp.int32(-3),
+        drawn = {
+            "half": np.arange(5).astype(jnp.bfloat16),
+            "wide": np.linspace(0, 1, 7),
+            "words": np.random.default_rng(0).integers(0, 2**32, (3, 5), np.uint32),
+            "truth": np.array([True, False, True]),
+            "one": np.int32(-3),
         }
+        arrays = jax.device_put(drawn)
+        assert {name: array.dtype for name, array in arrays.items()} == {name: x.dtype for name, x in drawn.items()}
         found = checkpoints.checksums(arrays)
         assert found == {name: stored.checksum(jax.device_get(x)) for name, x in arrays.items()}
