@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -465,7 +466,7 @@ def parameter_rows(config: ml_collections.ConfigDict, cases: pipeline.InMemory) 
     ]
     for network in networks(config):
         model = checks.build_model(run_config(config, network), cases.num_classes)
-        listed.append(("here", network, count_parameters(model, cases.num_channels), None))
+        listed.append(("here", network, count_parameters(model, config.data.image_size, cases.num_channels), None))
     convention = "trainable parameters; batch norm's scale and shift count, its running statistics do not"
     return [
         {"networks": whose} | _who(network) | {"parameters": number, "paper": paper, "convention": convention}
@@ -476,11 +477,12 @@ def parameter_rows(config: ml_collections.ConfigDict, cases: pipeline.InMemory) 
 @functools.cache
 def _paper_network_size(encoder: str, pruned: int) -> int:
     skips = (False,) * pruned + (True,) * (len(PAPER_PARAMETERS[encoder]) - 1 - pruned)
-    return count_parameters(models.build("resnet_unet", 2, encoder=encoder, skips=skips), 3)
+    # of this type and size the study at the paper's size has traced them, which takes seconds, and is remembered
+    model = models.build("resnet_unet", 2, encoder=encoder, skips=skips, dtype=jnp.dtype("float32"))
+    return count_parameters(model, 512, 3)
 
 
-def count_parameters(model: UNetSkeleton, channels: int) -> int:
+def count_parameters(model: UNetSkeleton, size: int, channels: int) -> int:
     """How many numbers are trained; nothing is computed."""
-    size = 2**model.halvings
     variables = tracing.variable_shapes(model, (1, size, size, channels))
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -1259,11 +1259,13 @@ LAUNCHED = (
 # A launch is importing most of the time, so the launches are forks of one process that has imported. JAX starts no
 # threads before it is used.
 FORKED = """
-import json, os, sys
+import gc, json, os, sys
 import cv2, nibabel, pydicom.pixels, tifffile
 from jaxseg.data import doctor
 from jaxseg.data.builders import folder
 from launch import cli, prepare
+gc.disable()
+gc.freeze()  # what was imported no fork has to look through at its end
 for place, *arguments in json.loads(sys.argv[1]):
     child = os.fork()
     if not child:
