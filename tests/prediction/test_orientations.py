@@ -14,8 +14,8 @@ from configs import train
 from jaxseg.data import formats, geometry
 from jaxseg.data.pipeline import Preparation
 from jaxseg.prediction import network, predictor, views
+from jaxseg.prediction import page as predictions
 from jaxseg.prediction.inputs import TrainedOn
-from jaxseg.report import predictions
 
 SIDE = 48
 LEVEL = 500  # of the outline, the middle of the window

@@ -11,7 +11,8 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxseg.report import figures, page, tables
+from jaxseg import atomic
+from jaxseg.report import figures, page
 
 SCREENS = ((360, 740), (1280, 800))
 PAPER = (673, 980)  # what 16 and 18 mm of margin leave of A4, in CSS pixels
@@ -85,7 +86,7 @@ def report(tmp_path_factory):
     series = [figures.Series(label, x, 1 - x / 200, 0.9 - x / 200, 1.1 - x / 200) for label in ("M_ori", "M_crop")]
     figures.curves(folder / "wide.png", {"whole": series, "quadrants": series}, xlabel="x", ylabel="Dice")
     figures.dots(folder / "tall.png", [(f"row {i}", "", 0.1 * i, 0.0, 1.0) for i in range(12)], xlabel="Dice")
-    tables.write_csv(folder / "bands.csv", [{"outer edge": d, "Dice, µ": 1 - d / 200} for d in x])
+    atomic.write_csv(folder / "bands.csv", [{"outer edge": d, "Dice, µ": 1 - d / 200} for d in x])
     figure = lambda name, title: page.Figure(
         folder / f"{name}.png", title, f"Lines of {title}", "", folder / "bands.csv"
     )

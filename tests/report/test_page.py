@@ -9,7 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from jaxseg.report import figures, page, tables
+from jaxseg import atomic
+from jaxseg.report import figures, page
 
 X = np.arange(8.0, 129.0, 8.0)
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -49,7 +50,7 @@ def report(tmp_path_factory):
         {"model": HOSTILE, "dice": "0.42 [0.37, 0.47]", "gap": -0.125, "n": np.int64(12), "convention": "word " * 30},
         {"model": "M_crop", "dice": "undefined", "gap": float("nan"), "n": 7, "convention": None},
     ]
-    tables.write_csv(folder / "bands.csv", rows)
+    atomic.write_csv(folder / "bands.csv", rows)
     series = [figures.Series(label, X, 1 - X / 200, 0.9 - X / 200, 1.1 - X / 200) for label in ("M_ori", "M_crop")]
     figures.curves(folder / "bands.png", {"whole": series, "quadrants": series}, xlabel="x", ylabel="Dice")
     lead = page.Figure(folder / "bands.png", "Bands", f"Dice falls {HOSTILE}", "A caption.", folder / "bands.csv")
@@ -142,7 +143,7 @@ def test_tables_are_set_as_numbers(report):
 )
 def test_what_is_incomplete_is_refused(report, tmp_path, verdict, changes, words):
     folder = report.parent.parent
-    tables.write_csv(folder / "empty.csv", [])
+    atomic.write_csv(folder / "empty.csv", [])
     changes = {name: value if name == "alt" else folder / value for name, value in changes.items()}
     figure = page.Figure(folder / "bands.png", "Bands", "alt", "", folder / "bands.csv")
     rest = {"title": "t", "question": "q", "answer": "a", "facts": [], "sections": [], "provenance": []}

@@ -12,8 +12,8 @@ import pytest
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, regions
-from jaxseg.studies import border_shortcut as study
-from jaxseg.studies import moving_window
+from jaxseg.studies.border_shortcut import experiment as study
+from jaxseg.studies.border_shortcut import moving_window
 from jaxseg.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]

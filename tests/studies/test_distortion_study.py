@@ -17,12 +17,12 @@ from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, ranking
 from jaxseg.models import autoencoder, capture
-from jaxseg.report import distortion as report
-from jaxseg.studies import distortion as study
-from jaxseg.studies import distortion_numbers as numbers
-from jaxseg.studies import distortion_scores
-from jaxseg.studies import distortion_tables as results
-from jaxseg.studies.distortion_scores import SCORES
+from jaxseg.scores import cases as distortion_scores
+from jaxseg.scores.cases import SCORES
+from jaxseg.studies.distortion import experiment as study
+from jaxseg.studies.distortion import numbers
+from jaxseg.studies.distortion import page as report
+from jaxseg.studies.distortion import tables as results
 from jaxseg.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -18,11 +18,11 @@ from jaxseg.data import overlays, pipeline
 from jaxseg.data.synthetic import ultrasound
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
-from jaxseg.report import overlay_shortcut as report
-from jaxseg.report import overlay_shortcut_figures as study_figures
-from jaxseg.studies import overlay_images as marked
-from jaxseg.studies import overlay_shortcut as study
-from jaxseg.studies import overlay_tables as numbers
+from jaxseg.studies.overlay_shortcut import experiment as study
+from jaxseg.studies.overlay_shortcut import figures as study_figures
+from jaxseg.studies.overlay_shortcut import images as marked
+from jaxseg.studies.overlay_shortcut import page as report
+from jaxseg.studies.overlay_shortcut import tables as numbers
 from jaxseg.training import checks
 
 ROOT = pathlib.Path(__file__).parents[2]

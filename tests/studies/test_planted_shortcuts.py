@@ -11,8 +11,8 @@ import pytest
 from configs import planted_shortcuts as study_config
 from jaxseg.audit.answers import SHORTCUTS
 from jaxseg.errors import InputError
-from jaxseg.report import planted_shortcuts as report
-from jaxseg.studies import planted_shortcuts as study
+from jaxseg.studies.planted_shortcuts import experiment as study
+from jaxseg.studies.planted_shortcuts import page as report
 
 
 def config(**fields):

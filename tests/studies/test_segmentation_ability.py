@@ -17,14 +17,13 @@ from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.models import capture
 from jaxseg.models.pruning import LAST_LAYER, prune_last_layer
-from jaxseg.report import segmentation_ability as report
-from jaxseg.report import segmentation_ability_figures as study_figures
-from jaxseg.studies import difficulty
-from jaxseg.studies import segmentation_ability as study
-from jaxseg.studies import segmentation_ability_claims as claimed
-from jaxseg.studies import segmentation_ability_quality as quality
-from jaxseg.studies import segmentation_ability_scores as scores
-from jaxseg.studies import segmentation_ability_tables as numbers
+from jaxseg.scores import vog as difficulty
+from jaxseg.studies.segmentation_ability import claims as claimed
+from jaxseg.studies.segmentation_ability import experiment as study
+from jaxseg.studies.segmentation_ability import figures as study_figures
+from jaxseg.studies.segmentation_ability import page as report
+from jaxseg.studies.segmentation_ability import quality, scores
+from jaxseg.studies.segmentation_ability import tables as numbers
 from jaxseg.training import checks
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -18,15 +18,15 @@ from jaxseg.analysis import hellinger
 from jaxseg.data import augment, pipeline, shifts
 from jaxseg.errors import InputError
 from jaxseg.models import capture
-from jaxseg.report import skip_pruning as report
-from jaxseg.report import skip_pruning_figures, study_parts
-from jaxseg.studies import skip_pruning as study
-from jaxseg.studies import skip_pruning_claims as paper_claims
-from jaxseg.studies import skip_pruning_conditions as conditions
-from jaxseg.studies import skip_pruning_distances as distances
-from jaxseg.studies import skip_pruning_tables as numbers
-from jaxseg.studies.skip_pruning import Network
-from jaxseg.studies.skip_pruning_conditions import Condition
+from jaxseg.studies import parts as study_parts
+from jaxseg.studies.skip_pruning import claims as paper_claims
+from jaxseg.studies.skip_pruning import conditions, distances
+from jaxseg.studies.skip_pruning import experiment as study
+from jaxseg.studies.skip_pruning import figures as skip_pruning_figures
+from jaxseg.studies.skip_pruning import page as report
+from jaxseg.studies.skip_pruning import tables as numbers
+from jaxseg.studies.skip_pruning.conditions import Condition
+from jaxseg.studies.skip_pruning.experiment import Network
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZES = ("tiny", "demo", "cpu", "cpu,wbc", "cpu,lgg", "paper", "paper,cct", "paper,mnms")
