@@ -12,7 +12,7 @@ from jaxseg import atomic, studies
 from jaxseg.errors import InputError
 from jaxseg.numerics import in_32_bits
 from jaxseg.report import page
-from jaxseg.studies.base import Data, Report, Study
+from jaxseg.studies.base import Cases, Data, Measured, Report, Study, Tables
 from jaxseg.training import provenance, runs
 
 NAMES = tuple(module.name for module in pkgutil.iter_modules(studies.__path__) if module.ispkg)
@@ -54,12 +54,20 @@ def run(
     tables = study.tabulate(config, cases, measured)
     judgement = study.judge(config, tables)
     origin = _origin(config, study.folders(config, workdir), command, study.describe(config, cases))
-    report = Report(workdir, config, cases, measured, tables, judgement, origin)
-    with atomic.writing(workdir):
+    return write(study, Report(workdir, config, cases, measured, tables, judgement, origin))
+
+
+def write(study: Study[Cases, Measured, Tables], report: Report[Cases, Measured, Tables]) -> pathlib.Path:
+    """Writes `results.json`, tables, figures and the page, whose path is returned.
+
+    Raises:
+      InputError: the work directory cannot be written to.
+    """
+    path = report.workdir / "report.html"
+    with atomic.writing(report.workdir):
         _write_results(report)
         study.draw(report)
-        path = workdir / "report.html"
-        page.write(path, study.page(report), origin)
+        page.write(path, study.page(report), report.origin)
     return path
 
 

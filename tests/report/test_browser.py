@@ -103,31 +103,32 @@ def report(tmp_path_factory):
     ] * 3
     page.write(
         folder / "report.html",
-        title="A study (tiny)",
-        question="Is every element of a page shown on every screen, and on paper?",
-        verdict="partly",
-        answer="The gap is 0.31 [0.25, 0.37], against 0.02 [-0.01, 0.04] inside.",
-        lead=figure("tall", "Dice by distance"),
-        facts=[("gap at the border", "0.31 [0.25, 0.37]"), ("folder", "a/path/without/any/space/" * 6)],
-        sections=[
-            page.Section("Figures", ["Words. " * 60], [figure("wide", "Again"), figure("tall", "A third time")]),
-            page.Section(
-                "Tables",
-                [],
-                [],
-                [
-                    page.Table("Sorted", rows, "A note."),
-                    page.Table("Two rows", rows[:2]),
-                    page.Table("Estimates", estimates),
-                    page.Table("Many columns, and a title that is far longer than a phone is wide, as some are", many),
-                    page.Table("As wide as paper", full),
-                ],
-            ),
-        ],
-        provenance=[
-            ("command", "python -m launch.study --workdir=" + "a/rather/long/path/" * 8),
-            ("date", "2020-01-01"),
-        ],
+        page.Page(
+            title="A study (tiny)",
+            question="Is every element of a page shown on every screen, and on paper?",
+            verdict="partly",
+            answer="The gap is 0.31 [0.25, 0.37], against 0.02 [-0.01, 0.04] inside.",
+            lead=figure("tall", "Dice by distance"),
+            facts=[("gap at the border", "0.31 [0.25, 0.37]"), ("folder", "a/path/without/any/space/" * 6)],
+            sections=[
+                page.Section("Figures", ["Words. " * 60], [figure("wide", "Again"), figure("tall", "A third time")]),
+                page.Section(
+                    "Tables",
+                    [],
+                    [],
+                    [
+                        page.Table("Sorted", rows, "A note."),
+                        page.Table("Two rows", rows[:2]),
+                        page.Table("Estimates", estimates),
+                        page.Table(
+                            "Many columns, and a title that is far longer than a phone is wide, as some are", many
+                        ),
+                        page.Table("As wide as paper", full),
+                    ],
+                ),
+            ],
+        ),
+        {"command": "python -m launch.study --workdir=" + "a/rather/long/path/" * 8, "date": "2020-01-01"},
     )
     return folder / "report.html"
 

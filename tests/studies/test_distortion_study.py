@@ -19,9 +19,9 @@ from jaxseg.metrics import overlap, ranking
 from jaxseg.models import autoencoder, capture
 from jaxseg.scores import cases as distortion_scores
 from jaxseg.scores.cases import SCORES
+from jaxseg.studies import runner
 from jaxseg.studies.distortion import experiment as study
 from jaxseg.studies.distortion import numbers
-from jaxseg.studies.distortion import page as report
 from jaxseg.studies.distortion import tables as results
 from jaxseg.training import runs
 
@@ -585,7 +585,7 @@ def finished(tmp_path_factory):
     places = {"workdir": folder / "work", "data_dir": folder / "data", "manual_dir": None, "command": "python -m x"}
     jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))  # as the launcher does
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
-        page = report.run(config(), **places)
+        page = runner.run(config(), **places)
     yield places, page
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
@@ -616,7 +616,7 @@ def test_a_second_call_trains_and_measures_nothing(finished):
     before = {path: path.stat().st_mtime_ns for path in (places["workdir"] / "runs").rglob("*") if path.is_file()}
     found = json.loads((page.parent / "results.json").read_text())
     with jax.numpy_dtype_promotion("standard"):
-        report.run(config(), **places)
+        runner.run(config(), **places)
     after = {path: path.stat().st_mtime_ns for path in (places["workdir"] / "runs").rglob("*") if path.is_file()}
     assert after == before
     assert json.loads((page.parent / "results.json").read_text())["claims"] == found["claims"]

@@ -18,10 +18,10 @@ from jaxseg.data import overlays, pipeline
 from jaxseg.data.synthetic import ultrasound
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
+from jaxseg.studies import base, runner
 from jaxseg.studies.overlay_shortcut import experiment as study
 from jaxseg.studies.overlay_shortcut import figures as study_figures
 from jaxseg.studies.overlay_shortcut import images as marked
-from jaxseg.studies.overlay_shortcut import page as report
 from jaxseg.studies.overlay_shortcut import tables as numbers
 from jaxseg.training import checks
 
@@ -570,7 +570,7 @@ def untrained(monkeypatch):
 
     monkeypatch.setattr(study.runs, "train", lambda run, splits, folder: folder.mkdir(parents=True, exist_ok=True))
     monkeypatch.setattr(study.runs, "load_best", load_best)
-    monkeypatch.setattr(report.builders, "prepare", lambda *_, **__: pathlib.Path("nowhere"))
+    monkeypatch.setattr(base.builders, "prepare", lambda *_, **__: pathlib.Path("nowhere"))
 
 
 SMALLEST = {"training__batch_size": 4, "model__features": (2, 4), "model__skips": (True,)}
@@ -583,7 +583,7 @@ def run(cfg, tmp_path):
         "manual_dir": None,
         "command": "python -m launch.study",
     }
-    page = report.run(cfg, **places)
+    page = runner.run(cfg, **places)
     return page, json.loads((tmp_path / "work" / "results.json").read_text())
 
 

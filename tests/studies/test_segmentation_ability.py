@@ -18,10 +18,10 @@ from jaxseg.metrics import overlap
 from jaxseg.models import capture
 from jaxseg.models.pruning import LAST_LAYER, prune_last_layer
 from jaxseg.scores import vog as difficulty
+from jaxseg.studies import base, runner
 from jaxseg.studies.segmentation_ability import claims as claimed
 from jaxseg.studies.segmentation_ability import experiment as study
 from jaxseg.studies.segmentation_ability import figures as study_figures
-from jaxseg.studies.segmentation_ability import page as report
 from jaxseg.studies.segmentation_ability import quality, scores
 from jaxseg.studies.segmentation_ability import tables as numbers
 from jaxseg.training import checks
@@ -468,12 +468,12 @@ def untrained(monkeypatch):
     kept = lambda folder, like, every: {8: like, 4: jax.tree.map(lambda x: 0.5 * x, like)}
     monkeypatch.setattr(study.runs, "restore_kept", kept)
     monkeypatch.setattr(study.runs, "Splits", Splits)
-    monkeypatch.setattr(report.builders, "prepare", lambda *_, **__: pathlib.Path("nowhere"))
+    monkeypatch.setattr(base.builders, "prepare", lambda *_, **__: pathlib.Path("nowhere"))
 
 
 def run(cfg, tmp_path):
     places = {"workdir": tmp_path / "work", "data_dir": tmp_path, "manual_dir": None}
-    page = report.run(cfg, **places, command="python -m launch.study")
+    page = runner.run(cfg, **places, command="python -m launch.study")
     return page, json.loads((tmp_path / "work" / "results.json").read_text())
 
 
