@@ -1,4 +1,4 @@
-"""The text of an estimate."""
+"""An estimate in words: the one place where numbers with intervals become text."""
 
 import math
 

@@ -9,6 +9,7 @@ import ml_collections
 
 from jaxseg.data import builders
 from jaxseg.report import page
+from jaxseg.results.claims import Claim, Verdict
 from jaxseg.training import runs
 
 Cases = TypeVar("Cases")
@@ -38,12 +39,12 @@ class Judgement:
     """What the tables say.
 
     Attributes:
-      verdicts: the answers to the study's question, dataclasses with `verdict` and `sentence`; the first is the page's.
+      verdicts: the answers to the study's question; the first is the page's.
       claims: of the paper, each with whether it holds here; a table too, where there are any.
     """
 
-    verdicts: Sequence[Any]
-    claims: Sequence[Any] = ()
+    verdicts: Sequence[Verdict]
+    claims: Sequence[Claim] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from jaxseg import atomic, studies
 from jaxseg.errors import InputError
 from jaxseg.numerics import in_32_bits
 from jaxseg.report import page
+from jaxseg.results import table
 from jaxseg.studies.base import Cases, Data, Measured, Report, Study, Tables
 from jaxseg.training import provenance, runs
 
@@ -97,12 +98,12 @@ def _origin(config: ml_collections.ConfigDict, folders: Any, command: str, data:
 def _write_results(report: Report[Any, Any, Any]) -> None:
     """Writes `results.json` and a CSV file for each table, the paper's claims among them."""
     named, claims = report.tables, report.judgement.claims
-    tables = {field.name: getattr(named, field.name) for field in dataclasses.fields(named)}
+    tables = {field.name: table.records(getattr(named, field.name)) for field in dataclasses.fields(named)}
     if claims:
-        tables = {"claims": [dataclasses.asdict(claim) for claim in claims]} | tables
+        tables = {"claims": [claim.record() for claim in claims]} | tables
     for name, rows in tables.items():
         atomic.write_csv(report.workdir / "tables" / f"{name}.csv", rows)
-    answers = [dataclasses.asdict(verdict) for verdict in report.judgement.verdicts]
+    answers = [verdict.record() for verdict in report.judgement.verdicts]
     config = report.config
     results = {"study": config.study, "size": config.size, "verdicts": answers, **tables, "provenance": report.origin}
     atomic.write_json(report.workdir / "results.json", results)

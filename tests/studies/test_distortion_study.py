@@ -473,7 +473,7 @@ def test_the_verdict_follows_the_intervals(closeness, expected):
     cfg, found = tabulated(**closeness)
     answer = results.verdict(cfg, found)
     assert answer.verdict == expected
-    assert answer.unit == cfg.evaluation.unit == "slice"
+    assert answer.of["unit"] == cfg.evaluation.unit == "slice"
     decided = {row["claim"].rpartition("than ")[2]: row["verdict"] for row in found.claims if row["unit"] == "slice"}
     for score in ("PM", "LM", "entropy", "ensemble entropy"):
         said = {"holds": "above", "does not hold": "not above", "unclear": "undecided against"}[decided[score]]

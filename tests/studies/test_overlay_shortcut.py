@@ -522,7 +522,7 @@ def test_removals_are_compared_by_what_they_cost_a_network(tabulated):
     assert rows["network", "found", numbers.LOSS]["mean"] == pytest.approx(-0.02)
     assert rows["black", "found", numbers.AGAINST_NETWORK]["mean"] == pytest.approx(-0.28)
     assert ("network", "found", numbers.AGAINST_NETWORK) not in rows
-    sentence = numbers.verdict(tables).removal
+    sentence = numbers.verdict(tables).of["removal"]
     assert "by network -0.020 [-0.020, -0.020]; noise -0.200" in sentence
     assert "noise, bilinear, fast marching, black worse than it" in sentence
     nearest = min(

@@ -308,7 +308,7 @@ def answers(offline=None, online=None):
 def _answers(offline, online):
     made, tables, _ = tabulated(dict(offline), AS_IN_THE_PAPER | dict(online))
     found = claimed.claims(made, tables)
-    return {(claim.network, claim.claim): claim.answer for claim in found}, claimed.verdict(found)
+    return {(claim.of["network"], claim.claim): claim.answer for claim in found}, claimed.verdict(found, 10)
 
 
 def test_every_claim_holds_where_the_numbers_are_as_in_the_paper():
@@ -364,7 +364,7 @@ def test_the_verdict_counts_the_core_claims():
 
 def test_sentences_say_the_numbers_of_the_tables():
     made, tables, _ = tabulated({}, AS_IN_THE_PAPER)
-    found = {(claim.network, claim.claim): claim.sentence for claim in claimed.claims(made, tables)}
+    found = {(claim.of["network"], claim.claim): claim.sentence for claim in claimed.claims(made, tables)}
     row = next(r for r in tables.differences if (r["network"], r["quantity"]) == (numbers.BOTH, numbers.OUTPUT))
     assert f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in found[numbers.BOTH, claimed.NO_COST]
     assert found["online", claimed.PRUNE].startswith("2 of 4 units taken out (84 instead of 100 parameters, 70% of")

@@ -1,7 +1,7 @@
 """The figures of the border-shortcut study, from its measures and tables."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,13 +11,15 @@ import numpy as np
 from jaxseg import atomic
 from jaxseg.data import augment
 from jaxseg.report import figures
+from jaxseg.results.table import Table
 from jaxseg.studies.base import Report
 from jaxseg.studies.border_shortcut import experiment as study
 from jaxseg.studies.border_shortcut import moving_window
+from jaxseg.studies.border_shortcut import tables as numbers
 from jaxseg.training import runs
 
 
-def draw(report: Report[runs.Splits, Mapping[study.Run, study.Measures], study.Tables]) -> None:
+def draw(report: Report[runs.Splits, Mapping[study.Run, study.Measures], numbers.Tables]) -> None:
     """Writes all figures of the study; `paddings.png` where more than one padding mode was run.
 
     Numbers that stand in no table of the study go into tables beside it: `mask_centre_map` and `border_features`.
@@ -37,7 +39,7 @@ def draw(report: Report[runs.Splits, Mapping[study.Run, study.Measures], study.T
         folder / "bands.png",
         {
             _PANELS[test_view]: [
-                _band_series(results.bands, padding, model, test_view) for model in study.NAMES.values()
+                _band_series(results.bands.where(padding=padding), model, test_view) for model in study.NAMES.values()
             ]
             for test_view in ("quadrant", "original")
         },
@@ -50,7 +52,7 @@ def draw(report: Report[runs.Splits, Mapping[study.Run, study.Measures], study.T
         {
             _PANELS[test_view]: {
                 study.NAMES[view]: (
-                    study.band_distances(config),
+                    numbers.band_distances(config),
                     measured[padding, view][f"{test_view}_bands"],
                 )
                 for view in study.NAMES
@@ -83,9 +85,9 @@ def draw(report: Report[runs.Splits, Mapping[study.Run, study.Measures], study.T
         figures.dots(
             folder / "paddings.png",
             [
-                (row["padding"], row["quantity"], row["mean"], row["low"], row["high"])
-                for row in results.border
-                if row["tested_on"] == "quadrant" and row["quantity"] in (study.GAP, study.EXCESS)
+                (row["padding"], row["quantity"], row.estimate.mean, row.estimate.low, row.estimate.high)
+                for row in results.border.where(tested_on="quadrant")
+                if row["quantity"] in (numbers.GAP, numbers.EXCESS)
             ],
             xlabel="Dice of M_crop minus Dice of M_ori, quadrant images",
         )
@@ -97,7 +99,7 @@ _BAND_AXIS = "outer edge of the band: distance from the centre (px of {grid})"
 
 
 def _draw_mask_centres(folder: pathlib.Path, config: ml_collections.ConfigDict, splits: runs.Splits) -> None:
-    maps = {where: _centre_map(centres) for where, centres in study.mask_centres(config, splits).items()}
+    maps = {where: _centre_map(centres) for where, centres in numbers.mask_centres(config, splits).items()}
     figures.heat_maps(
         folder / "mask_centres.png",
         {f"{split}\n{_SEEN[view]}": counts for (split, view), counts in maps.items()},
@@ -139,21 +141,17 @@ def _draw_features(
     atomic.write_csv(folder.parent / "tables" / "border_features.csv", rows)
 
 
-def _band_series(rows: Sequence[Mapping[str, Any]], padding: str, model: str, test_view: str) -> figures.Series:
-    chosen = [
-        row
-        for row in rows
-        if (row["padding"], row["model"], row["tested_on"]) == (padding, model, test_view)
-        and row["convention"] == study.DICE
-    ]
-    column = lambda name: np.array([row[name] for row in chosen], float)
-    return figures.Series(model, column("outer_distance_px"), column("mean"), column("low"), column("high"))
+def _band_series(bands: Table, model: str, test_view: str) -> figures.Series:
+    own = bands.where(model=model, tested_on=test_view, convention=numbers.DICE)
+    column = lambda name: np.array([getattr(row.estimate, name) for row in own])
+    distance = np.array([row["outer_distance_px"] for row in own], float)
+    return figures.Series(model, distance, column("mean"), column("low"), column("high"))
 
 
-def _position_series(rows: Sequence[Mapping[str, Any]], padding: str, model: str) -> figures.Series:
-    chosen = [row for row in rows if (row["padding"], row["model"]) == (padding, model)]
-    r2 = np.array([row["mean"] for row in chosen])
-    return figures.Series(f"{padding} padding", np.array([row["layer"] for row in chosen]), r2, r2, r2)
+def _position_series(position: Table, padding: str, model: str) -> figures.Series:
+    own = position.where(padding=padding, model=model)
+    r2 = np.array([row.estimate.mean for row in own])
+    return figures.Series(f"{padding} padding", np.array([row["layer"] for row in own]), r2, r2, r2)
 
 
 def _examples(

@@ -1,19 +1,20 @@
 """The page of the border-shortcut study."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 import numpy as np
 
-from jaxseg.report import page
-from jaxseg.results.text import estimate_text
+from jaxseg.report import estimates, page
+from jaxseg.results.table import Table, table
 from jaxseg.studies.base import Report
 from jaxseg.studies.border_shortcut import experiment as study
+from jaxseg.studies.border_shortcut import tables as numbers
 from jaxseg.training import checks, runs
 
 
-def make(report: Report[runs.Splits, Mapping[study.Run, study.Measures], study.Tables]) -> page.Page:
+def make(report: Report[runs.Splits, Mapping[study.Run, study.Measures], numbers.Tables]) -> page.Page:
     """What the page says."""
     config, results, figure = report.config, report.tables, report.figure
     padding, evaluation = config.paddings[0], config.evaluation
@@ -72,6 +73,7 @@ def make(report: Report[runs.Splits, Mapping[study.Run, study.Measures], study.T
         "border_features",
     )
     answer = report.judgement.verdicts[0]
+    bands = results.bands.where(padding=padding, tested_on="quadrant")
     return page.Page(
         title=f"Border shortcut ({config.size})",
         question="Did the network learn that pixels near the border are background?",
@@ -94,21 +96,17 @@ def make(report: Report[runs.Splits, Mapping[study.Run, study.Measures], study.T
                 ],
                 [],
                 [
-                    _table("Dice per case", results.dice, _WHO),
-                    _table(
-                        "At the border and inside",
-                        [row for row in results.border if row["padding"] == padding],
-                        {"tested_on": "tested on", "quantity": "quantity"},
-                    ),
+                    _table("Dice per case", results.dice, *_WHO),
+                    _table("At the border and inside", results.border.where(padding=padding), "tested_on", "quantity"),
                 ],
             ),
             page.Section(
                 "By distance from the centre",
-                [_smooth_text(results, config)],
+                [_smooth_text(bands)],
                 [boxes, examples]
                 if (report.figures / "examples.png").exists()
                 else [boxes],  # no examples where no case is defined
-                [_band_table(results.bands, padding)],
+                [_band_table(bands)],
             ),
             page.Section(
                 "The moving window",
@@ -118,78 +116,59 @@ def make(report: Report[runs.Splits, Mapping[study.Run, study.Measures], study.T
                     "image; 1 means that no pixel changed.",
                 ],
                 [windows],
-                [_table("Agreement of overlapping windows", results.moving_window, _WHO)],
+                [_table("Agreement of overlapping windows", results.moving_window, *_WHO)],
             ),
             page.Section(
                 "Features near the border",
                 [_position_text(results, padding)],
                 [layers, features],
-                [_table("R² of the distance from the border", results.position, _WHO_OF_LAYER)],
+                [_table("R² of the distance from the border", results.position, "padding", "model", "layer", "name")],
             ),
             page.Section(
                 "Where the masks lie",
                 ["The shortcut can only be learned where lesions avoid the border. 0 is the centre, 1 half a side."],
                 [centres],
-                [_table("Mean distance from the centre", results.mask_centres, {"split": "split", "view": "view"})],
+                [_table("Mean distance from the centre", results.mask_centres, "split", "view")],
             ),
             _padding_section(config, results, figure),
         ],
     )
 
 
-def _position_text(results: study.Tables, padding: str) -> str:
-    best = {
-        model: max(
-            (row for row in results.position if (row["padding"], row["model"]) == (padding, model)),
-            key=lambda row: row["mean"],
-        )
-        for model in study.NAMES.values()
-    }
+def _position_text(results: numbers.Tables, padding: str) -> str:
+    parts = []
+    for model in study.NAMES.values():
+        best = max(results.position.where(padding=padding, model=model), key=lambda row: row.estimate.mean)
+        parts.append(f"{model} {best.text()} in layer {best['layer']} ({best['name']})")
     return (
         "Zero padding changes the features of pixels whose surroundings reach beyond the image. How well a regression "
-        "reads the distance from the border off a layer's features, at best: "
-        + "; ".join(f"{model} {row['mean']:.2f} in layer {row['layer']} ({row['name']})" for model, row in best.items())
-        + ". That the information is there does not yet say that the network uses it."
+        f"reads the distance from the border off a layer's features, at best: {'; '.join(parts)}. That the information "
+        "is there does not yet say that the network uses it."
     )
 
 
-_WHO_OF_LAYER = {"padding": "padding", "model": "model", "layer": "layer", "name": "name"}
-_WHO = {"padding": "padding", "model": "model", "trained_on": "trained on", "tested_on": "tested on"}
+_WHO = ("padding", "model", "trained_on", "tested_on")
 
 
-def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> page.Table:
-    """The named columns, then the estimate, n and undefined; the rows' common convention as the note."""
-    shown = [
-        {name: row[name] for name in columns}
-        | {
-            "estimate": f"{row['mean']:.2f}"
-            if row["interval"] == "none"
-            else estimate_text(row["mean"], row["low"], row["high"]),
-            "n": row["n"],
-            "undefined": row["undefined"],
-        }
-        for row in rows
-    ]
-    headers = {**columns, "estimate": "mean [95 % interval]", "n": "n", "undefined": "undefined"}
-    return page.Table(title, shown, ". ".join(dict.fromkeys(row["convention"] for row in rows)) + ".", headers)
+def _table(title: str, rows: Table, *columns: str) -> page.Table:
+    return estimates.table(title, rows, {name: name.replace("_", " ") for name in columns})
 
 
-def _band_table(rows: Sequence[Mapping[str, Any]], padding: str) -> page.Table:
-    """Both conventions side by side, on quadrants."""
-    shown: dict[int, dict[str, Any]] = {}
-    for row in rows:
-        if row["padding"] != padding or row["tested_on"] != "quadrant":
-            continue
-        line = shown.setdefault(row["outer_distance_px"], {"distance": row["outer_distance_px"]})
-        estimate = estimate_text(row["mean"], row["low"], row["high"])
-        if row["convention"] == study.SMOOTH:
-            line[f"{row['model']}_smooth"] = estimate
-        else:
-            line |= {row["model"]: estimate, f"{row['model']}_n": row["n"], f"{row['model']}_empty": row["undefined"]}
+def _band_table(bands: Table) -> page.Table:
+    """Both conventions side by side."""
     headers = {"distance": "outer edge (px)"}
     for model in study.NAMES.values():
         headers |= {model: model, f"{model}_n": "n", f"{model}_empty": "empty", f"{model}_smooth": f"{model}, smooth=1"}
-    return page.Table("Dice by band, quadrants", list(shown.values()), f"{study.DICE}. {study.SMOOTH}.", headers)
+    lines = []
+    for distance in bands.values("outer_distance_px"):
+        line: dict[str, Any] = {"distance": distance}
+        for model in study.NAMES.values():
+            own = bands.where(outer_distance_px=distance, model=model)
+            ours, theirs = own.one(convention=numbers.DICE), own.one(convention=numbers.SMOOTH)
+            line |= {model: ours.text(), f"{model}_n": ours.estimate.n, f"{model}_empty": ours.estimate.undefined}
+            line |= {f"{model}_smooth": theirs.text()}
+        lines.append(line)
+    return page.Table("Dice by band, quadrants", lines, f"{numbers.DICE}. {numbers.SMOOTH}.", headers)
 
 
 def _prior_text(measured: Mapping[study.Run, study.Measures], padding: str) -> str:
@@ -206,43 +185,31 @@ def _prior_text(measured: Mapping[study.Run, study.Measures], padding: str) -> s
     )
 
 
-def _facts(results: study.Tables, padding: str) -> list[tuple[str, str]]:
-    wanted = [
-        ("M_ori at the border", "M_ori, border of quadrants"),
-        ("M_crop at the border", "M_crop, border of quadrants"),
-    ]
-    wanted += [(study.GAP, "gap at the border"), (study.EXCESS, "excess over the gap inside")]
-    rows = {r["quantity"]: r for r in results.border if r["padding"] == padding and r["tested_on"] == "quadrant"}
-    facts = [(label, estimate_text(*(rows[name][k] for k in ("mean", "low", "high")))) for name, label in wanted]
-    for other in dict.fromkeys(row["padding"] for row in results.border):
-        if other != padding:
-            row = next(
-                r
-                for r in results.border
-                if (r["padding"], r["tested_on"], r["quantity"]) == (other, "quadrant", study.GAP)
-            )
-            facts.append((f"gap with {other} padding", estimate_text(row["mean"], row["low"], row["high"])))
-    for row in results.moving_window:
-        if row["padding"] == padding:
-            text = estimate_text(row["mean"], row["low"], row["high"])
-            facts.append((f"{row['model']}, agreement of windows", text))
-    return facts
-
-
-def _smooth_text(results: study.Tables, config: ml_collections.ConfigDict) -> str:
-    outermost = max(row["outer_distance_px"] for row in results.bands)
-    values = {
-        (row["model"], row["convention"]): row
-        for row in results.bands
-        if row["padding"] == config.paddings[0]
-        and row["tested_on"] == "quadrant"
-        and row["outer_distance_px"] == outermost
+def _facts(results: numbers.Tables, padding: str) -> list[tuple[str, str]]:
+    quadrants = results.border.where(tested_on="quadrant")
+    wanted = {
+        "M_ori at the border": "M_ori, border of quadrants",
+        "M_crop at the border": "M_crop, border of quadrants",
+        numbers.GAP: "gap at the border",
+        numbers.EXCESS: "excess over the gap inside",
     }
+    facts = [(label, quadrants.one(padding=padding, quantity=name).text()) for name, label in wanted.items()]
+    facts += [
+        (f"gap with {row['padding']} padding", row.text())
+        for row in quadrants.where(quantity=numbers.GAP)
+        if row["padding"] != padding
+    ]
+    windows = results.moving_window.where(padding=padding)
+    return [*facts, *((f"{row['model']}, agreement of windows", row.text()) for row in windows)]
+
+
+def _smooth_text(bands: Table) -> str:
+    outermost = bands.where(outer_distance_px=max(bands.values("outer_distance_px")))
     parts = []
     for model in study.NAMES.values():
-        ours, theirs = values[model, study.DICE], values[model, study.SMOOTH]
-        counted = f"n = {ours['n']}, {ours['undefined']} empty"
-        parts.append(f"{model} {ours['mean']:.2f} ({counted}) and {theirs['mean']:.2f} with smooth=1")
+        ours, theirs = (outermost.one(model=model, convention=name).estimate for name in (numbers.DICE, numbers.SMOOTH))
+        counted = f"n = {ours.n}, {ours.undefined} empty"
+        parts.append(f"{model} {ours.mean:.2f} ({counted}) and {theirs.mean:.2f} with smooth=1")
     return (
         "Bands that hold no lesion in annotation and prediction are undefined, left out and counted. The authors' code "
         "adds 1 to numerator and denominator, which scores such a band as perfect. In the outermost band of quadrants: "
@@ -253,7 +220,7 @@ def _smooth_text(results: study.Tables, config: ml_collections.ConfigDict) -> st
 
 def _padding_section(
     config: ml_collections.ConfigDict,
-    results: study.Tables,
+    results: numbers.Tables,
     figure: Any,
 ) -> page.Section:
     title = "Padding as a factor"
@@ -270,7 +237,7 @@ def _padding_section(
     text = [
         "The paper supposes that reflection or replication would make the shortcut harder to learn, but not "
         "impossible. Measured on quadrants:",
-        *(_padding_text(config, results, padding) for padding in config.paddings),
+        *(_padding_text(config, results.border, padding) for padding in config.paddings),
     ]
     if "valid" in config.paddings:
         margin = checks.build_model(study.run_config(config, "valid", "original"), 2).margin
@@ -280,11 +247,9 @@ def _padding_section(
             "network cannot tell where the border is, but for the seam that the image's two sides make. What gap is "
             "left in these two modes is no work of zero padding: lesions are larger in quadrants, and cut off."
         )
-    rows = [
-        r
-        for r in results.border
-        if r["tested_on"] == "quadrant" and r["quantity"].startswith((study.GAP, study.EXCESS))
-    ]
+    shown = (numbers.GAP, numbers.EXCESS, numbers.minus_that_of(config.paddings[0]))
+    quadrants = results.border.where(tested_on="quadrant")
+    gaps = table(row for row in quadrants if row["quantity"] in shown)
     dots = figure(
         "paddings",
         "The gap by padding mode",
@@ -293,27 +258,24 @@ def _padding_section(
         "cover what another seed would change.",
         "border",
     )
-    return page.Section(title, text, [dots], [_table("Gaps", rows, {"padding": "padding", "quantity": "quantity"})])
+    return page.Section(title, text, [dots], [_table("Gaps", gaps, "padding", "quantity")])
 
 
-def _padding_text(config: ml_collections.ConfigDict, results: study.Tables, padding: str) -> str:
-    rows = {r["quantity"]: r for r in results.border if (r["padding"], r["tested_on"]) == (padding, "quadrant")}
-    text = lambda row: estimate_text(row["mean"], row["low"], row["high"])
-    found = [
-        f"{rows[f'lesion found at the border by {model}']['mean']:.0%} by {model}" for model in study.NAMES.values()
-    ]
+def _padding_text(config: ml_collections.ConfigDict, border: Table, padding: str) -> str:
+    of = lambda quantity: border.one(padding=padding, tested_on="quadrant", quantity=quantity)
+    found = [f"{of(numbers.found_by(model)).estimate.mean:.0%} by {model}" for model in study.NAMES.values()]
     facts = (
-        f"{padding.capitalize()}: gap at the border {text(rows[study.GAP])}, excess over the gap inside "
-        f"{text(rows[study.EXCESS])}; of the lesion at the border {' and '.join(found)} is found."
+        f"{padding.capitalize()}: gap at the border {of(numbers.GAP).text()}, excess over the gap inside "
+        f"{of(numbers.EXCESS).text()}; of the lesion at the border {' and '.join(found)} is found."
     )
     reference = config.paddings[0]
     if padding == reference:
         return facts
-    row = rows[f"{study.GAP}, minus that of {reference} padding"]
-    if row["high"] < 0:
+    difference = of(numbers.minus_that_of(reference))
+    if difference.estimate.high < 0:
         change = "smaller than"
-    elif row["low"] > 0:
+    elif difference.estimate.low > 0:
         change = "larger than"
     else:
         change = "not distinguishable from"
-    return f"{facts} The gap is {change} that of {reference} padding (difference {text(row)})."
+    return f"{facts} The gap is {change} that of {reference} padding (difference {difference.text()})."

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 import ml_collections
 
 from jaxseg.studies.base import Data, Judgement, Study, open_splits
-from jaxseg.studies.border_shortcut import experiment, figures, page
+from jaxseg.studies.border_shortcut import claims, experiment, figures, page, tables
 from jaxseg.training import runs
-
-_SPLITS = ("train", "validation", "test")
 
 
 def _gather(config: ml_collections.ConfigDict, data: Data) -> runs.Splits:
@@ -17,16 +15,16 @@ def _gather(config: ml_collections.ConfigDict, data: Data) -> runs.Splits:
 
 
 def _fingerprints(splits: runs.Splits) -> Mapping[str, str]:
-    return {name: splits[name].fingerprint for name in _SPLITS}
+    return {name: splits[name].fingerprint for name in experiment.SPLITS}
 
 
 def _describe(config: ml_collections.ConfigDict, splits: runs.Splits) -> str:
-    counts = ", ".join(f"{len(splits[name])} {name}" for name in _SPLITS)
+    counts = ", ".join(f"{len(splits[name])} {name}" for name in experiment.SPLITS)
     return f"{splits['test'].name.rpartition('/')[0]}: {counts}"
 
 
-def _judge(config: ml_collections.ConfigDict, tables: experiment.Tables) -> Judgement:
-    return Judgement([experiment.verdict(config, tables.border, padding) for padding in config.paddings])
+def _judge(config: ml_collections.ConfigDict, results: tables.Tables) -> Judgement:
+    return Judgement([claims.verdict(config, results.border, padding) for padding in config.paddings])
 
 
 def _folders(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[pathlib.Path]:
@@ -39,7 +37,7 @@ STUDY = Study(
     fingerprints=_fingerprints,
     describe=_describe,
     measure=experiment.train_and_measure,
-    tabulate=experiment.tabulate,
+    tabulate=tables.tabulate,
     judge=_judge,
     folders=_folders,
     draw=figures.draw,

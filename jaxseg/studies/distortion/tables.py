@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxseg.data import augment
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast
+from jaxseg.results.claims import Verdict
 from jaxseg.scores.cases import SCORES
 from jaxseg.studies.distortion import numbers
 from jaxseg.studies.distortion.experiment import UNITS, Cases, Measured, counted_domains
@@ -403,15 +404,6 @@ def _decided(claim: str, unit: str, row: Mapping[str, Any], paper: str, negligib
     return Claim(claim, unit, verdict, **{name: row[name] for name in names}, paper=paper)
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """The answer to "does segmentation distortion find wrong segmentations better than the other scores"."""
-
-    unit: str
-    verdict: str  # yes, partly, no, unclear
-    sentence: str
-
-
 def verdict(config: ml_collections.ConfigDict, results: Tables) -> Verdict:
     """Reads the answer off the claims of `config.evaluation.unit`.
 
@@ -442,11 +434,11 @@ def verdict(config: ml_collections.ConfigDict, results: Tables) -> Verdict:
     others = ", ".join(f"{score} {text(CORRELATION, score)}" for score in against)
     patients = next(row["patients"] for row in results.claims if row["unit"] == unit)
     return Verdict(
-        unit,
         answer,
         f"{start} (it is {', '.join(sides)}): rank correlation with 1 - Dice of SD {text(CORRELATION, 'SD')}, "
         f"{others}; called foreign are {text(DETECTED, 'SD')} of the shifted cases by SD and {text(DETECTED, 'PM')} by "
         f"PM (mean of the shifted domains and networks, by {unit}, {patients} patients, 95 % intervals).",
+        {"unit": unit},
     )
 
 

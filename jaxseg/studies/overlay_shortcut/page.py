@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from jaxseg.report import page
+from jaxseg.results.claims import Verdict
 from jaxseg.results.text import estimate_text
 from jaxseg.studies.base import Report
 from jaxseg.studies.overlay_shortcut import experiment as study
@@ -190,13 +191,13 @@ def _changes(results: numbers.Tables, figure: page.FigureOf) -> page.Section:
     )
 
 
-def _removals(results: numbers.Tables, verdict: numbers.Verdict, figure: page.FigureOf) -> page.Section:
+def _removals(results: numbers.Tables, verdict: Verdict, figure: page.FigureOf) -> page.Section:
     columns = {"network": "network", "method": "method", "mask": "marks", "quantity": "quantity"}
     gap = "Test images without their marks, by every method, as the difference from the Dice on clean images; paired."
     return page.Section(
         "How marks are best removed",
         [
-            verdict.removal,
+            verdict.of["removal"],
             "True marks are the pixels that were drawn, found ones those that were detected; both are widened by "
             "config.removal.margin. Errors are taken under the true marks, so that a mark that was not found counts, "
             "and over the whole image, so that what was removed by mistake counts.",

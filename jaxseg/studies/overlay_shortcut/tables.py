@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxseg.data import overlays, pipeline
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast
+from jaxseg.results.claims import Verdict
 from jaxseg.studies.overlay_shortcut.experiment import NETWORKS, Measures
 from jaxseg.studies.overlay_shortcut.images import MASKS, NOTHING, Clips, Images, planes_of_labels
 
@@ -305,15 +306,6 @@ def _case_rows(
     ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """The answer to "does the network segment by the marks", and to "which removal restores what a network needs"."""
-
-    verdict: str  # yes, partly, no, unclear
-    sentence: str
-    removal: str
-
-
 NEGLIGIBLE = 0.02  # of Dice; the smallest drop that the paper calls one (femur, Table 1)
 
 
@@ -337,7 +329,7 @@ def verdict(results: Tables) -> Verdict:
         f"those of the mitigated network to {text(stable['mitigation'])} ({drop['patients']} patients, 95 % intervals)."
     )
     answer, words = _decide(drop, truly)
-    return Verdict(answer, f"{words}: {facts}", removal_sentence(results))
+    return Verdict(answer, f"{words}: {facts}", {"removal": removal_sentence(results)})
 
 
 def _decide(drop: Mapping[str, Any], truly: Mapping[str, Any] | None) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from jaxseg.audit.subject import Subject
 from jaxseg.data import pipeline
 from jaxseg.data.synthetic import dermoscopy, ultrasound
 from jaxseg.errors import InputError
+from jaxseg.results.claims import Verdict
 from jaxseg.training import checks, runs
 
 KINDS = ("border", "overlay")
@@ -190,14 +191,6 @@ class Tables:
     counts: Sequence[Row]
     networks: Sequence[Row]
     numbers: Sequence[Row]
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """Whether the audit tells planted shortcuts from their twins."""
-
-    verdict: str  # yes, partly, no
-    sentence: str
 
 
 def tabulate(

@@ -6,32 +6,13 @@ from typing import Any
 
 import ml_collections
 
+from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
 from jaxseg.studies.segmentation_ability import quality
 from jaxseg.studies.segmentation_ability import tables as numbers
 from jaxseg.studies.segmentation_ability.experiment import NETWORKS
 
-HOLDS, FAILS, UNCLEAR = "holds", "does not hold", "unclear"
 COST_MARGIN = 0.02  # of Dice: the paper's trainings differ by 0.002 on ISIC and by up to 0.03 elsewhere
 PRUNE_MARGIN = 0.01  # of Dice: one network with and without units, so nothing but the units differs
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """One of the paper's claims: holds, does not hold, or unclear; by which number; and what the paper found."""
-
-    network: str
-    claim: str
-    answer: str
-    sentence: str
-    paper: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """Whether the segmentation ability tells what the paper says it tells: yes, partly, no, unclear."""
-
-    verdict: str
-    sentence: str
 
 
 LATE = "late layers separate better than early ones"
@@ -121,13 +102,17 @@ def _above(network: str, claim: str, row: Mapping[str, Any], what: str, *, bound
         answer = FAILS
     else:
         answer = UNCLEAR  # of NaN too
-    return Claim(network, claim, answer, f"{what}: {text(row)}, {row['patients']} patients.", _PAPER[claim])
+    return _claim(network, claim, answer, f"{what}: {text(row)}, {row['patients']} patients.", row)
 
 
 def _few_active(network: str, row: Mapping[str, Any]) -> Claim:
     answer = HOLDS if row["high"] <= 0.5 else FAILS if row["low"] > 0.5 else UNCLEAR
     sentence = f"share of the {row['units']} units: {text(row)}, {row['patients']} patients of validation."
-    return Claim(network, FEW_ACTIVE, answer, sentence, _PAPER[FEW_ACTIVE])
+    return _claim(network, FEW_ACTIVE, answer, sentence, row)
+
+
+def _claim(network: str, claim: str, answer: str, sentence: str, row: Mapping[str, Any]) -> Claim:
+    return Claim({"network": network}, claim, answer, sentence, _PAPER[claim], text(row))
 
 
 def _prune(config: ml_collections.ConfigDict, network: str, tables: numbers.Tables) -> Claim:
@@ -148,7 +133,7 @@ def text(row: Mapping[str, Any]) -> str:
     return "{mean:z.3f} [{low:z.3f}, {high:z.3f}]".format(**row)
 
 
-def verdict(found: Sequence[Claim]) -> Verdict:
+def verdict(found: Sequence[Claim], patients: int) -> Verdict:
     """yes: all core claims hold; no: none does and one or more do not; unclear: none does, none does not; or partly."""
     core = [claim for claim in found if claim.claim in CORE]
     answers = [claim.answer for claim in core]
@@ -161,7 +146,6 @@ def verdict(found: Sequence[Claim]) -> Verdict:
         word = "no" if FAILS in answers else "unclear"
     told = []
     for claim in core:
-        of = f" ({claim.network})" if claim.claim == LATE else ""
-        number, _, patients = claim.sentence.rpartition(", ")
-        told.append(f"{claim.claim[0].upper()}{claim.claim[1:]}{of}: {claim.answer}, {number.rpartition(': ')[2]}.")
-    return Verdict(word, f"{' '.join(told)} 95 % intervals over {patients}")
+        of = f" ({claim.of['network']})" if claim.claim == LATE else ""
+        told.append(f"{claim.claim[0].upper()}{claim.claim[1:]}{of}: {claim.answer}, {claim.number}.")
+    return Verdict(word, f"{' '.join(told)} 95 % intervals over {patients} patients.")

@@ -1,12 +1,12 @@
 """The page of the segmentation-ability study."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
 from jaxseg.report import page
+from jaxseg.results.claims import Claim
 from jaxseg.results.text import estimate_text
 from jaxseg.studies.base import Report
 from jaxseg.studies.segmentation_ability import claims as claimed
@@ -105,7 +105,7 @@ def _note(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _claims_section(
-    config: ml_collections.ConfigDict, claims: Sequence[claimed.Claim], origin: Mapping[str, Any]
+    config: ml_collections.ConfigDict, claims: Sequence[Claim], origin: Mapping[str, Any]
 ) -> page.Section:
     margins = f"{claimed.COST_MARGIN:g} for online training and {claimed.PRUNE_MARGIN:g} for units taken out"
     return page.Section(
@@ -124,7 +124,7 @@ def _claims_section(
         [
             page.Table(
                 "Claims",
-                [dataclasses.asdict(claim) for claim in claims],
+                [claim.record() for claim in claims],
                 "Intervals: 95 %, bootstrap over patients, differences paired.",
                 {"claim": "claim", **_NETWORK}
                 | {"answer": "answer", "sentence": "by these numbers", "paper": "the paper"},

@@ -34,7 +34,8 @@ def _tabulate(config: ml_collections.ConfigDict, splits: runs.Splits, measured: 
 
 def _judge(config: ml_collections.ConfigDict, results: tables.Tables) -> Judgement:
     found = claims.claims(config, results)
-    return Judgement([claims.verdict(found)], found)
+    patients = {row["patients"] for row in results.differences}
+    return Judgement([claims.verdict(found, max(patients))], found)
 
 
 def _folders(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[pathlib.Path]:

@@ -1,39 +1,17 @@
 """The paper's claims about skip connections (Wilm et al. 2024), each decided by one difference, and the verdict."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 import numpy as np
 
+from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
 from jaxseg.studies.skip_pruning import tables as numbers
 from jaxseg.studies.skip_pruning.conditions import IN_DOMAIN
 from jaxseg.studies.skip_pruning.experiment import architecture
 
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """One of the paper's claims, for one encoder: holds, does not hold, or unclear; and what the paper found."""
-
-    encoder: str
-    claim: str
-    answer: str
-    sentence: str
-    paper: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """Whether the network is better without its uppermost skip, for one encoder: yes, partly, no, unclear."""
-
-    encoder: str
-    verdict: str
-    sentence: str
-
-
 _MARGIN = 0.01  # of IoU: what the paper's numbers of two digits can tell; a loss within it is none
-HOLDS, FAILS, UNCLEAR = "holds", "does not hold", "unclear"
 AS_GOOD = "L1-pruned is at least as good as the baseline in-domain"
 BETTER = "L1-pruned is better than the baseline under shift"
 MORE_HURTS = "removing all skips is worse than removing the top one"
@@ -101,7 +79,7 @@ def _claim(encoder: str, claim: str, row: Mapping[str, Any], *, above: float, wh
         answer = UNCLEAR  # of NaN too
     estimate = "{mean:z.3f} [{low:z.3f}, {high:z.3f}]; single folds from {lowest_fold:z.3f} to {highest_fold:z.3f}"
     sentence = f"{what}: {estimate.format(**row)}, {row['patients']} patients."
-    return Claim(encoder, claim, answer, sentence, _paper_found(claim))
+    return Claim({"encoder": encoder}, claim, answer, sentence, _paper_found(claim))
 
 
 def _paper_found(claim: str) -> str:
@@ -124,7 +102,8 @@ def _paper_found(claim: str) -> str:
 
 def verdict(found: Sequence[Claim], encoder: str) -> Verdict:
     """yes: as good in-domain and better under shift; partly: one of them; no: one does not hold and none does."""
-    two = [next(c for c in found if (c.encoder, c.claim) == (encoder, claim)) for claim in (AS_GOOD, BETTER)]
+    two = [next(c for c in found if (c.of["encoder"], c.claim) == (encoder, claim)) for claim in (AS_GOOD, BETTER)]
     answers = [claim.answer for claim in two]
     word = {2: "yes", 1: "partly", 0: "no" if FAILS in answers else "unclear"}[answers.count(HOLDS)]
-    return Verdict(encoder, word, " ".join(f"{claim.claim}: {claim.answer} ({claim.sentence[:-1]})." for claim in two))
+    told = " ".join(f"{claim.claim}: {claim.answer} ({claim.sentence.removesuffix('.')})." for claim in two)
+    return Verdict(word, told, {"encoder": encoder})

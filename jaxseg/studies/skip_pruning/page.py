@@ -1,15 +1,14 @@
 """The page of the skip-pruning study."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
 from jaxseg.report import page
+from jaxseg.results.claims import Claim
 from jaxseg.results.text import estimate_text
 from jaxseg.studies.base import Report
-from jaxseg.studies.skip_pruning import claims as paper_claims
 from jaxseg.studies.skip_pruning import experiment as study
 from jaxseg.studies.skip_pruning import figures as skip_pruning_figures
 from jaxseg.studies.skip_pruning import tables as numbers
@@ -33,7 +32,7 @@ def make(report: Report[study.Cases, Mapping[study.Network, study.Measures], num
         title=f"Pruned skip connections ({config.size})",
         question="Is a U-Net better, at home and under domain shift, without its uppermost skip connection?",
         verdict=verdicts[0].verdict,
-        answer=" ".join(f"{v.encoder}: {v.sentence}" if len(verdicts) > 1 else v.sentence for v in verdicts),
+        answer=" ".join(f"{v.of['encoder']}: {v.sentence}" if len(verdicts) > 1 else v.sentence for v in verdicts),
         lead=lead,
         facts=_facts(results, skip_pruning_figures.encoders(config)),
         sections=[
@@ -90,7 +89,7 @@ def _facts(results: numbers.Tables, encoders: Sequence[str]) -> list[tuple[str, 
 
 
 def _claims_section(
-    config: ml_collections.ConfigDict, claims: Sequence[paper_claims.Claim], origin: Mapping[str, Any]
+    config: ml_collections.ConfigDict, claims: Sequence[Claim], origin: Mapping[str, Any]
 ) -> page.Section:
     folds = f"{config.replicas} networks per architecture, one per {config.vary}" if config.replicas > 1 else "one run"
     return page.Section(
@@ -107,7 +106,7 @@ def _claims_section(
         [
             page.Table(
                 "Claims",
-                [dataclasses.asdict(claim) for claim in claims],
+                [claim.record() for claim in claims],
                 "Intervals: 95 %, bootstrap over patients, paired; folds are not resampled.",
                 {
                     "claim": "claim",
