@@ -7,7 +7,7 @@ the same cases, each of which has a role:
   test         in-domain, if the data set has such a split
   shifted      of other domains: scanners, sites, another data set
 
-`distortion_scores` has the scores of a case, `distortion_tables` the numbers and the verdict.
+`scores.cases` has the scores of a case, `tables` the numbers and the verdict.
 """
 
 import dataclasses
