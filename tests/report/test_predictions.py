@@ -16,6 +16,7 @@ from configs import train
 from jaxseg.data import formats
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
+from jaxseg.models.skeleton import Roles
 from jaxseg.prediction import network, predictor, views
 from jaxseg.prediction import page as predictions
 from jaxseg.prediction.inputs import TrainedOn
@@ -28,7 +29,7 @@ class Identity(nn.Module):
 
 
 class Threshold(nn.Module):
-    numbered_layers = ("conv_0", "conv_1")
+    roles = Roles(None, (), (), ("conv_0", "conv_1"))
 
     @nn.compact
     def __call__(self, images, train=False):

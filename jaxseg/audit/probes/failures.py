@@ -39,7 +39,7 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
         {
             "data": {"view": subject.view, "image_size": subject.image_size},
             "training": {"batch_size": subject.batch_size},
-            "evaluation": {"ability_layers": tuple(quality_layers(subject.model, subject.variables, subject.image))},
+            "evaluation": {"ability_layers": quality_layers(subject.model)},
         }
     )
     fitted = fit_autoencoder(subject, settings)

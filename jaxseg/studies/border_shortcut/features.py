@@ -25,13 +25,13 @@ def measure(
     """Whole test images through a network.
 
     Returns:
-      `position`: `[L]` R^2 of the distance from the border, cross-validated over patients, of `model.numbered_layers`;
+      `position`: `[L]` R^2 of the distance from the border, cross-validated over patients, of all convolutions;
       `projection`: `[P,2]` the largest principal components of the last layer's features at pixels drawn over all test
       images; `projection_distance`: `[P]` their distances from the border, 1 in the middle; `projection_share`: `[2]`
       of the variance.
     """
     assert isinstance(model, UNet)  # the study's network, whose layers are numbered
-    evaluation, layers = config.evaluation, model.numbered_layers
+    evaluation, layers = config.evaluation, model.roles.convolutions
     folds = np.unique(test.patients, return_inverse=True)[1].astype(np.int32) % evaluation.position_folds
     view = augment.testing_view("original", size=config.data.image_size, cases=test.cases)
 

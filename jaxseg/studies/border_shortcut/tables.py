@@ -158,7 +158,7 @@ def _position_rows(
     config: ml_collections.ConfigDict, splits: runs.Splits, run: Run, measures: Measures
 ) -> Iterator[Row]:
     padding, view = run
-    layers = checks.build_model(run_config(config, padding, view), splits["test"].num_classes).numbered_layers
+    layers = checks.build_model(run_config(config, padding, view), splits["test"].num_classes).roles.convolutions
     convention = f"{_POSITION}, {config.evaluation.position_folds} folds over patients"
     for number, (name, r2) in enumerate(zip(layers, measures["position"], strict=True), 1):
         keys = {"padding": padding, "model": NAMES[view], "trained_on": view, "layer": number, "name": name}

@@ -212,7 +212,7 @@ def _show(
 
 def layer_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """The numbered layers of the study's networks."""
-    return checks.build_model(config, 2).numbered_layers
+    return checks.build_model(config, 2).roles.convolutions
 
 
 def layer_groups(config: ml_collections.ConfigDict) -> dict[str, tuple[int, ...]]:
@@ -221,3 +221,9 @@ def layer_groups(config: ml_collections.ConfigDict) -> dict[str, tuple[int, ...]
     model = checks.build_model(config, 2)
     assert isinstance(model, UNet)
     return {group: tuple(names.index(name) for name in members) for group, members in model.layer_groups.items()}
+
+
+def first_of_decoder(config: ml_collections.ConfigDict) -> int:
+    """Which of the layers is the decoder's first."""
+    roles = checks.build_model(config, 2).roles
+    return next(i for i, name in enumerate(roles.convolutions) if name.startswith(f"{roles.decoder[0]}/"))

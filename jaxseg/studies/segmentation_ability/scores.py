@@ -237,8 +237,8 @@ def _mask(logits: Any) -> jax.Array:
 
 
 def _mask_and_layers(model: UNet, variables: Variables, images: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-    logits, found = capture.capture(model, variables, images, model.numbered_layers)
-    return _mask(logits), [found[name] for name in model.numbered_layers]
+    logits, found = capture.capture(model, variables, images, model.roles.convolutions)
+    return _mask(logits), [found[name] for name in model.roles.convolutions]
 
 
 def _abilities(layers: Sequence[jax.Array], mask: jax.Array, labels: jax.Array) -> jax.Array:

@@ -117,7 +117,7 @@ def _difference_rows(
 ) -> list[Row]:
     """What the paper says of one layer against another, and of one training against the other."""
     groups = study.layer_groups(config)
-    first_of_decoder = next(i for i, name in enumerate(study.layer_names(config)) if name.startswith("decoder"))
+    first_of_decoder = study.first_of_decoder(config)
     listed: list[tuple[str, str, list[Term], str]] = []
     for network in NETWORKS:
         sa, dice = measured[network]["sa"], measured[network]["dice"]

@@ -17,19 +17,12 @@ from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.studies.skip_pruning.conditions import Condition, Draws, Shifter, compared
 
 _SEED = 0  # of the halves
-_NETWORK = ("stem", "stage", "encoder", "down", "bottleneck", "decoder", "up")  # names of layers that are blocks
-_DECODER = ("decoder", "up")
 
 
-def block_layers(model: UNetSkeleton, variables: Any, images: Any) -> tuple[str, ...]:
+def block_layers(model: UNetSkeleton) -> tuple[str, ...]:
     """The blocks of a network as `capture` names them, input to output, without the head."""
-    names = capture.layer_names(model, variables, images)
-    return tuple(name for name in names if "/" not in name and name.partition("_")[0] in _NETWORK)
-
-
-def is_decoder(layer: str) -> bool:
-    """Whether a block is behind the bottleneck."""
-    return layer.partition("_")[0] in _DECODER
+    roles = model.roles
+    return tuple(name for name in (*roles.encoder, roles.bottleneck, *roles.decoder) if name)
 
 
 def measure(
@@ -51,8 +44,7 @@ def measure(
       `[F,L,R]` and `[F,L,S]` of the layer, and `C/constant` int `[F,L]`, channels with one value in both sets.
     """
     size, original, evaluation = config.data.image_size, tested[0], config.evaluation
-    like = jax.ShapeDtypeStruct((1, size, size, original.cases.num_channels), jnp.float32)
-    layers = block_layers(model, members[0], like)
+    layers = block_layers(model)
     grid = (max(size // 2**model.halvings, 1),) * 2
 
     @jax.jit

@@ -29,6 +29,7 @@ from jaxseg.data import augment, shifts
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.models.resnet_unet import ENCODERS
+from jaxseg.models.skeleton import Roles
 from jaxseg.results.stored import kept
 from jaxseg.studies.skip_pruning import distances
 from jaxseg.studies.skip_pruning.conditions import Condition, Shifter, example_cases
@@ -127,6 +128,11 @@ def run_config(config: ml_collections.ConfigDict, network: Network) -> ml_collec
         run.model.encoder = network.encoder
     run.model.skips = (False,) * network.pruned + (True,) * (len(run.model.skips) - network.pruned)
     return run.lock()
+
+
+def roles(config: ml_collections.ConfigDict, network: Network) -> Roles:
+    """What the layers of a network are."""
+    return checks.build_model(run_config(config, network), 2).roles
 
 
 def run_folder(workdir: pathlib.Path, network: Network) -> pathlib.Path:

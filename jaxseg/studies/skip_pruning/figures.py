@@ -2,7 +2,7 @@
 
 import pathlib
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -19,7 +19,6 @@ from jaxseg.studies.base import Report
 from jaxseg.studies.skip_pruning import experiment as study
 from jaxseg.studies.skip_pruning import tables as numbers
 from jaxseg.studies.skip_pruning.conditions import DOMAIN, IN_DOMAIN, Condition, compared, example_cases
-from jaxseg.studies.skip_pruning.distances import is_decoder
 
 _SHOWN = (0, 1, -1)  # of the pruned networks, in the figure of examples: baseline, L1, and the last
 _NULL = "#5b6470"
@@ -53,6 +52,7 @@ def draw(report: Report[study.Cases, Mapping[study.Network, study.Measures], num
                     study.architecture(pruned): _violins(measured[study.Network(encoder, pruned)], condition)
                     for pruned in config.pruned
                 },
+                decoder=study.roles(config, study.Network(encoder, 0)).decoder,
                 ylabel="Hellinger distance",
             )
         figures.overlays(folder / f"examples_{encoder}.png", _examples(config, tested, measured, encoder))
@@ -176,12 +176,19 @@ def matrices(
         figure.supxlabel(xlabel, fontsize=canvas.TEXT)
 
 
-def violins(path: PathLike, panels: Mapping[str, Mapping[str, tuple[np.ndarray, float]]], *, ylabel: str) -> None:
+def violins(
+    path: PathLike,
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, float]]],
+    *,
+    decoder: Collection[str],
+    ylabel: str,
+) -> None:
     """Distributions over channels by layer, a panel per network below each other, encoder and decoder in two colours.
 
     Args:
       path: PNG to write.
       panels: title -> layer -> (values `[N]` of its channels, the null of their mean).
+      decoder: those of the layers that are its.
       ylabel: of all panels.
     """
     with canvas.sheet(path, (canvas.WIDTH, 1.5 + 1.45 * len(panels))) as figure:
@@ -190,7 +197,7 @@ def violins(path: PathLike, panels: Mapping[str, Mapping[str, tuple[np.ndarray, 
             ax.grid(axis="y")
             ax.set_title(title)
             for at, (layer, (values, null)) in enumerate(layers.items()):
-                _violin(ax, at, values, null, _COLOURS[is_decoder(layer)])
+                _violin(ax, at, values, null, _COLOURS[layer in decoder])
             ax.set_ylim(0.0, 1.0)
         names = list(dict.fromkeys(layer for layers in panels.values() for layer in layers))
         axes[-1].set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")

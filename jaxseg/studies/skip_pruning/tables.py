@@ -26,8 +26,7 @@ from jaxseg.studies.skip_pruning.conditions import (
     compared,
     mean_of,
 )
-from jaxseg.studies.skip_pruning.distances import is_decoder
-from jaxseg.studies.skip_pruning.experiment import Measures, Network, architecture, networks, run_config
+from jaxseg.studies.skip_pruning.experiment import Measures, Network, architecture, networks, roles, run_config
 from jaxseg.training import checks
 
 
@@ -291,7 +290,7 @@ def _distance_rows(
 ) -> list[dict[str, Any]]:
     rows = []
     for network, measures in measured.items():
-        layers = [str(name) for name in measures["layers"]]
+        layers, decoder = [str(name) for name in measures["layers"]], roles(config, network).decoder
         for condition in compared(config, tested):
             null = measures[f"{condition.name}/null"].mean(0)  # over folds, [L,S]
             for i, layer in enumerate(layers):
@@ -300,7 +299,7 @@ def _distance_rows(
                 rows.append(
                     _who(network)
                     | {"compared": condition.name, "layer": layer}
-                    | {"part": "decoder" if is_decoder(layer) else "encoder"}
+                    | {"part": "decoder" if layer in decoder else "encoder"}
                     | _of_layers(measures, condition, np.eye(len(layers))[i]).row()
                     | {"null": float(null[i].mean()), "null_high": float(np.percentile(null[i], 97.5))}
                     | dict(zip(("quartile_1", "median", "quartile_3"), map(float, quartiles), strict=True))
@@ -335,12 +334,13 @@ def _distance_difference_rows(
 
     for encoder in dict.fromkeys(network.encoder for network in measured):
         layers = [str(name) for name in measured[Network(encoder, 0)]["layers"]]
+        blocks = roles(config, Network(encoder, 0))
         weights = {
             EARLY: _weights(layers[:1], layers) - _weights(layers[1:], layers),
             DEEPEST: _weights(layers[:1], layers)
-            - _weights([layer for layer in layers if not is_decoder(layer)][-1:], layers),
+            - _weights([layer for layer in layers if layer not in blocks.decoder][-1:], layers),
         }
-        decoder = _weights([layer for layer in layers if is_decoder(layer)], layers)
+        decoder = _weights(blocks.decoder, layers)
         for condition in compared(config, tested):
             for pruned, (quantity, weight) in itertools.product(config.pruned, weights.items()):
                 drawn = _of_layers(measured[Network(encoder, pruned)], condition, weight)
