@@ -1,6 +1,7 @@
 """Tables of results as tables of a page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from jaxseg.report import page
 from jaxseg.results.table import Table
@@ -19,7 +20,7 @@ def table(
     counts: tuple[str, ...] = _COUNTS,
     digits: int = 2,
 ) -> page.Table:
-    """Some columns, the estimate, what stands behind it, and further columns; the rows' conventions as the note.
+    """Some columns, the estimate, further columns, and what stands behind it; the rows' conventions as the note.
 
     Args:
       title: of the table.
@@ -32,17 +33,23 @@ def table(
     """
     further = further or {}
     shown = [
-        {name: row[name] for name in columns}
+        {name: _key(row[name]) for name in columns}
         | {"estimate": row.text(digits)}
-        | {name: getattr(row.estimate, name) for name in counts}
         | {name: row[name] for name in further}
+        | {name: getattr(row.estimate, name) for name in counts}
         for row in rows
     ]
-    headers = {**columns, "estimate": estimate, **{name: name for name in counts}, **further}
-    return page.Table(title, shown, note(rows), headers)
+    headers = {**columns, "estimate": estimate, **further, **{name: name for name in counts}}
+    return page.Table(title, shown, note(row.record() for row in rows), headers)
 
 
-def note(rows: Table) -> str:
-    """The conventions of all rows, each once."""
-    found = dict.fromkeys(row.convention for row in rows)
-    return ". ".join(found) + "." if found else ""
+def note(records: Iterable[Mapping[str, Any]]) -> str:
+    """The sentences of all conventions, each once, and how intervals were taken."""
+    found = list(records)
+    conventions = dict.fromkeys(s[0].upper() + s[1:] for record in found for s in record["convention"].split(". "))
+    intervals = dict.fromkeys(f"Interval: {record['interval']}" for record in found)
+    return " ".join(f"{sentence}." for sentence in (*conventions, *intervals))
+
+
+def _key(value: Any) -> Any:
+    return f"{value:g}" if isinstance(value, float) else value

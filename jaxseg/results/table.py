@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.results.text import estimate_text
 
@@ -34,12 +36,22 @@ class Row:
     def __getitem__(self, column: str) -> Any:
         return self.keys[column] if column in self.keys else self.more[column]
 
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """Mean, low and high end of the interval, as figures take them."""
+        return self.estimate.mean, self.estimate.low, self.estimate.high
+
     def text(self, digits: int = 2) -> str:
         """The number with its interval: `0.42 [0.37, 0.47]`; alone where it has none."""
         mean, low, high = self.estimate.mean, self.estimate.low, self.estimate.high
         if self.interval == NONE and math.isfinite(mean):
             return f"{mean:z.{digits}f}"
         return estimate_text(mean, low, high, digits)
+
+    def negative(self) -> "Row":
+        """The number with the other sign: of a difference, that the other way round."""
+        e = self.estimate
+        return dataclasses.replace(self, estimate=dataclasses.replace(e, mean=-e.mean, low=-e.high, high=-e.low))
 
     def record(self) -> dict[str, Any]:
         """As `results.json` and the tables' files have it."""
@@ -72,6 +84,12 @@ class Table:
         if len(found) != 1:
             raise LookupError(f"{len(found)} of {len(self)} rows have {keys}")
         return found[0]
+
+    @property
+    def numbers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Means, low and high ends of the intervals, `[rows]` each."""
+        mean, low, high = np.array([row.numbers for row in self.rows], float).reshape(-1, 3).T
+        return mean, low, high
 
     def values(self, column: str) -> tuple[Any, ...]:
         """What stands in a column, each once, in the order of its first appearance."""

@@ -85,7 +85,7 @@ def draw(report: Report[runs.Splits, Mapping[study.Run, study.Measures], numbers
         figures.dots(
             folder / "paddings.png",
             [
-                (row["padding"], row["quantity"], row.estimate.mean, row.estimate.low, row.estimate.high)
+                (row["padding"], row["quantity"], *row.numbers)
                 for row in results.border.where(tested_on="quadrant")
                 if row["quantity"] in (numbers.GAP, numbers.EXCESS)
             ],
@@ -143,14 +143,12 @@ def _draw_features(
 
 def _band_series(bands: Table, model: str, test_view: str) -> figures.Series:
     own = bands.where(model=model, tested_on=test_view, convention=numbers.DICE)
-    column = lambda name: np.array([getattr(row.estimate, name) for row in own])
-    distance = np.array([row["outer_distance_px"] for row in own], float)
-    return figures.Series(model, distance, column("mean"), column("low"), column("high"))
+    return figures.Series(model, np.array([row["outer_distance_px"] for row in own], float), *own.numbers)
 
 
 def _position_series(position: Table, padding: str, model: str) -> figures.Series:
     own = position.where(padding=padding, model=model)
-    r2 = np.array([row.estimate.mean for row in own])
+    r2 = own.numbers[0]
     return figures.Series(f"{padding} padding", np.array([row["layer"] for row in own]), r2, r2, r2)
 
 

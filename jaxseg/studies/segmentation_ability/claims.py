@@ -1,12 +1,12 @@
 """What He et al. 2022 claim, each held against one number of the tables; rules fixed before anything was measured."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import ml_collections
 
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
+from jaxseg.results.table import Row
 from jaxseg.studies.segmentation_ability import quality
 from jaxseg.studies.segmentation_ability import tables as numbers
 from jaxseg.studies.segmentation_ability.experiment import NETWORKS
@@ -55,9 +55,9 @@ def claims(config: ml_collections.ConfigDict, tables: numbers.Tables) -> list[Cl
     The bound is 0, but that "no cost" allows for a loss of 0.02 Dice and "the Dice stays" for 0.01. A share of active
     units is held against 1/2. Where the paper's tables are of the online network, so is the claim.
     """
-    difference = lambda network, quantity: _find(tables.differences, network=network, quantity=quantity)
-    noise = lambda quantity: _find(tables.noise_groups, network="online", noise=numbers.ALL_LEVELS, quantity=quantity)
-    orders = lambda score: _find(tables.quality, network="online", score=score)
+    difference = lambda network, quantity: tables.differences.one(network=network, quantity=quantity)
+    noise = lambda quantity: tables.noise_groups.one(network="online", noise=numbers.ALL_LEVELS, quantity=quantity)
+    orders = lambda score: tables.quality.one(network="online", score=score)
     both, online = numbers.BOTH, "online"
     over_vog = f"{quality.MEAN_SA} minus {quality.VOG}"
     found = [
@@ -70,53 +70,44 @@ def claims(config: ml_collections.ConfigDict, tables: numbers.Tables) -> list[Cl
         _above(online, ORDERS, orders(quality.MEAN_SA), "Spearman of a low mean SA score with 1 - Dice"),
         _above(online, BEATS_VOG, orders(over_vog), "Spearman, mean SA score minus VoG"),
     ]
-    gains = [row for row in tables.coverage_gains if (row["network"], row["score"]) == (online, quality.MEAN_SA)]
-    for row in gains:
-        if row["coverage"] == 0.5:
-            found.append(_above(online, COVERAGE, row, "Dice of the half that is kept minus that of all"))
-    separable = _find(tables.separableness, network=online, quantity="gain")
+    for row in tables.coverage_gains.where(network=online, score=quality.MEAN_SA, coverage=0.5):
+        found.append(_above(online, COVERAGE, row, "Dice of the half that is kept minus that of all"))
+    separable = tables.separableness.one(network=online, quantity="gain")
     found.append(_above(online, GAIN, separable, "Dice minus SA score of the colours"))
     for claim, quantity in ((EARLY_NOISE, numbers.EARLY_ABSTRACT), (LATE_NOISE, numbers.LATE_ABSTRACT)):
         what = f"loss of SA by noise, {quantity}, mean over levels"
-        found.append(_above(online, claim, _negative(noise(quantity)), what))
+        found.append(_above(online, claim, noise(quantity).negative(), what))
     for network in NETWORKS:
-        found.append(_few_active(network, _find(tables.active, network=network)))
+        found.append(_few_active(network, tables.active.one(network=network)))
     for network in NETWORKS:
         found.append(_prune(config, network, tables))
     return found
 
 
-def _find(rows: Sequence[Mapping[str, Any]], **wanted: Any) -> Mapping[str, Any]:
-    return next(row for row in rows if all(row[name] == value for name, value in wanted.items()))
-
-
-def _negative(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "mean": -row["mean"], "low": -row["high"], "high": -row["low"]}
-
-
-def _above(network: str, claim: str, row: Mapping[str, Any], what: str, *, bound: float = 0.0) -> Claim:
+def _above(network: str, claim: str, row: Row, what: str, *, bound: float = 0.0) -> Claim:
     """Whether a number is above a bound: its whole interval is, or its whole interval is not."""
-    if row["low"] > bound:
+    if row.estimate.low > bound:
         answer = HOLDS
-    elif row["high"] <= bound:
+    elif row.estimate.high <= bound:
         answer = FAILS
     else:
         answer = UNCLEAR  # of NaN too
-    return _claim(network, claim, answer, f"{what}: {text(row)}, {row['patients']} patients.", row)
+    return _claim(network, claim, answer, f"{what}: {row.text(3)}, {row.estimate.patients} patients.", row)
 
 
-def _few_active(network: str, row: Mapping[str, Any]) -> Claim:
-    answer = HOLDS if row["high"] <= 0.5 else FAILS if row["low"] > 0.5 else UNCLEAR
-    sentence = f"share of the {row['units']} units: {text(row)}, {row['patients']} patients of validation."
+def _few_active(network: str, row: Row) -> Claim:
+    answer = HOLDS if row.estimate.high <= 0.5 else FAILS if row.estimate.low > 0.5 else UNCLEAR
+    patients = f"{row.estimate.patients} patients of validation"
+    sentence = f"share of the {row['units']} units: {row.text(3)}, {patients}."
     return _claim(network, FEW_ACTIVE, answer, sentence, row)
 
 
-def _claim(network: str, claim: str, answer: str, sentence: str, row: Mapping[str, Any]) -> Claim:
-    return Claim({"network": network}, claim, answer, sentence, _PAPER[claim], text(row))
+def _claim(network: str, claim: str, answer: str, sentence: str, row: Row) -> Claim:
+    return Claim({"network": network}, claim, answer, sentence, _PAPER[claim], row.text(3))
 
 
 def _prune(config: ml_collections.ConfigDict, network: str, tables: numbers.Tables) -> Claim:
-    row = _find(tables.pruning, network=network, inert_units=numbers.TAKEN_OUT)
+    row = tables.pruning.one(network=network, inert_units=numbers.TAKEN_OUT)
     whole, pruned = (row for row in tables.cost if row["network"] == network)
     out = row["units"] - row["active"]
     what = (
@@ -126,11 +117,6 @@ def _prune(config: ml_collections.ConfigDict, network: str, tables: numbers.Tabl
     claim = _above(network, PRUNE, row, what, bound=-PRUNE_MARGIN)
     # nothing was taken out, so nothing was tried
     return claim if out else dataclasses.replace(claim, answer=UNCLEAR)
-
-
-def text(row: Mapping[str, Any]) -> str:
-    """A number with its interval."""
-    return "{mean:z.3f} [{low:z.3f}, {high:z.3f}]".format(**row)
 
 
 def verdict(found: Sequence[Claim], patients: int) -> Verdict:

@@ -1,29 +1,19 @@
-"""Rows of the segmentation-ability study's tables: an estimate with its interval over patients and its convention."""
+"""Estimates of the segmentation-ability study, over patients, and their conventions."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
 
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast, bootstrap_mean
 
-Row = dict[str, Any]
 Term = tuple[float, np.ndarray]  # weight, and values [N]
 
-OVER_PATIENTS = "bootstrap over patients, 95 %"
-PAIRED = f"{OVER_PATIENTS}, paired"
 DICE = "Dice per case of the output, mean; empty in annotation and output is undefined and left out"
 SA = (
     "SA score per case: Dice of the prototype map (soft mask of the network, bilinear) with the annotation, mean; "
     "undefined where the mask has an empty side"
 )
-
-
-def row(who: Mapping[str, Any], estimate: Estimate, convention: str, interval: str = OVER_PATIENTS) -> Row:
-    """A row of a table."""
-    return {**who, **dataclasses.asdict(estimate), "interval": interval, "convention": convention}
 
 
 def mean(config: ml_collections.ConfigDict, values: np.ndarray, patients: np.ndarray) -> Estimate:

@@ -2,7 +2,7 @@
 
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -14,6 +14,7 @@ from matplotlib.colors import to_rgb
 from jaxseg.data import pipeline
 from jaxseg.metrics import ranking
 from jaxseg.report import canvas, figures
+from jaxseg.results.table import Row, Table
 from jaxseg.studies.base import Report
 from jaxseg.studies.segmentation_ability import experiment as study
 from jaxseg.studies.segmentation_ability import quality
@@ -37,30 +38,25 @@ def draw(report: Report[runs.Splits, study.Measured, numbers.Tables]) -> None:
     _draw_quality(folder, measured, results)
     _draw_ranked(folder / "ranked.png", measured, shown)
     _draw_separable(folder, measured, shown)
-    changes = [
-        row
-        for share in config.evaluation.inert_sweep
-        for row in results.pruning
-        if (row["inert_below"], row["inert_units"]) == (share, numbers.AT_MEAN)
-    ]
+    held = results.pruning.where(inert_units=numbers.AT_MEAN)
+    changes = [row for share in config.evaluation.inert_sweep for row in held.where(inert_below=share)]
     tried = [row for row in changes if row["active"] < row["units"]] or changes  # the others change nothing
     figures.dots(
         folder / "pruning.png",
-        [(_threshold(row), row["network"], row["mean"], row["low"], row["high"]) for row in tried],
+        [(_threshold(row), row["network"], *row.numbers) for row in tried],
         xlabel="Dice without the inert units minus Dice with all",
     )
 
 
-def _threshold(row: Mapping[str, Any]) -> str:
+def _threshold(row: Row) -> str:
     return f"below {row['inert_below']:g}: {row['units'] - row['active']} of {row['units']}"
 
 
 # ------------------------------------------------------------------------------------------------------------ curves
 
 
-def _series(label: str, rows: Sequence[Mapping[str, Any]], x: str, style: str = "-") -> figures.Series:
-    column = lambda name: np.array([row[name] for row in rows], float)
-    return figures.Series(label, column(x), column("mean"), column("low"), column("high"), style)
+def _series(label: str, rows: Table, x: str) -> figures.Series:
+    return figures.Series(label, np.array([row[x] for row in rows], float), *rows.numbers)
 
 
 def _draw_layers(
@@ -72,15 +68,14 @@ def _draw_layers(
     """Figs. 5, 7 and 16."""
     abstract = study.layer_groups(config)["abstract"]
     shade = (abstract[0] + 0.5, abstract[-1] + 1.5, "abstract layers")
-    of = lambda rows, network: [row for row in rows if row["network"] == network]
     figures.curves(
         folder / "layers.png",
-        {"": [_series(network, of(results.layers, network), "layer") for network in NETWORKS]},
+        {"": [_series(network, results.layers.where(network=network), "layer") for network in NETWORKS]},
         xlabel="layer, from input to output",
         ylabel="SA score",
         shade=shade,
     )
-    lines = [_series(network, of(results.units, network), "rank") for network in NETWORKS]
+    lines = [_series(network, results.units.where(network=network), "rank") for network in NETWORKS]
     for network, style in zip(NETWORKS, ("--", ":"), strict=True):  # the two may lie on each other
         output = measured[network]["validation_output"]
         bound = config.evaluation.inert_below * output[~np.isnan(output)].mean()
@@ -93,8 +88,7 @@ def _draw_layers(
         folder / "noise.png",
         {
             network: [
-                _series(f"{level:g}", [row for row in of(results.noise, network) if row["noise"] == level], "layer")
-                for level in some
+                _series(f"{level:g}", results.noise.where(network=network, noise=level), "layer") for level in some
             ]
             for network in NETWORKS
         },
@@ -108,7 +102,7 @@ def _draw_layers(
 def _draw_quality(folder: pathlib.Path, measured: Mapping[str, Measures], results: numbers.Tables) -> None:
     """Figs. 10 and 11, and Table 2 at every coverage."""
     online = measured["online"]
-    found = {row["score"]: row["mean"] for row in results.quality if row["network"] == "online"}
+    found = {row["score"]: row.estimate.mean for row in results.quality.where(network="online")}
     signed = lambda value: f"rank correlation {value:z.2f}".replace("-", "\N{MINUS SIGN}")
     figures.points(
         folder / "quality.png",
@@ -123,11 +117,7 @@ def _draw_quality(folder: pathlib.Path, measured: Mapping[str, Measures], result
         folder / "buckets.png",
         {
             network: [
-                _series(
-                    score,
-                    [row for row in results.buckets if (row["network"], row["score"]) == (network, score)],
-                    "up_to_percentile",
-                )
+                _series(score, results.buckets.where(network=network, score=score), "up_to_percentile")
                 for score in scores
             ]
             for network in NETWORKS

@@ -5,9 +5,9 @@ from typing import Any
 
 import ml_collections
 
-from jaxseg.report import page
+from jaxseg.report import estimates, page
 from jaxseg.results.claims import Claim
-from jaxseg.results.text import estimate_text
+from jaxseg.results.table import Table
 from jaxseg.studies.base import Report
 from jaxseg.studies.segmentation_ability import claims as claimed
 from jaxseg.studies.segmentation_ability import experiment as study
@@ -47,27 +47,15 @@ def make(report: Report[runs.Splits, study.Measured, numbers.Tables]) -> page.Pa
     )
 
 
-def _estimate(row: Mapping[str, Any], digits: int = 3) -> str:
-    return estimate_text(row["mean"], row["low"], row["high"], digits=digits)
-
-
 def _facts(results: numbers.Tables) -> list[tuple[str, str]]:
-    facts = [(f"{row['network']}, {_WHAT[row['segmentation']]}", _estimate(row)) for row in results.performance]
-    facts += [
-        (f"rank correlation of {row['score']} with 1 − Dice", _estimate(row, 2))
-        for row in results.quality
-        if row["network"] == "online" and row["score"] in (quality.MEAN_SA, quality.VOG)
-    ]
-    facts += [
-        (f"{row['network']}, active units of the last layer", f"{row['active']} of {row['units']}")
-        for row in results.pruning
-        if row["inert_units"] == numbers.TAKEN_OUT
-    ]
-    facts += [
-        (f"{row['network']}, change of the Dice without the others", _estimate(row))
-        for row in results.pruning
-        if row["inert_units"] == numbers.TAKEN_OUT
-    ]
+    facts = [(f"{row['network']}, {_WHAT[row['segmentation']]}", row.text(3)) for row in results.performance]
+    online = results.quality.where(network="online")
+    for score in (quality.MEAN_SA, quality.VOG):
+        facts.append((f"rank correlation of {score} with 1 − Dice", online.one(score=score).text()))
+    taken_out = results.pruning.where(inert_units=numbers.TAKEN_OUT)
+    for row in taken_out:
+        facts.append((f"{row['network']}, active units of the last layer", f"{row['active']} of {row['units']}"))
+    facts += [(f"{row['network']}, change of the Dice without the others", row.text(3)) for row in taken_out]
     return facts
 
 
@@ -78,30 +66,13 @@ _WITH_PAPER = {"paper": "paper, ISIC"}
 
 def _table(
     title: str,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Table,
     columns: Mapping[str, str],
-    more: Mapping[str, str] | None = None,
+    further: Mapping[str, str] | None = None,
     *,
-    estimate: str = "mean [95 % interval]",
+    estimate: str = estimates.MEAN,
 ) -> page.Table:
-    """The named columns, the estimate, more columns, n and undefined; the rows' conventions as the note."""
-    more = more or {}
-    shown = [
-        {name: f"{row[name]:g}" if isinstance(row[name], float) else row[name] for name in columns}
-        | {"estimate": _estimate(row)}
-        | {name: row[name] for name in more}
-        | {"n": row["n"], "undefined": row["undefined"]}
-        for row in rows
-    ]
-    headers = {**columns, "estimate": estimate, **more, "n": "n", "undefined": "undefined"}
-    return page.Table(title, shown, _note(rows), headers)
-
-
-def _note(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The conventions, each sentence once, and what the intervals are."""
-    sentences = dict.fromkeys(s[0].upper() + s[1:] for row in rows for s in row["convention"].split(". "))
-    intervals = dict.fromkeys(f"Interval: {row['interval']}" for row in rows)
-    return ". ".join([*sentences, *intervals]) + "."
+    return estimates.table(title, rows, columns, further=further, estimate=estimate, digits=3)
 
 
 def _claims_section(
@@ -200,7 +171,7 @@ def _units_section(config: ml_collections.ConfigDict, results: numbers.Tables, f
     cost = page.Table(
         "Cost of a forward pass",
         results.cost,
-        _note(results.cost[:1]),
+        estimates.note(results.cost[:1]),
         {**_NETWORK, "which": "network as", "last_layer": "units", "parameters": "parameters"}
         | {"megaflops": "MFLOP", "milliseconds": "ms"},
     )
@@ -327,7 +298,7 @@ def _separableness_section(results: numbers.Tables, figure: page.FigureOf) -> pa
 
 
 def _noise_section(results: numbers.Tables, figure: page.FigureOf) -> page.Section:
-    overall = [row for row in results.noise_groups if row["noise"] == numbers.ALL_LEVELS]
+    overall = results.noise_groups.where(noise=numbers.ALL_LEVELS)
     return page.Section(
         "Noise in the image",
         ["Noise is on the pixels that the network sees, and the mask is what the network makes of the noisy image."],

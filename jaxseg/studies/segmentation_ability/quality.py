@@ -1,4 +1,4 @@
-"""The segmentation-ability study's tables of quality estimates: do scores without annotation foretell the Dice?
+"""The segmentation-ability study's tables of quality estimates: do scores without annotation predict the Dice?
 
 He et al. 2022, section 4.6: the mean SA score, against the variance of gradients (VoG).
 """
@@ -11,8 +11,8 @@ import ml_collections
 import numpy as np
 
 from jaxseg.metrics import ranking
+from jaxseg.results.table import PAIRED, Row
 from jaxseg.studies.segmentation_ability import estimates
-from jaxseg.studies.segmentation_ability.estimates import Row
 from jaxseg.studies.segmentation_ability.experiment import Measures
 
 # Table 2, of the online network; its caption has 75 % where the column says 70 %
@@ -43,8 +43,8 @@ def correlation_rows(
     for score in _WORSE:
         estimate = ranking.spearman_estimate(_uncertainty(measures, score), risk, patients, **options)
         sign = "a low score" if score == MEAN_SA else "a high score"
-        convention = f"Spearman with 1 - Dice, {sign} foretelling a bad case. {_score_convention(measures, score)}"
-        rows.append(estimates.row({"network": network, "score": score}, estimate, convention))
+        convention = f"Spearman with 1 - Dice, {sign} predicting a bad case. {_score_convention(measures, score)}"
+        rows.append(Row({"network": network, "score": score}, estimate, convention))
     difference = ranking.bootstrap(
         lambda ours, theirs, risk: ranking.spearman(ours, risk) - ranking.spearman(theirs, risk),
         {score: _uncertainty(measures, score) for score in _WORSE} | {"risk": risk},
@@ -52,9 +52,7 @@ def correlation_rows(
         **options,
     )
     convention = "difference of the two rank correlations, over the cases in which both scores are defined"
-    rows.append(
-        estimates.row({"network": network, "score": f"{MEAN_SA} minus {VOG}"}, difference, convention, estimates.PAIRED)
-    )
+    rows.append(Row({"network": network, "score": f"{MEAN_SA} minus {VOG}"}, difference, convention, PAIRED))
     return rows
 
 
@@ -71,7 +69,7 @@ def bucket_rows(config: ml_collections.ConfigDict, network: str, measures: Measu
             estimate = estimates.mean(config, measures["dice"][part], patients[part])
             who = {"network": network, "score": score, "bucket": number, "up_to_percentile": 100 * number / len(parts)}
             convention = f"{estimates.DICE}. {len(values) - len(order)} cases without a score left out"
-            rows.append(estimates.row(who, estimate, f"{convention}. {_score_convention(measures, score)}"))
+            rows.append(Row(who, estimate, f"{convention}. {_score_convention(measures, score)}"))
     return rows
 
 
@@ -87,10 +85,8 @@ def coverage_rows(
         for kept in ranking.coverage_table(worse, dice, patients, coverages=config.evaluation.coverages, **options):
             paper = PAPER_COVERAGE.get(kept.coverage) if (score, network) == (MEAN_SA, "online") else None
             who = {"network": network, "score": score, "coverage": kept.coverage}
-            rows.append(
-                estimates.row(who, kept.estimate, convention)
-                | {"std": kept.std, "paper": paper and paper[0], "paper_std": paper and paper[1]}
-            )
+            more = {"std": kept.std, "paper": paper and paper[0], "paper_std": paper and paper[1]}
+            rows.append(Row(who, kept.estimate, convention, more=more))
     return rows
 
 
@@ -112,10 +108,7 @@ def gain_rows(config: ml_collections.ConfigDict, network: str, measures: Measure
             paper = round(PAPER_COVERAGE[coverage][0] - PAPER_COVERAGE[1.0][0], 4)
         convention = "mean Dice of the cases that are kept minus that of all with a score; every resample ranks anew"
         who = {"network": network, "score": score, "coverage": coverage}
-        rows.append(
-            estimates.row(who, gain, f"{convention}. {_score_convention(measures, score)}", estimates.PAIRED)
-            | {"paper": paper}
-        )
+        rows.append(Row(who, gain, f"{convention}. {_score_convention(measures, score)}", PAIRED, {"paper": paper}))
     return rows
 
 

@@ -34,7 +34,7 @@ def _tabulate(config: ml_collections.ConfigDict, splits: runs.Splits, measured: 
 
 def _judge(config: ml_collections.ConfigDict, results: tables.Tables) -> Judgement:
     found = claims.claims(config, results)
-    patients = {row["patients"] for row in results.differences}
+    patients = {row.estimate.patients for row in results.differences}
     return Judgement([claims.verdict(found, max(patients))], found)
 
 

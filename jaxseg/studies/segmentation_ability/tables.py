@@ -4,15 +4,17 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 import numpy as np
 
 from jaxseg.data import pipeline
 from jaxseg.metrics import ranking
+from jaxseg.results.table import NONE, PAIRED, Row, Table, table
 from jaxseg.studies.segmentation_ability import estimates, quality, scores
 from jaxseg.studies.segmentation_ability import experiment as study
-from jaxseg.studies.segmentation_ability.estimates import Row, Term
+from jaxseg.studies.segmentation_ability.estimates import Term
 from jaxseg.studies.segmentation_ability.experiment import NETWORKS, Measures
 from jaxseg.training import runs
 
@@ -29,37 +31,37 @@ PAPER_ACTIVE = "0.2 to 0.5"  # section 4.5, over five data sets; on ISIC more th
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """Rows of every table; each row says its convention, n, undefined and interval."""
+    """All numbers of the study."""
 
-    performance: list[Row]
-    layers: list[Row]
-    differences: list[Row]
-    units: list[Row]
-    active: list[Row]
-    pruning: list[Row]
-    cost: list[Row]
-    quality: list[Row]
-    buckets: list[Row]
-    coverage: list[Row]
-    coverage_gains: list[Row]
-    separableness: list[Row]
-    noise: list[Row]
-    noise_groups: list[Row]
-    training: list[Row]
-    cases: list[Row]
+    performance: Table
+    layers: Table
+    differences: Table
+    units: Table
+    active: Table
+    pruning: Table
+    cost: list[dict[str, Any]]
+    quality: Table
+    buckets: Table
+    coverage: Table
+    coverage_gains: Table
+    separableness: Table
+    noise: Table
+    noise_groups: Table
+    training: list[dict[str, Any]]
+    cases: list[dict[str, Any]]
 
 
 def tabulate(config: ml_collections.ConfigDict, splits: runs.Splits, measured: Mapping[str, Measures]) -> Tables:
-    """All numbers of the study as rows."""
+    """All numbers of the study."""
     test = splits["test"]
     patients, validation = (np.array(splits[name].patients) for name in ("test", "validation"))
-    each = lambda rows: [row for network in NETWORKS for row in rows(config, network, measured[network], patients)]
+    each = lambda rows: table(row for network in NETWORKS for row in rows(config, network, measured[network], patients))
     return Tables(
         performance=each(_performance_rows),
         layers=each(_layer_rows),
-        differences=_difference_rows(config, measured, patients),
+        differences=table(_difference_rows(config, measured, patients)),
         units=each(_unit_rows),
-        active=[_active_row(config, network, measured[network], validation) for network in NETWORKS],
+        active=table(_active_row(config, network, measured[network], validation) for network in NETWORKS),
         pruning=each(_pruning_rows),
         cost=[row for network in NETWORKS for row in _cost_rows(config, network, measured[network])],
         quality=each(quality.correlation_rows),
@@ -87,10 +89,9 @@ def _performance_rows(
         ("last layer", measures["sa"][:, -1], estimates.SA),
     ):
         mean, std = PAPER_PERFORMANCE[network, what]
-        row = estimates.row(
-            {"network": network, "segmentation": what}, estimates.mean(config, values, patients), convention
-        )
-        rows.append(row | {"std": estimates.std(values), "paper": mean, "paper_std": std})
+        more = {"std": estimates.std(values), "paper": mean, "paper_std": std}
+        keys = {"network": network, "segmentation": what}
+        rows.append(Row(keys, estimates.mean(config, values, patients), convention, more=more))
     return rows
 
 
@@ -98,7 +99,7 @@ def _layer_rows(config: ml_collections.ConfigDict, network: str, measures: Measu
     """Fig. 5."""
     group_of = {i: group for group, members in study.layer_groups(config).items() for i in members}
     return [
-        estimates.row(
+        Row(
             {"network": network, "layer": i + 1, "name": name, "group": group_of[i]},
             estimates.mean(config, measures["sa"][:, i], patients),
             estimates.SA,
@@ -140,13 +141,13 @@ def _difference_rows(
     for quantity, what in ((OUTPUT, "output"), (LAST, "last layer")):
         paper[BOTH, quantity] = PAPER_PERFORMANCE["online", what][0] - PAPER_PERFORMANCE["offline", what][0]
     return [
-        estimates.row(
+        Row(
             {"network": network, "quantity": quantity},
             estimates.contrast(config, terms, patients),
             convention,
-            estimates.PAIRED,
+            PAIRED,
+            {"paper": round(paper[network, quantity], 4) if (network, quantity) in paper else None},
         )
-        | {"paper": round(paper[network, quantity], 4) if (network, quantity) in paper else None}
         for network, quantity, terms, convention in listed
     ]
 
@@ -166,8 +167,7 @@ def _unit_rows(config: ml_collections.ConfigDict, network: str, measures: Measur
     active = _active(config, measures)
     convention = f"{estimates.SA}. Of one unit of the last layer"
     return [
-        estimates.row({"network": network, "rank": rank, "unit": unit}, found[unit], convention)
-        | {"active": bool(active[unit])}
+        Row({"network": network, "rank": rank, "unit": unit, "active": bool(active[unit])}, found[unit], convention)
         for rank, unit in enumerate(order, 1)
     ]
 
@@ -193,8 +193,8 @@ def _active_row(config: ml_collections.ConfigDict, network: str, measures: Measu
 
     columns = {f"unit {i}": column for i, column in enumerate(units.T)} | {"dice": output}
     estimate = ranking.bootstrap(statistic, columns, patients, resamples=config.evaluation.resamples)
-    who = {"network": network, "quantity": "share of active units", "inert_below": share, "units": units.shape[1]}
-    return estimates.row(who, estimate, f"{_RULE}. Interval over the validation cases") | {"paper": PAPER_ACTIVE}
+    keys = {"network": network, "quantity": "share of active units", "inert_below": share, "units": units.shape[1]}
+    return Row(keys, estimate, f"{_RULE}. Interval over the validation cases", more={"paper": PAPER_ACTIVE})
 
 
 TAKEN_OUT, AT_MEAN = "taken out", "held"
@@ -213,19 +213,14 @@ def _pruning_rows(
     rows = []
     for share, inert, kept, dice in tested:
         change = estimates.contrast(config, [(1.0, dice), (-1.0, measures["dice"])], patients)
-        rows.append(
-            estimates.row(
-                {"network": network, "inert_below": share, "inert_units": inert}
-                | {"units": len(kept), "active": int(kept.sum()), "dice": estimates.mean(config, dice, patients).mean},
-                change,
-                f"Dice minus that with all units. {estimates.DICE}. {_RULE}. Held: at their mean in validation",
-                estimates.PAIRED,
-            )
-        )
+        keys = {"network": network, "inert_below": share, "inert_units": inert}
+        more = {"units": len(kept), "active": int(kept.sum()), "dice": estimates.mean(config, dice, patients).mean}
+        convention = f"Dice minus that with all units. {estimates.DICE}. {_RULE}. Held: at their mean in validation"
+        rows.append(Row(keys, change, convention, PAIRED, more))
     return rows
 
 
-def _cost_rows(config: ml_collections.ConfigDict, network: str, measures: Measures) -> list[Row]:
+def _cost_rows(config: ml_collections.ConfigDict, network: str, measures: Measures) -> list[dict[str, Any]]:
     active = _active(config, measures)
     units = len(active), int(active.sum())
     return [
@@ -236,7 +231,7 @@ def _cost_rows(config: ml_collections.ConfigDict, network: str, measures: Measur
             "parameters": int(measures["parameters"][i]),
             "megaflops": float(measures["flops"][i]) / 1e6,
             "milliseconds": 1e3 * float(measures["seconds"][i]),
-            "interval": "none",
+            "interval": NONE,
             "n": config.evaluation.rounds,
             "undefined": 0,
             "convention": "one forward pass of one image; trained parameters; operations by XLA's cost analysis of the "
@@ -263,8 +258,12 @@ def _separableness_rows(
         ("gain", measures["gain"], "Dice of the output minus separableness per case, mean: m(d)"),
     ]
     return [
-        estimates.row({"network": network, "quantity": quantity}, estimates.mean(config, values, patients), convention)
-        | {"paper": PAPER_SEPARABLENESS[quantity] if network == "online" else None}
+        Row(
+            {"network": network, "quantity": quantity},
+            estimates.mean(config, values, patients),
+            convention,
+            more={"paper": PAPER_SEPARABLENESS[quantity] if network == "online" else None},
+        )
         for quantity, values, convention in listed
     ]
 
@@ -279,11 +278,11 @@ def _noise_rows(config: ml_collections.ConfigDict, network: str, measures: Measu
     """Fig. 16."""
     change = measures["noise_sa"] - measures["sa"][:, None]
     return [
-        estimates.row(
+        Row(
             {"network": network, "noise": level, "layer": i + 1, "name": name},
             estimates.mean(config, change[:, v, i], patients),
             _NOISE,
-            estimates.PAIRED,
+            PAIRED,
         )
         for v, level in enumerate(config.evaluation.noise_levels)
         for i, name in enumerate(study.layer_names(config))
@@ -315,14 +314,16 @@ def _noise_group_rows(
         ]
         convention = f"{_NOISE}. Difference of the groups' means, below 0 where the first loses more"
         who = {"network": network, "noise": noise, "quantity": quantity}
-        rows.append(estimates.row(who, estimates.contrast(config, terms, patients), convention, estimates.PAIRED))
+        rows.append(Row(who, estimates.contrast(config, terms, patients), convention, PAIRED))
     return rows
 
 
 # ------------------------------------------------------------------------------------------------------------ the rest
 
 
-def _training_row(config: ml_collections.ConfigDict, network: str, measures: Measures, splits: runs.Splits) -> Row:
+def _training_row(
+    config: ml_collections.ConfigDict, network: str, measures: Measures, splits: runs.Splits
+) -> dict[str, Any]:
     return {
         "network": network,
         "ability_weight": study.run_config(config, network).training.ability_weight,
@@ -330,14 +331,14 @@ def _training_row(config: ml_collections.ConfigDict, network: str, measures: Mea
         "validation_dice": float(measures["validation_dice"]),
         "n": len(splits["validation"]),
         "undefined": int(np.isnan(measures["validation_output"]).sum()),
-        "interval": "none",
+        "interval": NONE,
         "convention": "mean per case and foreground class, undefined left out",
     }
 
 
 def _case_rows(
     config: ml_collections.ConfigDict, test: pipeline.InMemory, measured: Mapping[str, Measures]
-) -> list[Row]:
+) -> list[dict[str, Any]]:
     names = ("dice", "mean_sa", "vog", "separableness", "gain", "pruned_dice")
     return [
         {"case": test.cases[i], "patient": test.patients[i], "network": network}
