@@ -4,13 +4,13 @@
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from jaxseg.metrics import ranking
+from jaxseg.metrics import intervals, ranking
 from jaxseg.metrics.intervals import Estimate
 
 MEAN = "mean of shifted domains"
@@ -122,7 +122,7 @@ def draw(
       seed: of the resampling; the draws are those of `intervals.bootstrap_mean` with the same seed.
     """
     runs = numbers(np.arange(len(of.patients)))
-    resampled = [of.mean_over_runs(numbers(drawn)) for drawn in _resamples(of.patients, resamples, seed)]
+    resampled = [of.mean_over_runs(numbers(drawn)) for drawn in intervals.resampled_cases(of.patients, resamples, seed)]
     both = ~(np.isnan(of.scores) | np.isnan(of.risks))
     return Drawn(runs, of.mean_over_runs(runs), np.stack(resampled), both if defined is None else defined)
 
@@ -237,12 +237,6 @@ def interval(drawn: np.ndarray) -> tuple[float, float]:
 def _mean_of(rows: Sequence[np.ndarray], domains: Sequence[str], counted: Sequence[str]) -> np.ndarray:
     chosen = np.stack(rows)[np.isin(domains, counted)]
     return _quotient(np.nansum(chosen, 0), (~np.isnan(chosen)).sum(0))
-
-
-def _resamples(patients: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    names, group = np.unique(patients, return_inverse=True)
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
-    return (np.repeat(np.arange(len(group)), times[group]) for times in draws)
 
 
 def _quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:

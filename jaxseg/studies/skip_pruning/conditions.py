@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxseg.data import pipeline, shifts
 from jaxseg.errors import InputError
+from jaxseg.metrics import intervals
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.training import runs
 
@@ -145,11 +146,7 @@ class Draws:
                 domains.setdefault(patient, set()).add(domain)
         self._place = {patient: i for i, patient in enumerate(domains)}
         strata = np.unique([", ".join(sorted(names)) for names in domains.values()], return_inverse=True)[1]
-        random = np.random.default_rng(_SEED)
-        self._draws = np.zeros((resamples, len(domains)))
-        for stratum in range(strata.max() + 1):
-            own = np.flatnonzero(strata == stratum)
-            self._draws[:, own] = random.multinomial(len(own), np.full(len(own), 1 / len(own)), resamples)
+        self._draws = intervals.draws(len(domains), resamples, _SEED, tuple(strata.tolist()))
 
     def of(self, condition: Condition) -> np.ndarray:
         """`[R,P]` of the condition's patients, sorted by name."""
