@@ -31,6 +31,7 @@ from jaxseg.audit.answers import (
 )
 from jaxseg.audit.probes.accuracy import reference_domain
 from jaxseg.audit.subject import Seen, Subject, evenly
+from jaxseg.data import augment
 from jaxseg.models import capture
 
 SCANNER, DISTANCES = "gray levels", "distances"
@@ -85,7 +86,7 @@ def measure_scanner(subject: Subject, settings: ml_collections.ConfigDict) -> Ar
             "counts": regional.counts(seen["labels"], classes, everywhere),
             "classes": classes.astype(jnp.uint8),
             "labels": seen["labels"].astype(jnp.uint8),
-            "images": regional.levels(seen["images"]),
+            "images": augment.levels(seen["images"]),
         }
 
     asked = subject.asks(question)

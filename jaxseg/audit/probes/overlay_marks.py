@@ -30,7 +30,7 @@ from jaxseg.audit.answers import (
     row,
 )
 from jaxseg.audit.subject import Seen, Subject
-from jaxseg.data import overlays, pipeline
+from jaxseg.data import augment, overlays, pipeline
 
 NAME = "overlays"
 _DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
@@ -69,7 +69,7 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
         return {
             "classes": classes.astype(jnp.uint8),
             "labels": seen["labels"].astype(jnp.uint8),
-            "images": regional.levels(seen["images"]),
+            "images": augment.levels(seen["images"]),
         }
 
     asked = subject.asks(question)

@@ -22,6 +22,7 @@ from jaxseg.audit.answers import (
 )
 from jaxseg.audit.probes.translation import check_pictures, strip_width
 from jaxseg.audit.subject import Seen, Subject
+from jaxseg.data import augment
 from jaxseg.metrics import regions
 
 NAME = "padding"
@@ -60,7 +61,7 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
         return {
             "strip": jnp.moveaxis(jnp.sum(strip, 1), 1, 0),
             "changed": jnp.stack([share(near), share(~near)], 1),
-            "pictures": made.shown(twice(regional.levels(moved))),
+            "pictures": made.shown(twice(augment.levels(moved))),
             "picture_labels": made.shown(twice(made.labels[1].astype(jnp.uint8))),
             "picture_classes": made.shown(cut.astype(jnp.uint8)),
         }

@@ -20,6 +20,7 @@ from jaxseg.audit.answers import (
     row,
 )
 from jaxseg.audit.subject import Seen, Subject
+from jaxseg.data import augment
 
 NAME = "translation"
 _VARIANTS = len(moving.SIDES) * len(moving.PICTURES)
@@ -59,7 +60,7 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
         # sides are added up, cases come first
         counted = {name: jnp.moveaxis(jnp.sum(count(region), 1), 1, 0) for name, region in regions.items()}
         return counted | {
-            "pictures": made.shown(regional.levels(made.images)),
+            "pictures": made.shown(augment.levels(made.images)),
             "picture_labels": made.shown(made.labels.astype(jnp.uint8)),
             "picture_classes": made.shown(classes.astype(jnp.uint8)),
         }

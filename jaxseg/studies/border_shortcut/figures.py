@@ -2,7 +2,6 @@
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import ml_collections
@@ -172,7 +171,7 @@ def _examples(
         seen = view({name: jnp.asarray(value) for name, value in stored.items()})
         masks = {name: measured[padding, v]["quadrant_predictions"][i] > 0 for v, name in study.NAMES.items()}
         name = f"{test.cases[i]}: border {ori['quadrant_border'][i]:.2f} / {crop['quadrant_border'][i]:.2f}"
-        rows.append((name, _to_uint8(seen["images"][0]), np.asarray(seen["labels"][0]) > 0, masks))
+        rows.append((name, np.asarray(augment.levels(seen["images"])[0]), np.asarray(seen["labels"][0]) > 0, masks))
     return rows
 
 
@@ -185,7 +184,10 @@ def _windows(
     test = splits["test"]
     starts = moving_window.diagonal_starts(config)
     image = test.images[moving_window.pick_case(test.labels)]
-    windows = [_to_uint8(window) for window in moving_window.cut_windows(image, starts, config.data.image_size)]
+    windows = [
+        np.asarray(augment.levels(window))
+        for window in moving_window.cut_windows(image, starts, config.data.image_size)
+    ]
     rows: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"window": [(window, None) for window in windows]}
     for view, name in study.NAMES.items():
         rows[name] = list(zip(windows, measured[padding, view]["windows"] > 0, strict=True))
@@ -197,7 +199,3 @@ def _centre_map(centres: np.ndarray, bins: int = 16) -> np.ndarray:
     defined = centres[~np.isnan(centres).any(1)]
     counts, *_ = np.histogram2d(defined[:, 0], defined[:, 1], bins=bins, range=[[-1, 1], [-1, 1]])
     return counts
-
-
-def _to_uint8(image: Any) -> np.ndarray:
-    return np.clip(np.round((np.asarray(image) + 1) * 127.5), 0, 255).astype(np.uint8)

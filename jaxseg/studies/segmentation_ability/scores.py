@@ -161,7 +161,7 @@ def _explainer(model: UNet, size: int) -> Callable[..., dict[str, jax.Array]]:
         mask, layers = _mask_and_layers(model, variables, images)
         maps = [prototypes.object_probability(features, mask) > 0.5 for features in layers]
         return {
-            "seen": jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8),
+            "seen": augment.levels(images),
             "annotation": labels.astype(jnp.uint8),
             "output": (mask > 0.5).astype(jnp.uint8),
             "colour_map": (prototypes.object_probability(images, mask) > 0.5).astype(jnp.uint8),

@@ -217,6 +217,5 @@ def seen_examples(
     for condition in examples:
         (batch,) = shifter.batches(condition)
         seen = augment.whole(batch, size=config.data.image_size)
-        levels = np.clip(np.round((np.asarray(seen["images"][0]) + 1) * 127.5), 0, 255)
-        found.append((levels.astype(np.uint8), np.asarray(seen["labels"][0])))
+        found.append((np.asarray(augment.levels(seen["images"])[0]), np.asarray(seen["labels"][0])))
     return found
