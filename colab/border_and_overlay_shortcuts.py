@@ -21,7 +21,8 @@ from jaxseg.data import augment, builders, overlays, pipeline
 from jaxseg.data.synthetic import ultrasound
 from jaxseg.metrics import intervals, overlap, regions
 from jaxseg.models import capture
-from jaxseg.report import figures, tables
+from jaxseg.report import figures
+from jaxseg.results.text import estimate_text
 from jaxseg.training import runs
 
 SIZE = "demo"
@@ -71,7 +72,7 @@ Image("bands.png", width=600)
 # %%
 border = {name: np.asarray(of_bands)[:, -1] for name, (_, of_bands) in dice.items()}
 gap = intervals.bootstrap_contrast([(1.0, border["M_crop"]), (-1.0, border["M_ori"])], patients)
-print("gap at the border, M_crop minus M_ori:", tables.estimate_text(gap.mean, gap.low, gap.high))
+print("gap at the border, M_crop minus M_ori:", estimate_text(gap.mean, gap.low, gap.high))
 order = np.argsort(np.nan_to_num(border["M_crop"] - border["M_ori"], nan=-1.0))[::-1][:3]
 images = np.uint8(np.round((np.asarray(seen["images"]) + 1) * 127.5))
 rows = [(test.cases[i], images[i], seen["labels"][i], {name: p[i] for name, p in predicted.items()}) for i in order]

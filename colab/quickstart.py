@@ -22,7 +22,9 @@ from jaxseg.analysis import position, prototypes
 from jaxseg.data import augment, builders, pipeline
 from jaxseg.metrics import intervals, overlap, regions
 from jaxseg.models import capture
-from jaxseg.report import figures, predictions, tables
+from jaxseg.prediction import page as predictions
+from jaxseg.report import figures
+from jaxseg.results.text import estimate_text
 from jaxseg.training import runs
 
 SIZE = "demo"
@@ -74,7 +76,7 @@ of_lesion = jax.jit(lambda labels, predicted: overlap.dice(labels, predicted, nu
 for view, shown in seen.items():
     dice = of_lesion(shown["labels"], predicted[view])
     found = intervals.bootstrap_mean(np.asarray(dice), patients)
-    print(f"Dice on {view} images: {tables.estimate_text(found.mean, found.low, found.high)}, n = {found.n}")
+    print(f"Dice on {view} images: {estimate_text(found.mean, found.low, found.high)}, n = {found.n}")
 
 # %%
 series = []

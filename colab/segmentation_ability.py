@@ -21,7 +21,8 @@ from jaxseg.analysis import prototypes
 from jaxseg.data import augment, builders, pipeline
 from jaxseg.metrics import intervals, overlap, ranking
 from jaxseg.models import capture
-from jaxseg.report import figures, tables
+from jaxseg.report import figures
+from jaxseg.results.text import estimate_text
 from jaxseg.training import runs
 
 SIZE = "demo"
@@ -107,7 +108,7 @@ for what, silenced in {"the inert half": order[:half], "the better half": order[
     changed = capture.replace(network, variables, seen["images"], off)
     after = np.asarray(overlap.dice(labels, changed.argmax(-1), num_classes=2))[:, 0]
     m = intervals.bootstrap_contrast([(1.0, after), (-1.0, output)], patients)
-    print(f"Dice without {what}, minus that of the network:", tables.estimate_text(m.mean, m.low, m.high))
+    print(f"Dice without {what}, minus that of the network:", estimate_text(m.mean, m.low, m.high))
 
 # %% [markdown]
 # ## Quality without annotation (section 4.6, Eq. 12)
@@ -118,7 +119,7 @@ for what, silenced in {"the inert half": order[:half], "the better half": order[
 # %%
 quality = np.asarray(prototypes.mean_sa_score([found[name] for name in layers[-2:]], mask))
 rank = ranking.spearman_estimate(1 - quality, 1 - output, patients, resamples=500)
-print("rank correlation with the Dice:", tables.estimate_text(rank.mean, rank.low, rank.high))
+print("rank correlation with the Dice:", estimate_text(rank.mean, rank.low, rank.high))
 kept = quality >= np.nanmedian(quality)
 print(f"Dice of the better half by this score {np.nanmean(output[kept]):.2f}, of all {np.nanmean(output):.2f}")
 figures.points("quality.png", {"mean SA of the last two layers": {"": (quality, output)}}, ylabel="Dice")
@@ -135,7 +136,7 @@ gain = np.asarray(prototypes.segmentation_gain(seen["images"], mask, labels))
 colours = np.asarray(prototypes.sa_score(jnp.asarray(seen["images"]), mask, labels))
 for what, values in {"separableness of the colours": colours, "gain of the network": gain}.items():
     m = intervals.bootstrap_mean(values, patients)
-    print(what, tables.estimate_text(m.mean, m.low, m.high), f"n = {m.n}")
+    print(what, estimate_text(m.mean, m.low, m.high), f"n = {m.n}")
 
 # %% [markdown]
 # ## The whole study

@@ -21,7 +21,7 @@ from jaxseg.data import augment, builders, pipeline
 from jaxseg.metrics import overlap, ranking
 from jaxseg.models import capture
 from jaxseg.report import figures
-from jaxseg.studies import distortion as parts
+from jaxseg.studies.distortion import experiment as parts
 from jaxseg.training import autoencoders, runs
 
 SIZE = "demo"

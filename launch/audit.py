@@ -33,9 +33,9 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, if t
 
 def main() -> None:
     workdir, settings = cli.path(_WORKDIR), cli.config(_AUDIT)
+    from jaxseg.audit import page as audit
     from jaxseg.data import builders
     from jaxseg.errors import InputError
-    from jaxseg.report import audit
 
     if (_RUN.value is None) == (_WEIGHTS.value is None):
         raise InputError("give one of --run and --weights (see --help)")

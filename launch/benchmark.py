@@ -17,12 +17,11 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "How often the two sides of a compar
 
 
 def main(name: str) -> None:
-    from jaxseg import benchmarks
-    from jaxseg.report import tables
+    from jaxseg import atomic, benchmarks
 
     result = benchmarks.run(name, rounds=_ROUNDS.value)
     path = pathlib.Path(_WORKDIR.value) / f"{name}.json"
-    tables.write_json(path, {"command": cli.command()} | result)
+    atomic.write_json(path, {"command": cli.command()} | result)
     print(benchmarks.text(result))
     print(path)
 

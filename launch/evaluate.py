@@ -19,10 +19,10 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, if t
 
 def main() -> None:
     workdir = cli.path(_WORKDIR)
-    from jaxseg import inference
+    from jaxseg import atomic, inference
     from jaxseg.data import builders, diagnosis
     from jaxseg.errors import InputError
-    from jaxseg.report import tables
+    from jaxseg.results.text import estimate_text
     from jaxseg.training import contract, runs
 
     config = runs.read_config(workdir)
@@ -37,14 +37,14 @@ def main() -> None:
     rows, estimates = inference.evaluate_run(config, workdir, directory, split=_SPLIT.value, view=view)
     path = workdir / f"cases_{name.replace('/', '_')}_{_SPLIT.value}_{view}.csv"
     try:
-        tables.write_csv(path, rows)
+        atomic.write_csv(path, rows)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); make room there, or copy the run") from error
     if config.replicas > 1:
         print(f"ensemble of {config.replicas}; for one of them give --workdir={workdir}/replica_0")
     for class_name, e in estimates.items():
         counted = f"n = {e.n}, {e.undefined} undefined; bootstrap over patients"
-        print(f"Dice of {class_name}: {tables.estimate_text(e.mean, e.low, e.high)} ({counted})")
+        print(f"Dice of {class_name}: {estimate_text(e.mean, e.low, e.high)} ({counted})")
     for line in diagnosis.untrained(own) if own else ():
         print(f"{config.data.dataset}: {line}")
     print(path)

@@ -59,8 +59,8 @@ def main() -> None:
     paths = [pathlib.Path(path) for path in cli.required(_INPUTS)]
     from jaxseg.data import builders
     from jaxseg.errors import InputError
+    from jaxseg.prediction import page as predictions
     from jaxseg.prediction import views
-    from jaxseg.report import predictions
 
     unused = [flag.name for flag in (_TILE_SIZE, _OVERLAP, _BLEND) if flag.present and not _TILE.value]
     if unused:

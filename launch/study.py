@@ -20,7 +20,7 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, for 
 
 def main() -> None:
     config, workdir = cli.config(_CONFIG), cli.path(_WORKDIR)
-    from jaxseg.report import studies  # not before the flags are known to be good: it starts JAX
+    from jaxseg.studies import runner as studies
 
     page = studies.run(
         config,

@@ -14,7 +14,7 @@ from jaxseg.data.builders import folder as _  # noqa: F401 - imported while ther
 from jaxseg.errors import InputError
 from jaxseg.models import pretrained
 from jaxseg.prediction import inputs
-from jaxseg.report import predictions
+from jaxseg.prediction import page as predictions
 from jaxseg.training import checkpoints, runs
 
 NOBODY = 65534

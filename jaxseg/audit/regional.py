@@ -30,8 +30,3 @@ def dice(counted: np.ndarray) -> np.ndarray:
     """Dice `[...]` of `counts` `[...,2]`, NaN where there is no foreground at all."""
     both, total = np.moveaxis(np.asarray(counted, float), -1, 0)
     return np.where(total > 0, 2 * both / np.where(total > 0, total, 1.0), math.nan)
-
-
-def levels(images: jax.Array) -> jax.Array:
-    """Images in [-1, 1] as uint8, for pictures."""
-    return jnp.clip(jnp.round((images + 1.0) * 127.5), 0, 255).astype(jnp.uint8)

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 import numpy as np
 
-from jaxseg.audit import accuracy, domains, failures, findings, overlay_marks, padding, profiles, translation
+from jaxseg.audit import findings
 from jaxseg.audit.answers import Answer, Arrays, Candidate, NotAskedError, Probe, Row, not_asked
+from jaxseg.audit.probes import accuracy, domains, failures, overlay_marks, padding, profiles, translation
 from jaxseg.audit.subject import Subject
 from jaxseg.errors import InputError
-from jaxseg.studies.stored import kept
+from jaxseg.results.stored import kept
 
 PROBES = (
     accuracy.PROBE,

@@ -23,7 +23,6 @@ from jaxseg.training.checkpoints import checksums
 Seen = Mapping[str, jax.Array]  # images float32 [B,n,n,C], labels int32 [B,n,n], index int32 [B]
 Question = Callable[[Any, Seen], dict[str, jax.Array]]
 Asked = Callable[[pipeline.InMemory], dict[str, np.ndarray]]
-_BOTTLENECK = "bottleneck"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,18 +74,15 @@ class Subject:
 
     @functools.cached_property
     def layers(self) -> tuple[str, ...]:
-        """The convolutional layers, input to output; of a network that names none so, all layers."""
-        if numbered := getattr(self.model, "numbered_layers", ()):
-            return tuple(numbered)
-        names = capture.layer_names(self.model, self.variables, self.image)
-        convolutions = tuple(name for name in names if name.rpartition("/")[2].startswith("conv_"))
-        return convolutions or names
+        """The convolutional layers, input to output; of a network that does not say which, all layers."""
+        if isinstance(self.model, UNetSkeleton):
+            return self.model.roles.convolutions
+        return capture.layer_names(self.model, self.variables, self.image)
 
-    @functools.cached_property
+    @property
     def bottleneck(self) -> str | None:
-        """The layer between encoder and decoder, where the network has one of that name."""
-        names = capture.layer_names(self.model, self.variables, self.image)
-        return _BOTTLENECK if _BOTTLENECK in names else None
+        """The layer between encoder and decoder, where the network says which it is."""
+        return self.model.roles.bottleneck if isinstance(self.model, UNetSkeleton) else None
 
     @property
     def fingerprint(self) -> dict[str, str]:

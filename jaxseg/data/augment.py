@@ -65,6 +65,12 @@ def whole(batch: Batch, *, size: int) -> dict[str, jax.Array]:
     return {"images": images, "labels": labels}
 
 
+@jax.jit
+def levels(images: jax.Array) -> jax.Array:
+    """Images in [-1, 1] as a network sees them -> gray levels uint8, for pictures."""
+    return jnp.clip(jnp.round((images + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
+
+
 def quadrant(batch: Batch, corner: jax.Array, *, size: int) -> dict[str, jax.Array]:
     """One quadrant of every image, cut at the image's midpoint *before* it is resized (Lin, Weng et al. 2024, 4.1).
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,11 +80,11 @@ def bootstrap_contrast(
         shapes = ", ".join(str(values.shape) for values in vectors)
         raise ValueError(f"values {shapes} and patients {patients.shape} must be equal, non-empty vectors")
     names, group = np.unique(patients, return_inverse=True)
-    draws = _draws(len(names), resamples, seed)
+    drawn = draws(len(names), resamples, seed)
     weights = np.array([weight for weight, _ in terms])
     with np.errstate(invalid="ignore"):  # a difference of infinite means
         mean = float(weights @ [_mean(values) for values in vectors])
-        resampled = weights @ np.stack([_means(values, group, draws) for values in vectors])
+        resampled = weights @ np.stack([_means(values, group, drawn) for values in vectors])
     low, high = (np.nan, np.nan) if np.isnan(mean) else interval(resampled, level)
     defined = ~np.all([np.isnan(values) for values in vectors], axis=0)
     return Estimate(
@@ -167,11 +167,36 @@ def _means(values: np.ndarray, group: np.ndarray, draws: np.ndarray) -> np.ndarr
 
 
 @functools.lru_cache(maxsize=4)
-def _draws(groups: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each group is drawn, `[resamples, groups]`; kept, because a study asks for hundreds of intervals."""
-    draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), resamples).astype(float)
-    draws.flags.writeable = False
-    return draws
+def draws(groups: int, resamples: int, seed: int, strata: tuple[int, ...] | None = None) -> np.ndarray:
+    """How often each patient is drawn in each resample, `[resamples, groups]`: the one bootstrap of all numbers.
+
+    Kept, because a study asks for hundreds of intervals; not to be written to.
+
+    Args:
+      groups: how many patients there are.
+      resamples: how many draws, each of as many patients as there are.
+      seed: of the draws.
+      strata: of every patient, who are drawn within theirs, in rising order; None is one stratum.
+    """
+    random, strata_of = np.random.default_rng(seed), np.array(strata or (0,) * groups)
+    drawn = np.zeros((resamples, groups))
+    for stratum in np.unique(strata_of):
+        own = np.flatnonzero(strata_of == stratum)
+        drawn[:, own] = random.multinomial(len(own), np.full(len(own), 1 / len(own)), resamples)
+    drawn.flags.writeable = False
+    return drawn
+
+
+def resampled_cases(patients: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """The numbers of the cases in every resample, each as often as its patient is drawn.
+
+    Args:
+      patients: `[N]`, whose case each is.
+      resamples: how many.
+      seed: of the draws.
+    """
+    names, group = np.unique(patients, return_inverse=True)
+    return (np.repeat(np.arange(len(group)), times[group].astype(int)) for times in draws(len(names), resamples, seed))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.metrics import arrays
-from jaxseg.metrics.intervals import Estimate, check_options, interval, patient_names
+from jaxseg.metrics.intervals import Estimate, check_options, interval, patient_names, resampled_cases
 
 
 def spearman(score: np.ndarray, risk: np.ndarray) -> float:
@@ -393,10 +393,8 @@ def _resample(
         raise ValueError(
             f"{', '.join(columns)} {kept.shape} and patients {patients.shape} must be equal, non-empty vectors"
         )
-    names, group = np.unique(patients, return_inverse=True)
-    group = group[kept]
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
-    cases = (np.repeat(np.arange(len(group)), times[group]) for times in draws)
+    place = np.cumsum(kept) - 1  # of a case among those that are kept
+    cases = (place[drawn[kept[drawn]]] for drawn in resampled_cases(patients, resamples, seed))
     return np.array([statistic(*(vector[drawn] for vector in vectors)) for drawn in cases], np.float64)
 
 

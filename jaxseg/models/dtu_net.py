@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.models.layers import Conv, ConvBlock, ConvNorm, Padding, max_pool, nearest_double, pad
-from jaxseg.models.skeleton import Skips, UNetSkeleton
+from jaxseg.models.skeleton import Roles, Skips, UNetSkeleton, of_blocks
 
 _DROPOUT = 0.2
 _FUSION_WIDTH = 32
@@ -145,6 +145,19 @@ class DTUNet(UNetSkeleton):
     def num_skips(self) -> int:
         """One per pooling of the texture net."""
         return len(self.features) - 1
+
+    @property
+    def roles(self) -> Roles:
+        """See `UNetSkeleton`; the encoder is the texture net's, and all behind its bottleneck decodes."""
+        texture, topology = len(self.features), len(self.topology_features)
+        names = lambda part, levels: tuple(f"{part}/level_{i}" for i in levels)
+        *encoder, bottleneck = names("texture_encoder", range(texture))
+        decoder = (
+            *names("texture_decoder", reversed(range(texture - 1))),
+            *names("topology_encoder", range(topology)),
+            *names("topology_decoder", reversed(range(topology - 1))),
+        )
+        return of_blocks(tuple(encoder), bottleneck, decoder)
 
     @property
     def reach(self) -> int:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.models.layers import BatchNorm, Conv, Padding, TransposedConv
-from jaxseg.models.skeleton import Skips, UNetSkeleton
+from jaxseg.models.skeleton import Roles, Skips, UNetSkeleton
 
 _BLOCKS = 3  # residual blocks per level, on the way down and on the way up
 
@@ -117,6 +117,15 @@ class ResidualUNet(UNetSkeleton):
     def halvings(self) -> int:
         """How often the image is halved."""
         return len(self.features) - 1
+
+    @property
+    def roles(self) -> Roles:
+        """See `UNetSkeleton`; the bottleneck is the last block on the way down."""
+        down = tuple(f"down_{i}" for i in range(len(self.features)))
+        up = tuple(f"up_{i}" for i in reversed(range(self.halvings)))
+        blocks = [f"{block}/block_{i}" for block in (*down, *up) for i in range(_BLOCKS)]
+        convolutions = tuple(f"{block}/conv_{i}" for block in (*blocks, "head/block") for i in range(2))
+        return Roles(down[-1], down[:-1], up, convolutions)
 
     @property
     def reach(self) -> int:

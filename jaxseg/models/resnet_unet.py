@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.models.layers import Conv, ConvBlock, ConvNorm, Padding, max_pool_overlapping, nearest_double
-from jaxseg.models.skeleton import Skips, UNetSkeleton
+from jaxseg.models.skeleton import Roles, Skips, UNetSkeleton
 
 ENCODERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 _ENCODER_WIDTHS = (64, 128, 256, 512)
@@ -98,6 +98,15 @@ class ResNetUNet(UNetSkeleton):
         ]
         self.decoder = [self.block(ConvBlock)((width, width), **inner) for width in _DECODER_WIDTHS]
         self.head = Conv(self.num_classes, use_bias=True, **inner)
+
+    @property
+    def roles(self) -> Roles:
+        """See `UNetSkeleton`; the bottleneck is the last stage."""
+        stages = tuple(f"stage_{i}" for i in range(len(ENCODERS[self.encoder])))
+        decoder = tuple(f"decoder_{i}" for i in range(len(_DECODER_WIDTHS)))
+        blocks = [f"stage_{i}/block_{j}" for i, blocks in enumerate(ENCODERS[self.encoder]) for j in range(blocks)]
+        convolutions = tuple(f"{block}/conv_{i}" for block in (*blocks, *decoder) for i in range(2))
+        return Roles(stages[-1], ("stem", *stages[:-1]), decoder, convolutions)
 
     @property
     def reach(self) -> int:

@@ -1,7 +1,7 @@
 """What all U-shaped networks share: the checks, the way in and out, and what `valid` padding means."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,28 @@ Skips = tuple[jax.Array | None, ...]
 _LIBRARY_OPERATIONS = tuple(f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "REDUCE", "INDIVIDUAL_DOT"))
 
 
+class Roles(NamedTuple):
+    """What the layers of a network are: names as `capture` knows them, input to output.
+
+    Attributes:
+      bottleneck: the layer whose activation `encode` returns; None where the network has none of its own.
+      encoder: the blocks in front of it.
+      decoder: the blocks behind it, without the head.
+      convolutions: the convolutional layers of all blocks, with their normalisation and nonlinearity.
+    """
+
+    bottleneck: str | None
+    encoder: tuple[str, ...]
+    decoder: tuple[str, ...]
+    convolutions: tuple[str, ...]
+
+
+def of_blocks(encoder: tuple[str, ...], bottleneck: str, decoder: tuple[str, ...]) -> Roles:
+    """The roles in a network all of whose blocks have two convolutions."""
+    blocks = (*encoder, bottleneck, *decoder)
+    return Roles(bottleneck, encoder, decoder, tuple(f"{block}/conv_{i}" for block in blocks for i in range(2)))
+
+
 class UNetSkeleton(nn.Module):
     """A network `images -> logits` that is `decode(*encode(images))`.
 
@@ -23,7 +45,7 @@ class UNetSkeleton(nn.Module):
     which is at least as wide as its receptive field reaches: no logit of the image depends on a padded zero.
 
     A derived class has the fields `num_classes`, `padding`, `skips`, `remat` and `dtype`, and says how often it halves
-    its input, how many skips it has, and how far it reaches.
+    its input, how many skips it has, how far it reaches, and what its layers are.
     """
 
     num_classes: int
@@ -58,6 +80,11 @@ class UNetSkeleton(nn.Module):
     @property
     def reach(self) -> int:
         """Pixels of the image beyond itself that a logit can depend on, at most."""
+        raise NotImplementedError
+
+    @property
+    def roles(self) -> Roles:
+        """What its layers are."""
         raise NotImplementedError
 
     @property

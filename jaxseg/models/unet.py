@@ -20,7 +20,7 @@ from jaxseg.models.layers import (
     max_pool,
     upsampler,
 )
-from jaxseg.models.skeleton import Skips, UNetSkeleton
+from jaxseg.models.skeleton import Roles, Skips, UNetSkeleton, of_blocks
 
 
 class UNet(UNetSkeleton):
@@ -96,9 +96,14 @@ class UNet(UNetSkeleton):
         With four poolings these are the 18 layers of He et al. 2022 (Fig. 4): their layer n is entry n - 1. Their
         activations are those behind normalisation and ReLU.
         """
+        return self.roles.convolutions
+
+    @property
+    def roles(self) -> Roles:
+        """See `UNetSkeleton`."""
         levels = range(self.halvings)
-        blocks = [f"encoder_{i}" for i in levels] + ["bottleneck"] + [f"decoder_{i}" for i in reversed(levels)]
-        return tuple(f"{block}/conv_{i}" for block in blocks for i in range(2))
+        encoder, decoder = (f"encoder_{i}" for i in levels), (f"decoder_{i}" for i in reversed(levels))
+        return of_blocks(tuple(encoder), "bottleneck", tuple(decoder))
 
     @property
     def layer_groups(self) -> dict[str, tuple[str, ...]]:

@@ -1,7 +1,6 @@
 """A run's best checkpoint as a function: stored images in, class probabilities and quality estimates out."""
 
 import pathlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,8 +21,6 @@ from jaxseg.prediction import quality, views
 from jaxseg.training import autoencoders, checks, contract, runs
 from jaxseg.training.checkpoints import checksums
 from jaxseg.training.contract import TrainedOn
-
-_CONVOLUTION = re.compile(r".*conv_\d+")  # the name of a convolution with what follows it, in every network
 
 
 class Run(NamedTuple):
@@ -112,12 +109,9 @@ def load_repair(folder: pathlib.Path, run: Run) -> Repair:
     return Repair(module, variables, config.layer, f"{sum(checksums(variables).values()) % 2**32:08x}")
 
 
-def quality_layers(model: UNetSkeleton, variables: Mapping[str, Any], images: Any) -> tuple[str, ...]:
+def quality_layers(model: UNetSkeleton) -> tuple[str, ...]:
     """The last two convolutional layers, whose units He et al. ask for the quality of an output (Eq. 12)."""
-    if numbered := getattr(model, "numbered_layers", ()):
-        return numbered[-2:]
-    names = capture.layer_names(model, variables, images)
-    return tuple(name for name in names if _CONVOLUTION.fullmatch(name))[-2:]
+    return model.roles.convolutions[-2:]
 
 
 def compiled(
@@ -145,7 +139,7 @@ def compiled(
     def run(members: Sequence[Any], repair_variables: Any, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         labels = jnp.zeros(images.shape[:-1], jnp.uint8)
         seen = augment.whole({"image": images, "labels": labels}, size=image_size)["images"]
-        layers = quality_layers(model, members[0], seen)
+        layers = quality_layers(model)
         wanted = (*layers, repair.layer) if repair else layers
         found = [capture.capture(model, variables, seen, tuple(dict.fromkeys(wanted))) for variables in members]
         probabilities = _mean([jax.nn.softmax(logits.astype(jnp.float32)) for logits, _ in found])

@@ -1,6 +1,7 @@
 """Many small pictures with the outlines of their masks on one sheet, painted pixel by pixel."""
 
 import functools
+import io
 import math
 import pathlib
 from collections.abc import Sequence
@@ -12,9 +13,8 @@ from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from jaxseg.data import formats, resizing
+from jaxseg.atomic import PathLike, replace
 from jaxseg.report.canvas import INK, MUTED, PALETTE
-from jaxseg.report.tables import PathLike, replace
 
 CELL = 300  # pixels, the longer side of a picture on the sheet
 _COLUMNS, _GAP, _LINE, _TEXT = 4, 12, 19, 14  # pixels but for the first
@@ -26,7 +26,7 @@ class Cell(NamedTuple):
     """A picture on the sheet.
 
     Attributes:
-      picture: uint8 `[h,w,3]`.
+      picture: uint8 `[h,w,3]`, its longer side `CELL`.
       labels: class numbers `[h,w]`.
       captions: lines below it.
     """
@@ -34,22 +34,6 @@ class Cell(NamedTuple):
     picture: np.ndarray
     labels: np.ndarray
     captions: tuple[str, ...]
-
-
-def cell(image: np.ndarray, labels: np.ndarray, captions: Sequence[str]) -> Cell:
-    """A case brought to the size at which it is drawn, so that sheets of large images take little memory.
-
-    Args:
-      image: uint8 `[H,W,C]` with 1 or 3 channels, or of others the first; it may be smaller or larger than the labels,
-        which decide the shape of the picture.
-      labels: class numbers `[H,W]`.
-      captions: lines below the picture; long ones lose their beginning.
-    """
-    scale = CELL / max(labels.shape)
-    size = [max(1, round(side * scale)) for side in labels.shape]
-    plain = image if image.shape[-1] in (1, 3) else image[..., :1]
-    picture = np.broadcast_to(resizing.resize(np.ascontiguousarray(plain), size), (*size, 3))
-    return Cell(np.array(picture), resizing.resize_labels(labels, size), tuple(captions))
 
 
 def write(path: PathLike, cells: Sequence[Cell], class_names: Sequence[str]) -> None:
@@ -87,7 +71,9 @@ def write(path: PathLike, cells: Sequence[Cell], class_names: Sequence[str]) -> 
         draw.rectangle((left, top + 4, left + 12, top + 14), fill=_colour(k))
         draw.text((left + 18, top), name, fill=INK, font=_font())
         left += 18 + math.ceil(draw.textlength(name, _font())) + 2 * _GAP
-    replace(path, formats.encode_png(np.asarray(sheet)))
+    content = io.BytesIO()
+    sheet.save(content, "PNG", compress_level=3)  # 8 % larger than the default, in a third of its time
+    replace(path, content.getvalue())
 
 
 def outlined(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:

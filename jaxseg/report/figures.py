@@ -15,9 +15,10 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
+from jaxseg.atomic import PathLike
 from jaxseg.report import canvas
 from jaxseg.report.canvas import GRID, INK, MUTED, SHADE, SMALL, TEXT, WIDTH
-from jaxseg.report.tables import PathLike, estimate_text
+from jaxseg.results.text import estimate_text
 
 
 @dataclasses.dataclass(frozen=True)

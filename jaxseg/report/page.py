@@ -12,13 +12,13 @@ import os
 import pathlib
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jinja2
 
-from jaxseg.report import tables
-from jaxseg.report.tables import PathLike
+from jaxseg import atomic
+from jaxseg.atomic import PathLike
 
 VERDICTS = ("yes", "partly", "no", "unclear")
 
@@ -59,24 +59,11 @@ class Section:
     tables: Sequence[Table] = ()
 
 
-def write(
-    path: PathLike,
-    *,
-    title: str,
-    question: str,
-    verdict: str,
-    answer: str,
-    lead: Figure,
-    facts: Sequence[tuple[str, str]],
-    sections: Sequence[Section],
-    provenance: Sequence[tuple[str, str]],
-) -> None:
-    """Writes a report page.
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A report.
 
-    Images and CSV files are embedded; all text is escaped.
-
-    Args:
-      path: HTML file to write.
+    Attributes:
       title: name of the study, small above the question and in the browser's tab.
       question: the one question that the page answers.
       verdict: yes, partly, no or unclear.
@@ -84,13 +71,42 @@ def write(
       lead: the plot that shows the answer.
       facts: (label, value) of the key numbers, beside the plot.
       sections: everything else, in order.
-      provenance: (label, value): command, date, versions, machine.
+    """
+
+    title: str
+    question: str
+    verdict: str
+    answer: str
+    lead: Figure
+    facts: Sequence[tuple[str, str]]
+    sections: Sequence[Section]
+
+
+FigureOf = Callable[[str, str, str, str, str], Figure]  # name, title, alternative text, caption, table
+
+
+def figures_in(workdir: pathlib.Path) -> FigureOf:
+    """Figures of `workdir/figures` with the numbers of `workdir/tables`, by name."""
+
+    def figure(name: str, title: str, alt: str, caption: str, table: str) -> Figure:
+        return Figure(workdir / "figures" / f"{name}.png", title, alt, caption, workdir / "tables" / f"{table}.csv")
+
+    return figure
+
+
+def write(path: PathLike, page: Page, provenance: Mapping[str, Any]) -> None:
+    """Writes a report page; images and CSV files are embedded, all text is escaped.
+
+    Args:
+      path: HTML file to write.
+      page: what it says.
+      provenance: command, date, versions, machine: text, lists, or mappings of these.
 
     Raises:
       ValueError: unknown verdict, a figure that is no PNG, or one without alternative text or numbers.
     """
-    if verdict not in VERDICTS:
-        raise ValueError(f"verdict is {verdict!r}; it must be one of {', '.join(VERDICTS)}")
+    if page.verdict not in VERDICTS:
+        raise ValueError(f"verdict is {page.verdict!r}; it must be one of {', '.join(VERDICTS)}")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -99,16 +115,22 @@ def write(
     text = environment.from_string(files.joinpath("page.html").read_text("utf-8")).render(
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        title=title,
-        question=question,
-        verdict=verdict,
-        answer=answer,
-        lead=_figure(lead),
-        facts=[_fact(label, value) for label, value in facts],
-        sections=[_section(section) for section in sections],
-        provenance=provenance,
+        title=page.title,
+        question=page.question,
+        verdict=page.verdict,
+        answer=page.answer,
+        lead=_figure(page.lead),
+        facts=[_fact(label, value) for label, value in page.facts],
+        sections=[_section(section) for section in page.sections],
+        provenance=[(name.replace("_", " "), _words(value)) for name, value in provenance.items()],
     )
-    tables.replace(path, text.encode())
+    atomic.replace(path, text.encode())
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
+    return ", ".join(f"{name} {_words(v)}" for name, v in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 def _section(section: Section) -> dict[str, Any]:
@@ -152,8 +174,8 @@ def _data_address(kind: str, content: bytes) -> str:
 
 
 def _table(table: Table) -> dict[str, Any]:
-    headers = dict(table.columns) if table.columns is not None else {key: key for key in tables.columns(table.rows)}
-    columns = {key: [tables.scalar(row.get(key)) for row in table.rows] for key in headers}
+    headers = dict(table.columns) if table.columns is not None else {key: key for key in atomic.columns(table.rows)}
+    columns = {key: [atomic.scalar(row.get(key)) for row in table.rows] for key in headers}
     cells = {key: _column(values) for key, values in columns.items()}
     kinds = {key: _kind(columns[key], cells[key]) for key in headers}
     width = sum(_unbreakable(header, cells[key], kinds[key]) + 2 for key, header in headers.items())  # and a gap

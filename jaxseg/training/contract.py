@@ -4,6 +4,7 @@ A run may be used where its data set is not, on data sets that were prepared on 
 of its own is classes, channels, orientation and scaling; a network that meets others is wrong without a word.
 """
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -12,11 +13,11 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from jaxseg import atomic
 from jaxseg.data import pipeline
 from jaxseg.data.diagnosis import count
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
-from jaxseg.training.loop import write_json
 
 FILE = "trained_on.json"
 
@@ -84,10 +85,8 @@ def note(folder: pathlib.Path, known: TrainedOn) -> None:
 
 def keep(path: pathlib.Path, value: Mapping[str, Any]) -> None:
     """Writes JSON into the run's folder if it can be written to; what cannot be kept is computed again."""
-    try:
-        write_json(path, dict(value))
-    except OSError:
-        path.with_suffix(".part").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        atomic.write_json(path, dict(value))
 
 
 def check_split(directory: pathlib.Path, split: str, known: TrainedOn, run: pathlib.Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
+from jaxseg import atomic
+
 
 class MetricLog:
     """Appends `{"step", ...}` rows to `metrics.jsonl`; rows past `start` (written before a kill) are dropped."""
@@ -15,9 +17,7 @@ class MetricLog:
         self._path = folder / "metrics.jsonl"
         rows = self._path.read_text(errors="replace").splitlines() if self._path.exists() else []
         kept = [line for line in rows if _complete_step(line) <= start]
-        partial = folder / "metrics.part"  # a kill while writing must not lose the rows
-        partial.write_text("".join(f"{line}\n" for line in kept))
-        partial.replace(self._path)
+        atomic.replace(self._path, "".join(f"{line}\n" for line in kept).encode())
         try:
             from tensorboardX import SummaryWriter
         except ImportError:  # optional: the JSON lines hold the same numbers

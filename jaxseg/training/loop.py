@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import json
 import math
 import pathlib
 import time
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 import tqdm
 
+from jaxseg import atomic
 from jaxseg.errors import InputError, Preempted
 from jaxseg.training import checkpoints, parallel, preemption, provenance
 from jaxseg.training.checkpoints import Checkpoints
@@ -345,11 +345,4 @@ def _write_summary(folder: pathlib.Path, loop: Loop, progress: Progress, last_st
         f"best_validation_{name}": None if progress.best is None else sign * progress.best,
         "stopped_early": progress.stopped,
     }
-    write_json(folder / "summary.json", summary)
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes what JSON can hold, whole or not at all."""
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)
+    atomic.write_json(folder / "summary.json", summary)

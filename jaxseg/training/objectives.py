@@ -52,19 +52,17 @@ def segmentation_ability(
     Args:
       model: `images -> logits`.
       loss_fn: `(logits, labels) -> scalar`.
-      layers: names as `capture.layer_names` has them; none means all of `model.numbered_layers`, as in the paper.
+      layers: names as `capture.layer_names` has them; none means all convolutional layers, as in the paper.
       weight: of the mean over layers and images of one minus the soft score; the paper's is 1.
       **options: of `loss_fn`.
 
     Raises:
-      ValueError: no layers are named and the model numbers none; or its padding is valid, where layers cover more than
-        the image and cannot be compared with its labels. An unknown layer is found by the objective.
+      ValueError: the padding is valid, where layers cover more than the image and cannot be compared with its labels.
+        An unknown layer is found by the objective.
     """
     if model.padding == "valid":
         raise ValueError("the layers of a network with padding='valid' cover more than the image; choose another one")
-    names = tuple(layers) or getattr(model, "numbered_layers", ())
-    if not names:
-        raise ValueError(f"{type(model).__name__} has no numbered layers; name some in layers")
+    names = tuple(layers) or model.roles.convolutions
 
     def objective(key: jax.Array, variables: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, Any]:
         labels = batch["labels"]

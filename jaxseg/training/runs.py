@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from jaxseg import paths
+from jaxseg import atomic, paths
 from jaxseg.data import augment, folds, pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
@@ -26,7 +26,7 @@ from jaxseg.models.skeleton import UNetSkeleton, compiler_options
 from jaxseg.numerics import in_32_bits
 from jaxseg.training import checks, contract, objectives, parallel, programs, provenance, state, steps
 from jaxseg.training.checkpoints import Checkpoints, has_steps
-from jaxseg.training.loop import Loop, Summarise, fit, write_json
+from jaxseg.training.loop import Loop, Summarise, fit
 
 _SHARE_OF_MEMORY = 0.25  # of a device's that cases may take, for residence 'auto'
 _PLACES = ("config.network",)  # fields that say where something is, which is known by its checksum
@@ -300,7 +300,7 @@ def fit_members(
     fit(loop, fresh, places, values)
     if len(places) > 1 and parallel.is_main() and not (folder / "summary.json").exists():
         summaries = {place.name: json.loads((place / "summary.json").read_text()) for place in places}
-        write_json(folder / "summary.json", summaries)
+        atomic.write_json(folder / "summary.json", summaries)
 
 
 def member_runs(
@@ -394,9 +394,7 @@ def _write_claim(folder: pathlib.Path, files: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in files.items():
             if not (folder / name).exists():
-                temporary = folder / f"{name}.part"
-                temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-                temporary.replace(folder / name)
+                atomic.write_json(folder / name, value, sort_keys=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another work directory") from error
 

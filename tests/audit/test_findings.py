@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from configs import audit as audit_config
-from jaxseg.audit import accuracy, domains, failures, findings, profiles
+from jaxseg.audit import findings
 from jaxseg.audit import run as audits
 from jaxseg.audit.answers import Candidate, largest
+from jaxseg.audit.probes import accuracy, domains, failures, profiles
 from jaxseg.audit.subject import evenly
 from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg.audit import domains, moving, overlay_marks, padding, regional, translation
+from jaxseg.audit import moving, regional
 from jaxseg.audit.answers import NotAskedError
+from jaxseg.audit.probes import domains, overlay_marks, padding, translation
 from jaxseg.data import overlays, pipeline
 
 

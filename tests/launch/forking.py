@@ -15,7 +15,7 @@ import sys
 IMPORTED = (
     *("jaxseg.benchmarks", "jaxseg.inference", "jaxseg.training.autoencoders", "ml_collections.config_flags"),
     *("jaxseg.data.builders.dermoscopy", "jaxseg.data.builders.folder", "jaxseg.data.builders.isic2017"),
-    *("jaxseg.report.audit", "jaxseg.report.border_shortcut", "jaxseg.report.predictions", "jaxseg.report.studies"),
+    *("jaxseg.audit.page", "jaxseg.prediction.page", "jaxseg.studies.border_shortcut.page", "jaxseg.studies.runner"),
 )
 
 

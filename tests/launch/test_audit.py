@@ -9,9 +9,9 @@ import pytest
 
 from configs import audit as audit_config
 from configs import train
+from jaxseg.audit import page as audit
 from jaxseg.data import builders
 from jaxseg.errors import InputError
-from jaxseg.report import audit
 
 
 def settings(**fields):

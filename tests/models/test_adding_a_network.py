@@ -45,4 +45,5 @@ def test_its_reach_is_wide_enough(network, drawn_variables):
 def test_its_activations_have_names(network):
     module, images = network(2), jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    assert {"top/conv_0", "bottleneck", "decoder", "head"} <= set(capture.layer_names(module, variables, images))
+    names = capture.layer_names(module, variables, images)
+    assert {"top/conv_0", "bottleneck", "decoder", "head", *module.roles.convolutions} <= set(names)

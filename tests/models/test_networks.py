@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxseg import models
-from jaxseg.models import layers, residual_unet, resnet_unet, skeleton
+from jaxseg.models import capture, layers, residual_unet, resnet_unet, skeleton
 
 # the smallest of each kind, the size of images it takes, and its number of skips
 SMALL = {
@@ -80,6 +80,44 @@ def test_shapes_of_every_padding_and_choice_of_skips(name):
     for padding, skips in zip(layers.PADDINGS, itertools.cycle(skip_choices(SMALL[name][2]))):
         module, size = build(name, padding=padding, skips=skips)
         assert shapes_of(module, (2, 2 * size, size, 3)) == ((2, 2 * size, size, 3), jnp.float32, skips)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_roles_are_names_of_layers_in_their_order_and_the_bottleneck_is_what_encode_returns(name, variables_of):
+    module, size = build(name)
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    names, roles = capture.layer_names(module, variables_of(name), images), module.roles
+    ordered = (*roles.encoder, roles.bottleneck, *roles.decoder)
+    for of_role in (ordered, roles.convolutions):
+        assert list(of_role) == sorted(of_role, key=names.index)
+    # every convolution is one of a block, or of the head behind them, and no block is without one but a stem
+    assert set(roles.convolutions) == {each for each in names if each.rpartition("/")[2] in ("conv_0", "conv_1")}
+    of_blocks = [block for block in ordered if any(each.startswith(f"{block}/") for each in roles.convolutions)]
+    assert set(ordered) - set(of_blocks) <= {"stem"}
+
+    def run(variables, images):
+        seen = capture.capture(module, variables, images, ordered)[1]
+        return seen, module.apply(variables, images, method="encode")[0]
+
+    seen, bottleneck = jax.eval_shape(run, variables_of(name), images)
+    assert seen[roles.bottleneck].shape == bottleneck.shape
+    assert min(activation.shape[1] for activation in seen.values()) == bottleneck.shape[1] or name == "dtu_net"
+
+
+@pytest.mark.parametrize("name", STRIDED)
+def test_to_replace_the_bottleneck_is_to_decode_another(name, variables_of):
+    module, size = build(name)
+    images = drawn((1, size, size, 3))
+
+    @jax.jit
+    def run(variables, images):
+        bottleneck, skips = module.apply(variables, images, method="encode")
+        other = lambda activation: 2.0 * activation
+        replaced = capture.replace(module, variables, images, {module.roles.bottleneck: other})
+        return replaced, module.apply(variables, other(bottleneck), skips, method="decode")
+
+    replaced, decoded = map(np.asarray, run(variables_of(name), images))
+    np.testing.assert_allclose(replaced, decoded, atol=1e-5 * np.abs(decoded).max())
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -13,9 +13,10 @@ import SimpleITK
 from configs import train
 from jaxseg.data import formats, geometry
 from jaxseg.data.pipeline import Preparation
+from jaxseg.models.skeleton import Roles
 from jaxseg.prediction import network, predictor, views
+from jaxseg.prediction import page as predictions
 from jaxseg.prediction.inputs import TrainedOn
-from jaxseg.report import predictions
 
 SIDE = 48
 LEVEL = 500  # of the outline, the middle of the window
@@ -51,7 +52,7 @@ def save_nifti(path, array, affine):
 class Threshold(nn.Module):
     """The bright part, and of each slice its upper left corner: what is seen from another side is another mask."""
 
-    numbered_layers = ("conv",)
+    roles = Roles(None, (), (), ("conv",))
     corner: bool = True
 
     @nn.compact

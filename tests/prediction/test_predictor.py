@@ -19,6 +19,7 @@ from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.models import capture, tracing
 from jaxseg.models.autoencoder import Autoencoder
+from jaxseg.models.skeleton import Roles
 from jaxseg.prediction import network, predictor, quality
 from jaxseg.prediction.inputs import TrainedOn
 from jaxseg.prediction.network import Run
@@ -39,7 +40,7 @@ class Identity(nn.Module):
 class Threshold(nn.Module):
     """Object where the first channel is above the middle gray."""
 
-    numbered_layers = ("conv_0", "conv_1")
+    roles = Roles(None, (), (), ("conv_0", "conv_1"))
 
     @nn.compact
     def __call__(self, images, train=False):
@@ -309,7 +310,7 @@ def test_replicas_are_one_ensemble(tmp_path):
     """Two members, of which each decides half of the probability."""
 
     class Constant(nn.Module):
-        numbered_layers = ("conv_0", "conv_1")
+        roles = Roles(None, (), (), ("conv_0", "conv_1"))
 
         @nn.compact
         def __call__(self, images, train=False):

@@ -11,7 +11,8 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxseg.report import figures, page, tables
+from jaxseg import atomic
+from jaxseg.report import figures, page
 
 SCREENS = ((360, 740), (1280, 800))
 PAPER = (673, 980)  # what 16 and 18 mm of margin leave of A4, in CSS pixels
@@ -85,7 +86,7 @@ def report(tmp_path_factory):
     series = [figures.Series(label, x, 1 - x / 200, 0.9 - x / 200, 1.1 - x / 200) for label in ("M_ori", "M_crop")]
     figures.curves(folder / "wide.png", {"whole": series, "quadrants": series}, xlabel="x", ylabel="Dice")
     figures.dots(folder / "tall.png", [(f"row {i}", "", 0.1 * i, 0.0, 1.0) for i in range(12)], xlabel="Dice")
-    tables.write_csv(folder / "bands.csv", [{"outer edge": d, "Dice, µ": 1 - d / 200} for d in x])
+    atomic.write_csv(folder / "bands.csv", [{"outer edge": d, "Dice, µ": 1 - d / 200} for d in x])
     figure = lambda name, title: page.Figure(
         folder / f"{name}.png", title, f"Lines of {title}", "", folder / "bands.csv"
     )
@@ -102,31 +103,32 @@ def report(tmp_path_factory):
     ] * 3
     page.write(
         folder / "report.html",
-        title="A study (tiny)",
-        question="Is every element of a page shown on every screen, and on paper?",
-        verdict="partly",
-        answer="The gap is 0.31 [0.25, 0.37], against 0.02 [-0.01, 0.04] inside.",
-        lead=figure("tall", "Dice by distance"),
-        facts=[("gap at the border", "0.31 [0.25, 0.37]"), ("folder", "a/path/without/any/space/" * 6)],
-        sections=[
-            page.Section("Figures", ["Words. " * 60], [figure("wide", "Again"), figure("tall", "A third time")]),
-            page.Section(
-                "Tables",
-                [],
-                [],
-                [
-                    page.Table("Sorted", rows, "A note."),
-                    page.Table("Two rows", rows[:2]),
-                    page.Table("Estimates", estimates),
-                    page.Table("Many columns, and a title that is far longer than a phone is wide, as some are", many),
-                    page.Table("As wide as paper", full),
-                ],
-            ),
-        ],
-        provenance=[
-            ("command", "python -m launch.study --workdir=" + "a/rather/long/path/" * 8),
-            ("date", "2020-01-01"),
-        ],
+        page.Page(
+            title="A study (tiny)",
+            question="Is every element of a page shown on every screen, and on paper?",
+            verdict="partly",
+            answer="The gap is 0.31 [0.25, 0.37], against 0.02 [-0.01, 0.04] inside.",
+            lead=figure("tall", "Dice by distance"),
+            facts=[("gap at the border", "0.31 [0.25, 0.37]"), ("folder", "a/path/without/any/space/" * 6)],
+            sections=[
+                page.Section("Figures", ["Words. " * 60], [figure("wide", "Again"), figure("tall", "A third time")]),
+                page.Section(
+                    "Tables",
+                    [],
+                    [],
+                    [
+                        page.Table("Sorted", rows, "A note."),
+                        page.Table("Two rows", rows[:2]),
+                        page.Table("Estimates", estimates),
+                        page.Table(
+                            "Many columns, and a title that is far longer than a phone is wide, as some are", many
+                        ),
+                        page.Table("As wide as paper", full),
+                    ],
+                ),
+            ],
+        ),
+        {"command": "python -m launch.study --workdir=" + "a/rather/long/path/" * 8, "date": "2020-01-01"},
     )
     return folder / "report.html"
 

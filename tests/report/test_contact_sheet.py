@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxseg.prediction.thumbnails import thumbnail
 from jaxseg.report import contact_sheet
 
 BACKGROUND = 90
@@ -44,7 +45,7 @@ def test_a_cell_has_the_shape_of_its_labels_and_both_lie_over_each_other(size, c
     labels = np.zeros(size, int)
     labels[size[0] // 3 :, size[1] // 2 :] = 1
     stored = np.repeat((255 * labels[..., None]).astype(np.uint8), channels, -1)
-    found = contact_sheet.cell(stored, labels, ("name",))
+    found = thumbnail(stored, labels, ("name",))
     height, width = found.picture.shape[:2]
     assert max(height, width) == contact_sheet.CELL and found.labels.shape == (height, width)
     assert height / width == pytest.approx(max(size[0] / size[1], 1 / contact_sheet.CELL), abs=1 / contact_sheet.CELL)
@@ -54,9 +55,7 @@ def test_a_cell_has_the_shape_of_its_labels_and_both_lie_over_each_other(size, c
 
 def test_the_sheet_has_every_picture_and_the_classes(tmp_path):
     cells = [
-        contact_sheet.cell(
-            np.full((20, 30 + 10 * i, 3), 40 * i + 40, np.uint8), np.zeros((20, 30 + 10 * i), int), ("a", "b")
-        )
+        thumbnail(np.full((20, 30 + 10 * i, 3), 40 * i + 40, np.uint8), np.zeros((20, 30 + 10 * i), int), ("a", "b"))
         for i in range(5)
     ]
     contact_sheet.write(tmp_path / "sheet.png", cells, ("background", "lesion"))
@@ -82,7 +81,7 @@ def test_long_captions_keep_their_end():
 
 @pytest.mark.parametrize("name", ["x\ny", "a\tb\r", "\udcff.png", "心臓", "\u202eabc"])
 def test_any_name_of_a_file_can_be_drawn(tmp_path, name):
-    cell = contact_sheet.cell(picture(8, 8), np.zeros((8, 8), int), (name, name))
+    cell = thumbnail(picture(8, 8), np.zeros((8, 8), int), (name, name))
     contact_sheet.write(tmp_path / "sheet.png", [cell], ("background", name))
     assert contact_sheet._printable("x\ny") == "x\N{REPLACEMENT CHARACTER}y"
 

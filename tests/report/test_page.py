@@ -9,7 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from jaxseg.report import figures, page, tables
+from jaxseg import atomic
+from jaxseg.report import figures, page
 
 X = np.arange(8.0, 129.0, 8.0)
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -49,36 +50,39 @@ def report(tmp_path_factory):
         {"model": HOSTILE, "dice": "0.42 [0.37, 0.47]", "gap": -0.125, "n": np.int64(12), "convention": "word " * 30},
         {"model": "M_crop", "dice": "undefined", "gap": float("nan"), "n": 7, "convention": None},
     ]
-    tables.write_csv(folder / "bands.csv", rows)
+    atomic.write_csv(folder / "bands.csv", rows)
     series = [figures.Series(label, X, 1 - X / 200, 0.9 - X / 200, 1.1 - X / 200) for label in ("M_ori", "M_crop")]
     figures.curves(folder / "bands.png", {"whole": series, "quadrants": series}, xlabel="x", ylabel="Dice")
     lead = page.Figure(folder / "bands.png", "Bands", f"Dice falls {HOSTILE}", "A caption.", folder / "bands.csv")
     wide = [{f"column {i}": f"text {i} {j}" for i in range(30)} for j in range(30)]
     page.write(
         folder / "out" / "report.html",
-        title="The border shortcut",
-        question="Do networks trained on whole images fail where the border of a crop cuts a lesion?",
-        verdict="partly",
-        answer="Within 16 of 256 px of the border the network trained on whole images reaches 0.52 [0.47, 0.57], the "
-        "one trained on quadrants 0.83 [0.80, 0.86]: a gap of 0.31 [0.25, 0.37], against 0.02 [-0.01, 0.04] inside.",
-        lead=lead,
-        facts=[("gap at the border", "0.31 [0.25, 0.37]"), ("a label that is long", LONG)],
-        sections=[
-            page.Section(
-                HOSTILE,
-                [HOSTILE, "More."],
-                [page.Figure(folder / "bands.png", "Again", "Twice", "", folder / "bands.csv")],
-            ),
-            page.Section(
-                "Tables",
-                tables=[
-                    page.Table("Scores", rows, "A note.", {"model": "Model", "dice": "Dice", "gap": "Gap"}),
-                    page.Table("All", rows),
-                    page.Table("Wide", wide),
-                ],
-            ),
-        ],
-        provenance=[("command", f"python launch/study.py --workdir={LONG}"), ("date", "2020-01-01")],
+        page.Page(
+            title="The border shortcut",
+            question="Do networks trained on whole images fail where the border of a crop cuts a lesion?",
+            verdict="partly",
+            answer="Within 16 of 256 px of the border the network trained on whole images reaches 0.52 [0.47, 0.57], "
+            "the one trained on quadrants 0.83 [0.80, 0.86]: a gap of 0.31 [0.25, 0.37], against 0.02 [-0.01, 0.04] "
+            "inside.",
+            lead=lead,
+            facts=[("gap at the border", "0.31 [0.25, 0.37]"), ("a label that is long", LONG)],
+            sections=[
+                page.Section(
+                    HOSTILE,
+                    [HOSTILE, "More."],
+                    [page.Figure(folder / "bands.png", "Again", "Twice", "", folder / "bands.csv")],
+                ),
+                page.Section(
+                    "Tables",
+                    tables=[
+                        page.Table("Scores", rows, "A note.", {"model": "Model", "dice": "Dice", "gap": "Gap"}),
+                        page.Table("All", rows),
+                        page.Table("Wide", wide),
+                    ],
+                ),
+            ],
+        ),
+        {"command": f"python launch/study.py --workdir={LONG}", "date": "2020-01-01"},
     )
     return folder / "out" / "report.html"
 
@@ -142,12 +146,14 @@ def test_tables_are_set_as_numbers(report):
 )
 def test_what_is_incomplete_is_refused(report, tmp_path, verdict, changes, words):
     folder = report.parent.parent
-    tables.write_csv(folder / "empty.csv", [])
+    atomic.write_csv(folder / "empty.csv", [])
     changes = {name: value if name == "alt" else folder / value for name, value in changes.items()}
     figure = page.Figure(folder / "bands.png", "Bands", "alt", "", folder / "bands.csv")
-    rest = {"title": "t", "question": "q", "answer": "a", "facts": [], "sections": [], "provenance": []}
+    rest = {"title": "t", "question": "q", "answer": "a", "facts": [], "sections": []}
     with pytest.raises(ValueError, match=words):
-        page.write(tmp_path / "a.html", verdict=verdict, lead=dataclasses.replace(figure, **changes), **rest)
+        page.write(
+            tmp_path / "a.html", page.Page(verdict=verdict, lead=dataclasses.replace(figure, **changes), **rest), {}
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -155,9 +161,10 @@ def test_a_page_may_have_no_section(report, tmp_path):
     folder = report.parent.parent
     lead = page.Figure(folder / "bands.png", "Bands", "alt", "", folder / "bands.csv")
     page.write(
-        tmp_path / "a.html", title="t", question="q", verdict="unclear", answer="a", lead=lead, facts=[], sections=[],
-        provenance=[],
-    )  # fmt: skip
+        tmp_path / "a.html",
+        page.Page(title="t", question="q", verdict="unclear", answer="a", lead=lead, facts=[], sections=[]),
+        {},
+    )
     Reader((tmp_path / "a.html").read_text("utf-8"))
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
 
@@ -181,9 +188,18 @@ def test_which_columns_are_numbers(report, tmp_path, values, kind):
     lead = page.Figure(folder / "bands.png", "Bands", "alt", "", folder / "bands.csv")
     rows = [{"case": "a-1", "value": value} for value in values]
     page.write(
-        tmp_path / "a.html", title="t", question="q", verdict="no", answer="a", lead=lead, facts=[],
-        sections=[page.Section("s", tables=[page.Table("t", rows)])], provenance=[],
-    )  # fmt: skip
+        tmp_path / "a.html",
+        page.Page(
+            title="t",
+            question="q",
+            verdict="no",
+            answer="a",
+            lead=lead,
+            facts=[],
+            sections=[page.Section("s", tables=[page.Table("t", rows)])],
+        ),
+        {},
+    )
     reader = Reader((tmp_path / "a.html").read_text("utf-8"))
     assert [cell.get("class", "") for cell in reader.all("td")] == [kind] * len(values)
     assert "a-1" in reader.words and ("0.42 [\N{MINUS SIGN}0.01, 0.47]" in reader.words) == (

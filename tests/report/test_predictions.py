@@ -16,9 +16,10 @@ from configs import train
 from jaxseg.data import formats
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
+from jaxseg.models.skeleton import Roles
 from jaxseg.prediction import network, predictor, views
+from jaxseg.prediction import page as predictions
 from jaxseg.prediction.inputs import TrainedOn
-from jaxseg.report import predictions
 
 
 class Identity(nn.Module):
@@ -28,7 +29,7 @@ class Identity(nn.Module):
 
 
 class Threshold(nn.Module):
-    numbered_layers = ("conv_0", "conv_1")
+    roles = Roles(None, (), (), ("conv_0", "conv_1"))
 
     @nn.compact
     def __call__(self, images, train=False):
@@ -168,14 +169,14 @@ def test_the_table_is_there_when_the_disk_is_full(setting, monkeypatch, tmp_path
     for name in "abcd":
         Image.fromarray(stripes(32, 32)).save(folder / f"{name}.png")
     call()
-    replace = predictions.tables.replace
+    replace = predictions.atomic.replace
 
     def full(path, content):
         if pathlib.Path(path).name == "b.png":
             raise OSError(28, "No space left on device", str(path))
         replace(path, content)
 
-    monkeypatch.setattr(predictions.tables, "replace", full)
+    monkeypatch.setattr(predictions.atomic, "replace", full)
     with pytest.raises(
         InputError, match=r"out: cannot be written \(No space left on device\); choose another --output"
     ):

@@ -9,7 +9,7 @@ from jaxseg import models
 from jaxseg.analysis import position
 from jaxseg.data import augment, pipeline
 from jaxseg.models import capture
-from jaxseg.studies import border_features
+from jaxseg.studies.border_shortcut import features as border_features
 
 SIZE = 16
 

@@ -12,8 +12,8 @@ import pytest
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, regions
-from jaxseg.studies import border_shortcut as study
-from jaxseg.studies import moving_window
+from jaxseg.studies.border_shortcut import claims, moving_window, tables
+from jaxseg.studies.border_shortcut import experiment as study
 from jaxseg.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -134,17 +134,17 @@ def fake_splits(cases=40):
 @pytest.fixture(scope="module", autouse=True)
 def centres_are_found_once():
     """Those of the masks of `fake_splits`; every table would compile the programs for them anew."""
-    find = study.mask_centres
+    find = tables.mask_centres
     centres = functools.cache(lambda: find(config(), fake_splits()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "mask_centres", lambda *_: centres())
+        patch.setattr(tables, "mask_centres", lambda *_: centres())
         yield
 
 
 def fake_measures(border, interior, cases=40, seed=0):
     """A network that reaches the given mean Dice at the border and inside."""
     random = np.random.default_rng(seed)
-    rings = len(study.band_distances(config()))
+    rings = len(tables.band_distances(config()))
     noise = lambda mean: np.clip(mean + 0.1 * random.standard_normal(cases), 0, 1)
     measures = {"step": np.array(6), "validation_dice": np.array(0.8), "position": np.linspace(0, 0.5, 10)}
     for view in study.TEST_VIEWS:
@@ -175,34 +175,29 @@ def fake_measures(border, interior, cases=40, seed=0):
 def test_the_verdict_follows_the_intervals(ori, crop, expected):
     cfg = config()
     measured = {("zero", "original"): fake_measures(*ori), ("zero", "quadrant"): fake_measures(*crop, seed=1)}
-    rows = study.tabulate(cfg, fake_splits(), measured).border
-    verdict = study.verdict(cfg, rows, "zero")
+    rows = tables.tabulate(cfg, fake_splits(), measured).border
+    verdict = claims.verdict(cfg, rows, "zero")
     assert verdict.verdict == expected
-    gap = next(r for r in rows if r["quantity"] == study.GAP and r["tested_on"] == "quadrant")
+    gap = rows.one(quantity=tables.GAP, tested_on="quadrant").estimate
     if not np.isnan(ori[0]):
-        assert f"{gap['mean']:.2f} [{gap['low']:.2f}, {gap['high']:.2f}]" in verdict.sentence
+        assert f"{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]" in verdict.sentence
 
 
 def test_tables_say_what_they_left_out_and_agree_with_the_cases():
     cfg = config()
     measured = {("zero", "original"): fake_measures(0.3, 0.8), ("zero", "quadrant"): fake_measures(0.8, 0.8, seed=1)}
-    tables = study.tabulate(cfg, fake_splits(), measured)
-    assert len(tables.bands) == 2 * 2 * 2 * 13  # models, test views, conventions, bands
-    assert all(
-        row["convention"] and row["interval"] for name in ("dice", "bands", "border") for row in getattr(tables, name)
-    )
-    undefined = {row["convention"]: row["undefined"] for row in tables.bands}
-    assert undefined[study.DICE] == 8 and undefined[study.SMOOTH] == 0
-    for row in tables.dice:
-        cases = [
-            case["dice"]
-            for case in tables.cases
-            if (case["model"], case["tested_on"]) == (row["model"], row["tested_on"])
-        ]
-        assert row["mean"] == pytest.approx(np.mean(cases))
-        assert row["n"] == len(cases) == 40
-    whole = next(r for r in tables.mask_centres if (r["split"], r["view"]) == ("test", "original"))
-    assert whole["mean"] == pytest.approx(1 / 32, rel=1e-3)  # the box's centre lies one pixel left of the middle
+    found = tables.tabulate(cfg, fake_splits(), measured)
+    assert len(found.bands) == 2 * 2 * 2 * 13  # models, test views, conventions, bands
+    assert all(row.convention and row.interval for rows in (found.dice, found.bands, found.border) for row in rows)
+    undefined = {row.convention: row.estimate.undefined for row in found.bands}
+    assert undefined[tables.DICE] == 8 and undefined[tables.SMOOTH] == 0
+    for row in found.dice:
+        of = (row["model"], row["tested_on"])
+        cases = [case["dice"] for case in found.cases if (case["model"], case["tested_on"]) == of]
+        assert row.estimate.mean == pytest.approx(np.mean(cases))
+        assert row.estimate.n == len(cases) == 40
+    whole = found.mask_centres.one(split="test", view="original")
+    assert whole.estimate.mean == pytest.approx(1 / 32, rel=1e-3)  # the box's centre lies one pixel left of the middle
 
 
 def test_another_padding_is_compared_with_the_first():
@@ -215,12 +210,12 @@ def test_another_padding_is_compared_with_the_first():
         ("reflect", "original"): fake_measures(0.6, 0.8, seed=2),
         ("reflect", "quadrant"): fake_measures(0.8, 0.8, seed=3),
     }
-    rows = study.tabulate(cfg, fake_splits(), measured).border
-    change = [r for r in rows if r["quantity"] == "gap at the border, minus that of zero padding"]
-    assert {r["padding"] for r in change} == {"reflect"}
-    quadrant = next(r for r in change if r["tested_on"] == "quadrant")
-    assert quadrant["mean"] == pytest.approx(-0.4, abs=0.08)
-    assert quadrant["low"] < quadrant["mean"] < quadrant["high"] < 0
+    rows = tables.tabulate(cfg, fake_splits(), measured).border
+    change = rows.where(quantity="gap at the border, minus that of zero padding")
+    assert change.values("padding") == ("reflect",)
+    quadrant = change.one(tested_on="quadrant").estimate
+    assert quadrant.mean == pytest.approx(-0.4, abs=0.08)
+    assert quadrant.low < quadrant.mean < quadrant.high < 0
 
 
 def test_a_folder_keeps_its_config(tmp_path):

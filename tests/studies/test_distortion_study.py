@@ -17,12 +17,12 @@ from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, ranking
 from jaxseg.models import autoencoder, capture
-from jaxseg.report import distortion as report
-from jaxseg.studies import distortion as study
-from jaxseg.studies import distortion_numbers as numbers
-from jaxseg.studies import distortion_scores
-from jaxseg.studies import distortion_tables as results
-from jaxseg.studies.distortion_scores import SCORES
+from jaxseg.scores import cases as distortion_scores
+from jaxseg.scores.cases import SCORES
+from jaxseg.studies import runner
+from jaxseg.studies.distortion import experiment as study
+from jaxseg.studies.distortion import numbers
+from jaxseg.studies.distortion import tables as results
 from jaxseg.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -473,7 +473,7 @@ def test_the_verdict_follows_the_intervals(closeness, expected):
     cfg, found = tabulated(**closeness)
     answer = results.verdict(cfg, found)
     assert answer.verdict == expected
-    assert answer.unit == cfg.evaluation.unit == "slice"
+    assert answer.of["unit"] == cfg.evaluation.unit == "slice"
     decided = {row["claim"].rpartition("than ")[2]: row["verdict"] for row in found.claims if row["unit"] == "slice"}
     for score in ("PM", "LM", "entropy", "ensemble entropy"):
         said = {"holds": "above", "does not hold": "not above", "unclear": "undecided against"}[decided[score]]
@@ -585,7 +585,7 @@ def finished(tmp_path_factory):
     places = {"workdir": folder / "work", "data_dir": folder / "data", "manual_dir": None, "command": "python -m x"}
     jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))  # as the launcher does
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
-        page = report.run(config(), **places)
+        page = runner.run(config(), **places)
     yield places, page
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
@@ -616,7 +616,7 @@ def test_a_second_call_trains_and_measures_nothing(finished):
     before = {path: path.stat().st_mtime_ns for path in (places["workdir"] / "runs").rglob("*") if path.is_file()}
     found = json.loads((page.parent / "results.json").read_text())
     with jax.numpy_dtype_promotion("standard"):
-        report.run(config(), **places)
+        runner.run(config(), **places)
     after = {path: path.stat().st_mtime_ns for path in (places["workdir"] / "runs").rglob("*") if path.is_file()}
     assert after == before
     assert json.loads((page.parent / "results.json").read_text())["claims"] == found["claims"]

@@ -18,11 +18,11 @@ from jaxseg.data.synthetic import ultrasound
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.models import tracing
-from jaxseg.report import overlay_shortcut as report
-from jaxseg.report import overlay_shortcut_figures as study_figures
-from jaxseg.studies import overlay_images as marked
-from jaxseg.studies import overlay_shortcut as study
-from jaxseg.studies import overlay_tables as numbers
+from jaxseg.studies import base, runner
+from jaxseg.studies.overlay_shortcut import experiment as study
+from jaxseg.studies.overlay_shortcut import figures as study_figures
+from jaxseg.studies.overlay_shortcut import images as marked
+from jaxseg.studies.overlay_shortcut import tables as numbers
 from jaxseg.training import checks
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -522,7 +522,7 @@ def test_removals_are_compared_by_what_they_cost_a_network(tabulated):
     assert rows["network", "found", numbers.LOSS]["mean"] == pytest.approx(-0.02)
     assert rows["black", "found", numbers.AGAINST_NETWORK]["mean"] == pytest.approx(-0.28)
     assert ("network", "found", numbers.AGAINST_NETWORK) not in rows
-    sentence = numbers.verdict(tables).removal
+    sentence = numbers.verdict(tables).of["removal"]
     assert "by network -0.020 [-0.020, -0.020]; noise -0.200" in sentence
     assert "noise, bilinear, fast marching, black worse than it" in sentence
     nearest = min(
@@ -570,7 +570,7 @@ def untrained(monkeypatch):
 
     monkeypatch.setattr(study.runs, "train", lambda run, splits, folder: folder.mkdir(parents=True, exist_ok=True))
     monkeypatch.setattr(study.runs, "load_best", load_best)
-    monkeypatch.setattr(report.builders, "prepare", lambda *_, **__: pathlib.Path("nowhere"))
+    monkeypatch.setattr(base.builders, "prepare", lambda *_, **__: pathlib.Path("nowhere"))
 
 
 SMALLEST = {"training__batch_size": 4, "model__features": (2, 4), "model__skips": (True,)}
@@ -583,7 +583,7 @@ def run(cfg, tmp_path):
         "manual_dir": None,
         "command": "python -m launch.study",
     }
-    page = report.run(cfg, **places)
+    page = runner.run(cfg, **places)
     return page, json.loads((tmp_path / "work" / "results.json").read_text())
 
 

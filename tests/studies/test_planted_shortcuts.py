@@ -11,8 +11,8 @@ import pytest
 from configs import planted_shortcuts as study_config
 from jaxseg.audit.answers import SHORTCUTS
 from jaxseg.errors import InputError
-from jaxseg.report import planted_shortcuts as report
-from jaxseg.studies import planted_shortcuts as study
+from jaxseg.studies import runner
+from jaxseg.studies.planted_shortcuts import experiment as study
 
 
 def config(**fields):
@@ -142,7 +142,7 @@ def test_the_exact_interval_is_that_of_clopper_and_pearson():
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """`run -> training images`; the first run is trained, and the twin, which would be in the same way, is its copy."""
-    train, seen, first = report.runs.train, {}, tmp_path / "first"
+    train, seen, first = study.runs.train, {}, tmp_path / "first"
 
     def train_the_first(config, splits, folder):
         if seen:
@@ -152,7 +152,7 @@ def trained(monkeypatch, tmp_path):
             shutil.copytree(folder, first)
         seen[folder.name] = splits["train"].images
 
-    monkeypatch.setattr(report.runs, "train", train_the_first)
+    monkeypatch.setattr(study.runs, "train", train_the_first)
     return seen
 
 
@@ -161,7 +161,7 @@ def test_the_smallest_study_ends_with_its_page_and_is_not_repeated(trained, tmp_
     work = tmp_path / "work"
     places = {"workdir": work, "data_dir": tmp_path, "manual_dir": None, "command": "python -m launch.study"}
     with jax.numpy_dtype_promotion("standard"):
-        page = report.run(of, **places)
+        page = runner.run(of, **places)
     worlds = study.draw(of, "border", 0)
     assert set(trained) == {f"border_{arm}_0" for arm in study.ARMS}
     for arm in study.ARMS:
@@ -176,5 +176,5 @@ def test_the_smallest_study_ends_with_its_page_and_is_not_repeated(trained, tmp_
         own = [r for r in results["networks"] if r["arm"] == row["arm"]]
         assert row["found"] == sum(r["planted_kind_found"] for r in own) and row["least_dice"] == own[0]["dice"]
     stamps = {path: path.stat().st_mtime_ns for path in (work / "runs").rglob("*") if path.is_file()}
-    report.run(of, **places)
+    runner.run(of, **places)
     assert {path: path.stat().st_mtime_ns for path in (work / "runs").rglob("*") if path.is_file()} == stamps

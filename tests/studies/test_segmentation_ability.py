@@ -17,14 +17,13 @@ from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.models import capture, tracing
 from jaxseg.models.pruning import LAST_LAYER, prune_last_layer
-from jaxseg.report import segmentation_ability as report
-from jaxseg.report import segmentation_ability_figures as study_figures
-from jaxseg.studies import difficulty
-from jaxseg.studies import segmentation_ability as study
-from jaxseg.studies import segmentation_ability_claims as claimed
-from jaxseg.studies import segmentation_ability_quality as quality
-from jaxseg.studies import segmentation_ability_scores as scores
-from jaxseg.studies import segmentation_ability_tables as numbers
+from jaxseg.scores import vog as difficulty
+from jaxseg.studies import base, runner
+from jaxseg.studies.segmentation_ability import claims as claimed
+from jaxseg.studies.segmentation_ability import experiment as study
+from jaxseg.studies.segmentation_ability import figures as study_figures
+from jaxseg.studies.segmentation_ability import quality, scores
+from jaxseg.studies.segmentation_ability import tables as numbers
 from jaxseg.training import checks
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -309,7 +308,7 @@ def answers(offline=None, online=None):
 def _answers(offline, online):
     made, tables, _ = tabulated(dict(offline), AS_IN_THE_PAPER | dict(online))
     found = claimed.claims(made, tables)
-    return {(claim.network, claim.claim): claim.answer for claim in found}, claimed.verdict(found)
+    return {(claim.of["network"], claim.claim): claim.answer for claim in found}, claimed.verdict(found, 10)
 
 
 def test_every_claim_holds_where_the_numbers_are_as_in_the_paper():
@@ -365,12 +364,12 @@ def test_the_verdict_counts_the_core_claims():
 
 def test_sentences_say_the_numbers_of_the_tables():
     made, tables, _ = tabulated({}, AS_IN_THE_PAPER)
-    found = {(claim.network, claim.claim): claim.sentence for claim in claimed.claims(made, tables)}
-    row = next(r for r in tables.differences if (r["network"], r["quantity"]) == (numbers.BOTH, numbers.OUTPUT))
-    assert f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in found[numbers.BOTH, claimed.NO_COST]
+    found = {(claim.of["network"], claim.claim): claim.sentence for claim in claimed.claims(made, tables)}
+    mean, low, high = tables.differences.one(network=numbers.BOTH, quantity=numbers.OUTPUT).numbers
+    assert f"{mean:.3f} [{low:.3f}, {high:.3f}]" in found[numbers.BOTH, claimed.NO_COST]
     assert found["online", claimed.PRUNE].startswith("2 of 4 units taken out (84 instead of 100 parameters, 70% of")
-    noise = next(r for r in tables.noise_groups if (r["network"], r["noise"]) == ("online", "all"))
-    assert f"{-noise['mean']:.3f} [{-noise['high']:.3f}" in found["online", claimed.EARLY_NOISE]
+    noise = next(iter(tables.noise_groups.where(network="online", noise="all"))).estimate
+    assert f"{-noise.mean:.3f} [{-noise.high:.3f}" in found["online", claimed.EARLY_NOISE]
 
 
 def test_tables_are_means_of_the_cases_and_have_the_paper_s_numbers():
@@ -378,8 +377,8 @@ def test_tables_are_means_of_the_cases_and_have_the_paper_s_numbers():
     for row in tables.performance:
         name = "dice" if row["segmentation"] == "output" else f"sa_{len(study.layer_names(made))}"
         values = [case[name] for case in tables.cases if case["network"] == row["network"]]
-        assert row["mean"] == pytest.approx(np.mean(values)) and row["std"] == pytest.approx(np.std(values))
-        assert row["low"] < row["mean"] < row["high"] and row["n"] == 40
+        assert row.estimate.mean == pytest.approx(np.mean(values)) and row["std"] == pytest.approx(np.std(values))
+        assert row.estimate.low < row.estimate.mean < row.estimate.high and row.estimate.n == 40
     paper = {(r["network"], r["segmentation"]): (r["paper"], r["paper_std"]) for r in tables.performance}
     assert paper["online", "last layer"] == (0.8445, 0.16)
     assert {r["coverage"]: r["paper"] for r in tables.coverage if r["paper"]} == {
@@ -388,14 +387,14 @@ def test_tables_are_means_of_the_cases_and_have_the_paper_s_numbers():
     assert [r["paper"] for r in tables.separableness if r["network"] == "online"] == [0.667, 0.835, 0.168]
     differences = {(r["network"], r["quantity"]): r for r in tables.differences}
     assert differences["online", numbers.OVER_OUTPUT]["paper"] == pytest.approx(0.0092)
-    assert differences["online", numbers.LATE]["mean"] == pytest.approx(0.75 * 0.35, abs=0.01)
-    assert differences["online", numbers.RISE]["mean"] == pytest.approx(0.35, abs=0.01)
+    assert differences["online", numbers.LATE].estimate.mean == pytest.approx(0.75 * 0.35, abs=0.01)
+    assert differences["online", numbers.RISE].estimate.mean == pytest.approx(0.35, abs=0.01)
     for field in ("layers", "units", "pruning", "quality", "buckets", "coverage_gains", "noise", "noise_groups"):
         rows = getattr(tables, field)
-        assert rows and all({"convention", "interval", "n", "undefined", "low"} <= row.keys() for row in rows)
+        assert len(rows) and all(row.convention and row.interval for row in rows)
     change = measured["online"]["noise_sa"][:, 1, 2] - measured["online"]["sa"][:, 2]
     row = next(r for r in tables.noise if (r["network"], r["noise"], r["layer"]) == ("online", 1.0, 3))
-    assert row["mean"] == pytest.approx(change.mean())
+    assert row.estimate.mean == pytest.approx(change.mean())
     units = [r for r in tables.units if r["network"] == "online"]
     assert [r["unit"] for r in units] == [3, 2, 1, 0] and [r["active"] for r in units] == [False, False, True, True]
 
@@ -406,11 +405,11 @@ def test_quality_is_a_slow_count_of_the_kept_cases():
     for score, order in ((quality.MEAN_SA, np.argsort(-m["mean_sa"])), (quality.VOG, np.argsort(m["vog"]))):
         for row in (r for r in tables.coverage_gains if (r["network"], r["score"]) == ("online", score)):
             kept = order[: int(np.ceil(row["coverage"] * 40))]
-            assert row["mean"] == pytest.approx(m["dice"][kept].mean() - m["dice"].mean())
-            assert row["low"] <= row["mean"] <= row["high"] and row["mean"] > 0
+            assert row.estimate.mean == pytest.approx(m["dice"][kept].mean() - m["dice"].mean())
+            assert row.estimate.low <= row.estimate.mean <= row.estimate.high and row.estimate.mean > 0
     buckets = [r for r in tables.buckets if (r["network"], r["score"]) == ("online", quality.VOG)]
     parts = np.argsort(m["vog"]).reshape(4, 10)
-    assert [r["mean"] for r in buckets] == pytest.approx([m["dice"][part].mean() for part in parts])
+    assert [r.estimate.mean for r in buckets] == pytest.approx([m["dice"][part].mean() for part in parts])
     assert [r["up_to_percentile"] for r in buckets] == [25, 50, 75, 100]
     assert np.isnan(quality.kept_gain(np.zeros(0), np.zeros(0), coverage=0.5))
 
@@ -422,9 +421,9 @@ def test_cases_without_a_score_are_left_out_and_counted():
     measured["online"]["sa"][5] = np.nan
     tables = numbers.tabulate(made, {name: cases(40) for name in study.SPLITS}, measured)
     row = next(r for r in tables.quality if (r["network"], r["score"]) == ("online", quality.MEAN_SA))
-    assert (row["n"], row["undefined"]) == (37, 3)
-    assert sum(r["n"] for r in tables.buckets if (r["network"], r["score"]) == ("online", quality.MEAN_SA)) == 37
-    assert {r["undefined"] for r in tables.layers if r["network"] == "online"} == {1}
+    assert (row.estimate.n, row.estimate.undefined) == (37, 3)
+    assert sum(r.estimate.n for r in tables.buckets if (r["network"], r["score"]) == ("online", quality.MEAN_SA)) == 37
+    assert {r.estimate.undefined for r in tables.layers if r["network"] == "online"} == {1}
 
 
 def test_shown_cases_stand_at_even_quantiles():
@@ -469,12 +468,12 @@ def untrained(monkeypatch):
     kept = lambda folder, like, every: {8: like, 4: jax.tree.map(lambda x: 0.5 * x, like)}
     monkeypatch.setattr(study.runs, "restore_kept", kept)
     monkeypatch.setattr(study.runs, "Splits", Splits)
-    monkeypatch.setattr(report.builders, "prepare", lambda *_, **__: pathlib.Path("nowhere"))
+    monkeypatch.setattr(base.builders, "prepare", lambda *_, **__: pathlib.Path("nowhere"))
 
 
 def run(cfg, tmp_path):
     places = {"workdir": tmp_path / "work", "data_dir": tmp_path, "manual_dir": None}
-    page = report.run(cfg, **places, command="python -m launch.study")
+    page = runner.run(cfg, **places, command="python -m launch.study")
     return page, json.loads((tmp_path / "work" / "results.json").read_text())
 
 
@@ -497,7 +496,8 @@ def test_a_study_ends_with_tables_figures_and_a_page_that_agree(untrained, tmp_p
         assert [float(row["mean"]) for row in rows] == pytest.approx([r["mean"] for r in results[name]], rel=1e-5)
     rows = {(r["network"], r["quantity"]): r for r in results["differences"]}
     core = next(c for c in results["claims"] if c["claim"] == claimed.NO_COST)
-    assert claimed.text(rows[numbers.BOTH, numbers.OUTPUT]) in core["sentence"]
+    mean, low, high = (rows[numbers.BOTH, numbers.OUTPUT][name] for name in ("mean", "low", "high"))
+    assert f"{mean:z.3f} [{low:z.3f}, {high:z.3f}]" in core["sentence"]
     # a second call trains and measures nothing again
     monkeypatch.setattr(study.runs, "train", lambda *_, **__: None)
     monkeypatch.setattr(study, "measure", lambda *_: pytest.fail("measured again"))

@@ -18,15 +18,16 @@ from jaxseg.analysis import hellinger
 from jaxseg.data import augment, pipeline, shifts
 from jaxseg.errors import InputError
 from jaxseg.models import capture
-from jaxseg.report import skip_pruning as report
-from jaxseg.report import skip_pruning_figures, study_parts
-from jaxseg.studies import skip_pruning as study
-from jaxseg.studies import skip_pruning_claims as paper_claims
-from jaxseg.studies import skip_pruning_conditions as conditions
-from jaxseg.studies import skip_pruning_distances as distances
-from jaxseg.studies import skip_pruning_tables as numbers
-from jaxseg.studies.skip_pruning import Network
-from jaxseg.studies.skip_pruning_conditions import Condition
+from jaxseg.studies import runner
+from jaxseg.studies.base import Judgement, Report
+from jaxseg.studies.skip_pruning import claims as paper_claims
+from jaxseg.studies.skip_pruning import conditions, distances
+from jaxseg.studies.skip_pruning import experiment as study
+from jaxseg.studies.skip_pruning import figures as skip_pruning_figures
+from jaxseg.studies.skip_pruning import tables as numbers
+from jaxseg.studies.skip_pruning.conditions import Condition
+from jaxseg.studies.skip_pruning.experiment import Network
+from jaxseg.studies.skip_pruning.study import STUDY
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZES = ("tiny", "demo", "cpu", "cpu,wbc", "cpu,lgg", "paper", "paper,cct", "paper,mnms")
@@ -499,9 +500,8 @@ def test_page_tables_and_verdicts_say_the_same(tmp_path):
     claims = paper_claims.claims(made, tables, "unet")
     verdicts = [paper_claims.verdict(claims, "unet")]
     origin = {"command": "python -m launch.study", "data": "fake"}
-    study_parts.write_results(tmp_path, made, tables, verdicts, origin, claims)
-    skip_pruning_figures.draw(tmp_path / "figures", made, tested, measured, tables)
-    path = report._write_page(tmp_path, made, tested, tables, claims, verdicts, origin)
+    made_of = Report(tmp_path, made, study.Cases({}, tested), measured, tables, Judgement(verdicts, claims), origin)
+    path = runner.write(STUDY, made_of)
     assert {figure.name for figure in (tmp_path / "figures").iterdir()} == {
         "differences.png", "iou_unet.png", "distances_unet_0.png", "examples_unet.png"
     }  # fmt: skip
@@ -527,8 +527,8 @@ def test_domains_have_a_figure_of_their_own(tmp_path):
         renamed = {name.replace("brightness 0.75", "domain B"): value for name, value in measures.items()}
         measured[Network("unet", pruned)] = renamed | {"examples": np.zeros((2, 32, 32), np.uint8)}
     tables = numbers.tabulate(made, tested, measured)
-    skip_pruning_figures.draw(tmp_path, made, tested, measured, tables)
-    assert {figure.name for figure in tmp_path.iterdir()} == {
+    skip_pruning_figures.draw(Report(tmp_path, made, study.Cases({}, tested), measured, tables, Judgement([]), {}))
+    assert {figure.name for figure in (tmp_path / "figures").iterdir()} == {
         "differences.png", "domains_unet.png", "distances_unet_0.png", "examples_unet.png"
     }  # fmt: skip
     claims = paper_claims.claims(made, tables, "unet")
@@ -554,10 +554,10 @@ def test_a_study_is_trained_measured_reported_and_not_repeated(tmp_path):
     """The tiny size from config to page, in this process; called again, it reads what is there."""
     places = {"workdir": tmp_path / "work", "data_dir": tmp_path / "data", "manual_dir": None, "command": "command"}
     with jax.numpy_dtype_promotion("standard"):
-        page = report.run(config(), **places)
+        page = runner.run(config(), **places)
         first = json.loads((tmp_path / "work" / "results.json").read_text())
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "runs").rglob("*") if path.is_file()}
-        report.run(config(), **places)
+        runner.run(config(), **places)
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "runs").rglob("*") if path.is_file()}
     assert after == before
     again = json.loads((tmp_path / "work" / "results.json").read_text())

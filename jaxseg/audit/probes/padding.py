@@ -1,0 +1,117 @@
+"""Padding swap: is it the padded zeros by which the network knows the border? (Lin, Weng et al. 2024, section 4.)"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from jaxseg.audit import moving, regional
+from jaxseg.audit.answers import (
+    Answer,
+    Arrays,
+    Candidate,
+    NotAskedError,
+    Probe,
+    amount,
+    difference,
+    largest,
+    mean_of,
+    row,
+)
+from jaxseg.audit.probes.translation import check_pictures, strip_width
+from jaxseg.audit.subject import Seen, Subject
+from jaxseg.data import augment
+from jaxseg.metrics import regions
+
+NAME = "padding"
+_SWAPPED = "reflect"
+
+
+def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
+    """The network with its own zeros around every feature map, and with mirrored features in their place.
+
+    Returns:
+      `strip` `[2,N]`: Dice near the border of the moved pictures of `moving`, own padding and swapped; `changed`
+      `[2,N]`: share of the pixels of whole images whose class the swap changes, near the border and inside; and
+      pictures as in `translation.measure`.
+    """
+    check_pictures(subject)
+    if subject.padding != "zero":
+        told = f"pads with {subject.padding!r}" if subject.padding else "does not say how it pads"
+        raise NotAskedError(f"the network {told}; there are no zeros to take away")
+    width = strip_width(subject, settings)
+    swapped = subject.model.clone(padding=_SWAPPED)
+    ring = regions.band_index((subject.image_size,) * 2, width)
+    near = jnp.asarray(ring == ring.max())[None]
+
+    def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
+        made = moving.cut(seen["images"], seen["labels"], width=width)
+        moved = made.images[1]
+        images = jnp.concatenate([seen["images"], moved.reshape(-1, *moved.shape[2:])])
+        both = jnp.stack([_classes(model, variables, images) for model in (subject.model, swapped)])
+        whole, cut = both[:, : len(seen["images"])], both[:, len(seen["images"]) :].reshape(2, *moved.shape[:-1])
+        returned = jnp.stack([made.back(jnp.stack([one, one]))[1] for one in cut])
+        shape = returned.shape
+        strip = regional.counts(jnp.broadcast_to(made.labels[0], shape), returned, jnp.broadcast_to(made.strip, shape))
+        changed = whole[0] != whole[1]
+        share = lambda place: jnp.sum(changed & place, (1, 2)) / jnp.sum(place)
+        twice = lambda array: jnp.stack([array, array])
+        return {
+            "strip": jnp.moveaxis(jnp.sum(strip, 1), 1, 0),
+            "changed": jnp.stack([share(near), share(~near)], 1),
+            "pictures": made.shown(twice(augment.levels(moved))),
+            "picture_labels": made.shown(twice(made.labels[1].astype(jnp.uint8))),
+            "picture_classes": made.shown(cut.astype(jnp.uint8)),
+        }
+
+    found = subject.asks(question, batch_size=max(subject.batch_size // 8, 1))(subject.test)
+    strip = regional.dice(found["strip"]).T
+    chosen = largest(strip[1] - strip[0], settings.examples)
+    pictures = {name: found[name][chosen] for name in ("pictures", "picture_labels", "picture_classes")}
+    return {"strip": strip, "changed": found["changed"].T, "chosen": chosen} | pictures
+
+
+def _classes(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
+    logits: Any = model.apply(variables, images)
+    return jnp.argmax(logits, -1).astype(jnp.int32)
+
+
+def tabulate(subject: Subject, settings: ml_collections.ConfigDict, arrays: Arrays) -> Answer:
+    """What the swap gives back near the border, and what it changes elsewhere."""
+    width = strip_width(subject, settings)
+    where = f"objects moved to the border, visible pixels within {width} of {subject.image_size} px of it"
+    convention = f"{regional.WHAT}; padding swapped from zero to {_SWAPPED} in every layer of the trained network"
+    own, swapped = arrays["strip"]
+    gained = difference(swapped, own, subject, settings)
+    rows = [
+        row(NAME, "Dice, zero padding", mean_of(own, subject, settings), convention, where=where),
+        row(NAME, f"Dice, {_SWAPPED} padding", mean_of(swapped, subject, settings), convention, where=where),
+        row(NAME, "given back by the swap", gained, convention, where=where),
+    ]
+    share = "share of the pixels of whole test images whose class the swap changes"
+    for values, place in zip(arrays["changed"], (f"within {width} px of the border", "inside"), strict=True):
+        rows.append(row(NAME, "changed by the swap", mean_of(values, subject, settings), share, where=place))
+    candidate = Candidate(
+        kind="border",
+        probe=NAME,
+        title="The zeros around feature maps tell the network where the border is",
+        sentence=(
+            f"With mirrored features in place of the padded zeros, the same trained network is better by "
+            f"{amount(gained)} of Dice within {width} px of the border on objects that lie there: the zeros are a cue "
+            "that it uses. (A swap alone costs a network Dice, so the number errs on the low side.)"
+        ),
+        quantity="Dice near the border, reflect minus zero padding",
+        estimate=gained,
+        margin=settings.margin,
+        damage=gained.mean,
+        remedy=(
+            "Train again with padding that does not mark the border (config.model.padding=reflect or valid), on views "
+            "in which objects touch it (config.data.view=quadrant)."
+        ),
+    )
+    return Answer(rows, (candidate,))
+
+
+PROBE = Probe(NAME, "Is it the padding by which the network knows the border?", measure, tabulate)

@@ -1,0 +1,290 @@
+"""New images in; a mask beside a row of a table for each, and one sheet with those that a person should see."""
+
+import contextlib
+import csv
+import dataclasses
+import errno
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from jaxseg import atomic
+from jaxseg.data import formats
+from jaxseg.data.builders import files
+from jaxseg.data.builders.cases import size_text
+from jaxseg.errors import InputError
+from jaxseg.paths import children, exists, is_folder
+from jaxseg.prediction import inputs, network, outputs, quality, views
+from jaxseg.prediction.inputs import MARKER, Loaded, Source
+from jaxseg.prediction.predictor import Prediction, Predictor, Reference, reference
+from jaxseg.prediction.thumbnails import thumbnail
+from jaxseg.report import contact_sheet
+
+TABLE, SHEET = "predictions.csv", "flagged.png"
+_MASKS, _PROBABILITIES = "masks", "probabilities"
+_SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".nrrd", ".mha", ".npy")
+# Errors of the place of all results, not of one of them.
+_OF_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+_ROOM_OF_ROW, _LEAST_ROOM = 512, 65_536  # bytes that are kept free
+_ON_SHEET = 48  # pictures; the table has all
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a person may choose.
+
+    Attributes:
+      pattern: of the names of files that are wanted from folders.
+      tiling: how a window slides; None: images are squashed. Its size may be 0, for that of the network's images.
+      probabilities: whether these are written too.
+      score: by which images are flagged; see `quality.DIRECTIONS`.
+      coverage: share of the validation cases that would not be flagged.
+      autoencoder: folder of one of the run's network, for the score `distortion`.
+    """
+
+    pattern: str = inputs.ALL
+    tiling: views.Tiling | None = None
+    probabilities: bool = False
+    score: str = "mean_sa"
+    coverage: float = 0.8
+    autoencoder: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+      table: the CSV file.
+      sheet: of the flagged cases; None where none was.
+      predicted, flagged, failed: how many inputs.
+    """
+
+    table: pathlib.Path
+    sheet: pathlib.Path | None
+    predicted: int
+    flagged: int
+    failed: int
+
+
+def run(
+    *,
+    workdir: pathlib.Path,
+    paths: Sequence[pathlib.Path],
+    output: pathlib.Path,
+    options: Options,
+    prepare: Callable[[str], pathlib.Path],
+    command: str,
+) -> Outcome:
+    """Predicts everything; the results of an earlier call in the output folder are written again, or go.
+
+    The folder has `predictions.csv`, `masks/`, perhaps `probabilities/` and `flagged.png`, and `prediction.json`, which
+    says how all came about and marks the folder as one of results. Inputs are only read. One that cannot be used,
+    whatever the reason, is a row with it in the table and a line on stderr; the others go on. Where the disk is full
+    the table is written too, with what is known by then.
+
+    Args:
+      workdir: of the run.
+      paths: files and folders.
+      output: a new or empty folder, or one of an earlier prediction.
+      options: what a person chose.
+      prepare: name of a data set -> its prepared folder; called where the run's folder does not say what is needed.
+      command: that makes the same again.
+
+    Raises:
+      InputError: run, data set, autoencoder, options or output folder cannot be used, or there is nothing to predict.
+    """
+    _check(options, output)
+    sources, unknown, masks = inputs.find(paths, pattern=options.pattern)
+    own = [source.path for source in sources if inputs.inside(source.path, output)]
+    if own:
+        raise InputError(f"--output={output}: holds the input {own[0]}; choose another folder")
+    _say(unknown, "of no known format, left out")
+    _say(masks, "left out as masks of the images beside them; to predict them too, give their --pattern or --inputs")
+    trained = network.load_run(workdir, prepare)
+    predictor = _predictor(trained, options)
+    provenance = {"command": command, "run": workdir, "steps": trained.steps, "dataset": trained.config.data.dataset}
+    chosen = dataclasses.asdict(dataclasses.replace(options, tiling=None)) | {"images": predictor.mode}
+    judged_by = reference(predictor, prepare)
+    try:
+        atomic.write_json(output / MARKER, provenance | {"options": chosen})
+        return _predict_all(sources, predictor, judged_by, output, options)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); choose another --output") from error
+
+
+def _say(left_out: Sequence[pathlib.Path], what: str) -> None:
+    if left_out:
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        print(f"{left_out[0]}{more}: {what}", file=sys.stderr)
+
+
+def _check(options: Options, output: pathlib.Path) -> None:
+    known = [name for name in quality.DIRECTIONS if name != "distortion" or options.autoencoder]
+    if options.score not in known:
+        advice = "give --autoencoder for distortion, or " if options.score == "distortion" else ""
+        raise InputError(f"--score={options.score}: {advice}choose one of {', '.join(known)}")
+    if not 0 <= options.coverage <= 1:
+        raise InputError(f"--coverage={options.coverage}: give a share from 0 to 1")
+    if exists(output) and not is_folder(output):
+        raise InputError(f"--output={output}: is a file; name a folder")
+    if is_folder(output) and children(output) and not exists(output / MARKER):
+        raise InputError(f"--output={output}: holds files that are no predictions; choose a new folder")
+
+
+def _predictor(trained: network.Run, options: Options) -> Predictor:
+    tiling = options.tiling
+    if tiling is not None and not tiling.size:
+        tiling = tiling._replace(size=trained.config.data.image_size)
+    repair = network.load_repair(options.autoencoder, trained) if options.autoencoder else None
+    return Predictor(trained, tiling, repair)
+
+
+def _predict_all(
+    sources: Sequence[Source], predictor: Predictor, judged_by: Reference, output: pathlib.Path, options: Options
+) -> Outcome:
+    earlier = _named(output / TABLE)
+    with tempfile.TemporaryFile(dir=output) as room:  # for the table, should the disk be full by then
+        room.write(os.urandom(max(_LEAST_ROOM, _ROOM_OF_ROW * len(sources))))
+        room.flush()
+        rows, cells, full = _rows(sources, predictor, judged_by, output, options)
+    keys = atomic.columns(rows)
+    keys = [*(key for key in keys if key != "error"), "error"]
+    atomic.write_csv(output / TABLE, [{key: row.get(key) for key in keys} for row in rows])
+    predicted = {source.name for source, row in zip(sources, rows, strict=True) if "error" not in row}
+    for name in earlier:  # with another network's mask, a folder would say two things
+        if name not in predicted:
+            _remove_results(name, output)
+        elif not options.probabilities:
+            _remove_results(name, output, folders=(_PROBABILITIES,))
+    if full is not None:
+        raise full
+    sheet = output / SHEET
+    if cells:
+        contact_sheet.write(sheet, [one for _, one in cells], predictor.run.trained_on.class_names)
+    else:
+        sheet.unlink(missing_ok=True)
+    flagged = sum(row.get("flagged", False) for row in rows)
+    return Outcome(
+        output / TABLE, sheet if cells else None, len(predicted), flagged, failed=len(sources) - len(predicted)
+    )
+
+
+def _rows(
+    sources: Sequence[Source], predictor: Predictor, judged_by: Reference, output: pathlib.Path, options: Options
+) -> tuple[list[dict[str, Any]], list[tuple[float, contact_sheet.Cell]], OSError | None]:
+    """A row for every input, those for the sheet, and what ended the work before all were predicted."""
+    rows: list[dict[str, Any]] = []
+    cells: list[tuple[float, contact_sheet.Cell]] = []
+    full = None
+    for source in files.progress(sources, "predicting", 0, len(sources)):
+        try:
+            row, one = _predict_one(source, predictor, judged_by, output, options)
+            if one is not None:
+                cells = sorted([*cells, (row[f"{options.score}_percentile"], one)], key=lambda item: -item[0])[
+                    :_ON_SHEET
+                ]
+        except Exception as error:  # one input never ends the work on the others
+            row = {"file": source.path, "error": _reason(error)}
+            tqdm.tqdm.write(f"{source.path}: {row['error']}", file=sys.stderr)  # not into the progress bar
+            with contextlib.suppress(OSError):
+                _remove_results(source.name, output)
+            full = error if isinstance(error, OSError) and error.errno in _OF_ALL else None
+        rows.append(row)
+        if full is not None:
+            break
+    why = "was not predicted, as the results of those before could not be written"
+    return [*rows, *({"file": source.path, "error": why} for source in sources[len(rows) :])], cells, full
+
+
+def _reason(error: Exception) -> str:
+    """One line; libraries raise nearly anything."""
+    if isinstance(error, formats.Unusable | InputError):
+        return str(error)
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+    return f"cannot be predicted ({': '.join(filter(None, (type(error).__name__, text)))})"
+
+
+def _predict_one(
+    source: Source, predictor: Predictor, judged_by: Reference, output: pathlib.Path, options: Options
+) -> tuple[dict[str, Any], contact_sheet.Cell | None]:
+    """The row of an input whose files are written, and its picture for the sheet if it is flagged."""
+    trained_on, whole = predictor.run.trained_on, predictor.tiling is not None
+    loaded = inputs.load(source.path, trained_on, whole=whole, source_size=predictor.run.config.data.source_size)
+    for note in loaded.notes:
+        tqdm.tqdm.write(f"{source.path}: {note}", file=sys.stderr)
+    image = loaded.image if whole else loaded.stored
+    prediction = predictor.predict(image, loaded.size, probabilities=options.probabilities)
+    labels, picture = loaded.as_in_file(prediction.labels), loaded.picture
+    mask = _write(output / _MASKS, source, *outputs.encode_mask(labels, source.path, picture))
+    if prediction.probabilities is not None:
+        probabilities = loaded.as_in_file(prediction.probabilities)
+        _write(output / _PROBABILITIES, source, *outputs.encode_probabilities(probabilities, source.path, picture))
+    row: dict[str, Any] = {
+        "file": source.path,
+        "mask": mask.relative_to(output),
+        "size": size_text(labels.shape),
+    }
+    row = row | _areas(labels, picture.spacing, trained_on.class_names) | prediction.scores
+    compared = judged_by.volumes if prediction.labels.ndim == 3 else judged_by.cases
+    for name, score in prediction.scores.items():
+        direction = quality.DIRECTIONS[name]
+        row[f"{name}_percentile"] = quality.percentile(compared[name], score, direction=direction)
+    row["flagged"] = quality.is_flagged(row[f"{options.score}_percentile"], coverage=options.coverage)
+    return row, _cell(source, loaded, prediction, row, options.score) if row["flagged"] else None
+
+
+def _write(folder: pathlib.Path, source: Source, suffix: str, content: bytes) -> pathlib.Path:
+    path = folder / f"{source.name}{suffix}"
+    atomic.replace(path, content)
+    return path
+
+
+def _named(table: pathlib.Path) -> list[str]:
+    """The names of the inputs that have results by the table of an earlier call; none where there is no table."""
+    if not table.exists():
+        return []
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            masks = [row["mask"] for row in csv.DictReader(file) if row.get("mask")]
+    except (csv.Error, UnicodeDecodeError):  # it was changed
+        return []
+    names = (mask.removeprefix(f"{_MASKS}/") for mask in masks)
+    return [name.removesuffix(next((s for s in _SUFFIXES if name.endswith(s)), "")) for name in names]
+
+
+def _remove_results(name: str, output: pathlib.Path, *, folders: Sequence[str] = (_MASKS, _PROBABILITIES)) -> None:
+    """Those of an earlier call that the table no longer names."""
+    for folder in folders:
+        for suffix in _SUFFIXES:
+            (output / folder / f"{name}{suffix}").unlink(missing_ok=True)
+
+
+def _areas(labels: np.ndarray, spacing: Sequence[float], class_names: Sequence[str]) -> dict[str, float]:
+    """Pixels of every class but the background, and, where the spacing is known, mm^2, of volumes mm^3."""
+    counts = np.bincount(labels.ravel(), minlength=len(class_names))[1:]
+    areas: dict[str, float] = {f"pixels_{n}": int(c) for n, c in zip(class_names[1:], counts, strict=True)}
+    unit = float(np.prod(spacing))
+    name = f"mm{labels.ndim}"
+    return areas | {
+        f"{name}_{n}": int(c) * unit for n, c in zip(class_names[1:], counts, strict=True) if np.isfinite(unit)
+    }
+
+
+def _cell(
+    source: Source, loaded: Loaded, prediction: Prediction, row: dict[str, Any], score: str
+) -> contact_sheet.Cell:
+    """The picture of a case; of a volume, its slice with most foreground."""
+    image, labels, where = loaded.image, prediction.labels, ""
+    if labels.ndim == 3:
+        z = int(np.argmax(np.count_nonzero(labels, (1, 2))))
+        image, labels, where = image[z], labels[z], f", slice {z + 1} of {len(labels)}"
+    value = "undefined" if np.isnan(row[score]) else f"{row[score]:.3g}"
+    captions = (source.name + where, f"{score} {value}: worse than {row[f'{score}_percentile']:.0f} %")
+    return thumbnail(image, labels, captions)

@@ -1,0 +1,55 @@
+"""Tables of results as tables of a page."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jaxseg.report import page
+from jaxseg.results.table import Table
+
+MEAN = "mean [95 % interval]"
+_COUNTS = ("n", "undefined")
+
+
+def table(
+    title: str,
+    rows: Table,
+    columns: Mapping[str, str],
+    *,
+    further: Mapping[str, str] | None = None,
+    estimate: str = MEAN,
+    counts: tuple[str, ...] = _COUNTS,
+    digits: int = 2,
+) -> page.Table:
+    """Some columns, the estimate, further columns, and what stands behind it; the rows' conventions as the note.
+
+    Args:
+      title: of the table.
+      rows: in their order.
+      columns: of `keys` and `more` -> how the page calls them.
+      further: the same, behind the estimate.
+      estimate: how the page calls it.
+      counts: of the estimate: n, undefined, patients.
+      digits: of the estimate.
+    """
+    further = further or {}
+    shown = [
+        {name: _key(row[name]) for name in columns}
+        | {"estimate": row.text(digits)}
+        | {name: row[name] for name in further}
+        | {name: getattr(row.estimate, name) for name in counts}
+        for row in rows
+    ]
+    headers = {**columns, "estimate": estimate, **further, **{name: name for name in counts}}
+    return page.Table(title, shown, note(row.record() for row in rows), headers)
+
+
+def note(records: Iterable[Mapping[str, Any]]) -> str:
+    """The sentences of all conventions, each once, and how intervals were taken."""
+    found = list(records)
+    conventions = dict.fromkeys(s[0].upper() + s[1:] for record in found for s in record["convention"].split(". "))
+    intervals = dict.fromkeys(f"Interval: {record['interval']}" for record in found)
+    return " ".join(f"{sentence}." for sentence in (*conventions, *intervals))
+
+
+def _key(value: Any) -> Any:
+    return f"{value:g}" if isinstance(value, float) else value

@@ -1,0 +1,51 @@
+"""What is said of numbers: whether a claim of a paper holds, and the answer to a study's question."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+HOLDS, FAILS, UNCLEAR = "holds", "does not hold", "unclear"
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A claim of a paper.
+
+    Attributes:
+      of: what it is claimed of: a network, an encoder, a unit.
+      claim: in words.
+      answer: holds, does not hold, or unclear.
+      sentence: by which number.
+      paper: what the paper says.
+      number: the number that decides, with its interval.
+    """
+
+    of: Mapping[str, Any]
+    claim: str
+    answer: str
+    sentence: str
+    paper: str
+    number: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """As `results.json` and the table of claims have it."""
+        return {**self.of, "claim": self.claim, "answer": self.answer, "sentence": self.sentence, "paper": self.paper}
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """The answer to a study's question.
+
+    Attributes:
+      verdict: yes, partly, no or unclear.
+      sentence: with the numbers that decide.
+      of: what it is of, where there are several.
+    """
+
+    verdict: str
+    sentence: str
+    of: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """As `results.json` has it."""
+        return {**self.of, "verdict": self.verdict, "sentence": self.sentence}

@@ -1,0 +1,27 @@
+"""What a study has computed, kept in its work directory, so that a second call reads it back."""
+
+import contextlib
+import io
+import pathlib
+import zipfile
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from jaxseg import atomic
+
+
+def kept(path: pathlib.Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays that are stored at a place; made, and stored there, where none are or they are damaged.
+
+    Args:
+      path: `.npz`; its folder is created.
+      make: computes them.
+    """
+    with contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile), np.load(path) as stored:
+        return dict(stored)
+    made = dict(make())
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **made)
+    atomic.replace(path, content.getvalue())
+    return made

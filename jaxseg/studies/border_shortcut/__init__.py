@@ -1,0 +1,1 @@
+"""The border shortcut (Lin, Weng et al. 2024, section 4)."""

@@ -1,0 +1,81 @@
+"""Do features know where the border is? (Lin, Weng et al. 2024, Fig. 5.)
+
+Two views of the same question. The score of every layer: how well can a pixel's distance from the border be read off
+its features (`jaxseg.analysis.position`)? And the picture: the features of the last layer in the plane of their two
+largest principal components, where pixels near the border lie apart if padding marks them.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from jaxseg.analysis import position
+from jaxseg.data import augment, pipeline
+from jaxseg.models import capture
+from jaxseg.models.unet import UNet
+
+
+def measure(
+    config: ml_collections.ConfigDict, model: nn.Module, variables: Any, test: pipeline.InMemory
+) -> dict[str, np.ndarray]:
+    """Whole test images through a network.
+
+    Returns:
+      `position`: `[L]` R^2 of the distance from the border, cross-validated over patients, of all convolutions;
+      `projection`: `[P,2]` the largest principal components of the last layer's features at pixels drawn over all test
+      images; `projection_distance`: `[P]` their distances from the border, 1 in the middle; `projection_share`: `[2]`
+      of the variance.
+    """
+    assert isinstance(model, UNet)  # the study's network, whose layers are numbered
+    evaluation, layers = config.evaluation, model.roles.convolutions
+    folds = np.unique(test.patients, return_inverse=True)[1].astype(np.int32) % evaluation.position_folds
+    view = augment.testing_view("original", size=config.data.image_size, cases=test.cases)
+
+    @jax.jit
+    def run(variables: Any, batch: Any) -> dict[str, jax.Array]:
+        return capture.capture(model, variables, view(batch)["images"], layers)[1]
+
+    @jax.jit
+    def add(states: Any, found: dict[str, jax.Array], fold: jax.Array) -> Any:
+        return {layer: position.update(states[layer], found[layer].astype(jnp.float32), fold) for layer in layers}
+
+    states: Any = None
+    drawn, distances = [], []
+    random = np.random.default_rng(config.seed)
+    each = -(-evaluation.feature_pixels // len(test))
+    for batch in pipeline.epoch(test, batch_size=config.training.batch_size):
+        stored = {name: batch[name] for name in ("image", "labels", "index")}
+        found = run(variables, stored)
+        if states is None:
+            states = {name: position.init(found[name].shape[-1], folds=evaluation.position_folds) for name in layers}
+        # a number that no fold has leaves the repetitions out
+        states = add(states, found, np.where(batch["valid"], folds[batch["index"]], evaluation.position_folds))
+        last = np.asarray(found[layers[-1]], np.float32)[batch["valid"]]
+        distance = position.border_distance(last.shape[1:-1]).ravel()
+        for image in last.reshape(len(last), -1, last.shape[-1]):
+            chosen = random.choice(len(distance), min(each, len(distance)), replace=False)
+            drawn.append(image[chosen])
+            distances.append(distance[chosen])
+    projection, share = _principal(np.concatenate(drawn))
+    return {
+        "position": np.array([float(_score(states[layer])) for layer in layers], np.float32),
+        "projection": projection,
+        "projection_distance": np.concatenate(distances),
+        "projection_share": share,
+    }
+
+
+_score = jax.jit(position.compute)  # layers of as many channels share a program
+
+
+def _principal(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two largest principal components of `[P,D]`, signs fixed by the largest weight, and their shares."""
+    centred = vectors.astype(np.float64) - vectors.mean(0)
+    variance, axes = np.linalg.eigh(centred.T @ centred)
+    axes, variance = axes[:, ::-1][:, :2], np.maximum(variance[::-1], 0)
+    axes = axes * np.sign(axes[abs(axes).argmax(0), np.arange(axes.shape[1])])
+    return (centred @ axes).astype(np.float32), (variance[:2] / max(variance.sum(), 1e-30)).astype(np.float32)

@@ -1,0 +1,281 @@
+"""The page of the border-shortcut study."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from jaxseg.report import estimates, page
+from jaxseg.results.table import Table, table
+from jaxseg.studies.base import Report
+from jaxseg.studies.border_shortcut import experiment as study
+from jaxseg.studies.border_shortcut import tables as numbers
+from jaxseg.training import checks, runs
+
+
+def make(report: Report[runs.Splits, Mapping[study.Run, study.Measures], numbers.Tables]) -> page.Page:
+    """What the page says."""
+    config, results, figure = report.config, report.tables, report.figure
+    padding, evaluation = config.paddings[0], config.evaluation
+    lead = figure(
+        "bands",
+        "Dice by distance from the centre",
+        "Two panels of Dice against distance from the centre, for M_ori and M_crop, on quadrants and on whole images.",
+        f"Mean per case over the cases in which annotation or prediction has lesion in the band, with 95 % bootstrap "
+        f"intervals over patients; {padding} padding; the shaded range is what counts as border "
+        f"({evaluation.border_width} px). After Fig. 4 of Lin, Weng et al. 2024.",
+        "bands",
+    )
+    boxes = figure(
+        "band_boxes",
+        "The same, case by case",
+        "Box plots of Dice per case against distance from the centre.",
+        "Box: quartiles and median; whiskers to 1.5 interquartile ranges. Empty bands are left out.",
+        "cases",
+    )
+    examples = figure(
+        "examples",
+        "Quadrants of test images",
+        "Rows of skin images with the annotated outline and the predictions of both networks.",
+        "White: annotation. Title: Dice at the border of M_ori / M_crop. The cases stand at even quantiles of the "
+        "difference between the two networks at the border.",
+        "cases",
+    )
+    windows = figure(
+        "moving_window",
+        "A window moves over one image",
+        "Windows along the diagonal of one image with the predictions of both networks.",
+        "The case with the median lesion area; the offset of the window from the top left corner is in pixels of the "
+        "stored image. After Fig. 1 of the paper's appendix.",
+        "moving_window",
+    )
+    centres = figure(
+        "mask_centres",
+        "Where the masks lie",
+        "Heat maps of the centres of mass of the masks in every split, whole images and quadrants.",
+        "Masks per cell, each panel on its own scale; of quadrants, the one that belongs to the case. After Fig. 6.",
+        "mask_centre_map",
+    )
+    layers = figure(
+        "position",
+        "What each layer knows of the border",
+        "Lines of R squared of the distance from the border by layer, for both networks.",
+        "Cross-validated over patients, on whole test images. A network without padding has 0 here but for what "
+        "lesions tell: they lie in the middle.",
+        "position",
+    )
+    features = figure(
+        "border_features",
+        "Features of pixels near the border",
+        "Scatter plots of the last layer's features of many pixels, coloured by distance from the border.",
+        "Two largest principal components of the last layer in front of the logits. After Fig. 5 of the paper.",
+        "border_features",
+    )
+    answer = report.judgement.verdicts[0]
+    bands = results.bands.where(padding=padding, tested_on="quadrant")
+    return page.Page(
+        title=f"Border shortcut ({config.size})",
+        question="Did the network learn that pixels near the border are background?",
+        verdict=answer.verdict,
+        answer=answer.sentence,
+        lead=lead,
+        facts=_facts(results, padding),
+        sections=[
+            page.Section(
+                "What was compared",
+                [
+                    f"M_ori was trained on whole images, M_crop on quadrants ({report.origin['data']}). A quadrant is "
+                    "cut at the image's midpoint before it is resized, and one of the four is drawn each time. Lesions "
+                    "lie in the middle of whole images and at the edges of quadrants. Both networks are tested on "
+                    "both; the quadrant of a test case is fixed by its name.",
+                    "A quadrant shows the lesion twice as large, which M_ori has not seen either. What speaks for the "
+                    "border rather than for the scale is the excess: how much larger the gap between the networks is "
+                    "at the border than inside. How much of it is due to padding, only other padding modes tell.",
+                    _prior_text(report.measured, padding),
+                ],
+                [],
+                [
+                    _table("Dice per case", results.dice, *_WHO),
+                    _table("At the border and inside", results.border.where(padding=padding), "tested_on", "quantity"),
+                ],
+            ),
+            page.Section(
+                "By distance from the centre",
+                [_smooth_text(bands)],
+                [boxes, examples]
+                if (report.figures / "examples.png").exists()
+                else [boxes],  # no examples where no case is defined
+                [_band_table(bands)],
+            ),
+            page.Section(
+                "The moving window",
+                [
+                    "If a network judges a pixel by what surrounds it, its answer stays when the window moves. The "
+                    "number is the Dice of the predictions of all pairs of overlapping windows, mapped back to the "
+                    "image; 1 means that no pixel changed.",
+                ],
+                [windows],
+                [_table("Agreement of overlapping windows", results.moving_window, *_WHO)],
+            ),
+            page.Section(
+                "Features near the border",
+                [_position_text(results, padding)],
+                [layers, features],
+                [_table("R² of the distance from the border", results.position, "padding", "model", "layer", "name")],
+            ),
+            page.Section(
+                "Where the masks lie",
+                ["The shortcut can only be learned where lesions avoid the border. 0 is the centre, 1 half a side."],
+                [centres],
+                [_table("Mean distance from the centre", results.mask_centres, "split", "view")],
+            ),
+            _padding_section(config, results, figure),
+        ],
+    )
+
+
+def _position_text(results: numbers.Tables, padding: str) -> str:
+    parts = []
+    for model in study.NAMES.values():
+        best = max(results.position.where(padding=padding, model=model), key=lambda row: row.estimate.mean)
+        parts.append(f"{model} {best.text()} in layer {best['layer']} ({best['name']})")
+    return (
+        "Zero padding changes the features of pixels whose surroundings reach beyond the image. How well a regression "
+        f"reads the distance from the border off a layer's features, at best: {'; '.join(parts)}. That the information "
+        "is there does not yet say that the network uses it."
+    )
+
+
+_WHO = ("padding", "model", "trained_on", "tested_on")
+
+
+def _table(title: str, rows: Table, *columns: str) -> page.Table:
+    return estimates.table(title, rows, {name: name.replace("_", " ") for name in columns})
+
+
+def _band_table(bands: Table) -> page.Table:
+    """Both conventions side by side."""
+    headers = {"distance": "outer edge (px)"}
+    for model in study.NAMES.values():
+        headers |= {model: model, f"{model}_n": "n", f"{model}_empty": "empty", f"{model}_smooth": f"{model}, smooth=1"}
+    lines = []
+    for distance in bands.values("outer_distance_px"):
+        line: dict[str, Any] = {"distance": distance}
+        for model in study.NAMES.values():
+            own = bands.where(outer_distance_px=distance, model=model)
+            ours, theirs = own.one(convention=numbers.DICE), own.one(convention=numbers.SMOOTH)
+            line |= {model: ours.text(), f"{model}_n": ours.estimate.n, f"{model}_empty": ours.estimate.undefined}
+            line |= {f"{model}_smooth": theirs.text()}
+        lines.append(line)
+    return page.Table("Dice by band, quadrants", lines, f"{numbers.DICE}. {numbers.SMOOTH}.", headers)
+
+
+def _prior_text(measured: Mapping[study.Run, study.Measures], padding: str) -> str:
+    """What M_crop learned of its own: at the border of quadrants lesions are common."""
+    marked = {}
+    for view, model in study.NAMES.items():
+        measures = measured[padding, view]
+        without = np.isnan(measures["original_border_recall"])  # no lesion there
+        marked[model] = int((without & ~np.isnan(measures["original_border"])).sum())
+    return (
+        "M_crop is no neutral judge: at the edges of quadrants lesions are common, and it learned that too. On whole "
+        f"images it marks lesion at the border of {marked['M_crop']} of the {int(without.sum())} test cases that have "
+        f"none there, M_ori of {marked['M_ori']}. What M_ori finds of a lesion does not depend on M_crop."
+    )
+
+
+def _facts(results: numbers.Tables, padding: str) -> list[tuple[str, str]]:
+    quadrants = results.border.where(tested_on="quadrant")
+    wanted = {
+        "M_ori at the border": "M_ori, border of quadrants",
+        "M_crop at the border": "M_crop, border of quadrants",
+        numbers.GAP: "gap at the border",
+        numbers.EXCESS: "excess over the gap inside",
+    }
+    facts = [(label, quadrants.one(padding=padding, quantity=name).text()) for name, label in wanted.items()]
+    facts += [
+        (f"gap with {row['padding']} padding", row.text())
+        for row in quadrants.where(quantity=numbers.GAP)
+        if row["padding"] != padding
+    ]
+    windows = results.moving_window.where(padding=padding)
+    return [*facts, *((f"{row['model']}, agreement of windows", row.text()) for row in windows)]
+
+
+def _smooth_text(bands: Table) -> str:
+    outermost = bands.where(outer_distance_px=max(bands.values("outer_distance_px")))
+    parts = []
+    for model in study.NAMES.values():
+        ours, theirs = (outermost.one(model=model, convention=name).estimate for name in (numbers.DICE, numbers.SMOOTH))
+        counted = f"n = {ours.n}, {ours.undefined} empty"
+        parts.append(f"{model} {ours.mean:.2f} ({counted}) and {theirs.mean:.2f} with smooth=1")
+    return (
+        "Bands that hold no lesion in annotation and prediction are undefined, left out and counted. The authors' code "
+        "adds 1 to numerator and denominator, which scores such a band as perfect. In the outermost band of quadrants: "
+        + "; ".join(parts)
+        + ". Both conventions stand in tables/bands.csv."
+    )
+
+
+def _padding_section(
+    config: ml_collections.ConfigDict,
+    results: numbers.Tables,
+    figure: Any,
+) -> page.Section:
+    title = "Padding as a factor"
+    if len(config.paddings) == 1:
+        return page.Section(
+            title,
+            [
+                f"Only {config.paddings[0]} padding was run. Appending ,padding to the size in --config repeats the "
+                "study with zero, reflect, replicate, circular and valid padding."
+            ],
+            [],
+            [],
+        )
+    text = [
+        "The paper supposes that reflection or replication would make the shortcut harder to learn, but not "
+        "impossible. Measured on quadrants:",
+        *(_padding_text(config, results.border, padding) for padding in config.paddings),
+    ]
+    if "valid" in config.paddings:
+        margin = checks.build_model(study.run_config(config, "valid", "original"), 2).margin
+        text.append(
+            f"With valid padding no feature map is padded; the image itself is extended beforehand by {margin} px of "
+            "reflection on every side (overlap-tile), and the logits are those of the image. With circular padding a "
+            "network cannot tell where the border is, but for the seam that the image's two sides make. What gap is "
+            "left in these two modes is no work of zero padding: lesions are larger in quadrants, and cut off."
+        )
+    shown = (numbers.GAP, numbers.EXCESS, numbers.minus_that_of(config.paddings[0]))
+    quadrants = results.border.where(tested_on="quadrant")
+    gaps = table(row for row in quadrants if row["quantity"] in shown)
+    dots = figure(
+        "paddings",
+        "The gap by padding mode",
+        "Dots with intervals: gap at the border and its excess over the gap inside, for every padding mode.",
+        "Quadrants; M_crop minus M_ori; bootstrap over patients, paired. One run per network: the interval does not "
+        "cover what another seed would change.",
+        "border",
+    )
+    return page.Section(title, text, [dots], [_table("Gaps", gaps, "padding", "quantity")])
+
+
+def _padding_text(config: ml_collections.ConfigDict, border: Table, padding: str) -> str:
+    of = lambda quantity: border.one(padding=padding, tested_on="quadrant", quantity=quantity)
+    found = [f"{of(numbers.found_by(model)).estimate.mean:.0%} by {model}" for model in study.NAMES.values()]
+    facts = (
+        f"{padding.capitalize()}: gap at the border {of(numbers.GAP).text()}, excess over the gap inside "
+        f"{of(numbers.EXCESS).text()}; of the lesion at the border {' and '.join(found)} is found."
+    )
+    reference = config.paddings[0]
+    if padding == reference:
+        return facts
+    difference = of(numbers.minus_that_of(reference))
+    if difference.estimate.high < 0:
+        change = "smaller than"
+    elif difference.estimate.low > 0:
+        change = "larger than"
+    else:
+        change = "not distinguishable from"
+    return f"{facts} The gap is {change} that of {reference} padding (difference {difference.text()})."

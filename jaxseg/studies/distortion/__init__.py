@@ -1,0 +1,1 @@
+"""Segmentation distortion (Lennartz and Schultz 2023)."""

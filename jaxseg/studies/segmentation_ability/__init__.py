@@ -1,0 +1,1 @@
+"""Segmentation ability (He et al. 2022)."""

@@ -1,0 +1,261 @@
+"""What the segmentation-ability study asks of a network: one compiled program per question, streamed over batches.
+
+The programs belong to the architecture: networks of one shape share them, and so do a data set's splits. Of all images
+nothing is held but their scores. Masks are the network's soft probability of any foreground class, as in He et al.
+2022, Eq. 6; the Dice of an output is that of the mask cut at 1/2.
+"""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg import inference
+from jaxseg.analysis import prototypes
+from jaxseg.data import augment, pipeline, shifts
+from jaxseg.metrics import overlap
+from jaxseg.models import capture
+from jaxseg.models.skeleton import UNetSkeleton, compiler_options
+from jaxseg.models.unet import UNet
+from jaxseg.prediction import quality
+
+Variables = Mapping[str, Any]
+Batch = Mapping[str, Any]
+
+
+def active_units(units: np.ndarray, dice: np.ndarray, share: float) -> np.ndarray:
+    """Which units are no inert ones, bool `[C]`: their mean SA score is at least a share of the output's mean Dice.
+
+    The paper (section 4.5) speaks of scores close to the performance of the output and has no threshold. The best unit
+    is always active, so that a network is left without the others.
+
+    Args:
+      units: `[N,C]` SA score of every unit for every case, NaN where undefined.
+      dice: `[N]` of the output.
+      share: of the mean Dice.
+    """
+    scores = np.nan_to_num([quality.mean_defined(column) for column in units.T])
+    active = scores >= share * quality.mean_defined(dice)
+    active[scores.argmax()] = True
+    return active
+
+
+def examine(
+    model: UNet,
+    variables: Variables,
+    source: pipeline.Source,
+    *,
+    size: int,
+    batch_size: int,
+    keep: np.ndarray,
+    means: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """All scores of a network on the cases as they are.
+
+    Args:
+      model: the network.
+      variables: of it.
+      source: N stored cases.
+      size: n, of what the network sees.
+      batch_size: B.
+      keep: bool `[T,C]`, T choices of units of the last layer.
+      means: `[C]` what the other units are taken to be.
+
+    Returns:
+      `sa` `[N,L]` of all layers, `units` `[N,C]` of the last one's units, `unit_means` `[N,C]` of their activations,
+      `dice` `[N]`, `mean_sa` `[N]` (Eq. 12, against the own output), `separableness` `[N]` (section 4.7), `gain` `[N]`
+      of the network over it, and `masked_dice` `[N,T]` with the units that are not kept at their means.
+    """
+    run = _examiner(model, size)
+    chosen = jnp.asarray(keep), jnp.asarray(means, jnp.float32)
+    batches = pipeline.epoch(source, batch_size=batch_size)
+    return inference.over_cases(lambda batch: run(variables, _arrays(batch), *chosen), batches)
+
+
+@functools.cache
+def _examiner(model: UNet, size: int) -> Callable[..., dict[str, jax.Array]]:
+    def run(variables: Variables, batch: Batch, keep: jax.Array, means: jax.Array) -> dict[str, jax.Array]:
+        images, labels = _seen(batch, size)
+        mask, layers = _mask_and_layers(model, variables, images)
+        last = layers[-1]
+        return {
+            "sa": _abilities(layers, mask, labels),
+            "units": prototypes.unit_sa_scores(last, mask, labels),
+            "unit_means": jnp.mean(last.astype(jnp.float32), (1, 2)),
+            "dice": _dice(labels, mask),
+            "mean_sa": prototypes.mean_sa_score(layers[-2:], mask),
+            "separableness": prototypes.sa_score(images, mask, labels),
+            "gain": prototypes.segmentation_gain(images, mask, labels),
+            "masked_dice": _masked_dice(variables, last, labels, keep, means),
+        }
+
+    return jax.jit(run, compiler_options=compiler_options(model))
+
+
+def noisy_abilities(
+    model: UNet,
+    variables: Variables,
+    source: pipeline.Source,
+    *,
+    size: int,
+    batch_size: int,
+    levels: Sequence[float],
+    seed: int,
+) -> np.ndarray:
+    """SA scores of all layers with noise in the image (section 4.8), `[N,V,L]` for V levels.
+
+    The noise is on the pixels that the network sees; that of a case does not depend on the network.
+    """
+    run, found = _ability(model), []
+    for i, level in enumerate(levels):
+        spoil = _spoiler(size, level)
+        key = jax.random.fold_in(jax.random.key(seed), i)
+        score = lambda batch, spoil=spoil, key=key: {"sa": run(variables, *spoil(key, _arrays(batch)))}
+        found.append(inference.over_cases(score, pipeline.epoch(source, batch_size=batch_size))["sa"])
+    return np.stack(found, 1)
+
+
+@functools.cache
+def _spoiler(size: int, level: float) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """`(key, stored batch) -> images, labels`: apart from the network, which is then compiled for one level and all."""
+    shifted = shifts.shift("uniform_noise", strength=level)
+
+    def run(key: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        images, labels = _seen(batch, size)
+        return shifted(key, {"images": images, "position": batch["index"]})["images"], labels
+
+    return jax.jit(run)
+
+
+@functools.cache
+def _ability(model: UNet) -> Callable[..., jax.Array]:
+    def run(variables: Variables, images: jax.Array, labels: jax.Array) -> jax.Array:
+        mask, layers = _mask_and_layers(model, variables, images)
+        return _abilities(layers, mask, labels)
+
+    return jax.jit(run, compiler_options=compiler_options(model))
+
+
+def explain(model: UNet, variables: Variables, source: pipeline.Source, cases: Sequence[int], *, size: int) -> dict:
+    """What the figures show of some cases.
+
+    Returns:
+      uint8 `seen` `[E,n,n,C]`; `annotation`, `output` and the map of the colours, `colour_map`, `[E,n,n]`; `maps`
+      `[E,L,n,n]` of every layer; and `heat` float32 `[E,n,n]`, the share of the last layer's units whose map holds a
+      pixel (Fig. 9).
+    """
+    chosen = [source[i] for i in cases]
+    batch = {name: jnp.asarray(np.stack([case[name] for case in chosen])) for name in ("image", "labels")}
+    return {name: np.asarray(value) for name, value in _explainer(model, size)(variables, batch).items()}
+
+
+@functools.cache
+def _explainer(model: UNet, size: int) -> Callable[..., dict[str, jax.Array]]:
+    def run(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        images, labels = _seen(batch, size)
+        mask, layers = _mask_and_layers(model, variables, images)
+        maps = [prototypes.object_probability(features, mask) > 0.5 for features in layers]
+        return {
+            "seen": augment.levels(images),
+            "annotation": labels.astype(jnp.uint8),
+            "output": (mask > 0.5).astype(jnp.uint8),
+            "colour_map": (prototypes.object_probability(images, mask) > 0.5).astype(jnp.uint8),
+            "maps": jnp.stack(maps, 1).astype(jnp.uint8),
+            "heat": prototypes.unit_heat_map(layers[-1], mask),
+        }
+
+    return jax.jit(run)
+
+
+def output_dice(
+    model: UNet, variables: Variables, source: pipeline.Source, *, size: int, batch_size: int
+) -> np.ndarray:
+    """Dice of a network's output alone, `[N]`."""
+
+    @functools.partial(jax.jit, compiler_options=compiler_options(model))
+    def run(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        images, labels = _seen(batch, size)
+        return {"dice": _dice(labels, _mask(model.apply(variables, images)))}
+
+    batches = pipeline.epoch(source, batch_size=batch_size)
+    return inference.over_cases(lambda batch: run(variables, _arrays(batch)), batches)["dice"]
+
+
+def cost(
+    networks: Sequence[tuple[UNetSkeleton, Variables]], shape: tuple[int, ...], *, rounds: int
+) -> dict[str, np.ndarray]:
+    """What a forward pass of each of the M networks costs.
+
+    Args:
+      networks: module and variables of each.
+      shape: `[1,n,n,C]` of the image.
+      rounds: in which the networks take turns, so that they share what else the machine does.
+
+    Returns:
+      `parameters` int `[M]` that are trained; `flops` `[M]` of XLA's analysis of the program as written; `seconds`
+      `[M]`, the median.
+    """
+    image = jnp.zeros(shape, jnp.float32)
+    lowered = [jax.jit(model.apply).lower(variables, image) for model, variables in networks]
+    analyses: list[Any] = [one.cost_analysis() for one in lowered]
+    options: list[dict[str, Any]] = [dict(compiler_options(model)) for model, _ in networks]
+    passes = [one.compile(chosen) for one, chosen in zip(lowered, options, strict=True)]
+    seconds: list[list[float]] = [[] for _ in networks]
+    for i in range(rounds + 1):
+        for times, run, (_, variables) in zip(seconds, passes, networks, strict=True):
+            began = time.perf_counter()
+            jax.block_until_ready(run(variables, image))
+            if i:  # the first call is slower
+                times.append(time.perf_counter() - began)
+    return {
+        "parameters": np.array([sum(x.size for x in jax.tree.leaves(v["params"])) for _, v in networks]),
+        "flops": np.array([float(analysis["flops"]) for analysis in analyses]),
+        "seconds": np.array([statistics.median(times) for times in seconds]),
+    }
+
+
+# ---------------------------------------------------------------------------------------------- inside the programs
+
+
+def _arrays(batch: Batch) -> dict[str, Any]:
+    return {name: batch[name] for name in ("image", "labels", "index")}
+
+
+def _seen(batch: Batch, size: int) -> tuple[jax.Array, jax.Array]:
+    """Images, and labels that are 1 in any foreground."""
+    seen = augment.whole(batch, size=size)
+    return seen["images"], (seen["labels"] > 0).astype(jnp.int32)
+
+
+def _mask(logits: Any) -> jax.Array:
+    return 1 - jax.nn.softmax(logits.astype(jnp.float32))[..., 0]
+
+
+def _mask_and_layers(model: UNet, variables: Variables, images: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+    logits, found = capture.capture(model, variables, images, model.roles.convolutions)
+    return _mask(logits), [found[name] for name in model.roles.convolutions]
+
+
+def _abilities(layers: Sequence[jax.Array], mask: jax.Array, labels: jax.Array) -> jax.Array:
+    return jnp.stack([prototypes.sa_score(features, mask, labels) for features in layers], 1)
+
+
+def _dice(labels: jax.Array, mask: jax.Array) -> jax.Array:
+    return overlap.dice(labels, (mask > 0.5).astype(jnp.int32), num_classes=2)[:, 0]
+
+
+def _masked_dice(
+    variables: Variables, last: jax.Array, labels: jax.Array, keep: jax.Array, means: jax.Array
+) -> jax.Array:
+    """`[B,T]`, of the head over the units that are kept, the others at their means."""
+    head = variables["params"]["head"]["conv"]
+    kernel = head["kernel"][0, 0][None]  # [1,C,K]
+    kept = jnp.where(keep[..., None], kernel, 0)  # [T,C,K]
+    bias = head["bias"][None] + jnp.einsum("c,tck->tk", means, kernel - kept)
+    logits = jnp.einsum("bhwc,tck->tbhwk", last.astype(jnp.float32), kept) + bias[:, None, None, None]
+    return jax.vmap(lambda one: _dice(labels, _mask(one)), out_axes=1)(logits)

@@ -1,0 +1,56 @@
+"""The segmentation-ability study, as the runner knows it."""
+
+import pathlib
+from collections.abc import Mapping
+
+import ml_collections
+
+from jaxseg.studies.base import Data, Judgement, Study, open_splits
+from jaxseg.studies.segmentation_ability import claims, experiment, figures, page, tables
+from jaxseg.training import runs
+
+
+def _gather(config: ml_collections.ConfigDict, data: Data) -> runs.Splits:
+    return open_splits(config, data, experiment.run_config(config, "offline"))[1]
+
+
+def _fingerprints(splits: runs.Splits) -> Mapping[str, str]:
+    return {name: splits[name].fingerprint for name in experiment.SPLITS}
+
+
+def _describe(config: ml_collections.ConfigDict, splits: runs.Splits) -> str:
+    counts = ", ".join(f"{len(splits[name])} {name}" for name in experiment.SPLITS)
+    return f"{config.data.dataset}: {counts}"
+
+
+def _measure(config: ml_collections.ConfigDict, splits: runs.Splits, workdir: pathlib.Path) -> experiment.Measured:
+    networks = experiment.train_and_measure(config, splits, workdir)
+    return experiment.Measured(networks, experiment.show(config, splits, networks, workdir))
+
+
+def _tabulate(config: ml_collections.ConfigDict, splits: runs.Splits, measured: experiment.Measured) -> tables.Tables:
+    return tables.tabulate(config, splits, measured.networks)
+
+
+def _judge(config: ml_collections.ConfigDict, results: tables.Tables) -> Judgement:
+    found = claims.claims(config, results)
+    patients = {row.estimate.patients for row in results.differences}
+    return Judgement([claims.verdict(found, max(patients))], found)
+
+
+def _folders(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[pathlib.Path]:
+    return [experiment.run_folder(workdir, network) for network in experiment.NETWORKS]
+
+
+STUDY = Study(
+    check=experiment.check,
+    gather=_gather,
+    fingerprints=_fingerprints,
+    describe=_describe,
+    measure=_measure,
+    tabulate=_tabulate,
+    judge=_judge,
+    folders=_folders,
+    draw=figures.draw,
+    page=page.make,
+)

@@ -1,0 +1,1 @@
+"""Pruned skip connections (Wilm et al. 2024)."""

@@ -1,0 +1,168 @@
+"""How far a shift moves the activations of every block of a network (Wilm et al. 2024, section IV.B), by patient."""
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from jaxseg.analysis import hellinger
+from jaxseg.data import augment
+from jaxseg.models import capture
+from jaxseg.models.skeleton import UNetSkeleton
+from jaxseg.studies.skip_pruning.conditions import Condition, Draws, Shifter, compared
+
+_SEED = 0  # of the halves
+
+
+def block_layers(model: UNetSkeleton) -> tuple[str, ...]:
+    """The blocks of a network as `capture` names them, input to output, without the head."""
+    roles = model.roles
+    return tuple(name for name in (*roles.encoder, roles.bottleneck, *roles.decoder) if name)
+
+
+def measure(
+    config: ml_collections.ConfigDict,
+    model: UNetSkeleton,
+    members: Sequence[Any],
+    tested: Sequence[Condition],
+    shifter: Shifter,
+) -> dict[str, np.ndarray]:
+    """Hellinger distances between the unshifted test set and every compared condition (section IV.B).
+
+    Activations are averaged over the cells of a grid of the size of the deepest layer (with five halvings the paper's,
+    one cell per 32 pixels). Images are streamed twice, for the joint range and for histograms, which are kept per
+    patient: their sums give the distance, sums over drawn patients its interval, and sums over the two halves of the
+    unshifted test set what the distance is without a shift, all with the same bins.
+
+    Returns:
+      `layers` `[L]` str, input to output; per compared condition C: `C/distance/LAYER` `[F,D]`, `C/drawn` and `C/null`
+      `[F,L,R]` and `[F,L,S]` of the layer, and `C/constant` int `[F,L]`, channels with one value in both sets.
+    """
+    size, original, evaluation = config.data.image_size, tested[0], config.evaluation
+    layers = block_layers(model)
+    grid = (max(size // 2**model.halvings, 1),) * 2
+
+    @jax.jit
+    def vectors(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+        seen = augment.whole({"image": images, "labels": jnp.zeros(images.shape[:3], jnp.uint8)}, size=size)["images"]
+        found = capture.capture(model, variables, seen, layers)[1]
+        pooled = {name: hellinger.pool_vectors(array, grid=grid) for name, array in found.items()}
+        return {name: array.reshape(len(images), -1, array.shape[-1]) for name, array in pooled.items()}
+
+    def read(condition: Condition, variables: Any) -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
+        for batch in shifter.batches(condition):
+            # the case that fills up the last batch comes again, at its end, and must not count twice
+            yield batch["index"][np.asarray(batch["valid"])], vectors(variables, batch["image"])
+
+    measures: dict[str, list[Any]] = {}
+    draws = Draws(tested, evaluation.distance_resamples)
+    for condition in compared(config, tested):
+        for variables in members:
+            ranges = _ranges(itertools.chain(read(original, variables), read(condition, variables)))
+            p, q = (_patient_histograms(c, read(c, variables), ranges, evaluation.bins) for c in (original, condition))
+            values = _distances(p, q, ranges, draws.of(original), draws.of(condition), evaluation.halvings)
+            for name in layers:
+                distance, *_ = values[name]
+                measures.setdefault(f"{condition.name}/distance/{name}", []).append(distance)
+            for i, key in enumerate(("drawn", "null", "constant"), 1):
+                measures.setdefault(f"{condition.name}/{key}", []).append([values[name][i] for name in layers])
+    return {name: np.array(value) for name, value in measures.items()} | {"layers": np.array(layers)}
+
+
+Ranges = dict[str, hellinger.Range]
+
+
+def _ranges(found: Iterable[tuple[Any, Mapping[str, jax.Array]]]) -> Ranges:
+    """Of all vectors; a case that comes again changes no range."""
+    ranges: Ranges = {}
+    for _, vectors in found:
+        ranges = ranges or {name: hellinger.init_range(array.shape[-1]) for name, array in vectors.items()}
+        ranges = _widened(ranges, vectors)
+    return ranges
+
+
+@jax.jit
+def _widened(ranges: Ranges, vectors: Mapping[str, jax.Array]) -> Ranges:
+    flat = {name: array.reshape(-1, array.shape[-1]) for name, array in vectors.items()}
+    return {name: hellinger.update_range(so_far, flat[name]) for name, so_far in ranges.items()}
+
+
+def _patient_histograms(
+    condition: Condition, found: Iterable[tuple[np.ndarray, Mapping[str, jax.Array]]], ranges: Ranges, bins: int
+) -> dict[str, np.ndarray]:
+    """Per layer, int32 `[P,D,bins]`: the histograms of every patient."""
+    names, patient = np.unique(condition.cases.patients, return_inverse=True)
+    counts = {name: np.zeros((len(names), len(r.low), bins), np.int32) for name, r in ranges.items()}
+    for index, vectors in found:
+        for name, of_images in _image_histograms(vectors, ranges, bins=bins).items():
+            np.add.at(counts[name], patient[index], np.asarray(of_images)[: len(index)])
+    return counts
+
+
+@functools.partial(jax.jit, static_argnames="bins")
+def _image_histograms(vectors: Mapping[str, jax.Array], ranges: Ranges, *, bins: int) -> dict[str, jax.Array]:
+    """Per layer, counts int32 `[B,D,bins]` of vectors `[B,n,D]`."""
+    count = lambda image, joint: hellinger.update(hellinger.init(*joint, bins=bins), image).counts
+    return {name: jax.vmap(count, (0, None))(array, ranges[name]) for name, array in vectors.items()}
+
+
+def _distances(
+    p: Mapping[str, np.ndarray],
+    q: Mapping[str, np.ndarray],
+    ranges: Ranges,
+    drawn_p: np.ndarray,
+    drawn_q: np.ndarray,
+    halvings: int,
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
+    """Per layer: distance per channel `[D]`, the layer's with drawn patients `[R]`, of halves `[S]`, constant channels.
+
+    Args:
+      p, q: histograms per patient, `[P,D,bins]` and `[Q,D,bins]`.
+      ranges: that the bins divide.
+      drawn_p, drawn_q: how often each patient is drawn, `[R,P]` and `[R,Q]`.
+      halvings: S.
+    """
+    patients = len(next(iter(p.values())))
+    first, second = _halves(patients, halvings)
+    found = {}
+    for name, r in ranges.items():
+        between = functools.partial(_channel_distances, low=r.low, high=r.high)
+        everyone = (np.vstack([np.ones(drawn.shape[1]), drawn]) for drawn in (drawn_p, drawn_q))
+        channels, drawn = between(p[name], q[name], *everyone)
+        _, null = between(p[name], p[name], first, second)
+        found[name] = channels[0], drawn[1:], null, int(np.sum(np.asarray(r.low) == np.asarray(r.high)))
+    return found
+
+
+def _halves(patients: int, halvings: int) -> tuple[np.ndarray, np.ndarray]:
+    """Who is in the one and who in the other half, two `[S,P]` of 0 and 1; of an odd number one patient sits out."""
+    order = np.argsort(np.random.default_rng(_SEED).random((halvings, patients)), 1)
+    place = np.argsort(order, 1)
+    return (place < patients // 2).astype(float), ((place >= patients // 2) & (place < patients // 2 * 2)).astype(float)
+
+
+def _channel_distances(
+    p: np.ndarray, q: np.ndarray, weights_p: np.ndarray, weights_q: np.ndarray, *, low: jax.Array, high: jax.Array
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hellinger distances `[R,D]` of histograms `[P,D,bins]` and `[Q,D,bins]`, weighted by patient `[R,P]`, `[R,Q]`.
+
+    Beside them, those of the layer, `[R]`.
+    """
+    total = lambda counts, weights: weights.astype(np.float32) @ counts.reshape(len(counts), -1).astype(np.float32)
+    shape = (len(weights_p), *p.shape[1:])  # sums are exact: there are fewer than 2^24 vectors
+    sums = [total(*pair).astype(np.int32).reshape(shape) for pair in ((p, weights_p), (q, weights_q))]
+    channels, layer = _compute_each(*sums, low, high)
+    return np.asarray(channels), np.asarray(layer)
+
+
+@jax.jit
+def _compute_each(p: jax.Array, q: jax.Array, low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
+    none = jnp.zeros(low.shape, jnp.int32)
+    whole = lambda counts: hellinger.Histograms(counts, low, high, none, none)
+    channels = jax.lax.map(lambda pair: hellinger.compute(whole(pair[0]), whole(pair[1])), (p, q))
+    return channels, hellinger.layer_distance(channels)

@@ -1,0 +1,228 @@
+"""The figures of the skip-pruning study, from its measures and tables."""
+
+import pathlib
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from jaxseg.atomic import PathLike
+from jaxseg.report import canvas, figures
+from jaxseg.studies.base import Report
+from jaxseg.studies.skip_pruning import experiment as study
+from jaxseg.studies.skip_pruning import tables as numbers
+from jaxseg.studies.skip_pruning.conditions import DOMAIN, IN_DOMAIN, Condition, compared, example_cases
+
+_SHOWN = (0, 1, -1)  # of the pruned networks, in the figure of examples: baseline, L1, and the last
+_NULL = "#5b6470"
+
+
+def draw(report: Report[study.Cases, Mapping[study.Network, study.Measures], numbers.Tables]) -> None:
+    """Writes all figures of the study.
+
+    They are `differences.png` and, per encoder E, `examples_E.png`, `iou_E.png` where there are shifts, `domains_E.png`
+    where there are domains, and `distances_E_I.png` for the I-th condition whose activations are compared.
+    """
+    folder, config, results = report.figures, report.config, report.tables
+    tested, measured = report.cases.tested, report.measured
+    figures.dots(
+        folder / "differences.png",
+        [
+            (_short(row, encoders(config)), _PLACES[row["place"]], row["mean"], row["low"], row["high"])
+            for row in results.differences
+            if row["measure"] == numbers.SET
+            and row["place"] in _PLACES
+            and row["difference"].endswith(study.architecture(0))
+        ],
+        xlabel="IoU of the pruned network minus that of the baseline",
+    )
+    for encoder in encoders(config):
+        _draw_matrices(folder, config, tested, results, encoder)
+        for i, condition in enumerate(compared(config, tested)):
+            violins(
+                folder / f"distances_{encoder}_{i}.png",
+                {
+                    study.architecture(pruned): _violins(measured[study.Network(encoder, pruned)], condition)
+                    for pruned in config.pruned
+                },
+                decoder=study.roles(config, study.Network(encoder, 0)).decoder,
+                ylabel="Hellinger distance",
+            )
+        figures.overlays(folder / f"examples_{encoder}.png", _examples(config, tested, measured, encoder))
+
+
+def _short(row: Mapping[str, Any], known: Sequence[str]) -> str:
+    """`L1-pruned` of `L1-pruned minus baseline`; with the encoder where there are several."""
+    name = row["difference"].partition(" ")[0]
+    return f"{name}, {row['encoder']}" if len(known) > 1 else name
+
+
+_PLACES = {IN_DOMAIN: "in-domain", numbers.SHIFTED: "mean over shifts"}
+
+
+def encoders(config: ml_collections.ConfigDict) -> list[str]:
+    """The encoders of the study, in their order."""
+    return list(dict.fromkeys(network.encoder for network in study.networks(config)))
+
+
+def _draw_matrices(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    tested: Sequence[Condition],
+    results: numbers.Tables,
+    encoder: str,
+) -> None:
+    values = {
+        (row["architecture"], row["group"], row["condition"]): row["mean"]
+        for row in results.iou
+        if row["encoder"] == encoder and row["measure"] == numbers.SET
+    }
+    names = [study.architecture(pruned) for pruned in config.pruned]
+
+    def matrix(conditions: Sequence[Condition]) -> tuple[list[str], list[str], np.ndarray]:
+        labels = [condition.label for condition in conditions]
+        return names, labels, np.array([[values[name, c.group, c.label] for c in conditions] for name in names])
+
+    by_group = lambda group: [condition for condition in tested if condition.group == group]
+    if config.shifts:
+        panels = {name: matrix(_with_original(by_group(name), tested[0])) for name in config.shifts}
+        matrices(folder / f"iou_{encoder}.png", panels, xlabel="strength", label="IoU of the set")
+    if by_group(DOMAIN):
+        panels = {"": matrix([tested[0], *by_group(DOMAIN)])}
+        matrices(
+            folder / f"domains_{encoder}.png", panels, xlabel="domain; trained on the first", label="IoU of the set"
+        )
+
+
+def _with_original(shifted: Sequence[Condition], original: Condition) -> list[Condition]:
+    """The strengths of a shift in their order, the unshifted images where the factor 1 is."""
+    below = [condition for condition in shifted if condition.shift and condition.shift[1] < 1]
+    return [*below, original, *(condition for condition in shifted if condition not in below)]
+
+
+def _violins(measures: study.Measures, condition: Condition) -> dict[str, tuple[np.ndarray, float]]:
+    """Layer -> (distances of its channels in all folds, the layer's null)."""
+    null = measures[f"{condition.name}/null"].mean((0, 2))
+    return {
+        str(layer): (measures[f"{condition.name}/distance/{layer}"].ravel(), float(null[i]))
+        for i, layer in enumerate(measures["layers"])
+    }
+
+
+def _examples(
+    config: ml_collections.ConfigDict,
+    tested: Sequence[Condition],
+    measured: Mapping[study.Network, study.Measures],
+    encoder: str,
+) -> list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+    pruned = list(dict.fromkeys(config.pruned[i] for i in _SHOWN))
+    seen = study.seen_examples(config, example_cases(tested))
+    return [
+        (
+            f"{condition.name}: {condition.cases.cases[0]}",
+            images,
+            labels,
+            {study.architecture(k): measured[study.Network(encoder, k)]["examples"][i] for k in pruned},
+        )
+        for i, (condition, (images, labels)) in enumerate(zip(example_cases(tested), seen, strict=True))
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------ general figures
+
+
+def matrices(
+    path: PathLike,
+    panels: Mapping[str, tuple[Sequence[str], Sequence[str], np.ndarray]],
+    *,
+    xlabel: str,
+    label: str,
+) -> None:
+    """Matrices below each other on one colour scale from 0 to 1, the number in every cell.
+
+    Args:
+      path: PNG to write.
+      panels: title -> (names of the rows, names of the columns, values `[R,C]`); NaN is grey and reads "–".
+      xlabel: of all panels.
+      label: what the colours are.
+    """
+    heights = [0.75 + 0.34 * len(rows) for rows, _, _ in panels.values()]
+    with canvas.sheet(path, (canvas.WIDTH, 0.4 + sum(heights))) as figure:
+        axes = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
+        scale = Normalize(0.0, 1.0)
+        for ax, (title, (rows, columns, values)) in zip(axes, panels.items(), strict=True):
+            ax.set_facecolor(canvas.GRID)
+            ax.imshow(values, cmap="viridis", norm=scale, aspect="auto")
+            for (i, j), value in np.ndenumerate(values):
+                colour = "white" if value < 0.6 else canvas.INK  # viridis becomes light there
+                text = "–" if np.isnan(value) else f"{value:.2f}"
+                ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=canvas.SMALL)
+            ax.set_xticks(range(len(columns)), [textwrap.fill(name, 12) for name in columns])
+            ax.set_yticks(range(len(rows)), rows)
+            ax.tick_params(length=0)
+            ax.spines[:].set_visible(False)
+            if title:
+                ax.set_title(title)
+        bar = figure.colorbar(ScalarMappable(scale, "viridis"), ax=list(axes), aspect=40, pad=0.03)
+        bar.outline.set_visible(False)
+        bar.set_label(label)
+        figure.supxlabel(xlabel, fontsize=canvas.TEXT)
+
+
+def violins(
+    path: PathLike,
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, float]]],
+    *,
+    decoder: Collection[str],
+    ylabel: str,
+) -> None:
+    """Distributions over channels by layer, a panel per network below each other, encoder and decoder in two colours.
+
+    Args:
+      path: PNG to write.
+      panels: title -> layer -> (values `[N]` of its channels, the null of their mean).
+      decoder: those of the layers that are its.
+      ylabel: of all panels.
+    """
+    with canvas.sheet(path, (canvas.WIDTH, 1.5 + 1.45 * len(panels))) as figure:
+        axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False).ravel()
+        for ax, (title, layers) in zip(axes, panels.items(), strict=True):
+            ax.grid(axis="y")
+            ax.set_title(title)
+            for at, (layer, (values, null)) in enumerate(layers.items()):
+                _violin(ax, at, values, null, _COLOURS[layer in decoder])
+            ax.set_ylim(0.0, 1.0)
+        names = list(dict.fromkeys(layer for layers in panels.values() for layer in layers))
+        axes[-1].set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+        figure.supylabel(ylabel, fontsize=canvas.TEXT)
+        handles: list[Any] = [
+            Patch(facecolor=canvas.tint(colour), edgecolor=colour, linewidth=1.5, label=name)
+            for name, colour in (("encoder", _COLOURS[False]), ("decoder", _COLOURS[True]))
+        ]
+        handles.append(Line2D([], [], color=canvas.INK, marker="o", linestyle="", label="mean"))
+        handles.append(Line2D([], [], color=_NULL, linewidth=2, linestyle="--", label="no shift"))
+        canvas.legend(figure, handles)
+
+
+_COLOURS = {False: canvas.BLUE, True: canvas.VERMILLION}
+
+
+def _violin(ax: Axes, at: int, values: np.ndarray, null: float, colour: str) -> None:
+    defined = values[~np.isnan(values)]
+    if defined.size:
+        # a density needs two different values; few channels are shown as they are too
+        if np.ptp(defined) > 0:
+            bodies: Any = ax.violinplot([defined], [at], widths=0.8, showextrema=False)["bodies"]
+            for body in bodies:
+                body.set(facecolor=canvas.tint(colour), edgecolor=colour, alpha=1.0, linewidth=1.2)
+        if defined.size <= 40:
+            ax.plot(np.full(defined.size, at), defined, ".", color=colour, markersize=3, alpha=0.5)
+        ax.plot([at], [defined.mean()], "o", color=canvas.INK, markersize=5, markeredgecolor="white")
+    ax.plot([at - 0.4, at + 0.4], [null, null], color=_NULL, linewidth=1.6, linestyle="--")
