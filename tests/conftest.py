@@ -36,7 +36,7 @@ _LONG = (  # started first, so that no worker ends with one of them alone
     "studies/test_planted_shortcuts.py",
     "models/test_networks.py",
     "models/test_autoencoder.py",
-    "studies/test_distortion_study.py",
+    "studies/test_distortion.py",
     "analysis/test_every_function.py",
     "colab/test_notebooks.py",
     "studies/test_skip_pruning.py",

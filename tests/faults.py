@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[1]
-ROOMS = ("analysis", "metrics", "models", "data", "training", "prediction", "studies", "audit", "report")
+ROOMS = ("analysis", "metrics", "results", "models", "data", "training", "prediction", "studies", "audit", "report")
 
 _SIGNS = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*"}
 _ORDERS = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="}
@@ -116,7 +116,8 @@ def noticed(fault: Fault, copy: pathlib.Path) -> bool:
     path = copy / fault.path.relative_to(ROOT)
     sound = path.read_text()
     room = path.relative_to(copy / "jaxseg").parts[0]
-    own = sorted((copy / "tests" / room).rglob(f"test_{path.stem}.py"))
+    names = {f"test_{name}.py" for name in (path.stem, path.parent.name)}  # a study is a folder
+    own = sorted(test for test in (copy / "tests" / room).rglob("test_*.py") if test.name in names)
     path.write_text(fault.applied(sound))
     try:
         return any(_fail(copy, tests) for tests in ([own] if own else []) + [[copy / "tests" / room]])
