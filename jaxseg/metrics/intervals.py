@@ -1,13 +1,12 @@
 """Means with bootstrap intervals over patients (Efron 1979); host side, numpy."""
 
 import dataclasses
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxseg.metrics import arrays
+from jaxseg.metrics import arrays, draws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +79,7 @@ def bootstrap_contrast(
         shapes = ", ".join(str(values.shape) for values in vectors)
         raise ValueError(f"values {shapes} and patients {patients.shape} must be equal, non-empty vectors")
     names, group = np.unique(patients, return_inverse=True)
-    drawn = draws(len(names), resamples, seed)
+    drawn = draws.of_patients(len(names), resamples, seed)
     weights = np.array([weight for weight, _ in terms])
     with np.errstate(invalid="ignore"):  # a difference of infinite means
         mean = float(weights @ [_mean(values) for values in vectors])
@@ -164,39 +163,6 @@ def _means(values: np.ndarray, group: np.ndarray, draws: np.ndarray) -> np.ndarr
         for infinite in (np.inf, -np.inf):
             sums = sums + np.where(drawn_of(values == infinite) > 0, infinite, 0.0)
     return np.divide(sums, totals, out=np.full(len(draws), np.nan), where=totals > 0)
-
-
-@functools.lru_cache(maxsize=4)
-def draws(groups: int, resamples: int, seed: int, strata: tuple[int, ...] | None = None) -> np.ndarray:
-    """How often each patient is drawn in each resample, `[resamples, groups]`: the one bootstrap of all numbers.
-
-    Kept, because a study asks for hundreds of intervals; not to be written to.
-
-    Args:
-      groups: how many patients there are.
-      resamples: how many draws, each of as many patients as there are.
-      seed: of the draws.
-      strata: of every patient, who are drawn within theirs, in rising order; None is one stratum.
-    """
-    random, strata_of = np.random.default_rng(seed), np.array(strata or (0,) * groups)
-    drawn = np.zeros((resamples, groups))
-    for stratum in np.unique(strata_of):
-        own = np.flatnonzero(strata_of == stratum)
-        drawn[:, own] = random.multinomial(len(own), np.full(len(own), 1 / len(own)), resamples)
-    drawn.flags.writeable = False
-    return drawn
-
-
-def resampled_cases(patients: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """The numbers of the cases in every resample, each as often as its patient is drawn.
-
-    Args:
-      patients: `[N]`, whose case each is.
-      resamples: how many.
-      seed: of the draws.
-    """
-    names, group = np.unique(patients, return_inverse=True)
-    return (np.repeat(np.arange(len(group)), times[group].astype(int)) for times in draws(len(names), resamples, seed))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.metrics import arrays
-from jaxseg.metrics.intervals import Estimate, check_options, interval, patient_names, resampled_cases
+from jaxseg.metrics import arrays, draws
+from jaxseg.metrics.intervals import Estimate, check_options, interval, patient_names
 
 
 def spearman(score: np.ndarray, risk: np.ndarray) -> float:
@@ -394,7 +394,7 @@ def _resample(
             f"{', '.join(columns)} {kept.shape} and patients {patients.shape} must be equal, non-empty vectors"
         )
     place = np.cumsum(kept) - 1  # of a case among those that are kept
-    cases = (place[drawn[kept[drawn]]] for drawn in resampled_cases(patients, resamples, seed))
+    cases = (place[drawn[kept[drawn]]] for drawn in draws.of_cases(patients, resamples, seed))
     return np.array([statistic(*(vector[drawn] for vector in vectors)) for drawn in cases], np.float64)
 
 

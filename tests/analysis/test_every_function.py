@@ -18,7 +18,7 @@ import jaxseg.metrics
 from jaxseg.analysis import gradcam, hellinger, mahalanobis, position, prototypes, uncertainty, vog
 from jaxseg.metrics import calibration, overlap, regions
 
-HELPERS = {"arrays", "layout"}  # what the functions check their arguments with
+HELPERS = {"arrays", "draws", "layout"}  # what the functions check their arguments and draw patients with
 RANDOM = np.random.default_rng(0)
 FEATURES = RANDOM.standard_normal((4, 6, 8, 3)).astype(np.float32)
 MASK = RANDOM.uniform(size=(4, 12, 16)).astype(np.float32)

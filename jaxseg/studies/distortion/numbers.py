@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from jaxseg.metrics import intervals, ranking
+from jaxseg.metrics import draws, ranking
 from jaxseg.metrics.intervals import Estimate
 
 MEAN = "mean of shifted domains"
@@ -122,7 +122,7 @@ def draw(
       seed: of the resampling; the draws are those of `intervals.bootstrap_mean` with the same seed.
     """
     runs = numbers(np.arange(len(of.patients)))
-    resampled = [of.mean_over_runs(numbers(drawn)) for drawn in intervals.resampled_cases(of.patients, resamples, seed)]
+    resampled = [of.mean_over_runs(numbers(drawn)) for drawn in draws.of_cases(of.patients, resamples, seed)]
     both = ~(np.isnan(of.scores) | np.isnan(of.risks))
     return Drawn(runs, of.mean_over_runs(runs), np.stack(resampled), both if defined is None else defined)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxseg.data import pipeline, shifts
 from jaxseg.errors import InputError
-from jaxseg.metrics import intervals
+from jaxseg.metrics import draws
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.training import runs
 
@@ -146,7 +146,7 @@ class Draws:
                 domains.setdefault(patient, set()).add(domain)
         self._place = {patient: i for i, patient in enumerate(domains)}
         strata = np.unique([", ".join(sorted(names)) for names in domains.values()], return_inverse=True)[1]
-        self._draws = intervals.draws(len(domains), resamples, _SEED, tuple(strata.tolist()))
+        self._draws = draws.of_patients(len(domains), resamples, _SEED, tuple(strata.tolist()))
 
     def of(self, condition: Condition) -> np.ndarray:
         """`[R,P]` of the condition's patients, sorted by name."""

@@ -1,0 +1,25 @@
+"""Patients are drawn with replacement, within their strata, as numpy draws them."""
+
+import numpy as np
+
+from jaxseg.metrics import draws
+
+
+def test_every_resample_has_as_many_patients_as_there_are_in_each_stratum():
+    strata = (1, 0, 1, 1, 0, 0, 0)
+    drawn = draws.of_patients(7, 300, 4, strata)
+    of = np.array(strata)
+    for stratum, count in ((0, 4), (1, 3)):
+        np.testing.assert_array_equal(drawn[:, of == stratum].sum(1), count)
+    np.testing.assert_allclose(drawn.mean(0), 1, atol=0.25)
+    alone = np.random.default_rng(4).multinomial(4, np.full(4, 0.25), 300)  # the first stratum comes first
+    np.testing.assert_array_equal(drawn[:, of == 0], alone)
+    np.testing.assert_array_equal(draws.of_patients(4, 300, 4), alone)
+
+
+def test_a_case_is_drawn_as_often_as_its_patient():
+    patients = np.array(["b", "a", "b", "c", "a", "b"])
+    drawn = draws.of_patients(3, 50, 1)
+    for times, cases in zip(drawn, draws.of_cases(patients, 50, 1), strict=True):
+        counts = np.bincount(cases, minlength=6)
+        np.testing.assert_array_equal(counts, times[[1, 0, 1, 2, 0, 1]])
