@@ -30,6 +30,14 @@ def test_a_row_is_found_by_its_keys():
         DICE.where(encoder="resnet18")
 
 
+def test_a_difference_the_other_way_round():
+    assert DICE[1].negative().numbers == pytest.approx((-0.25, -0.35, -0.15))
+    assert DICE[1].negative().record() == DICE[1].record() | {"mean": -0.25, "low": -0.35, "high": -0.15}
+    assert [list(column) for column in DICE.numbers] == [
+        list(column) for column in zip(*(row.numbers for row in DICE), strict=True)
+    ]
+
+
 def test_a_record_has_everything():
     assert records(DICE)[1] == {
         "network": "a", "view": "quadrant", "mean": 0.25, "low": 0.15, "high": 0.35, "n": 12, "undefined": 1,
