@@ -2,14 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip --disable-pip-version-check -q install --no-deps
+PIP := $(RUN) -m pip --disable-pip-version-check -q install --no-deps  # locks name everything: nothing to resolve
 # uv takes a quarter of pip's time, but knows nothing of pip's own settings (a mirror, say): where it fails, pip goes on
 install = $(VENV)/bin/uv pip install -q --python $(RUN) --no-deps $(1) || $(PIP) --no-compile $(1)
 TORCH ?= torch>=2.4  # what `make test-torch` installs, as torch==2.13.0+cpu where there is such a build
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export OPENBLAS_NUM_THREADS ?= 1  # numpy's products here are small, and its threads fight with XLA's
-unexport PYTHONDONTWRITEBYTECODE  # a minute of every `make test`: dozens of processes import the same packages
+unexport PYTHONDONTWRITEBYTECODE  # dozens of processes import the same packages
 
 STUDIES := border_shortcut overlay_shortcut segmentation_ability skip_pruning distortion
 
@@ -49,10 +49,10 @@ check: $(VENV)/.dev
 notebooks: $(VENV)/.dev  ## make colab/*.ipynb from the sources beside them
 	$(RUN) -m colab.build
 
-lock:  ## resolve requirements.lock and requirements-dev.lock anew (needs uv)
-	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+lock: | $(VENV)/bin/python  ## resolve requirements.lock and requirements-dev.lock anew
+	$(VENV)/bin/uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	  pyproject.toml -o requirements.lock
-	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	$(VENV)/bin/uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	  -c requirements.lock --extra dev pyproject.toml -o requirements-dev.lock
 
 clean:  ## remove environments and caches; runs/ and data/ stay
@@ -61,7 +61,7 @@ clean:  ## remove environments and caches; runs/ and data/ stay
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v[:2] <= (3, 13) else f"error: Python {v[0]}.{v[1]} found, 3.11 to 3.13 needed; name one with make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	sed -n '/^uv==/,/[^\]$$/p' requirements-dev.lock | $(PIP) --require-hashes -r /dev/stdin
+	sed -n '/^uv==/,/[^\]$$/p' requirements-dev.lock | $(PIP) --require-hashes -r /dev/stdin || true
 
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
 	$(call install,--require-hashes -r requirements.lock)

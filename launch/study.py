@@ -20,9 +20,9 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, for 
 
 def main() -> None:
     config, workdir = cli.config(_CONFIG), cli.path(_WORKDIR)
-    from jaxseg.studies import runner as studies
+    from jaxseg.studies import runner  # not before the flags are known to be good: it starts JAX
 
-    page = studies.run(
+    page = runner.run(
         config,
         workdir=workdir,
         data_dir=pathlib.Path(_DATA_DIR.value),

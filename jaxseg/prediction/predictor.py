@@ -153,7 +153,7 @@ def reference(predictor: Predictor, prepare: Callable[[str], pathlib.Path]) -> R
     extra = f"_{predictor.repair.checksum}" if predictor.repair else ""
     path = run.folder / f"quality_step{'-'.join(map(str, run.steps))}_{predictor.mode}{extra}.json"
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_bytes())
         cases, scores = stored["cases"], {name: _floats(values) for name, values in stored["scores"].items()}
         if not cases or any(len(values) != len(cases) for values in scores.values()):
             raise ValueError("lengths differ")

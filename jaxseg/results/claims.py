@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from jaxseg.results.table import Row
+
 HOLDS, FAILS, UNCLEAR = "holds", "does not hold", "unclear"
 
 
@@ -17,7 +19,7 @@ class Claim:
       answer: holds, does not hold, or unclear.
       sentence: by which number.
       paper: what the paper says.
-      number: the number that decides, with its interval.
+      row: the number that decides, where the verdict says it again.
     """
 
     of: Mapping[str, Any]
@@ -25,7 +27,7 @@ class Claim:
     answer: str
     sentence: str
     paper: str
-    number: str = ""
+    row: Row | None = None
 
     def record(self) -> dict[str, Any]:
         """As `results.json` and the table of claims have it."""

@@ -18,7 +18,7 @@ from jaxseg.models import autoencoder, capture
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A number per case that may foretell its error; higher means worse.
+    """A number per case that may predict its error; higher means worse.
 
     Attributes:
       name: short, as in tables and figures.

@@ -12,6 +12,7 @@ from jaxseg.report import page
 from jaxseg.results.claims import Claim, Verdict
 from jaxseg.training import runs
 
+SPLITS = ("train", "validation", "test")
 Cases = TypeVar("Cases")
 Measured = TypeVar("Measured")
 Tables = TypeVar("Tables")
@@ -128,3 +129,13 @@ def open_splits(
     splits = runs.Splits(directory, config.data.source_size, config.data.domains)
     runs.Data(run, splits)  # says when there are too few
     return directory, splits
+
+
+def fingerprints(splits: runs.Splits) -> dict[str, str]:
+    """Checksums of all splits, of a study whose cases they are."""
+    return {name: splits[name].fingerprint for name in SPLITS}
+
+
+def describe(config: ml_collections.ConfigDict, splits: runs.Splits) -> str:
+    """The data set, with how many cases its splits have."""
+    return f"{config.data.dataset}: {', '.join(f'{len(splits[name])} {name}' for name in SPLITS)}"

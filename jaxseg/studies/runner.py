@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import pathlib
 import pkgutil
+from collections.abc import Iterable
 from typing import Any
 
 import ml_collections
@@ -82,7 +83,9 @@ def _named(name: Any) -> Study[Any, Any, Any]:
     return found
 
 
-def _origin(config: ml_collections.ConfigDict, folders: Any, command: str, data: str) -> dict[str, Any]:
+def _origin(
+    config: ml_collections.ConfigDict, folders: Iterable[pathlib.Path], command: str, data: str
+) -> dict[str, Any]:
     """Where each run was trained, and where this report was written, which may be elsewhere and later."""
     sessions = [session for folder in folders for session in provenance.sessions(folder)]
     return {

@@ -299,7 +299,7 @@ def fit_members(
     values = [{"config": json.loads(member.to_json()), "versions": provenance.versions()} for member in configs]
     fit(loop, fresh, places, values)
     if len(places) > 1 and parallel.is_main() and not (folder / "summary.json").exists():
-        summaries = {place.name: json.loads((place / "summary.json").read_text()) for place in places}
+        summaries = {place.name: json.loads((place / "summary.json").read_bytes()) for place in places}
         atomic.write_json(folder / "summary.json", summaries)
 
 
@@ -391,7 +391,6 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, data: Mapping
 
 def _write_claim(folder: pathlib.Path, files: Mapping[str, Any]) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, value in files.items():
             if not (folder / name).exists():
                 atomic.write_json(folder / name, value, sort_keys=True)
@@ -403,7 +402,7 @@ def _stored(path: pathlib.Path, default: Any) -> Any:
     if not paths.exists(path):
         return default
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read here ({error}); see to its rights, or choose another work directory"

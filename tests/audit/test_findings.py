@@ -233,7 +233,7 @@ def test_scores_that_need_no_training_cases_are_asked_of_any_network(subject_of,
     assert set(arrays) == {"dice", "entropy", "inability"}
     rows = failures.PROBE.tabulate(subject, settings, arrays).rows
     assert [r["where"] for r in rows if r["quantity"] == "rank correlation"] == ["entropy", "mean SA"]
-    assert rows[-1]["convention"] == "not asked: the network has no layer named bottleneck"
+    assert rows[-1]["convention"] == "not asked: the network does not say which layer is its bottleneck"
     league = [{"probe": "failures", "quantity": "rank correlation", "low": low, "mean": mean} for low, mean in
               ((0.1, 0.3), (0.2, 0.5), (-0.1, 0.9))]  # fmt: skip
     assert failures.best_score(league)["mean"] == 0.5 and failures.best_score(league[2:]) is None

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from configs import planted_shortcuts as study_config
-from jaxseg.audit.answers import SHORTCUTS
 from jaxseg.errors import InputError
 from jaxseg.studies import runner
 from jaxseg.studies.planted_shortcuts import experiment as study
@@ -97,7 +96,7 @@ def test_detections_count_by_kind_and_any_shortcut_of_a_twin_is_an_alarm():
     outcomes += [outcome("border", "planted", 9, "overlay", dice=0.6)]
     outcomes += [outcome("border", "twin", seed, *(["overlay"] if seed == 0 else ["accuracy"])) for seed in range(10)]
     of = config(kinds=("border",), seeds=tuple(range(10)))
-    results = study.tabulate(of, outcomes, SHORTCUTS)
+    results = study.tabulate(of, outcomes)
     planted, twin = results.counts
     assert (planted["found"], planted["silent"], planted["n"], planted["mean"]) == (9, 1, 10, 0.9)
     assert (planted["learned"], planted["least_dice"], planted["other_findings"]) == (9, 0.6, 10)
@@ -117,7 +116,7 @@ def test_a_silent_network_is_unclear_where_an_interval_reaches_beyond_the_margin
     outcomes[3]["found"] = ["border"]
     outcomes[0]["candidates"].append(number | {"kind": "calibration", "high": 0.2})  # no shortcut
     outcomes += [outcome("border", "planted", 0)]
-    counted = study.tabulate(config(kinds=("border",), seeds=(0, 1, 2, 3)), outcomes, SHORTCUTS).counts[1]
+    counted = study.tabulate(config(kinds=("border",), seeds=(0, 1, 2, 3)), outcomes).counts[1]
     assert (counted["silent"], counted["unclear"]) == (3, 1)
 
 
@@ -126,7 +125,7 @@ def test_the_verdict_asks_for_intervals_that_lie_apart(planted, twin, wanted):
     of = config(kinds=("border",), seeds=tuple(range(10)))
     outcomes = [outcome("border", "planted", s, *["border"] * (s < planted)) for s in range(10)]
     outcomes += [outcome("border", "twin", s, *["border"] * (s < twin)) for s in range(10)]
-    assert study.verdict(of, study.tabulate(of, outcomes, SHORTCUTS).counts).verdict == wanted
+    assert study.verdict(of, study.tabulate(of, outcomes).counts).verdict == wanted
 
 
 def test_the_exact_interval_is_that_of_clopper_and_pearson():

@@ -293,7 +293,7 @@ def tabulated(offline=None, online=None):
         network: fake_measures(made, seed, **(fields or {}))
         for seed, (network, fields) in enumerate({"offline": offline, "online": online}.items())
     }
-    splits = {name: cases(40) for name in study.SPLITS}
+    splits = {name: cases(40) for name in base.SPLITS}
     return made, numbers.tabulate(made, splits, measured), measured
 
 
@@ -308,7 +308,7 @@ def answers(offline=None, online=None):
 def _answers(offline, online):
     made, tables, _ = tabulated(dict(offline), AS_IN_THE_PAPER | dict(online))
     found = claimed.claims(made, tables)
-    return {(claim.of["network"], claim.claim): claim.answer for claim in found}, claimed.verdict(found, 10)
+    return {(claim.of["network"], claim.claim): claim.answer for claim in found}, claimed.verdict(found)
 
 
 def test_every_claim_holds_where_the_numbers_are_as_in_the_paper():
@@ -419,7 +419,7 @@ def test_cases_without_a_score_are_left_out_and_counted():
     measured = {name: fake_measures(made) for name in study.NETWORKS}
     measured["online"]["mean_sa"][:3] = np.nan
     measured["online"]["sa"][5] = np.nan
-    tables = numbers.tabulate(made, {name: cases(40) for name in study.SPLITS}, measured)
+    tables = numbers.tabulate(made, {name: cases(40) for name in base.SPLITS}, measured)
     row = next(r for r in tables.quality if (r["network"], r["score"]) == ("online", quality.MEAN_SA))
     assert (row.estimate.n, row.estimate.undefined) == (37, 3)
     assert sum(r.estimate.n for r in tables.buckets if (r["network"], r["score"]) == ("online", quality.MEAN_SA)) == 37
@@ -458,7 +458,7 @@ def untrained(monkeypatch):
         num_classes, rank = 2, 2
 
         def __init__(self, *_):
-            super().__init__({name: cases(10 if name != "test" else 12, seed=i) for i, name in enumerate(study.SPLITS)})
+            super().__init__({name: cases(10 if name != "test" else 12, seed=i) for i, name in enumerate(base.SPLITS)})
 
         def open(self, split):
             return self[split]

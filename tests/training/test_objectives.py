@@ -7,7 +7,7 @@ import pytest
 
 from jaxseg import models
 from jaxseg.analysis import distortion, prototypes
-from jaxseg.models import capture
+from jaxseg.models import capture, tracing
 from jaxseg.training import losses, objectives
 from tests.shallow import ShallowAutoencoder
 
@@ -76,6 +76,11 @@ def test_layers_that_cannot_be_are_named(setting):
     objective = objectives.segmentation_ability(model, losses.dice_loss, layers=("encoder_9",))
     with pytest.raises(ValueError, match="no layer encoder_9; the network has encoder_0/conv_0"):
         jax.eval_shape(lambda v: objective(KEY, v, batch), variables)
+    other = models.build("residual_unet", 2, features=(2, 4))  # without names, all of any network's
+    objective = objectives.segmentation_ability(other, losses.dice_loss)
+    images = jax.ShapeDtypeStruct((2, 8, 8, 3), np.float32)
+    batch = {"images": images, "labels": jax.ShapeDtypeStruct((2, 8, 8), np.int32)}
+    jax.eval_shape(lambda v, b: objective(KEY, v, b), tracing.variable_shapes(other, images.shape), batch)
     with pytest.raises(ValueError, match="padding='valid' cover more"):
         objectives.segmentation_ability(models.build("unet", 2, padding="valid"), losses.dice_loss)
 

@@ -51,7 +51,7 @@ def _missing(subject: Subject) -> str:
     if subject.rank != 2:
         return "the cases are volumes; autoencoders are for activations of pictures"
     if subject.bottleneck is None or not isinstance(subject.model, UNetSkeleton):
-        return "the network has no layer named bottleneck"
+        return "the network does not say which layer is its bottleneck"
     if subject.model.margin:
         return "with padding 'valid' the bottleneck is larger than the image"
     if subject.familiar is None:
@@ -134,4 +134,4 @@ def best_score(rows: Any) -> dict[str, Any] | None:
     return max(league, key=lambda r: r["mean"]) if league else None
 
 
-PROBE = Probe(NAME, "Which score foretells failures?", measure, tabulate)
+PROBE = Probe(NAME, "Which score predicts failures?", measure, tabulate)

@@ -31,7 +31,6 @@ from jaxseg.training import checks, runs
 
 NAMES = {"original": "M_ori", "quadrant": "M_crop"}
 TEST_VIEWS = ("original", "quadrant")
-SPLITS = ("train", "validation", "test")
 Measures = Mapping[str, np.ndarray]
 Run = tuple[str, str]  # padding, training view
 

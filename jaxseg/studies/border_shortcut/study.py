@@ -1,26 +1,16 @@
 """The border-shortcut study, as the runner knows it."""
 
 import pathlib
-from collections.abc import Mapping
 
 import ml_collections
 
-from jaxseg.studies.base import Data, Judgement, Study, open_splits
+from jaxseg.studies.base import Data, Judgement, Study, describe, fingerprints, open_splits
 from jaxseg.studies.border_shortcut import claims, experiment, figures, page, tables
 from jaxseg.training import runs
 
 
 def _gather(config: ml_collections.ConfigDict, data: Data) -> runs.Splits:
     return open_splits(config, data, experiment.run_config(config, config.paddings[0], "original"))[1]
-
-
-def _fingerprints(splits: runs.Splits) -> Mapping[str, str]:
-    return {name: splits[name].fingerprint for name in experiment.SPLITS}
-
-
-def _describe(config: ml_collections.ConfigDict, splits: runs.Splits) -> str:
-    counts = ", ".join(f"{len(splits[name])} {name}" for name in experiment.SPLITS)
-    return f"{splits['test'].name.rpartition('/')[0]}: {counts}"
 
 
 def _judge(config: ml_collections.ConfigDict, results: tables.Tables) -> Judgement:
@@ -34,8 +24,8 @@ def _folders(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[p
 STUDY = Study(
     check=experiment.check,
     gather=_gather,
-    fingerprints=_fingerprints,
-    describe=_describe,
+    fingerprints=fingerprints,
+    describe=describe,
     measure=experiment.train_and_measure,
     tabulate=tables.tabulate,
     judge=_judge,

@@ -12,7 +12,8 @@ from jaxseg.data import augment, pipeline
 from jaxseg.metrics import regions
 from jaxseg.metrics.intervals import bootstrap_contrast, bootstrap_mean
 from jaxseg.results.table import NONE, PAIRED, Row, Table, exact, table
-from jaxseg.studies.border_shortcut.experiment import NAMES, SPLITS, TEST_VIEWS, Measures, Run, run_config
+from jaxseg.studies.base import SPLITS
+from jaxseg.studies.border_shortcut.experiment import NAMES, TEST_VIEWS, Measures, Run, run_config
 from jaxseg.training import checks, runs
 
 DICE = "Dice per case, mean; empty in label and prediction is undefined and left out"

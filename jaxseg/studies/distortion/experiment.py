@@ -381,7 +381,7 @@ def _of_ensemble(
 def _reached(config: ml_collections.ConfigDict, workdir: pathlib.Path, number: int) -> dict[str, Any]:
     member, place = runs.member_runs(network_config(config), networks_folder(workdir))[number]
     network, of_autoencoder = (
-        json.loads((folder / "summary.json").read_text()) for folder in (place, autoencoder_folder(workdir, number))
+        json.loads((folder / "summary.json").read_bytes()) for folder in (place, autoencoder_folder(workdir, number))
     )
     return {
         "network": number,

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -21,6 +21,7 @@ import scipy.stats
 
 from jaxseg import atomic
 from jaxseg.audit import run as audits
+from jaxseg.audit.answers import SHORTCUTS
 from jaxseg.audit.subject import Subject
 from jaxseg.data import pipeline
 from jaxseg.data.synthetic import dermoscopy, ultrasound
@@ -137,7 +138,7 @@ def _pair(config: ml_collections.ConfigDict, kind: str, seed: int, workdir: path
         for arm, path in places.items():
             if not path.exists():
                 atomic.write_json(path, _audit(config, kind, arm, seed, worlds[arm], path.parent))
-    return [json.loads(path.read_text()) for path in places.values()]
+    return [json.loads(path.read_bytes()) for path in places.values()]
 
 
 def _audit(
@@ -193,18 +194,15 @@ class Tables:
     numbers: Sequence[Row]
 
 
-def tabulate(
-    config: ml_collections.ConfigDict, outcomes: Sequence[Mapping[str, Any]], shortcuts: Collection[str]
-) -> Tables:
+def tabulate(config: ml_collections.ConfigDict, outcomes: Sequence[Mapping[str, Any]]) -> Tables:
     """Counts over seeds.
 
     Args:
       config: of the study.
       outcomes: per network `kind`, `arm`, `seed`, `dice`, `found` (kinds of its findings, the most harmful first) and
         `candidates` (kind, probe, quantity, mean, low, high, n, margin).
-      shortcuts: the kinds of findings that are shortcuts.
     """
-    counts = [_count(config, outcomes, kind, arm, shortcuts) for kind in config.kinds for arm in ARMS]
+    counts = [_count(config, outcomes, kind, arm) for kind in config.kinds for arm in ARMS]
     networks = [
         {name: outcome[name] for name in ("kind", "arm", "seed")}
         | {"dice": outcome["dice"], "learned": outcome["dice"] > config.learned}
@@ -225,12 +223,11 @@ def _count(
     outcomes: Sequence[Mapping[str, Any]],
     kind: str,
     arm: str,
-    shortcuts: Collection[str],
 ) -> Row:
     own = [outcome for outcome in outcomes if (outcome["kind"], outcome["arm"]) == (kind, arm)]
-    counted = {kind} if arm == "planted" else set(shortcuts)  # in a twin, any shortcut is a false alarm
+    counted = {kind} if arm == "planted" else set(SHORTCUTS)  # in a twin, any shortcut is a false alarm
     found = sum(bool(counted & set(outcome["found"])) for outcome in own)
-    unclear = sum(not set(shortcuts) & set(outcome["found"]) and _is_open(outcome, shortcuts) for outcome in own)
+    unclear = sum(not set(SHORTCUTS) & set(outcome["found"]) and _is_open(outcome) for outcome in own)
     low, high = exact_interval(found, len(own))
     dice = [outcome["dice"] for outcome in own]
     return {
@@ -252,9 +249,9 @@ def _count(
     }
 
 
-def _is_open(outcome: Mapping[str, Any], shortcuts: Collection[str]) -> bool:
+def _is_open(outcome: Mapping[str, Any]) -> bool:
     """Whether the interval of some shortcut's number reaches beyond its margin, so that the audit says "unclear"."""
-    numbers = [one for one in outcome["candidates"] if one["kind"] in shortcuts and one["high"] is not None]
+    numbers = [one for one in outcome["candidates"] if one["kind"] in SHORTCUTS and one["high"] is not None]
     return any(one["high"] > one["margin"] for one in numbers)
 
 

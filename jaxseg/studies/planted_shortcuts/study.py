@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 
 from jaxseg.audit import run as audits
-from jaxseg.audit.answers import SHORTCUTS
 from jaxseg.studies.base import Data, Judgement, Study
 from jaxseg.studies.planted_shortcuts import experiment, page
 
@@ -32,7 +31,7 @@ def _describe(config: ml_collections.ConfigDict, cases: None) -> str:
 def _tabulate(
     config: ml_collections.ConfigDict, cases: None, outcomes: Sequence[experiment.Outcome]
 ) -> experiment.Tables:
-    return experiment.tabulate(config, outcomes, SHORTCUTS)
+    return experiment.tabulate(config, outcomes)
 
 
 def _judge(config: ml_collections.ConfigDict, tables: experiment.Tables) -> Judgement:

@@ -103,7 +103,7 @@ def _few_active(network: str, row: Row) -> Claim:
 
 
 def _claim(network: str, claim: str, answer: str, sentence: str, row: Row) -> Claim:
-    return Claim({"network": network}, claim, answer, sentence, _PAPER[claim], row.text(3))
+    return Claim({"network": network}, claim, answer, sentence, _PAPER[claim], row)
 
 
 def _prune(config: ml_collections.ConfigDict, network: str, tables: numbers.Tables) -> Claim:
@@ -119,7 +119,7 @@ def _prune(config: ml_collections.ConfigDict, network: str, tables: numbers.Tabl
     return claim if out else dataclasses.replace(claim, answer=UNCLEAR)
 
 
-def verdict(found: Sequence[Claim], patients: int) -> Verdict:
+def verdict(found: Sequence[Claim]) -> Verdict:
     """yes: all core claims hold; no: none does and one or more do not; unclear: none does, none does not; or partly."""
     core = [claim for claim in found if claim.claim in CORE]
     answers = [claim.answer for claim in core]
@@ -132,6 +132,8 @@ def verdict(found: Sequence[Claim], patients: int) -> Verdict:
         word = "no" if FAILS in answers else "unclear"
     told = []
     for claim in core:
+        assert claim.row is not None
         of = f" ({claim.of['network']})" if claim.claim == LATE else ""
-        told.append(f"{claim.claim[0].upper()}{claim.claim[1:]}{of}: {claim.answer}, {claim.number}.")
+        told.append(f"{claim.claim[0].upper()}{claim.claim[1:]}{of}: {claim.answer}, {claim.row.text(3)}.")
+        patients = claim.row.estimate.patients
     return Verdict(word, f"{' '.join(told)} 95 % intervals over {patients} patients.")

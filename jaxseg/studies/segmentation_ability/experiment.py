@@ -28,7 +28,6 @@ from jaxseg.studies.segmentation_ability import scores
 from jaxseg.training import checks, runs
 
 NETWORKS = ("offline", "online")
-SPLITS = ("train", "validation", "test")
 Measures = Mapping[str, np.ndarray]
 
 

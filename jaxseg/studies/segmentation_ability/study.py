@@ -1,26 +1,16 @@
 """The segmentation-ability study, as the runner knows it."""
 
 import pathlib
-from collections.abc import Mapping
 
 import ml_collections
 
-from jaxseg.studies.base import Data, Judgement, Study, open_splits
+from jaxseg.studies.base import Data, Judgement, Study, describe, fingerprints, open_splits
 from jaxseg.studies.segmentation_ability import claims, experiment, figures, page, tables
 from jaxseg.training import runs
 
 
 def _gather(config: ml_collections.ConfigDict, data: Data) -> runs.Splits:
     return open_splits(config, data, experiment.run_config(config, "offline"))[1]
-
-
-def _fingerprints(splits: runs.Splits) -> Mapping[str, str]:
-    return {name: splits[name].fingerprint for name in experiment.SPLITS}
-
-
-def _describe(config: ml_collections.ConfigDict, splits: runs.Splits) -> str:
-    counts = ", ".join(f"{len(splits[name])} {name}" for name in experiment.SPLITS)
-    return f"{config.data.dataset}: {counts}"
 
 
 def _measure(config: ml_collections.ConfigDict, splits: runs.Splits, workdir: pathlib.Path) -> experiment.Measured:
@@ -34,8 +24,7 @@ def _tabulate(config: ml_collections.ConfigDict, splits: runs.Splits, measured: 
 
 def _judge(config: ml_collections.ConfigDict, results: tables.Tables) -> Judgement:
     found = claims.claims(config, results)
-    patients = {row.estimate.patients for row in results.differences}
-    return Judgement([claims.verdict(found, max(patients))], found)
+    return Judgement([claims.verdict(found)], found)
 
 
 def _folders(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[pathlib.Path]:
@@ -45,8 +34,8 @@ def _folders(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[p
 STUDY = Study(
     check=experiment.check,
     gather=_gather,
-    fingerprints=_fingerprints,
-    describe=_describe,
+    fingerprints=fingerprints,
+    describe=describe,
     measure=_measure,
     tabulate=_tabulate,
     judge=_judge,
