@@ -15,6 +15,7 @@ import unicodedata
 
 import jax
 import pytest
+import tqdm
 
 from configs import train
 from jaxseg import inference
@@ -42,9 +43,19 @@ def config(replicas=1):
     return config.lock()
 
 
+class SlowBar(tqdm.tqdm):
+    """Shows every step at once and waits a little: there is time for a signal on a fast machine too."""
+
+    def update(self, n=1):
+        super().update(n)
+        self.refresh()
+        time.sleep(0.05)
+
+
 def run(directory, folder, cache, replicas):
     """In a process of its own: exit status 0 when finished or asked to stop."""
     gc.disable()
+    tqdm.tqdm = SlowBar
     sys.stderr = (folder.parent / f"{folder.name}.log").open("a")
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -120,7 +131,7 @@ class Kill:
 
 def kills(chance, signals=(signal.SIGKILL,)):
     """In the start, in the compilation, behind each of the validations but the last."""
-    waits = [(None, 4.0), (0, 2.0), (3, 0.3), (6, 0.3), (9, 0.3)]
+    waits = [(None, 1.5), (0, 0.5), (3, 0.3), (6, 0.3), (9, 0.3)]
     return [Kill(step, chance.uniform(0, longest), chance.choice(signals)) for step, longest in waits]
 
 
