@@ -9,7 +9,7 @@ Host side, numpy in float64. `bootstrap` gives any of these numbers its interval
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def spearman_estimate(score: np.ndarray, risk: np.ndarray, patients: np.ndarray,
 
 def bootstrap(
     statistic: Callable[..., float],
-    columns: dict[str, np.ndarray],
+    columns: Mapping[str, np.ndarray],
     patients: np.ndarray,
     *,
     level: float = 0.95,
@@ -384,7 +384,7 @@ def _share(decisions: np.ndarray) -> float:
 
 
 def _resample(
-    statistic: Callable[..., Any], columns: dict[str, np.ndarray], patients: np.ndarray, resamples: int, seed: int
+    statistic: Callable[..., Any], columns: Mapping[str, np.ndarray], patients: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
     """The statistic, a number or a vector, of every resample of patients, stacked."""
     vectors, kept = _defined(**columns)

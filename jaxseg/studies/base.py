@@ -13,6 +13,7 @@ from jaxseg.results.claims import Claim, Verdict
 from jaxseg.training import runs
 
 SPLITS = ("train", "validation", "test")
+Settings = TypeVar("Settings")
 Cases = TypeVar("Cases")
 Measured = TypeVar("Measured")
 Tables = TypeVar("Tables")
@@ -49,12 +50,13 @@ class Judgement:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report(Generic[Cases, Measured, Tables]):
+class Report(Generic[Settings, Cases, Measured, Tables]):
     """What figures and page are made of.
 
     Attributes:
       workdir: of the study.
-      config: of the study.
+      size: of the study, as its config calls it.
+      settings: of the study.
       cases: that networks are trained and tested on.
       measured: by all networks.
       tables: a dataclass whose fields are the rows of the tables.
@@ -63,7 +65,8 @@ class Report(Generic[Cases, Measured, Tables]):
     """
 
     workdir: pathlib.Path
-    config: ml_collections.ConfigDict
+    size: str
+    settings: Settings
     cases: Cases
     measured: Measured
     tables: Tables
@@ -82,11 +85,11 @@ class Report(Generic[Cases, Measured, Tables]):
 
 
 @dataclasses.dataclass(frozen=True)
-class Study(Generic[Cases, Measured, Tables]):
+class Study(Generic[Settings, Cases, Measured, Tables]):
     """The parts of a study, called in this order; what was trained and measured before is read back.
 
     Attributes:
-      check: raises InputError, before anything is computed, when a field of the config cannot work.
+      settings: the config, checked once: raises InputError, before anything is computed, when a field cannot work.
       gather: the cases that networks are trained and tested on; what is not prepared yet is.
       fingerprints: name -> checksum of the cases, by which a work directory is known.
       describe: the data in words, with how many cases there are.
@@ -99,34 +102,31 @@ class Study(Generic[Cases, Measured, Tables]):
       known: the config by which a work directory is known.
     """
 
-    check: Callable[[ml_collections.ConfigDict], None]
-    gather: Callable[[ml_collections.ConfigDict, Data], Cases]
+    settings: Callable[[ml_collections.ConfigDict], Settings]
+    gather: Callable[[Settings, Data], Cases]
     fingerprints: Callable[[Cases], Mapping[str, str]]
-    describe: Callable[[ml_collections.ConfigDict, Cases], str]
-    measure: Callable[[ml_collections.ConfigDict, Cases, pathlib.Path], Measured]
-    tabulate: Callable[[ml_collections.ConfigDict, Cases, Measured], Tables]
-    judge: Callable[[ml_collections.ConfigDict, Tables], Judgement]
-    folders: Callable[[ml_collections.ConfigDict, pathlib.Path], Sequence[pathlib.Path]]
-    draw: Callable[[Report[Cases, Measured, Tables]], None]
-    page: Callable[[Report[Cases, Measured, Tables]], page.Page]
+    describe: Callable[[Settings, Cases], str]
+    measure: Callable[[Settings, Cases, pathlib.Path], Measured]
+    tabulate: Callable[[Settings, Cases, Measured], Tables]
+    judge: Callable[[Settings, Tables], Judgement]
+    folders: Callable[[Settings, pathlib.Path], Sequence[pathlib.Path]]
+    draw: Callable[[Report[Settings, Cases, Measured, Tables]], None]
+    page: Callable[[Report[Settings, Cases, Measured, Tables]], page.Page]
     known: Callable[[ml_collections.ConfigDict], ml_collections.ConfigDict] = lambda config: config
 
 
-def open_splits(
-    config: ml_collections.ConfigDict, data: Data, run: ml_collections.ConfigDict
-) -> tuple[pathlib.Path, runs.Splits]:
-    """The folder of a study's data set, prepared if need be, and its splits.
+def open_splits(run: ml_collections.ConfigDict, data: Data) -> tuple[pathlib.Path, runs.Splits]:
+    """The folder of the data set of a training run, prepared if need be, and its splits.
 
     Args:
-      config: of the study.
-      data: where data sets are.
       run: config of a training run of the study.
+      data: where data sets are.
 
     Raises:
       InputError: the data set cannot be had, or has too few cases for the run.
     """
-    directory = data.prepare(config.data.dataset)
-    splits = runs.Splits(directory, config.data.source_size, config.data.domains)
+    directory = data.prepare(run.data.dataset)
+    splits = runs.Splits(directory, run.data.source_size, run.data.domains)
     runs.Data(run, splits)  # says when there are too few
     return directory, splits
 
@@ -136,6 +136,6 @@ def fingerprints(splits: runs.Splits) -> dict[str, str]:
     return {name: splits[name].fingerprint for name in SPLITS}
 
 
-def describe(config: ml_collections.ConfigDict, splits: runs.Splits) -> str:
+def described(dataset: str, splits: runs.Splits) -> str:
     """The data set, with how many cases its splits have."""
-    return f"{config.data.dataset}: {', '.join(f'{len(splits[name])} {name}' for name in SPLITS)}"
+    return f"{dataset}: {', '.join(f'{len(splits[name])} {name}' for name in SPLITS)}"

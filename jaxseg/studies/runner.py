@@ -14,7 +14,7 @@ from jaxseg.errors import InputError
 from jaxseg.numerics import in_32_bits
 from jaxseg.report import page
 from jaxseg.results import table
-from jaxseg.studies.base import Cases, Data, Measured, Report, Study, Tables
+from jaxseg.studies.base import Cases, Data, Measured, Report, Settings, Study, Tables
 from jaxseg.training import provenance, runs
 
 NAMES = tuple(module.name for module in pkgutil.iter_modules(studies.__path__) if module.ispkg)
@@ -47,19 +47,21 @@ def run(
       InputError: the config is no study's, or the config, a folder or a raw file is unusable.
     """
     study = _named(config.get("study"))
-    study.check(config)
+    settings = study.settings(config)
     known = study.known(config)
     runs.claim(workdir, known)  # before anything is prepared; it is written when the data are known
-    cases = study.gather(config, Data(data_dir, manual_dir))
+    cases = study.gather(settings, Data(data_dir, manual_dir))
     runs.claim(workdir, known, study.fingerprints(cases))
-    measured = study.measure(config, cases, workdir)
-    tables = study.tabulate(config, cases, measured)
-    judgement = study.judge(config, tables)
-    origin = _origin(config, study.folders(config, workdir), command, study.describe(config, cases))
-    return write(study, Report(workdir, config, cases, measured, tables, judgement, origin))
+    measured = study.measure(settings, cases, workdir)
+    tables = study.tabulate(settings, cases, measured)
+    judgement = study.judge(settings, tables)
+    origin = _origin(config, study.folders(settings, workdir), command, study.describe(settings, cases))
+    return write(study, Report(workdir, config.size, settings, cases, measured, tables, judgement, origin))
 
 
-def write(study: Study[Cases, Measured, Tables], report: Report[Cases, Measured, Tables]) -> pathlib.Path:
+def write(
+    study: Study[Settings, Cases, Measured, Tables], report: Report[Settings, Cases, Measured, Tables]
+) -> pathlib.Path:
     """Writes `results.json`, tables, figures and the page, whose path is returned.
 
     Raises:
@@ -73,13 +75,13 @@ def write(study: Study[Cases, Measured, Tables], report: Report[Cases, Measured,
     return path
 
 
-def _named(name: Any) -> Study[Any, Any, Any]:
+def _named(name: Any) -> Study[Any, Any, Any, Any]:
     if name not in NAMES:
         raise InputError(
             f"the config is not a study's (config.study is {name!r}); give configs/NAME.py with NAME one of "
             f"{', '.join(NAMES)}, or use launch.train"
         )
-    found: Study[Any, Any, Any] = importlib.import_module(f"{studies.__name__}.{name}.study").STUDY
+    found: Study[Any, Any, Any, Any] = importlib.import_module(f"{studies.__name__}.{name}.study").STUDY
     return found
 
 
@@ -98,7 +100,7 @@ def _origin(
     }
 
 
-def _write_results(report: Report[Any, Any, Any]) -> None:
+def _write_results(report: Report[Any, Any, Any, Any]) -> None:
     """Writes `results.json` and a CSV file for each table, the paper's claims among them."""
     named, claims = report.tables, report.judgement.claims
     tables = {field.name: table.records(getattr(named, field.name)) for field in dataclasses.fields(named)}
@@ -107,6 +109,6 @@ def _write_results(report: Report[Any, Any, Any]) -> None:
     for name, rows in tables.items():
         atomic.write_csv(report.workdir / "tables" / f"{name}.csv", rows)
     answers = [verdict.record() for verdict in report.judgement.verdicts]
-    config = report.config
-    results = {"study": config.study, "size": config.size, "verdicts": answers, **tables, "provenance": report.origin}
+    of = {"study": report.origin["config"]["study"], "size": report.size}
+    results = {**of, "verdicts": answers, **tables, "provenance": report.origin}
     atomic.write_json(report.workdir / "results.json", results)

@@ -138,6 +138,8 @@ CALLS = {
     "ranking.risk_coverage": ((SCORES, RISKS), {}),
     "ranking.spearman": ((SCORES, RISKS), {}),
     "ranking.spearman_estimate": ((SCORES, RISKS, PATIENTS), {"resamples": 20}),
+    "regional.dice_from_region_sums": ((np.stack([SCORES, SCORES + RISKS], -1),), {}),
+    "regional.region_sums": ((LABELS, PREDICTIONS, LABELS < 2), {}),
     "regions.band_dice": ((LABELS, PREDICTIONS), {"width": 3}),
     "regions.band_index": (((12, 16), 3), {}),
     "regions.mask_centres": ((LABELS,), {}),
@@ -237,7 +239,7 @@ def worded(*args):
 
 ARRAYS = [name for name in CALLS if any(is_numbers(leaf) for leaf in jax.tree.leaves(CALLS[name]))]
 TAKING = [(name, i) for name in ARRAYS for i in own_arrays(name)]
-ANY_SHAPE = {"overlap.dice_from_sums", "hellinger.layer_distance"}
+ANY_SHAPE = {"overlap.dice_from_sums", "hellinger.layer_distance", "regional.dice_from_region_sums"}
 SECOND_AXIS = {"uncertainty.pairwise_dice", "vog.variance_of_gradients"}  # is that of the batch
 AS_GIVEN = {"gradcam.score_gradients", "vog.input_gradients"}  # the result has the type of what is given
 PATIENT_COLUMNS = {"intervals", "ranking"}  # where an array may also be names

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg.audit import moving, regional
+from jaxseg.audit import moving
 from jaxseg.audit.answers import NotAskedError
 from jaxseg.audit.probes import domains, overlay_marks, padding, translation
 from jaxseg.data import overlays, pipeline
+from jaxseg.metrics import regional
 
 
 def answer(probe, subject, settings):
@@ -210,7 +211,7 @@ def test_dice_inside_a_region_asks_for_the_right_class():
     labels = np.array([[[1, 2, 0, 1]]])
     predictions = np.array([[[1, 1, 2, 1]]])
     region = np.array([[[True, True, True, False]]])
-    counted = np.asarray(jax.jit(regional.counts)(labels, predictions, region))
+    counted = np.asarray(jax.jit(regional.region_sums)(labels, predictions, region))
     np.testing.assert_array_equal(counted, [[1, 5]])  # 1 right; 2 labelled and 3 predicted
-    assert regional.dice(counted)[0] == pytest.approx(2 / 5)
-    assert np.isnan(regional.dice(np.zeros((1, 2))))[0]
+    assert regional.dice_from_region_sums(counted)[0] == pytest.approx(2 / 5)
+    assert np.isnan(regional.dice_from_region_sums(np.zeros((1, 2))))[0]

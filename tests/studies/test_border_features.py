@@ -10,6 +10,7 @@ from jaxseg.analysis import position
 from jaxseg.data import augment, pipeline
 from jaxseg.models import capture
 from jaxseg.studies.border_shortcut import features as border_features
+from jaxseg.studies.border_shortcut.settings import settings
 
 SIZE = 16
 
@@ -26,12 +27,12 @@ def test_cases():
     )
 
 
-def config_of(**evaluation):
+def settings_of(**evaluation):
     config = config_file.get_config("tiny").unlock()
     config.data.update(source_size=SIZE, image_size=SIZE)
     config.training.batch_size = 8  # 22 cases: the last batch is filled up
     config.evaluation.update(evaluation)
-    return config
+    return settings(config)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def measured(test_cases, drawn_variables):
     def measure(padding):
         model = models.build("unet", 2, features=(4, 8), skips=(True,), padding=padding)
         variables = drawn_variables(model, jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32))
-        return model, variables, border_features.measure(config_of(feature_pixels=220), model, variables, test_cases)
+        return model, variables, border_features.measure(settings_of(feature_pixels=220), model, variables, test_cases)
 
     return measure
 

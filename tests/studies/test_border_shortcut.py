@@ -14,6 +14,7 @@ from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, regions
 from jaxseg.studies.border_shortcut import claims, moving_window, tables
 from jaxseg.studies.border_shortcut import experiment as study
+from jaxseg.studies.border_shortcut.settings import settings
 from jaxseg.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def config(size="tiny"):
 
 @pytest.mark.parametrize("size", ["tiny", "demo", "cpu", "paper", "demo,padding", "paper,padding"])
 def test_every_size_can_be_run(size):
-    study.check(config(size))
+    settings(config(size))
 
 
 def test_unknown_sizes_are_named():
@@ -41,13 +42,12 @@ def test_unknown_sizes_are_named():
     [
         ("paddings", ("zero", "mirror"), r"config.paddings .* give some of zero, reflect"),
         ("paddings", ("zero", "zero"), "each once"),
-        ("views", ("original",), "the study compares original with quadrant"),
+        ("views", ("original",), "config.views .* give original and quadrant, each once"),
         ("evaluation.grid", 100, "multiple of config.data.image_size"),
         ("evaluation.border_width", 200, "stay below half the grid"),
         ("evaluation.windows_per_side", 1, "at least 2"),
         ("evaluation.window_images", 0, "must be at least 1"),
         ("seed", -1, "config.seed is -1; it must be at least 0"),
-        ("study", "other", "is not a study's"),
         ("data.image_size", 2, "divisible by 4, got 2 x 2; the next sizes are 4 x 4"),
         ("data.source_size", 63, "even size"),
         ("model.name", "vnet", "config.model: unknown network 'vnet'"),
@@ -66,7 +66,7 @@ def test_what_cannot_work_is_named_before_anything_runs(field, value, message):
     broken = config()
     broken.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=message):
-        study.check(broken)
+        settings(broken)
 
 
 def test_scores_are_dice_on_the_grid():
@@ -96,8 +96,8 @@ def test_scores_are_dice_on_the_grid():
 
 
 def test_windows_come_back_to_where_they_were_cut():
-    cfg = config()
-    starts = moving_window.window_starts(cfg)
+    made = settings(config())
+    starts = moving_window.window_starts(made)
     assert starts.min() == 0 and starts.max() == 32 and len(starts) == 9
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
@@ -115,7 +115,7 @@ def test_windows_come_back_to_where_they_were_cut():
         assert where.sum() == 32 * 32 and where[y, x] and where[y + 31, x + 31]
     # a network that judges every pixel by itself agrees with itself wherever the window is
     assert agreement == 1
-    np.testing.assert_array_equal(moving_window.diagonal_starts(cfg), [[0, 0], [16, 16], [32, 32]])
+    np.testing.assert_array_equal(moving_window.diagonal_starts(made), [[0, 0], [16, 16], [32, 32]])
 
 
 @functools.cache
@@ -131,20 +131,20 @@ def fake_splits(cases=40):
     return dict.fromkeys(("train", "validation", "test"), memory)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def centres_are_found_once():
-    """Those of the masks of `fake_splits`; every table would compile the programs for them anew."""
-    find = tables.mask_centres
-    centres = functools.cache(lambda: find(config(), fake_splits()))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "mask_centres", lambda *_: centres())
-        yield
+@functools.cache
+def fake_centres():
+    return study.mask_centres(settings(config()), fake_splits())
+
+
+def tabulated(measured, made=None):
+    made = made or settings(config())
+    return tables.tabulate(made, fake_splits(), study.Measured(measured, fake_centres()))
 
 
 def fake_measures(border, interior, cases=40, seed=0):
     """A network that reaches the given mean Dice at the border and inside."""
     random = np.random.default_rng(seed)
-    rings = len(tables.band_distances(config()))
+    rings = len(tables.band_distances(config().evaluation))
     noise = lambda mean: np.clip(mean + 0.1 * random.standard_normal(cases), 0, 1)
     measures = {"step": np.array(6), "validation_dice": np.array(0.8), "position": np.linspace(0, 0.5, 10)}
     for view in study.TEST_VIEWS:
@@ -173,10 +173,9 @@ def fake_measures(border, interior, cases=40, seed=0):
     ],
 )
 def test_the_verdict_follows_the_intervals(ori, crop, expected):
-    cfg = config()
     measured = {("zero", "original"): fake_measures(*ori), ("zero", "quadrant"): fake_measures(*crop, seed=1)}
-    rows = tables.tabulate(cfg, fake_splits(), measured).border
-    verdict = claims.verdict(cfg, rows, "zero")
+    rows = tabulated(measured).border
+    verdict = claims.verdict(config().evaluation, rows, "zero")
     assert verdict.verdict == expected
     gap = rows.one(quantity=tables.GAP, tested_on="quadrant").estimate
     if not np.isnan(ori[0]):
@@ -184,9 +183,8 @@ def test_the_verdict_follows_the_intervals(ori, crop, expected):
 
 
 def test_tables_say_what_they_left_out_and_agree_with_the_cases():
-    cfg = config()
     measured = {("zero", "original"): fake_measures(0.3, 0.8), ("zero", "quadrant"): fake_measures(0.8, 0.8, seed=1)}
-    found = tables.tabulate(cfg, fake_splits(), measured)
+    found = tabulated(measured)
     assert len(found.bands) == 2 * 2 * 2 * 13  # models, test views, conventions, bands
     assert all(row.convention and row.interval for rows in (found.dice, found.bands, found.border) for row in rows)
     undefined = {row.convention: row.estimate.undefined for row in found.bands}
@@ -210,7 +208,7 @@ def test_another_padding_is_compared_with_the_first():
         ("reflect", "original"): fake_measures(0.6, 0.8, seed=2),
         ("reflect", "quadrant"): fake_measures(0.8, 0.8, seed=3),
     }
-    rows = tables.tabulate(cfg, fake_splits(), measured).border
+    rows = tabulated(measured, settings(cfg)).border
     change = rows.where(quantity="gap at the border, minus that of zero padding")
     assert change.values("padding") == ("reflect",)
     quadrant = change.one(tested_on="quadrant").estimate

@@ -499,8 +499,10 @@ def test_page_tables_and_verdicts_say_the_same(tmp_path):
     made, tested, measured, tables = study_of((0.85, 0.6))
     claims = paper_claims.claims(made, tables, "unet")
     verdicts = [paper_claims.verdict(claims, "unet")]
-    origin = {"command": "python -m launch.study", "data": "fake"}
-    made_of = Report(tmp_path, made, study.Cases({}, tested), measured, tables, Judgement(verdicts, claims), origin)
+    origin = {"command": "python -m launch.study", "data": "fake", "config": {"study": "skip_pruning"}}
+    made_of = Report(
+        tmp_path, "tiny", made, study.Cases({}, tested), measured, tables, Judgement(verdicts, claims), origin
+    )
     path = runner.write(STUDY, made_of)
     assert {figure.name for figure in (tmp_path / "figures").iterdir()} == {
         "differences.png", "iou_unet.png", "distances_unet_0.png", "examples_unet.png"
@@ -527,7 +529,9 @@ def test_domains_have_a_figure_of_their_own(tmp_path):
         renamed = {name.replace("brightness 0.75", "domain B"): value for name, value in measures.items()}
         measured[Network("unet", pruned)] = renamed | {"examples": np.zeros((2, 32, 32), np.uint8)}
     tables = numbers.tabulate(made, tested, measured)
-    skip_pruning_figures.draw(Report(tmp_path, made, study.Cases({}, tested), measured, tables, Judgement([]), {}))
+    skip_pruning_figures.draw(
+        Report(tmp_path, "tiny", made, study.Cases({}, tested), measured, tables, Judgement([]), {})
+    )
     assert {figure.name for figure in (tmp_path / "figures").iterdir()} == {
         "differences.png", "domains_unet.png", "distances_unet_0.png", "examples_unet.png"
     }  # fmt: skip

@@ -15,7 +15,6 @@ import ml_collections
 import numpy as np
 
 from jaxseg.analysis import hellinger
-from jaxseg.audit import regional
 from jaxseg.audit.answers import (
     Answer,
     Arrays,
@@ -32,6 +31,7 @@ from jaxseg.audit.answers import (
 from jaxseg.audit.probes.accuracy import reference_domain
 from jaxseg.audit.subject import Seen, Subject, evenly
 from jaxseg.data import augment
+from jaxseg.metrics import regional
 from jaxseg.models import capture
 
 SCANNER, DISTANCES = "gray levels", "distances"
@@ -83,7 +83,7 @@ def measure_scanner(subject: Subject, settings: ml_collections.ConfigDict) -> Ar
         classes = subject.predict(variables, seen["images"])
         everywhere = jnp.ones(classes.shape, bool)
         return {
-            "counts": regional.counts(seen["labels"], classes, everywhere),
+            "counts": regional.region_sums(seen["labels"], classes, everywhere),
             "classes": classes.astype(jnp.uint8),
             "labels": seen["labels"].astype(jnp.uint8),
             "images": augment.levels(seen["images"]),
@@ -97,7 +97,7 @@ def measure_scanner(subject: Subject, settings: ml_collections.ConfigDict) -> Ar
         levels = gray_map(own_images, subject.test.images[domains == name])
         mapped = np.stack([levels[c][subject.test.images[..., c]] for c in range(levels.shape[0])], -1)
         answers.append(asked(dataclasses.replace(subject.test, images=mapped)))
-    of_here = lambda answer: np.where(here, regional.dice(answer["counts"]), np.nan)
+    of_here = lambda answer: np.where(here, regional.dice_from_region_sums(answer["counts"]), np.nan)
     theirs = np.stack([of_here(answer) for answer in answers])
     lost = of_here(own) - theirs
     worst = int(np.argmax(np.nan_to_num(np.nanmean(lost, 1), nan=-np.inf)))

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from jaxseg.audit import regional
 from jaxseg.audit.answers import (
     Answer,
     Arrays,
@@ -31,6 +30,7 @@ from jaxseg.audit.answers import (
 )
 from jaxseg.audit.subject import Seen, Subject
 from jaxseg.data import augment, overlays, pipeline
+from jaxseg.metrics import regional
 
 NAME = "overlays"
 _DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
@@ -78,7 +78,7 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
     phantom = _seen_masks(subject, [one.phantom for one in marked], whole=True)
     labels = answers[_AS_IS]["labels"]
     classes = [answer["classes"] for answer in answers]
-    score = lambda k, where: regional.dice(np.asarray(_counts(labels, classes[k], where)))
+    score = lambda k, where: regional.dice_from_region_sums(np.asarray(_counts(labels, classes[k], where)))
     has_marks = np.array([one.found.any() for one in marked])
     removal = np.stack([score(k, ~masks["touched"]) for k in (_AS_IS, _BESIDE, _REMOVED)])
     tested = phantom & (labels == 0) & ~masks["drawn"]
@@ -99,7 +99,7 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
     return arrays
 
 
-_counts = jax.jit(regional.counts)
+_counts = jax.jit(regional.region_sums)
 
 
 def _pictures(name: str, pair: Sequence[Arrays], chosen: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from jaxseg.audit import moving, regional
+from jaxseg.audit import moving
 from jaxseg.audit.answers import (
     Answer,
     Arrays,
@@ -23,7 +23,7 @@ from jaxseg.audit.answers import (
 from jaxseg.audit.probes.translation import check_pictures, strip_width
 from jaxseg.audit.subject import Seen, Subject
 from jaxseg.data import augment
-from jaxseg.metrics import regions
+from jaxseg.metrics import regional, regions
 
 NAME = "padding"
 _SWAPPED = "reflect"
@@ -54,7 +54,9 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
         whole, cut = both[:, : len(seen["images"])], both[:, len(seen["images"]) :].reshape(2, *moved.shape[:-1])
         returned = jnp.stack([made.back(jnp.stack([one, one]))[1] for one in cut])
         shape = returned.shape
-        strip = regional.counts(jnp.broadcast_to(made.labels[0], shape), returned, jnp.broadcast_to(made.strip, shape))
+        strip = regional.region_sums(
+            jnp.broadcast_to(made.labels[0], shape), returned, jnp.broadcast_to(made.strip, shape)
+        )
         changed = whole[0] != whole[1]
         share = lambda place: jnp.sum(changed & place, (1, 2)) / jnp.sum(place)
         twice = lambda array: jnp.stack([array, array])
@@ -67,7 +69,7 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
         }
 
     found = subject.asks(question, batch_size=max(subject.batch_size // 8, 1))(subject.test)
-    strip = regional.dice(found["strip"]).T
+    strip = regional.dice_from_region_sums(found["strip"]).T
     chosen = largest(strip[1] - strip[0], settings.examples)
     pictures = {name: found[name][chosen] for name in ("pictures", "picture_labels", "picture_classes")}
     return {"strip": strip, "changed": found["changed"].T, "chosen": chosen} | pictures

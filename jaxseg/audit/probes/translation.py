@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from jaxseg.audit import moving, regional
+from jaxseg.audit import moving
 from jaxseg.audit.answers import (
     Answer,
     Arrays,
@@ -21,6 +21,7 @@ from jaxseg.audit.answers import (
 )
 from jaxseg.audit.subject import Seen, Subject
 from jaxseg.data import augment
+from jaxseg.metrics import regional
 
 NAME = "translation"
 _VARIANTS = len(moving.SIDES) * len(moving.PICTURES)
@@ -55,7 +56,7 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
         returned = made.back(classes)
         shape = returned.shape
         labels = jnp.broadcast_to(made.labels[0], shape)
-        count = lambda region: regional.counts(labels, returned, jnp.broadcast_to(region, shape))
+        count = lambda region: regional.region_sums(labels, returned, jnp.broadcast_to(region, shape))
         regions = {"strip": made.strip, "rest": made.visible & ~made.strip, "visible": made.visible}
         # sides are added up, cases come first
         counted = {name: jnp.moveaxis(jnp.sum(count(region), 1), 1, 0) for name, region in regions.items()}
@@ -67,7 +68,7 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
 
     asked = subject.asks(question, batch_size=max(subject.batch_size // _VARIANTS, 1))
     found = asked(subject.test)
-    scores = {name: regional.dice(found[name]).T for name in ("strip", "rest", "visible")}
+    scores = {name: regional.dice_from_region_sums(found[name]).T for name in ("strip", "rest", "visible")}
     chosen = largest(scores["strip"][0] - scores["strip"][1], settings.examples)
     pictures = {name: found[name][chosen] for name in ("pictures", "picture_labels", "picture_classes")}
     return scores | pictures | {"chosen": chosen}

@@ -2,16 +2,15 @@
 
 import math
 
-import ml_collections
-
 from jaxseg.results.claims import Verdict
 from jaxseg.results.table import Table
+from jaxseg.studies.border_shortcut.settings import Evaluation
 from jaxseg.studies.border_shortcut.tables import EXCESS, GAP, found_by
 
 NEGLIGIBLE = 0.05  # a gap whose whole interval lies below this is called none
 
 
-def verdict(config: ml_collections.ConfigDict, border: Table, padding: str) -> Verdict:
+def verdict(evaluation: Evaluation, border: Table, padding: str) -> Verdict:
     """Is there a shortcut, how large, with what interval: the answer for one padding mode, off the border table.
 
     yes: on quadrants M_ori is below M_crop at the border, and by more than inside; the intervals of both exclude 0.
@@ -21,7 +20,7 @@ def verdict(config: ml_collections.ConfigDict, border: Table, padding: str) -> V
     of = lambda quantity: border.one(padding=padding, tested_on="quadrant", quantity=quantity)
     gap, excess = of(GAP), of(EXCESS)
     found = lambda model: f"{of(found_by(model)).estimate.mean:.0%}"
-    share = f"{config.evaluation.border_width} of {config.evaluation.grid} px"
+    share = f"{evaluation.border_width} of {evaluation.grid} px"
     facts = (
         f"within {share} of the border of quadrants, M_ori (trained on whole images) reaches a Dice of "
         f"{of('M_ori at the border').text()} and finds {found('M_ori')} of the lesion, M_crop (trained on quadrants) "

@@ -13,6 +13,7 @@ that a ring 10 pixels wide means the same at every network size.
 import functools
 import pathlib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,85 +22,47 @@ import numpy as np
 
 from jaxseg import inference
 from jaxseg.data import augment, pipeline
-from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, regions
-from jaxseg.models.layers import PADDINGS
 from jaxseg.results.stored import kept
+from jaxseg.studies.base import SPLITS
 from jaxseg.studies.border_shortcut import features as border_features
 from jaxseg.studies.border_shortcut import moving_window
-from jaxseg.training import checks, runs
+from jaxseg.studies.border_shortcut.settings import Evaluation, Run, Settings
+from jaxseg.training import runs
 
-NAMES = {"original": "M_ori", "quadrant": "M_crop"}
 TEST_VIEWS = ("original", "quadrant")
 Measures = Mapping[str, np.ndarray]
-Run = tuple[str, str]  # padding, training view
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError, before anything is computed, when a field of the study cannot work."""
-    if config.get("study") != "border_shortcut":
-        raise InputError("the config is not a study's; give configs/border_shortcut.py, or use launch.train")
-    for name in ("paddings", "views", "data", "model", "training", "evaluation"):
-        if name not in config:
-            raise InputError(f"config.{name} is missing; configs/border_shortcut.py shows every field")
-    for name, known in (("paddings", PADDINGS), ("views", augment.VIEWS)):
-        values = config[name]
-        if not values or len(set(values)) < len(values) or set(values) - set(known):
-            raise InputError(f"config.{name} is {values!r}; give some of {', '.join(known)}, each once")
-    if set(config.views) != set(augment.VIEWS):
-        raise InputError(f"config.views is {config.views!r}; the study compares {' with '.join(augment.VIEWS)}")
-    for padding in config.paddings:
-        for view in config.views:
-            checks.check(run_config(config, padding, view))
-    evaluation = config.evaluation
-    if evaluation.grid % config.data.image_size:
-        raise InputError(
-            f"config.evaluation.grid is {evaluation.grid}; it must be a multiple of config.data.image_size "
-            f"({config.data.image_size})"
-        )
-    if not 0 < evaluation.band_width <= evaluation.border_width < evaluation.grid // 2:
-        raise InputError(
-            f"config.evaluation.band_width {evaluation.band_width} and border_width {evaluation.border_width} must "
-            f"rise and stay below half the grid ({evaluation.grid // 2})"
-        )
-    for name in ("window_images", "examples", "resamples", "feature_pixels"):
-        if evaluation[name] < 1:
-            raise InputError(f"config.evaluation.{name} is {evaluation[name]}; it must be at least 1")
-    if evaluation.position_folds < 2:
-        raise InputError("config.evaluation.position_folds must be at least 2, for a cross-validation")
-    if evaluation.windows_per_side < 2:
-        raise InputError("config.evaluation.windows_per_side must be at least 2, for windows to be compared")
-
-
-def run_config(config: ml_collections.ConfigDict, padding: str, view: str) -> ml_collections.ConfigDict:
-    """The config of one training run of the study."""
-    run = ml_collections.ConfigDict(checks.run_fields(config))
-    run.model.padding = padding
-    run.data.view = view
-    return run.lock()
-
-
-def run_folder(workdir: pathlib.Path, padding: str, view: str) -> pathlib.Path:
+def run_folder(workdir: pathlib.Path, run: Run) -> pathlib.Path:
     """Where a run of the study keeps its checkpoints, metrics and measures."""
-    return workdir / "runs" / f"{padding}_{view}"
+    return workdir / "runs" / "_".join(run)
 
 
-def train_and_measure(
-    config: ml_collections.ConfigDict, splits: runs.Splits, workdir: pathlib.Path
-) -> dict[Run, dict[str, np.ndarray]]:
+class Measured(NamedTuple):
+    """What the study measures.
+
+    Attributes:
+      of_runs: as of `measure`.
+      mask_centres: (split, view) -> centres of mass `[N,2]`, as of `mask_centres`.
+    """
+
+    of_runs: Mapping[Run, Measures]
+    mask_centres: Mapping[tuple[str, str], np.ndarray]
+
+
+def train_and_measure(settings: Settings, splits: runs.Splits, workdir: pathlib.Path) -> Measured:
     """Every run of the study, trained and measured, or read back where that was done before."""
     measured = {}
-    for padding in config.paddings:
-        for view in config.views:
-            run, folder = run_config(config, padding, view), run_folder(workdir, padding, view)
-            runs.train(run, splits, folder)
-            make = functools.partial(measure, config, run, folder, splits)
-            measured[padding, view] = kept(folder / "measures.npz", make)
-    return measured
+    for run in settings.runs:
+        config, folder = settings.of_run(run), run_folder(workdir, run)
+        runs.train(config, splits, folder)
+        measured[run] = kept(folder / "measures.npz", functools.partial(measure, settings, config, folder, splits))
+    return Measured(measured, mask_centres(settings, splits))
 
 
 def measure(
-    config: ml_collections.ConfigDict, run: ml_collections.ConfigDict, folder: pathlib.Path, splits: runs.Splits
+    settings: Settings, run: ml_collections.ConfigDict, folder: pathlib.Path, splits: runs.Splits
 ) -> dict[str, np.ndarray]:
     """The best checkpoint of a run on both test views.
 
@@ -116,16 +79,30 @@ def measure(
         scores = inference.score_cases(
             model,
             variables,
-            pipeline.epoch(test, batch_size=config.training.batch_size),
-            augment.testing_view(view, size=config.data.image_size, cases=test.cases),
-            lambda labels, predictions: score(labels, predictions, config.evaluation),
+            pipeline.epoch(test, batch_size=run.training.batch_size),
+            augment.testing_view(view, size=run.data.image_size, cases=test.cases),
+            lambda labels, predictions: score(labels, predictions, settings.evaluation),
         )
         measures |= {f"{view}_{name}": value for name, value in scores.items()}
-    measures |= border_features.measure(config, model, variables, test)
-    return measures | moving_window.measure(config, model, variables, test)
+    measures |= border_features.measure(settings, model, variables, test)
+    return measures | moving_window.measure(settings, model, variables, test)
 
 
-def score(labels: jax.Array, predictions: jax.Array, evaluation: ml_collections.ConfigDict) -> dict[str, jax.Array]:
+def mask_centres(settings: Settings, splits: runs.Splits) -> dict[tuple[str, str], np.ndarray]:
+    """Centres of mass `[N,2]` of the masks of every split, in both views (quadrants: the one fixed by the case)."""
+    centres = {}
+    for view in augment.VIEWS:
+        for split in SPLITS:
+            source = splits[split]
+            seen = augment.testing_view(view, size=settings.run.data.image_size, cases=source.cases)
+            of_batch = jax.jit(lambda batch, seen=seen: regions.mask_centres(seen(batch)["labels"]))
+            batches = pipeline.epoch(source, batch_size=settings.run.training.batch_size)
+            values = [np.asarray(of_batch(batch))[np.asarray(batch["valid"])] for batch in batches]
+            centres[split, view] = np.concatenate(values)
+    return centres
+
+
+def score(labels: jax.Array, predictions: jax.Array, evaluation: Evaluation) -> dict[str, jax.Array]:
     """All numbers of one batch, `[B,...]`; labels and predictions `[B,n,n]`."""
     factor = evaluation.grid // labels.shape[1]
     a, b = (jnp.repeat(jnp.repeat(x, factor, 1), factor, 2) for x in (labels, predictions))

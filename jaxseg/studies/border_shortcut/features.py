@@ -10,18 +10,16 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from jaxseg.analysis import position
 from jaxseg.data import augment, pipeline
 from jaxseg.models import capture
 from jaxseg.models.unet import UNet
+from jaxseg.studies.border_shortcut.settings import Settings
 
 
-def measure(
-    config: ml_collections.ConfigDict, model: nn.Module, variables: Any, test: pipeline.InMemory
-) -> dict[str, np.ndarray]:
+def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline.InMemory) -> dict[str, np.ndarray]:
     """Whole test images through a network.
 
     Returns:
@@ -31,9 +29,9 @@ def measure(
       of the variance.
     """
     assert isinstance(model, UNet)  # the study's network, whose layers are numbered
-    evaluation, layers = config.evaluation, model.roles.convolutions
+    evaluation, layers = settings.evaluation, model.roles.convolutions
     folds = np.unique(test.patients, return_inverse=True)[1].astype(np.int32) % evaluation.position_folds
-    view = augment.testing_view("original", size=config.data.image_size, cases=test.cases)
+    view = augment.testing_view("original", size=settings.run.data.image_size, cases=test.cases)
 
     @jax.jit
     def run(variables: Any, batch: Any) -> dict[str, jax.Array]:
@@ -45,9 +43,9 @@ def measure(
 
     states: Any = None
     drawn, distances = [], []
-    random = np.random.default_rng(config.seed)
+    random = np.random.default_rng(settings.seed)
     each = -(-evaluation.feature_pixels // len(test))
-    for batch in pipeline.epoch(test, batch_size=config.training.batch_size):
+    for batch in pipeline.epoch(test, batch_size=settings.run.training.batch_size):
         stored = {name: batch[name] for name in ("image", "labels", "index")}
         found = run(variables, stored)
         if states is None:

@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Mapping
 
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from jaxseg import atomic
@@ -12,93 +11,98 @@ from jaxseg.data import augment
 from jaxseg.report import figures
 from jaxseg.results.table import Table
 from jaxseg.studies.base import Report
-from jaxseg.studies.border_shortcut import experiment as study
 from jaxseg.studies.border_shortcut import moving_window
 from jaxseg.studies.border_shortcut import tables as numbers
+from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS, Measured, Measures
+from jaxseg.studies.border_shortcut.settings import NAMES, Evaluation, Run, Settings
 from jaxseg.training import runs
 
+_SEEN = {"original": "whole images", "quadrant": "quadrants"}
+_PANELS = {view: f"Tested on {_SEEN[view]}" for view in reversed(TEST_VIEWS)}
+_BAND_AXIS = "outer edge of the band: distance from the centre (px of {grid})"
 
-def draw(report: Report[runs.Splits, Mapping[study.Run, study.Measures], numbers.Tables]) -> None:
+
+def draw(report: Report[Settings, runs.Splits, Measured, numbers.Tables]) -> None:
     """Writes all figures of the study; `paddings.png` where more than one padding mode was run.
 
     Numbers that stand in no table of the study go into tables beside it: `mask_centre_map` and `border_features`.
     """
-    folder, config, splits, measured, results = (
-        report.figures,
-        report.config,
-        report.cases,
-        report.measured,
-        report.tables,
-    )
-    padding = config.paddings[0]
-    evaluation = config.evaluation
-    half = evaluation.grid // 2
-    border = (half - evaluation.border_width, half, "border")
-    figures.curves(
-        folder / "bands.png",
-        {
-            _PANELS[test_view]: [
-                _band_series(results.bands.where(padding=padding), model, test_view) for model in study.NAMES.values()
-            ]
-            for test_view in ("quadrant", "original")
-        },
-        xlabel=_BAND_AXIS.format(grid=evaluation.grid),
-        ylabel="Dice",
-        shade=border,
-    )
-    figures.boxes(
-        folder / "band_boxes.png",
-        {
-            _PANELS[test_view]: {
-                study.NAMES[view]: (
-                    numbers.band_distances(config),
-                    measured[padding, view][f"{test_view}_bands"],
-                )
-                for view in study.NAMES
-            }
-            for test_view in ("quadrant", "original")
-        },
-        xlabel=_BAND_AXIS.format(grid=evaluation.grid),
-        ylabel="Dice per case",
-    )
-    examples = _examples(config, splits, measured, padding)
+    folder, settings, measured, results = report.figures, report.settings, report.measured.of_runs, report.tables
+    _draw_bands(folder, settings.evaluation, results.bands.where(padding=settings.padding))
+    _draw_band_boxes(folder, settings, measured)
+    examples = _examples(settings, report.cases, measured)
     if examples:  # none where no case is defined at the border
         figures.overlays(folder / "examples.png", examples)
-    rows, titles = _windows(config, splits, measured, padding)
-    figures.strip(folder / "moving_window.png", rows, titles=titles)
-    _draw_mask_centres(folder, config, splits)
+    _draw_windows(folder, settings, report.cases, measured)
+    _draw_mask_centres(folder, report.measured.mask_centres)
+    _draw_position(folder, settings.paddings, results.position)
+    _draw_features(folder, measured)
+    if len(settings.paddings) > 1:
+        _draw_paddings(folder, results.border.where(tested_on="quadrant"))
+
+
+def _draw_bands(folder: pathlib.Path, evaluation: Evaluation, bands: Table) -> None:
+    def series(model: str, test_view: str) -> figures.Series:
+        own = bands.where(model=model, tested_on=test_view, convention=numbers.DICE)
+        return figures.Series(model, np.array([row["outer_distance_px"] for row in own], float), *own.numbers)
+
+    half = evaluation.grid // 2
     figures.curves(
-        folder / "position.png",
-        {
-            f"trained on {_SEEN[view]}": [
-                _position_series(results.position, padding, study.NAMES[view]) for padding in config.paddings
-            ]
-            for view in study.NAMES
-        },
-        xlabel="layer, from input to output",
-        ylabel="R² of the distance",
-        ylim=None,
+        folder / "bands.png",
+        {title: [series(model, view) for model in NAMES.values()] for view, title in _PANELS.items()},
+        xlabel=_BAND_AXIS.format(grid=evaluation.grid),
+        ylabel="Dice",
+        shade=(half - evaluation.border_width, half, "border"),
     )
-    _draw_features(folder, config, measured)
-    if len(config.paddings) > 1:
-        figures.dots(
-            folder / "paddings.png",
-            [
-                (row["padding"], row["quantity"], *row.numbers)
-                for row in results.border.where(tested_on="quadrant")
-                if row["quantity"] in (numbers.GAP, numbers.EXCESS)
-            ],
-            xlabel="Dice of M_crop minus Dice of M_ori, quadrant images",
-        )
 
 
-_PANELS = {"original": "Tested on whole images", "quadrant": "Tested on quadrants"}
-_SEEN = {"original": "whole images", "quadrant": "quadrants"}
-_BAND_AXIS = "outer edge of the band: distance from the centre (px of {grid})"
+def _draw_band_boxes(folder: pathlib.Path, settings: Settings, measured: Mapping[Run, Measures]) -> None:
+    distances = numbers.band_distances(settings.evaluation)
+    of = lambda view, test_view: (distances, measured[settings.padding, view][f"{test_view}_bands"])
+    figures.boxes(
+        folder / "band_boxes.png",
+        {title: {name: of(view, test) for view, name in NAMES.items()} for test, title in _PANELS.items()},
+        xlabel=_BAND_AXIS.format(grid=settings.evaluation.grid),
+        ylabel="Dice per case",
+    )
 
 
-def _draw_mask_centres(folder: pathlib.Path, config: ml_collections.ConfigDict, splits: runs.Splits) -> None:
-    maps = {where: _centre_map(centres) for where, centres in numbers.mask_centres(config, splits).items()}
+def _examples(
+    settings: Settings, splits: runs.Splits, measured: Mapping[Run, Measures]
+) -> list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+    """Quadrants at even quantiles of how much better M_crop is at the border, so that nobody chose them."""
+    ori, crop = measured[settings.padding, "original"], measured[settings.padding, "quadrant"]
+    gain = crop["quadrant_border"] - ori["quadrant_border"]
+    order = np.argsort(gain, kind="stable")[: np.sum(~np.isnan(gain))]
+    count = min(settings.evaluation.examples, len(order))
+    chosen = order[((np.arange(count) + 0.5) / count * len(order)).astype(int)] if count else []
+    test = splits["test"]
+    view = augment.testing_view("quadrant", size=settings.run.data.image_size, cases=test.cases)
+    rows = []
+    for i in chosen:
+        stored = {"image": test.images[i : i + 1], "labels": test.labels[i : i + 1], "index": np.array([i])}
+        seen = view({name: jnp.asarray(value) for name, value in stored.items()})
+        masks = {name: measured[settings.padding, v]["quadrant_predictions"][i] > 0 for v, name in NAMES.items()}
+        name = f"{test.cases[i]}: border {ori['quadrant_border'][i]:.2f} / {crop['quadrant_border'][i]:.2f}"
+        rows.append((name, np.asarray(augment.levels(seen["images"])[0]), np.asarray(seen["labels"][0]) > 0, masks))
+    return rows
+
+
+def _draw_windows(
+    folder: pathlib.Path, settings: Settings, splits: runs.Splits, measured: Mapping[Run, Measures]
+) -> None:
+    test, starts = splits["test"], moving_window.diagonal_starts(settings)
+    image = test.images[moving_window.pick_case(test.labels)]
+    cut = moving_window.cut_windows(image, starts, settings.run.data.image_size)
+    windows = [np.asarray(augment.levels(window)) for window in cut]
+    rows: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"window": [(window, None) for window in windows]}
+    for view, name in NAMES.items():
+        rows[name] = list(zip(windows, measured[settings.padding, view]["windows"] > 0, strict=True))
+    figures.strip(folder / "moving_window.png", rows, titles=[f"{start[0]} px" for start in starts])
+
+
+def _draw_mask_centres(folder: pathlib.Path, centres: Mapping[tuple[str, str], np.ndarray]) -> None:
+    maps = {where: _centre_map(of) for where, of in centres.items()}
     figures.heat_maps(
         folder / "mask_centres.png",
         {f"{split}\n{_SEEN[view]}": counts for (split, view), counts in maps.items()},
@@ -114,16 +118,32 @@ def _draw_mask_centres(folder: pathlib.Path, config: ml_collections.ConfigDict, 
     atomic.write_csv(folder.parent / "tables" / "mask_centre_map.csv", rows)
 
 
-def _draw_features(
-    folder: pathlib.Path, config: ml_collections.ConfigDict, measured: Mapping[study.Run, study.Measures]
-) -> None:
+def _centre_map(centres: np.ndarray, bins: int = 16) -> np.ndarray:
+    """Masks per cell of the image, `[bins, bins]`, rows from the top."""
+    defined = centres[~np.isnan(centres).any(1)]
+    counts, *_ = np.histogram2d(defined[:, 0], defined[:, 1], bins=bins, range=[[-1, 1], [-1, 1]])
+    return counts
+
+
+def _draw_position(folder: pathlib.Path, paddings: tuple[str, ...], position: Table) -> None:
+    def series(padding: str, model: str) -> figures.Series:
+        own = position.where(padding=padding, model=model)
+        r2 = own.numbers[0]
+        return figures.Series(f"{padding} padding", np.array([row["layer"] for row in own]), r2, r2, r2)
+
+    figures.curves(
+        folder / "position.png",
+        {f"trained on {_SEEN[view]}": [series(padding, NAMES[view]) for padding in paddings] for view in NAMES},
+        xlabel="layer, from input to output",
+        ylabel="R² of the distance",
+        ylim=None,
+    )
+
+
+def _draw_features(folder: pathlib.Path, measured: Mapping[Run, Measures]) -> None:
     clouds = {
-        (study.NAMES[view], padding): (
-            measured[padding, view]["projection"],
-            measured[padding, view]["projection_distance"],
-        )
-        for padding in config.paddings
-        for view in study.NAMES
+        (NAMES[view], padding): (measures["projection"], measures["projection_distance"])
+        for (padding, view), measures in measured.items()
     }
     figures.scatter(
         folder / "border_features.png",
@@ -140,62 +160,10 @@ def _draw_features(
     atomic.write_csv(folder.parent / "tables" / "border_features.csv", rows)
 
 
-def _band_series(bands: Table, model: str, test_view: str) -> figures.Series:
-    own = bands.where(model=model, tested_on=test_view, convention=numbers.DICE)
-    return figures.Series(model, np.array([row["outer_distance_px"] for row in own], float), *own.numbers)
-
-
-def _position_series(position: Table, padding: str, model: str) -> figures.Series:
-    own = position.where(padding=padding, model=model)
-    r2 = own.numbers[0]
-    return figures.Series(f"{padding} padding", np.array([row["layer"] for row in own]), r2, r2, r2)
-
-
-def _examples(
-    config: ml_collections.ConfigDict,
-    splits: runs.Splits,
-    measured: Mapping[study.Run, study.Measures],
-    padding: str,
-) -> list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
-    """Quadrants at even quantiles of how much better M_crop is at the border, so that nobody chose them."""
-    ori, crop = measured[padding, "original"], measured[padding, "quadrant"]
-    gain = crop["quadrant_border"] - ori["quadrant_border"]
-    order = np.argsort(gain, kind="stable")[: np.sum(~np.isnan(gain))]
-    count = min(config.evaluation.examples, len(order))
-    chosen = order[((np.arange(count) + 0.5) / count * len(order)).astype(int)] if count else []
-    test = splits["test"]
-    view = augment.testing_view("quadrant", size=config.data.image_size, cases=test.cases)
-    rows = []
-    for i in chosen:
-        stored = {"image": test.images[i : i + 1], "labels": test.labels[i : i + 1], "index": np.array([i])}
-        seen = view({name: jnp.asarray(value) for name, value in stored.items()})
-        masks = {name: measured[padding, v]["quadrant_predictions"][i] > 0 for v, name in study.NAMES.items()}
-        name = f"{test.cases[i]}: border {ori['quadrant_border'][i]:.2f} / {crop['quadrant_border'][i]:.2f}"
-        rows.append((name, np.asarray(augment.levels(seen["images"])[0]), np.asarray(seen["labels"][0]) > 0, masks))
-    return rows
-
-
-def _windows(
-    config: ml_collections.ConfigDict,
-    splits: runs.Splits,
-    measured: Mapping[study.Run, study.Measures],
-    padding: str,
-) -> tuple[dict[str, list[tuple[np.ndarray, np.ndarray | None]]], list[str]]:
-    test = splits["test"]
-    starts = moving_window.diagonal_starts(config)
-    image = test.images[moving_window.pick_case(test.labels)]
-    windows = [
-        np.asarray(augment.levels(window))
-        for window in moving_window.cut_windows(image, starts, config.data.image_size)
-    ]
-    rows: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"window": [(window, None) for window in windows]}
-    for view, name in study.NAMES.items():
-        rows[name] = list(zip(windows, measured[padding, view]["windows"] > 0, strict=True))
-    return rows, [f"{start[0]} px" for start in starts]
-
-
-def _centre_map(centres: np.ndarray, bins: int = 16) -> np.ndarray:
-    """Masks per cell of the image, `[bins, bins]`, rows from the top."""
-    defined = centres[~np.isnan(centres).any(1)]
-    counts, *_ = np.histogram2d(defined[:, 0], defined[:, 1], bins=bins, range=[[-1, 1], [-1, 1]])
-    return counts
+def _draw_paddings(folder: pathlib.Path, border: Table) -> None:
+    shown = [row for row in border if row["quantity"] in (numbers.GAP, numbers.EXCESS)]
+    figures.dots(
+        folder / "paddings.png",
+        [(row["padding"], row["quantity"], *row.numbers) for row in shown],
+        xlabel="Dice of M_crop minus Dice of M_ori, quadrant images",
+    )

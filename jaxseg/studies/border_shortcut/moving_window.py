@@ -5,32 +5,30 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from jaxseg import inference
 from jaxseg.data import augment, pipeline
 from jaxseg.metrics import regions
+from jaxseg.studies.border_shortcut.settings import Settings
 
 
-def window_starts(config: ml_collections.ConfigDict) -> np.ndarray:
+def window_starts(settings: Settings) -> np.ndarray:
     """Top left corners `[W,2]` of windows of half the source's side, on a square lattice from one end to the other."""
-    source = config.data.source_size
-    steps = np.round(np.linspace(0, source - source // 2, config.evaluation.windows_per_side)).astype(np.int32)
+    source = settings.run.data.source_size
+    steps = np.round(np.linspace(0, source - source // 2, settings.evaluation.windows_per_side)).astype(np.int32)
     return np.stack(np.meshgrid(steps, steps, indexing="ij"), -1).reshape(-1, 2)
 
 
-def diagonal_starts(config: ml_collections.ConfigDict) -> np.ndarray:
+def diagonal_starts(settings: Settings) -> np.ndarray:
     """Those of `window_starts` on the diagonal, which the figure shows."""
-    return window_starts(config)[:: config.evaluation.windows_per_side + 1]
+    return window_starts(settings)[:: settings.evaluation.windows_per_side + 1]
 
 
-def measure(
-    config: ml_collections.ConfigDict, model: nn.Module, variables: Any, test: pipeline.InMemory
-) -> dict[str, np.ndarray]:
+def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline.InMemory) -> dict[str, np.ndarray]:
     """Agreement of the predictions of a window that moves over each image, and the windows of one image."""
-    starts = window_starts(config)
-    size = config.data.image_size
+    starts = window_starts(settings)
+    size = settings.run.data.image_size
 
     @jax.jit
     def of_image(image: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -38,10 +36,10 @@ def measure(
         masks, inside = place_windows(predictions > 0, starts, image.shape[0])
         return regions.window_agreement(masks, inside), predictions.astype(jnp.uint8)
 
-    chosen = np.linspace(0, len(test.images) - 1, min(config.evaluation.window_images, len(test.images))).astype(int)
+    chosen = np.linspace(0, len(test.images) - 1, min(settings.evaluation.window_images, len(test.images))).astype(int)
     agreement = [np.asarray(of_image(jnp.asarray(test.images[i]))[0]) for i in chosen]
     shown = of_image(jnp.asarray(test.images[pick_case(test.labels)]))[1]
-    diagonal = np.asarray(shown)[:: config.evaluation.windows_per_side + 1]
+    diagonal = np.asarray(shown)[:: settings.evaluation.windows_per_side + 1]
     return {"agreement": np.array(agreement), "agreement_case": chosen, "windows": diagonal}
 
 

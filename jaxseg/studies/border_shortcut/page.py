@@ -3,38 +3,77 @@
 from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from jaxseg.report import estimates, page
 from jaxseg.results.table import Table, table
 from jaxseg.studies.base import Report
-from jaxseg.studies.border_shortcut import experiment as study
 from jaxseg.studies.border_shortcut import tables as numbers
+from jaxseg.studies.border_shortcut.experiment import Measured, Measures
+from jaxseg.studies.border_shortcut.settings import NAMES, Run, Settings
 from jaxseg.training import checks, runs
 
+StudyReport = Report[Settings, runs.Splits, Measured, numbers.Tables]
+_WHO = ("padding", "model", "trained_on", "tested_on")
+_PADDINGS = "Padding as a factor"
 
-def make(report: Report[runs.Splits, Mapping[study.Run, study.Measures], numbers.Tables]) -> page.Page:
+
+def make(report: StudyReport) -> page.Page:
     """What the page says."""
-    config, results, figure = report.config, report.tables, report.figure
-    padding, evaluation = config.paddings[0], config.evaluation
-    lead = figure(
+    settings, answer = report.settings, report.judgement.verdicts[0]
+    lead = report.figure(
         "bands",
         "Dice by distance from the centre",
         "Two panels of Dice against distance from the centre, for M_ori and M_crop, on quadrants and on whole images.",
-        f"Mean per case over the cases in which annotation or prediction has lesion in the band, with 95 % bootstrap "
-        f"intervals over patients; {padding} padding; the shaded range is what counts as border "
-        f"({evaluation.border_width} px). After Fig. 4 of Lin, Weng et al. 2024.",
+        "Mean per case over the cases in which annotation or prediction has lesion in the band, with 95 % bootstrap "
+        f"intervals over patients; {settings.padding} padding; the shaded range is what counts as border "
+        f"({settings.evaluation.border_width} px). After Fig. 4 of Lin, Weng et al. 2024.",
         "bands",
     )
-    boxes = figure(
+    return page.Page(
+        title=f"Border shortcut ({report.size})",
+        question="Did the network learn that pixels near the border are background?",
+        verdict=answer.verdict,
+        answer=answer.sentence,
+        lead=lead,
+        facts=_facts(report.tables, settings.padding),
+        sections=[
+            _comparison(report),
+            _by_distance(report),
+            _moving_window(report),
+            _features(report),
+            _mask_centres(report),
+            _paddings(report) if len(settings.paddings) > 1 else _one_padding(settings.padding),
+        ],
+    )
+
+
+def _comparison(report: StudyReport) -> page.Section:
+    padding, results = report.settings.padding, report.tables
+    text = [
+        f"M_ori was trained on whole images, M_crop on quadrants ({report.origin['data']}). A quadrant is cut at the "
+        "image's midpoint before it is resized, and one of the four is drawn each time. Lesions lie in the middle of "
+        "whole images and at the edges of quadrants. Both networks are tested on both; the quadrant of a test case is "
+        "fixed by its name.",
+        "A quadrant shows the lesion twice as large, which M_ori has not seen either. What speaks for the border "
+        "rather than for the scale is the excess: how much larger the gap between the networks is at the border than "
+        "inside. How much of it is due to padding, only other padding modes tell.",
+        _prior_text(report.measured.of_runs, padding),
+    ]
+    at_border = _table("At the border and inside", results.border.where(padding=padding), "tested_on", "quantity")
+    return page.Section("What was compared", text, [], [_table("Dice per case", results.dice, *_WHO), at_border])
+
+
+def _by_distance(report: StudyReport) -> page.Section:
+    bands = report.tables.bands.where(padding=report.settings.padding, tested_on="quadrant")
+    boxes = report.figure(
         "band_boxes",
         "The same, case by case",
         "Box plots of Dice per case against distance from the centre.",
         "Box: quartiles and median; whiskers to 1.5 interquartile ranges. Empty bands are left out.",
         "cases",
     )
-    examples = figure(
+    examples = report.figure(
         "examples",
         "Quadrants of test images",
         "Rows of skin images with the annotated outline and the predictions of both networks.",
@@ -42,7 +81,18 @@ def make(report: Report[runs.Splits, Mapping[study.Run, study.Measures], numbers
         "difference between the two networks at the border.",
         "cases",
     )
-    windows = figure(
+    drawn = (report.figures / "examples.png").exists()  # not where no case is defined
+    shown = [boxes, examples] if drawn else [boxes]
+    return page.Section("By distance from the centre", [_smooth_text(bands)], shown, [_band_table(bands)])
+
+
+def _moving_window(report: StudyReport) -> page.Section:
+    text = (
+        "If a network judges a pixel by what surrounds it, its answer stays when the window moves. The number is the "
+        "Dice of the predictions of all pairs of overlapping windows, mapped back to the image; 1 means that no pixel "
+        "changed."
+    )
+    windows = report.figure(
         "moving_window",
         "A window moves over one image",
         "Windows along the diagonal of one image with the predictions of both networks.",
@@ -50,14 +100,13 @@ def make(report: Report[runs.Splits, Mapping[study.Run, study.Measures], numbers
         "stored image. After Fig. 1 of the paper's appendix.",
         "moving_window",
     )
-    centres = figure(
-        "mask_centres",
-        "Where the masks lie",
-        "Heat maps of the centres of mass of the masks in every split, whole images and quadrants.",
-        "Masks per cell, each panel on its own scale; of quadrants, the one that belongs to the case. After Fig. 6.",
-        "mask_centre_map",
-    )
-    layers = figure(
+    agreement = _table("Agreement of overlapping windows", report.tables.moving_window, *_WHO)
+    return page.Section("The moving window", [text], [windows], [agreement])
+
+
+def _features(report: StudyReport) -> page.Section:
+    position = report.tables.position
+    layers = report.figure(
         "position",
         "What each layer knows of the border",
         "Lines of R squared of the distance from the border by layer, for both networks.",
@@ -65,89 +114,41 @@ def make(report: Report[runs.Splits, Mapping[study.Run, study.Measures], numbers
         "lesions tell: they lie in the middle.",
         "position",
     )
-    features = figure(
+    features = report.figure(
         "border_features",
         "Features of pixels near the border",
         "Scatter plots of the last layer's features of many pixels, coloured by distance from the border.",
         "Two largest principal components of the last layer in front of the logits. After Fig. 5 of the paper.",
         "border_features",
     )
-    answer = report.judgement.verdicts[0]
-    bands = results.bands.where(padding=padding, tested_on="quadrant")
-    return page.Page(
-        title=f"Border shortcut ({config.size})",
-        question="Did the network learn that pixels near the border are background?",
-        verdict=answer.verdict,
-        answer=answer.sentence,
-        lead=lead,
-        facts=_facts(results, padding),
-        sections=[
-            page.Section(
-                "What was compared",
-                [
-                    f"M_ori was trained on whole images, M_crop on quadrants ({report.origin['data']}). A quadrant is "
-                    "cut at the image's midpoint before it is resized, and one of the four is drawn each time. Lesions "
-                    "lie in the middle of whole images and at the edges of quadrants. Both networks are tested on "
-                    "both; the quadrant of a test case is fixed by its name.",
-                    "A quadrant shows the lesion twice as large, which M_ori has not seen either. What speaks for the "
-                    "border rather than for the scale is the excess: how much larger the gap between the networks is "
-                    "at the border than inside. How much of it is due to padding, only other padding modes tell.",
-                    _prior_text(report.measured, padding),
-                ],
-                [],
-                [
-                    _table("Dice per case", results.dice, *_WHO),
-                    _table("At the border and inside", results.border.where(padding=padding), "tested_on", "quantity"),
-                ],
-            ),
-            page.Section(
-                "By distance from the centre",
-                [_smooth_text(bands)],
-                [boxes, examples]
-                if (report.figures / "examples.png").exists()
-                else [boxes],  # no examples where no case is defined
-                [_band_table(bands)],
-            ),
-            page.Section(
-                "The moving window",
-                [
-                    "If a network judges a pixel by what surrounds it, its answer stays when the window moves. The "
-                    "number is the Dice of the predictions of all pairs of overlapping windows, mapped back to the "
-                    "image; 1 means that no pixel changed.",
-                ],
-                [windows],
-                [_table("Agreement of overlapping windows", results.moving_window, *_WHO)],
-            ),
-            page.Section(
-                "Features near the border",
-                [_position_text(results, padding)],
-                [layers, features],
-                [_table("R² of the distance from the border", results.position, "padding", "model", "layer", "name")],
-            ),
-            page.Section(
-                "Where the masks lie",
-                ["The shortcut can only be learned where lesions avoid the border. 0 is the centre, 1 half a side."],
-                [centres],
-                [_table("Mean distance from the centre", results.mask_centres, "split", "view")],
-            ),
-            _padding_section(config, results, figure),
-        ],
+    text = _position_text(position.where(padding=report.settings.padding))
+    shown = _table("R² of the distance from the border", position, "padding", "model", "layer", "name")
+    return page.Section("Features near the border", [text], [layers, features], [shown])
+
+
+def _mask_centres(report: StudyReport) -> page.Section:
+    text = "The shortcut can only be learned where lesions avoid the border. 0 is the centre, 1 half a side."
+    centres = report.figure(
+        "mask_centres",
+        "Where the masks lie",
+        "Heat maps of the centres of mass of the masks in every split, whole images and quadrants.",
+        "Masks per cell, each panel on its own scale; of quadrants, the one that belongs to the case. After Fig. 6.",
+        "mask_centre_map",
     )
+    distance = _table("Mean distance from the centre", report.tables.mask_centres, "split", "view")
+    return page.Section("Where the masks lie", [text], [centres], [distance])
 
 
-def _position_text(results: numbers.Tables, padding: str) -> str:
+def _position_text(position: Table) -> str:
     parts = []
-    for model in study.NAMES.values():
-        best = max(results.position.where(padding=padding, model=model), key=lambda row: row.estimate.mean)
+    for model in NAMES.values():
+        best = max(position.where(model=model), key=lambda row: row.estimate.mean)
         parts.append(f"{model} {best.text()} in layer {best['layer']} ({best['name']})")
     return (
         "Zero padding changes the features of pixels whose surroundings reach beyond the image. How well a regression "
         f"reads the distance from the border off a layer's features, at best: {'; '.join(parts)}. That the information "
         "is there does not yet say that the network uses it."
     )
-
-
-_WHO = ("padding", "model", "trained_on", "tested_on")
 
 
 def _table(title: str, rows: Table, *columns: str) -> page.Table:
@@ -157,12 +158,12 @@ def _table(title: str, rows: Table, *columns: str) -> page.Table:
 def _band_table(bands: Table) -> page.Table:
     """Both conventions side by side."""
     headers = {"distance": "outer edge (px)"}
-    for model in study.NAMES.values():
+    for model in NAMES.values():
         headers |= {model: model, f"{model}_n": "n", f"{model}_empty": "empty", f"{model}_smooth": f"{model}, smooth=1"}
     lines = []
     for distance in bands.values("outer_distance_px"):
         line: dict[str, Any] = {"distance": distance}
-        for model in study.NAMES.values():
+        for model in NAMES.values():
             own = bands.where(outer_distance_px=distance, model=model)
             ours, theirs = own.one(convention=numbers.DICE), own.one(convention=numbers.SMOOTH)
             line |= {model: ours.text(), f"{model}_n": ours.estimate.n, f"{model}_empty": ours.estimate.undefined}
@@ -171,10 +172,10 @@ def _band_table(bands: Table) -> page.Table:
     return page.Table("Dice by band, quadrants", lines, f"{numbers.DICE}. {numbers.SMOOTH}.", headers)
 
 
-def _prior_text(measured: Mapping[study.Run, study.Measures], padding: str) -> str:
+def _prior_text(measured: Mapping[Run, Measures], padding: str) -> str:
     """What M_crop learned of its own: at the border of quadrants lesions are common."""
     marked = {}
-    for view, model in study.NAMES.items():
+    for view, model in NAMES.items():
         measures = measured[padding, view]
         without = np.isnan(measures["original_border_recall"])  # no lesion there
         marked[model] = int((without & ~np.isnan(measures["original_border"])).sum())
@@ -206,7 +207,7 @@ def _facts(results: numbers.Tables, padding: str) -> list[tuple[str, str]]:
 def _smooth_text(bands: Table) -> str:
     outermost = bands.where(outer_distance_px=max(bands.values("outer_distance_px")))
     parts = []
-    for model in study.NAMES.values():
+    for model in NAMES.values():
         ours, theirs = (outermost.one(model=model, convention=name).estimate for name in (numbers.DICE, numbers.SMOOTH))
         counted = f"n = {ours.n}, {ours.undefined} empty"
         parts.append(f"{model} {ours.mean:.2f} ({counted}) and {theirs.mean:.2f} with smooth=1")
@@ -218,39 +219,32 @@ def _smooth_text(bands: Table) -> str:
     )
 
 
-def _padding_section(
-    config: ml_collections.ConfigDict,
-    results: numbers.Tables,
-    figure: Any,
-) -> page.Section:
-    title = "Padding as a factor"
-    if len(config.paddings) == 1:
-        return page.Section(
-            title,
-            [
-                f"Only {config.paddings[0]} padding was run. Appending ,padding to the size in --config repeats the "
-                "study with zero, reflect, replicate, circular and valid padding."
-            ],
-            [],
-            [],
-        )
+def _one_padding(padding: str) -> page.Section:
+    text = (
+        f"Only {padding} padding was run. Appending ,padding to the size in --config repeats the study with zero, "
+        "reflect, replicate, circular and valid padding."
+    )
+    return page.Section(_PADDINGS, [text])
+
+
+def _paddings(report: StudyReport) -> page.Section:
+    settings, border = report.settings, report.tables.border.where(tested_on="quadrant")
     text = [
         "The paper supposes that reflection or replication would make the shortcut harder to learn, but not "
         "impossible. Measured on quadrants:",
-        *(_padding_text(config, results.border, padding) for padding in config.paddings),
+        *(_padding_text(border, padding, settings.padding) for padding in settings.paddings),
     ]
-    if "valid" in config.paddings:
-        margin = checks.build_model(study.run_config(config, "valid", "original"), 2).margin
+    if "valid" in settings.paddings:
+        margin = checks.build_model(settings.of_run(("valid", "original")), 2).margin
         text.append(
             f"With valid padding no feature map is padded; the image itself is extended beforehand by {margin} px of "
             "reflection on every side (overlap-tile), and the logits are those of the image. With circular padding a "
             "network cannot tell where the border is, but for the seam that the image's two sides make. What gap is "
             "left in these two modes is no work of zero padding: lesions are larger in quadrants, and cut off."
         )
-    shown = (numbers.GAP, numbers.EXCESS, numbers.minus_that_of(config.paddings[0]))
-    quadrants = results.border.where(tested_on="quadrant")
-    gaps = table(row for row in quadrants if row["quantity"] in shown)
-    dots = figure(
+    shown = (numbers.GAP, numbers.EXCESS, numbers.minus_that_of(settings.padding))
+    gaps = table(row for row in border if row["quantity"] in shown)
+    dots = report.figure(
         "paddings",
         "The gap by padding mode",
         "Dots with intervals: gap at the border and its excess over the gap inside, for every padding mode.",
@@ -258,24 +252,22 @@ def _padding_section(
         "cover what another seed would change.",
         "border",
     )
-    return page.Section(title, text, [dots], [_table("Gaps", gaps, "padding", "quantity")])
+    return page.Section(_PADDINGS, text, [dots], [_table("Gaps", gaps, "padding", "quantity")])
 
 
-def _padding_text(config: ml_collections.ConfigDict, border: Table, padding: str) -> str:
-    of = lambda quantity: border.one(padding=padding, tested_on="quadrant", quantity=quantity)
-    found = [f"{of(numbers.found_by(model)).estimate.mean:.0%} by {model}" for model in study.NAMES.values()]
+def _padding_text(border: Table, padding: str, reference: str) -> str:
+    of = lambda quantity: border.one(padding=padding, quantity=quantity)
+    found = [f"{of(numbers.found_by(model)).estimate.mean:.0%} by {model}" for model in NAMES.values()]
     facts = (
         f"{padding.capitalize()}: gap at the border {of(numbers.GAP).text()}, excess over the gap inside "
         f"{of(numbers.EXCESS).text()}; of the lesion at the border {' and '.join(found)} is found."
     )
-    reference = config.paddings[0]
     if padding == reference:
         return facts
     difference = of(numbers.minus_that_of(reference))
+    change = "not distinguishable from"
     if difference.estimate.high < 0:
         change = "smaller than"
     elif difference.estimate.low > 0:
         change = "larger than"
-    else:
-        change = "not distinguishable from"
     return f"{facts} The gap is {change} that of {reference} padding (difference {difference.text()})."

@@ -2,30 +2,30 @@
 
 import pathlib
 
-import ml_collections
-
-from jaxseg.studies.base import Data, Judgement, Study, describe, fingerprints, open_splits
+from jaxseg.studies.base import Data, Judgement, Study, described, fingerprints, open_splits
 from jaxseg.studies.border_shortcut import claims, experiment, figures, page, tables
+from jaxseg.studies.border_shortcut.settings import Settings, settings
 from jaxseg.training import runs
 
 
-def _gather(config: ml_collections.ConfigDict, data: Data) -> runs.Splits:
-    return open_splits(config, data, experiment.run_config(config, config.paddings[0], "original"))[1]
+def _gather(settings: Settings, data: Data) -> runs.Splits:
+    return open_splits(settings.run, data)[1]
 
 
-def _judge(config: ml_collections.ConfigDict, results: tables.Tables) -> Judgement:
-    return Judgement([claims.verdict(config, results.border, padding) for padding in config.paddings])
+def _judge(settings: Settings, results: tables.Tables) -> Judgement:
+    of = settings.evaluation
+    return Judgement([claims.verdict(of, results.border, padding) for padding in settings.paddings])
 
 
-def _folders(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[pathlib.Path]:
-    return [experiment.run_folder(workdir, padding, view) for padding in config.paddings for view in config.views]
+def _folders(settings: Settings, workdir: pathlib.Path) -> list[pathlib.Path]:
+    return [experiment.run_folder(workdir, run) for run in settings.runs]
 
 
 STUDY = Study(
-    check=experiment.check,
+    settings=settings,
     gather=_gather,
     fingerprints=fingerprints,
-    describe=describe,
+    describe=lambda settings, splits: described(settings.run.data.dataset, splits),
     measure=experiment.train_and_measure,
     tabulate=tables.tabulate,
     judge=_judge,

@@ -37,8 +37,8 @@ _SECTIONS = ("data", "model", "training", "shifted", "autoencoder", "autoencoder
 # --------------------------------------------------------------------------------------------------------------- config
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError, before anything is computed, when a field of the study cannot work."""
+def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config; raises InputError, before anything is computed, when a field of the study cannot work."""
     if config.get("study") != "distortion":
         raise InputError("the config is not a study's; give configs/distortion.py, or use launch.train")
     for name in (*_SECTIONS, "layer"):
@@ -57,6 +57,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     _check_shifted(config)
     _check_evaluation(config)
     _check_layers(config)
+    return config
 
 
 def _check_shifted(config: ml_collections.ConfigDict) -> None:

@@ -20,9 +20,9 @@ _RED = (0.86, 0.05, 0.1)
 _IN_PAPER = {score.name: score.in_paper for score in SCORES}
 
 
-def draw(report: Report[study.Data, study.Measured, results.Tables]) -> None:
+def draw(report: Report[ml_collections.ConfigDict, study.Data, study.Measured, results.Tables]) -> None:
     """Writes all figures of the study."""
-    folder, config, cases, measured = report.figures, report.config, report.cases.scored, report.measured
+    folder, config, cases, measured = report.figures, report.settings, report.cases.scored, report.measured
     found = report.tables
     typical = results.typical_cases(cases, measured)
     examples = study.examples(config, report.cases.splits, cases, typical, report.workdir)

@@ -14,9 +14,9 @@ from jaxseg.studies.distortion import numbers
 from jaxseg.studies.distortion import tables as results
 
 
-def make(report: Report[study.Data, study.Measured, results.Tables]) -> page.Page:
+def make(report: Report[ml_collections.ConfigDict, study.Data, study.Measured, results.Tables]) -> page.Page:
     """What the page says."""
-    config, cases, found, figure = report.config, report.cases.scored, report.tables, report.figure
+    config, cases, found, figure = report.settings, report.cases.scored, report.tables, report.figure
     answer, origin = report.judgement.verdicts[0], report.origin
     unit = config.evaluation.unit
     runs_text = f"Mean of {config.replicas} networks; 95 % bootstrap intervals over patients."
@@ -143,7 +143,7 @@ def make(report: Report[study.Data, study.Measured, results.Tables]) -> page.Pag
         ),
     ]  # fmt: skip
     return page.Page(
-        title=f"Segmentation distortion ({config.size})",
+        title=f"Segmentation distortion ({report.size})",
         question="Does distortion tell where a segmentation is wrong on another scanner?",
         verdict=answer.verdict,
         answer=answer.sentence,

@@ -11,7 +11,7 @@ from jaxseg.studies.distortion import experiment, figures, page, tables
 
 def _gather(config: ml_collections.ConfigDict, data: Data) -> experiment.Data:
     """`data.manual_dir` is of the training data set; that of the shifted one stands in the config."""
-    directory, splits = open_splits(config, data, experiment.network_config(config))
+    directory, splits = open_splits(experiment.network_config(config), data)
     return experiment.Data(splits, experiment.gather(config, splits, directory, data.folder))
 
 
@@ -39,7 +39,7 @@ def _judge(config: ml_collections.ConfigDict, results: tables.Tables) -> Judgeme
 
 
 STUDY = Study(
-    check=experiment.check,
+    settings=experiment.check,
     gather=_gather,
     fingerprints=_fingerprints,
     describe=_describe,

@@ -53,8 +53,8 @@ class Measured:
     removal: Measures
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError, before anything is computed, when a field of the study cannot work."""
+def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config; raises InputError, before anything is computed, when a field of the study cannot work."""
     if config.get("study") != "overlay_shortcut":
         raise InputError("the config is not this study's; give configs/overlay_shortcut.py, or use launch.train")
     for name in ("data", "model", "training", "overlays", "removal", "evaluation"):
@@ -79,6 +79,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise InputError(f"config.{name} is {checks.field(config, name)}; it must be at least {value}")
     _check_inpainter(config)
     _check_layer(config)
+    return config
 
 
 _COUNTS = ("clips", "examples", "resamples")

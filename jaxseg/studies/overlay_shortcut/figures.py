@@ -23,9 +23,9 @@ _SHORT = ("all", "none", "calipers", "text", "other text", "moved")  # of marked
 _Cells = Sequence[tuple[Any, Any]]  # image and mask of every column
 
 
-def draw(report: Report[Mapping[str, marked.Scans], study.Measured, numbers.Tables]) -> None:
+def draw(report: Report[ml_collections.ConfigDict, Mapping[str, marked.Scans], study.Measured, numbers.Tables]) -> None:
     """Writes all figures of the study; those of changed marks and removals if clean images are known."""
-    folder, config, results = report.figures, report.config, report.tables
+    folder, config, results = report.figures, report.settings, report.tables
     images, clips, measured = report.measured.images, report.measured.clips, report.measured.networks
     figures.dots(
         folder / "drops.png",

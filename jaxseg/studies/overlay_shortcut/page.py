@@ -15,9 +15,11 @@ from jaxseg.studies.overlay_shortcut import images as marked
 from jaxseg.studies.overlay_shortcut import tables as numbers
 
 
-def make(report: Report[Mapping[str, marked.Scans], study.Measured, numbers.Tables]) -> page.Page:
+def make(
+    report: Report[Any, Mapping[str, marked.Scans], study.Measured, numbers.Tables],
+) -> page.Page:
     """What the page says."""
-    config, results, figure = report.config, report.tables, report.figure
+    config, results, figure = report.settings, report.tables, report.figure
     verdict, origin = report.judgement.verdicts[0], report.origin
     lead = figure(
         "drops",
@@ -32,7 +34,7 @@ def make(report: Report[Mapping[str, marked.Scans], study.Measured, numbers.Tabl
     if known:
         sections += [_changes(results, figure), _removals(results, verdict, figure)]
     return page.Page(
-        title=f"Overlay shortcut ({config.size})",
+        title=f"Overlay shortcut ({report.size})",
         question="Does the network segment by the marks?",
         verdict=verdict.verdict,
         answer=verdict.sentence,

@@ -46,7 +46,7 @@ def _folders(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[p
 
 
 STUDY = Study(
-    check=experiment.check,
+    settings=experiment.check,
     gather=_gather,
     fingerprints=_fingerprints,
     describe=_describe,

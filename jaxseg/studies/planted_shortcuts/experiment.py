@@ -38,8 +38,8 @@ Row = dict[str, Any]
 Outcome = dict[str, Any]  # of a network: kind, arm, seed, dice, found (kinds) and candidates
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError, before anything is computed, when a field of the study cannot work."""
+def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config; raises InputError, before anything is computed, when a field of the study cannot work."""
     if config.get("study") != "planted_shortcuts":
         raise InputError("the config is not this study's; give configs/planted_shortcuts.py")
     for name, known in (("kinds", KINDS), ("seeds", None)):
@@ -59,6 +59,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             if config.worlds[kind][name] < 1:
                 raise InputError(f"config.worlds.{kind}.{name} is {config.worlds[kind][name]}; it must be at least 1")
         checks.check(run_config(config, kind, config.seeds[0]))
+    return config
 
 
 def run_config(config: ml_collections.ConfigDict, kind: str, seed: int) -> ml_collections.ConfigDict:

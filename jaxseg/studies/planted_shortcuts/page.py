@@ -1,6 +1,7 @@
 """The page of the planted-shortcuts study, and its figures."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from jaxseg.report import figures, page
 from jaxseg.results.text import estimate_text
@@ -11,24 +12,24 @@ from jaxseg.studies.planted_shortcuts.experiment import Outcome
 _ARM_NAMES = {"planted": "planted", "twin": "twin without the cue"}
 
 
-def draw(report: Report[None, Sequence[Outcome], study.Tables]) -> None:
+def draw(report: Report[Any, None, Sequence[Outcome], study.Tables]) -> None:
     """Writes all figures of the study: `rates.png`, and a figure for every kind whose numbers were asked."""
     rates = [
         (f"{r['kind']}, {_ARM_NAMES[r['arm']]}", r["arm"], r["mean"], r["low"], r["high"]) for r in report.tables.counts
     ]
     figures.dots(report.figures / "rates.png", rates, xlabel="share of networks with a shortcut found")
-    for kind in report.config.kinds:
+    for kind in report.settings.kinds:
         if shown := _numbers(report.tables, kind):
             figures.dots(report.figures / f"{kind}.png", shown, xlabel="number of the audit, 95 % interval")
 
 
-def make(report: Report[None, Sequence[Outcome], study.Tables]) -> page.Page:
+def make(report: Report[Any, None, Sequence[Outcome], study.Tables]) -> page.Page:
     """What the page says."""
-    config, results, figure = report.config, report.tables, report.figure
+    config, results, figure = report.settings, report.tables, report.figure
     answer = report.judgement.verdicts[0]
     sections = [_counts(results), *(_kind_section(figure, results, kind) for kind in config.kinds)]
     return page.Page(
-        title=f"Planted shortcuts ({config.size})",
+        title=f"Planted shortcuts ({report.size})",
         question="Does the audit find a planted shortcut, and is it silent on the twin without it?",
         verdict=answer.verdict,
         answer=answer.sentence,

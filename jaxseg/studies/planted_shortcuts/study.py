@@ -10,9 +10,9 @@ from jaxseg.studies.base import Data, Judgement, Study
 from jaxseg.studies.planted_shortcuts import experiment, page
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
-    experiment.check(config)
+def _check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     audits.check(config.audit)
+    return experiment.check(config)
 
 
 def _gather(config: ml_collections.ConfigDict, data: Data) -> None:
@@ -48,7 +48,7 @@ def _folders(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[p
 
 
 STUDY = Study(
-    check=_check,
+    settings=_check,
     gather=_gather,
     fingerprints=_fingerprints,
     describe=_describe,

@@ -44,8 +44,8 @@ class Measured:
     shown: Mapping[str, np.ndarray]
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError, before anything is computed, when a field of the study cannot work."""
+def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config; raises InputError, before anything is computed, when a field of the study cannot work."""
     if config.get("study") != "segmentation_ability":
         raise InputError("the config is not this study's; give configs/segmentation_ability.py, or use launch.train")
     for name in ("online_weight", "data", "model", "training", "evaluation"):
@@ -67,6 +67,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             "config.model must be a unet of at least two poolings without group norm: its layers are numbered as the "
             "paper's, and units of its last layer can be taken out"
         )
+    return config
 
 
 def _check_evaluation(config: ml_collections.ConfigDict) -> None:

@@ -27,9 +27,9 @@ _SIDE = 256  # pixels of a painted case, so that outlines are fine
 _MOST_LEVELS = 5  # of noise in one figure
 
 
-def draw(report: Report[runs.Splits, study.Measured, numbers.Tables]) -> None:
+def draw(report: Report[ml_collections.ConfigDict, runs.Splits, study.Measured, numbers.Tables]) -> None:
     """Writes all figures of the study, among them `maps_I.png` for the I-th example."""
-    folder, config, results = report.figures, report.config, report.tables
+    folder, config, results = report.figures, report.settings, report.tables
     test, measured, shown = report.cases["test"], report.measured.networks, report.measured.shown
     _draw_layers(folder, config, measured, results)
     for i in range(len(shown["examples"])):

@@ -16,9 +16,9 @@ from jaxseg.studies.segmentation_ability import tables as numbers
 from jaxseg.training import runs
 
 
-def make(report: Report[runs.Splits, study.Measured, numbers.Tables]) -> page.Page:
+def make(report: Report[ml_collections.ConfigDict, runs.Splits, study.Measured, numbers.Tables]) -> page.Page:
     """What the page says."""
-    config, results, figure = report.config, report.tables, report.figure
+    config, results, figure = report.settings, report.tables, report.figure
     claims, verdict, origin = report.judgement.claims, report.judgement.verdicts[0], report.origin
     examples = len(report.measured.shown["examples"])
     lead = figure(
@@ -30,7 +30,7 @@ def make(report: Report[runs.Splits, study.Measured, numbers.Tables]) -> page.Pa
         "layers",
     )
     return page.Page(
-        title=f"Segmentation ability ({config.size})",
+        title=f"Segmentation ability ({report.size})",
         question="Does the segmentation ability of features tell how a U-Net segments, and which outputs fail?",
         verdict=verdict.verdict,
         answer=verdict.sentence,

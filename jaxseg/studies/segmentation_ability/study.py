@@ -4,13 +4,13 @@ import pathlib
 
 import ml_collections
 
-from jaxseg.studies.base import Data, Judgement, Study, describe, fingerprints, open_splits
+from jaxseg.studies.base import Data, Judgement, Study, described, fingerprints, open_splits
 from jaxseg.studies.segmentation_ability import claims, experiment, figures, page, tables
 from jaxseg.training import runs
 
 
 def _gather(config: ml_collections.ConfigDict, data: Data) -> runs.Splits:
-    return open_splits(config, data, experiment.run_config(config, "offline"))[1]
+    return open_splits(experiment.run_config(config, "offline"), data)[1]
 
 
 def _measure(config: ml_collections.ConfigDict, splits: runs.Splits, workdir: pathlib.Path) -> experiment.Measured:
@@ -32,10 +32,10 @@ def _folders(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[p
 
 
 STUDY = Study(
-    check=experiment.check,
+    settings=experiment.check,
     gather=_gather,
     fingerprints=fingerprints,
-    describe=describe,
+    describe=lambda config, splits: described(config.data.dataset, splits),
     measure=_measure,
     tabulate=_tabulate,
     judge=_judge,

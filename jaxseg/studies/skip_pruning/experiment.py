@@ -67,8 +67,8 @@ def architecture(pruned: int) -> str:
     return f"L{pruned}-pruned" if pruned else "baseline"
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError, before anything is computed, when a field of the study cannot work."""
+def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config; raises InputError, before anything is computed, when a field of the study cannot work."""
     if config.get("study") != "skip_pruning":
         raise InputError("the config is not this study's; give configs/skip_pruning.py, or use launch.train")
     for name in ("encoders", "pruned", "shifts", "data", "model", "training", "evaluation"):
@@ -91,6 +91,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     for network in networks(config):
         checks.check(run_config(config, network))
     _check_evaluation(config)
+    return config
 
 
 def _check_pruned(config: ml_collections.ConfigDict) -> None:

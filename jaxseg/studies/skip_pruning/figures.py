@@ -24,13 +24,15 @@ _SHOWN = (0, 1, -1)  # of the pruned networks, in the figure of examples: baseli
 _NULL = "#5b6470"
 
 
-def draw(report: Report[study.Cases, Mapping[study.Network, study.Measures], numbers.Tables]) -> None:
+def draw(
+    report: Report[Any, study.Cases, Mapping[study.Network, study.Measures], numbers.Tables],
+) -> None:
     """Writes all figures of the study.
 
     They are `differences.png` and, per encoder E, `examples_E.png`, `iou_E.png` where there are shifts, `domains_E.png`
     where there are domains, and `distances_E_I.png` for the I-th condition whose activations are compared.
     """
-    folder, config, results = report.figures, report.config, report.tables
+    folder, config, results = report.figures, report.settings, report.tables
     tested, measured = report.cases.tested, report.measured
     figures.dots(
         folder / "differences.png",

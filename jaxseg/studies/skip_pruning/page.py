@@ -15,9 +15,11 @@ from jaxseg.studies.skip_pruning import tables as numbers
 from jaxseg.studies.skip_pruning.conditions import DOMAIN, IN_DOMAIN, Condition, compared
 
 
-def make(report: Report[study.Cases, Mapping[study.Network, study.Measures], numbers.Tables]) -> page.Page:
+def make(
+    report: Report[Any, study.Cases, Mapping[study.Network, study.Measures], numbers.Tables],
+) -> page.Page:
     """What the page says."""
-    config, tested, results, figure = report.config, report.cases.tested, report.tables, report.figure
+    config, tested, results, figure = report.settings, report.cases.tested, report.tables, report.figure
     claims, verdicts, origin = report.judgement.claims, report.judgement.verdicts, report.origin
     lead = figure(
         "differences",
@@ -29,7 +31,7 @@ def make(report: Report[study.Cases, Mapping[study.Network, study.Measures], num
         "differences",
     )
     return page.Page(
-        title=f"Pruned skip connections ({config.size})",
+        title=f"Pruned skip connections ({report.size})",
         question="Is a U-Net better, at home and under domain shift, without its uppermost skip connection?",
         verdict=verdicts[0].verdict,
         answer=" ".join(f"{v.of['encoder']}: {v.sentence}" if len(verdicts) > 1 else v.sentence for v in verdicts),

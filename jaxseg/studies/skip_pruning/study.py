@@ -12,7 +12,7 @@ from jaxseg.training import runs
 
 
 def _gather(config: ml_collections.ConfigDict, data: Data) -> experiment.Cases:
-    directory, splits = open_splits(config, data, experiment.run_config(config, experiment.networks(config)[0]))
+    directory, splits = open_splits(experiment.run_config(config, experiment.networks(config)[0]), data)
     tested = conditions(config, splits, runs.Splits(directory, config.data.source_size))
     tables.class_places(config, tested[0].cases.class_names)  # says which is unknown
     return experiment.Cases(splits, tested)
@@ -60,7 +60,7 @@ def _folders(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[p
 
 
 STUDY = Study(
-    check=experiment.check,
+    settings=experiment.check,
     gather=_gather,
     fingerprints=_fingerprints,
     describe=_describe,

@@ -1,0 +1,89 @@
+"""What the border-shortcut study needs of its config, which is checked here."""
+
+import dataclasses
+
+import ml_collections
+
+from jaxseg.data import augment
+from jaxseg.errors import InputError
+from jaxseg.models.layers import PADDINGS
+from jaxseg.settings import count, read, some_of
+from jaxseg.training import checks
+
+NAMES = {"original": "M_ori", "quadrant": "M_crop"}  # of networks, by the view that they are trained on
+Run = tuple[str, str]  # padding, training view
+_SHOWN_IN = "configs/border_shortcut.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Sizes in pixels of the grid, and how many of what is drawn; see configs/border_shortcut.py."""
+
+    grid: int = count()
+    band_width: int = count()
+    border_width: int = count()
+    windows_per_side: int = count(least=2)  # fewer cannot be compared
+    window_images: int = count()
+    position_folds: int = count(least=2)
+    feature_pixels: int = count()
+    examples: int = count()
+    resamples: int = count()
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Which networks are trained, and how they are tested.
+
+    Attributes:
+      evaluation: how the networks are tested.
+      run: config of a training run, whatever its padding and view.
+      paddings: padding modes; the first is that of the answer.
+      views: that networks are trained on.
+      seed: of all runs.
+    """
+
+    evaluation: Evaluation
+    run: ml_collections.ConfigDict
+    paddings: tuple[str, ...] = some_of(*PADDINGS)
+    views: tuple[str, ...] = some_of(*augment.VIEWS, every=True)
+    seed: int = count(least=0)
+
+    @property
+    def padding(self) -> str:
+        """Of the answer."""
+        return self.paddings[0]
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """All training runs."""
+        return tuple((padding, view) for padding in self.paddings for view in self.views)
+
+    def of_run(self, run: Run) -> ml_collections.ConfigDict:
+        """The config of one training run."""
+        made = self.run.copy_and_resolve_references().unlock()
+        made.model.padding, made.data.view = run
+        return made.lock()
+
+
+def settings(config: ml_collections.ConfigDict) -> Settings:
+    """The settings of the study.
+
+    Raises:
+      InputError: a field of the config cannot work.
+    """
+    run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
+    evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
+    made = read(Settings, config, shown_in=_SHOWN_IN, evaluation=evaluation, run=run)
+    for one in made.runs:
+        checks.check(made.of_run(one))
+    if evaluation.grid % run.data.image_size:
+        raise InputError(
+            f"config.evaluation.grid is {evaluation.grid}; it must be a multiple of config.data.image_size "
+            f"({run.data.image_size})"
+        )
+    if not evaluation.band_width <= evaluation.border_width < evaluation.grid // 2:
+        raise InputError(
+            f"config.evaluation.band_width {evaluation.band_width} and border_width {evaluation.border_width} must "
+            f"rise and stay below half the grid ({evaluation.grid // 2})"
+        )
+    return made
