@@ -28,27 +28,25 @@ _BOUNDS = {  # keyword of `number` -> how a value is compared, and the words for
 }
 
 
-def number(
-    *, least: float | None = None, above: float | None = None, most: float | None = None, below: float | None = None
-) -> Any:
-    """A field that is a number within these bounds."""
-    given = {"above": above, "least": least, "below": below, "most": most}
-    return dataclasses.field(metadata={"bounds": {name: bound for name, bound in given.items() if bound is not None}})
+def number(*, default: Any = dataclasses.MISSING, **bounds: float) -> Any:
+    """A field that is a number within bounds: `above` or at `least` one, `below` or at `most` another."""
+    ordered = {name: bounds[name] for name in _BOUNDS if name in bounds}
+    return dataclasses.field(default=default, metadata={"bounds": ordered})
 
 
-def count(least: int = 1) -> Any:
+def count(least: int = 1, *, default: Any = dataclasses.MISSING) -> Any:
     """A field that says how many."""
-    return number(least=least)
+    return number(least=least, default=default)
 
 
-def share() -> Any:
+def share(*, default: Any = dataclasses.MISSING) -> Any:
     """A field that is a part of a whole, neither none nor all of it."""
-    return number(above=0, below=1)
+    return number(above=0, below=1, default=default)
 
 
-def one_of(*known: str) -> Any:
+def one_of(*known: str, default: Any = dataclasses.MISSING) -> Any:
     """A field that is one of these words."""
-    return dataclasses.field(metadata={"known": known})
+    return dataclasses.field(default=default, metadata={"known": known})
 
 
 def some_of(*known: str, every: bool = False) -> Any:
@@ -57,7 +55,7 @@ def some_of(*known: str, every: bool = False) -> Any:
 
 
 def read(cls: type[Read], config: ml_collections.ConfigDict, section: str = "", *, shown_in: str, **made: Any) -> Read:
-    """A dataclass of the fields of that name in a config, tuples as they are.
+    """A dataclass of the fields of these names in a config; those that have a default may be missing.
 
     Args:
       cls: the dataclass; its fields may be made by `number`, `count`, `share`, `one_of`, `some_of`.
@@ -75,13 +73,15 @@ def read(cls: type[Read], config: ml_collections.ConfigDict, section: str = "", 
         if part not in functools.reduce(operator.getitem, parts[: i - 1], config):
             raise InputError(f"config.{'.'.join(parts[:i])} is missing; {shown_in} shows every field")
     found: Any = functools.reduce(operator.getitem, parts, config)
-    fields = [field for field in dataclasses.fields(cls) if field.name not in made]  # type: ignore[arg-type]
-    for field in fields:
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.name in made or (field.name not in found and field.default is not dataclasses.MISSING):
+            continue
         if field.name not in found:
             raise InputError(f"{place}{field.name} is missing; {shown_in} shows every field")
         if problem := _problem(found[field.name], field.metadata):
             raise InputError(f"{place}{field.name} is {found[field.name]!r}; {problem}")
-    return cls(**{field.name: found[field.name] for field in fields}, **made)
+        made[field.name] = found[field.name]
+    return cls(**made)
 
 
 def _problem(value: Any, wanted: Mapping[str, Any]) -> str:

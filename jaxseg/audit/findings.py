@@ -10,14 +10,14 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from jaxseg.audit.answers import SHORTCUTS, Candidate
-
-KINDS = (*SHORTCUTS, "accuracy", "domain", "calibration")
+from jaxseg.audit.probe import Candidate, Kind
+from jaxseg.results.claims import Verdict
+from jaxseg.results.text import text_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Candidates of one kind that are found.
+    """Candidates of one kind that lie above their margins.
 
     Attributes:
       main: the most harmful, whose number and picture stand for the finding.
@@ -40,29 +40,36 @@ def choose(candidates: Sequence[Candidate], *, most: int) -> tuple[Finding, ...]
       candidates: of all probes.
       most: findings at most.
     """
-    found = [one for one in candidates if one.found]
     harm = lambda one: -math.inf if math.isnan(one.damage) else one.damage
-    groups = {kind: sorted((c for c in found if c.kind == kind), key=harm, reverse=True) for kind in KINDS}
-    made = [Finding(group[0], tuple(group[1:])) for group in groups.values() if group]
+    above = [one for one in candidates if one.found]
+    groups = [sorted((c for c in above if c.kind == kind), key=harm, reverse=True) for kind in _kinds(above)]
+    made = [Finding(main, tuple(others)) for main, *others in groups]
     return tuple(sorted(made, key=lambda finding: harm(finding.main), reverse=True)[:most])
 
 
-def verdict(candidates: Sequence[Candidate], found: Sequence[Finding]) -> tuple[str, str]:
-    """Whether the network uses a shortcut (yes, no, unclear), and the answer in words."""
-    shortcuts = [finding for finding in found if finding.main.is_shortcut]
-    others = [finding for finding in found if not finding.main.is_shortcut]
-    asked = [one for one in candidates if one.is_shortcut]
+def _kinds(candidates: Sequence[Candidate]) -> Sequence[Kind]:
+    """Each once, shortcuts first."""
+    return sorted(dict.fromkeys(one.kind for one in candidates), key=lambda kind: not kind.is_shortcut)
+
+
+def verdict(candidates: Sequence[Candidate]) -> Verdict:
+    """Whether the network uses a shortcut (yes, no, unclear), and the answer in words; of all that lie above."""
+    above = choose(candidates, most=len(candidates))
+    shortcuts = [finding for finding in above if finding.main.kind.is_shortcut]
+    others = [finding for finding in above if not finding.main.kind.is_shortcut]
+    asked = [one for one in candidates if one.kind.is_shortcut]
     also = f" Also found: {_titles(others)}." if others else ""
     if shortcuts:
-        return "yes", f"{_titles(shortcuts)}.{also}"
+        return Verdict("yes", f"{_titles(shortcuts)}.{also}")
     if undecided := [one for one in asked if one.open]:
         numbers = "; ".join(_number(one) for one in undecided)
-        return "unclear", f"The intervals are too wide to exclude a shortcut ({numbers}); test on more cases.{also}"
+        why = f"The intervals are too wide to exclude a shortcut ({numbers}); test on more cases."
+        return Verdict("unclear", why + also)
     if not asked:
-        return "unclear", f"No shortcut could be asked for with this network and these cases.{also}"
+        return Verdict("unclear", f"No shortcut could be asked for with this network and these cases.{also}")
     numbers = "; ".join(_number(one) for one in asked)
     nothing = "no shortcut" if others else "nothing"
-    return "no", f"What was asked for, found {nothing}: {numbers}.{also}"
+    return Verdict("no", f"What was asked for, found {nothing}: {numbers}.{also}")
 
 
 def _titles(found: Sequence[Finding]) -> str:
@@ -75,4 +82,4 @@ def _number(one: Candidate) -> str:
     if math.isnan(estimate.mean):
         return f"{one.quantity} undefined"
     few = f" of {estimate.patients} patients" if one.thin else ""
-    return f"{one.quantity} {estimate.mean:z.2f} [{estimate.low:z.2f}, {estimate.high:z.2f}]{few}"
+    return f"{one.quantity} {text_of(estimate)}{few}"

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,17 +9,17 @@ from typing import Any
 import ml_collections
 
 from jaxseg import atomic
-from jaxseg.audit import figures as audit_figures
 from jaxseg.audit import findings, subject
 from jaxseg.audit import run as audits
-from jaxseg.audit.answers import Row
-from jaxseg.audit.probes import failures
+from jaxseg.audit.probe import Figure, Probe
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.numerics import in_32_bits
 from jaxseg.prediction.network import load_run
-from jaxseg.report import page
-from jaxseg.results.text import estimate_text
+from jaxseg.report import estimates, figures, page
+from jaxseg.results.claims import Verdict
+from jaxseg.results.table import OVER_PATIENTS
+from jaxseg.results.text import text_of
 from jaxseg.training import checks as run_checks
 from jaxseg.training import contract, provenance, runs
 
@@ -47,7 +46,7 @@ class Request:
 @in_32_bits
 def run(
     request: Request,
-    settings: ml_collections.ConfigDict,
+    config: ml_collections.ConfigDict,
     *,
     workdir: pathlib.Path,
     prepare: Callable[[str], pathlib.Path],
@@ -57,7 +56,7 @@ def run(
 
     Args:
       request: what is audited.
-      settings: as configs/audit.py gives them.
+      config: as configs/audit.py gives it.
       workdir: of the audit; created, or that of the same audit.
       prepare: name of a data set -> its prepared folder.
       command: that a reader would type to get the same.
@@ -66,12 +65,12 @@ def run(
       The path of the report page.
 
     Raises:
-      InputError: network, data set, settings or a folder cannot be used.
+      InputError: network, data set, config or a folder cannot be used.
     """
-    audits.check(settings)
+    settings = audits.settings(config)
     asked, dataset = _load(request, settings, prepare)
     claimed = ml_collections.ConfigDict(
-        {"audit": settings.to_dict(), "network": asked.name, "dataset": dataset, "split": request.split}
+        {"audit": config.to_dict(), "network": asked.name, "dataset": dataset, "split": request.split}
     )
     runs.claim(workdir, claimed, asked.fingerprint)
     audit = audits.run(asked, settings, workdir)
@@ -80,17 +79,19 @@ def run(
         "network": asked.name,
         "data": f"{asked.test.name}: {len(asked.test)} cases",
         "reported": provenance.here(),
-        "audit": settings.to_dict(),
+        "audit": config.to_dict(),
     }
+    verdict = findings.verdict(audit.candidates)
     with atomic.writing(workdir):
-        verdict, answer = findings.verdict(audit.candidates, audit.found)
-        _write_results(workdir, audit, verdict, answer, origin)
-        audit_figures.draw(workdir / "figures", asked, settings, audit)
-        return _write_page(workdir, asked, audit, verdict, answer, origin)
+        _write_results(workdir, audit, verdict, origin)
+        _draw(workdir / "figures", audit)
+        path = workdir / "report.html"
+        page.write(path, _page(workdir, asked, audit, verdict), origin)
+    return path
 
 
 def _load(
-    request: Request, settings: ml_collections.ConfigDict, prepare: Callable[[str], pathlib.Path]
+    request: Request, settings: audits.Settings, prepare: Callable[[str], pathlib.Path]
 ) -> tuple[subject.Subject, str]:
     """The network with its cases, and the name of the data set."""
     if request.run is not None:
@@ -122,33 +123,29 @@ def _cases(
     return subject.read_cases(runs.Splits(directory, config.data.source_size, tuple(domains)), split, count)
 
 
-def _write_results(
-    workdir: pathlib.Path, audit: audits.Audit, verdict: str, answer: str, origin: Mapping[str, Any]
-) -> None:
-    found = [_finding_row(i, finding) for i, finding in enumerate(audit.found, 1)]
-    candidates = [dataclasses.asdict(one) | {"found": one.found} for one in audit.candidates]
-    flat = [{k: v for k, v in one.items() if k != "estimate"} | one["estimate"] for one in candidates]
-    for name, rows in (("findings", found), ("candidates", flat), ("numbers", audit.rows)):
-        atomic.write_csv(workdir / "tables" / f"{name}.csv", rows)
-    for probe in dict.fromkeys(r["probe"] for r in audit.rows):
-        own = [r for r in audit.rows if r["probe"] == probe]
-        atomic.write_csv(workdir / "tables" / f"{probe.replace(' ', '_')}.csv", own)
-    verdicts = [{"verdict": verdict, "sentence": answer}]  # as every study's results have them
-    results = {"verdicts": verdicts, "findings": found, "candidates": flat, "numbers": audit.rows}
+def _write_results(workdir: pathlib.Path, audit: audits.Audit, verdict: Verdict, origin: Mapping[str, Any]) -> None:
+    found = [_finding_record(i, finding) for i, finding in enumerate(audit.findings, 1)]
+    candidates = [one.record() for one in audit.candidates]
+    numbers = [row.record() for row in audit.numbers]
+    for name, records in (("findings", found), ("candidates", candidates), ("numbers", numbers)):
+        atomic.write_csv(workdir / "tables" / f"{name}.csv", records)
+    for probe in audit.answers:
+        atomic.write_csv(workdir / "tables" / f"{probe.slug}.csv", [row.record() for row in audit.rows(probe)])
+    results = {"verdicts": [verdict.record()], "findings": found, "candidates": candidates, "numbers": numbers}
     atomic.write_json(workdir / "results.json", {**results, "what_to_do": _advice(audit), "provenance": origin})
 
 
-def _finding_row(number: int, finding: findings.Finding) -> Row:
+def _finding_record(number: int, finding: findings.Finding) -> dict[str, Any]:
     main = finding.main
     return {
         "number": number,
-        "kind": main.kind,
-        "shortcut": main.is_shortcut,
+        "kind": main.kind.name,
+        "shortcut": main.kind.is_shortcut,
         "title": main.title,
         "text": finding.text,
         "quantity": main.quantity,
         **dataclasses.asdict(main.estimate),
-        "interval": "bootstrap over patients, 95 %",
+        "interval": OVER_PATIENTS,
         "convention": main.quantity,
         "margin": main.margin,
         "damage": main.damage,
@@ -156,39 +153,35 @@ def _finding_row(number: int, finding: findings.Finding) -> Row:
     }
 
 
-_FLAGS = {
-    "mean SA": " (launch.predict flags them)",
-    "entropy": " (launch.predict --score=entropy flags them)",
-    "SD": " (launch.predict --score=distortion flags them, with an --autoencoder of configs/autoencoder.py)",
-}
-
-
 def _advice(audit: audits.Audit) -> list[str]:
-    """One line per finding, then by which score cases are to be flagged."""
-    lines = [f"{finding.main.title}: {finding.main.remedy}" for finding in audit.found]
-    best = failures.best_score(audit.rows)
-    if best is not None:
-        correlation = estimate_text(best["mean"], best["low"], best["high"])
-        lines.append(
-            f"Have the cases with the worst {best['where']} looked at{_FLAGS.get(best['where'], '')}: of the scores "
-            f"that need no annotation it orders failures best, with a rank correlation of {correlation}."
-        )
-    elif any(r["probe"] == failures.NAME for r in audit.rows):
-        lines.append("No score orders the failures of this network; do not rely on flags, check a random sample.")
+    """One line per finding, then what probes advise whatever was found."""
+    lines = [f"{finding.main.title}: {finding.main.remedy}" for finding in audit.findings]
+    lines += [answer.advice for answer in audit.answers.values() if answer.advice]
     return lines or ["Nothing was found that needs doing; repeat the audit when cases of a new kind come."]
 
 
 # -------------------------------------------------------------------------------------------------------------- page
 
 
-def _write_page(
-    workdir: pathlib.Path,
-    asked: subject.Subject,
-    audit: audits.Audit,
-    verdict: str,
-    answer: str,
-    origin: Mapping[str, Any],
-) -> pathlib.Path:
+def _draw(folder: pathlib.Path, audit: audits.Audit) -> None:
+    """The figures of everything that was measured; those of findings show cases."""
+    dots = [
+        (one.quantity, "finding" if one.found else "no finding", one.estimate.mean, one.estimate.low, one.estimate.high)
+        for one in audit.candidates
+        if one.estimate.n
+    ]
+    nothing = ("nothing could be asked", "no finding", float("nan"), float("nan"), float("nan"))
+    figures.dots(folder / "candidates.png", dots or [nothing], xlabel="number with 95 % interval")
+    evidence = [one for answer in audit.answers.values() for one in answer.figures]
+    for one in {one.name: one for one in (*evidence, *_shown_findings(audit))}.values():
+        one.draw(folder / f"{one.name}.png")
+
+
+def _shown_findings(audit: audits.Audit) -> list[Figure]:
+    return [finding.main.figure for finding in audit.findings if finding.main.figure]
+
+
+def _page(workdir: pathlib.Path, asked: subject.Subject, audit: audits.Audit, verdict: Verdict) -> page.Page:
     figure = page.figures_in(workdir)
     margins = ", ".join(sorted({f"{one.margin:g}" for one in audit.candidates}))
     lead = figure(
@@ -200,93 +193,54 @@ def _write_page(
         else "Nothing that was asked could be a finding; see the tables of numbers.",
         "candidates" if margins else "numbers",
     )
-    path = workdir / "report.html"
-    shown = page.Page(
+    return page.Page(
         title=f"Audit of {asked.name} on {asked.test.name}",
         question="Does the network use a shortcut?",
-        verdict=verdict,
-        answer=answer,
+        verdict=verdict.verdict,
+        answer=verdict.sentence,
         lead=lead,
         facts=_facts(asked, audit),
         sections=[
-            *(_finding_section(workdir, figure, i, finding) for i, finding in enumerate(audit.found, 1)),
+            *(_finding_section(figure, i, finding) for i, finding in enumerate(audit.findings, 1)),
             page.Section("What to do", _advice(audit)),
-            *_evidence(workdir, figure, audit),
+            *(_evidence(figure, audit, probe) for probe in audit.answers if len(audit.rows(probe))),
             _not_asked(audit),
         ],
     )
-    page.write(path, shown, origin)
-    return path
 
 
 def _facts(asked: subject.Subject, audit: audits.Audit) -> list[tuple[str, str]]:
-    facts = [("findings", f"{len(audit.found)}"), ("test cases", f"{len(asked.test)}")]
-    for r in audit.rows:
-        if (r["probe"], r["quantity"], r["where"]) == ("accuracy", "Dice", "all cases"):
-            facts.append(("mean Dice", estimate_text(r["mean"], r["low"], r["high"])))
-    for finding in audit.found:
-        e = finding.main.estimate
-        facts.append((finding.main.quantity, estimate_text(e.mean, e.low, e.high)))
-    return facts
+    facts = [("findings", f"{len(audit.findings)}"), ("test cases", f"{len(asked.test)}")]
+    facts += [fact for answer in audit.answers.values() for fact in answer.facts]
+    return facts + [(finding.main.quantity, text_of(finding.main.estimate)) for finding in audit.findings]
 
 
-def _finding_section(
-    workdir: pathlib.Path, figure: page.FigureOf, number: int, finding: findings.Finding
-) -> page.Section:
-    main, name = finding.main, audit_figures.picture_name(finding.main)
-    shown = []
-    if (workdir / "figures" / f"{name}.png").exists():
-        title, alt, caption = audit_figures.caption(main)
-        shown = [figure(name, title, alt, caption, audit_figures.table_name(main))]
-    estimate = estimate_text(main.estimate.mean, main.estimate.low, main.estimate.high)
-    counted = f"{main.estimate.n} cases of {main.estimate.patients} patients, {main.estimate.undefined} undefined"
-    return page.Section(
-        f"Finding {number}: {main.title}",
-        [
-            finding.text,
-            f"The number: {main.quantity}, {estimate} (95 % interval, bootstrap over patients; {counted}; a finding "
-            f"from {main.margin:g} on).",
-            f"What to do: {main.remedy}",
-        ],
-        shown,
-    )
+def _shown(figure: page.FigureOf, one: Figure) -> page.Figure:
+    return figure(one.name, one.title, one.alt, one.caption, one.table or one.name)
 
 
-def _evidence(workdir: pathlib.Path, figure: page.FigureOf, audit: audits.Audit) -> list[page.Section]:
-    sections = []
-    titles = {probe.name: probe.title for probe in audits.PROBES}
-    above = {audit_figures.picture_name(finding.main) for finding in audit.found}  # drawn once, with the finding
-    for name in audit.measured:
-        rows = [r for r in audit.rows if r["probe"] == name and not r["convention"].startswith("not asked")]
-        if not rows:
-            continue
-        picture = name.replace(" ", "_")
-        there = picture not in above and (workdir / "figures" / f"{picture}.png").exists()
-        drawn = [figure(picture, *audit_figures.EVIDENCE[name], picture)] if there else []
-        sections.append(page.Section(titles[name], audit_figures.WORDS.get(name, []), drawn, [_table(name, rows)]))
-    return sections
-
-
-def _table(name: str, rows: Sequence[Row]) -> page.Table:
-    shown = [
-        {
-            "quantity": r["quantity"],
-            "where": r["where"],
-            "estimate": f"{r['mean']:.2f}"
-            if r["interval"] == "none" and not math.isnan(r["mean"])
-            else estimate_text(r["mean"], r["low"], r["high"]),
-            "n": r["n"],
-            "undefined": r["undefined"],
-        }
-        for r in rows
+def _finding_section(figure: page.FigureOf, number: int, finding: findings.Finding) -> page.Section:
+    main, estimate = finding.main, finding.main.estimate
+    counted = f"{estimate.n} cases of {estimate.patients} patients, {estimate.undefined} undefined"
+    text = [
+        finding.text,
+        f"The number: {main.quantity}, {text_of(estimate)} (95 % interval, bootstrap over patients; {counted}; a "
+        f"finding from {main.margin:g} on).",
+        f"What to do: {main.remedy}",
     ]
-    headers = {"quantity": "quantity", "where": "where", "estimate": "mean [95 % interval]"}
-    note = ". ".join(dict.fromkeys(r["convention"] for r in rows))
-    return page.Table(f"Numbers: {name}", shown, f"{note}.", headers | {"n": "n", "undefined": "undefined"})
+    drawn = [_shown(figure, main.figure)] if main.figure else []
+    return page.Section(f"Finding {number}: {main.title}", text, drawn)
+
+
+def _evidence(figure: page.FigureOf, audit: audits.Audit, probe: Probe) -> page.Section:
+    answer = audit.answers[probe]
+    above = {one.name for one in _shown_findings(audit)}  # drawn once, with the finding
+    drawn = [_shown(figure, one) for one in answer.figures if one.name not in above]
+    columns = {"quantity": "quantity", "where": "where"}
+    numbers = estimates.table(f"Numbers: {probe.name}", audit.rows(probe), columns)
+    return page.Section(probe.question, answer.text, drawn, [numbers])
 
 
 def _not_asked(audit: audits.Audit) -> page.Section:
-    if not audit.not_asked:
-        return page.Section("What was not asked", ["Every probe could be asked."])
-    lines = [f"{r['probe']}: {r['convention']}." for r in audit.not_asked]
-    return page.Section("What was not asked", lines)
+    lines = [f"{row['probe']}: {row.convention}." for row in audit.not_asked]
+    return page.Section("What was not asked", lines or ["Every probe could be asked."])

@@ -1,42 +1,71 @@
 """All probes, one after the other; what was measured is kept, so that a killed audit goes on."""
 
 import dataclasses
+import importlib
 import pathlib
+import pkgutil
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 import numpy as np
 
-from jaxseg.audit import findings
-from jaxseg.audit.answers import Answer, Arrays, Candidate, NotAskedError, Probe, Row, not_asked
-from jaxseg.audit.probes import accuracy, domains, failures, overlay_marks, padding, profiles, translation
+from jaxseg.audit import findings, probes
+from jaxseg.audit.probe import GROUPS, Answer, Candidate, NotAskedError, Probe, not_asked
 from jaxseg.audit.subject import Subject
 from jaxseg.errors import InputError
 from jaxseg.results.stored import kept
+from jaxseg.results.table import Row, Table
+from jaxseg.settings import count, read
 
-PROBES = (
-    accuracy.PROBE,
-    translation.PROBE,
-    padding.PROBE,
-    overlay_marks.PROBE,
-    domains.SCANNER_PROBE,
-    profiles.ABILITY_PROBE,
-    profiles.POSITION_PROBE,
-    domains.DISTANCES_PROBE,
-    failures.PROBE,
-    accuracy.CALIBRATION_PROBE,
-)
-NAMES = tuple(probe.name for probe in PROBES)
+_SHOWN_IN = "configs/audit.py"
 _WHY = "not_asked"
-_COUNTS = (
-    *("cases", "familiar_cases", "profile_cases", "resamples", "examples", "bins", "grid_share", "latent"),
-    *("autoencoder_width", "autoencoder_steps"),
-)
-_SHARES = (
-    *("border_share", "beside_share", "stroke_share", "caliper_share", "gathered_share", "gray_share"),
-    *("margin", "calibration_margin", "low_dice"),
-)
-_OTHERS = ("probes", "findings", "seed", "colours", "chroma", "removal", "least_cases", "position_folds")
+
+
+def _all() -> tuple[Probe, ...]:
+    """Every file of the folder that has one, as they stand on the page."""
+    modules = [importlib.import_module(f"{probes.__name__}.{m.name}") for m in pkgutil.iter_modules(probes.__path__)]
+    found = [module.PROBE for module in modules if hasattr(module, "PROBE")]
+    return tuple(sorted(found, key=lambda probe: (GROUPS.index(probe.group), probe.name)))
+
+
+PROBES = _all()
+NAMES = tuple(probe.name for probe in PROBES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What an audit reads of its config beside what its probes read.
+
+    Attributes:
+      findings: shown at most.
+      cases, familiar_cases: of the test set and of training, at most.
+      probes: those that are asked, each with its settings.
+    """
+
+    probes: Mapping[Probe, Any]
+    findings: int = count()
+    cases: int = count()
+    familiar_cases: int = count()
+
+
+def settings(config: ml_collections.ConfigDict) -> Settings:
+    """The settings of an audit.
+
+    Raises:
+      InputError: a setting is missing or cannot work; the message names it.
+    """
+    if "probes" not in config:
+        raise InputError(f"config.probes is missing; {_SHOWN_IN} shows every field")
+    if unknown := [name for name in config.probes if name not in NAMES]:
+        raise InputError(f"config.probes has {unknown[0]!r}; choose from {', '.join(NAMES)}")
+    asked = [probe for probe in PROBES if probe.name in (config.probes or NAMES)]
+    return read(
+        Settings,
+        config,
+        shown_in=_SHOWN_IN,
+        probes={probe: read(probe.settings, config, shown_in=_SHOWN_IN) for probe in asked},
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,79 +73,56 @@ class Audit:
     """All answers.
 
     Attributes:
-      rows: of all probes, in their order.
-      candidates: of all probes.
-      found: the findings.
-      measured: probe -> what it measured; of one that was not asked, nothing.
+      answers: of the probes that were asked, in their order.
+      not_asked: the rows that say what was not asked, and why.
+      findings: the most harmful first.
     """
 
-    rows: Sequence[Row]
-    candidates: Sequence[Candidate]
-    found: Sequence[findings.Finding]
-    measured: Mapping[str, Arrays]
+    answers: Mapping[Probe, Answer]
+    not_asked: Table
+    findings: Sequence[findings.Finding]
 
     @property
-    def not_asked(self) -> Sequence[Row]:
-        """The rows that say what was not asked, and why."""
-        return [r for r in self.rows if r["convention"].startswith("not asked")]
+    def numbers(self) -> Table:
+        """All rows, with their probes, those that were not asked last."""
+        return Table((*(row for probe in self.answers for row in self.rows(probe)), *self.not_asked))
+
+    def rows(self, probe: Probe) -> Table:
+        """The numbers of a probe."""
+        return Table(tuple(_of(probe, row) for row in self.answers[probe].rows))
+
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        """Of all probes."""
+        return [one for answer in self.answers.values() for one in answer.candidates]
 
 
-def check(settings: ml_collections.ConfigDict) -> None:
-    """Raises InputError when a setting cannot work; the message names it."""
-    for name in (*_COUNTS, *_SHARES, *_OTHERS):
-        if name not in settings:
-            raise InputError(f"--audit: config.{name} is missing; configs/audit.py shows every setting")
-    if unknown := [name for name in settings.probes if name not in NAMES]:
-        raise InputError(f"config.probes has {unknown[0]!r}; choose from {', '.join(NAMES)}")
-    if not settings.probes:
-        raise InputError(f"config.probes is empty; choose from {', '.join(NAMES)}")
-    for name in (*_COUNTS, "findings", "least_cases"):
-        if settings[name] < 1:
-            raise InputError(f"config.{name} is {settings[name]}; it must be at least 1")
-    if settings.position_folds < 2:
-        raise InputError(f"config.position_folds is {settings.position_folds}; it must be at least 2")
-    if settings.seed < 0:
-        raise InputError(f"config.seed is {settings.seed}; it must be at least 0")
-    if not 0 < settings.chroma <= 255:
-        raise InputError(f"config.chroma is {settings.chroma}; it must be above 0 and at most 255")
-    if not settings.colours or not all(len(one) == 3 and all(0 <= v <= 255 for v in one) for one in settings.colours):
-        raise InputError(f"config.colours is {settings.colours!r}; give (red, green, blue) from 0 to 255, once or more")
-    for name in _SHARES:
-        if not 0 < settings[name] < 1:
-            raise InputError(f"config.{name} is {settings[name]}; it must be above 0 and below 1")
-    if settings.border_share >= 0.25:
-        raise InputError(f"config.border_share is {settings.border_share}; near the border is less than 0.25")
-    if settings.removal not in ("black", "noise", "bilinear", "fast_marching"):
-        raise InputError(f"config.removal is {settings.removal!r}; choose black, noise, bilinear or fast_marching")
-
-
-def run(subject: Subject, settings: ml_collections.ConfigDict, workdir: pathlib.Path) -> Audit:
+def run(subject: Subject, settings: Settings, workdir: pathlib.Path) -> Audit:
     """Asks every probe of the settings; what `workdir/probes` has is read back.
 
     Args:
       subject: the network and its cases.
-      settings: as configs/audit.py gives them.
+      settings: which probes are asked, and how.
       workdir: of the audit.
     """
-    rows: list[Row] = []
-    candidates: list[Candidate] = []
-    measured: dict[str, Arrays] = {}
-    for probe in PROBES:
-        if probe.name not in settings.probes:
-            continue
-        path = workdir / "probes" / f"{probe.name.replace(' ', '_')}.npz"
-        arrays = kept(path, lambda probe=probe: _measured(probe, subject, settings))  # type: ignore[misc]
+    answers, nothing = {}, []
+    for probe, own in settings.probes.items():
+        path = workdir / "probes" / f"{probe.slug}.npz"
+        arrays = kept(path, lambda probe=probe, own=own: _measured(probe, subject, own))  # type: ignore[misc]
         if _WHY in arrays:
-            rows.append(not_asked(probe.name, str(arrays[_WHY])))
+            nothing.append(_of(probe, not_asked(str(arrays[_WHY]))))
             continue
-        answer: Answer = probe.tabulate(subject, settings, arrays)
-        rows += answer.rows
-        candidates += answer.candidates
-        measured[probe.name] = arrays
-    return Audit(rows, candidates, findings.choose(candidates, most=settings.findings), measured)
+        answers[probe] = probe.tabulate(subject, own, arrays)
+        nothing += [_of(probe, row) for row in answers[probe].not_asked]
+    candidates = [one for answer in answers.values() for one in answer.candidates]
+    return Audit(answers, Table(tuple(nothing)), findings.choose(candidates, most=settings.findings))
 
 
-def _measured(probe: Probe, subject: Subject, settings: ml_collections.ConfigDict) -> Mapping[str, np.ndarray]:
+def _of(probe: Probe, row: Row) -> Row:
+    return dataclasses.replace(row, keys={"probe": probe.name, **row.keys})
+
+
+def _measured(probe: Probe, subject: Subject, settings: Any) -> Mapping[str, np.ndarray]:
     try:
         return {name: np.asarray(value) for name, value in probe.measure(subject, settings).items()}
     except NotAskedError as reason:

@@ -12,11 +12,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from jaxseg import inference
 from jaxseg.data import augment, pipeline
 from jaxseg.errors import InputError
 from jaxseg.models import capture, pretrained, tracing
+from jaxseg.models.layers import over_image
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.prediction.network import Run
+from jaxseg.results.patients import Patients
 from jaxseg.training import checks, runs
 from jaxseg.training.checkpoints import checksums
 
@@ -56,10 +59,9 @@ class Subject:
         """2, or 3 for volumes."""
         return self.test.labels.ndim - 1
 
-    @property
-    def patients(self) -> np.ndarray:
-        """Of the test cases, `[N]`."""
-        return np.array(self.test.patients)
+    def patients(self, resamples: int) -> Patients:
+        """Of the test cases, for estimates over them."""
+        return Patients(np.array(self.test.patients), resamples)
 
     @property
     def padding(self) -> str:
@@ -112,13 +114,15 @@ class Subject:
         def asked(cases: pipeline.InMemory) -> dict[str, np.ndarray]:
             corners = augment.case_corners(cases.cases)  # belongs to a case, not to its place among others
             batches = pipeline.epoch(cases, batch_size=batch_size or self.batch_size)
-            rows = [
-                {name: np.asarray(value)[batch["valid"]] for name, value in run(self.variables, batch, corners).items()}
-                for batch in batches
-            ]
-            return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+            return inference.over_cases(lambda batch: run(self.variables, batch, corners), batches)
 
         return asked
+
+    def features(self, variables: Any, seen: Seen) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Logits, and the layers' activations over the image, without the margin that padding `valid` has."""
+        logits, activations = capture.capture(self.model, variables, seen["images"], self.layers)
+        sizes = seen["labels"].shape[1:]
+        return logits, {name: over_image(activations[name].astype(jnp.float32), sizes) for name in self.layers}
 
     def predict(self, variables: Any, images: jax.Array) -> jax.Array:
         """Class numbers int32 `[B,*n]`."""
@@ -185,6 +189,11 @@ def _subject(
         domains=tuple(data.domains),
         name=name,
     )
+
+
+def strip_width(subject: Subject, border_share: float) -> int:
+    """Pixels of the network's image that count as near the border."""
+    return max(round(border_share * subject.image_size), 2)
 
 
 def evenly(cases: pipeline.InMemory, count: int) -> pipeline.InMemory:

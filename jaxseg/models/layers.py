@@ -72,6 +72,12 @@ def crop(x: jax.Array, sizes: Sequence[int]) -> jax.Array:
     return x
 
 
+def over_image(features: jax.Array, sizes: Sequence[int]) -> jax.Array:
+    """Features `[B,*m,D]` without the margin that padding `valid` leaves around an image of these sizes."""
+    wider = all(m > n for m, n in zip(features.shape[1:-1], sizes, strict=True))
+    return crop(features, sizes) if wider else features
+
+
 class Conv(nn.Module):
     """Convolution whose padding, of `(kernel - 1) // 2` pixels, is one of the five modes (`valid` shrinks)."""
 

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from jaxseg.analysis import distortion, prototypes, uncertainty
 from jaxseg.data import augment
 from jaxseg.errors import InputError
-from jaxseg.models import capture
 from jaxseg.models.autoencoder import Autoencoder
-from jaxseg.models.layers import crop
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.numerics import in_32_bits
-from jaxseg.prediction import quality, views
+from jaxseg.prediction import views
+from jaxseg.scores import registry
+from jaxseg.scores.base import AUTOENCODER
+from jaxseg.scores.evidence import Asked, Evidence, Known
 from jaxseg.training import autoencoders, checks, contract, runs
 from jaxseg.training.checkpoints import checksums
 from jaxseg.training.contract import TrainedOn
@@ -132,48 +132,28 @@ def compiled(
       repair: gives the score `distortion` too.
 
     Returns:
-      `images uint8 [B,*n,C]`, B at most `batch` -> probabilities float32 `[B,*image_size,K]` and the scores `[B]`:
-      mean_sa, the mean SA score against the network's own output; entropy in nats, of the averaged probabilities.
+      `images uint8 [B,*n,C]`, B at most `batch` -> probabilities float32 `[B,*image_size,K]` and the scores `[B]` of
+      `scores.registry` that need no more than this, by their keys.
     """
 
-    def run(members: Sequence[Any], repair_variables: Any, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    asked = Asked(model, quality_layers(model), *((repair.layer, repair.module) if repair else ()))
+    known = Known(tuple(members), repair and repair.variables)
+    scores = registry.computable({AUTOENCODER} if repair else ())
+
+    @jax.jit
+    def program(known: Known, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         labels = jnp.zeros(images.shape[:-1], jnp.uint8)
         seen = augment.whole({"image": images, "labels": labels}, size=image_size)["images"]
-        layers = quality_layers(model)
-        wanted = (*layers, repair.layer) if repair else layers
-        found = [capture.capture(model, variables, seen, tuple(dict.fromkeys(wanted))) for variables in members]
-        probabilities = _mean([jax.nn.softmax(logits.astype(jnp.float32)) for logits, _ in found])
-        mask = 1 - probabilities[..., 0]
-        units = [[_over_image(activations[name], mask) for name in layers] for _, activations in found]
-        ability = _mean([prototypes.mean_sa_score(own, mask) for own in units])
-        scores = {"mean_sa": ability, "entropy": uncertainty.entropy(probabilities)}
-        if repair:
-            (logits, activations), layer = found[0], repair.layer
-            familiar: Any = repair.module.apply(repair_variables, activations[layer])
-            after = capture.replace(model, members[0], seen, {layer: lambda _: familiar})
-            scores["distortion"] = distortion.segmentation_distortion(logits, after)
-        return probabilities, scores
-
-    program = jax.jit(run)
+        evidence = Evidence(asked, known, seen)
+        return evidence.probabilities, {score.key: score.compute(evidence) for score in scores if score.compute}
 
     @in_32_bits
     def network(images: np.ndarray) -> tuple[np.ndarray, views.Scores]:
         count = len(images)
         if 1 < count < batch:
             images = np.concatenate([images, np.repeat(images[-1:], batch - count, 0)])
-        probabilities, scores = program(members, repair and repair.variables, images)
-        ordered = [name for name in quality.DIRECTIONS if name in scores]  # jit sorts them
-        return np.asarray(probabilities)[:count], {name: np.asarray(scores[name])[:count] for name in ordered}
+        probabilities, found = program(known, images)
+        ordered = {score.key: np.asarray(found[score.key])[:count] for score in scores}  # jit sorts them
+        return np.asarray(probabilities)[:count], ordered
 
     return network
-
-
-def _mean(arrays: Sequence[jax.Array]) -> jax.Array:
-    """Over the members."""
-    return jnp.mean(jnp.stack(arrays), 0)
-
-
-def _over_image(features: jax.Array, mask: jax.Array) -> jax.Array:
-    """Without the margin of a network with padding `valid`, whose last layers are larger than the image."""
-    sizes = mask.shape[1:]
-    return crop(features, sizes) if min(np.subtract(features.shape[1:-1], sizes)) > 0 else features

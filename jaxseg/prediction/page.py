@@ -25,6 +25,8 @@ from jaxseg.prediction.inputs import MARKER, Loaded, Source
 from jaxseg.prediction.predictor import Prediction, Predictor, Reference, reference
 from jaxseg.prediction.thumbnails import thumbnail
 from jaxseg.report import contact_sheet
+from jaxseg.scores import registry
+from jaxseg.scores.base import AUTOENCODER
 
 TABLE, SHEET = "predictions.csv", "flagged.png"
 _MASKS, _PROBABILITIES = "masks", "probabilities"
@@ -43,7 +45,7 @@ class Options:
       pattern: of the names of files that are wanted from folders.
       tiling: how a window slides; None: images are squashed. Its size may be 0, for that of the network's images.
       probabilities: whether these are written too.
-      score: by which images are flagged; see `quality.DIRECTIONS`.
+      score: by which images are flagged; the key of one of `scores.registry`.
       coverage: share of the validation cases that would not be flagged.
       autoencoder: folder of one of the run's network, for the score `distortion`.
     """
@@ -126,9 +128,10 @@ def _say(left_out: Sequence[pathlib.Path], what: str) -> None:
 
 
 def _check(options: Options, output: pathlib.Path) -> None:
-    known = [name for name in quality.DIRECTIONS if name != "distortion" or options.autoencoder]
+    known = [score.key for score in registry.computable({AUTOENCODER} if options.autoencoder else ())]
     if options.score not in known:
-        advice = "give --autoencoder for distortion, or " if options.score == "distortion" else ""
+        with_one = [score.key for score in registry.computable({AUTOENCODER})]
+        advice = f"give --autoencoder for {options.score}, or " if options.score in with_one else ""
         raise InputError(f"--score={options.score}: {advice}choose one of {', '.join(known)}")
     if not 0 <= options.coverage <= 1:
         raise InputError(f"--coverage={options.coverage}: give a share from 0 to 1")
@@ -234,8 +237,8 @@ def _predict_one(
     row = row | _areas(labels, picture.spacing, trained_on.class_names) | prediction.scores
     compared = judged_by.volumes if prediction.labels.ndim == 3 else judged_by.cases
     for name, score in prediction.scores.items():
-        direction = quality.DIRECTIONS[name]
-        row[f"{name}_percentile"] = quality.percentile(compared[name], score, direction=direction)
+        high_is_good = registry.SCORES[name].high_is_good
+        row[f"{name}_percentile"] = quality.percentile(compared[name], score, high_is_good=high_is_good)
     row["flagged"] = quality.is_flagged(row[f"{options.score}_percentile"], coverage=options.coverage)
     return row, _cell(source, loaded, prediction, row, options.score) if row["flagged"] else None
 

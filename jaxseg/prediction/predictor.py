@@ -26,7 +26,7 @@ class Prediction(NamedTuple):
     Attributes:
       labels: class numbers uint8 `[*S]`.
       probabilities: float32 `[*S,K]`, or None where they were not asked for.
-      scores: name -> of the image, the mean over its tiles or slices, NaN where undefined; see `quality.DIRECTIONS`.
+      scores: name -> of the image, the mean over its tiles or slices, NaN where undefined; see `scores.registry`.
     """
 
     labels: np.ndarray

@@ -10,24 +10,22 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# name -> 1 where a higher score is worse, -1 where a lower one is
-DIRECTIONS = {"mean_sa": -1, "entropy": 1, "distortion": 1}
 
-
-def percentile(reference: np.ndarray, value: float, *, direction: int) -> float:
+def percentile(reference: np.ndarray, value: float, *, high_is_good: bool) -> float:
     """Per cent of the validation cases that look better than this one, from 0 (better than all) to 100.
 
     Args:
       reference: `[N]` scores of the validation cases, NaN where undefined.
       value: the score, NaN where undefined.
-      direction: 1 where a higher score is worse, -1 where a lower one is.
+      high_is_good: whether a high score predicts a good segmentation.
 
     Raises:
       ValueError: there is no reference.
     """
     if not reference.size:
         raise ValueError("reference is empty; give the scores of the validation cases")
-    worse = lambda scores: np.where(np.isnan(scores), math.inf, direction * np.asarray(scores, float))
+    sign = -1 if high_is_good else 1
+    worse = lambda scores: np.where(np.isnan(scores), math.inf, sign * np.asarray(scores, float))
     return 100.0 * float(np.mean(worse(reference) < worse(value)))
 
 

@@ -14,8 +14,16 @@ from jaxseg.analysis import vog
 from jaxseg.data import augment, pipeline
 from jaxseg.errors import InputError
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
+from jaxseg.scores.base import CHECKPOINTS, Score
 from jaxseg.training import runs
 
+SCORE = Score(
+    "vog",
+    "VoG",
+    "variance of the logits' gradients over the checkpoints of the training (Agarwal et al. 2022)",
+    None,
+    frozenset({CHECKPOINTS}),
+)
 Batch = Mapping[str, Any]
 Variables = Mapping[str, Any]
 

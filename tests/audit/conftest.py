@@ -10,6 +10,7 @@ import pytest
 from configs import audit
 from jaxseg.audit.subject import Subject
 from jaxseg.data import pipeline
+from jaxseg.settings import read
 
 SIZE = 32
 
@@ -71,9 +72,26 @@ def networks():
 
 @pytest.fixture
 def settings():
-    config = audit.get_config().unlock()
-    config.resamples = 200
-    return config
+    """`(probe, **fields) -> settings` of a probe, those of configs/audit.py with a few resamples but for `fields`."""
+
+    def of(probe, **fields):
+        config = audit.get_config().unlock()
+        config.update(resamples=200, **fields)
+        return read(probe.settings, config, shown_in="configs/audit.py")
+
+    return of
+
+
+@pytest.fixture
+def answer(settings):
+    """`(probe, subject, **fields) -> answer, arrays` of a probe."""
+
+    def ask(probe, subject, **fields):
+        own = settings(probe, **fields)
+        arrays = probe.measure(subject, own)
+        return probe.tabulate(subject, own, arrays), arrays
+
+    return ask
 
 
 @pytest.fixture

@@ -12,18 +12,29 @@ import pytest
 from configs import audit as audit_config
 from jaxseg.audit import findings
 from jaxseg.audit import run as audits
-from jaxseg.audit.answers import Candidate, largest
-from jaxseg.audit.probes import accuracy, domains, failures, profiles
+from jaxseg.audit.pictures import largest
+from jaxseg.audit.probe import BORDER, OVERLAY, SCANNER, Candidate, Kind
+from jaxseg.audit.probes import ability, accuracy, calibration, distances, failures, position
 from jaxseg.audit.subject import evenly
 from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast
+from jaxseg.scores import registry
+
+KINDS = {kind.name: kind for kind in (BORDER, OVERLAY, SCANNER, accuracy.ACCURACY, calibration.CALIBRATION)}
 
 
 def candidate(kind="border", mean=0.3, low=0.2, high=0.4, damage=0.3, probe="translation", margin=0.05):
     return Candidate(
-        kind, probe, f"Title of {kind}", f"{probe} says so.", f"{kind} number", Estimate(mean, low, high, 9, 1, 9),
-        margin, damage, "Mend it.",
-    )  # fmt: skip
+        KINDS[kind],
+        probe,
+        f"Title of {kind}",
+        f"{probe} says so.",
+        f"{kind} number",
+        Estimate(mean, low, high, 9, 1, 9),
+        margin,
+        damage,
+        "Do something.",
+    )
 
 
 def of_patients(patients, **numbers):
@@ -39,6 +50,18 @@ def test_a_finding_lies_above_its_margin_with_its_whole_interval():
     assert not nothing.found and nothing.open  # as if nobody had asked
 
 
+def test_a_finding_of_a_new_kind_is_one():
+    new = dataclasses.replace(candidate(), kind=Kind("clothes", is_shortcut=True))
+    assert [one.main for one in findings.choose([new], most=5)] == [new]
+    assert findings.verdict([new]).verdict == "yes"
+
+
+def test_a_shortcut_that_is_not_shown_is_said_all_the_same():
+    given = [candidate("accuracy", damage=0.9), candidate("border", damage=0.1)]
+    assert [one.main.kind.name for one in findings.choose(given, most=1)] == ["accuracy"]
+    assert findings.verdict(given).verdict == "yes"
+
+
 def test_findings_are_ordered_by_damage_joined_by_kind_and_at_most_so_many():
     given = [
         candidate("calibration", damage=math.nan),
@@ -48,9 +71,9 @@ def test_findings_are_ordered_by_damage_joined_by_kind_and_at_most_so_many():
         candidate("scanner", damage=0.9, low=0.0),
     ]
     found = findings.choose(given, most=5)
-    assert [one.main.kind for one in found] == ["overlay", "border", "calibration"]
+    assert [one.main.kind.name for one in found] == ["overlay", "border", "calibration"]
     assert found[0].text == "overlays_removal says so. overlays_insertion says so."
-    assert [one.main.kind for one in findings.choose(given, most=1)] == ["overlay"]
+    assert [one.main.kind.name for one in findings.choose(given, most=1)] == ["overlay"]
 
 
 @pytest.mark.parametrize(
@@ -69,8 +92,8 @@ def test_findings_are_ordered_by_damage_joined_by_kind_and_at_most_so_many():
     ],
 )
 def test_the_verdict_is_about_shortcuts_alone(given, verdict, words):
-    said, sentence = findings.verdict(given, findings.choose(given, most=5))
-    assert said == verdict and words in sentence
+    said = findings.verdict(given)
+    assert said.verdict == verdict and words in said.sentence
 
 
 def test_pictures_show_typical_cases_of_an_effect():
@@ -81,13 +104,12 @@ def test_pictures_show_typical_cases_of_an_effect():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("probes", ("accuracy", "luck"), "config.probes has 'luck'; choose from accuracy, translation"),
-        ("probes", (), "config.probes is empty"),
+        ("probes", ("accuracy", "luck"), "config.probes has 'luck'; choose from accuracy, gray levels"),
         ("cases", 0, "config.cases is 0; it must be at least 1"),
         ("margin", 1.5, "config.margin is 1.5; it must be above 0 and below 1"),
-        ("border_share", 0.3, "near the border is less than 0.25"),
+        ("border_share", 0.3, "config.border_share is 0.3; it must be above 0 and below 0.25"),
         ("position_folds", 1, "at least 2"),
-        ("removal", "network", "choose black, noise, bilinear or fast_marching"),
+        ("removal", "network", "choose one of black, noise, bilinear, fast_marching"),
         ("colours", (), "config.colours is .*; give .red, green, blue. from 0 to 255"),
         ("colours", ((300, 0, 0),), "config.colours"),
         ("colours", ((30, 0),), "config.colours"),
@@ -101,32 +123,29 @@ def test_settings_that_cannot_work_are_named(field, value, message):
     settings = audit_config.get_config().unlock()
     settings[field] = value
     with pytest.raises(InputError, match=message):
-        audits.check(settings)
+        audits.settings(settings)
 
 
 def test_a_missing_setting_is_named():
     settings = audit_config.get_config().unlock()
     del settings.margin
     with pytest.raises(InputError, match=r"config.margin is missing; configs/audit.py shows"):
-        audits.check(settings)
+        audits.settings(settings)
 
 
 # The other probes.
 
 
-def test_accuracy_finds_a_network_that_segments_nothing(networks, subject_of, settings):
-    subject = subject_of(networks.Threshold(level=2.0))
-    arrays = accuracy.PROBE.measure(subject, settings)
-    found = accuracy.PROBE.tabulate(subject, settings, arrays)
+def test_accuracy_finds_a_network_that_segments_nothing(networks, subject_of, answer):
+    found, arrays = answer(accuracy.PROBE, subject_of(networks.Threshold(level=2.0)))
     np.testing.assert_array_equal(arrays["dice"], 0)
     (weak,) = found.candidates
-    assert weak.kind == "accuracy" and weak.found and not weak.is_shortcut
+    assert weak.kind == accuracy.ACCURACY and weak.found and not weak.kind.is_shortcut
     assert weak.estimate.mean == pytest.approx(0.7) and weak.estimate.low == pytest.approx(0.7)
-    perfect = subject_of(networks.Threshold())
-    good = accuracy.PROBE.tabulate(perfect, settings, accuracy.PROBE.measure(perfect, settings))
-    assert not good.candidates[0].found and good.rows[0]["mean"] == 1.0
-    bands = [r for r in good.rows if r["quantity"] == "Dice by band"]
-    assert bands[-1]["undefined"] == 12 and bands[0]["mean"] == 1.0  # nothing lies near the border
+    good, _ = answer(accuracy.PROBE, subject_of(networks.Threshold()))
+    assert not good.candidates[0].found and good.rows[0].estimate.mean == 1.0
+    bands = [row.estimate for row in good.rows if row["quantity"] == "Dice by band"]
+    assert bands[-1].undefined == 12 and bands[0].mean == 1.0  # nothing lies near the border
 
 
 def test_the_reference_domain_is_one_that_was_trained_on(networks, subject_of, squares):
@@ -136,12 +155,12 @@ def test_the_reference_domain_is_one_that_was_trained_on(networks, subject_of, s
     assert accuracy.reference_domain(subject_of(networks.Threshold(), squares(5))) is None
 
 
-def test_a_gap_between_domains_is_that_of_their_means(networks, subject_of, squares, settings):
+def test_a_gap_between_domains_is_that_of_their_means(networks, subject_of, squares, answer):
     cases = squares(10, domains=("A",) * 5 + ("B",) * 5)
     cases.images[5:] //= 3  # too dark for the threshold
     subject = subject_of(networks.Threshold(), cases)
-    found = accuracy.PROBE.tabulate(subject, settings, accuracy.PROBE.measure(subject, settings))
-    gap = next(one for one in found.candidates if one.kind == "domain")
+    found, _ = answer(accuracy.PROBE, subject)
+    gap = next(one for one in found.candidates if one.kind == accuracy.DOMAIN)
     assert gap.found and gap.estimate.mean == pytest.approx(1.0) and "may be harder" in gap.sentence
 
 
@@ -149,28 +168,28 @@ def test_the_worst_of_several_domains_is_allowed_for(networks, subject_of, squar
     names = np.array(("A", "B", "C") * 8)
     subject = subject_of(networks.Threshold(), squares(24, domains=tuple(names)))
     dice = np.random.default_rng(0).uniform(size=(24, 1))
+    own = settings(accuracy.PROBE)
     answer = accuracy.PROBE.tabulate(
-        subject, settings, {"dice": dice, "bands": np.zeros((24, 0)), "outer": np.zeros(0, int)}
+        subject, own, {"dice": dice, "bands": np.zeros((24, 0)), "outer": np.zeros(0, int)}
     )
     rows = {row["where"]: row for row in answer.rows if row["quantity"] == "gap between domains"}
     assert set(rows) == {"A minus B", "A minus C"}
     for name in "BC":
         terms = [(1.0, np.where(names == "A", dice[:, 0], np.nan)), (-1.0, np.where(names == name, dice[:, 0], np.nan))]
         ends = lambda level, terms=terms: bootstrap_contrast(
-            terms, subject.patients, level=level, resamples=settings.resamples
+            terms, subject.test.patients, level=level, resamples=own.resamples
         )
         told, alone = rows[f"A minus {name}"], ends(0.95)
-        assert (told["low"], told["high"]) == (ends(0.975).low, ends(0.975).high)
-        assert told["low"] < alone.low < alone.high < told["high"]
-        assert "2 gaps together" in told["interval"]
-    gap = next(one for one in answer.candidates if one.kind == "domain")
+        assert (told.estimate.low, told.estimate.high) == (ends(0.975).low, ends(0.975).high)
+        assert told.estimate.low < alone.low < alone.high < told.estimate.high
+        assert "2 gaps together" in told.interval
+    gap = next(one for one in answer.candidates if one.kind == accuracy.DOMAIN)
     assert "worst of 2" in gap.sentence
 
 
-def test_calibration_is_the_difference_of_confidence_and_accuracy(networks, subject_of, settings):
+def test_calibration_is_the_difference_of_confidence_and_accuracy(networks, subject_of, answer):
     subject = subject_of(networks.Threshold(level=2.0))  # sure of background everywhere
-    arrays = accuracy.CALIBRATION_PROBE.measure(subject, settings)
-    found = accuracy.CALIBRATION_PROBE.tabulate(subject, settings, arrays)
+    found, _ = answer(calibration.PROBE, subject)
     share = (subject.test.labels > 0).mean()
     assert found.candidates[0].estimate.mean == pytest.approx(share, abs=1e-5)
     assert "surer than it is right" in found.candidates[0].sentence
@@ -192,22 +211,21 @@ def layered_variables(model):
     return jax.tree_util.tree_map_with_path(lambda path, x: fill[path[-1].key](x.shape, np.float32), like)
 
 
-def test_distances_and_profiles_of_a_network_with_layers(subject_of, squares, settings):
+def test_distances_and_profiles_of_a_network_with_layers(subject_of, squares, answer):
     cases = squares(12, domains=("A",) * 6 + ("B",) * 6)
     cases.images[6:] = 0
     model = Layered()
     variables = layered_variables(model)
     subject = dataclasses.replace(subject_of(model, cases), variables=variables)
     assert subject.layers == ("conv_0", "conv_1")
-    arrays = domains.DISTANCES_PROBE.measure(subject, settings)
+    found, arrays = answer(distances.PROBE, subject)
     assert arrays["distance"].shape == (1, 2)
     assert (arrays["distance"] > 0.99).all() and (arrays["null"] < 0.9).all()  # no gray level in common
-    rows = domains.DISTANCES_PROBE.tabulate(subject, settings, arrays).rows
-    assert [r["where"] for r in rows] == ["conv_0", "conv_1"] * 2
+    assert [row["where"] for row in found.rows] == ["conv_0", "conv_1"] * 2
     bright = dataclasses.replace(subject, test=evenly(squares(12), 8))
-    scores = profiles.ABILITY_PROBE.measure(bright, settings)["scores"]
+    scores = answer(ability.PROBE, bright)[1]["scores"]
     np.testing.assert_allclose(scores, 1.0)  # two gray levels are two prototypes
-    r2 = profiles.POSITION_PROBE.measure(bright, settings)["r2"]
+    r2 = answer(position.PROBE, bright)[1]["r2"]
     assert (r2 > 0.2).all() and (r2 < 0.9).all()  # squares lie in the middle, and that is all there is to know
 
 
@@ -223,17 +241,21 @@ def test_a_quadrant_belongs_to_its_case_wherever_it_stands(networks, subject_of,
     np.testing.assert_array_equal(ask(few)["images"], everything[[subject.test.cases.index(c) for c in few.cases]])
 
 
-def test_scores_that_need_no_training_cases_are_asked_of_any_network(subject_of, squares, settings):
+def test_scores_that_need_no_training_cases_are_asked_of_any_network(subject_of, squares, answer):
     cases = squares(12)
     cases.images[::2] //= 4  # half of the squares are too dark
     model = Layered()
     variables = layered_variables(model)
-    subject = dataclasses.replace(subject_of(model, cases), variables=variables)
-    arrays = failures.PROBE.measure(subject, settings)
-    assert set(arrays) == {"dice", "entropy", "inability"}
-    rows = failures.PROBE.tabulate(subject, settings, arrays).rows
-    assert [r["where"] for r in rows if r["quantity"] == "rank correlation"] == ["entropy", "mean SA"]
-    assert rows[-1]["convention"] == "not asked: the network does not say which layer is its bottleneck"
-    league = [{"probe": "failures", "quantity": "rank correlation", "low": low, "mean": mean} for low, mean in
-              ((0.1, 0.3), (0.2, 0.5), (-0.1, 0.9))]  # fmt: skip
-    assert failures.best_score(league)["mean"] == 0.5 and failures.best_score(league[2:]) is None
+    found, arrays = answer(failures.PROBE, dataclasses.replace(subject_of(model, cases), variables=variables))
+    assert set(arrays) == {"dice", "entropy", "mean_sa"}
+    assert [row["where"] for row in found.rows if row["quantity"] == "rank correlation"] == ["entropy", "mean SA"]
+    assert found.not_asked[0].convention == "not asked: the network does not say which layer is its bottleneck"
+    row = next(row for row in found.rows if row["quantity"] == "rank correlation")
+    numbers = {"distortion": (0.1, 0.3), "mahalanobis": (0.2, 0.5), "entropy": (-0.1, 0.9)}
+    league = {
+        registry.SCORES[key]: dataclasses.replace(row, estimate=Estimate(mean, low, 1.0, 9, 0, 9))
+        for key, (low, mean) in numbers.items()
+    }
+    assert failures.best_score(league) == registry.SCORES["mahalanobis"]
+    del league[registry.SCORES["distortion"]], league[registry.SCORES["mahalanobis"]]
+    assert failures.best_score(league) is None

@@ -8,16 +8,10 @@ import numpy as np
 import pytest
 
 from jaxseg.audit import moving
-from jaxseg.audit.answers import NotAskedError
-from jaxseg.audit.probes import domains, overlay_marks, padding, translation
+from jaxseg.audit.probe import BORDER, OVERLAY, SCANNER, NotAskedError
+from jaxseg.audit.probes import distances, gray_levels, overlay_marks, padding, translation
 from jaxseg.data import overlays, pipeline
 from jaxseg.metrics import regional
-
-
-def answer(probe, subject, settings):
-    arrays = probe.measure(subject, settings)
-    return probe.tabulate(subject, settings, arrays), arrays
-
 
 # Moving.
 
@@ -62,15 +56,15 @@ def test_an_object_near_the_border_or_none_is_not_cut():
 # Translation and padding.
 
 
-def test_a_network_that_is_blind_at_the_border_is_found(networks, subject_of, settings):
-    found, arrays = answer(translation.PROBE, subject_of(networks.Threshold(blind=8)), settings)
+def test_a_network_that_is_blind_at_the_border_is_found(networks, subject_of, answer):
+    found, arrays = answer(translation.PROBE, subject_of(networks.Threshold(blind=8)))
     (candidate,) = found.candidates
-    assert candidate.kind == "border" and candidate.found and candidate.is_shortcut
+    assert candidate.kind == BORDER and candidate.found
     np.testing.assert_allclose(arrays["strip"], [[1.0] * 12, [0.0] * 12])
     # half of a square is 5 px, all of it within the 8 px in which the network sees nothing
     assert candidate.estimate.mean == pytest.approx(1.0) and candidate.damage == pytest.approx(1.0)
     lost = next(r for r in found.rows if r["quantity"] == "lost at the border")
-    assert lost["n"] == 12 and lost["undefined"] == 0 and "mirrored" in lost["convention"]
+    assert lost.estimate.n == 12 and lost.estimate.undefined == 0 and "mirrored" in lost.convention
     # pictures are the two halves of the same object
     assert arrays["pictures"].shape == (2, 2, 32, 32, 3) and arrays["pictures"].dtype == np.uint8
     bright = arrays["pictures"][..., 0] > 128
@@ -78,17 +72,17 @@ def test_a_network_that_is_blind_at_the_border_is_found(networks, subject_of, se
     assert arrays["picture_classes"][:, 0].any() and not arrays["picture_classes"][:, 1].any()
 
 
-def test_an_equivariant_network_loses_nothing_at_the_border(networks, subject_of, settings):
-    found, arrays = answer(translation.PROBE, subject_of(networks.Threshold()), settings)
+def test_an_equivariant_network_loses_nothing_at_the_border(networks, subject_of, answer):
+    found, arrays = answer(translation.PROBE, subject_of(networks.Threshold()))
     assert not found.candidates[0].found and not found.candidates[0].open
     np.testing.assert_array_equal(arrays["visible"][0], arrays["visible"][1])
     assert found.candidates[0].estimate.high == 0
 
 
-def test_zeros_that_a_network_uses_are_found_by_taking_them_away(networks, subject_of, settings):
-    found, arrays = answer(padding.PROBE, subject_of(networks.PaddedSum()), settings)
+def test_zeros_that_a_network_uses_are_found_by_taking_them_away(networks, subject_of, answer):
+    found, arrays = answer(padding.PROBE, subject_of(networks.PaddedSum()))
     (candidate,) = found.candidates
-    assert candidate.kind == "border" and candidate.found
+    assert candidate.kind == BORDER and candidate.found
     own, swapped = arrays["strip"].mean(1)
     assert own < 0.6 < 0.8 < swapped
     assert candidate.estimate.mean == pytest.approx(swapped - own, abs=1e-6)
@@ -98,7 +92,7 @@ def test_a_swap_is_not_asked_where_there_are_no_zeros(networks, subject_of, sett
     reflecting = networks.PaddedSum(padding="reflect")
     for model, told in ((reflecting, "pads with 'reflect'"), (networks.Threshold(), "does not say")):
         with pytest.raises(NotAskedError, match=told):
-            padding.measure(subject_of(model), settings)
+            padding.measure(subject_of(model), settings(padding.PROBE))
 
 
 # Overlays.
@@ -114,39 +108,38 @@ def calipers(cases):
     return dataclasses.replace(cases, images=np.stack(images))
 
 
-def test_a_network_of_calipers_believes_them_where_nothing_is(networks, subject_of, squares, settings):
-    settings.colours = ((255, 255, 0),)
+def test_a_network_of_calipers_believes_them_where_nothing_is(networks, subject_of, squares, answer):
     cases = squares(size=64, dark=60, bright=60)  # nothing to be seen
-    found, arrays = answer(overlay_marks.PROBE, subject_of(networks.BetweenMarks(), cases), settings)
-    insertion = next(one for one in found.candidates if one.probe == "overlays_insertion")
-    assert insertion.kind == "overlay" and insertion.found
+    found, arrays = answer(overlay_marks.PROBE, subject_of(networks.BetweenMarks(), cases), colours=((255, 255, 0),))
+    insertion = next(one for one in found.candidates if one.name == "overlays_insertion")
+    assert insertion.kind == OVERLAY and insertion.found
     gathered, around = np.nanmean(arrays["insertion"], 1)
     assert around > 0.8 and gathered < 0.4
     assert insertion.estimate.mean == pytest.approx(around - gathered, abs=1e-6)
 
 
-def test_a_network_of_calipers_loses_all_when_they_are_removed(networks, subject_of, squares, settings):
+def test_a_network_of_calipers_loses_all_when_they_are_removed(networks, subject_of, squares, answer):
     cases = calipers(squares(size=64, dark=60, bright=60))
-    found, arrays = answer(overlay_marks.PROBE, subject_of(networks.BetweenMarks(), cases), settings)
+    found, arrays = answer(overlay_marks.PROBE, subject_of(networks.BetweenMarks(), cases))
     assert (arrays["marks"] > 0).all()
-    removal = next(one for one in found.candidates if one.probe == "overlays_removal")
+    removal = next(one for one in found.candidates if one.name == "overlays_removal")
     as_is, beside, gone = np.nanmean(arrays["removal"], 1)
     assert as_is > 0.85 and beside == pytest.approx(as_is) and gone == 0
     assert removal.found and removal.damage == pytest.approx(beside - gone)
 
 
-def test_a_network_of_gray_levels_does_not_mind_marks(networks, subject_of, squares, settings):
+def test_a_network_of_gray_levels_does_not_mind_marks(networks, subject_of, squares, answer):
     cases = calipers(squares(size=64))
-    found, arrays = answer(overlay_marks.PROBE, subject_of(networks.Threshold(), cases), settings)
+    found, arrays = answer(overlay_marks.PROBE, subject_of(networks.Threshold(), cases))
     assert len(found.candidates) == 2 and not any(one.found or one.open for one in found.candidates)
     np.testing.assert_allclose(arrays["insertion"], 0, atol=1e-6)
 
 
-def test_removal_is_not_asked_where_there_are_no_marks(networks, subject_of, settings):
-    found, _ = answer(overlay_marks.PROBE, subject_of(networks.Threshold()), settings)
-    assert [one.probe for one in found.candidates] == ["overlays_insertion"]
-    (why,) = [r for r in found.rows if r["convention"].startswith("not asked")]
-    assert "0 images with coloured marks; at least 8" in why["convention"] and np.isnan(why["mean"])
+def test_removal_is_not_asked_where_there_are_no_marks(networks, subject_of, answer):
+    found, _ = answer(overlay_marks.PROBE, subject_of(networks.Threshold()))
+    assert [one.name for one in found.candidates] == ["overlays_insertion"]
+    (why,) = found.not_asked
+    assert "0 images with coloured marks; at least 8" in why.convention and np.isnan(why.estimate.mean)
 
 
 @pytest.mark.parametrize("probe", [translation.PROBE, padding.PROBE, overlay_marks.PROBE])
@@ -156,7 +149,7 @@ def test_what_is_for_pictures_is_not_asked_of_volumes(networks, subject_of, sett
         ("1", "2"), ("1", "2"), ("", ""), np.ones((2, 3), np.float32),
     )  # fmt: skip
     with pytest.raises(NotAskedError, match="the cases are volumes"):
-        probe.measure(subject_of(networks.PaddedSum(), volumes, image_size=8), settings)
+        probe.measure(subject_of(networks.PaddedSum(), volumes, image_size=8), settings(probe))
 
 
 # Domains.
@@ -173,34 +166,32 @@ def two_domains(squares, darker):
     )  # fmt: skip
 
 
-def test_a_threshold_depends_on_its_scanners_gray_levels(networks, subject_of, squares, settings):
+def test_a_threshold_depends_on_its_scanners_gray_levels(networks, subject_of, squares, answer):
     cases = two_domains(squares, darker=110)  # squares fall below the threshold at 127
-    found, arrays = answer(domains.SCANNER_PROBE, subject_of(networks.Threshold(), cases), settings)
+    found, arrays = answer(gray_levels.PROBE, subject_of(networks.Threshold(), cases))
     (candidate,) = found.candidates
-    assert candidate.kind == "scanner" and candidate.found and candidate.estimate.mean == pytest.approx(1.0)
+    assert candidate.kind == SCANNER and candidate.found and candidate.estimate.mean == pytest.approx(1.0)
     assert arrays["names"].tolist() == ["B"] and np.isnan(arrays["own"][8:]).all()
 
 
-def test_domains_that_look_alike_are_silent(networks, subject_of, squares, settings):
-    found, arrays = answer(
-        domains.SCANNER_PROBE, subject_of(networks.Threshold(), two_domains(squares, darker=0)), settings
-    )
+def test_domains_that_look_alike_are_silent(networks, subject_of, squares, answer):
+    found, arrays = answer(gray_levels.PROBE, subject_of(networks.Threshold(), two_domains(squares, darker=0)))
     assert not found.candidates[0].found and found.candidates[0].estimate.high == 0
     np.testing.assert_array_equal(arrays["own"][:8], arrays["theirs"][0][:8])
 
 
 def test_one_domain_is_not_asked(networks, subject_of, settings):
-    for probe in (domains.SCANNER_PROBE, domains.DISTANCES_PROBE):
+    for probe in (gray_levels.PROBE, distances.PROBE):
         with pytest.raises(NotAskedError, match="all cases are of one domain"):
-            probe.measure(subject_of(networks.Threshold()), settings)
+            probe.measure(subject_of(networks.Threshold()), settings(probe))
 
 
 def test_the_gray_map_takes_one_histogram_to_the_other():
     random = np.random.default_rng(0)
     source = random.integers(20, 120, (40, 50, 1)).astype(np.uint8)
-    levels = domains.gray_map(source, (2 * source).astype(np.uint8))[0]
+    levels = gray_levels.gray_map(source, (2 * source).astype(np.uint8))[0]
     np.testing.assert_array_equal(levels[20:120], 2 * np.arange(20, 120))
-    np.testing.assert_array_equal(domains.gray_map(source, source)[0][20:120], np.arange(20, 120))
+    np.testing.assert_array_equal(gray_levels.gray_map(source, source)[0][20:120], np.arange(20, 120))
     assert (np.diff(levels.astype(int)) >= 0).all()
 
 

@@ -11,37 +11,37 @@ KNOWN = np.array([0.9, 0.5, 0.7, 0.6, 0.8])
 
 
 @pytest.mark.parametrize(
-    ("value", "direction", "wanted"),
+    ("value", "high_is_good", "wanted"),
     [
-        (0.95, -1, 0),  # better than all
-        (0.9, -1, 0),
-        (0.85, -1, 20),
-        (0.7, -1, 40),
-        (0.5, -1, 80),
-        (0.1, -1, 100),
-        (0.1, 1, 0),
-        (0.7, 1, 40),
-        (0.95, 1, 100),
-        (math.nan, 1, 100),  # behind all
-        (math.nan, -1, 100),
+        (0.95, True, 0),  # better than all
+        (0.9, True, 0),
+        (0.85, True, 20),
+        (0.7, True, 40),
+        (0.5, True, 80),
+        (0.1, True, 100),
+        (0.1, False, 0),
+        (0.7, False, 40),
+        (0.95, False, 100),
+        (math.nan, False, 100),  # behind all
+        (math.nan, True, 100),
     ],
 )
-def test_a_percentile_is_the_share_of_validation_cases_that_look_better(value, direction, wanted):
-    assert quality.percentile(KNOWN, value, direction=direction) == pytest.approx(wanted)
+def test_a_percentile_is_the_share_of_validation_cases_that_look_better(value, high_is_good, wanted):
+    assert quality.percentile(KNOWN, value, high_is_good=high_is_good) == pytest.approx(wanted)
 
 
 def test_undefined_scores_rank_behind_all_and_do_not_look_better_than_each_other():
     reference = np.array([0.9, math.nan, 0.7, math.nan])
-    assert quality.percentile(reference, math.nan, direction=-1) == 50
-    assert quality.percentile(reference, 0.8, direction=-1) == 25
-    assert quality.percentile(np.full(3, math.nan), 0.8, direction=-1) == 0
+    assert quality.percentile(reference, math.nan, high_is_good=True) == 50
+    assert quality.percentile(reference, 0.8, high_is_good=True) == 25
+    assert quality.percentile(np.full(3, math.nan), 0.8, high_is_good=True) == 0
 
 
 @pytest.mark.parametrize("count", [1, 5, 7, 10, 150])
 @pytest.mark.parametrize("coverage", [0.0, 0.1, 0.5, 0.8, 0.9, 1.0])
 def test_of_the_validation_cases_themselves_what_is_beyond_the_coverage_is_flagged(count, coverage):
     scores = np.random.default_rng(0).permutation(count) / count
-    percentiles = [quality.percentile(scores, value, direction=-1) for value in scores]
+    percentiles = [quality.percentile(scores, value, high_is_good=True) for value in scores]
     flagged = np.array([quality.is_flagged(value, coverage=coverage) for value in percentiles])
     assert flagged.sum() == math.floor((1 - coverage) * count + 1e-9)
     if 0 < flagged.sum() < count:
@@ -49,7 +49,7 @@ def test_of_the_validation_cases_themselves_what_is_beyond_the_coverage_is_flagg
 
 
 def test_at_full_coverage_only_what_is_worse_than_all_is_flagged():
-    flagged = lambda value: quality.is_flagged(quality.percentile(KNOWN, value, direction=-1), coverage=1.0)
+    flagged = lambda value: quality.is_flagged(quality.percentile(KNOWN, value, high_is_good=True), coverage=1.0)
     assert not flagged(0.5) and flagged(0.4999)
 
 
@@ -61,4 +61,4 @@ def test_slices_are_averaged_by_volume():
 
 def test_without_validation_cases_there_is_no_percentile():
     with pytest.raises(ValueError, match="reference is empty"):
-        quality.percentile(np.array([]), 0.3, direction=1)
+        quality.percentile(np.array([]), 0.3, high_is_good=False)

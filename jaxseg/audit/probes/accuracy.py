@@ -1,38 +1,39 @@
-"""Accuracy: how good is the segmentation, where in the image, in which domain; and do its probabilities say so?"""
+"""Accuracy: how good is the segmentation, where in the image, and in which domain?"""
 
+import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
-from jaxseg.audit.answers import (
-    BOOTSTRAP,
-    Answer,
-    Arrays,
-    Candidate,
-    Probe,
-    Row,
-    amount,
-    contrast,
-    mean_of,
-    plain_row,
-    row,
-)
-from jaxseg.audit.probes.translation import strip_width
-from jaxseg.audit.subject import Seen, Subject
-from jaxseg.metrics import calibration, overlap, regions
-from jaxseg.metrics.intervals import Estimate
-from jaxseg.metrics.ranking import bootstrap
+from jaxseg.audit.probe import Answer, Arrays, Candidate, Figure, Kind, Probe, number
+from jaxseg.audit.subject import Seen, Subject, strip_width
+from jaxseg.metrics import overlap, regions
+from jaxseg.report import figures
+from jaxseg.results.patients import Patients
+from jaxseg.results.table import OVER_PATIENTS, Row, Table
+from jaxseg.results.text import text_of
+from jaxseg.settings import count, share
+from jaxseg.settings import number as bounded
 
-ACCURACY, CALIBRATION = "accuracy", "calibration"
+ACCURACY, DOMAIN = Kind("accuracy"), Kind("domain")
 _DICE = "Dice per case, mean over its foreground classes, a class in neither left out"
+_OVER_CASES = "Mean per case with 95 % bootstrap intervals over patients."
 
 
-def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """See configs/audit.py."""
+
+    border_share: float = bounded(above=0, below=0.25)  # beyond, nothing would be inside
+    low_dice: float = share()
+    margin: float = share()
+    resamples: int = count()
+
+
+def measure(subject: Subject, settings: Settings) -> Arrays:
     """Dice per case and class `dice` `[N,K-1]`, and of pictures per ring `bands` `[N,R]` with `outer` `[R]`."""
-    width = strip_width(subject, settings)
+    width = strip_width(subject, settings.border_share)
     rings = subject.rank == 2
 
     def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
@@ -42,51 +43,62 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
             scores["bands"] = regions.band_dice(seen["labels"], predictions, width=width)[1]
         return scores
 
-    found = subject.asks(question)(subject.test)
     outer = regions.outer_distances((subject.image_size,) * 2, width) if rings else np.zeros(0, np.int32)
-    return {"bands": np.zeros((len(subject.test), 0)), "outer": outer} | found
+    return {"bands": np.zeros((len(subject.test), 0)), "outer": outer} | subject.asks(question)(subject.test)
 
 
 def per_case(dice: np.ndarray) -> np.ndarray:
     """Mean over the defined classes of `[N,K-1]`, NaN where none is."""
     defined = ~np.isnan(dice)
-    count = defined.sum(1)
-    return np.where(count > 0, np.where(defined, dice, 0.0).sum(1) / np.maximum(count, 1), np.nan)
+    classes = defined.sum(1)
+    return np.where(classes > 0, np.where(defined, dice, 0.0).sum(1) / np.maximum(classes, 1), np.nan)
 
 
-def tabulate(subject: Subject, settings: ml_collections.ConfigDict, arrays: Arrays) -> Answer:
+def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     """Rows of all cases, per class, ring and domain; low Dice and a gap between domains may be findings."""
-    dice = per_case(arrays["dice"])
-    overall = mean_of(dice, subject, settings)
-    rows = [row(ACCURACY, "Dice", overall, _DICE)]
-    if arrays["dice"].shape[1] > 1:
-        for name, values in zip(subject.test.class_names[1:], arrays["dice"].T, strict=True):
-            rows.append(row(ACCURACY, "Dice", mean_of(values, subject, settings), "Dice per case", where=name))
-    for distance, values in zip(arrays["outer"], arrays["bands"].T, strict=True):
-        where = f"ring up to {distance} px from the centre"
-        convention = "Dice per case of all foreground together inside a square ring; empty rings are undefined"
-        rows.append(row(ACCURACY, "Dice by band", mean_of(values, subject, settings), convention, where=where))
-    domains, gap = _domains(subject, settings, dice)
-    low = Estimate(
-        settings.low_dice - overall.mean,
-        settings.low_dice - overall.high,
-        settings.low_dice - overall.low,
-        overall.n,
-        overall.undefined,
-        overall.patients,
+    patients, dice = subject.patients(settings.resamples), per_case(arrays["dice"])
+    overall = number("Dice", patients.mean(dice), _DICE)
+    of_classes = zip(subject.test.class_names[1:], arrays["dice"].T, strict=True)
+    classes = [number("Dice", patients.mean(v), "Dice per case", where=name) for name, v in of_classes]
+    bands = _bands(arrays, patients)
+    domains, gaps, gap = _domains(subject, settings, dice)
+    shown = [overall, *(classes if len(classes) > 1 else []), *domains]
+    return Answer(
+        [overall, *(classes if len(classes) > 1 else []), *bands, *domains, *gaps],
+        (_weak(overall, settings, _dice_figure(shown)), *gap),
+        [_band_figure(subject, arrays["outer"], Table(tuple(bands)))] if bands else [],
+        facts=[("mean Dice", overall.text())],
     )
-    weak = Candidate(
-        kind="accuracy",
-        probe=ACCURACY,
+
+
+def _bands(arrays: Arrays, patients: Patients) -> list[Row]:
+    convention = "Dice per case of all foreground together inside a square ring; empty rings are undefined"
+    return [
+        number("Dice by band", patients.mean(v), convention, where=f"ring up to {distance} px from the centre")
+        for distance, v in zip(arrays["outer"], arrays["bands"].T, strict=True)
+    ]
+
+
+def _weak(overall: Row, settings: Settings, figure: Figure) -> Candidate:
+    dice = overall.estimate
+    low = dataclasses.replace(
+        dice,
+        mean=settings.low_dice - dice.mean,
+        low=settings.low_dice - dice.high,
+        high=settings.low_dice - dice.low,
+    )
+    return Candidate(
+        kind=ACCURACY,
+        name="accuracy",
         title="The segmentation is poor",
-        sentence=f"On {overall.n} test cases the mean Dice is {amount(overall)}, below {settings.low_dice:.2f}.",
+        sentence=f"On {dice.n} test cases the mean Dice is {overall.text()}, below {settings.low_dice:.2f}.",
         quantity=f"Dice short of {settings.low_dice:.2f}",
         estimate=low,
         margin=0.0,
         damage=low.mean,
         remedy="Train longer, on more cases or with a larger network; what else is found here may be the reason.",
+        figure=figure,
     )
-    return Answer([*rows, *domains], (weak, *gap))
 
 
 def reference_domain(subject: Subject) -> str | None:
@@ -99,32 +111,31 @@ def reference_domain(subject: Subject) -> str | None:
 
 
 def _domains(
-    subject: Subject, settings: ml_collections.ConfigDict, dice: np.ndarray
-) -> tuple[list[Row], tuple[Candidate, ...]]:
+    subject: Subject, settings: Settings, dice: np.ndarray
+) -> tuple[list[Row], list[Row], tuple[Candidate, ...]]:
+    """The Dice of every domain, its gap to the reference, and the widest gap."""
     reference = reference_domain(subject)
     if reference is None:
-        return [], ()
-    domains = np.array(subject.test.domains)
+        return [], [], ()
+    patients, domains = subject.patients(settings.resamples), np.array(subject.test.domains)
     of = {name: np.where(domains == name, dice, np.nan) for name in sorted(set(subject.test.domains))}
-    rows = [row(ACCURACY, "Dice", mean_of(v, subject, settings), _DICE, where=f"domain {k}") for k, v in of.items()]
+    rows = [number("Dice", patients.mean(v), _DICE, where=f"domain {name}") for name, v in of.items()]
     others = [name for name in of if name != reference]
     level = 1 - 0.05 / len(others)  # the worst is picked among them, so all gaps hold together (Bonferroni)
-    gaps = {k: contrast([(1.0, of[reference]), (-1.0, of[k])], subject, settings, level=level) for k in others}
+    gaps = {k: patients.contrast([(1.0, of[reference]), (-1.0, of[k])], level=level) for k in others}
     convention = f"{_DICE}; mean of {reference} minus mean of the domain, the same patients drawn for both"
-    interval = BOOTSTRAP if len(others) == 1 else f"{BOOTSTRAP} for all {len(others)} gaps together (Bonferroni)"
-    rows += [
-        row(ACCURACY, "gap between domains", gap, convention, where=f"{reference} minus {name}")
-        | {"interval": interval}
-        for name, gap in gaps.items()
-    ]
+    several = len(others) > 1
+    interval = f"{OVER_PATIENTS} for all {len(others)} gaps together (Bonferroni)" if several else OVER_PATIENTS
+    named = lambda name: {"where": f"{reference} minus {name}", "interval": interval}
+    told = [number("gap between domains", gap, convention, **named(name)) for name, gap in gaps.items()]
     worst = max(gaps, key=lambda k: np.nan_to_num(gaps[k].mean, nan=-np.inf))
-    among = "" if len(others) == 1 else f" (the interval allows for the worst of {len(others)} being picked)"
+    among = f" (the interval allows for the worst of {len(others)} being picked)" if several else ""
     gap = Candidate(
-        kind="domain",
-        probe=ACCURACY,
+        kind=DOMAIN,
+        name="accuracy",
         title=f"Cases of the domain {worst!r} are segmented worse",
         sentence=(
-            f"The mean Dice in the domain {worst!r} is {amount(gaps[worst])} below that in {reference!r}{among}. "
+            f"The mean Dice in the domain {worst!r} is {text_of(gaps[worst])} below that in {reference!r}{among}. "
             "This compares the cases as they are: those of one domain may be harder."
         ),
         quantity="gap between domains",
@@ -132,78 +143,43 @@ def _domains(
         margin=settings.margin,
         damage=gaps[worst].mean,
         remedy=f"Add annotated cases of {worst!r} to the training set, or do not use the network there.",
+        figure=_domain_figure(rows),
     )
-    return rows, (gap,)
+    return rows, told, (gap,)
 
 
-def measure_calibration(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
-    """Per case and bin of confidence: pixels, their confidence, how many are right, `sums` `[N,bins,3]`; `brier`."""
-
-    def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
-        probabilities = jax.nn.softmax(subject.logits(variables, seen["images"]).astype(jnp.float32))
-        return {
-            "sums": calibration.calibration_sums(probabilities, seen["labels"], bins=settings.bins),
-            "brier": calibration.brier(probabilities, seen["labels"]),
-        }
-
-    return subject.asks(question)(subject.test)
-
-
-def tabulate_calibration(subject: Subject, settings: ml_collections.ConfigDict, arrays: Arrays) -> Answer:
-    """The calibration error of the whole set, and whether confidence is too high."""
-    sums = arrays["sums"].astype(float)
-
-    def error(case: np.ndarray, over: bool = False) -> float:
-        pixels, confidence, right = np.moveaxis(sums[case.astype(int)].sum(0), -1, 0)
-        return float(
-            (confidence - right).sum() / pixels.sum() if over else abs(confidence - right).sum() / pixels.sum()
-        )
-
-    cases = {"case": np.arange(len(sums))}
-    options = {"resamples": min(settings.resamples, 1000)}
-    ece = bootstrap(error, cases, subject.patients, **options)
-    excess = bootstrap(lambda case: error(case, True), cases, subject.patients, **options)
-    convention = f"over all pixels of the set, {settings.bins} bins of confidence in the most likely class"
-    rows = [
-        row(CALIBRATION, "expected calibration error", ece, convention),
-        row(CALIBRATION, "confidence minus accuracy", excess, convention),
-        row(CALIBRATION, "Brier score", mean_of(arrays["brier"], subject, settings), "mean over pixels and cases"),
-    ]
-    rows += _bins(sums, settings)
-    direction = "surer than it is right" if excess.mean > 0 else "right more often than it is sure"
-    candidate = Candidate(
-        kind="calibration",
-        probe=CALIBRATION,
-        title="The probabilities do not say how often the network is right",
-        sentence=(
-            f"Over all pixels, confidence and the share of right pixels differ by {amount(ece)} (expected calibration "
-            f"error); the network is {direction}."
-        ),
-        quantity="expected calibration error",
-        estimate=ece,
-        margin=settings.calibration_margin,
-        damage=float("nan"),
-        remedy="Fit a temperature on validation cases before anybody reads the probabilities, or read the masks alone.",
+def _band_figure(subject: Subject, outer: np.ndarray, bands: Table) -> Figure:
+    label = f"distance from the centre (px of {subject.image_size})"
+    series = figures.Series("Dice", outer, *bands.numbers)
+    return Figure(
+        "accuracy",
+        "Dice by distance from the centre",
+        "Line of Dice against distance from the image's centre.",
+        "Mean per case with 95 % bootstrap intervals over patients; square rings counted inwards from the border.",
+        lambda path: figures.curves(path, {"": [series]}, xlabel=label, ylabel="Dice"),
     )
-    return Answer(rows, (candidate,))
 
 
-def _bins(sums: np.ndarray, settings: ml_collections.ConfigDict) -> list[Row]:
-    """The points of the reliability curve."""
-    rows = []
-    for i, (pixels, confidence, right) in enumerate(sums.sum(0)):
-        if pixels:
-            where = (
-                f"confidence {i / settings.bins:.3f} to {(i + 1) / settings.bins:.3f}, mean {confidence / pixels:.3f}"
-            )
-            convention = "of all pixels with that confidence, whose number is n"
-            rows.append(
-                plain_row(CALIBRATION, "share of right pixels", right / pixels, convention, where=where, n=int(pixels))
-            )
-    return rows
+def _dice_figure(rows: list[Row]) -> Figure:
+    return Figure(
+        "dice",
+        "Dice of all cases",
+        "Dots with intervals of the mean Dice of all cases, and of each class and domain where there are several.",
+        _OVER_CASES,
+        lambda path: figures.dots(path, [(row["where"], "", *row.numbers) for row in rows], xlabel="Dice"),
+        table="accuracy",
+    )
 
 
-PROBE = Probe(ACCURACY, "How good is the segmentation, and where?", measure, tabulate)
-CALIBRATION_PROBE = Probe(
-    CALIBRATION, "Do the probabilities say how often it is right?", measure_calibration, tabulate_calibration
-)
+def _domain_figure(rows: list[Row]) -> Figure:
+    return Figure(
+        "domains",
+        "Dice in every domain",
+        "Dots with intervals of the mean Dice of every domain.",
+        _OVER_CASES,
+        lambda path: figures.dots(path, [(row["where"], "", *row.numbers) for row in rows], xlabel="Dice"),
+        table="accuracy",
+    )
+
+
+PROBE = Probe("accuracy", "How good is the segmentation, and where?", "accuracy", Settings, measure, tabulate)

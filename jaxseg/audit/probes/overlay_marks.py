@@ -13,56 +13,42 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
-from jaxseg.audit.answers import (
-    Answer,
-    Arrays,
-    Candidate,
-    NotAskedError,
-    Probe,
-    amount,
-    contrast,
-    largest,
-    mean_of,
-    row,
-)
+from jaxseg.audit import pictures
+from jaxseg.audit.marks import AROUND, AS_IS, BESIDE, GATHERED, REMOVED, Look, Marked, mark
+from jaxseg.audit.probe import OVERLAY, Answer, Arrays, Candidate, NotAskedError, Probe, not_asked, number
 from jaxseg.audit.subject import Seen, Subject
-from jaxseg.data import augment, overlays, pipeline
+from jaxseg.data import augment, pipeline
 from jaxseg.metrics import regional
-
-NAME = "overlays"
-_DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
-_AS_IS, _BESIDE, _REMOVED, _GATHERED, _AROUND = range(5)  # pictures of a case
-_TAKEN = "Dice, shapes beside the marks filled in", "Dice, marks filled in"
+from jaxseg.results.text import text_of
+from jaxseg.settings import count, share
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Marked:
-    """The pictures of one case: images uint8 `[5,S,S,C]`, what must not be scored, and where the phantom is."""
+@dataclasses.dataclass(frozen=True)
+class Settings(Look):
+    """See configs/audit.py."""
 
-    images: np.ndarray
-    found: np.ndarray
-    touched: np.ndarray  # by removal, marks or shapes beside them
-    drawn: np.ndarray  # on or near inserted strokes
-    phantom: np.ndarray
+    least_cases: int = count()
+    margin: float = share()
+    examples: int = count()
+    resamples: int = count()
 
 
-def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
+def measure(subject: Subject, settings: Settings) -> Arrays:
     """The network on images whose marks are gone, and with calipers where nothing is.
 
     Returns:
       `removal` `[3,N]`: Dice of the pixels that no removal touched, as it is, with shapes beside the marks filled in,
       with the marks filled in; NaN where no marks are. `insertion` `[2,N]`: share of the phantom's pixels that are
       called foreground, calipers gathered in its middle and around it. `insertion_dice` `[2,N]`. `marks` `[N]`: share
-      of the image that marks cover. `removal_*` and `insertion_*` pictures.
+      of the image that marks cover. `removal_*` and `insertion_*`: a few cases as of `pictures.Pairs.arrays`.
     """
     if subject.rank != 2:
         raise NotAskedError("the cases are volumes; marks are drawn on pictures")
     if subject.test.num_channels not in (1, 3):
         raise NotAskedError(f"the images have {subject.test.num_channels} channels; marks are drawn on 1 or 3")
-    marked = [_mark(case, i, settings) for i, case in enumerate(subject.test)]
+    marked = [mark(case, i, settings) for i, case in enumerate(subject.test)]
 
     def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
         classes = subject.predict(variables, seen["images"])
@@ -74,105 +60,48 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
 
     asked = subject.asks(question)
     answers = [asked(_with_images(subject.test, [one.images[k] for one in marked])) for k in range(5)]
-    masks = {name: _seen_masks(subject, [getattr(one, name) for one in marked]) for name in ("touched", "drawn")}
+    removal = _removal_dice(subject, marked, answers)
+    insertion, insertion_dice = _insertion_shares(subject, marked, answers)
+    pairs = {
+        "removal": (removal[1] - removal[2], (BESIDE, REMOVED)),
+        "insertion": (insertion[1] - insertion[0], (GATHERED, AROUND)),
+    }
+    shown = {
+        name: pictures.of_answers([answers[k] for k in pair], pictures.largest(effect, settings.examples))
+        for name, (effect, pair) in pairs.items()
+    }
+    return {
+        "removal": removal,
+        "insertion": insertion,
+        "insertion_dice": insertion_dice,
+        "marks": np.array([one.marks.mean() for one in marked]),
+    } | {key: array for name, one in shown.items() for key, array in one.arrays(f"{name}_").items()}
+
+
+def _removal_dice(subject: Subject, marked: Sequence[Marked], answers: Sequence[Arrays]) -> np.ndarray:
+    untouched = ~_seen_masks(subject, [one.touched for one in marked])
+    dice = np.stack([_dice(answers[k], untouched) for k in (AS_IS, BESIDE, REMOVED)])
+    return np.where([one.marks.any() for one in marked], dice, np.nan)
+
+
+def _insertion_shares(
+    subject: Subject, marked: Sequence[Marked], answers: Sequence[Arrays]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share of the empty place that is called foreground, and Dice away from strokes, `[2,N]` both."""
+    drawn = _seen_masks(subject, [one.drawn for one in marked])
     phantom = _seen_masks(subject, [one.phantom for one in marked], whole=True)
-    labels = answers[_AS_IS]["labels"]
-    classes = [answer["classes"] for answer in answers]
-    score = lambda k, where: regional.dice_from_region_sums(np.asarray(_counts(labels, classes[k], where)))
-    has_marks = np.array([one.found.any() for one in marked])
-    removal = np.stack([score(k, ~masks["touched"]) for k in (_AS_IS, _BESIDE, _REMOVED)])
-    tested = phantom & (labels == 0) & ~masks["drawn"]
-    area = tested.sum((1, 2))
-    share = lambda k: np.where(area, ((classes[k] > 0) & tested).sum((1, 2)) / np.maximum(area, 1), np.nan)
-    arrays = {
-        "removal": np.where(has_marks, removal, np.nan),
-        "insertion": np.stack([share(k) for k in (_GATHERED, _AROUND)]),
-        "insertion_dice": np.stack([score(k, ~masks["drawn"]) for k in (_GATHERED, _AROUND)]),
-        "marks": np.array([one.found.mean() for one in marked]),
-    }
-    effects = {
-        "removal": (arrays["removal"][1] - arrays["removal"][2], (_BESIDE, _REMOVED)),
-        "insertion": (arrays["insertion"][1] - arrays["insertion"][0], (_GATHERED, _AROUND)),
-    }
-    for name, (effect, pair) in effects.items():
-        arrays |= _pictures(name, [answers[k] for k in pair], largest(effect, settings.examples))
-    return arrays
+    empty = phantom & (answers[AS_IS]["labels"] == 0) & ~drawn
+    area = empty.sum((1, 2))
+    called = lambda k: ((answers[k]["classes"] > 0) & empty).sum((1, 2))
+    shares = np.stack([np.where(area, called(k) / np.maximum(area, 1), np.nan) for k in (GATHERED, AROUND)])
+    return shares, np.stack([_dice(answers[k], ~drawn) for k in (GATHERED, AROUND)])
 
 
-_counts = jax.jit(regional.region_sums)
+def _dice(answer: Arrays, where: np.ndarray) -> np.ndarray:
+    return regional.dice_from_region_sums(np.asarray(_sums(answer["labels"], answer["classes"], where)))
 
 
-def _pictures(name: str, pair: Sequence[Arrays], chosen: np.ndarray) -> dict[str, np.ndarray]:
-    """Of a few cases what the network saw, should say and said, in both pictures."""
-    part = lambda what: np.stack([answer[what][chosen] for answer in pair], 1)
-    return {
-        f"{name}_pictures": part("images"),
-        f"{name}_picture_labels": part("labels"),
-        f"{name}_picture_classes": part("classes"),
-        f"{name}_chosen": chosen,
-    }
-
-
-def _mark(case: pipeline.Case, number: int, settings: ml_collections.ConfigDict) -> _Marked:
-    image, labels = case["image"], case["labels"]
-    found = _coloured(image, settings)
-    region = overlays.removed_region(found, method=settings.removal) if found.any() else found
-    fill = lambda mask: overlays.remove(image, mask, method=settings.removal, margin=0) if mask.any() else image
-    beside = _beside(region, max(round(settings.beside_share * len(labels)), 2))
-    clean = fill(region)
-    phantom, points = _phantom(labels, len(labels))
-    look = _look(number, len(labels), settings)
-    around, covered = overlays.draw_calipers(clean, points, **look)
-    middle = points.mean(0) if len(points) else 0.0
-    gathered, inside = overlays.draw_calipers(clean, middle + settings.gathered_share * (points - middle), **look)
-    near = max(round(settings.stroke_share * len(labels)), 1)
-    drawn = overlays.removed_region(covered | inside, method="bilinear", margin=near)
-    return _Marked(np.stack([image, fill(beside), clean, gathered, around]), found, region | beside, drawn, phantom)
-
-
-def _coloured(image: np.ndarray, settings: ml_collections.ConfigDict) -> np.ndarray:
-    """The coloured marks of a gray image: bright anatomy can pass for white ones, and its loss is no shortcut."""
-    if image.shape[-1] != 3:
-        return np.zeros(image.shape[:2], bool)
-    chroma = image.max(-1).astype(int) - image.min(-1) >= settings.chroma
-    return overlays.detect(image, chroma=settings.chroma, gray_share=settings.gray_share) & chroma
-
-
-def _look(number: int, size: int, settings: ml_collections.ConfigDict) -> dict[str, Any]:
-    colours, styles = settings.colours, overlays.CALIPER_STYLES
-    return {
-        "colour": colours[number % len(colours)],
-        "style": styles[number % len(styles)],
-        "size": max(round(settings.caliper_share * size), 5),
-        "thickness": max(round(size / 200), 1),
-    }
-
-
-def _moved(mask: np.ndarray, by: Sequence[int]) -> np.ndarray:
-    """The mask moved by so many pixels; what leaves the image is lost."""
-    moved = np.zeros_like(mask)
-    ends = [(max(d, 0), min(n, n + d)) for d, n in zip(by, mask.shape, strict=True)]
-    target = tuple(slice(low, high) for low, high in ends)
-    source = tuple(slice(low - d, high - d) for (low, high), d in zip(ends, by, strict=True))
-    moved[target] = mask[source]
-    return moved
-
-
-def _beside(region: np.ndarray, step: int) -> np.ndarray:
-    """The shapes of the marks a step aside, in the direction in which most of them lies clear of the marks."""
-    candidates = [_moved(region, (step * y, step * x)) & ~region for y, x in _DIRECTIONS]
-    return max(candidates, key=np.count_nonzero)
-
-
-def _phantom(labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """An outline of the object where the least of the object is, and the ends of its axes `[4,2]`."""
-    mask = labels > 0
-    if not mask.any():
-        return np.zeros_like(mask), np.zeros((0, 2))
-    moves = [(y * step, x * step) for y, x in _DIRECTIONS for step in (size // 4, 3 * size // 8)]
-    best = max(moves, key=lambda by: np.count_nonzero(_moved(mask, by) & ~mask))
-    points = np.concatenate(overlays.ellipse_axes(mask)) + best
-    return _moved(mask, best), points
+_sums = jax.jit(regional.region_sums)
 
 
 def _with_images(cases: pipeline.InMemory, images: Sequence[np.ndarray]) -> pipeline.InMemory:
@@ -188,38 +117,41 @@ def _seen_masks(subject: Subject, masks: Sequence[np.ndarray], *, whole: bool = 
     return cover > 0.5 if whole else cover > 1e-3
 
 
-def tabulate(subject: Subject, settings: ml_collections.ConfigDict, arrays: Arrays) -> Answer:
+def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     """What marks give and what they take, with what filling in and strange strokes do by themselves beside it."""
     removal, insertion = _removal(subject, settings, arrays), _insertion(subject, settings, arrays)
-    return Answer([*removal.rows, *insertion.rows], (*removal.candidates, *insertion.candidates))
+    candidates = (*removal.candidates, *insertion.candidates)
+    return Answer([*removal.rows, *insertion.rows], candidates, not_asked=removal.not_asked)
 
 
-def _removal(subject: Subject, settings: ml_collections.ConfigDict, arrays: Arrays) -> Answer:
-    with_marks = int(np.count_nonzero(arrays["marks"]))
-    shares = mean_of((arrays["marks"] > 0).astype(float), subject, settings)
-    rows = [
-        row(NAME, "images with marks", shares, "share of the test images on which coloured calipers or text are found")
-    ]
+def _removal(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
+    patients, with_marks = subject.patients(settings.resamples), int(np.count_nonzero(arrays["marks"]))
+    shares = patients.mean((arrays["marks"] > 0).astype(float))
+    convention = "share of the test images on which coloured calipers or text are found"
+    rows = [number("images with marks", shares, convention)]
     if with_marks < settings.least_cases:
-        nothing = mean_of(np.full(len(subject.test), np.nan), subject, settings)
         needed = f"at least {settings.least_cases} are needed, and gray ones are not sought"
-        why = f"not asked: {with_marks} images with coloured marks; {needed}"
-        return Answer([*rows, row(NAME, "lost with the marks", nothing, why) | {"interval": "none"}])
+        why = f"{with_marks} images with coloured marks; {needed}"
+        return Answer(rows, not_asked=[not_asked(why, quantity="lost with the marks")])
     where = f"the {with_marks} images with marks, pixels that no filling touches"
     convention = f"{regional.WHAT}; found marks are filled in ({settings.removal}), or shapes like theirs beside them"
     as_is, beside, gone = arrays["removal"]
-    lost = contrast([(1.0, beside), (-1.0, gone)], subject, settings)
-    rows.append(row(NAME, "Dice, as it is", mean_of(as_is, subject, settings), convention, where=where))
-    for name, values in zip(_TAKEN, (beside, gone), strict=True):
-        rows.append(row(NAME, name, mean_of(values, subject, settings), convention, where=where))
-    rows.append(row(NAME, "lost with the marks", lost, convention, where=where))
+    lost = patients.contrast([(1.0, beside), (-1.0, gone)])
+    told = {
+        "Dice, as it is": patients.mean(as_is),
+        "Dice, shapes beside the marks filled in": patients.mean(beside),
+        "Dice, marks filled in": patients.mean(gone),
+        "lost with the marks": lost,
+    }
+    rows += [number(what, estimate, convention, where=where) for what, estimate in told.items()]
+    pairs = pictures.of_arrays(arrays, "removal_")
     candidate = Candidate(
-        kind="overlay",
-        probe=f"{NAME}_removal",
+        kind=OVERLAY,
+        name="overlays_removal",
         title="Calipers and text help the network",
         sentence=(
             f"When the marks on {with_marks} of {len(subject.test)} images are filled in, the Dice falls by "
-            f"{amount(lost)}, counted on pixels that no filling touched and beyond what filling in shapes beside the "
+            f"{text_of(lost)}, counted on pixels that no filling touched and beyond what filling in shapes beside the "
             "marks costs. Images without marks will be segmented that much worse."
         ),
         quantity="Dice lost when marks are filled in, beyond filling in beside them",
@@ -230,31 +162,37 @@ def _removal(subject: Subject, settings: ml_collections.ConfigDict, arrays: Arra
             "Train on images from which the marks are removed (jaxseg.data.overlays.remove), or on scans without them, "
             "and test on images without marks."
         ),
+        figure=pictures.figure(
+            "overlays_removal", pairs, subject, "marks kept, filled in beside them", "marks filled in"
+        ),
     )
     return Answer(rows, (candidate,))
 
 
-def _insertion(subject: Subject, settings: ml_collections.ConfigDict, arrays: Arrays) -> Answer:
+def _insertion(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
+    patients = subject.patients(settings.resamples)
     where = "an empty place, outside the object and away from strokes"
     convention = "share of the pixels that calipers claim, and that are background, which the network calls foreground"
     gathered, around = arrays["insertion"]
-    gained = contrast([(1.0, around), (-1.0, gathered)], subject, settings)
+    gained = patients.contrast([(1.0, around), (-1.0, gathered)])
     apart, close = arrays["insertion_dice"]
-    damage = contrast([(1.0, apart), (-1.0, close)], subject, settings)
-    say = lambda name, values: row(NAME, name, mean_of(values, subject, settings), convention, where=where)
-    rows = [
-        say("called foreground, the strokes in its middle", gathered),
-        say("called foreground, calipers at its ends", around),
-        row(NAME, "called foreground because calipers enclose it", gained, convention, where=where),
-        row(NAME, "Dice lost to calipers around an empty place", damage, f"{regional.WHAT}, pixels away from strokes"),
-    ]
+    damage = patients.contrast([(1.0, apart), (-1.0, close)])
+    told = {
+        "called foreground, the strokes in its middle": patients.mean(gathered),
+        "called foreground, calipers at its ends": patients.mean(around),
+        "called foreground because calipers enclose it": gained,
+    }
+    rows = [number(what, estimate, convention, where=where) for what, estimate in told.items()]
+    away = f"{regional.WHAT}, pixels away from strokes"
+    rows.append(number("Dice lost to calipers around an empty place", damage, away))
+    pairs = pictures.of_arrays(arrays, "insertion_")
     candidate = Candidate(
-        kind="overlay",
-        probe=f"{NAME}_insertion",
+        kind=OVERLAY,
+        name="overlays_insertion",
         title="The network believes calipers that measure nothing",
         sentence=(
-            f"Calipers drawn around an empty place make the network call {amount(gained)} of that place foreground, as "
-            "a share of its pixels and beyond what the same strokes do in its middle."
+            f"Calipers drawn around an empty place make the network call {text_of(gained)} of that place foreground, "
+            "as a share of its pixels and beyond what the same strokes do in its middle."
         ),
         quantity="share of an empty place called foreground because of calipers",
         estimate=gained,
@@ -264,8 +202,11 @@ def _insertion(subject: Subject, settings: ml_collections.ConfigDict, arrays: Ar
             "Train on images without marks, or with calipers drawn at random places (jaxseg.data.overlays), so that "
             "they say nothing about the object."
         ),
+        figure=pictures.figure(
+            "overlays_insertion", pairs, subject, "strokes in the middle", "calipers around an empty place"
+        ),
     )
     return Answer(rows, (candidate,))
 
 
-PROBE = Probe(NAME, "Does the network segment by calipers and text?", measure, tabulate)
+PROBE = Probe("overlays", "Does the network segment by calipers and text?", "shortcuts", Settings, measure, tabulate)

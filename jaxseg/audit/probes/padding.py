@@ -1,47 +1,48 @@
 """Padding swap: is it the padded zeros by which the network knows the border? (Lin, Weng et al. 2024, section 4.)"""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 
-from jaxseg.audit import moving
-from jaxseg.audit.answers import (
-    Answer,
-    Arrays,
-    Candidate,
-    NotAskedError,
-    Probe,
-    amount,
-    difference,
-    largest,
-    mean_of,
-    row,
-)
-from jaxseg.audit.probes.translation import check_pictures, strip_width
-from jaxseg.audit.subject import Seen, Subject
+from jaxseg.audit import moving, pictures
+from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, NotAskedError, Probe, number
+from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.data import augment
 from jaxseg.metrics import regional, regions
+from jaxseg.results.text import text_of
+from jaxseg.settings import count, share
+from jaxseg.settings import number as bounded
 
-NAME = "padding"
 _SWAPPED = "reflect"
 
 
-def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """See configs/audit.py."""
+
+    border_share: float = bounded(above=0, below=0.25)
+    margin: float = share()
+    examples: int = count()
+    resamples: int = count()
+
+
+def measure(subject: Subject, settings: Settings) -> Arrays:
     """The network with its own zeros around every feature map, and with mirrored features in their place.
 
     Returns:
       `strip` `[2,N]`: Dice near the border of the moved pictures of `moving`, own padding and swapped; `changed`
-      `[2,N]`: share of the pixels of whole images whose class the swap changes, near the border and inside; and
-      pictures as in `translation.measure`.
+      `[2,N]`: share of the pixels of whole images whose class the swap changes, near the border and inside; and a few
+      cases as of `pictures.Pairs.arrays`.
     """
-    check_pictures(subject)
+    if subject.rank != 2:
+        raise NotAskedError("the cases are volumes; moving is made for pictures")
     if subject.padding != "zero":
         told = f"pads with {subject.padding!r}" if subject.padding else "does not say how it pads"
         raise NotAskedError(f"the network {told}; there are no zeros to take away")
-    width = strip_width(subject, settings)
+    width = strip_width(subject, settings.border_share)
     swapped = subject.model.clone(padding=_SWAPPED)
     ring = regions.band_index((subject.image_size,) * 2, width)
     near = jnp.asarray(ring == ring.max())[None]
@@ -63,16 +64,15 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
         return {
             "strip": jnp.moveaxis(jnp.sum(strip, 1), 1, 0),
             "changed": jnp.stack([share(near), share(~near)], 1),
-            "pictures": made.shown(twice(augment.levels(moved))),
-            "picture_labels": made.shown(twice(made.labels[1].astype(jnp.uint8))),
-            "picture_classes": made.shown(cut.astype(jnp.uint8)),
+            "images": made.shown(twice(augment.levels(moved))),
+            "labels": made.shown(twice(made.labels[1].astype(jnp.uint8))),
+            "classes": made.shown(cut.astype(jnp.uint8)),
         }
 
-    found = subject.asks(question, batch_size=max(subject.batch_size // 8, 1))(subject.test)
-    strip = regional.dice_from_region_sums(found["strip"]).T
-    chosen = largest(strip[1] - strip[0], settings.examples)
-    pictures = {name: found[name][chosen] for name in ("pictures", "picture_labels", "picture_classes")}
-    return {"strip": strip, "changed": found["changed"].T, "chosen": chosen} | pictures
+    answer = subject.asks(question, batch_size=max(subject.batch_size // 8, 1))(subject.test)
+    strip = regional.dice_from_region_sums(answer["strip"]).T
+    chosen = pictures.largest(strip[1] - strip[0], settings.examples)
+    return {"strip": strip, "changed": answer["changed"].T} | pictures.of_pairs(answer, chosen).arrays()
 
 
 def _classes(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
@@ -80,28 +80,26 @@ def _classes(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
     return jnp.argmax(logits, -1).astype(jnp.int32)
 
 
-def tabulate(subject: Subject, settings: ml_collections.ConfigDict, arrays: Arrays) -> Answer:
+def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     """What the swap gives back near the border, and what it changes elsewhere."""
-    width = strip_width(subject, settings)
+    patients, width = subject.patients(settings.resamples), strip_width(subject, settings.border_share)
     where = f"objects moved to the border, visible pixels within {width} of {subject.image_size} px of it"
     convention = f"{regional.WHAT}; padding swapped from zero to {_SWAPPED} in every layer of the trained network"
     own, swapped = arrays["strip"]
-    gained = difference(swapped, own, subject, settings)
-    rows = [
-        row(NAME, "Dice, zero padding", mean_of(own, subject, settings), convention, where=where),
-        row(NAME, f"Dice, {_SWAPPED} padding", mean_of(swapped, subject, settings), convention, where=where),
-        row(NAME, "given back by the swap", gained, convention, where=where),
-    ]
+    gained = patients.difference(swapped, own)
+    told = {"Dice, zero padding": patients.mean(own), f"Dice, {_SWAPPED} padding": patients.mean(swapped)}
+    told["given back by the swap"] = gained
+    rows = [number(what, estimate, convention, where=where) for what, estimate in told.items()]
     share = "share of the pixels of whole test images whose class the swap changes"
     for values, place in zip(arrays["changed"], (f"within {width} px of the border", "inside"), strict=True):
-        rows.append(row(NAME, "changed by the swap", mean_of(values, subject, settings), share, where=place))
+        rows.append(number("changed by the swap", patients.mean(values), share, where=place))
     candidate = Candidate(
-        kind="border",
-        probe=NAME,
+        kind=BORDER,
+        name="padding",
         title="The zeros around feature maps tell the network where the border is",
         sentence=(
             f"With mirrored features in place of the padded zeros, the same trained network is better by "
-            f"{amount(gained)} of Dice within {width} px of the border on objects that lie there: the zeros are a cue "
+            f"{text_of(gained)} of Dice within {width} px of the border on objects that lie there: the zeros are a cue "
             "that it uses. (A swap alone costs a network Dice, so the number errs on the low side.)"
         ),
         quantity="Dice near the border, reflect minus zero padding",
@@ -112,8 +110,11 @@ def tabulate(subject: Subject, settings: ml_collections.ConfigDict, arrays: Arra
             "Train again with padding that does not mark the border (config.model.padding=reflect or valid), on views "
             "in which objects touch it (config.data.view=quadrant)."
         ),
+        figure=pictures.figure("padding", pictures.of_arrays(arrays), subject, "zero padding", "mirrored features"),
     )
     return Answer(rows, (candidate,))
 
 
-PROBE = Probe(NAME, "Is it the padding by which the network knows the border?", measure, tabulate)
+PROBE = Probe(
+    "padding", "Is it the padding by which the network knows the border?", "shortcuts", Settings, measure, tabulate
+)

@@ -1,53 +1,46 @@
 """Translation: does an object disappear because it lies at the border? (Lin, Weng et al. 2024, section 4.)"""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 
-from jaxseg.audit import moving
-from jaxseg.audit.answers import (
-    Answer,
-    Arrays,
-    Candidate,
-    NotAskedError,
-    Probe,
-    amount,
-    difference,
-    largest,
-    mean_of,
-    row,
-)
-from jaxseg.audit.subject import Seen, Subject
+from jaxseg.audit import moving, pictures
+from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, NotAskedError, Probe, number
+from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.data import augment
 from jaxseg.metrics import regional
+from jaxseg.metrics.intervals import Estimate
+from jaxseg.results.text import text_of
+from jaxseg.settings import count, share
+from jaxseg.settings import number as bounded
 
-NAME = "translation"
 _VARIANTS = len(moving.SIDES) * len(moving.PICTURES)
+_REGIONS = ("strip", "rest", "visible")
 
 
-def strip_width(subject: Subject, settings: ml_collections.ConfigDict) -> int:
-    """Pixels of the network's image that count as near the border."""
-    return max(round(settings.border_share * subject.image_size), 2)
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """See configs/audit.py."""
+
+    border_share: float = bounded(above=0, below=0.25)
+    margin: float = share()
+    examples: int = count()
+    resamples: int = count()
 
 
-def check_pictures(subject: Subject) -> None:
-    """Raises NotAskedError unless images can be cut and moved."""
-    if subject.rank != 2:
-        raise NotAskedError("the cases are volumes; moving is made for pictures")
-
-
-def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
+def measure(subject: Subject, settings: Settings) -> Arrays:
     """What the network makes of objects that are cut off, with the border close by and without.
 
     Returns:
       `strip`, `rest` `[2,N]`: Dice of the visible pixels near the line and of the others, mirrored and moved, the four
-      sides together; `visible` `[2,N]` of all visible ones; `pictures` uint8 `[E,2,n,n,C]`, `picture_labels` and
-      `picture_classes` `[E,2,n,n]` of a few cases, and `chosen` `[E]` their numbers.
+      sides together; `visible` `[2,N]` of all visible ones; and a few cases as of `pictures.Pairs.arrays`.
     """
-    check_pictures(subject)
-    width = strip_width(subject, settings)
+    if subject.rank != 2:
+        raise NotAskedError("the cases are volumes; moving is made for pictures")
+    width = strip_width(subject, settings.border_share)
 
     def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
         made = moving.cut(seen["images"], seen["labels"], width=width)
@@ -56,64 +49,73 @@ def measure(subject: Subject, settings: ml_collections.ConfigDict) -> Arrays:
         returned = made.back(classes)
         shape = returned.shape
         labels = jnp.broadcast_to(made.labels[0], shape)
-        count = lambda region: regional.region_sums(labels, returned, jnp.broadcast_to(region, shape))
+        sums = lambda region: regional.region_sums(labels, returned, jnp.broadcast_to(region, shape))
         regions = {"strip": made.strip, "rest": made.visible & ~made.strip, "visible": made.visible}
         # sides are added up, cases come first
-        counted = {name: jnp.moveaxis(jnp.sum(count(region), 1), 1, 0) for name, region in regions.items()}
+        counted = {name: jnp.moveaxis(jnp.sum(sums(region), 1), 1, 0) for name, region in regions.items()}
         return counted | {
-            "pictures": made.shown(augment.levels(made.images)),
-            "picture_labels": made.shown(made.labels.astype(jnp.uint8)),
-            "picture_classes": made.shown(classes.astype(jnp.uint8)),
+            "images": made.shown(augment.levels(made.images)),
+            "labels": made.shown(made.labels.astype(jnp.uint8)),
+            "classes": made.shown(classes.astype(jnp.uint8)),
         }
 
-    asked = subject.asks(question, batch_size=max(subject.batch_size // _VARIANTS, 1))
-    found = asked(subject.test)
-    scores = {name: regional.dice_from_region_sums(found[name]).T for name in ("strip", "rest", "visible")}
-    chosen = largest(scores["strip"][0] - scores["strip"][1], settings.examples)
-    pictures = {name: found[name][chosen] for name in ("pictures", "picture_labels", "picture_classes")}
-    return scores | pictures | {"chosen": chosen}
+    answer = subject.asks(question, batch_size=max(subject.batch_size // _VARIANTS, 1))(subject.test)
+    scores = {name: regional.dice_from_region_sums(answer[name]).T for name in _REGIONS}
+    chosen = pictures.largest(scores["strip"][0] - scores["strip"][1], settings.examples)
+    return scores | pictures.of_pairs(answer, chosen).arrays()
 
 
-def tabulate(subject: Subject, settings: ml_collections.ConfigDict, arrays: Arrays) -> Answer:
+def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     """The Dice near the line in both pictures, and what the border takes of it."""
-    width = strip_width(subject, settings)
-    place = f"visible pixels within {width} of {subject.image_size} px of the line"
+    patients, width = subject.patients(settings.resamples), strip_width(subject, settings.border_share)
     convention = (
         f"{regional.WHAT}; images are cut at a line through the object's centre, along each of four sides in turn; "
         "mirrored: beyond the line stands the mirror image; moved: the line is the image's border"
     )
-    say = lambda name, values, where: row(NAME, name, mean_of(values, subject, settings), convention, where=where)
-    rows = []
-    for name, where in (("strip", place), ("rest", "the other visible pixels"), ("visible", "all visible pixels")):
+    rows, lost = [], {}
+    for name, place in _places(subject, width).items():
         mirrored, moved = arrays[name]
-        rows += [say("Dice, mirrored", mirrored, where), say("Dice, moved to the border", moved, where)]
-        rows.append(say("lost at the border", mirrored - moved, where))
-    lost, rest, visible = (
-        difference(arrays[name][0], arrays[name][1], subject, settings) for name in ("strip", "rest", "visible")
-    )
-    sentence = (
-        f"Pushed against the image's border, objects lose {amount(visible)} of Dice on what is left of them, and "
-        f"{amount(lost)} within {width} px of the border ({amount(rest)} further inside), although the network sees as "
-        "much of them as before: compared are two pictures of the same half of the object, one with the border close "
-        "by and one with the border far away."
-    )
-    candidate = Candidate(
-        kind="border",
-        probe=NAME,
+        lost[name] = patients.difference(mirrored, moved)
+        told = {"Dice, mirrored": patients.mean(mirrored), "Dice, moved to the border": patients.mean(moved)}
+        told["lost at the border"] = lost[name]
+        rows += [number(what, estimate, convention, where=place) for what, estimate in told.items()]
+    return Answer(rows, (_candidate(subject, settings, arrays, lost, width),))
+
+
+def _places(subject: Subject, width: int) -> dict[str, str]:
+    """Regions of the image, in words."""
+    near = f"visible pixels within {width} of {subject.image_size} px of the line"
+    return {"strip": near, "rest": "the other visible pixels", "visible": "all visible pixels"}
+
+
+def _candidate(
+    subject: Subject, settings: Settings, arrays: Arrays, lost: Mapping[str, Estimate], width: int
+) -> Candidate:
+    all_visible, near, inside = (text_of(lost[name]) for name in ("visible", "strip", "rest"))
+    return Candidate(
+        kind=BORDER,
+        name="translation",
         title="Objects at the image's border are given up",
-        sentence=sentence,
+        sentence=(
+            f"Pushed against the image's border, objects lose {all_visible} of Dice on what is left of them, and "
+            f"{near} within {width} px of the border ({inside} further inside), although the network sees as much of "
+            "them as before: compared are two pictures of the same half of the object, one with the border close by "
+            "and one with the border far away."
+        ),
         quantity="Dice lost at the border",
-        estimate=visible,
+        estimate=lost["visible"],
         margin=settings.margin,
-        damage=visible.mean,
+        damage=lost["visible"].mean,
         remedy=(
             "Train on views in which objects touch the border: random quadrants (config.data.view=quadrant) or "
             "translations (config.data.augmentation.translate). Padding that does not mark the border "
             "(config.model.padding=reflect or valid) makes the cue harder to learn, not impossible. Until then, check "
             "images whose object touches the border by eye."
         ),
+        figure=pictures.figure(
+            "translation", pictures.of_arrays(arrays), subject, "border far away", "border close by"
+        ),
     )
-    return Answer(rows, (candidate,))
 
 
-PROBE = Probe(NAME, "Do objects disappear at the border?", measure, tabulate)
+PROBE = Probe("translation", "Do objects disappear at the border?", "shortcuts", Settings, measure, tabulate)

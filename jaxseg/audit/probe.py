@@ -1,0 +1,174 @@
+"""What a probe is, and what it answers: rows of numbers, figures, and what of it may be a finding."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxseg.audit.subject import Subject
+from jaxseg.metrics.intervals import Estimate
+from jaxseg.results.table import NONE, OVER_PATIENTS, Row, exact
+
+Arrays = Mapping[str, np.ndarray]
+ALL = "all cases"
+LEAST_PATIENTS = 5  # resamples of fewer are too alike: of one patient, the interval is a point
+GROUPS = ("accuracy", "shortcuts", "layers", "trust")  # of probes, in the order of the page
+
+
+class NotAskedError(Exception):
+    """A probe cannot be asked of this network or of these cases; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What a finding is about.
+
+    Attributes:
+      name: one word.
+      is_shortcut: whether it is a cue that the network uses; others concern its quality.
+    """
+
+    name: str
+    is_shortcut: bool = False
+
+
+BORDER, OVERLAY, SCANNER = (Kind(name, is_shortcut=True) for name in ("border", "overlay", "scanner"))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Figure:
+    """A picture of the audit.
+
+    Attributes:
+      name: of its file, and of the table with its numbers.
+      title, alt, caption: as of `report.page.Figure`.
+      draw: writes it to a path.
+      table: with its numbers, where that has another name.
+    """
+
+    name: str
+    title: str
+    alt: str
+    caption: str
+    draw: Callable[[pathlib.Path], None]
+    table: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Candidate:
+    """What is a finding if the number is large enough.
+
+    Attributes:
+      kind: what the finding is about.
+      name: of what was asked, as in the table of candidates.
+      title: of the finding, a few words.
+      sentence: in plain words, with what the number is.
+      quantity: of the number.
+      estimate: the number with its interval.
+      margin: what the interval has to lie above.
+      damage: Dice that is lost by it, mean over cases; NaN where it is no loss of Dice.
+      remedy: what to do.
+      figure: what shows it.
+    """
+
+    kind: Kind
+    name: str
+    title: str
+    sentence: str
+    quantity: str
+    estimate: Estimate
+    margin: float
+    damage: float
+    remedy: str
+    figure: Figure | None = None
+
+    @property
+    def thin(self) -> bool:
+        """It is of too few patients for an interval over them to decide anything, or undefined."""
+        return self.estimate.patients < LEAST_PATIENTS or math.isnan(self.estimate.mean)
+
+    @property
+    def found(self) -> bool:
+        """The whole interval lies above the margin."""
+        return not self.thin and self.estimate.low > self.margin
+
+    @property
+    def open(self) -> bool:
+        """The interval lies on both sides of the margin, or there is none to speak of: more cases are needed."""
+        return self.thin or (not self.found and self.estimate.high > self.margin)
+
+    def record(self) -> dict[str, Any]:
+        """As `results.json` and the table of candidates have it."""
+        texts = {name: getattr(self, name) for name in ("title", "sentence", "quantity")}
+        numbers = {**dataclasses.asdict(self.estimate), "margin": self.margin, "damage": self.damage}
+        of = {"kind": self.kind.name, "probe": self.name}
+        return {**of, **texts, **numbers, "remedy": self.remedy, "found": self.found}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answer:
+    """What a probe says.
+
+    Attributes:
+      rows: of numbers, as of `number`, in the order in which they are to be read.
+      not_asked: rows that say which part was not asked, and why.
+      candidates: what of it may be a finding.
+      figures: evidence.
+      text: what a reader of rows and figures has to know.
+      facts: (label, value) of key numbers.
+      advice: what to do, whatever was found; empty if nothing.
+    """
+
+    rows: Sequence[Row]
+    candidates: Sequence[Candidate] = ()
+    figures: Sequence[Figure] = ()
+    text: Sequence[str] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    advice: str = ""
+    not_asked: Sequence[Row] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """A question to a network: one file of `audit/probes` with a `PROBE`.
+
+    Attributes:
+      name: a word or two.
+      question: in words.
+      group: one of `GROUPS`: where it stands on the page.
+      settings: dataclass of what it reads of the audit's config (`jaxseg.settings`).
+      measure: computes what is expensive; raises NotAskedError.
+      tabulate: makes the answer of it.
+    """
+
+    name: str
+    question: str
+    group: str
+    settings: type
+    measure: Callable[[Subject, Any], Arrays]
+    tabulate: Callable[[Subject, Any, Arrays], Answer]
+
+    @property
+    def slug(self) -> str:
+        """The name as part of file names."""
+        return self.name.replace(" ", "_")
+
+
+def number(
+    quantity: str, estimate: Estimate, convention: str, *, where: str = ALL, interval: str = OVER_PATIENTS
+) -> Row:
+    """A number with its interval and its convention."""
+    return Row({"quantity": quantity, "where": where}, estimate, convention, interval)
+
+
+def plain(quantity: str, value: float, convention: str, *, where: str, n: int, undefined: int = 0) -> Row:
+    """A number without an interval."""
+    return number(quantity, exact(float(value), n, undefined), convention, where=where, interval=NONE)
+
+
+def not_asked(why: str, *, quantity: str = "not asked", where: str = ALL) -> Row:
+    """The row that says why a probe, or a quantity of it, was not asked."""
+    return plain(quantity, math.nan, f"not asked: {why}", where=where, n=0)

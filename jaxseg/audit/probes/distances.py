@@ -1,0 +1,94 @@
+"""Distances: how far apart are the domains in every layer's activations? (Wilm et al. 2024.) Evidence, no findings."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg.analysis import hellinger
+from jaxseg.audit.probe import Answer, Arrays, NotAskedError, Probe, plain
+from jaxseg.audit.probes.accuracy import reference_domain
+from jaxseg.audit.profiles import KNOWS, figure
+from jaxseg.audit.subject import Seen, Subject, evenly
+from jaxseg.models import capture
+from jaxseg.settings import count
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """See configs/audit.py."""
+
+    profile_cases: int = count()
+    grid_share: int = count()
+
+
+def measure(subject: Subject, settings: Settings) -> Arrays:
+    """Hellinger distance of every other domain's activations from the reference's (Wilm et al. 2024, Eqs. 4 to 10).
+
+    Returns:
+      `names` `[D]`; `distance` `[D,L]` of every layer, mean over channels; `null` `[L]`, the mean distance of random
+      halves of the reference domain.
+    """
+    reference = reference_domain(subject)
+    if reference is None:
+        raise NotAskedError("all cases are of one domain")
+    if subject.rank != 2:
+        raise NotAskedError("the cases are volumes; activations are pooled from pictures")
+    cases = evenly(subject.test, settings.profile_cases)
+    domains = np.array(cases.domains)
+    if (domains == reference).sum() < 4:
+        raise NotAskedError(f"{reference} has fewer than 4 cases, too few for two halves")
+    names = sorted(set(cases.domains) - {reference})
+    side = max(subject.image_size // settings.grid_share, 1)
+
+    def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
+        activations = capture.capture(subject.model, variables, seen["images"], subject.layers)[1]
+        pooled = [hellinger.pool_vectors(activations[name], grid=(side, side)) for name in subject.layers]
+        # channels are independent: all layers side by side are one program
+        return {"vectors": jnp.concatenate(pooled, -1).reshape(len(seen["images"]), side * side, -1)}
+
+    vectors = subject.asks(question)(cases)["vectors"]
+    of = lambda name: jnp.asarray(vectors[domains == name].reshape(-1, vectors.shape[-1]))
+    channels = [np.asarray(hellinger.hellinger_distance(of(reference), of(name))) for name in names]
+    halves = hellinger.split_half_null(jax.random.key(0), jnp.asarray(vectors[domains == reference]), splits=20)
+    ends = np.cumsum(_widths(subject))
+    layers = lambda values: np.stack([part.mean(-1) for part in np.split(np.asarray(values), ends[:-1], -1)], -1)
+    return {"names": np.array(names), "distance": layers(np.stack(channels)), "null": layers(halves).mean(0)}
+
+
+def _widths(subject: Subject) -> list[int]:
+    """Channels of every layer."""
+    read = lambda variables, images: capture.capture(subject.model, variables, images, subject.layers)[1]
+    shapes: Any = jax.eval_shape(read, subject.variables, subject.image)
+    return [shapes[name].shape[-1] for name in subject.layers]
+
+
+def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
+    """A row per domain and layer, with the null of the layer."""
+    reference = reference_domain(subject)
+    n = min(len(subject.test), settings.profile_cases)
+    convention = "Hellinger distance of pooled activations, 100 bins over the joint range, mean over channels"
+    profiles = {
+        f"distance of {name} from {reference}": v for name, v in zip(arrays["names"], arrays["distance"], strict=True)
+    }
+    profiles[f"between halves of {reference}"] = arrays["null"]
+    rows = [
+        plain(what, value, convention, where=layer, n=n)
+        for what, values in profiles.items()
+        for layer, value in zip(subject.layers, values, strict=True)
+    ]
+    shown = figure(
+        "distances",
+        rows,
+        "Distance of the domains, layer by layer",
+        "Lines of the Hellinger distance by layer, one for each domain and one for halves of one domain.",
+        "What halves of one domain differ by is what nothing looks like. After Wilm et al. 2024.",
+        ylabel="Hellinger distance",
+        limits=(0.0, 1.0),
+    )
+    return Answer(rows, figures=[shown], text=[KNOWS])
+
+
+PROBE = Probe("distances", "How far apart are the domains in its activations?", "layers", Settings, measure, tabulate)

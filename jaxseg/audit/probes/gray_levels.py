@@ -1,0 +1,146 @@
+"""Gray levels: does the network rely on those of its scanner?
+
+The intervention: images of one domain get the gray levels of another, by the monotone map that takes the one domain's
+histogram to the other's. Anatomy stays as it is, pixel by pixel, so that harder cases in a domain cannot pass for it.
+But a histogram also tells how much of what is in the images: between domains that differ in that, or in their marks,
+the number is not of the scanner alone.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg.audit import pictures
+from jaxseg.audit.probe import SCANNER, Answer, Arrays, Candidate, NotAskedError, Probe, number
+from jaxseg.audit.probes.accuracy import reference_domain
+from jaxseg.audit.subject import Seen, Subject
+from jaxseg.data import augment
+from jaxseg.metrics import regional
+from jaxseg.metrics.intervals import Estimate
+from jaxseg.results.text import text_of
+from jaxseg.settings import count, share
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """See configs/audit.py."""
+
+    margin: float = share()
+    examples: int = count()
+    resamples: int = count()
+
+
+def gray_map(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The monotone map of 256 gray levels that takes one histogram to another, per channel.
+
+    A level goes to the target's quantile at the middle of its own step of the cumulated histogram, so that equal
+    histograms map to themselves.
+
+    Args:
+      source: uint8 `[...,C]`.
+      target: uint8 `[...,C]`.
+
+    Returns:
+      uint8 `[C,256]`.
+    """
+    maps = []
+    for channel in range(source.shape[-1]):
+        counts = [np.bincount(x[..., channel].ravel(), minlength=256).astype(float) for x in (source, target)]
+        shares = [count / count.sum() for count in counts]
+        middle = np.cumsum(shares[0]) - shares[0] / 2
+        ends = np.cumsum(shares[1])
+        maps.append(np.clip(np.searchsorted(ends, middle), 0, 255))
+    return np.stack(maps).astype(np.uint8)
+
+
+def measure(subject: Subject, settings: Settings) -> Arrays:
+    """The reference domain's cases in the gray levels of the others.
+
+    Returns:
+      `names` `[D]`, the other domains; `own` `[N]` and `theirs` `[D,N]`: Dice with own and with their gray levels, NaN
+      for cases of other domains; `worst`, the number of the costliest domain, and a few cases in its gray levels.
+    """
+    reference = reference_domain(subject)
+    if reference is None:
+        raise NotAskedError("all cases are of one domain")
+    domains = np.array(subject.test.domains)
+    here = domains == reference
+    asked = subject.asks(lambda variables, seen: _answer(subject, variables, seen))
+    own = asked(subject.test)
+    names = [name for name in sorted(set(subject.test.domains)) if name != reference]
+    answers = []
+    for name in names:
+        levels = gray_map(subject.test.images[here], subject.test.images[domains == name])
+        mapped = np.stack([levels[c][subject.test.images[..., c]] for c in range(levels.shape[0])], -1)
+        answers.append(asked(dataclasses.replace(subject.test, images=mapped)))
+    of_here = lambda answer: np.where(here, regional.dice_from_region_sums(answer["sums"]), np.nan)
+    theirs = np.stack([of_here(answer) for answer in answers])
+    lost = of_here(own) - theirs
+    worst = int(np.argmax(np.nan_to_num(np.nanmean(lost, 1), nan=-np.inf)))
+    shown = settings.examples if subject.rank == 2 else 0
+    chosen = pictures.largest(lost[worst], shown)
+    pairs = pictures.of_answers([own, answers[worst]], chosen)
+    return {"names": np.array(names), "own": of_here(own), "theirs": theirs, "worst": np.array(worst)} | pairs.arrays()
+
+
+def _answer(subject: Subject, variables: Any, seen: Seen) -> dict[str, jax.Array]:
+    classes = subject.predict(variables, seen["images"])
+    sums = regional.region_sums(seen["labels"], classes, jnp.ones(classes.shape, bool))
+    return {
+        "sums": sums.sum(tuple(range(1, sums.ndim - 1))),  # over the slices of a volume
+        "classes": classes.astype(jnp.uint8),
+        "labels": seen["labels"].astype(jnp.uint8),
+        "images": augment.levels(seen["images"]),
+    }
+
+
+def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
+    """What the gray levels of every other domain cost, and of all of them on average."""
+    reference, patients = reference_domain(subject), subject.patients(settings.resamples)
+    convention = (
+        f"{regional.WHAT}; cases of {reference} whose gray levels are mapped so that their histogram is that of "
+        "the other domain"
+    )
+    own, theirs = arrays["own"], arrays["theirs"]
+    rows = [number("Dice, own gray levels", patients.mean(own), convention, where=str(reference))]
+    for name, values in zip(arrays["names"], theirs, strict=True):
+        where = f"{reference}, gray levels of {name}"
+        rows.append(number("Dice", patients.mean(values), convention, where=where))
+        rows.append(number("lost", patients.difference(own, values), convention, where=where))
+    lost = patients.difference(own, theirs.mean(0))
+    rows.append(number("lost", lost, convention, where=f"{reference}, mean over the gray levels of the others"))
+    return Answer(rows, (_candidate(subject, settings, arrays, lost),))
+
+
+def _candidate(subject: Subject, settings: Settings, arrays: Arrays, lost: Estimate) -> Candidate:
+    names, reference = arrays["names"], reference_domain(subject)
+    worst = names[int(arrays["worst"])]
+    whose = "another domain" if len(names) > 1 else f"domain {worst}"
+    told = f" on average over the {len(names)} others; those of {worst} cost most" if len(names) > 1 else ""
+    return Candidate(
+        kind=SCANNER,
+        name="gray levels",
+        title="The network relies on its scanner's gray levels",
+        sentence=(
+            f"When images of domain {reference} get the gray levels of {whose} and keep their anatomy, the Dice falls "
+            f"by {text_of(lost)}{told}. (These are gray levels of whole images, which also tell how much of what is in "
+            "them.)"
+        ),
+        quantity="Dice lost to another domain's gray levels",
+        estimate=lost,
+        margin=settings.margin,
+        damage=lost.mean,
+        remedy=(
+            "Train on cases of more scanners, or vary brightness, contrast and gamma in training; otherwise bring new "
+            "images to the training set's histogram first."
+        ),
+        figure=pictures.figure(
+            "gray levels", pictures.of_arrays(arrays), subject, "own gray levels", "another domain's"
+        ),
+    )
+
+
+PROBE = Probe("gray levels", "Does it rely on its scanner's gray levels?", "shortcuts", Settings, measure, tabulate)

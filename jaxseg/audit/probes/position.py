@@ -1,0 +1,63 @@
+"""Position: what does each layer know of where it is? (Lin, Weng et al. 2024, Fig. 5.) Evidence, no findings."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from jaxseg.analysis import position
+from jaxseg.audit.probe import Answer, Arrays, NotAskedError, Probe, plain
+from jaxseg.audit.profiles import KNOWS, figure
+from jaxseg.audit.subject import Subject, evenly
+from jaxseg.data import augment, pipeline
+from jaxseg.settings import count
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """See configs/audit.py."""
+
+    profile_cases: int = count()
+    position_folds: int = count(least=2)
+
+
+def measure(subject: Subject, settings: Settings) -> Arrays:
+    """How well the distance from the border can be read off every layer's features, `r2` `[L]`."""
+    if subject.rank != 2:
+        raise NotAskedError("the cases are volumes; the profile is made for pictures")
+    cases = evenly(subject.test, settings.profile_cases)
+    patients = np.unique(cases.patients, return_inverse=True)[1].astype(np.int32)
+    if not patients.any():
+        raise NotAskedError("the cases are of one patient; a cross-validation needs two")
+    folds = min(settings.position_folds, patients.max() + 1)
+    states: dict[str, position.PositionStatistics] = {}
+    view = augment.testing_view(subject.view, size=subject.image_size, cases=cases.cases)
+    read = jax.jit(lambda variables, batch: subject.features(variables, view(batch))[1])
+    add = jax.jit(lambda states, seen, fold: {k: position.update(states[k], seen[k], fold) for k in states})
+    for batch in pipeline.epoch(cases, batch_size=subject.batch_size):
+        features = read(subject.variables, {name: batch[name] for name in ("image", "labels", "index")})
+        states = states or {name: position.init(x.shape[-1], folds=folds) for name, x in features.items()}
+        # a number that no fold has leaves the repetitions out
+        states = add(states, features, np.where(batch["valid"], patients[batch["index"]] % folds, folds))
+    return {"r2": np.array([float(position.compute(states[name])) for name in subject.layers], np.float32)}
+
+
+def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
+    """A row per layer."""
+    convention = (
+        "R^2 of a ridge regression from a pixel's features to its distance from the border, folds over patients"
+    )
+    n, pairs = min(len(subject.test), settings.profile_cases), zip(subject.layers, arrays["r2"], strict=True)
+    rows = [plain("knowledge of the border", r2, convention, where=name, n=n) for name, r2 in pairs]
+    shown = figure(
+        "position",
+        rows,
+        "What each layer knows of the border",
+        "Line of R squared of the distance from the border by layer.",
+        "Cross-validated over patients. After Lin, Weng et al. 2024, Fig. 5.",
+        ylabel="R²",
+    )
+    return Answer(rows, figures=[shown], text=[KNOWS])
+
+
+PROBE = Probe("position", "What does each layer know of where it is?", "layers", Settings, measure, tabulate)

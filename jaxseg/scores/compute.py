@@ -1,0 +1,83 @@
+"""Quality scores of many cases, batch by batch; one program per network shape, view and choice of scores."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg import inference
+from jaxseg.analysis import mahalanobis
+from jaxseg.metrics import overlap
+from jaxseg.scores.base import Score
+from jaxseg.scores.evidence import Asked, Evidence, Known
+
+Batch = Mapping[str, Any]
+Batches = Iterator[Batch]
+View = Callable[[Batch], dict[str, jax.Array]]
+Further = Callable[[Evidence, jax.Array], dict[str, jax.Array]]
+
+
+def dice(evidence: Evidence, labels: jax.Array) -> dict[str, jax.Array]:
+    """Dice per case and foreground class, `dice` `[B,K-1]`."""
+    return {"dice": overlap.dice(labels, evidence.classes, num_classes=evidence.probabilities.shape[-1])}
+
+
+def score_cases(
+    asked: Asked,
+    known: Known,
+    scores: Iterable[Score],
+    batches: Batches,
+    view: View,
+    *,
+    further: Further = dice,
+) -> dict[str, np.ndarray]:
+    """Scores of N cases, and what else a forward pass tells of them.
+
+    Args:
+      asked: whom.
+      known: their arrays.
+      scores: that can be computed with these.
+      batches: stored cases with `valid` [B], as `pipeline.epoch` gives them.
+      view: `stored batch -> {"images", "labels"}`.
+      further: `(evidence, labels) -> {name: [B,...]}`.
+
+    Returns:
+      `[N]` under the key of every score, and what `further` gives, `[N,...]`.
+    """
+    computed = [(score.key, score.compute) for score in scores if score.compute]
+
+    @jax.jit
+    def run(known: Known, batch: Batch) -> dict[str, jax.Array]:
+        seen = view(batch)
+        evidence = Evidence(asked, known, seen["images"])
+        return {key: compute(evidence) for key, compute in computed} | further(evidence, seen["labels"])
+
+    return inference.over_cases(lambda batch: run(known, batch), batches)
+
+
+def fit_bottleneck(asked: Asked, known: Known, batches: Batches, view: View) -> Known:
+    """`known` with what the activations of these cases look like at the bottleneck: of training cases.
+
+    Args:
+      asked: whom; the latent vectors are those of its autoencoder, if it has one.
+      known: its arrays.
+      batches: stored cases with `valid` [B].
+      view: `stored batch -> {"images", "labels"}`.
+    """
+
+    @jax.jit
+    def vectors(known: Known, batch: Batch) -> dict[str, jax.Array]:
+        evidence = Evidence(asked, known, view(batch)["images"])
+        pooled = {"pooled": mahalanobis.pool(evidence.activations)}
+        return pooled | ({"latent": evidence.latent} if asked.autoencoder else {})
+
+    moments: dict[str, Any] = {}
+    for batch in batches:
+        for name, rows in vectors(known, batch).items():
+            defined = jnp.asarray(np.asarray(rows)[batch["valid"]])
+            before = moments.get(name) or mahalanobis.init(defined.shape[1])
+            moments[name] = mahalanobis.update(before, defined)
+    fitted: dict[str, Any] = {name: mahalanobis.finish(of) for name, of in moments.items()}
+    return known._replace(**fitted)

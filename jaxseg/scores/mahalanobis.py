@@ -1,0 +1,12 @@
+"""How far activations lie from those of training cases, pooled over the image (Lennartz, Schultz 2023, section 3)."""
+
+from jaxseg.analysis import mahalanobis
+from jaxseg.scores.base import BOTTLENECK, Score
+
+SCORE = Score(
+    "mahalanobis",
+    "PM",
+    "squared Mahalanobis distance of the pooled activations",
+    lambda evidence: mahalanobis.distance(evidence.known.pooled, evidence.activations),
+    frozenset({BOTTLENECK}),
+)

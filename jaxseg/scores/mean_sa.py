@@ -1,0 +1,25 @@
+"""Mean segmentation ability of the units against the network's own output (He et al. 2022, Eq. 12 and section 4.6)."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxseg.analysis import prototypes
+from jaxseg.scores.base import Score
+from jaxseg.scores.evidence import Evidence
+
+
+def _compute(evidence: Evidence) -> jax.Array:
+    """Of an ensemble, the mean over its members, each by its own units and the ensemble's output."""
+    mask = evidence.foreground
+    members = range(len(evidence.known.members))
+    return jnp.mean(jnp.stack([prototypes.mean_sa_score(evidence.units(i), mask) for i in members]), 0)
+
+
+SCORE = Score(
+    "mean_sa",
+    "mean SA",
+    "mean segmentation ability of the last two layers' units (He et al. 2022)",
+    _compute,
+    high_is_good=True,
+    flags="launch.predict flags them",
+)

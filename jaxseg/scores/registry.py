@@ -1,0 +1,23 @@
+"""All quality scores by their keys: every file of this folder that has one."""
+
+import importlib
+import pkgutil
+from collections.abc import Collection
+
+from jaxseg import scores
+from jaxseg.scores.base import Score
+
+
+def _all() -> dict[str, Score]:
+    """Those that need least first, else by key."""
+    modules = [importlib.import_module(f"{scores.__name__}.{m.name}") for m in pkgutil.iter_modules(scores.__path__)]
+    found = [module.SCORE for module in modules if hasattr(module, "SCORE")]
+    return {score.key: score for score in sorted(found, key=lambda score: (len(score.needs), score.key))}
+
+
+SCORES = _all()
+
+
+def computable(given: Collection[str]) -> tuple[Score, ...]:
+    """The scores that can be computed of a forward pass with what is given, such as an autoencoder."""
+    return tuple(score for score in SCORES.values() if score.compute and score.needs <= set(given))

@@ -1,0 +1,73 @@
+"""An autoencoder of a network's bottleneck, fitted on the spot (Lennartz and Schultz 2023, Eqs. 1 to 3)."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from jaxseg.data import augment, pipeline
+from jaxseg.models import autoencoder, capture
+from jaxseg.models.skeleton import UNetSkeleton, compiler_options
+from jaxseg.training import objectives, state, steps
+
+
+def fit_autoencoder(
+    model: UNetSkeleton,
+    variables: dict[str, Any],
+    cases: pipeline.InMemory,
+    *,
+    view: str,
+    image_size: int,
+    batch_size: int,
+    steps_taken: int,
+    latent: int,
+    width: int,
+    seed: int = 0,
+) -> tuple[autoencoder.Autoencoder, dict[str, Any]]:
+    """A fixed number of steps with Adam at 1e-3; nothing is selected.
+
+    Args:
+      model: the network, whose roles name its bottleneck.
+      variables: of it.
+      cases: that it was trained on.
+      view: what it sees of a case.
+      image_size: n, side of what it sees.
+      batch_size: cases in a step, at most.
+      steps_taken: how many.
+      latent: numbers to which the activations are reduced.
+      width: of the autoencoder's first block.
+      seed: of its first weights and of the order of the cases.
+
+    Returns:
+      The autoencoder and its variables.
+
+    Raises:
+      ValueError: the network has no bottleneck.
+      FloatingPointError: the last loss is not finite.
+    """
+    layer = model.roles.bottleneck
+    if layer is None:
+        raise ValueError(f"{type(model).__name__} has no bottleneck whose activations could be reconstructed")
+    read = lambda variables, images: capture.capture(model, variables, images, (layer,))[1][layer]
+    image: Any = jax.ShapeDtypeStruct((1, image_size, image_size, cases.num_channels), np.float32)
+    made = autoencoder.for_activations(jax.eval_shape(read, variables, image), latent=latent, width=width)
+    optimizer = optax.adam(1e-3)
+    # all from one program, so that the first step finds its state placed as the second does and both are one program
+    create = jax.jit(lambda key, frozen: state.create(key, made, optimizer, (1, *made.shape)).replace(frozen=frozen))
+    fresh = create(jax.random.key(seed), dict(variables))
+    seen = augment.training_view(view, size=image_size)
+    step = steps.make_train_step(objectives.reconstruction(model, made, layer), optimizer, seen)
+    # one call a step: in a loop on the device, convolutions would run on one thread of a CPU
+    run = jax.jit(step, compiler_options=compiler_options(model))
+    order = pipeline.order(len(cases), batch_size=min(batch_size, len(cases)), seed=seed)
+    metrics: Any = {}
+    for _ in range(steps_taken):
+        index = next(order)
+        batch = {"image": cases.images[index], "labels": cases.labels[index], "index": index}
+        # Adam's bias correction raises a float to an integer power
+        with jax.numpy_dtype_promotion("standard"):
+            fresh, metrics = run(fresh, batch)
+    if not np.isfinite(float(metrics["loss"])):
+        raise FloatingPointError("the autoencoder's loss is not finite; take fewer steps")
+    return made, {"params": fresh.params}
