@@ -24,6 +24,7 @@ from jaxseg.studies.segmentation_ability import experiment as study
 from jaxseg.studies.segmentation_ability import figures as study_figures
 from jaxseg.studies.segmentation_ability import quality, scores
 from jaxseg.studies.segmentation_ability import tables as numbers
+from jaxseg.studies.segmentation_ability.settings import NETWORKS, settings
 from jaxseg.training import checks
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -85,9 +86,9 @@ def network():
 @pytest.mark.parametrize("size", ["tiny", "demo", "cpu", "paper"])
 def test_every_size_can_be_run_and_its_networks_differ_in_the_loss_alone(size):
     made = config(size)
-    study.check(made)
+    of = settings(made)
     assert made.size == size and made.training.loss == "cross_entropy" and made.training.batch_size == 10
-    offline, online = (study.run_config(made, network).to_dict() for network in study.NETWORKS)
+    offline, online = (of.of_run(network).to_dict() for network in NETWORKS)
     assert (offline["training"].pop("ability_weight"), online["training"].pop("ability_weight")) == (0.0, 1.0)
     assert offline == online
 
@@ -97,13 +98,13 @@ def test_volumes_are_refused(tmp_path):
         rank = 3
 
     with pytest.raises(InputError, match="dermoscopy/tiny has volumes; this study is of pictures"):
-        study.train_and_measure(config(), Volumes(), tmp_path)
+        study.train_and_measure(settings(config()), Volumes(), tmp_path)
 
 
 def test_the_paper_s_network_has_18_layers_and_its_groups():
-    made = config("paper")
-    assert len(study.layer_names(made)) == 18
-    groups = {name: [i + 1 for i in members] for name, members in study.layer_groups(made).items()}
+    made = settings(config("paper"))
+    assert len(made.layers) == 18
+    groups = {name: [i + 1 for i in members] for name, members in made.layer_groups.items()}
     assert groups == {"early": [1, 2, 3, 4], "abstract": list(range(5, 15)), "late": [15, 16, 17, 18]}
     with pytest.raises(ValueError, match="unknown size 'huge'; choose one of paper, cpu, demo, tiny"):
         config("huge")
@@ -112,13 +113,12 @@ def test_the_paper_s_network_has_18_layers_and_its_groups():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"study": "other"}, "is not this study's"),
         (
             {"online_weight": 0.0},
-            "config.online_weight is 0.0 and training.ability_weight 0.0; the first must be above",
+            "config.online_weight is 0.0; it must be above 0",
         ),
-        ({"training.ability_weight": 1.0}, "the second 0: the networks differ in it"),
-        ({"replicas": 2}, "config.replicas is 2; this study trains one network of each kind"),
+        ({"training.ability_weight": 1.0}, "ability_weight is 1.0; it must be 0, as the networks differ in it"),
+        ({"replicas": 2}, "config.replicas is 2; it must be at least 1 and at most 1"),
         ({"model.norm": "group"}, "config.model must be a unet of at least two poolings without group norm"),
         ({"model.features": (4, 8), "model.skips": (True,)}, "at least two poolings"),
         ({"model.padding": "valid"}, "padding='valid' cover more than the image"),
@@ -137,7 +137,7 @@ def test_the_paper_s_network_has_18_layers_and_its_groups():
 )
 def test_what_cannot_work_is_named_before_anything_runs(fields, message):
     with pytest.raises(InputError, match=message):
-        study.check(config(**fields))
+        settings(config(**fields))
 
 
 # ------------------------------------------------------------------------------------------------ numbers of a network
@@ -256,7 +256,7 @@ def fake_measures(
     random = np.random.default_rng(seed)
     hard = np.linspace(-0.15, 0.15, n)
     jitter = lambda *shape: random.normal(0, 0.01, shape)
-    groups, layers = study.layer_groups(made), len(study.layer_names(made))
+    groups, layers = made.layer_groups, len(made.layers)
     level = np.full(layers, 0.5)
     level[list(groups["late"][1:])] = late  # the first of them is the decoder's first, in a network this small
     loss = np.zeros(layers)
@@ -288,13 +288,13 @@ def fake_measures(
 
 
 def tabulated(offline=None, online=None):
-    made = config(**{"evaluation.resamples": 40})  # the made-up numbers lie far from every edge
+    made = settings(config(**{"evaluation.resamples": 40}))  # the made-up numbers lie far from every edge
     measured = {
         network: fake_measures(made, seed, **(fields or {}))
         for seed, (network, fields) in enumerate({"offline": offline, "online": online}.items())
     }
     splits = {name: cases(40) for name in base.SPLITS}
-    return made, numbers.tabulate(made, splits, measured), measured
+    return made, numbers.tabulate(made, splits, study.Measured(measured, {})), measured
 
 
 AS_IN_THE_PAPER = {"late": 0.85, "dice": 0.805, "active": 2}
@@ -306,8 +306,8 @@ def answers(offline=None, online=None):
 
 @functools.cache  # a few claims are asked of the same networks
 def _answers(offline, online):
-    made, tables, _ = tabulated(dict(offline), AS_IN_THE_PAPER | dict(online))
-    found = claimed.claims(made, tables)
+    _, tables, _ = tabulated(dict(offline), AS_IN_THE_PAPER | dict(online))
+    found = claimed.claims(tables)
     return {(claim.of["network"], claim.claim): claim.answer for claim in found}, claimed.verdict(found)
 
 
@@ -363,8 +363,8 @@ def test_the_verdict_counts_the_core_claims():
 
 
 def test_sentences_say_the_numbers_of_the_tables():
-    made, tables, _ = tabulated({}, AS_IN_THE_PAPER)
-    found = {(claim.of["network"], claim.claim): claim.sentence for claim in claimed.claims(made, tables)}
+    _, tables, _ = tabulated({}, AS_IN_THE_PAPER)
+    found = {(claim.of["network"], claim.claim): claim.sentence for claim in claimed.claims(tables)}
     mean, low, high = tables.differences.one(network=numbers.BOTH, quantity=numbers.OUTPUT).numbers
     assert f"{mean:.3f} [{low:.3f}, {high:.3f}]" in found[numbers.BOTH, claimed.NO_COST]
     assert found["online", claimed.PRUNE].startswith("2 of 4 units taken out (84 instead of 100 parameters, 70% of")
@@ -375,7 +375,7 @@ def test_sentences_say_the_numbers_of_the_tables():
 def test_tables_are_means_of_the_cases_and_have_the_paper_s_numbers():
     made, tables, measured = tabulated({}, AS_IN_THE_PAPER)
     for row in tables.performance:
-        name = "dice" if row["segmentation"] == "output" else f"sa_{len(study.layer_names(made))}"
+        name = "dice" if row["segmentation"] == "output" else f"sa_{len(made.layers)}"
         values = [case[name] for case in tables.cases if case["network"] == row["network"]]
         assert row.estimate.mean == pytest.approx(np.mean(values)) and row["std"] == pytest.approx(np.std(values))
         assert row.estimate.low < row.estimate.mean < row.estimate.high and row.estimate.n == 40
@@ -415,11 +415,12 @@ def test_quality_is_a_slow_count_of_the_kept_cases():
 
 
 def test_cases_without_a_score_are_left_out_and_counted():
-    made = config()
-    measured = {name: fake_measures(made) for name in study.NETWORKS}
+    made = settings(config())
+    measured = {name: fake_measures(made) for name in NETWORKS}
     measured["online"]["mean_sa"][:3] = np.nan
     measured["online"]["sa"][5] = np.nan
-    tables = numbers.tabulate(made, {name: cases(40) for name in base.SPLITS}, measured)
+    splits = {name: cases(40) for name in base.SPLITS}
+    tables = numbers.tabulate(made, splits, study.Measured(measured, {}))
     row = next(r for r in tables.quality if (r["network"], r["score"]) == ("online", quality.MEAN_SA))
     assert (row.estimate.n, row.estimate.undefined) == (37, 3)
     assert sum(r.estimate.n for r in tables.buckets if (r["network"], r["score"]) == ("online", quality.MEAN_SA)) == 37
@@ -452,7 +453,7 @@ def untrained(monkeypatch):
 
     def load_best(run, folder, shape, num_classes):
         model = checks.build_model(run, num_classes)
-        return model, drawn(model, study.NETWORKS.index(folder.name)), {"step": 8, "validation_dice": 0.5}
+        return model, drawn(model, NETWORKS.index(folder.name)), {"step": 8, "validation_dice": 0.5}
 
     class Splits(dict):
         num_classes, rank = 2, 2

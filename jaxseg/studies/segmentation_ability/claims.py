@@ -3,13 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 
-import ml_collections
-
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
 from jaxseg.results.table import Row
-from jaxseg.studies.segmentation_ability import quality
-from jaxseg.studies.segmentation_ability import tables as numbers
-from jaxseg.studies.segmentation_ability.experiment import NETWORKS
+from jaxseg.studies.segmentation_ability import quality, tables
+from jaxseg.studies.segmentation_ability.settings import NETWORKS
 
 COST_MARGIN = 0.02  # of Dice: the paper's trainings differ by 0.002 on ISIC and by up to 0.03 elsewhere
 PRUNE_MARGIN = 0.01  # of Dice: one network with and without units, so nothing but the units differs
@@ -49,39 +46,39 @@ _PAPER = {
 CORE = (LATE, RAISED, NO_COST, ORDERS, BEATS_VOG)  # what the verdict is made of
 
 
-def claims(config: ml_collections.ConfigDict, tables: numbers.Tables) -> list[Claim]:
+def claims(results: tables.Tables) -> list[Claim]:
     """The paper's claims, each by one number: its interval on the claim's side of a bound, or on the other.
 
     The bound is 0, but that "no cost" allows for a loss of 0.02 Dice and "the Dice stays" for 0.01. A share of active
     units is held against 1/2. Where the paper's tables are of the online network, so is the claim.
     """
-    difference = lambda network, quantity: tables.differences.one(network=network, quantity=quantity)
-    noise = lambda quantity: tables.noise_groups.one(network="online", noise=numbers.ALL_LEVELS, quantity=quantity)
-    orders = lambda score: tables.quality.one(network="online", score=score)
-    both, online = numbers.BOTH, "online"
+    difference = lambda network, quantity: results.differences.one(network=network, quantity=quantity)
+    noise = lambda quantity: results.noise_groups.one(network="online", noise=tables.ALL_LEVELS, quantity=quantity)
+    orders = lambda score: results.quality.one(network="online", score=score)
+    both, online = tables.BOTH, "online"
     over_vog = f"{quality.MEAN_SA} minus {quality.VOG}"
-    found = [
-        *(_above(n, LATE, difference(n, numbers.LATE), "SA, late minus early layers") for n in NETWORKS),
-        *(_above(n, RISE, difference(n, numbers.RISE), "SA, last layer minus first of the decoder") for n in NETWORKS),
-        _above(both, RAISED, difference(both, numbers.ALL), "SA, mean over all layers, online minus offline"),
-        _above(both, RAISED_LAST, difference(both, numbers.LAST), "SA of the last layer, online minus offline"),
-        _above(both, NO_COST, difference(both, numbers.OUTPUT), "Dice, online minus offline", bound=-COST_MARGIN),
-        _above(online, OVER_OUTPUT, difference(online, numbers.OVER_OUTPUT), "SA of the last layer minus Dice"),
+    judged = [
+        *(_above(n, LATE, difference(n, tables.LATE), "SA, late minus early layers") for n in NETWORKS),
+        *(_above(n, RISE, difference(n, tables.RISE), "SA, last layer minus first of the decoder") for n in NETWORKS),
+        _above(both, RAISED, difference(both, tables.ALL), "SA, mean over all layers, online minus offline"),
+        _above(both, RAISED_LAST, difference(both, tables.LAST), "SA of the last layer, online minus offline"),
+        _above(both, NO_COST, difference(both, tables.OUTPUT), "Dice, online minus offline", bound=-COST_MARGIN),
+        _above(online, OVER_OUTPUT, difference(online, tables.OVER_OUTPUT), "SA of the last layer minus Dice"),
         _above(online, ORDERS, orders(quality.MEAN_SA), "Spearman of a low mean SA score with 1 - Dice"),
         _above(online, BEATS_VOG, orders(over_vog), "Spearman, mean SA score minus VoG"),
     ]
-    for row in tables.coverage_gains.where(network=online, score=quality.MEAN_SA, coverage=0.5):
-        found.append(_above(online, COVERAGE, row, "Dice of the half that is kept minus that of all"))
-    separable = tables.separableness.one(network=online, quantity="gain")
-    found.append(_above(online, GAIN, separable, "Dice minus SA score of the colours"))
-    for claim, quantity in ((EARLY_NOISE, numbers.EARLY_ABSTRACT), (LATE_NOISE, numbers.LATE_ABSTRACT)):
+    for row in results.coverage_gains.where(network=online, score=quality.MEAN_SA, coverage=0.5):
+        judged.append(_above(online, COVERAGE, row, "Dice of the half that is kept minus that of all"))
+    separable = results.separableness.one(network=online, quantity="gain")
+    judged.append(_above(online, GAIN, separable, "Dice minus SA score of the colours"))
+    for claim, quantity in ((EARLY_NOISE, tables.EARLY_ABSTRACT), (LATE_NOISE, tables.LATE_ABSTRACT)):
         what = f"loss of SA by noise, {quantity}, mean over levels"
-        found.append(_above(online, claim, noise(quantity).negative(), what))
+        judged.append(_above(online, claim, noise(quantity).negative(), what))
     for network in NETWORKS:
-        found.append(_few_active(network, tables.active.one(network=network)))
+        judged.append(_few_active(network, results.active.one(network=network)))
     for network in NETWORKS:
-        found.append(_prune(config, network, tables))
-    return found
+        judged.append(_prune(network, results))
+    return judged
 
 
 def _above(network: str, claim: str, row: Row, what: str, *, bound: float = 0.0) -> Claim:
@@ -106,9 +103,9 @@ def _claim(network: str, claim: str, answer: str, sentence: str, row: Row) -> Cl
     return Claim({"network": network}, claim, answer, sentence, _PAPER[claim], row)
 
 
-def _prune(config: ml_collections.ConfigDict, network: str, tables: numbers.Tables) -> Claim:
-    row = tables.pruning.one(network=network, inert_units=numbers.TAKEN_OUT)
-    whole, pruned = (row for row in tables.cost if row["network"] == network)
+def _prune(network: str, results: tables.Tables) -> Claim:
+    row = results.pruning.one(network=network, inert_units=tables.TAKEN_OUT)
+    whole, pruned = (row for row in results.cost if row["network"] == network)
     out = row["units"] - row["active"]
     what = (
         f"{out} of {row['units']} units taken out ({pruned['parameters']} instead of {whole['parameters']} parameters, "
@@ -119,9 +116,9 @@ def _prune(config: ml_collections.ConfigDict, network: str, tables: numbers.Tabl
     return claim if out else dataclasses.replace(claim, answer=UNCLEAR)
 
 
-def verdict(found: Sequence[Claim]) -> Verdict:
+def verdict(judged: Sequence[Claim]) -> Verdict:
     """yes: all core claims hold; no: none does and one or more do not; unclear: none does, none does not; or partly."""
-    core = [claim for claim in found if claim.claim in CORE]
+    core = [claim for claim in judged if claim.claim in CORE]
     answers = [claim.answer for claim in core]
     holding = answers.count(HOLDS)
     if holding == len(answers):

@@ -18,16 +18,16 @@ from collections.abc import Mapping
 import ml_collections
 import numpy as np
 
-from jaxseg.data import pipeline, shifts
+from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.models.pruning import prune_last_layer
 from jaxseg.models.unet import UNet
 from jaxseg.results.stored import kept
 from jaxseg.scores import vog as difficulty
 from jaxseg.studies.segmentation_ability import scores
-from jaxseg.training import checks, runs
+from jaxseg.studies.segmentation_ability.settings import NETWORKS, Settings
+from jaxseg.training import runs
 
-NETWORKS = ("offline", "online")
 Measures = Mapping[str, np.ndarray]
 
 
@@ -36,64 +36,12 @@ class Measured:
     """What was measured.
 
     Attributes:
-      networks: per network, as `measure` gives it.
-      shown: what `show` gives.
+      networks: per network, as of `measure`.
+      shown: as of `show`.
     """
 
     networks: Mapping[str, Measures]
     shown: Mapping[str, np.ndarray]
-
-
-def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config; raises InputError, before anything is computed, when a field of the study cannot work."""
-    if config.get("study") != "segmentation_ability":
-        raise InputError("the config is not this study's; give configs/segmentation_ability.py, or use launch.train")
-    for name in ("online_weight", "data", "model", "training", "evaluation"):
-        if name not in config:
-            raise InputError(f"config.{name} is missing; configs/segmentation_ability.py shows every field")
-    if not config.online_weight > 0 or config.training.ability_weight:
-        raise InputError(
-            f"config.online_weight is {config.online_weight} and training.ability_weight "
-            f"{config.training.ability_weight}; the first must be above 0, the second 0: the networks differ in it"
-        )
-    if config.replicas > 1:
-        raise InputError(f"config.replicas is {config.replicas}; this study trains one network of each kind, give 1")
-    _check_evaluation(config)  # the quickest first
-    for network in NETWORKS:
-        checks.check(run_config(config, network))
-    model = checks.build_model(config, 2)
-    if not isinstance(model, UNet) or model.norm == "group" or model.halvings < 2:
-        raise InputError(
-            "config.model must be a unet of at least two poolings without group norm: its layers are numbered as the "
-            "paper's, and units of its last layer can be taken out"
-        )
-    return config
-
-
-def _check_evaluation(config: ml_collections.ConfigDict) -> None:
-    evaluation = config.evaluation
-    for name in ("buckets", "examples", "ranked", "rounds", "resamples"):
-        if evaluation[name] < 1:
-            raise InputError(f"config.evaluation.{name} is {evaluation[name]}; it must be at least 1")
-    for name, most in (("noise_levels", 1.0), ("coverages", 1.0), ("inert_sweep", float("inf"))):
-        values = evaluation[name]
-        if not values or len(set(values)) < len(values) or not all(0 < value <= most for value in values):
-            raise InputError(f"config.evaluation.{name} is {values!r}; give numbers above 0 and up to {most:g}, once")
-    for level in evaluation.noise_levels:
-        shifts.check_shift("uniform_noise", level)
-    if evaluation.inert_below not in evaluation.inert_sweep:
-        raise InputError(
-            f"config.evaluation.inert_below is {evaluation.inert_below}; it must be one of inert_sweep "
-            f"{evaluation.inert_sweep!r}"
-        )
-    difficulty.check(config)
-
-
-def run_config(config: ml_collections.ConfigDict, network: str) -> ml_collections.ConfigDict:
-    """The config of one training run of the study."""
-    run = ml_collections.ConfigDict(checks.run_fields(config))
-    run.training.ability_weight = float(config.online_weight) if network == "online" else 0.0
-    return run.lock()
 
 
 def run_folder(workdir: pathlib.Path, network: str) -> pathlib.Path:
@@ -101,27 +49,24 @@ def run_folder(workdir: pathlib.Path, network: str) -> pathlib.Path:
     return workdir / "runs" / network
 
 
-def train_and_measure(
-    config: ml_collections.ConfigDict, splits: runs.Splits, workdir: pathlib.Path
-) -> dict[str, dict[str, np.ndarray]]:
+def train_and_measure(settings: Settings, splits: runs.Splits, workdir: pathlib.Path) -> Measured:
     """Both networks, trained and measured, or read back where that was done before.
 
     Raises:
       InputError: the cases are volumes.
     """
     if splits.rank != 2:
-        raise InputError(f"{config.data.dataset} has volumes; this study is of pictures, use its slices")
+        raise InputError(f"{settings.run.data.dataset} has volumes; this study is of pictures, use its slices")
     measured = {}
     for network in NETWORKS:
-        run, folder = run_config(config, network), run_folder(workdir, network)
-        runs.train(run, splits, folder, keep_every=config.evaluation.vog_every)
-        make = functools.partial(measure, config, run, folder, splits)
-        measured[network] = kept(folder / "measures.npz", make)
-    return measured
+        run, folder = settings.of_run(network), run_folder(workdir, network)
+        runs.train(run, splits, folder, keep_every=settings.evaluation.vog_every)
+        measured[network] = kept(folder / "measures.npz", functools.partial(measure, settings, run, folder, splits))
+    return Measured(measured, show(settings, splits["test"], measured, workdir))
 
 
 def measure(
-    config: ml_collections.ConfigDict, run: ml_collections.ConfigDict, folder: pathlib.Path, splits: runs.Splits
+    settings: Settings, run: ml_collections.ConfigDict, folder: pathlib.Path, splits: runs.Splits
 ) -> dict[str, np.ndarray]:
     """The best checkpoint of a run on the test cases, and without its inert units.
 
@@ -131,11 +76,11 @@ def measure(
       bool `[T,C]` for the thresholds of the sweep; of the whole and the pruned network `parameters`, `flops` and
       `seconds` `[2]`; `vog_checkpoints`; `step` and `validation_dice` of the checkpoint.
     """
-    evaluation = config.evaluation
+    evaluation = settings.evaluation
     test = splits["test"]
     model, variables, best = runs.load_best(run, folder, test.images.shape, splits.num_classes)
     assert isinstance(model, UNet)
-    where = {"size": config.data.image_size, "batch_size": config.training.batch_size}
+    where = {"size": run.data.image_size, "batch_size": run.training.batch_size}
     width = model.decoder_widths[0][1]
     everything = np.ones((len(evaluation.inert_sweep), width), bool)
     validation = scores.examine(
@@ -148,9 +93,9 @@ def measure(
     measures = scores.examine(model, variables, test, **where, keep=keep, means=unit_means)
     del measures["unit_means"]
     measures["noise_sa"] = scores.noisy_abilities(
-        model, variables, test, **where, levels=evaluation.noise_levels, seed=config.seed
+        model, variables, test, **where, levels=evaluation.noise_levels, seed=run.seed
     )
-    checkpoints = difficulty.checkpoints(config, run, folder, splits, variables)
+    checkpoints = difficulty.checkpoints(evaluation.vog_every, run, folder, splits, variables)
     measures["vog"] = difficulty.variance_of_gradients(model, checkpoints, test, **where)
     narrow, pruned = prune_last_layer(
         model, variables, keep[evaluation.inert_sweep.index(evaluation.inert_below)], unit_means
@@ -175,55 +120,31 @@ def quantiles(values: np.ndarray, count: int) -> list[int]:
 
 
 def show(
-    config: ml_collections.ConfigDict, splits: runs.Splits, measured: Mapping[str, Measures], workdir: pathlib.Path
+    settings: Settings, test: pipeline.InMemory, measured: Mapping[str, Measures], workdir: pathlib.Path
 ) -> dict[str, np.ndarray]:
     """What the figures show of single cases, computed once.
 
     Returns:
       `examples` `[E]` and `ranked` `[R]`, cases at even quantiles of the online network's mean SA score, and
-      `separable` `[3]`, of the separableness; per network, of examples and ranked ones behind each other, what
-      `scores.explain` gives, as `NETWORK_NAME`.
+      `separable` `[3]`, of the separableness; per network, of examples, ranked and separable ones one after the other,
+      what `scores.explain` gives, as `NETWORK_NAME`.
     """
-    return kept(workdir / "runs" / "shown.npz", lambda: _show(config, splits["test"], measured, workdir))
 
+    def explain() -> dict[str, np.ndarray]:
+        online, evaluation = measured["online"], settings.evaluation
+        chosen = {
+            "examples": quantiles(online["mean_sa"], evaluation.examples),
+            "ranked": quantiles(online["mean_sa"], evaluation.ranked),
+            "separable": quantiles(online["separableness"], 3),
+        }
+        shown = {name: np.array(index) for name, index in chosen.items()}
+        cases = [case for index in chosen.values() for case in index]
+        for network in NETWORKS:
+            run, folder = settings.of_run(network), run_folder(workdir, network)
+            model, variables, _ = runs.load_best(run, folder, test.images.shape, test.num_classes)
+            assert isinstance(model, UNet)
+            of_network = scores.explain(model, variables, test, cases, size=run.data.image_size)
+            shown |= {f"{network}_{name}": value for name, value in of_network.items()}
+        return shown
 
-def _show(
-    config: ml_collections.ConfigDict,
-    test: pipeline.InMemory,
-    measured: Mapping[str, Measures],
-    workdir: pathlib.Path,
-) -> dict[str, np.ndarray]:
-    online, evaluation = measured["online"], config.evaluation
-    chosen = {
-        "examples": quantiles(online["mean_sa"], evaluation.examples),
-        "ranked": quantiles(online["mean_sa"], evaluation.ranked),
-        "separable": quantiles(online["separableness"], 3),
-    }
-    cases = [*chosen["examples"], *chosen["ranked"], *chosen["separable"]]
-    found = {name: np.array(index) for name, index in chosen.items()}
-    for network in NETWORKS:
-        run, folder = run_config(config, network), run_folder(workdir, network)
-        model, variables, _ = runs.load_best(run, folder, test.images.shape, test.num_classes)
-        assert isinstance(model, UNet)
-        shown = scores.explain(model, variables, test, cases, size=config.data.image_size)
-        found |= {f"{network}_{name}": value for name, value in shown.items()}
-    return found
-
-
-def layer_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """The numbered layers of the study's networks."""
-    return checks.build_model(config, 2).roles.convolutions
-
-
-def layer_groups(config: ml_collections.ConfigDict) -> dict[str, tuple[int, ...]]:
-    """Early, abstract and late layers (Fig. 4), as places in `layer_names`."""
-    names = layer_names(config)
-    model = checks.build_model(config, 2)
-    assert isinstance(model, UNet)
-    return {group: tuple(names.index(name) for name in members) for group, members in model.layer_groups.items()}
-
-
-def first_of_decoder(config: ml_collections.ConfigDict) -> int:
-    """Which of the layers is the decoder's first."""
-    roles = checks.build_model(config, 2).roles
-    return next(i for i, name in enumerate(roles.convolutions) if name.startswith(f"{roles.decoder[0]}/"))
+    return kept(workdir / "runs" / "shown.npz", explain)

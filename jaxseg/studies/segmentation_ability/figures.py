@@ -7,7 +7,6 @@ from typing import Any
 
 import cv2
 import matplotlib
-import ml_collections
 import numpy as np
 from matplotlib.colors import to_rgb
 
@@ -16,10 +15,9 @@ from jaxseg.metrics import ranking
 from jaxseg.report import canvas, figures
 from jaxseg.results.table import Row, Table
 from jaxseg.studies.base import Report
-from jaxseg.studies.segmentation_ability import experiment as study
-from jaxseg.studies.segmentation_ability import quality
-from jaxseg.studies.segmentation_ability import tables as numbers
-from jaxseg.studies.segmentation_ability.experiment import NETWORKS, Measures
+from jaxseg.studies.segmentation_ability import quality, tables
+from jaxseg.studies.segmentation_ability.experiment import Measured, Measures
+from jaxseg.studies.segmentation_ability.settings import NETWORKS, Settings
 from jaxseg.training import runs
 
 _COLOURS = dict(zip(NETWORKS, canvas.PALETTE, strict=False))
@@ -27,19 +25,19 @@ _SIDE = 256  # pixels of a painted case, so that outlines are fine
 _MOST_LEVELS = 5  # of noise in one figure
 
 
-def draw(report: Report[ml_collections.ConfigDict, runs.Splits, study.Measured, numbers.Tables]) -> None:
+def draw(report: Report[Settings, runs.Splits, Measured, tables.Tables]) -> None:
     """Writes all figures of the study, among them `maps_I.png` for the I-th example."""
-    folder, config, results = report.figures, report.settings, report.tables
+    folder, settings, results = report.figures, report.settings, report.tables
     test, measured, shown = report.cases["test"], report.measured.networks, report.measured.shown
-    _draw_layers(folder, config, measured, results)
+    _draw_layers(folder, settings, measured, results)
     for i in range(len(shown["examples"])):
-        _draw_maps(folder / f"maps_{i}.png", config, shown, i)
+        _draw_maps(folder / f"maps_{i}.png", settings, shown, i)
     _draw_heat(folder / "heat.png", test, measured, shown)
     _draw_quality(folder, measured, results)
     _draw_ranked(folder / "ranked.png", measured, shown)
     _draw_separable(folder, measured, shown)
-    held = results.pruning.where(inert_units=numbers.AT_MEAN)
-    changes = [row for share in config.evaluation.inert_sweep for row in held.where(inert_below=share)]
+    held = results.pruning.where(inert_units=tables.AT_MEAN)
+    changes = [row for share in settings.evaluation.inert_sweep for row in held.where(inert_below=share)]
     tried = [row for row in changes if row["active"] < row["units"]] or changes  # the others change nothing
     figures.dots(
         folder / "pruning.png",
@@ -61,12 +59,12 @@ def _series(label: str, rows: Table, x: str) -> figures.Series:
 
 def _draw_layers(
     folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
+    settings: Settings,
     measured: Mapping[str, Measures],
-    results: numbers.Tables,
+    results: tables.Tables,
 ) -> None:
     """Figs. 5, 7 and 16."""
-    abstract = study.layer_groups(config)["abstract"]
+    abstract = settings.layer_groups["abstract"]
     shade = (abstract[0] + 0.5, abstract[-1] + 1.5, "abstract layers")
     figures.curves(
         folder / "layers.png",
@@ -78,11 +76,11 @@ def _draw_layers(
     lines = [_series(network, results.units.where(network=network), "rank") for network in NETWORKS]
     for network, style in zip(NETWORKS, ("--", ":"), strict=True):  # the two may lie on each other
         output = measured[network]["validation_output"]
-        bound = config.evaluation.inert_below * output[~np.isnan(output)].mean()
+        bound = settings.evaluation.inert_below * output[~np.isnan(output)].mean()
         ends, level = np.array([1.0, measured[network]["units"].shape[1]]), np.full(2, bound)
         lines.append(figures.Series(f"inert below, {network}", ends, level, level, level, style))
     figures.curves(folder / "units.png", {"": lines}, xlabel="unit of the last layer, sorted", ylabel="SA score")
-    levels = config.evaluation.noise_levels
+    levels = settings.evaluation.noise_levels
     some = [levels[round(i)] for i in np.linspace(0, len(levels) - 1, min(_MOST_LEVELS, len(levels)))]
     figures.curves(
         folder / "noise.png",
@@ -99,16 +97,16 @@ def _draw_layers(
     )
 
 
-def _draw_quality(folder: pathlib.Path, measured: Mapping[str, Measures], results: numbers.Tables) -> None:
+def _draw_quality(folder: pathlib.Path, measured: Mapping[str, Measures], results: tables.Tables) -> None:
     """Figs. 10 and 11, and Table 2 at every coverage."""
     online = measured["online"]
-    found = {row["score"]: row.estimate.mean for row in results.quality.where(network="online")}
+    correlation = {row["score"]: row.estimate.mean for row in results.quality.where(network="online")}
     signed = lambda value: f"rank correlation {value:z.2f}".replace("-", "\N{MINUS SIGN}")
     figures.points(
         folder / "quality.png",
         {
-            f"mean SA score\n{signed(found[quality.MEAN_SA])}": {"": (online["mean_sa"], online["dice"])},
-            f"VoG\n{signed(-found[quality.VOG])}": {"": (online["vog"], online["dice"])},
+            f"mean SA score\n{signed(correlation[quality.MEAN_SA])}": {"": (online["mean_sa"], online["dice"])},
+            f"VoG\n{signed(-correlation[quality.VOG])}": {"": (online["vog"], online["dice"])},
         },
         ylabel="Dice",
     )
@@ -193,11 +191,9 @@ def _case(shown: Mapping[str, np.ndarray], part: str) -> slice:
     return slice(start, start + len(shown[part]))
 
 
-def _draw_maps(
-    path: pathlib.Path, config: ml_collections.ConfigDict, shown: Mapping[str, np.ndarray], example: int
-) -> None:
+def _draw_maps(path: pathlib.Path, settings: Settings, shown: Mapping[str, np.ndarray], example: int) -> None:
     """Fig. 6: the maps of all layers of both networks, in two lines each."""
-    layers = len(study.layer_names(config))
+    layers = len(settings.layers)
     columns = math.ceil(layers / 2)
     rows: dict[str, list[tuple[Any, Any]]] = {}
     for network in NETWORKS:

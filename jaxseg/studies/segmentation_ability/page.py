@@ -3,22 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
-
 from jaxseg.report import estimates, page
 from jaxseg.results.claims import Claim
 from jaxseg.results.table import Table
 from jaxseg.studies.base import Report
 from jaxseg.studies.segmentation_ability import claims as claimed
-from jaxseg.studies.segmentation_ability import experiment as study
-from jaxseg.studies.segmentation_ability import quality
-from jaxseg.studies.segmentation_ability import tables as numbers
+from jaxseg.studies.segmentation_ability import quality, tables
+from jaxseg.studies.segmentation_ability.experiment import Measured
+from jaxseg.studies.segmentation_ability.settings import Settings
 from jaxseg.training import runs
 
 
-def make(report: Report[ml_collections.ConfigDict, runs.Splits, study.Measured, numbers.Tables]) -> page.Page:
+def make(report: Report[Settings, runs.Splits, Measured, tables.Tables]) -> page.Page:
     """What the page says."""
-    config, results, figure = report.settings, report.tables, report.figure
+    settings, results, figure = report.settings, report.tables, report.figure
     claims, verdict, origin = report.judgement.claims, report.judgement.verdicts[0], report.origin
     examples = len(report.measured.shown["examples"])
     lead = figure(
@@ -37,9 +35,9 @@ def make(report: Report[ml_collections.ConfigDict, runs.Splits, study.Measured, 
         lead=lead,
         facts=_facts(results),
         sections=[
-            _claims_section(config, claims, origin),
+            _claims_section(settings, claims, origin),
             _layers_section(results, figure, examples),
-            _units_section(config, results, figure),
+            _units_section(settings, results, figure),
             _quality_section(results, figure),
             _separableness_section(results, figure),
             _noise_section(results, figure),
@@ -47,12 +45,12 @@ def make(report: Report[ml_collections.ConfigDict, runs.Splits, study.Measured, 
     )
 
 
-def _facts(results: numbers.Tables) -> list[tuple[str, str]]:
+def _facts(results: tables.Tables) -> list[tuple[str, str]]:
     facts = [(f"{row['network']}, {_WHAT[row['segmentation']]}", row.text(3)) for row in results.performance]
     online = results.quality.where(network="online")
     for score in (quality.MEAN_SA, quality.VOG):
         facts.append((f"rank correlation of {score} with 1 − Dice", online.one(score=score).text()))
-    taken_out = results.pruning.where(inert_units=numbers.TAKEN_OUT)
+    taken_out = results.pruning.where(inert_units=tables.TAKEN_OUT)
     for row in taken_out:
         facts.append((f"{row['network']}, active units of the last layer", f"{row['active']} of {row['units']}"))
     facts += [(f"{row['network']}, change of the Dice without the others", row.text(3)) for row in taken_out]
@@ -75,15 +73,13 @@ def _table(
     return estimates.table(title, rows, columns, further=further, estimate=estimate, digits=3)
 
 
-def _claims_section(
-    config: ml_collections.ConfigDict, claims: Sequence[Claim], origin: Mapping[str, Any]
-) -> page.Section:
+def _claims_section(settings: Settings, claims: Sequence[Claim], origin: Mapping[str, Any]) -> page.Section:
     margins = f"{claimed.COST_MARGIN:g} for online training and {claimed.PRUNE_MARGIN:g} for units taken out"
     return page.Section(
         "The paper's claims",
         [
             "The offline network is trained with the recipe's loss, the online network with the same plus what its "
-            f"layers lack in segmentation ability, times {config.online_weight:g} ({origin['data']}). They differ in "
+            f"layers lack in segmentation ability, times {settings.online_weight:g} ({origin['data']}). They differ in "
             "nothing else, the seed included.",
             "A claim holds if its whole interval lies on its side of a bound, does not hold if it lies on the other, "
             "and is unclear otherwise. The bound is 0; what is said not to change may lose a little Dice, "
@@ -104,7 +100,7 @@ def _claims_section(
     )
 
 
-def _layers_section(results: numbers.Tables, figure: page.FigureOf, examples: int) -> page.Section:
+def _layers_section(results: tables.Tables, figure: page.FigureOf, examples: int) -> page.Section:
     maps = [
         figure(
             f"maps_{i}",
@@ -142,7 +138,7 @@ def _layers_section(results: numbers.Tables, figure: page.FigureOf, examples: in
     )
 
 
-def _units_section(config: ml_collections.ConfigDict, results: numbers.Tables, figure: page.FigureOf) -> page.Section:
+def _units_section(settings: Settings, results: tables.Tables, figure: page.FigureOf) -> page.Section:
     heat = figure(
         "heat",
         "How many units mark a pixel",
@@ -165,7 +161,7 @@ def _units_section(config: ml_collections.ConfigDict, results: numbers.Tables, f
         "Dots with intervals: the change of the Dice when inert units are held at their mean, by threshold.",
         "A unit is inert with an SA score on validation below that share of the output's Dice there; behind it, how "
         "many of the last layer's units that is, where there are any. They are held at their mean over the validation "
-        f"images, which goes into the bias; the threshold of the claims is {config.evaluation.inert_below:g}.",
+        f"images, which goes into the bias; the threshold of the claims is {settings.evaluation.inert_below:g}.",
         "pruning",
     )
     cost = page.Table(
@@ -203,7 +199,7 @@ def _units_section(config: ml_collections.ConfigDict, results: numbers.Tables, f
     )
 
 
-def _quality_section(results: numbers.Tables, figure: page.FigureOf) -> page.Section:
+def _quality_section(results: tables.Tables, figure: page.FigureOf) -> page.Section:
     shown = [
         figure(
             "quality",
@@ -266,7 +262,7 @@ def _quality_section(results: numbers.Tables, figure: page.FigureOf) -> page.Sec
     )
 
 
-def _separableness_section(results: numbers.Tables, figure: page.FigureOf) -> page.Section:
+def _separableness_section(results: tables.Tables, figure: page.FigureOf) -> page.Section:
     return page.Section(
         "Separableness of the images",
         ["The colours of the image themselves, taken as features: how well could a lesion be told by colour alone?"],
@@ -297,8 +293,8 @@ def _separableness_section(results: numbers.Tables, figure: page.FigureOf) -> pa
     )
 
 
-def _noise_section(results: numbers.Tables, figure: page.FigureOf) -> page.Section:
-    overall = results.noise_groups.where(noise=numbers.ALL_LEVELS)
+def _noise_section(results: tables.Tables, figure: page.FigureOf) -> page.Section:
+    overall = results.noise_groups.where(noise=tables.ALL_LEVELS)
     return page.Section(
         "Noise in the image",
         ["Noise is on the pixels that the network sees, and the mask is what the network makes of the noisy image."],

@@ -7,23 +7,24 @@ import functools
 import itertools
 import math
 
-import ml_collections
 import numpy as np
 
 from jaxseg.metrics import ranking
+from jaxseg.results.patients import Patients
 from jaxseg.results.table import PAIRED, Row
-from jaxseg.studies.segmentation_ability import estimates
+from jaxseg.scores import registry
+from jaxseg.studies.segmentation_ability.conventions import DICE
 from jaxseg.studies.segmentation_ability.experiment import Measures
+from jaxseg.studies.segmentation_ability.settings import Settings
 
 # Table 2, of the online network; its caption has 75 % where the column says 70 %
 PAPER_COVERAGE = {1.0: (0.8353, 0.17), 0.9: (0.8457, 0.16), 0.7: (0.8421, 0.16), 0.5: (0.8551, 0.15)}
-MEAN_SA, VOG = "mean SA", "VoG"
-_WORSE = {MEAN_SA: ("mean_sa", -1.0), VOG: ("vog", 1.0)}  # measure, and its sign so that higher means worse
+MEAN_SA, VOG = registry.SCORES["mean_sa"].name, registry.SCORES["vog"].name
+_SCORES = {score.name: score for score in registry.SCORES.values() if score.name in (MEAN_SA, VOG)}
 
 
-def _uncertainty(measures: Measures, score: str) -> np.ndarray:
-    name, sign = _WORSE[score]
-    return sign * np.asarray(measures[name], float)
+def _risk(measures: Measures, score: str) -> np.ndarray:
+    return _SCORES[score].risk(np.asarray(measures[_SCORES[score].key], float))
 
 
 def _score_convention(measures: Measures, score: str) -> str:
@@ -33,56 +34,52 @@ def _score_convention(measures: Measures, score: str) -> str:
     return f"VoG: over {count} checkpoints, of the summed logits of the predicted classes"
 
 
-def correlation_rows(
-    config: ml_collections.ConfigDict, network: str, measures: Measures, patients: np.ndarray
-) -> list[Row]:
+def correlation_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
     """Fig. 10: rank correlations, positive where the score orders the cases as it is meant to."""
     risk = 1 - np.asarray(measures["dice"], float)
-    options = {"resamples": config.evaluation.resamples}
     rows = []
-    for score in _WORSE:
-        estimate = ranking.spearman_estimate(_uncertainty(measures, score), risk, patients, **options)
+    for score in _SCORES:
+        estimate = patients.spearman(_risk(measures, score), risk)
         sign = "a low score" if score == MEAN_SA else "a high score"
         convention = f"Spearman with 1 - Dice, {sign} predicting a bad case. {_score_convention(measures, score)}"
         rows.append(Row({"network": network, "score": score}, estimate, convention))
-    difference = ranking.bootstrap(
+    difference = patients.statistic(
         lambda ours, theirs, risk: ranking.spearman(ours, risk) - ranking.spearman(theirs, risk),
-        {score: _uncertainty(measures, score) for score in _WORSE} | {"risk": risk},
-        patients,
-        **options,
+        {score: _risk(measures, score) for score in (MEAN_SA, VOG)} | {"risk": risk},
     )
     convention = "difference of the two rank correlations, over the cases in which both scores are defined"
     rows.append(Row({"network": network, "score": f"{MEAN_SA} minus {VOG}"}, difference, convention, PAIRED))
     return rows
 
 
-def bucket_rows(config: ml_collections.ConfigDict, network: str, measures: Measures, patients: np.ndarray) -> list[Row]:
+def bucket_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
     """Fig. 11: Dice of the cases in equal parts, by rising score."""
     rows = []
-    for score, (name, _) in _WORSE.items():
-        values = np.asarray(measures[name], float)
+    for score, of in _SCORES.items():
+        values = np.asarray(measures[of.key], float)
         order = np.argsort(values, kind="stable")[: np.sum(~np.isnan(values))]
-        parts = np.array_split(order, config.evaluation.buckets)
+        parts = np.array_split(order, settings.evaluation.buckets)
         for number, part in enumerate(parts, 1):
             if not len(part):
                 continue
-            estimate = estimates.mean(config, measures["dice"][part], patients[part])
+            estimate = patients.of(part).mean(measures["dice"][part])
             who = {"network": network, "score": score, "bucket": number, "up_to_percentile": 100 * number / len(parts)}
-            convention = f"{estimates.DICE}. {len(values) - len(order)} cases without a score left out"
+            convention = f"{DICE}. {len(values) - len(order)} cases without a score left out"
             rows.append(Row(who, estimate, f"{convention}. {_score_convention(measures, score)}"))
     return rows
 
 
-def coverage_rows(
-    config: ml_collections.ConfigDict, network: str, measures: Measures, patients: np.ndarray
-) -> list[Row]:
+def coverage_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
     """Table 2: Dice of what is left when the cases that look worst are rejected."""
-    dice, options = np.asarray(measures["dice"], float), {"resamples": config.evaluation.resamples}
+    dice = np.asarray(measures["dice"], float)
     rows = []
-    for score in _WORSE:
-        convention = f"{estimates.DICE}. Of the cases that are kept. {_score_convention(measures, score)}"
-        worse = _uncertainty(measures, score)
-        for kept in ranking.coverage_table(worse, dice, patients, coverages=config.evaluation.coverages, **options):
+    for score in _SCORES:
+        convention = f"{DICE}. Of the cases that are kept. {_score_convention(measures, score)}"
+        worse = _risk(measures, score)
+        kept_cases = ranking.coverage_table(
+            worse, dice, patients.names, coverages=settings.evaluation.coverages, resamples=patients.resamples
+        )
+        for kept in kept_cases:
             paper = PAPER_COVERAGE.get(kept.coverage) if (score, network) == (MEAN_SA, "online") else None
             who = {"network": network, "score": score, "coverage": kept.coverage}
             more = {"std": kept.std, "paper": paper and paper[0], "paper_std": paper and paper[1]}
@@ -90,18 +87,15 @@ def coverage_rows(
     return rows
 
 
-def gain_rows(config: ml_collections.ConfigDict, network: str, measures: Measures, patients: np.ndarray) -> list[Row]:
+def gain_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
     """What rejecting cases gains over the mean Dice of all, at every coverage below 1."""
-    dice, options = np.asarray(measures["dice"], float), {"resamples": config.evaluation.resamples}
+    dice = np.asarray(measures["dice"], float)
     rows = []
-    for score, coverage in itertools.product(_WORSE, config.evaluation.coverages):
+    for score, coverage in itertools.product(_SCORES, settings.evaluation.coverages):
         if coverage == 1:
             continue
-        gain = ranking.bootstrap(
-            functools.partial(kept_gain, coverage=coverage),
-            {"worse": _uncertainty(measures, score), "dice": dice},
-            patients,
-            **options,
+        gain = patients.statistic(
+            functools.partial(kept_gain, coverage=coverage), {"worse": _risk(measures, score), "dice": dice}
         )
         paper = None
         if (score, network) == (MEAN_SA, "online") and coverage in PAPER_COVERAGE:

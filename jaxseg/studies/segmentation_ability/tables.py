@@ -6,16 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from jaxseg.data import pipeline
-from jaxseg.metrics import ranking
+from jaxseg.results.patients import Patients
 from jaxseg.results.table import NONE, PAIRED, Row, Table, table
-from jaxseg.studies.segmentation_ability import estimates, quality, scores
-from jaxseg.studies.segmentation_ability import experiment as study
-from jaxseg.studies.segmentation_ability.estimates import Term
-from jaxseg.studies.segmentation_ability.experiment import NETWORKS, Measures
+from jaxseg.studies.segmentation_ability import quality, scores
+from jaxseg.studies.segmentation_ability.conventions import DICE, SA
+from jaxseg.studies.segmentation_ability.experiment import Measured, Measures
+from jaxseg.studies.segmentation_ability.settings import NETWORKS, Settings
 from jaxseg.training import runs
 
 # ISIC 2017 in the paper: means and standard deviations over 600 test images
@@ -51,19 +50,22 @@ class Tables:
     cases: list[dict[str, Any]]
 
 
-def tabulate(config: ml_collections.ConfigDict, splits: runs.Splits, measured: Mapping[str, Measures]) -> Tables:
+def tabulate(settings: Settings, splits: runs.Splits, measures: Measured) -> Tables:
     """All numbers of the study."""
-    test = splits["test"]
-    patients, validation = (np.array(splits[name].patients) for name in ("test", "validation"))
-    each = lambda rows: table(row for network in NETWORKS for row in rows(config, network, measured[network], patients))
+    measured, of = (
+        measures.networks,
+        lambda name: Patients(np.array(splits[name].patients), settings.evaluation.resamples),
+    )
+    patients, validation = of("test"), of("validation")
+    each = lambda rows: table(row for name in NETWORKS for row in rows(settings, name, measured[name], patients))
     return Tables(
         performance=each(_performance_rows),
         layers=each(_layer_rows),
-        differences=table(_difference_rows(config, measured, patients)),
+        differences=table(_difference_rows(settings, measured, patients)),
         units=each(_unit_rows),
-        active=table(_active_row(config, network, measured[network], validation) for network in NETWORKS),
+        active=table(_active_row(settings, network, measured[network], validation) for network in NETWORKS),
         pruning=each(_pruning_rows),
-        cost=[row for network in NETWORKS for row in _cost_rows(config, network, measured[network])],
+        cost=[row for network in NETWORKS for row in _cost_rows(settings, network, measured[network])],
         quality=each(quality.correlation_rows),
         buckets=each(quality.bucket_rows),
         coverage=each(quality.coverage_rows),
@@ -71,40 +73,38 @@ def tabulate(config: ml_collections.ConfigDict, splits: runs.Splits, measured: M
         separableness=each(_separableness_rows),
         noise=each(_noise_rows),
         noise_groups=each(_noise_group_rows),
-        training=[_training_row(config, network, measured[network], splits) for network in NETWORKS],
-        cases=_case_rows(config, test, measured),
+        training=[_training_row(settings, network, measured[network], splits) for network in NETWORKS],
+        cases=_case_rows(splits["test"], measured),
     )
 
 
 # ------------------------------------------------------------------------------------------------- layers (4.4)
 
 
-def _performance_rows(
-    config: ml_collections.ConfigDict, network: str, measures: Measures, patients: np.ndarray
-) -> list[Row]:
+def _performance_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
     """Table 1."""
     rows = []
     for what, values, convention in (
-        ("output", measures["dice"], estimates.DICE),
-        ("last layer", measures["sa"][:, -1], estimates.SA),
+        ("output", measures["dice"], DICE),
+        ("last layer", measures["sa"][:, -1], SA),
     ):
         mean, std = PAPER_PERFORMANCE[network, what]
-        more = {"std": estimates.std(values), "paper": mean, "paper_std": std}
+        more = {"std": _std(values), "paper": mean, "paper_std": std}
         keys = {"network": network, "segmentation": what}
-        rows.append(Row(keys, estimates.mean(config, values, patients), convention, more=more))
+        rows.append(Row(keys, patients.mean(values), convention, more=more))
     return rows
 
 
-def _layer_rows(config: ml_collections.ConfigDict, network: str, measures: Measures, patients: np.ndarray) -> list[Row]:
+def _layer_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
     """Fig. 5."""
-    group_of = {i: group for group, members in study.layer_groups(config).items() for i in members}
+    group_of = {i: group for group, members in settings.layer_groups.items() for i in members}
     return [
         Row(
             {"network": network, "layer": i + 1, "name": name, "group": group_of[i]},
-            estimates.mean(config, measures["sa"][:, i], patients),
-            estimates.SA,
+            patients.mean(measures["sa"][:, i]),
+            SA,
         )
-        for i, name in enumerate(study.layer_names(config))
+        for i, name in enumerate(settings.layers)
     ]
 
 
@@ -113,26 +113,24 @@ OUTPUT, LAST, ALL = "Dice of the output", "SA of the last layer", "SA, mean over
 BOTH = "online minus offline"
 
 
-def _difference_rows(
-    config: ml_collections.ConfigDict, measured: Mapping[str, Measures], patients: np.ndarray
-) -> list[Row]:
+def _difference_rows(settings: Settings, measured: Mapping[str, Measures], patients: Patients) -> list[Row]:
     """What the paper says of one layer against another, and of one training against the other."""
-    groups = study.layer_groups(config)
-    first_of_decoder = study.first_of_decoder(config)
-    listed: list[tuple[str, str, list[Term], str]] = []
+    groups = settings.layer_groups
+    first_of_decoder = settings.first_of_decoder
+    listed: list[tuple[str, str, list[tuple[float, np.ndarray]], str]] = []
     for network in NETWORKS:
         sa, dice = measured[network]["sa"], measured[network]["dice"]
         listed += [
-            (network, LATE, [*_over(sa, groups["late"]), *_over(sa, groups["early"], -1.0)], estimates.SA),
-            (network, RISE, [*_over(sa, [-1]), *_over(sa, [first_of_decoder], -1.0)], estimates.SA),
-            (network, OVER_OUTPUT, [*_over(sa, [-1]), (-1.0, dice)], f"{estimates.SA}. {estimates.DICE}"),
+            (network, LATE, [*_over(sa, groups["late"]), *_over(sa, groups["early"], -1.0)], SA),
+            (network, RISE, [*_over(sa, [-1]), *_over(sa, [first_of_decoder], -1.0)], SA),
+            (network, OVER_OUTPUT, [*_over(sa, [-1]), (-1.0, dice)], f"{SA}. {DICE}"),
         ]
     online, offline = measured["online"], measured["offline"]
     layers = range(online["sa"].shape[1])
     listed += [
-        (BOTH, OUTPUT, [(1.0, online["dice"]), (-1.0, offline["dice"])], estimates.DICE),
-        (BOTH, LAST, [*_over(online["sa"], [-1]), *_over(offline["sa"], [-1], -1.0)], estimates.SA),
-        (BOTH, ALL, [*_over(online["sa"], layers), *_over(offline["sa"], layers, -1.0)], estimates.SA),
+        (BOTH, OUTPUT, [(1.0, online["dice"]), (-1.0, offline["dice"])], DICE),
+        (BOTH, LAST, [*_over(online["sa"], [-1]), *_over(offline["sa"], [-1], -1.0)], SA),
+        (BOTH, ALL, [*_over(online["sa"], layers), *_over(offline["sa"], layers, -1.0)], SA),
     ]
     paper = {
         (network, OVER_OUTPUT): PAPER_PERFORMANCE[network, "last layer"][0] - PAPER_PERFORMANCE[network, "output"][0]
@@ -143,7 +141,7 @@ def _difference_rows(
     return [
         Row(
             {"network": network, "quantity": quantity},
-            estimates.contrast(config, terms, patients),
+            patients.contrast(terms),
             convention,
             PAIRED,
             {"paper": round(paper[network, quantity], 4) if (network, quantity) in paper else None},
@@ -152,7 +150,7 @@ def _difference_rows(
     ]
 
 
-def _over(values: np.ndarray, columns: Sequence[int], sign: float = 1.0) -> list[Term]:
+def _over(values: np.ndarray, columns: Sequence[int], sign: float = 1.0) -> list[tuple[float, np.ndarray]]:
     """The mean over some columns of `[N,L]`, as terms of a contrast."""
     return [(sign / len(columns), values[:, i]) for i in columns]
 
@@ -160,21 +158,21 @@ def _over(values: np.ndarray, columns: Sequence[int], sign: float = 1.0) -> list
 # --------------------------------------------------------------------------------------- units, and without some (4.5)
 
 
-def _unit_rows(config: ml_collections.ConfigDict, network: str, measures: Measures, patients: np.ndarray) -> list[Row]:
+def _unit_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
     """Fig. 7: the units of the last layer, sorted by their SA score on the test cases."""
-    found = [estimates.mean(config, column, patients) for column in measures["units"].T]
-    order = sorted(range(len(found)), key=lambda unit: np.nan_to_num(found[unit].mean))
-    active = _active(config, measures)
-    convention = f"{estimates.SA}. Of one unit of the last layer"
+    estimates = [patients.mean(column) for column in measures["units"].T]
+    order = sorted(range(len(estimates)), key=lambda unit: np.nan_to_num(estimates[unit].mean))
+    active = _active(settings, measures)
+    convention = f"{SA}. Of one unit of the last layer"
     return [
-        Row({"network": network, "rank": rank, "unit": unit, "active": bool(active[unit])}, found[unit], convention)
+        Row({"network": network, "rank": rank, "unit": unit, "active": bool(active[unit])}, estimates[unit], convention)
         for rank, unit in enumerate(order, 1)
     ]
 
 
-def _active(config: ml_collections.ConfigDict, measures: Measures) -> np.ndarray:
+def _active(settings: Settings, measures: Measures) -> np.ndarray:
     """Which units are left by the config's threshold, bool `[C]`."""
-    return measures["keep"][config.evaluation.inert_sweep.index(config.evaluation.inert_below)]
+    return measures["keep"][settings.evaluation.inert_sweep.index(settings.evaluation.inert_below)]
 
 
 _RULE = (
@@ -182,17 +180,17 @@ _RULE = (
 )
 
 
-def _active_row(config: ml_collections.ConfigDict, network: str, measures: Measures, patients: np.ndarray) -> Row:
+def _active_row(settings: Settings, network: str, measures: Measures, patients: Patients) -> Row:
     """The share of units whose score is near the output's, decided anew in every resample of the validation cases."""
     units, output = measures["validation_units"], measures["validation_output"]
-    share = config.evaluation.inert_below
+    share = settings.evaluation.inert_below
 
     def statistic(*columns: np.ndarray) -> float:
-        *found, dice = columns
-        return float(scores.active_units(np.stack(found, 1), dice, share).mean()) if len(dice) else math.nan
+        *scored, dice = columns
+        return float(scores.active_units(np.stack(scored, 1), dice, share).mean()) if len(dice) else math.nan
 
     columns = {f"unit {i}": column for i, column in enumerate(units.T)} | {"dice": output}
-    estimate = ranking.bootstrap(statistic, columns, patients, resamples=config.evaluation.resamples)
+    estimate = patients.statistic(statistic, columns)
     keys = {"network": network, "quantity": "share of active units", "inert_below": share, "units": units.shape[1]}
     return Row(keys, estimate, f"{_RULE}. Interval over the validation cases", more={"paper": PAPER_ACTIVE})
 
@@ -200,28 +198,26 @@ def _active_row(config: ml_collections.ConfigDict, network: str, measures: Measu
 TAKEN_OUT, AT_MEAN = "taken out", "held"
 
 
-def _pruning_rows(
-    config: ml_collections.ConfigDict, network: str, measures: Measures, patients: np.ndarray
-) -> list[Row]:
+def _pruning_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
     """Dice without the inert units, and what that is less than with all; of other thresholds, with them constant."""
-    evaluation = config.evaluation
+    evaluation = settings.evaluation
     tested = [
         (share, AT_MEAN, keep, measures["masked_dice"][:, i])
         for i, (share, keep) in enumerate(zip(evaluation.inert_sweep, measures["keep"], strict=True))
     ]
-    tested.insert(0, (evaluation.inert_below, TAKEN_OUT, _active(config, measures), measures["pruned_dice"]))
+    tested.insert(0, (evaluation.inert_below, TAKEN_OUT, _active(settings, measures), measures["pruned_dice"]))
     rows = []
     for share, inert, kept, dice in tested:
-        change = estimates.contrast(config, [(1.0, dice), (-1.0, measures["dice"])], patients)
+        change = patients.contrast([(1.0, dice), (-1.0, measures["dice"])])
         keys = {"network": network, "inert_below": share, "inert_units": inert}
-        more = {"units": len(kept), "active": int(kept.sum()), "dice": estimates.mean(config, dice, patients).mean}
-        convention = f"Dice minus that with all units. {estimates.DICE}. {_RULE}. Held: at their mean in validation"
+        more = {"units": len(kept), "active": int(kept.sum()), "dice": patients.mean(dice).mean}
+        convention = f"Dice minus that with all units. {DICE}. {_RULE}. Held: at their mean in validation"
         rows.append(Row(keys, change, convention, PAIRED, more))
     return rows
 
 
-def _cost_rows(config: ml_collections.ConfigDict, network: str, measures: Measures) -> list[dict[str, Any]]:
-    active = _active(config, measures)
+def _cost_rows(settings: Settings, network: str, measures: Measures) -> list[dict[str, Any]]:
+    active = _active(settings, measures)
     units = len(active), int(active.sum())
     return [
         {
@@ -232,7 +228,7 @@ def _cost_rows(config: ml_collections.ConfigDict, network: str, measures: Measur
             "megaflops": float(measures["flops"][i]) / 1e6,
             "milliseconds": 1e3 * float(measures["seconds"][i]),
             "interval": NONE,
-            "n": config.evaluation.rounds,
+            "n": settings.evaluation.rounds,
             "undefined": 0,
             "convention": "one forward pass of one image; trained parameters; operations by XLA's cost analysis of the "
             "program as written; milliseconds: median of n passes in turns, beside what else the machine did",
@@ -244,23 +240,21 @@ def _cost_rows(config: ml_collections.ConfigDict, network: str, measures: Measur
 # ------------------------------------------------------------------------------------------ separableness, noise
 
 
-def _separableness_rows(
-    config: ml_collections.ConfigDict, network: str, measures: Measures, patients: np.ndarray
-) -> list[Row]:
+def _separableness_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
     """Table 3."""
     listed = [
         (
             "separableness",
             measures["separableness"],
-            f"{estimates.SA}. Separableness: with the image's colours as features",
+            f"{SA}. Separableness: with the image's colours as features",
         ),
-        ("output", measures["dice"], estimates.DICE),
+        ("output", measures["dice"], DICE),
         ("gain", measures["gain"], "Dice of the output minus separableness per case, mean: m(d)"),
     ]
     return [
         Row(
             {"network": network, "quantity": quantity},
-            estimates.mean(config, values, patients),
+            patients.mean(values),
             convention,
             more={"paper": PAPER_SEPARABLENESS[quantity] if network == "online" else None},
         )
@@ -274,18 +268,18 @@ _NOISE = (
 )
 
 
-def _noise_rows(config: ml_collections.ConfigDict, network: str, measures: Measures, patients: np.ndarray) -> list[Row]:
+def _noise_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
     """Fig. 16."""
     change = measures["noise_sa"] - measures["sa"][:, None]
     return [
         Row(
             {"network": network, "noise": level, "layer": i + 1, "name": name},
-            estimates.mean(config, change[:, v, i], patients),
+            patients.mean(change[:, v, i]),
             _NOISE,
             PAIRED,
         )
-        for v, level in enumerate(config.evaluation.noise_levels)
-        for i, name in enumerate(study.layer_names(config))
+        for v, level in enumerate(settings.evaluation.noise_levels)
+        for i, name in enumerate(settings.layers)
     ]
 
 
@@ -293,12 +287,10 @@ EARLY_ABSTRACT, LATE_ABSTRACT = "early minus abstract layers", "late minus abstr
 ALL_LEVELS = "all"
 
 
-def _noise_group_rows(
-    config: ml_collections.ConfigDict, network: str, measures: Measures, patients: np.ndarray
-) -> list[Row]:
+def _noise_group_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
     """By how much noise costs one group of layers more than another, per level and over all."""
-    change, levels = measures["noise_sa"] - measures["sa"][:, None], config.evaluation.noise_levels
-    groups = study.layer_groups(config)
+    change, levels = measures["noise_sa"] - measures["sa"][:, None], settings.evaluation.noise_levels
+    groups = settings.layer_groups
     listed = [(f"{level:g}", [v]) for v, level in enumerate(levels)] + [(ALL_LEVELS, list(range(len(levels))))]
     rows = []
     for (noise, chosen), (quantity, group) in itertools.product(
@@ -314,19 +306,17 @@ def _noise_group_rows(
         ]
         convention = f"{_NOISE}. Difference of the groups' means, below 0 where the first loses more"
         who = {"network": network, "noise": noise, "quantity": quantity}
-        rows.append(Row(who, estimates.contrast(config, terms, patients), convention, PAIRED))
+        rows.append(Row(who, patients.contrast(terms), convention, PAIRED))
     return rows
 
 
 # ------------------------------------------------------------------------------------------------------------ the rest
 
 
-def _training_row(
-    config: ml_collections.ConfigDict, network: str, measures: Measures, splits: runs.Splits
-) -> dict[str, Any]:
+def _training_row(settings: Settings, network: str, measures: Measures, splits: runs.Splits) -> dict[str, Any]:
     return {
         "network": network,
-        "ability_weight": study.run_config(config, network).training.ability_weight,
+        "ability_weight": settings.of_run(network).training.ability_weight,
         "best_step": int(measures["step"]),
         "validation_dice": float(measures["validation_dice"]),
         "n": len(splits["validation"]),
@@ -336,9 +326,7 @@ def _training_row(
     }
 
 
-def _case_rows(
-    config: ml_collections.ConfigDict, test: pipeline.InMemory, measured: Mapping[str, Measures]
-) -> list[dict[str, Any]]:
+def _case_rows(test: pipeline.InMemory, measured: Mapping[str, Measures]) -> list[dict[str, Any]]:
     names = ("dice", "mean_sa", "vog", "separableness", "gain", "pruned_dice")
     return [
         {"case": test.cases[i], "patient": test.patients[i], "network": network}
@@ -347,3 +335,9 @@ def _case_rows(
         for network, measures in measured.items()
         for i in range(len(test))
     ]
+
+
+def _std(values: np.ndarray) -> float:
+    """Standard deviation over the defined cases, which the paper prints after its means."""
+    defined = values[~np.isnan(values)]
+    return float(defined.std()) if defined.size else math.nan

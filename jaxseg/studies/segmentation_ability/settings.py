@@ -1,0 +1,122 @@
+"""What the segmentation-ability study needs of its config, which is checked here."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+
+import ml_collections
+
+from jaxseg.data import shifts
+from jaxseg.errors import InputError
+from jaxseg.models.unet import UNet
+from jaxseg.scores import vog
+from jaxseg.settings import count, number, read
+from jaxseg.training import checks
+
+NETWORKS = ("offline", "online")
+_SHOWN_IN = "configs/segmentation_ability.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """See configs/segmentation_ability.py."""
+
+    noise_levels: Sequence[float]
+    coverages: Sequence[float]
+    inert_sweep: Sequence[float]
+    inert_below: float
+    vog_every: int
+    buckets: int = count()
+    examples: int = count()
+    ranked: int = count()
+    rounds: int = count()
+    resamples: int = count()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Settings:
+    """Which networks are trained, and what is asked of them.
+
+    Attributes:
+      evaluation: what is asked.
+      run: config of a training run, without the SA score in its loss.
+      online_weight: of the SA score in the loss of the online network.
+      replicas: one.
+    """
+
+    evaluation: Evaluation
+    run: ml_collections.ConfigDict
+    online_weight: float = number(above=0)
+    replicas: int = number(least=1, most=1)  # the study trains one network of each kind
+
+    def of_run(self, network: str) -> ml_collections.ConfigDict:
+        """The config of one training run."""
+        made = self.run.copy_and_resolve_references().unlock()
+        made.training.ability_weight = float(self.online_weight) if network == "online" else 0.0
+        return made.lock()
+
+    @functools.cached_property
+    def model(self) -> UNet:
+        """A network of the study, for two classes: its layers are named alike for any number."""
+        model = checks.build_model(self.run, 2)
+        if not isinstance(model, UNet) or model.norm == "group" or model.halvings < 2:
+            raise InputError(
+                "config.model must be a unet of at least two poolings without group norm: its layers are numbered as "
+                "the paper's, and units of its last layer can be taken out"
+            )
+        return model
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The numbered layers of the networks."""
+        return self.model.roles.convolutions
+
+    @property
+    def layer_groups(self) -> dict[str, tuple[int, ...]]:
+        """Early, abstract and late layers (Fig. 4), as places in `layers`."""
+        groups = self.model.layer_groups.items()
+        return {group: tuple(self.layers.index(name) for name in members) for group, members in groups}
+
+    @property
+    def first_of_decoder(self) -> int:
+        """Which of the layers is the decoder's first."""
+        block = f"{self.model.roles.decoder[0]}/"
+        return next(i for i, name in enumerate(self.layers) if name.startswith(block))
+
+
+def settings(config: ml_collections.ConfigDict) -> Settings:
+    """The settings of the study.
+
+    Raises:
+      InputError: a field of the config cannot work.
+    """
+    run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
+    evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
+    made = read(Settings, config, shown_in=_SHOWN_IN, evaluation=evaluation, run=run)
+    checks.check_fields(run, ("training",))
+    if run.training.ability_weight:
+        raise InputError(
+            f"config.training.ability_weight is {run.training.ability_weight}; it must be 0, as the networks differ in "
+            "it: online_weight is that of the online network"
+        )
+    _check_evaluation(evaluation, run)  # the quickest first
+    for network in NETWORKS:
+        checks.check(made.of_run(network))
+    _ = made.model
+    return made
+
+
+def _check_evaluation(evaluation: Evaluation, run: ml_collections.ConfigDict) -> None:
+    for name, most in (("noise_levels", 1.0), ("coverages", 1.0), ("inert_sweep", math.inf)):
+        values = getattr(evaluation, name)
+        if not values or len(set(values)) < len(values) or not all(0 < value <= most for value in values):
+            raise InputError(f"config.evaluation.{name} is {values!r}; give numbers above 0 and up to {most:g}, once")
+    for level in evaluation.noise_levels:
+        shifts.check_shift("uniform_noise", level)
+    if evaluation.inert_below not in evaluation.inert_sweep:
+        raise InputError(
+            f"config.evaluation.inert_below is {evaluation.inert_below}; it must be one of inert_sweep "
+            f"{evaluation.inert_sweep!r}"
+        )
+    vog.check(evaluation.vog_every, run.training)
