@@ -20,9 +20,13 @@ Batch = Mapping[str, Any]
 Variables = Mapping[str, Any]
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError when `config.evaluation.vog_every` does not fit the training."""
-    every, training = config.evaluation.vog_every, config.training
+def check(every: int, training: ml_collections.ConfigDict) -> None:
+    """Raises InputError when checkpoints every so many epochs, `config.evaluation.vog_every`, do not fit the training.
+
+    Args:
+      every: epochs between two checkpoints.
+      training: section of that name of the run's config.
+    """
     if every < 1 or every % max(training.evaluate_every, 1):
         raise InputError(
             f"config.evaluation.vog_every is {every}; it must be a multiple of training.evaluate_every "
@@ -35,23 +39,19 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def checkpoints(
-    config: ml_collections.ConfigDict,
-    run: ml_collections.ConfigDict,
-    folder: pathlib.Path,
-    splits: runs.Splits,
-    like: Variables,
+    every: int, run: ml_collections.ConfigDict, folder: pathlib.Path, splits: runs.Splits, like: Variables
 ) -> list[dict[str, Any]]:
-    """The variables of every `config.evaluation.vog_every` epochs of a run that was trained to keep them.
+    """The variables of the checkpoints of a run that was trained to keep them.
 
     Args:
-      config: of the study.
+      every: epochs between two checkpoints.
       run: config of the run.
       folder: of the run.
       splits: its stored cases.
       like: variables of the network, or their shapes.
     """
-    every = config.evaluation.vog_every * runs.Data(run, splits).steps_per_epoch
-    return list(runs.restore_kept(folder, like, every=every).values())
+    steps = every * runs.Data(run, splits).steps_per_epoch
+    return list(runs.restore_kept(folder, like, every=steps).values())
 
 
 def variance_of_gradients(

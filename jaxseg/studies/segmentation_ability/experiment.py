@@ -86,7 +86,7 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
             f"config.evaluation.inert_below is {evaluation.inert_below}; it must be one of inert_sweep "
             f"{evaluation.inert_sweep!r}"
         )
-    difficulty.check(config)
+    difficulty.check(evaluation.vog_every, config.training)
 
 
 def run_config(config: ml_collections.ConfigDict, network: str) -> ml_collections.ConfigDict:
@@ -150,7 +150,7 @@ def measure(
     measures["noise_sa"] = scores.noisy_abilities(
         model, variables, test, **where, levels=evaluation.noise_levels, seed=config.seed
     )
-    checkpoints = difficulty.checkpoints(config, run, folder, splits, variables)
+    checkpoints = difficulty.checkpoints(evaluation.vog_every, run, folder, splits, variables)
     measures["vog"] = difficulty.variance_of_gradients(model, checkpoints, test, **where)
     narrow, pruned = prune_last_layer(
         model, variables, keep[evaluation.inert_sweep.index(evaluation.inert_below)], unit_means
