@@ -35,7 +35,7 @@ class Kind:
     is_shortcut: bool = False
 
 
-BORDER, OVERLAY, SCANNER = (Kind(name, is_shortcut=True) for name in ("border", "overlay", "scanner"))
+SHORTCUTS = BORDER, OVERLAY, SCANNER = tuple(Kind(name, is_shortcut=True) for name in ("border", "overlay", "scanner"))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,10 +1,11 @@
-"""Means with bootstrap intervals over patients (Efron 1979); host side, numpy."""
+"""Means with bootstrap intervals over patients (Efron 1979), exact intervals of rates; host side, numpy."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from jaxseg.metrics import arrays, draws
 
@@ -94,6 +95,48 @@ def bootstrap_contrast(
         undefined=int((~defined).sum()),
         patients=len(np.unique(patients[defined])),
     )
+
+
+def exact_interval(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, float]:
+    """The interval of a rate (Clopper and Pearson 1934), which covers the true rate at least as often as it says.
+
+    Args:
+      successes: from 0 to all trials.
+      trials: at least one.
+      level: coverage of the interval.
+
+    Raises:
+      ValueError: no trial, more successes than trials or fewer than none, or a level outside (0, 1).
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"successes is {successes} of {trials} trials; give at least one trial, and 0 to all of them")
+    check_options(level, 1)
+    tail = (1 - level) / 2
+    low = special.betaincinv(successes, trials - successes + 1, tail) if successes else 0.0
+    high = special.betaincinv(successes + 1, trials - successes, 1 - tail) if successes < trials else 1.0
+    return float(low), float(high)
+
+
+@arrays.native("values")
+def defined_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Mean along an axis of what is not NaN; NaN where nothing is left.
+
+    Args:
+      values: numbers, with at least one axis; they are summed in their own type.
+      axis: over which the mean is taken.
+
+    Returns:
+      float64.
+
+    Raises:
+      ValueError: there is no axis.
+    """
+    if not np.ndim(values):
+        raise ValueError("values is a single number; give an array, over one of whose axes the mean is taken")
+    values = np.asarray(values)
+    defined = ~np.isnan(values)
+    total, count = np.where(defined, values, 0.0).sum(axis), defined.sum(axis)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 def check_options(level: float, resamples: int) -> None:

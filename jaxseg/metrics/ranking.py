@@ -34,12 +34,11 @@ def spearman(score: np.ndarray, risk: np.ndarray) -> float:
       ValueError: not two vectors of one length.
     """
     (score, risk), _ = _defined(score=score, risk=risk)
-    ranks = _ranks(np.stack([score, risk]))
-    ranks -= (len(score) + 1) / 2  # the mean of ranks 1 ... n, ties or not
-    variances = np.sum(ranks**2, axis=1)
+    centred = ranks(np.stack([score, risk])) - (len(score) + 1) / 2  # the mean of ranks 1 ... n, ties or not
+    variances = np.sum(centred**2, axis=1)
     if not variances.all():
         return float("nan")
-    return float(np.clip(ranks[0] @ ranks[1] / np.sqrt(variances.prod()), -1, 1))
+    return float(np.clip(centred[0] @ centred[1] / np.sqrt(variances.prod()), -1, 1))
 
 
 def spearman_estimate(score: np.ndarray, risk: np.ndarray, patients: np.ndarray, **options: Any) -> Estimate:
@@ -315,8 +314,9 @@ def auroc(in_domain_scores: np.ndarray, out_scores: np.ndarray) -> float:
     inside, outside = _vector(in_domain_scores=in_domain_scores), _vector(out_scores=out_scores)
     if not len(inside) or not len(outside):
         return float("nan")
-    ranks = _ranks(np.concatenate([inside, outside]))
-    wins = ranks[len(inside) :].sum() - len(outside) * (len(outside) + 1) / 2  # Mann & Whitney's U
+    wins = (
+        ranks(np.concatenate([inside, outside]))[len(inside) :].sum() - len(outside) * (len(outside) + 1) / 2
+    )  # Mann & Whitney's U
     return float(wins / (len(inside) * len(outside)))
 
 
@@ -340,6 +340,37 @@ def fpr_at_95(in_domain_scores: np.ndarray, out_scores: np.ndarray) -> float:
         return float("nan")
     threshold = np.sort(outside)[-_at_least(0.95, len(outside))]
     return _share(inside >= threshold)
+
+
+@arrays.native("values")
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1 along the last axis; ties have their mean rank, and NaN ranks last.
+
+    As `scipy.stats.rankdata`, which takes twice as long for the few cases of a resample, and a second to import.
+
+    Args:
+      values: `[...,N]`.
+
+    Returns:
+      float64 `[...,N]`.
+
+    Raises:
+      ValueError: there is no axis.
+    """
+    if not np.ndim(values):
+        raise ValueError("values is a single number; give [...,N], which are ranked along their last axis")
+    values = np.asarray(values)
+    order = np.argsort(values, axis=-1)
+    ordered = np.take_along_axis(values, order, -1)
+    place = np.arange(1, values.shape[-1] + 1)
+    differs = ordered[..., 1:] != ordered[..., :-1]
+    edge = np.ones((*values.shape[:-1], 1), bool)
+    first = np.maximum.accumulate(np.where(np.concatenate([edge, differs], -1), place, 0), axis=-1)
+    last = np.where(np.concatenate([differs, edge], -1), place, len(place))
+    last = np.minimum.accumulate(last[..., ::-1], axis=-1)[..., ::-1]
+    ranked = np.empty(values.shape)
+    np.put_along_axis(ranked, order, (first + last) / 2, -1)
+    return ranked
 
 
 def _defined(**columns: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
@@ -396,21 +427,3 @@ def _resample(
     place = np.cumsum(kept) - 1  # of a case among those that are kept
     cases = (place[drawn[kept[drawn]]] for drawn in draws.of_cases(patients, resamples, seed))
     return np.array([statistic(*(vector[drawn] for vector in vectors)) for drawn in cases], np.float64)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 along the last axis of `[...,N]`; ties have their mean rank.
-
-    As `scipy.stats.rankdata`, which takes twice as long for the few cases of a resample, and a second to import.
-    """
-    order = np.argsort(values, axis=-1)
-    ordered = np.take_along_axis(values, order, -1)
-    place = np.arange(1, values.shape[-1] + 1)
-    differs = ordered[..., 1:] != ordered[..., :-1]
-    edge = np.ones((*values.shape[:-1], 1), bool)
-    first = np.maximum.accumulate(np.where(np.concatenate([edge, differs], -1), place, 0), axis=-1)
-    last = np.where(np.concatenate([differs, edge], -1), place, len(place))
-    last = np.minimum.accumulate(last[..., ::-1], axis=-1)[..., ::-1]
-    ranks = np.empty(values.shape)
-    np.put_along_axis(ranks, order, (first + last) / 2, -1)
-    return ranks

@@ -19,7 +19,7 @@ class Claim:
       answer: holds, does not hold, or unclear.
       sentence: by which number.
       paper: what the paper says.
-      row: the number that decides, where the verdict says it again.
+      row: the number that decides, where it is one of a table.
     """
 
     of: Mapping[str, Any]
@@ -30,8 +30,10 @@ class Claim:
     row: Row | None = None
 
     def record(self) -> dict[str, Any]:
-        """As `results.json` and the table of claims have it."""
-        return {**self.of, "claim": self.claim, "answer": self.answer, "sentence": self.sentence, "paper": self.paper}
+        """As `results.json` and the table of claims have it, with the number that decides."""
+        said = {"claim": self.claim, "answer": self.answer, "sentence": self.sentence, "paper": self.paper}
+        numbers = dataclasses.replace(self.row, keys={}, more={}).record() if self.row else {}
+        return {**self.of, **said, **numbers}
 
 
 @dataclasses.dataclass(frozen=True)

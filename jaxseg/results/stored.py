@@ -4,22 +4,26 @@ import contextlib
 import io
 import pathlib
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
 from jaxseg import atomic
 
 
-def kept(path: pathlib.Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def kept(
+    path: pathlib.Path, make: Callable[[], Mapping[str, np.ndarray]], *, wanted: Collection[str] = ()
+) -> dict[str, np.ndarray]:
     """The arrays that are stored at a place; made, and stored there, where none are or they are damaged.
 
     Args:
       path: `.npz`; its folder is created.
       make: computes them.
+      wanted: names that an earlier version may have left out; where one is missing, all are made anew.
     """
     with contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile), np.load(path) as stored:
-        return dict(stored)
+        if set(wanted) <= set(stored):
+            return dict(stored)
     made = dict(make())
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **made)

@@ -31,6 +31,7 @@ VECTORS = RANDOM.standard_normal((20, 3)).astype(np.float32)
 IMAGES = RANDOM.standard_normal((4, 12, 16, 2)).astype(np.float32)
 SCORES = RANDOM.integers(0, 6, 12) / 4
 RISKS = RANDOM.integers(0, 8, 12) / 8
+SCORE_ROWS, RISK_ROWS = np.stack([SCORES, SCORES[::-1]]), np.stack([RISKS, RISKS])
 PATIENTS = np.arange(12) // 2
 FOLDS = np.arange(4, dtype=np.int32) % 2
 
@@ -121,6 +122,8 @@ CALLS = {
     "intervals.bootstrap_contrast": (([(1.0, SCORES), (-1.0, RISKS)], PATIENTS), {"resamples": 20}),
     "intervals.bootstrap_mean": ((SCORES, PATIENTS), {"resamples": 20}),
     "intervals.check_options": ((0.95, 20), {}),
+    "intervals.defined_mean": ((SCORES,), {}),
+    "intervals.exact_interval": ((3, 10), {}),
     "intervals.interval": ((SCORES, 0.9), {}),
     "intervals.patient_names": ((PATIENTS,), {}),
     "overlap.check_labels": ((LABELS, PREDICTIONS), {}),
@@ -135,6 +138,7 @@ CALLS = {
     "ranking.coverage_table": ((SCORES, RISKS, PATIENTS), {"resamples": 20}),
     "ranking.fpr_at_95": ((SCORES, RISKS), {}),
     "ranking.ood_accuracy": ((SCORES, RISKS, RISKS + 1), {}),
+    "ranking.ranks": ((SCORES,), {}),
     "ranking.risk_coverage": ((SCORES, RISKS), {}),
     "ranking.spearman": ((SCORES, RISKS), {}),
     "ranking.spearman_estimate": ((SCORES, RISKS, PATIENTS), {"resamples": 20}),
@@ -145,6 +149,10 @@ CALLS = {
     "regions.mask_centres": ((LABELS,), {}),
     "regions.outer_distances": (((12, 16), 3), {}),
     "regions.window_agreement": ((WINDOWS, WINDOWS[::-1].copy()), {}),
+    "resampled_ranking.auroc_rows": ((SCORE_ROWS, RISK_ROWS), {}),
+    "resampled_ranking.fpr_at_95_rows": ((SCORE_ROWS, RISK_ROWS), {}),
+    "resampled_ranking.risk_areas": ((SCORE_ROWS, RISK_ROWS), {}),
+    "resampled_ranking.spearman_rows": ((SCORE_ROWS, RISK_ROWS), {}),
     "surface.hausdorff95": ((LABELS, PREDICTIONS), {"num_classes": 3, "spacing": np.array([1.0, 2.0])}),
     "surface.surface_dice": (
         (LABELS, PREDICTIONS),

@@ -1,10 +1,12 @@
-"""Bootstrap means: closed forms, coverage, pairing, clusters."""
+"""Bootstrap means: closed forms, coverage, pairing, clusters; exact intervals; means of what is defined."""
+
+import math
 
 import numpy as np
 import pytest
 
 from jaxseg.metrics import ranking
-from jaxseg.metrics.intervals import bootstrap_contrast, bootstrap_mean
+from jaxseg.metrics.intervals import bootstrap_contrast, bootstrap_mean, defined_mean, exact_interval
 
 
 def test_the_interval_of_many_normal_values_is_the_textbook_one():
@@ -142,3 +144,23 @@ def test_a_difference_of_infinite_means_is_undefined_and_of_one_it_is_infinite()
     assert one.mean == one.high == np.inf
     both = bootstrap_contrast([(1.0, infinite), (-1.0, infinite)], np.arange(3))
     assert np.isnan([both.mean, both.low, both.high]).all()
+
+
+def test_the_exact_interval_is_that_of_clopper_and_pearson():
+    # no success: 1 - (1 - p)^n = 0.975 at the upper end; all: the mirror image
+    low, high = exact_interval(0, 10)
+    assert low == 0 and high == pytest.approx(1 - 0.025**0.1)
+    assert exact_interval(10, 10) == pytest.approx((1 - high, 1.0))
+    low, high = exact_interval(3, 10)
+    tail = lambda p, counts: sum(math.comb(10, k) * p**k * (1 - p) ** (10 - k) for k in counts)
+    assert tail(low, range(3, 11)) == pytest.approx(0.025) and tail(high, range(4)) == pytest.approx(0.025)
+    for successes, trials in ((0, 0), (4, 3), (-1, 3)):
+        with pytest.raises(ValueError, match="give at least one trial, and 0 to all of them"):
+            exact_interval(successes, trials)
+
+
+def test_means_of_what_is_defined():
+    values = np.array([[1.0, np.nan, 4.0], [np.nan, np.nan, np.nan]])
+    np.testing.assert_array_equal(defined_mean(values), [2.5, np.nan])
+    np.testing.assert_array_equal(defined_mean(values, axis=0), [1.0, np.nan, 4.0])
+    assert defined_mean([3, 4]) == 3.5 and np.isnan(defined_mean(np.zeros((2, 0)))).all()

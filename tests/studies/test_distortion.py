@@ -1,5 +1,6 @@
 """The distortion study: which cases, which numbers, which verdict; and once from config to report page."""
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -16,13 +17,18 @@ from jaxseg.analysis import mahalanobis, prototypes
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, ranking
+from jaxseg.metrics.intervals import Estimate
+from jaxseg.metrics.resampled_ranking import Observations
 from jaxseg.models import autoencoder, capture
-from jaxseg.scores import cases as distortion_scores
-from jaxseg.scores.cases import SCORES
+from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR
+from jaxseg.results.table import Row
+from jaxseg.scores.evidence import Asked, Known
 from jaxseg.studies import runner
-from jaxseg.studies.distortion import experiment as study
-from jaxseg.studies.distortion import numbers
-from jaxseg.studies.distortion import tables as results
+from jaxseg.studies.base import Data
+from jaxseg.studies.distortion import claims, experiment, statistics, tables
+from jaxseg.studies.distortion.cases import Cases, Domains, Gathered, gather, match_classes
+from jaxseg.studies.distortion.settings import UNITS, known, settings
+from jaxseg.studies.distortion.statistics import MEAN, TOGETHER
 from jaxseg.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -42,7 +48,7 @@ def config(size="tiny"):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_can_be_run(size):
-    study.check(config(size))
+    settings(config(size))
 
 
 def test_the_paper_sizes_have_the_papers_numbers():
@@ -63,10 +69,10 @@ def test_unknown_sizes_are_named():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("study", "other", "is not a study's"),
-        ("data.domains", (), "none is foreign; name those to train on"),
+        ("data.domains", (), "none is out-of-distribution; name those to train on"),
         ("data.view", "quadrant", "the study is of 'original' alone"),
         ("data.folds", 5, "config.data.folds is 5"),
+        ("vary", "fold", "config.vary is 'fold'|config.replicas is 2; to vary the fold"),
         ("shifted.classes", "colour", "config.shifted.classes is 'colour'; choose one of name, order"),
         ("shifted.splits", (), "config.shifted.splits is empty"),
         ("shifted.domain_words", -1, "domain_words is -1; it must be at least 0"),
@@ -74,8 +80,11 @@ def test_unknown_sizes_are_named():
         ("evaluation.ability_layers", ("up_7",), "ability_layers names no layer"),
         ("evaluation.unit", "voxel", "choose one of slice, subject"),
         ("evaluation.ensemble_size", 1, "ensemble_size is 1; it must be at least 2"),
+        ("evaluation.least_patients", 1, "least_patients is 1; it must be at least 2"),
         ("evaluation.resamples", 0, "resamples is 0"),
-        ("evaluation.keep", 1.5, "config.evaluation.keep is 1.5"),
+        ("evaluation.keep", 1.5, "config.evaluation.keep is 1.5; it must be above 0 and at most 1"),
+        ("evaluation.vog_every", 0, "config.evaluation.vog_every is 0"),
+        ("evaluation.vog_every", 2, "config.evaluation.vog_every is 2 of 2 epochs; a variance needs two checkpoints"),
         ("autoencoder_training.epochs", 0, "config.training.epochs is 0"),
         ("replicas", 0, "config.replicas is 0"),
         ("model.name", "vnet", "unknown network 'vnet'"),
@@ -85,29 +94,37 @@ def test_what_cannot_work_is_named_before_anything_runs(field, value, message):
     broken = config()
     broken.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=message):
-        study.check(broken)
+        settings(broken)
+
+
+@pytest.mark.parametrize("name", ["shifted", "evaluation", "layer", "autoencoder", "autoencoder_training", "training"])
+def test_what_is_missing_is_named(name):
+    broken = config().unlock()
+    del broken[name]
+    with pytest.raises(InputError, match=rf"config.{name}[a-z_.]* is missing; configs/[a-z]+.py shows every field"):
+        settings(broken.lock())
 
 
 def test_raw_files_may_move_and_nothing_else():
     moved = config()
     moved.shifted.manual_dir = "/elsewhere"
-    assert study.claimed(moved) == study.claimed(config())
+    assert known(moved) == known(config())
     moved.shifted.dataset = "folder/other"
-    assert study.claimed(moved) != study.claimed(config())
+    assert known(moved) != known(config())
 
 
 # ---------------------------------------------------------------------------------------------------------------- cases
 
 
 def test_classes_are_matched_by_name_or_by_order():
-    by_name = study.match_classes(HEART, ("background", "left ventricle", "right ventricle"), "name", "other/test")
+    by_name = match_classes(HEART, ("background", "left ventricle", "right ventricle"), "name", "other/test")
     np.testing.assert_array_equal(by_name, [0, 3, 1])
     unnamed = ("background", "class 1", "class 2")
-    np.testing.assert_array_equal(study.match_classes(HEART, unnamed, "order", "other/test"), [0, 1, 2])
+    np.testing.assert_array_equal(match_classes(HEART, unnamed, "order", "other/test"), [0, 1, 2])
     with pytest.raises(InputError, match=r"other/test has the class 'class 1'.*classes.csv.*'order'"):
-        study.match_classes(HEART, unnamed, "name", "other/test")
+        match_classes(HEART, unnamed, "name", "other/test")
     with pytest.raises(InputError, match=r"has 3 classes, the network 2 \(background, brain\)"):
-        study.match_classes(("background", "brain"), unnamed, "order", "other/test")
+        match_classes(("background", "brain"), unnamed, "order", "other/test")
 
 
 def write_folder(folder, patients, domain_of, class_names=None, channels=1):
@@ -135,33 +152,33 @@ def write_folder(folder, patients, domain_of, class_names=None, channels=1):
 
 def gathered(tmp_path, own, other=None, **shifted):
     """Cases of a study whose data sets are folders."""
-    from jaxseg.data import builders
-
     data = tmp_path / "data"
     cfg = config()
     cfg.data.dataset, cfg.data.domains, cfg.data.source_size = "folder/own", () if other else ("GE",), 16
     if other:
         cfg.shifted.update(dataset="folder/other", manual_dir=str(other), splits=("train", "validation", "test"))
     cfg.shifted.update(shifted)
-    directory = builders.prepare(cfg.data.dataset, data_dir=data, manual_dir=own)
-    splits = runs.Splits(directory, cfg.data.source_size, cfg.data.domains)
-    return study.gather(cfg, splits, directory, data), splits
+    cfg.training.batch_size = cfg.autoencoder_training.batch_size = 4
+    splits, cases = gather(settings(cfg), Data(data, str(own)))
+    return cases, splits
 
 
 def test_shifted_cases_are_those_of_other_domains_of_the_same_data(tmp_path):
     own = write_folder(tmp_path / "own", 20, lambda i: ("GE", "Siemens 3 T", "Siemens 1.5 T")[i % 3])
     splits_of = {"splits": ("train", "validation", "test")}
     cases, splits = gathered(tmp_path, own, **splits_of)
-    assert cases.names == ("GE (validation)", "GE (test)", "Siemens 1.5 T", "Siemens 3 T")
-    assert cases.shifted == ("Siemens 1.5 T", "Siemens 3 T")
-    counts = {name: int((cases.domains == name).sum()) for name in cases.names}
+    domains = cases.by_domain(3)
+    assert domains.names == ("GE (validation)", "GE (test)", "Siemens 1.5 T", "Siemens 3 T")
+    assert domains.counted == cases.of_role("shifted") == ("Siemens 1.5 T", "Siemens 3 T")
+    assert (domains.validation, domains.inside) == ("GE (validation)", "GE (test)")
+    counts = {name: int((cases.domains == name).sum()) for name in domains.names}
     assert (
         counts["Siemens 1.5 T"] == counts["Siemens 3 T"] - 3 == 18
     )  # all patients of those scanners, three slices each
     assert counts["GE (validation)"] == len(splits["validation"]) and counts["GE (test)"] == len(splits["test"])
     assert not set(cases.patients) & set(splits["train"].patients)
     merged, _ = gathered(tmp_path, own, domain_words=1, **splits_of)
-    assert merged.names == ("GE (validation)", "GE (test)", "Siemens")
+    assert merged.by_domain(3).names == ("GE (validation)", "GE (test)", "Siemens")
 
 
 def test_a_patient_that_was_trained_on_is_no_shifted_one(tmp_path):
@@ -175,18 +192,20 @@ def test_a_patient_that_was_trained_on_is_no_shifted_one(tmp_path):
     (own / "cases.csv").write_text("\n".join(table + again) + "\n")
     with pytest.raises(InputError, match=r"has patients that were trained on, such as p\d+; give \('test',\)"):
         gathered(tmp_path, own, splits=("train", "test"))
-    assert gathered(tmp_path, own, splits=("test",))[0].shifted == ("Philips",)
+    assert gathered(tmp_path, own, splits=("test",))[0].of_role("shifted") == ("Philips",)
 
 
 def test_another_data_set_is_brought_to_the_networks_classes(tmp_path):
     own = write_folder(tmp_path / "own", 10, lambda i: "", ("background", "ring", "pool"))
     other = write_folder(tmp_path / "other", 4, lambda i: "", ("background", "pool", "ring"))
     cases, _ = gathered(tmp_path, own, other)
-    assert cases.names == ("folder (validation)", "folder (test)", "folder/other")
-    np.testing.assert_array_equal(cases.drawn["folder/other"], [4, 8])  # ring: one slice in three, the other way round
+    assert cases.by_domain(3).names == ("folder (validation)", "folder (test)", "folder/other")
+    np.testing.assert_array_equal(
+        cases.annotated["folder/other"], [4, 8]
+    )  # ring: one slice in three, the other way round
     assert all(p.startswith("folder/other: ") for p in cases.patients[cases.roles == "shifted"])
     by_order, _ = gathered(tmp_path, own, other, classes="order")
-    np.testing.assert_array_equal(by_order.drawn["folder/other"], [8, 4])
+    np.testing.assert_array_equal(by_order.annotated["folder/other"], [8, 4])
 
 
 def test_another_data_set_that_does_not_match_is_named(tmp_path):
@@ -212,10 +231,11 @@ def test_slices_of_another_scanner_lack_the_right_ventricle(tmp_path, real_data)
     """Real GE slices: nobody drew the right ventricle, and the myocardium in one of two domains alone."""
     own = write_folder(tmp_path / "own", 10, lambda i: "", HEART)
     cases, _ = gathered(tmp_path, own, real_data / "sunnybrook_ge", classes="order")
-    assert cases.shifted == ("ge_lv_only", "ge_with_myo")
-    assert [int((cases.domains == name).sum()) for name in cases.shifted] == [50, 46]
-    drawn = np.stack([cases.drawn[name] > 0 for name in cases.shifted])
-    np.testing.assert_array_equal(drawn, [[False, False, True], [False, True, True]])
+    shifted = cases.of_role("shifted")
+    assert shifted == ("ge_lv_only", "ge_with_myo")
+    assert [int((cases.domains == name).sum()) for name in shifted] == [50, 46]
+    annotated = np.stack([cases.annotated[name] > 0 for name in shifted])
+    np.testing.assert_array_equal(annotated, [[False, False, True], [False, True, True]])
 
 
 # --------------------------------------------------------------------------------------------------------------- scores
@@ -246,8 +266,9 @@ def test_scores_are_what_the_network_does_step_by_step(drawn_variables):
     bottleneck = jax.eval_shape(lambda images: encode(members[0], images)[0], seen)
     coder = autoencoder.for_activations(bottleneck, latent=3, width=4)
     coded = drawn_variables(coder, bottleneck, 9)
-    fitted = distortion_scores.Fitted(network, coder, "bottleneck", members[0], coded)
-    found = distortion_scores.of_network(cfg, fitted, train, cases)
+    made = dataclasses.replace(settings(config()), run=cfg)
+    asked = Asked(network, cfg.evaluation.ability_layers, "bottleneck", coder)
+    found = experiment.of_network(made, asked, Known((members[0],), coded), train, cases)
 
     @jax.jit
     def by_hand(members, coded, familiar, images):
@@ -274,23 +295,25 @@ def test_scores_are_what_the_network_does_step_by_step(drawn_variables):
     p, q = softmax(np.float64(before)), softmax(np.float64(after))
     np.testing.assert_allclose(found["distortion"], ((p - q) ** 2).mean((1, 2, 3)), rtol=1e-4)
     np.testing.assert_allclose(found["entropy"], -(p * np.log(p)).sum(-1).mean((1, 2)), rtol=1e-4)
-    for key in ("pooled", "latent"):
+    for key, part in (("mahalanobis", "pooled"), ("latent_mahalanobis", "latent")):
         # near 0 a distance is a difference of larger numbers
-        np.testing.assert_allclose(found[key], parts[key], rtol=2e-3, atol=1e-5)
+        np.testing.assert_allclose(found[key], parts[part], rtol=2e-3, atol=1e-5)
     for key, logits in (("dice", before), ("dice_after", after)):
         np.testing.assert_allclose(found[key], dice(labels, classes_of(logits)), rtol=1e-6)
-    np.testing.assert_allclose(found["inability"], 1 - parts["ability"], rtol=1e-4)
+    np.testing.assert_allclose(found["mean_sa"], parts["ability"], rtol=1e-4)
 
-    together = distortion_scores.of_ensemble(cfg, network, members, cases)
+    together = experiment.of_ensemble(made, network, members, cases)
     each = softmax(np.float64(parts["logits"]))
     mean, classes = each.mean(0), classes_of(each)
     np.testing.assert_allclose(together["ensemble_entropy"], -(mean * np.log(mean)).sum(-1).mean((1, 2)), rtol=1e-4)
     np.testing.assert_allclose(together["dice"], dice(labels, classes_of(mean)), rtol=1e-6)
     of_pair = np.asarray(dice(classes[0], classes[1]))
-    np.testing.assert_allclose(together["disagreement"], 1 - np.nanmean(of_pair, 1), rtol=1e-5)
+    np.testing.assert_allclose(together["ensemble_dice"], np.nanmean(of_pair, 1), rtol=1e-5)
 
 
-# -------------------------------------------------------------------------------------------------------------- numbers
+# ----------------------------------------------------------------------------------------------------------- statistics
+
+DOMAINS = Domains(("in (validation)", "in (test)", "b", "c"), "in (validation)", "in (test)", ("b", "c"))
 
 
 def observations(count=60, seed=0):
@@ -298,112 +321,70 @@ def observations(count=60, seed=0):
     random = np.random.default_rng(seed)
     scores, risks = random.integers(0, 12, (5, count)) / 4, random.random((5, count))
     scores[0, 3] = scores[3, 10] = risks[1, 5] = risks[4, 7] = np.nan
-    domains = np.array(["in (validation)", "in (test)", "b", "c"])[np.arange(count) % 4]
-    roles = np.array([{"in (validation)": "validation", "in (test)": "test"}.get(d, "shifted") for d in domains])
+    domains = np.array(DOMAINS.names)[np.arange(count) % 4]
     patients = np.array([f"p{i // 8}" for i in range(count)])
-    return numbers.Observations(scores, risks, np.array([0, 0, 1, 1, 2]), ("SD", "PM", "E"), domains, roles, patients)
-
-
-NAMES, COUNTED = ("in (validation)", "in (test)", "b", "c"), ("b", "c")
-
-
-def test_rows_of_correlations_are_those_of_ranking():
-    of = observations()
-    expected = [ranking.spearman(s, r) for s, r in zip(of.scores, of.risks, strict=True)]
-    np.testing.assert_allclose(numbers.spearman_rows(of.scores, of.risks), expected, rtol=1e-12)
-    assert np.isnan(numbers.spearman_rows(np.ones((1, 5)), np.arange(5.0)[None])).all()
-    assert np.isnan(numbers.spearman_rows(np.zeros((2, 0)), np.zeros((2, 0)))).all()
+    return Observations(scores, risks, np.array([0, 0, 1, 1, 2]), ("SD", "PM", "E"), domains, patients)
 
 
 def test_correlations_are_within_domains_and_their_mean():
     of = observations()
-    found = numbers.correlations(of, NAMES, COUNTED, np.arange(60))
-    for q, name in enumerate(NAMES):
+    found = statistics.correlations(of, DOMAINS)
+    for q, name in enumerate(DOMAINS.names):
         where = of.domains == name
         expected = [ranking.spearman(of.scores[p, where], of.risks[p, where]) for p in range(5)]
         np.testing.assert_allclose(found[q], expected)
     np.testing.assert_allclose(found[4], (found[2] + found[3]) / 2)
-    where = np.isin(of.domains, COUNTED)
+    where = np.isin(of.domains, DOMAINS.counted)
     np.testing.assert_allclose(found[5], [ranking.spearman(of.scores[p, where], of.risks[p, where]) for p in range(5)])
-
-
-def test_intervals_are_those_of_ranking_where_there_is_one_run():
-    of = observations()
-    drawn = numbers.draw(lambda cases: numbers.correlations(of, NAMES, COUNTED, cases), of, resamples=200)
-    where = of.domains == "b"
-    kept = np.where(where, of.risks[4], np.nan)
-    expected = ranking.spearman_estimate(of.scores[4], kept, of.patients, resamples=200)
-    found = drawn.estimate(2, 2, of, where)
-    assert (found.mean, found.low, found.high) == pytest.approx((expected.mean, expected.low, expected.high))
-    assert (found.n, found.undefined) == (expected.n, 0)
 
 
 def test_detection_is_that_of_ranking():
     of = observations()
-    threshold = numbers.thresholds(of, 0.95)
-    found = numbers.detection(of, NAMES, COUNTED, threshold, np.arange(60)).reshape(3, 5, 5)
+    threshold = statistics.thresholds(of, DOMAINS, 0.95)
+    found = statistics.detection(of, DOMAINS, threshold).reshape(3, 5, 5)
     for p in range(5):
-        inside = {role: of.scores[p, of.roles == role] for role in ("validation", "test")}
+        validation, test = (of.scores[p, of.domains == name] for name in (DOMAINS.validation, DOMAINS.inside))
         for d, name in ((2, "b"), (3, "c")):
             outside = of.scores[p, of.domains == name]
-            ood = ranking.ood_accuracy(inside["validation"], inside["test"], outside)
+            ood = ranking.ood_accuracy(validation, test, outside)
             assert threshold[p] == ood.threshold
-            expected = ood.detected, ranking.auroc(inside["test"], outside), ranking.fpr_at_95(inside["test"], outside)
+            expected = ood.detected, ranking.auroc(test, outside), ranking.fpr_at_95(test, outside)
             np.testing.assert_allclose(found[:, d, p], expected)
         assert found[0, 1, p] == pytest.approx(1 - ood.kept)
     np.testing.assert_allclose(found[:, 4], found[:, 2:4].mean(1))
     assert np.isnan(found[1:, :2]).all()
 
 
-def test_rows_of_detection_leave_out_what_is_undefined():
-    random = np.random.default_rng(1)
-    inside, outside = random.integers(0, 9, (4, 30)) / 8, random.integers(2, 12, (4, 21)) / 8
-    inside[0, 3], outside[1, :5], outside[2, :], inside[3, :] = np.nan, np.nan, np.nan, np.nan
-    for rows, one in ((numbers.auroc_rows, ranking.auroc), (numbers.false_positive_rows, ranking.fpr_at_95)):
-        for kept in (slice(0, 2), slice(0, 4)):  # with and without a row that has nothing
-            expected = [one(a, b) for a, b in zip(inside[kept], outside[kept], strict=True)]
-            np.testing.assert_allclose(rows(inside[kept], outside[kept]), expected)
+def test_a_score_without_validation_has_no_threshold_and_flags_nothing():
+    of = observations()
+    of.scores[1, of.domains == DOMAINS.validation] = np.nan
+    threshold = statistics.thresholds(of, DOMAINS, 0.95)
+    assert np.isnan(threshold).tolist() == [False, True, False, False, False]
+    found = statistics.detection(of, DOMAINS, threshold).reshape(3, 5, 5)
+    assert np.isnan(found[0, :, 1]).all() and not np.isnan(found[1, 2:, 1]).any()
 
 
 def test_risk_areas_are_of_the_shifted_domains_together():
     of = observations()
-    found = numbers.risk_areas(of, COUNTED, np.arange(60))
-    where = np.isin(of.domains, COUNTED)
+    found = statistics.areas(of, DOMAINS)
+    where = np.isin(of.domains, DOMAINS.counted)
     for p in range(5):
         curve = ranking.risk_coverage(of.scores[p, where], of.risks[p, where])
         assert tuple(found[:, p]) == (curve.aurc, curve.excess_aurc)
 
 
-def test_means_and_deviations_over_runs():
-    of = observations()
-    values = np.array([1.0, 4.0, np.nan, 2.0, np.nan])
-    np.testing.assert_allclose(of.mean_over_runs(values), [2.5, 2.0, np.nan])
-    np.testing.assert_allclose(of.deviation_over_runs(values), [np.std([1, 4], ddof=1), np.nan, np.nan])
-
-
-def test_subjects_are_means_over_their_slices_in_one_domain():
-    of = observations()
-    subjects = of.by_subject()
-    assert len(subjects.patients) == len(set(zip(of.domains, of.patients, strict=True)))
-    for i in range(len(subjects.patients)):
-        own = (of.domains == subjects.domains[i]) & (of.patients == subjects.patients[i])
-        assert set(of.roles[own]) == {subjects.roles[i]}
-        np.testing.assert_allclose(subjects.scores[:, i], np.nanmean(of.scores[:, own], 1))
-        np.testing.assert_allclose(subjects.risks[:, i], np.nanmean(of.risks[:, own], 1))
-
-
 # --------------------------------------------------------------------------------------------------- tables and verdict
 
 
-def fake_cases(patients=24, slices=3, undrawn=True):
-    """Two foreign domains of the same patients; in one nobody drew the second class."""
+def fake_cases(patients=24, slices=3, unannotated=True):
+    """Two foreign domains of the same patients; in one the second class is not annotated."""
     names = ("A (validation)", "A (test)", "B", "C")
     count = len(names) * patients * slices
     domain = np.repeat(names, patients * slices)
     patient = np.tile(np.repeat(np.arange(patients), slices), len(names))
     labels = np.zeros((count, 8, 8), np.uint8)
     labels[:, 2:4, 2:4], labels[:, 5:7, 5:7] = 1, 2
-    if undrawn:
+    if unannotated:
         labels[domain == "C", 5:7, 5:7] = 0
     roles = np.array([{"A (validation)": "validation", "A (test)": "test"}.get(d, "shifted") for d in domain])
     patients_ = np.array([f"{'v' if d == names[0] else 'p'}{p}" for d, p in zip(domain, patient, strict=True)])
@@ -417,7 +398,7 @@ def fake_cases(patients=24, slices=3, undrawn=True):
         tuple(domain),
         np.full((count, 2), np.nan, np.float32),
     )
-    return study.Cases(stored, roles, domain, patients_, names)
+    return Cases(stored, roles, domain, patients_)
 
 
 def fake_measured(cases, sd, pm, entropy, foreign_pm=3.0, networks=2, lost=0.01):
@@ -435,29 +416,39 @@ def fake_measured(cases, sd, pm, entropy, foreign_pm=3.0, networks=2, lost=0.01)
     def network():
         dice = np.clip(1 - difficulty + 0.02 * random.standard_normal(count), 0, 1)
         both = np.stack([dice, dice], 1)
-        both[cases.domains == "C", 1] = 0.0  # the network finds there what nobody drew
+        both[cases.domains == "C", 1] = 0.0  # the network finds there what is not annotated
         both[::40, 0] = np.nan
-        shared = {"distortion": follows(sd), "pooled": follows(pm, foreign_pm), "latent": follows(pm)}
+        shared = {
+            "distortion": follows(sd),
+            "mahalanobis": follows(pm, foreign_pm),
+            "latent_mahalanobis": follows(pm),
+        }
         return {
             "dice": both,
             "dice_after": both - lost,
             **shared,
             "entropy": follows(entropy),
-            "inability": follows(1),
-            "gradients": gradients,
+            "mean_sa": 1 - follows(1),
+            "vog": gradients,
         }
 
-    ensemble = {"dice": network()["dice"], "ensemble_entropy": follows(entropy), "disagreement": follows(1)}
+    ensemble = {"dice": network()["dice"], "ensemble_entropy": follows(entropy), "ensemble_dice": 1 - follows(1)}
     training = tuple({"network": i, "convention": "none"} for i in range(networks))
-    return study.Measured(tuple(network() for _ in range(networks)), (ensemble,), training)
+    return experiment.Measured(tuple(network() for _ in range(networks)), (ensemble,), training)
+
+
+def tabulated_of(cases, measured):
+    cfg = config()
+    cfg.evaluation.resamples = 30
+    made = settings(cfg)
+    return made, tables.tabulate(made, Gathered(None, cases), measured)
 
 
 @functools.cache
 def tabulated(**closeness):
-    cfg = config()
-    cfg.evaluation.resamples = 30
     cases = fake_cases()
-    return cfg, results.tabulate(cfg, cases, fake_measured(cases, **closeness))
+    made, found = tabulated_of(cases, fake_measured(cases, **closeness))
+    return made, found, claims.claims(found)
 
 
 @pytest.mark.parametrize(
@@ -470,110 +461,125 @@ def tabulated(**closeness):
     ],
 )
 def test_the_verdict_follows_the_intervals(closeness, expected):
-    cfg, found = tabulated(**closeness)
-    answer = results.verdict(cfg, found)
+    made, found, decided = tabulated(**closeness)
+    answer = claims.verdict(made.evaluation.unit, found, decided)
     assert answer.verdict == expected
-    assert answer.of["unit"] == cfg.evaluation.unit == "slice"
-    decided = {row["claim"].rpartition("than ")[2]: row["verdict"] for row in found.claims if row["unit"] == "slice"}
+    assert answer.of["unit"] == made.evaluation.unit == "slice"
+    answers = {claim.claim: claim.answer for claim in decided if claim.of["unit"] == "slice"}
+    sides = answer.sentence.partition("(it is ")[2].partition(")")[0].split(", ")
     for score in ("PM", "LM", "entropy", "ensemble entropy"):
-        said = {"holds": "above", "does not hold": "not above", "unclear": "undecided against"}[decided[score]]
-        sides = answer.sentence.partition("(it is ")[2].partition(")")[0].split(", ")
+        words = {HOLDS: "above", FAILS: "not above", UNCLEAR: "undecided against"}
+        said = words[answers[claims.predicts_better(score)]]
         assert [side for side in sides if score in side.removeprefix(said + " ").split(" and ")] == [
             side for side in sides if side.startswith(said + " ")
         ]
-    for score, table in (("SD", found.correlation), ("PM", found.correlation), ("PM", found.detection)):
-        row = next(
-            r
-            for r in table
-            if (r["unit"], r["domain"], r["score"]) == ("slice", numbers.MEAN, score)
-            and r.get("quantity", results.DETECTED) == results.DETECTED
-        )
-        assert f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" in answer.sentence
+    detection = found.detection.where(quantity=tables.FLAGGED)
+    for score, rows in (("SD", found.correlation), ("PM", found.correlation), ("PM", detection)):
+        assert rows.one(unit="slice", domain=MEAN, score=score).text() in answer.sentence
 
 
 def test_claims_agree_with_the_tables():
-    _, found = tabulated(sd=20, pm=0, entropy=0)
-    rows = {(r["unit"], r["quantity"], r["score"]): r for r in found.differences if r["domain"] == numbers.MEAN}
-    correlation = {(r["unit"], r["score"]): r["mean"] for r in found.correlation if r["domain"] == numbers.MEAN}
-    claims = {(c["unit"], c["claim"]): c for c in found.claims}
-    assert len(claims) == 2 * 5 + 1
-    for unit in study.UNITS:
+    _, found, decided = tabulated(sd=20, pm=0, entropy=0)
+    of = {(claim.of["unit"], claim.claim): claim for claim in decided}
+    assert len(of) == len(decided) == 2 * 5 + 1
+    for unit in UNITS:
+        differences = found.differences.where(unit=unit, domain=MEAN)
+        correlation = lambda score, unit=unit: found.correlation.one(unit=unit, domain=MEAN, score=score).estimate.mean
         for score in ("PM", "LM", "entropy", "ensemble entropy"):
-            claim = claims[unit, f"SD goes with errors more closely than {score}"]
-            assert claim["mean"] == rows[unit, results.CORRELATION, score]["mean"]
-            assert claim["mean"] == pytest.approx(correlation[unit, "SD"] - correlation[unit, score])
-        foreign, row = claims[unit, results.FOREIGN], rows[unit, results.DETECTED, "PM"]
-        assert (foreign["mean"], foreign["low"], foreign["high"]) == (-row["mean"], -row["high"], -row["low"])
-        assert foreign["verdict"] == "holds"
-    lost = claims["slice", results.LOWERED]
-    assert lost["mean"] == pytest.approx(0.01) and lost["verdict"] == "holds"
-    for claim in found.claims:
-        decided = "holds" if claim["low"] > 0 else "does not hold" if claim["high"] < 0.05 else "unclear"
-        assert claim["verdict"] == decided or claim["claim"] == results.LOWERED
+            row = of[unit, claims.predicts_better(score)].row
+            assert row == differences.one(quantity=tables.CORRELATION, score=score)
+            assert row.estimate.mean == pytest.approx(correlation("SD") - correlation(score))
+        flags, row = of[unit, claims.FLAGS_MORE], differences.one(quantity=tables.FLAGGED, score="PM")
+        assert flags.row.numbers == row.negative().numbers and flags.answer == HOLDS
+        assert flags.row.convention == "PM minus SD: share above the threshold"
+    lost = of["slice", claims.LOWERED]
+    assert lost.row.estimate.mean == pytest.approx(0.01) and lost.answer == HOLDS
+    for claim in decided:
+        low, high = claim.row.numbers[1:]
+        assert claim.answer == (HOLDS if low > 0 else FAILS if high < 0.05 else UNCLEAR) or claim == lost
+        assert claim.record()["low"] == low and claim.row.text() in claim.sentence
 
 
 def test_an_advantage_within_the_negligible_or_without_an_interval():
-    row = dict.fromkeys(("n", "undefined", "patients", "interval", "convention"), 0) | {"mean": 0.01}
-    decide = lambda low, high, least: results._decided("", "slice", row | {"low": low, "high": high}, "", least).verdict
-    assert decide(-0.02, 0.04, 0.05) == "does not hold"
-    assert decide(-0.02, 0.04, 0.0) == "unclear"
-    assert decide(np.nan, np.nan, 0.05) == "unclear"
+    def decide(low, high, least):
+        row = Row({}, Estimate(0.01, low, high, 9, 0, 9), "mean")
+        return claims._decided("", "slice", row, "", least).answer
+
+    assert decide(-0.02, 0.04, 0.05) == FAILS
+    assert decide(-0.02, 0.04, 0.0) == UNCLEAR
+    assert decide(np.nan, np.nan, 0.05) == UNCLEAR
 
 
-def test_a_class_that_nobody_drew_is_not_scored():
+def test_a_class_that_is_not_annotated_is_not_scored():
     cases = fake_cases()
     measured = fake_measured(cases, sd=1, pm=1, entropy=1)
-    dice = results.case_dice(cases, measured.networks)
+    dice = cases.case_dice(measured.of_networks("dice"))
     raw = measured.networks[0]["dice"]
     in_c = cases.domains == "C"
-    np.testing.assert_array_equal(dice[0, in_c], raw[in_c, 0])  # not halved by the 0 of what nobody drew
+    np.testing.assert_array_equal(dice[0, in_c], raw[in_c, 0])  # not halved by the 0 of what is not annotated
     np.testing.assert_allclose(dice[0, ~in_c], np.nanmean(raw[~in_c], 1))
-    _, found = tabulated(sd=1, pm=1, entropy=1)
-    assert not any((r["domain"], r["quantity"]) == ("C", "Dice of pool") for r in found.dice)
+    _, found, _ = tabulated(sd=1, pm=1, entropy=1)
+    assert not found.dice.where(domain="C", quantity="Dice of pool")
     assert [(r["class"], r["scored"]) for r in found.classes if r["domain"] == "C"] == [("ring", True), ("pool", False)]
-    together = next(r for r in found.dice if (r["domain"], r["quantity"]) == (numbers.TOGETHER, "Dice of pool"))
+    together = found.dice.one(domain=TOGETHER, quantity="Dice of pool").estimate
     in_b = cases.domains == "B"
-    assert together["n"] == in_b.sum()
-    assert together["mean"] == pytest.approx(np.mean([run["dice"][in_b, 1].mean() for run in measured.networks]))
+    assert together.n == in_b.sum()
+    assert together.mean == pytest.approx(np.mean([run["dice"][in_b, 1].mean() for run in measured.networks]))
+
+
+def test_a_typical_case_is_the_median_of_its_domain():
+    cases = fake_cases()
+    dice = fake_measured(cases, sd=1, pm=1, entropy=1).networks[0]["dice"]
+    of_case = cases.case_dice(dice)
+    typical = experiment.typical_cases(cases, dice)
+    assert tuple(typical) == cases.by_domain(3).names
+    for name, case in typical.items():
+        own = of_case[(cases.domains == name) & ~np.isnan(of_case)]
+        assert cases.domains[case] == name and of_case[case] == np.sort(own)[len(own) // 2]
+    undefined = np.where((cases.domains == "B")[:, None], np.nan, dice)
+    assert "B" not in experiment.typical_cases(cases, undefined)
 
 
 def test_tables_say_what_stands_behind_them():
-    _, found = tabulated(sd=1, pm=1, entropy=1)
-    for name in ("claims", "dice", "correlation", "differences", "detection", "risk_coverage"):
+    _, found, decided = tabulated(sd=1, pm=1, entropy=1)
+    for name in ("dice", "correlation", "differences", "detection", "risk_coverage"):
         rows = getattr(found, name)
-        assert rows and all(
-            {"convention", "interval", "n", "undefined", "patients", "paper"} <= row.keys() for row in rows
-        )
-    assert {row["score"] for row in found.correlation} == {score.name for score in SCORES}
+        assert rows and all(row.convention and row.interval and row["paper"] for row in rows)
+    assert all({"convention", "interval", "n", "undefined", "patients", "paper"} <= c.record().keys() for c in decided)
+    assert set(found.correlation.values("score")) == {score.name for score in tables.SCORES}
     cases = fake_cases()
-    row = next(r for r in found.dice if (r["domain"], r["quantity"]) == ("C", "Dice"))
+    dice = found.dice.one(domain="C", quantity="Dice").estimate
     undefined = (cases.domains == "C") & (np.arange(len(cases.domains)) % 40 == 0)
-    assert (row["undefined"], row["patients"]) == (undefined.sum(), 24) and undefined.sum() > 0
+    assert (dice.undefined, dice.patients) == (undefined.sum(), 24) and undefined.sum() > 0
     assert len(found.cases) == len(cases.domains)
+    flagged = found.detection.where(quantity=tables.FLAGGED)
     ranked, detected = (
-        next(r for r in table if (r["unit"], r["domain"], r["score"]) == ("slice", "C", "SD"))
-        for table in (found.correlation, found.detection)
+        rows.one(unit="slice", domain="C", score="SD").estimate for rows in (found.correlation, flagged)
     )
-    assert (ranked["undefined"], detected["undefined"]) == (undefined.sum(), 0)  # a score needs no Dice to be foreign
+    # a score needs no Dice to be above a threshold
+    assert (ranked.undefined, detected.undefined) == (undefined.sum(), 0)
+
+
+def test_deviations_are_those_of_the_networks():
+    cases = fake_cases()
+    measured = fake_measured(cases, sd=1, pm=1, entropy=1)
+    _, found, _ = tabulated(sd=1, pm=1, entropy=1)
+    of_networks = cases.case_dice(measured.of_networks("dice"))[:, cases.domains == "B"]
+    deviation = lambda quantity: found.dice.one(domain="B", quantity=quantity)["runs_std"]
+    assert deviation(tables.BEFORE) == pytest.approx(np.std(np.nanmean(of_networks, 1), ddof=1))
+    assert np.isnan([deviation(tables.LOST), deviation(tables.OF_ENSEMBLE)]).all()  # a difference; one ensemble
 
 
 def test_a_domain_of_few_patients_has_no_interval_and_no_say():
-    cfg = config()
-    cfg.evaluation.resamples = 30
     cases = fake_cases()
     keep = (cases.domains != "C") | np.isin(cases.patients, ("p0", "p1"))
-    fewer = study.Cases(
-        cases.stored.take(np.flatnonzero(keep)),
-        cases.roles[keep],
-        cases.domains[keep],
-        cases.patients[keep],
-        cases.names,
-    )
-    assert study.counted_domains(cfg, fewer) == ("B",)
-    found = results.tabulate(cfg, fewer, fake_measured(fewer, sd=3, pm=0, entropy=0))
-    rows = {r["domain"]: r for r in found.correlation if (r["unit"], r["score"]) == ("slice", "SD")}
-    assert np.isnan(rows["C"]["low"]) and rows["C"]["interval"] == "none: too few patients"
-    assert rows[numbers.MEAN]["mean"] == rows["B"]["mean"]
+    fewer = Cases(cases.stored.take(np.flatnonzero(keep)), cases.roles[keep], cases.domains[keep], cases.patients[keep])
+    assert fewer.by_domain(3).counted == ("B",) and fewer.by_domain(2).counted == ("B", "C")
+    _, found = tabulated_of(fewer, fake_measured(fewer, sd=3, pm=0, entropy=0))
+    rows = found.correlation.where(unit="slice", score="SD")
+    alone = rows.one(domain="C")
+    assert np.isnan(alone.estimate.low) and alone.interval == "none: too few patients"
+    assert rows.one(domain=MEAN).estimate.mean == rows.one(domain="B").estimate.mean
 
 
 # ------------------------------------------------------------------------------------------------------ the whole thing
@@ -601,10 +607,13 @@ def test_the_study_ends_with_its_report(finished):
         "correlation.png", "correlation_domains.png", "detection.png", "dice_domains.png", "rejection.png",
         "examples.png",
     }  # fmt: skip
-    assert {path.stem for path in (work / "tables").iterdir()} == set(results.Tables.__dataclass_fields__)
-    domains = ["A (validation)", "A (test)", "B", "C", "D", numbers.TOGETHER]
+    assert {path.stem for path in (work / "tables").iterdir()} == {
+        "claims",
+        *tables.Tables.__dataclass_fields__,
+    }
+    domains = ["A (validation)", "A (test)", "B", "C", "D", TOGETHER]
     assert [row["domain"] for row in found["dice"] if row["quantity"] == "Dice"] == domains
-    assert {row["score"] for row in found["correlation"]} == {score.name for score in SCORES}
+    assert {row["score"] for row in found["correlation"]} == {score.name for score in tables.SCORES}
     distances = [row["PM"] for row in found["cases"]]
     assert min(distances) > 0 and np.isfinite(distances).all()
     assert all(0 <= row["SD"] <= 2 / 4 and 0 <= row["entropy"] <= np.log(4) for row in found["cases"])
@@ -626,12 +635,12 @@ def test_a_second_call_trains_and_measures_nothing(finished):
 def test_distances_are_small_where_activations_are_those_of_training(finished):
     """Of the training cases themselves, the mean squared distance is about the dimension, as of any fitted Gaussian."""
     places, _ = finished
-    cfg = config()
+    made = settings(config())
     directory = places["data_dir"] / "cardiac" / "tiny" / "1.0.0"
-    splits = runs.Splits(directory, cfg.data.source_size, cfg.data.domains)
-    fitted = study.load(cfg, splits, places["workdir"], 0)
-    scores = distortion_scores.of_network(cfg, fitted, splits["train"], splits["train"])
-    latent = cfg.autoencoder.latent
+    splits = runs.Splits(directory, made.run.data.source_size, made.run.data.domains)
+    asked, known = experiment.load(made, splits, places["workdir"], 0)
+    scores = experiment.of_network(made, asked, known, splits["train"], splits["train"])
+    latent = made.autoencoder.latent
     # shrinking the covariance towards its mean variance keeps the trace, and changes the distance a little
-    assert 0.5 * latent < scores["latent"].mean() < 2.5 * latent
+    assert 0.5 * latent < scores["latent_mahalanobis"].mean() < 2.5 * latent
     assert scores["dice"].shape == (48, 3)

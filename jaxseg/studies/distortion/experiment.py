@@ -1,13 +1,7 @@
-"""Segmentation distortion (Lennartz and Schultz 2023): which runs, on which cases.
+"""Segmentation distortion (Lennartz and Schultz 2023): what is trained and measured.
 
 Several networks are trained on one domain, with other seeds, and for each an autoencoder of its bottleneck. All score
-the same cases, each of which has a role:
-
-  validation   in-domain, chose the checkpoints; sets the threshold of detection
-  test         in-domain, if the data set has such a split
-  shifted      of other domains: scanners, sites, another data set
-
-`scores.cases` has the scores of a case, `tables` the numbers and the verdict.
+the same cases (`cases`), by the scores of `jaxseg.scores`.
 """
 
 import dataclasses
@@ -15,273 +9,28 @@ import functools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from jaxseg.data import builders, pipeline
-from jaxseg.errors import InputError
-from jaxseg.models import capture, tracing
+from jaxseg.data import augment, pipeline
+from jaxseg.metrics import overlap
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.results.stored import kept
-from jaxseg.scores import cases as distortion_scores
-from jaxseg.scores import vog as difficulty
-from jaxseg.training import autoencoders, checks, runs
+from jaxseg.scores import compute, registry, vog
+from jaxseg.scores.base import AUTOENCODER, BOTTLENECK, ENSEMBLE
+from jaxseg.scores.evidence import Asked, Evidence, Known
+from jaxseg.studies.distortion.cases import ROLES, Cases, Gathered
+from jaxseg.studies.distortion.settings import Settings
+from jaxseg.training import autoencoders, runs
 
-UNITS = ("slice", "subject")
-MATCHINGS = ("name", "order")
-_SECTIONS = ("data", "model", "training", "shifted", "autoencoder", "autoencoder_training", "evaluation")
-
-# --------------------------------------------------------------------------------------------------------------- config
-
-
-def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config; raises InputError, before anything is computed, when a field of the study cannot work."""
-    if config.get("study") != "distortion":
-        raise InputError("the config is not a study's; give configs/distortion.py, or use launch.train")
-    for name in (*_SECTIONS, "layer"):
-        if name not in config:
-            raise InputError(f"config.{name} is missing; configs/distortion.py shows every field")
-    network = network_config(config)
-    checks.check(network)
-    checks.check_common(autoencoder_config(config, pathlib.Path(), network.seed))
-    for name, value, wanted in (
-        ("data.view", config.data.view, "original"),
-        ("data.folds", config.data.folds, 0),
-        ("vary", config.vary, "seed"),
-    ):
-        if value != wanted:
-            raise InputError(f"config.{name} is {value!r}; the study is of {wanted!r} alone")
-    _check_shifted(config)
-    _check_evaluation(config)
-    _check_layers(config)
-    return config
-
-
-def _check_shifted(config: ml_collections.ConfigDict) -> None:
-    shifted = config.shifted
-    if not shifted.dataset and not config.data.domains:
-        raise InputError(
-            "config.data.domains is empty, so all domains are trained on and none is foreign; name those to train on, "
-            "or another data set in config.shifted.dataset"
-        )
-    if shifted.classes not in MATCHINGS:
-        raise InputError(f"config.shifted.classes is {shifted.classes!r}; choose one of {', '.join(MATCHINGS)}")
-    if not shifted.splits:
-        raise InputError("config.shifted.splits is empty; name the splits whose cases are tested, such as ('test',)")
-    if shifted.domain_words < 0:
-        raise InputError(f"config.shifted.domain_words is {shifted.domain_words}; it must be at least 0")
-
-
-def _check_evaluation(config: ml_collections.ConfigDict) -> None:
-    evaluation = config.evaluation
-    if evaluation.unit not in UNITS:
-        raise InputError(f"config.evaluation.unit is {evaluation.unit!r}; choose one of {', '.join(UNITS)}")
-    for name, least in (("ensemble_size", 2), ("least_patients", 2), ("resamples", 1)):
-        if evaluation[name] < least:
-            raise InputError(f"config.evaluation.{name} is {evaluation[name]}; it must be at least {least}")
-    if not 0 < evaluation.keep <= 1:
-        raise InputError(f"config.evaluation.keep is {evaluation.keep}; it must lie above 0 and be at most 1")
-    difficulty.check(config)
-
-
-def _check_layers(config: ml_collections.ConfigDict) -> None:
-    model, size = checks.build_model(config, 2), config.data.image_size
-    image: Any = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)  # layers are named alike for any channels
-    variables = tracing.variable_shapes(model, image.shape)
-    known = capture.layer_names(model, variables, image)
-    for field, layers in (("layer", (config.layer,)), ("evaluation.ability_layers", config.evaluation.ability_layers)):
-        unknown = [layer for layer in layers if layer not in known]
-        if unknown or not layers:
-            raise InputError(f"config.{field} names no layer {unknown[:1]}; the network has {', '.join(known)}")
-
-
-def network_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config of the networks, as replicas with other seeds."""
-    return ml_collections.ConfigDict(checks.run_fields(config)).lock()
-
-
-def autoencoder_config(
-    config: ml_collections.ConfigDict, network: pathlib.Path, seed: int
-) -> ml_collections.ConfigDict:
-    """The config of the autoencoder of the network in the folder `network`."""
-    fields = checks.run_fields(config)
-    del fields["model"]
-    fields |= {"replicas": 1, "seed": seed, "training": config.autoencoder_training.to_dict()}
-    fields |= {"network": str(network), "layer": config.layer, "autoencoder": config.autoencoder.to_dict()}
-    return ml_collections.ConfigDict(fields).lock()
-
-
-def claimed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config by which a work directory is known: raw files may move, as those of --manual_dir may."""
-    known = config.copy_and_resolve_references().unlock()
-    known.shifted.manual_dir = ""
-    return known.lock()
-
-
-# ---------------------------------------------------------------------------------------------------------------- cases
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Cases:
-    """All cases that are scored, one after the other.
-
-    Attributes:
-      stored: images, and labels in the network's classes.
-      roles: validation, test or shifted, `[N]`.
-      domains: as tables name them, `[N]`.
-      patients: `[N]`; cases of one are drawn together, of whatever domain they are.
-      names: of the domains, in the order of tables: validation, test, then those that are shifted.
-    """
-
-    stored: pipeline.InMemory
-    roles: np.ndarray
-    domains: np.ndarray
-    patients: np.ndarray
-    names: tuple[str, ...]
-
-    @property
-    def shifted(self) -> tuple[str, ...]:
-        """The names of the shifted domains."""
-        return tuple(name for name in self.names if (self.roles[self.domains == name] == "shifted").all())
-
-    @functools.cached_property
-    def drawn(self) -> dict[str, np.ndarray]:
-        """Domain -> how many of its cases have a pixel of each class but the background, `[K-1]`."""
-        classes = range(1, self.stored.num_classes)
-        axes = tuple(range(1, self.stored.labels.ndim))
-        has = np.stack([(self.stored.labels == k).any(axes) for k in classes], 1)
-        return {name: has[self.domains == name].sum(0) for name in self.names}
-
-
-class Data(NamedTuple):
-    """What networks are trained on, and the cases that are scored."""
-
-    splits: runs.Splits
-    scored: Cases
-
-
-def gather(
-    config: ml_collections.ConfigDict, splits: runs.Splits, directory: pathlib.Path, data_dir: pathlib.Path
-) -> Cases:
-    """The in-domain and the shifted cases, the latter of another data set if the config names one.
-
-    Args:
-      config: of the study.
-      splits: of the training data set and its domains.
-      directory: of the training data set.
-      data_dir: of prepared data sets; the shifted one is prepared there.
-
-    Raises:
-      InputError: a data set or a split is not there, there is no shifted case, classes or channels do not match those
-        of the network, a shifted patient was trained on, or no shifted domain has patients enough.
-    """
-    own = ", ".join(config.data.domains) or config.data.dataset.partition("/")[0]
-    parts = {role: splits[role] for role in ("validation", "test") if role in pipeline.split_sizes(directory)}
-    shifted = _shifted(config, splits, directory, data_dir)
-    domains = [f"{own} ({role})" for role, part in parts.items() for _ in part.cases]
-    domains += [_domain(config, domain) for domain in shifted.domains]
-    patients = [patient for part in parts.values() for patient in part.patients]
-    prefix = f"{config.shifted.dataset}: " if config.shifted.dataset else ""
-    patients += [f"{prefix}{patient}" for patient in shifted.patients]
-    roles = [role for role, part in (parts | {"shifted": shifted}).items() for _ in part.cases]
-    inside = [f"{own} ({role})" for role in parts]
-    cases = Cases(
-        stored=pipeline.joined([*parts.values(), shifted]),
-        roles=np.array(roles),
-        domains=np.array(domains),
-        patients=np.array(patients),
-        names=(*inside, *sorted(set(domains) - set(inside))),
-    )
-    if not counted_domains(config, cases):
-        raise InputError(
-            f"no shifted domain ({', '.join(cases.shifted)}) has {config.evaluation.least_patients} patients or more, "
-            "so no interval can be given; test on more patients, or lower config.evaluation.least_patients"
-        )
-    return cases
-
-
-def counted_domains(config: ml_collections.ConfigDict, cases: Cases) -> tuple[str, ...]:
-    """The shifted domains with enough patients for an interval, over which means are taken."""
-    patients = lambda name: len(set(cases.patients[cases.domains == name]))
-    return tuple(name for name in cases.shifted if patients(name) >= config.evaluation.least_patients)
-
-
-def _domain(config: ml_collections.ConfigDict, domain: str) -> str:
-    words = config.shifted.domain_words
-    name = " ".join(domain.split()[:words]) if words else domain
-    return name or config.shifted.dataset
-
-
-def _shifted(
-    config: ml_collections.ConfigDict, splits: runs.Splits, directory: pathlib.Path, data_dir: pathlib.Path
-) -> pipeline.InMemory:
-    shifted = config.shifted
-    if shifted.dataset:
-        directory = builders.prepare(shifted.dataset, data_dir=data_dir, manual_dir=shifted.manual_dir or None)
-    opened = [
-        pipeline.Split(directory, split, size=config.data.source_size, domains=shifted.domains)
-        for split in shifted.splits
-    ]
-    train = splits.open("train")
-    for split in opened:
-        if (split.num_channels, split.rank) != (train.num_channels, train.rank):
-            raise InputError(
-                f"{split.name} has {split.num_channels} channels and rank {split.rank}, {train.name} has "
-                f"{train.num_channels} and {train.rank}; prepare both from images of one kind"
-            )
-    table = match_classes(train.class_names, opened[0].class_names, shifted.classes, opened[0].name)
-    found = pipeline.joined([pipeline.in_memory(split) for split in opened])
-    found = dataclasses.replace(found, class_names=train.class_names, labels=table[found.labels])
-    if shifted.dataset:
-        return found
-    kept = np.flatnonzero(~np.isin(found.domains, config.data.domains))
-    if not len(kept):
-        raise InputError(
-            f"{found.name} has no other domain than {', '.join(config.data.domains)}; name fewer in "
-            "config.data.domains, or another data set in config.shifted.dataset"
-        )
-    found = found.take(kept)
-    known = sorted(set(found.patients) & set(splits["train"].patients))
-    if known:
-        raise InputError(
-            f"config.shifted.splits {tuple(shifted.splits)} has patients that were trained on, such as {known[0]}; "
-            "give ('test',)"
-        )
-    return found
-
-
-def match_classes(own: Sequence[str], foreign: Sequence[str], how: str, name: str) -> np.ndarray:
-    """Which of the network's classes each class of another data set is, uint8 `[classes of the other]`.
-
-    Args:
-      own: the network's classes, the background first.
-      foreign: those of the other data set, the background first.
-      how: by name, or by order, where the numbers are known to mean the same.
-      name: of the other data set, for the message.
-
-    Raises:
-      InputError: a class has no counterpart.
-    """
-    if how == "order":
-        if len(foreign) > len(own):
-            raise InputError(
-                f"{name} has {len(foreign)} classes, the network {len(own)} ({', '.join(own)}); they cannot be matched "
-                "by order: leave out those that it does not know"
-            )
-        return np.arange(len(foreign), dtype=np.uint8)
-    unknown = [each for each in foreign[1:] if each not in own[1:]]
-    if unknown:
-        raise InputError(
-            f"{name} has the class {unknown[0]!r}, the network knows {', '.join(own[1:])}; name the classes alike "
-            "(classes.csv of a folder), or set config.shifted.classes to 'order' where their numbers mean the same"
-        )
-    return np.array([0, *(own.index(each) for each in foreign[1:])], np.uint8)
-
-
-# ----------------------------------------------------------------------------------------------------------------- runs
+Measures = Mapping[str, np.ndarray]
+_OF_NETWORK = registry.computable({AUTOENCODER, BOTTLENECK})
+_OF_ENSEMBLE = tuple(score for score in registry.computable({ENSEMBLE}) if ENSEMBLE in score.needs)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -289,14 +38,20 @@ class Measured:
     """What all networks and ensembles scored.
 
     Attributes:
-      networks: per network, `distortion_scores.of_network` of all cases.
-      ensembles: per ensemble, `distortion_scores.of_ensemble`; none where there are too few networks for one.
+      networks: per network, `of_network` of all cases, and VoG.
+      ensembles: per ensemble, `of_ensemble`; none where there are too few networks for one.
       training: per network, what its best checkpoint and that of its autoencoder reached.
+      examples: domain -> `images` `[h,w,C]`, `labels` and `classes` `[h,w]` of one case and the first network.
     """
 
-    networks: tuple[Mapping[str, np.ndarray], ...]
-    ensembles: tuple[Mapping[str, np.ndarray], ...]
+    networks: tuple[Measures, ...]
+    ensembles: tuple[Measures, ...]
     training: tuple[dict[str, Any], ...]
+    examples: Mapping[str, Measures] = dataclasses.field(default_factory=dict)
+
+    def of_networks(self, key: str) -> np.ndarray:
+        """One of the measures of all M networks, `[M,N,...]`."""
+        return np.stack([network[key] for network in self.networks])
 
 
 def networks_folder(workdir: pathlib.Path) -> pathlib.Path:
@@ -304,121 +59,168 @@ def networks_folder(workdir: pathlib.Path) -> pathlib.Path:
     return workdir / "runs" / "networks"
 
 
-def run_folders(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[pathlib.Path]:
-    """The folders of all training runs: of every network and of every autoencoder."""
-    members = runs.member_runs(network_config(config), networks_folder(workdir))
-    return [*(place for _, place in members), *(autoencoder_folder(workdir, i) for i in range(len(members)))]
-
-
 def autoencoder_folder(workdir: pathlib.Path, number: int) -> pathlib.Path:
     """Where the autoencoder of a network is, and what both scored."""
     return workdir / "runs" / f"autoencoder_{number}"
 
 
-def train_and_measure(
-    config: ml_collections.ConfigDict, splits: runs.Splits, cases: Cases, workdir: pathlib.Path
-) -> Measured:
+def run_folders(settings: Settings, workdir: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of all training runs: of every network and of every autoencoder."""
+    members = _members(settings, workdir)
+    return [*(folder for _, folder in members), *(autoencoder_folder(workdir, i) for i in range(len(members)))]
+
+
+def _members(settings: Settings, workdir: pathlib.Path) -> list[tuple[ml_collections.ConfigDict, pathlib.Path]]:
+    """Config and folder of every network."""
+    return runs.member_runs(settings.run, networks_folder(workdir))
+
+
+def train_and_measure(settings: Settings, gathered: Gathered, workdir: pathlib.Path) -> Measured:
     """Every run of the study, trained and measured, or read back where that was done before."""
-    network = network_config(config)
-    runs.train(network, splits, networks_folder(workdir), keep_every=config.evaluation.vog_every)
-    members = runs.member_runs(network, networks_folder(workdir))
-    for i, (member, place) in enumerate(members):
-        autoencoders.train(autoencoder_config(config, place, member.seed), splits, autoencoder_folder(workdir, i))
+    splits = gathered.splits
+    runs.train(settings.run, splits, networks_folder(workdir), keep_every=settings.evaluation.vog_every)
+    members = _members(settings, workdir)
+    for i, (member, folder) in enumerate(members):
+        autoencoders.train(settings.of_autoencoder(folder, member.seed), splits, autoencoder_folder(workdir, i))
+    measure_network = functools.partial(_of_network, settings, gathered, workdir)
+    measure_ensemble = functools.partial(_of_ensemble, settings, gathered, workdir)
     networks = tuple(
         kept(
             autoencoder_folder(workdir, i) / "measures.npz",
-            lambda i=i: _of_network(config, splits, cases, workdir, i),  # type: ignore[misc]
+            functools.partial(measure_network, i),
+            wanted=[score.key for score in _OF_NETWORK],
         )
         for i in range(len(members))
     )
-    size = config.evaluation.ensemble_size
     ensembles = tuple(
         kept(
-            workdir / "runs" / f"ensemble_{e}" / "measures.npz",
-            lambda e=e: _of_ensemble(config, splits, cases, workdir, range(e * size, (e + 1) * size)),  # type: ignore[misc]
+            workdir / "runs" / f"ensemble_{i}" / "measures.npz",
+            functools.partial(measure_ensemble, i),
+            wanted=[score.key for score in _OF_ENSEMBLE],
         )
-        for e in range(len(members) // size)
+        for i in range(len(members) // settings.evaluation.ensemble_size)
     )
-    return Measured(networks, ensembles, tuple(_reached(config, workdir, i) for i in range(len(members))))
+    training = tuple(_training_record(settings, workdir, i) for i in range(len(members)))
+    return Measured(networks, ensembles, training, _examples(settings, gathered, networks[0]["dice"], workdir))
 
 
-def load(
-    config: ml_collections.ConfigDict, splits: runs.Splits, workdir: pathlib.Path, number: int
-) -> distortion_scores.Fitted:
+def load(settings: Settings, splits: runs.Splits, workdir: pathlib.Path, number: int) -> tuple[Asked, Known]:
     """A network and its autoencoder, both at their best checkpoint."""
-    member, place = runs.member_runs(network_config(config), networks_folder(workdir))[number]
-    fitted, of_autoencoder, network, variables = autoencoders.load_best(
-        autoencoder_config(config, place, member.seed),
+    member, place = _members(settings, workdir)[number]
+    autoencoder, of_autoencoder, network, variables = autoencoders.load_best(
+        settings.of_autoencoder(place, member.seed),
         autoencoder_folder(workdir, number),
         splits.num_classes,
         splits.open("train").num_channels,
     )
-    return distortion_scores.Fitted(network, fitted, config.layer, variables, of_autoencoder)
+    asked = Asked(network, tuple(settings.evaluation.ability_layers), settings.layer, autoencoder)
+    return asked, Known((variables,), of_autoencoder)
 
 
-def _of_network(
-    config: ml_collections.ConfigDict, splits: runs.Splits, cases: Cases, workdir: pathlib.Path, number: int
+def _seen(settings: Settings, cases: pipeline.InMemory) -> tuple[compute.Batches, compute.View]:
+    """Batches of cases, and the networks' view of them."""
+    data, batch_size = settings.run.data, settings.run.training.batch_size
+    view = augment.testing_view(data.view, size=data.image_size, cases=cases.cases)
+    return pipeline.epoch(cases, batch_size=batch_size), view
+
+
+def of_network(
+    settings: Settings, asked: Asked, known: Known, train: pipeline.InMemory, scored: pipeline.InMemory
 ) -> dict[str, np.ndarray]:
-    fitted = load(config, splits, workdir, number)
-    assert isinstance(fitted.network, UNetSkeleton)  # as all networks that a config can name
-    scored = distortion_scores.of_network(config, fitted, splits["train"], cases.stored)
-    member, place = runs.member_runs(network_config(config), networks_folder(workdir))[number]
-    checkpoints = difficulty.checkpoints(config, member, place, splits, fitted.variables)
-    scored["gradients"] = difficulty.variance_of_gradients(
-        fitted.network, checkpoints, cases.stored, size=config.data.image_size, batch_size=config.training.batch_size
+    """All scores of one network that a forward pass gives, `[N]` by their keys, and its Dice.
+
+    Returns:
+      Also `dice` and `dice_after` `[N,K-1]` of the prediction as it is and with the bottleneck reconstructed.
+    """
+    known = compute.fit_bottleneck(asked, known, *_seen(settings, train))
+    return compute.score_cases(asked, known, _OF_NETWORK, *_seen(settings, scored), further=_dice_before_and_after)
+
+
+def _dice_before_and_after(evidence: Evidence, labels: jax.Array) -> dict[str, jax.Array]:
+    after = jnp.argmax(evidence.logits_after, -1).astype(jnp.int32)
+    reconstructed = overlap.dice(labels, after, num_classes=evidence.logits.shape[-1])
+    return compute.dice(evidence, labels) | {"dice_after": reconstructed}
+
+
+def of_ensemble(
+    settings: Settings, network: nn.Module, members: Sequence[Any], scored: pipeline.InMemory
+) -> dict[str, np.ndarray]:
+    """All scores of an ensemble, `[N]` by their keys, and `dice` `[N,K-1]` of the highest mean probability."""
+    return compute.score_cases(Asked(network, ()), Known(tuple(members)), _OF_ENSEMBLE, *_seen(settings, scored))
+
+
+def _of_network(settings: Settings, gathered: Gathered, workdir: pathlib.Path, number: int) -> dict[str, np.ndarray]:
+    splits, stored = gathered.splits, gathered.scored.stored
+    asked, known = load(settings, splits, workdir, number)
+    assert isinstance(asked.model, UNetSkeleton)  # as all networks that a config can name
+    scored = of_network(settings, asked, known, splits["train"], stored)
+    member, folder = _members(settings, workdir)[number]
+    checkpoints = vog.checkpoints(settings.evaluation.vog_every, member, folder, splits, known.members[0])
+    scored["vog"] = vog.variance_of_gradients(
+        asked.model, checkpoints, stored, size=member.data.image_size, batch_size=member.training.batch_size
     )
     return scored
 
 
-def _of_ensemble(
-    config: ml_collections.ConfigDict, splits: runs.Splits, cases: Cases, workdir: pathlib.Path, numbers: Sequence[int]
-) -> dict[str, np.ndarray]:
-    members = runs.member_runs(network_config(config), networks_folder(workdir))
-    shape = (1, *(config.data.image_size,) * 2, splits.open("train").num_channels)
-    loaded = [runs.load_best(*members[i], shape, splits.num_classes) for i in numbers]
-    return distortion_scores.of_ensemble(config, loaded[0][0], [variables for _, variables, _ in loaded], cases.stored)
+def _of_ensemble(settings: Settings, gathered: Gathered, workdir: pathlib.Path, number: int) -> dict[str, np.ndarray]:
+    size, splits = settings.evaluation.ensemble_size, gathered.splits
+    members = _members(settings, workdir)[number * size : (number + 1) * size]
+    shape = (1, *(settings.run.data.image_size,) * 2, splits.open("train").num_channels)
+    loaded = [runs.load_best(*member, shape, splits.num_classes) for member in members]
+    return of_ensemble(settings, loaded[0][0], [variables for _, variables, _ in loaded], gathered.scored.stored)
 
 
-def _reached(config: ml_collections.ConfigDict, workdir: pathlib.Path, number: int) -> dict[str, Any]:
-    member, place = runs.member_runs(network_config(config), networks_folder(workdir))[number]
-    network, of_autoencoder = (
+def _training_record(settings: Settings, workdir: pathlib.Path, number: int) -> dict[str, Any]:
+    member, place = _members(settings, workdir)[number]
+    network, autoencoder = (
         json.loads((folder / "summary.json").read_bytes()) for folder in (place, autoencoder_folder(workdir, number))
     )
+    selection = settings.run.training.selection
     return {
         "network": number,
         "seed": member.seed,
         "best_step": network["best_step"],
-        "validation_score": network[f"best_validation_{config.training.selection}"],
-        "autoencoder_best_step": of_autoencoder["best_step"],
-        "autoencoder_validation_loss": of_autoencoder["best_validation_loss"],
-        "convention": f"best of the in-domain validation: {config.training.selection} of the network over the defined "
-        "pairs of case and class, L_seg + L_mse of the autoencoder",
+        "validation_score": network[f"best_validation_{selection}"],
+        "autoencoder_best_step": autoencoder["best_step"],
+        "autoencoder_validation_loss": autoencoder["best_validation_loss"],
+        "convention": f"best of the in-distribution validation: {selection} of the network over the defined pairs of "
+        "case and class, L_seg + L_mse of the autoencoder",
     }
 
 
-def examples(
-    config: ml_collections.ConfigDict,
-    splits: runs.Splits,
-    cases: Cases,
-    chosen: Mapping[str, int],
-    workdir: pathlib.Path,
+def _examples(
+    settings: Settings, gathered: Gathered, dice: np.ndarray, workdir: pathlib.Path
 ) -> dict[str, dict[str, np.ndarray]]:
-    """What the first network makes of some cases.
+    """What the first network makes of a typical case of every domain.
 
     Args:
-      config: of the study.
-      splits: of the training data set.
-      cases: all that are scored.
-      chosen: name -> number of a case.
+      settings: of the study.
+      gathered: all cases.
+      dice: of the first network, `[N,K-1]`.
       workdir: of the study, all of whose runs are there.
 
     Returns:
-      name -> `images` `[h,w,C]`, `labels` and `classes` `[h,w]`, as `distortion_scores.predictions`.
+      domain -> `images` `[h,w,C]`, `labels` and `classes` `[h,w]`.
     """
-    seen = kept(
-        workdir / "runs" / "examples" / "measures.npz",
-        lambda: distortion_scores.predictions(
-            config, load(config, splits, workdir, 0), cases.stored, list(chosen.values())
-        ),
-    )
-    return {name: {key: values[i] for key, values in seen.items()} for i, name in enumerate(chosen)}
+    cases = gathered.scored
+    typical = typical_cases(cases, dice)
+
+    def make() -> dict[str, np.ndarray]:
+        asked, known = load(settings, gathered.splits, workdir, 0)
+        chosen = cases.stored.take(np.array(list(typical.values())))
+        shown = lambda evidence, labels: {"images": evidence.images, "labels": labels, "classes": evidence.classes}
+        return compute.score_cases(asked, known, (), *_seen(settings, chosen), further=shown)
+
+    seen = kept(workdir / "runs" / "examples" / "measures.npz", make)
+    return {name: {key: values[i] for key, values in seen.items()} for i, name in enumerate(typical)}
+
+
+def typical_cases(cases: Cases, dice: np.ndarray) -> dict[str, int]:
+    """Of every domain the case with the median Dice `[N,K-1]`; none where no Dice is defined."""
+    of_case = cases.case_dice(dice)
+    typical = {}
+    for name in (name for role in ROLES for name in cases.of_role(role)):
+        defined = np.flatnonzero((cases.domains == name) & ~np.isnan(of_case))
+        if len(defined):
+            typical[name] = int(defined[np.argsort(of_case[defined], kind="stable")[len(defined) // 2]])
+    return typical

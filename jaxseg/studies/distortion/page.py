@@ -1,214 +1,216 @@
 """The page of the distortion study."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
-
-from jaxseg.report import page
-from jaxseg.results.text import estimate_text
-from jaxseg.scores.cases import SCORES
+from jaxseg.report import estimates, page
+from jaxseg.results.claims import Claim
+from jaxseg.results.table import Row, Table, table
 from jaxseg.studies.base import Report
-from jaxseg.studies.distortion import experiment as study
-from jaxseg.studies.distortion import numbers
-from jaxseg.studies.distortion import tables as results
+from jaxseg.studies.distortion import tables
+from jaxseg.studies.distortion.cases import SHIFTED, Gathered
+from jaxseg.studies.distortion.claims import NEGLIGIBLE
+from jaxseg.studies.distortion.experiment import Measured
+from jaxseg.studies.distortion.settings import UNITS, Settings
+from jaxseg.studies.distortion.statistics import MEAN, TOGETHER
+
+StudyReport = Report[Settings, Gathered, Measured, tables.Tables]
+_COUNTS = ("n", "undefined", "patients")
+_PAPER = {"paper": "paper"}
+_DEVIATION = {"runs_std": "std over runs", **_PAPER}
 
 
-def make(report: Report[ml_collections.ConfigDict, study.Data, study.Measured, results.Tables]) -> page.Page:
+def make(report: StudyReport) -> page.Page:
     """What the page says."""
-    config, cases, found, figure = report.settings, report.cases.scored, report.tables, report.figure
-    answer, origin = report.judgement.verdicts[0], report.origin
-    unit = config.evaluation.unit
-    runs_text = f"Mean of {config.replicas} networks; 95 % bootstrap intervals over patients."
-    sections = [
-        page.Section(
-            "What was compared",
-            [
-                f"{config.replicas} networks that differ in their seed were trained on one domain, and for each an "
-                f"autoencoder of its bottleneck's activations ({origin['data']}). A score of a case is held against "
-                "1 - Dice of the same network, one of an ensemble against that of the ensemble: a useful score "
-                "correlates positively.",
-                *(f"{score.name}: {score.meaning}{'' if score.in_paper else '; not in the paper'}." for score in SCORES
-                  if score.name in {row["score"] for row in found.correlation}),
-            ],
-            [],
-            [_plain("Here and in the paper", found.settings, {"setting": "", "here": "here", "paper": "paper"})],
-        ),
-        page.Section(
-            "The paper's claims",
-            [
-                "The rule stood before the result: a claim holds if the whole interval of its difference lies above "
-                f"0, does not hold if it lies below {results.NEGLIGIBLE} (of the Dice lost: below 0), and is unclear "
-                f"otherwise. The verdict above reads those by {unit}.",
-                _unit_text(cases, unit),
-            ],
-            [],
-            [_table("Claims", found.claims, {"claim": "claim", "unit": "by", "verdict": "here"},
-                    {"paper": "paper"}, "difference [95 % interval]")],
-        ),
-        page.Section(
-            "Which scores go with errors",
-            [_counted_text(config, cases)],
-            [
-                figure(
-                    "correlation_domains",
-                    "Rank correlation domain by domain",
-                    "Dots with intervals: rank correlation of five scores with 1 - Dice in every domain.",
-                    f"By {unit}. {runs_text} After Fig. 3 of Lennartz and Schultz 2023, which prints no numbers.",
-                    "correlation",
-                ),
-            ],
-            [
-                _table(f"Rank correlation with 1 - Dice, by {each}",
-                       [row for row in found.correlation if row["unit"] == each],
-                       {"domain": "domain", "score": "score"}, {"runs_std": "std over runs", "paper": "paper"})
-                for each in (unit, *(other for other in study.UNITS if other != unit))
-            ] + [
-                _table("SD less the other score, mean of the shifted domains",
-                       [row for row in found.differences if row["domain"] == numbers.MEAN],
-                       {"unit": "by", "quantity": "quantity", "score": "other score"}, {"paper": "paper"}),
-            ],
-        ),
-        page.Section(
-            "Which scores find foreign images",
-            [
-                "A score that is higher on another scanner is not one that is higher where the segmentation is wrong: "
-                "whoever rejects by it also loses what would have been segmented well.",
-            ],
-            [
-                figure(
-                    "detection",
-                    "Called foreign",
-                    "Dots with intervals: share of the cases of every domain that five scores call foreign.",
-                    f"By {unit}. The threshold keeps {config.evaluation.keep:.0%} of in-domain validation. After Fig. "
-                    "4, left.",
-                    "detection",
-                ),
-                figure(
-                    "dice_domains",
-                    "Dice by domain",
-                    "Curves of the share of cases up to every Dice, for every domain.",
-                    "Share of the cases (slices) with at most that Dice, with intervals; the more to the right, the "
-                    "better. What Fig. 4, right, shows as distributions.",
-                    "cases",
-                ),
-            ],
-            [
-                _table(f"Detection of foreign cases, by {unit}",
-                       [row for row in found.detection if row["unit"] == unit],
-                       {"quantity": "quantity", "domain": "domain", "score": "score"}, {"paper": "paper"}),
-            ],
-        ),
-        page.Section(
-            "Rejecting what a score suspects",
-            ["What is left when the cases with the highest scores are rejected, all shifted domains together."],
-            [
-                figure(
-                    "rejection",
-                    "Dice of what is kept",
-                    "Curves of the mean Dice of the kept cases against the share that is kept, for every score.",
-                    f"By {unit}, mean over the networks. 'best possible' rejects by the networks' own Dice; an "
-                    "ensemble has a Dice of its own, with which its curves end.",
-                    "risk_coverage",
-                )
-            ],
-            [_table("Area under the risk-coverage curve", found.risk_coverage,
-                    {"unit": "by", "quantity": "quantity", "score": "score"}, {"paper": "paper"})],
-        ),
-        page.Section(
-            "How well the networks segment",
-            [_drawn_text(found)],
-            [
-                figure(
-                    "examples",
-                    "Examples",
-                    "One image of every domain with its annotation, and the prediction with its errors in red.",
-                    "Of every domain the case with the median Dice, by the first network; red is what it gets wrong in "
-                    "the classes that are drawn there. Numbers: mean Dice of domain and networks. After Fig. 2.",
-                    "dice",
-                )
-            ],
-            [
-                _table("Dice by domain", found.dice, {"domain": "domain", "quantity": "quantity"},
-                       {"runs_std": "std over runs", "paper": "paper"}),
-                _plain("Which classes are drawn", found.classes,
-                       {"domain": "domain", "class": "class", "cases_with_it": "cases with it", "n": "cases",
-                        "scored": "scored"}),
-                _plain("Training", found.training,
-                       {"network": "network", "seed": "seed", "best_step": "best step",
-                        "validation_score": f"validation {config.training.selection}",
-                        "autoencoder_best_step": "best step of the autoencoder",
-                        "autoencoder_validation_loss": "its validation loss"}),
-            ],
-        ),
-    ]  # fmt: skip
+    answer, unit = report.judgement.verdicts[0], report.settings.evaluation.unit
+    lead = report.figure(
+        "correlation",
+        "Rank correlation with 1 - Dice",
+        "Dots with intervals: rank correlation of every score with 1 - Dice, mean of the shifted domains.",
+        f"Within each shifted domain, by {unit}; mean of the domains. {_runs_text(report)}",
+        "correlation",
+    )
     return page.Page(
         title=f"Segmentation distortion ({report.size})",
         question="Does distortion tell where a segmentation is wrong on another scanner?",
         verdict=answer.verdict,
         answer=answer.sentence,
-        lead=figure(
-            "correlation",
-            "Rank correlation with 1 - Dice",
-            "Dots with intervals: rank correlation of every score with 1 - Dice, mean of the shifted domains.",
-            f"Within each shifted domain, by {unit}; mean of the domains. {runs_text}",
-            "correlation",
-        ),
-        facts=_facts(config, found),
-        sections=sections,
+        lead=lead,
+        facts=_facts(report),
+        sections=[
+            _comparison(report),
+            _claims(report),
+            _failure_prediction(report),
+            _detection(report),
+            _rejection(report),
+            _segmentation(report),
+        ],
     )
 
 
-def _table(
-    title: str,
-    rows: Sequence[Mapping[str, Any]],
-    columns: Mapping[str, str],
-    further: Mapping[str, str],
-    estimate: str = "mean [95 % interval]",
-) -> page.Table:
-    """The named columns, then the estimate, n, undefined and patients, then further ones; conventions as the note."""
+def _comparison(report: StudyReport) -> page.Section:
+    shown = report.tables.correlation.values("score")
+    text = [
+        f"{report.settings.run.replicas} networks that differ in their seed were trained on one domain, and for each "
+        f"an autoencoder of its bottleneck's activations ({report.origin['data']}). A score of a case is compared with "
+        "1 - Dice of the same network, one of an ensemble with that of the ensemble: a useful score correlates "
+        "positively.",
+        *(
+            f"{score.name}: {score.risk_meaning}{'' if tables.IN_PAPER[score.name] else '; not in the paper'}."
+            for score in tables.SCORES
+            if score.name in shown
+        ),
+    ]
+    columns = {"setting": "", "here": "here", **_PAPER}
+    return page.Section(
+        "What was compared", text, [], [_facts_table("Here and in the paper", report.tables.settings, columns)]
+    )
+
+
+def _claims(report: StudyReport) -> page.Section:
+    unit = report.settings.evaluation.unit
+    text = [
+        "The rule stood before the result: a claim holds if the whole interval of its difference lies above 0, does "
+        f"not hold if it lies below {NEGLIGIBLE} (of the Dice lost: below 0), and is unclear otherwise. The verdict "
+        f"above reads those by {unit}.",
+        _unit_text(report),
+    ]
+    columns = {"claim": "claim", "unit": "by", "answer": "here"}
+    rows = table(_claim_row(claim) for claim in report.judgement.claims)
+    shown = _table("Claims", rows, columns, _PAPER, estimate="difference [95 % interval]")
+    return page.Section("The paper's claims", text, [], [shown])
+
+
+def _claim_row(claim: Claim) -> Row:
+    assert claim.row is not None  # as of all claims here
+    keys = {"claim": claim.claim, **claim.of, "answer": claim.answer}
+    return dataclasses.replace(claim.row, keys=keys, more={"paper": claim.paper})
+
+
+def _failure_prediction(report: StudyReport) -> page.Section:
+    unit, results = report.settings.evaluation.unit, report.tables
+    dots = report.figure(
+        "correlation_domains",
+        "Rank correlation domain by domain",
+        "Dots with intervals: rank correlation of the paper's scores with 1 - Dice in every domain.",
+        f"By {unit}. {_runs_text(report)} After Fig. 3 of Lennartz and Schultz 2023, which prints no numbers.",
+        "correlation",
+    )
+    columns = {"domain": "domain", "score": "score"}
     shown = [
-        {name: row[name] for name in columns}
-        | {"estimate": estimate_text(row["mean"], row["low"], row["high"])}
-        | {name: row[name] for name in ("n", "undefined", "patients", *further)}
-        for row in rows
+        _table(f"Rank correlation with 1 - Dice, by {each}", results.correlation.where(unit=each), columns, _DEVIATION)
+        for each in (unit, *(other for other in UNITS if other != unit))
     ]
-    counts = {name: name for name in ("n", "undefined", "patients")}
-    headers = {**columns, "estimate": estimate, **counts, **further}
-    return page.Table(title, shown, _conventions(rows), headers)
+    columns = {"unit": "by", "quantity": "quantity", "score": "other score"}
+    differences = results.differences.where(domain=MEAN)
+    shown.append(_table("SD minus the other score, mean of the shifted domains", differences, columns, _PAPER))
+    return page.Section("Which scores predict errors", [_counted_text(report)], [dots], shown)
 
 
-def _plain(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> page.Table:
-    return page.Table(title, rows, _conventions(rows), columns)
+def _detection(report: StudyReport) -> page.Section:
+    evaluation = report.settings.evaluation
+    text = (
+        "A score that is higher on another scanner need not be higher where the segmentation is wrong: whoever rejects "
+        "by it also loses what would have been segmented well."
+    )
+    detected = report.figure(
+        "detection",
+        "Flagged as out-of-distribution",
+        "Dots with intervals: share of the cases of every domain that each of the paper's scores flags.",
+        f"By {evaluation.unit}. The threshold keeps {evaluation.keep:.0%} of in-distribution validation. After Fig. 4, "
+        "left.",
+        "detection",
+    )
+    dice = report.figure(
+        "dice_domains",
+        "Dice by domain",
+        "Curves of the share of cases up to every Dice, for every domain.",
+        "Share of the cases (slices) with at most that Dice, with intervals; the further to the right, the better. "
+        "What Fig. 4, right, shows as distributions.",
+        "cases",
+    )
+    rows = report.tables.detection.where(unit=evaluation.unit)
+    columns = {"quantity": "quantity", "domain": "domain", "score": "score"}
+    shown = _table(f"Detection of shifted cases, by {evaluation.unit}", rows, columns, _PAPER)
+    return page.Section("Which scores detect shifted images", [text], [detected, dice], [shown])
 
 
-def _conventions(rows: Sequence[Mapping[str, Any]]) -> str:
-    found = dict.fromkeys(row["convention"] for row in rows if "convention" in row)
-    return ". ".join(found) + "." if found else ""
+def _rejection(report: StudyReport) -> page.Section:
+    curves = report.figure(
+        "rejection",
+        "Dice of what is kept",
+        "Curves of the mean Dice of the kept cases against the share that is kept, for every score.",
+        f"By {report.settings.evaluation.unit}, mean over the networks. 'best possible' rejects by the networks' own "
+        "Dice; an ensemble has a Dice of its own, with which its curves end.",
+        "risk_coverage",
+    )
+    columns = {"unit": "by", "quantity": "quantity", "score": "score"}
+    shown = _table("Area under the risk-coverage curve", report.tables.risk_coverage, columns, _PAPER)
+    text = "What is left when the cases with the highest scores are rejected, all shifted domains together."
+    return page.Section("Rejecting what a score suspects", [text], [curves], [shown])
 
 
-def _facts(config: ml_collections.ConfigDict, found: results.Tables) -> list[tuple[str, str]]:
-    unit, text = config.evaluation.unit, lambda row: estimate_text(row["mean"], row["low"], row["high"])
-    facts = [
-        (f"{row['score']}, correlation", text(row))
-        for row in found.correlation
-        if (row["unit"], row["domain"]) == (unit, numbers.MEAN) and row["score"] in ("SD", "PM", "entropy")
+def _segmentation(report: StudyReport) -> page.Section:
+    results = report.tables
+    examples = report.figure(
+        "examples",
+        "Examples",
+        "One image of every domain with its annotation, and the prediction with its errors in red.",
+        "Of every domain the case with the median Dice, by the first network; red is what it gets wrong in the classes "
+        "that are annotated there. Numbers: mean Dice of domain and networks. After Fig. 2.",
+        "dice",
+    )
+    classes = {"domain": "domain", "class": "class", "cases_with_it": "cases with it", "n": "cases", "scored": "scored"}
+    training = {
+        "network": "network",
+        "seed": "seed",
+        "best_step": "best step",
+        "validation_score": f"validation {report.settings.run.training.selection}",
+        "autoencoder_best_step": "best step of the autoencoder",
+        "autoencoder_validation_loss": "its validation loss",
+    }
+    shown = [
+        _table("Dice by domain", results.dice, {"domain": "domain", "quantity": "quantity"}, _DEVIATION),
+        _facts_table("Which classes are annotated", results.classes, classes),
+        _facts_table("Training", results.training, training),
     ]
-    facts += [
-        (f"{row['score']}, called foreign", text(row))
-        for row in found.detection
-        if (row["unit"], row["domain"], row["quantity"]) == (unit, numbers.MEAN, results.DETECTED)
-        and row["score"] in ("SD", "PM")
+    return page.Section("How well the networks segment", [_annotated_text(results)], [examples], shown)
+
+
+def _table(
+    title: str, rows: Table, columns: Mapping[str, str], further: Mapping[str, str], estimate: str = estimates.MEAN
+) -> page.Table:
+    return estimates.table(title, rows, columns, further=further, estimate=estimate, counts=_COUNTS)
+
+
+def _facts_table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> page.Table:
+    conventions = dict.fromkeys(row["convention"] for row in rows if "convention" in row)
+    return page.Table(title, rows, "".join(f"{convention}." for convention in conventions), columns)
+
+
+def _facts(report: StudyReport) -> list[tuple[str, str]]:
+    results, evaluation = report.tables, report.settings.evaluation
+    ranked = results.correlation.where(unit=evaluation.unit, domain=MEAN)
+    flagged = results.detection.where(unit=evaluation.unit, domain=MEAN, quantity=tables.FLAGGED)
+    dice = results.dice.where(quantity=tables.BEFORE)
+    inside = report.cases.scored.by_domain(evaluation.least_patients).inside
+    return [
+        *((f"{score}, correlation", ranked.one(score=score).text()) for score in ("SD", "PM", "entropy")),
+        *((f"{score}, flagged", flagged.one(score=score).text()) for score in ("SD", "PM")),
+        *((f"Dice, {domain}", dice.one(domain=domain).text()) for domain in (inside, TOGETHER)),
     ]
-    dice = [row for row in found.dice if row["quantity"] == results.BEFORE]
-    shown = [row for row in dice if row["domain"].endswith("(test)")] or dice[:1]
-    return [*facts, *((f"Dice, {row['domain']}", text(row)) for row in [*shown, dice[-1]])]
 
 
-def _unit_text(cases: study.Cases, unit: str) -> str:
-    count = len(set(cases.patients[cases.roles == "shifted"]))
+def _runs_text(report: StudyReport) -> str:
+    return f"Mean of {report.settings.run.replicas} networks; 95 % bootstrap intervals over patients."
+
+
+def _unit_text(report: StudyReport) -> str:
+    cases, unit = report.cases.scored, report.settings.evaluation.unit
+    count = cases.patient_count(cases.roles == SHIFTED)
     why = (
-        "as the code that was published with the paper does; its text speaks of images"
+        "as in the code that was published with the paper; its text speaks of images"
         if unit == "subject"
         else f"as there are {count} shifted subjects, too few to rank; the code that was published with the paper "
         "scores subjects"
@@ -219,21 +221,22 @@ def _unit_text(cases: study.Cases, unit: str) -> str:
     )
 
 
-def _counted_text(config: ml_collections.ConfigDict, cases: study.Cases) -> str:
-    left = [name for name in cases.shifted if name not in study.counted_domains(config, cases)]
-    text = "The mean is over the shifted domains, each as much as the other: between domains, a score that only knows "
-    text += "the scanner would seem to know the error. 'shifted domains together' ranks over all of them."
-    if left:
-        few = config.evaluation.least_patients
-        text += f" Left out of both: {', '.join(left)}, with fewer than {few} patients."
-    return text
+def _counted_text(report: StudyReport) -> str:
+    cases, least = report.cases.scored, report.settings.evaluation.least_patients
+    counted = cases.by_domain(least).counted
+    text = (
+        "The mean is over the shifted domains, with equal weights: across domains, a score that only knows the scanner "
+        f"would seem to know the error. '{TOGETHER}' ranks over all of them."
+    )
+    left_out = [name for name in cases.of_role(SHIFTED) if name not in counted]
+    return f"{text} Left out of both: {', '.join(left_out)}, with fewer than {least} patients." if left_out else text
 
 
-def _drawn_text(found: results.Tables) -> str:
-    missing = [f"{row['class']} in {row['domain']}" for row in found.classes if not row["scored"]]
+def _annotated_text(results: tables.Tables) -> str:
+    missing = [f"{row['class']} in {row['domain']}" for row in results.classes if not row["scored"]]
     if not missing:
-        return "All classes are drawn in all domains."
+        return "All classes are annotated in all domains."
     return (
-        f"Not drawn, and so not scored: {'; '.join(missing)}. What a network finds of these classes there counts "
-        "neither for nor against it; the scores know nothing of this and take all classes."
+        f"Not annotated, and so not scored: {'; '.join(missing)}. What a network predicts of these classes there "
+        "counts neither for nor against it; the scores know nothing of this and take all classes."
     )

@@ -1,4 +1,4 @@
-"""Tables and verdict of the distortion study: scores and Dice of all cases in, rows and the paper's claims out.
+"""The distortion study's scores and Dice as tables.
 
 A number of several networks is the mean of what each gives. Its interval is from resampled patients and does not cover
 what further seeds would change; the standard deviation over runs stands beside.
@@ -7,267 +7,289 @@ what further seeds would change; the standard deviation over runs stands beside.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from jaxseg.data import augment
-from jaxseg.metrics.intervals import Estimate, bootstrap_contrast
-from jaxseg.results.claims import Verdict
-from jaxseg.scores.cases import SCORES
-from jaxseg.studies.distortion import numbers
-from jaxseg.studies.distortion.experiment import UNITS, Cases, Measured, counted_domains
-from jaxseg.studies.distortion.numbers import Observations
+from jaxseg.metrics.intervals import Estimate, defined_mean
+from jaxseg.metrics.resampled_ranking import Observations, Resampled
+from jaxseg.results.patients import Patients
+from jaxseg.results.table import OVER_PATIENTS, PAIRED, Row, Table, table
+from jaxseg.scores import registry
+from jaxseg.scores.base import ENSEMBLE
+from jaxseg.studies.distortion import statistics
+from jaxseg.studies.distortion.cases import SHIFTED, VALIDATION, Cases, Domains, Gathered
+from jaxseg.studies.distortion.experiment import Measured
+from jaxseg.studies.distortion.settings import Evaluation, Settings
+from jaxseg.studies.distortion.statistics import MEAN, TOGETHER
+
+OURS = "SD"
+CORRELATION = "rank correlation"
+FLAGGED, AUROC, FPR = "flagged as out-of-distribution", "AUROC", "FPR@95"
+BEFORE, AFTER, LOST = "Dice", "Dice with the bottleneck reconstructed", "Dice lost by reconstructing the bottleneck"
+OF_ENSEMBLE = "Dice of the ensemble"
+RANK = "Spearman's rank correlation with 1 - Dice, within a domain unless it says otherwise; mean over the networks"
+SHARE = "share above the threshold"
+TOO_FEW = "none: too few patients"
+_DICE = (
+    "Dice per case, mean over the classes that are annotated in its domain and not undefined; mean over the networks"
+)
+_FIG2, _FIG3 = (f"drawn in Fig. {number}, no number in the text" for number in (2, 3))
+_NOT_GIVEN = "not given"
+_PAPER_SCORES = ("distortion", "mahalanobis", "latent_mahalanobis", "entropy", "ensemble_entropy")
+SCORES = tuple(
+    registry.SCORES[key] for key in (*_PAPER_SCORES, *(key for key in registry.SCORES if key not in _PAPER_SCORES))
+)
+IN_PAPER = {score.name: score.key in _PAPER_SCORES for score in SCORES}
 
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """Rows of every table; each row says its convention, n, undefined and interval."""
+    """All numbers of the study."""
 
-    claims: list[dict[str, Any]]
-    dice: list[dict[str, Any]]
-    correlation: list[dict[str, Any]]
-    differences: list[dict[str, Any]]
-    detection: list[dict[str, Any]]
-    risk_coverage: list[dict[str, Any]]
+    dice: Table
+    correlation: Table
+    differences: Table
+    detection: Table
+    risk_coverage: Table
     classes: list[dict[str, Any]]
     settings: list[dict[str, Any]]
     training: list[dict[str, Any]]
     cases: list[dict[str, Any]]
 
 
-INTERVAL = "bootstrap over patients, 95 %"
-_DICE = "Dice per case, mean over the classes that are drawn in its domain and not undefined; mean over the networks"
-_RANK = "Spearman's rank correlation with 1 - Dice, within a domain unless it says otherwise; mean over the networks"
-_FIG2, _FIG3 = (f"drawn in Fig. {number}, no number in the text" for number in (2, 3))
-
-
-def tabulate(config: ml_collections.ConfigDict, cases: Cases, measured: Measured) -> Tables:
-    """All numbers of the study as rows."""
-    counted = counted_domains(config, cases)
-    dice = _dice_rows(config, cases, measured, counted)
-    tables: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("correlation", "differences", "detection", "risk_coverage")
-    }
+def tabulate(settings: Settings, gathered: Gathered, measured: Measured) -> Tables:
+    """All numbers of the study."""
+    cases, evaluation = gathered.scored, settings.evaluation
+    domains = cases.by_domain(evaluation.least_patients)
     slices = observe(cases, measured)
-    for unit, of in (("slice", slices), ("subject", slices.by_subject())):
-        for name, rows in _score_rows(config, cases, of, counted).items():
-            tables[name] += [{"unit": unit} | row for row in rows]
+    units = [
+        _rank("slice", slices, domains, evaluation),
+        _rank("subject", slices.by_subject(), domains, evaluation),
+    ]
+    of_units = lambda rows: table(row for unit in units for row in rows(unit))
     return Tables(
-        claims=[dataclasses.asdict(claim) for claim in claims(dice, tables["differences"])],
-        dice=dice,
-        **tables,
-        classes=_class_rows(cases),
-        settings=_setting_rows(config, cases),
+        dice=table(_dice_rows(cases, measured, domains, evaluation)),
+        correlation=of_units(_correlation_rows),
+        differences=of_units(_difference_rows),
+        detection=of_units(functools.partial(_detection_rows, keep=evaluation.keep)),
+        risk_coverage=of_units(_risk_rows),
+        classes=_class_records(cases),
+        settings=_setting_records(settings, cases),
         training=list(measured.training),
-        cases=_case_rows(cases, slices, case_dice(cases, measured.networks)),
+        cases=_case_records(cases, slices, measured),
     )
-
-
-def class_dice(cases: Cases, runs_of: Sequence[Mapping[str, np.ndarray]], key: str = "dice") -> np.ndarray:
-    """Dice of every case and class by every network, `[M,N,K-1]`; NaN for a class that nobody drew in the domain.
-
-    A class is taken as not drawn in a domain if none of the domain's cases has a pixel of it: that the network finds it
-    there is no error that could be told.
-    """
-    place = {name: i for i, name in enumerate(cases.names)}
-    drawn = np.stack([cases.drawn[name] > 0 for name in cases.names])
-    scored = drawn[[place[domain] for domain in cases.domains]]
-    return np.where(scored, np.stack([run[key] for run in runs_of]), np.nan)
-
-
-def case_dice(cases: Cases, runs_of: Sequence[Mapping[str, np.ndarray]], key: str = "dice") -> np.ndarray:
-    """Dice of every case by every network, `[M,N]`: the mean over the defined classes of `class_dice`."""
-    values = class_dice(cases, runs_of, key)
-    defined = ~np.isnan(values)
-    total, number = np.where(defined, values, 0.0).sum(-1), defined.sum(-1)
-    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
-
-
-def typical_cases(cases: Cases, measured: Measured) -> dict[str, int]:
-    """Of every domain the case with the median Dice of the first network; none where no Dice is defined."""
-    dice = case_dice(cases, measured.networks[:1])[0]
-    chosen = {}
-    for name in cases.names:
-        defined = np.flatnonzero((cases.domains == name) & ~np.isnan(dice))
-        if len(defined):
-            chosen[name] = int(defined[np.argsort(dice[defined], kind="stable")[len(defined) // 2]])
-    return chosen
 
 
 def observe(cases: Cases, measured: Measured) -> Observations:
     """Scores and risks of every slice."""
-    rows: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
     risks: list[np.ndarray] = []
     owner: list[int] = []
     names: list[str] = []
     for score in SCORES:
-        given = measured.ensembles if score.of_ensemble else measured.networks
-        if not given:
+        runs_of = measured.ensembles if ENSEMBLE in score.needs else measured.networks
+        if not runs_of:
             continue
-        rows += [run[score.key].astype(np.float64) for run in given]
-        risks += [*(1.0 - case_dice(cases, given))]
-        owner += [len(names)] * len(given)
+        scores += [score.risk(run[score.key]).astype(np.float64) for run in runs_of]
+        risks += [1.0 - cases.case_dice(run["dice"]) for run in runs_of]
+        owner += [len(names)] * len(runs_of)
         names.append(score.name)
-    return Observations(
-        np.stack(rows), np.stack(risks), np.array(owner), tuple(names), cases.domains, cases.roles, cases.patients
+    return Observations(np.stack(scores), np.stack(risks), np.array(owner), tuple(names), cases.domains, cases.patients)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Unit:
+    """What all scores are worth, by slice or by subject.
+
+    Attributes:
+      name: slice or subject.
+      of: scores and risks.
+      domains: of the cases.
+      correlations, detection, areas: as the functions of that name in `statistics`.
+      least_patients: fewer have no interval.
+    """
+
+    name: str
+    of: Observations
+    domains: Domains
+    correlations: Resampled
+    detection: Resampled
+    areas: Resampled
+    least_patients: int
+
+    def row(
+        self,
+        keys: Mapping[str, Any],
+        numbers: Resampled,
+        number: int,
+        convention: str,
+        *,
+        domain: str,
+        score: str,
+        minus: str | None = None,
+        more: Mapping[str, Any],
+    ) -> Row:
+        """One of the numbers of a score, or how much larger it is than that of another score."""
+        pooled = domain in (MEAN, TOGETHER)
+        where = np.isin(self.of.domains, self.domains.counted if pooled else (domain,))
+        estimate = numbers.estimate(number, score, where, minus=minus)
+        interval = PAIRED if minus else OVER_PATIENTS
+        return _row({"unit": self.name} | dict(keys), estimate, convention, interval, more, self.least_patients)
+
+
+def _rank(name: str, of: Observations, domains: Domains, evaluation: Evaluation) -> _Unit:
+    resampled = functools.partial(of.resampled, resamples=evaluation.resamples)
+    threshold = statistics.thresholds(of, domains, evaluation.keep)
+    detection = functools.partial(statistics.detection, domains=domains, threshold=threshold)
+    return _Unit(
+        name,
+        of,
+        domains,
+        correlations=resampled(functools.partial(statistics.correlations, domains=domains)),
+        detection=resampled(detection, needs_risk=False),
+        areas=resampled(functools.partial(statistics.areas, domains=domains)),
+        least_patients=evaluation.least_patients,
     )
-
-
-def _score_rows(
-    config: ml_collections.ConfigDict, cases: Cases, of: Observations, counted: Sequence[str]
-) -> dict[str, list[dict[str, Any]]]:
-    draw = functools.partial(numbers.draw, of=of, resamples=config.evaluation.resamples)
-    threshold = numbers.thresholds(of, config.evaluation.keep)
-    ranked = draw(functools.partial(numbers.correlations, of, cases.names, counted))
-    areas = draw(functools.partial(numbers.risk_areas, of, counted))
-    found = draw(
-        functools.partial(numbers.detection, of, cases.names, counted, threshold), defined=~np.isnan(of.scores)
-    )
-    domains = (*cases.names, numbers.MEAN)
-    where = _where(of, domains, counted)
-    rows: dict[str, list[dict[str, Any]]] = {
-        "correlation": [
-            _row(ranked, q, s, of, where[domain], config)
-            | {"domain": domain, "runs_std": deviation, "convention": _RANK, "paper": _paper(of.names[s], _FIG3)}
-            for q, domain in enumerate((*domains, numbers.TOGETHER))
-            for s, deviation in enumerate(of.deviation_over_runs(ranked.runs[q]))
-        ],
-        "differences": _difference_rows(config, ranked, found, of, domains, where),
-        "detection": [],
-        "risk_coverage": [],
-    }
-    inside = "test" if (of.roles == "test").any() else "validation"
-    share = f"threshold: at or below it lie {config.evaluation.keep:.0%} of in-domain validation"
-    measures = (
-        (DETECTED, f"share above the threshold; {share}", "drawn in Fig. 4 for M&Ms; near-perfect for all on CC-359"),
-        ("AUROC", f"against in-domain {inside} cases", "not given"),
-        ("FPR@95", f"in-domain {inside} cases called foreign where 95 % of the foreign ones are found", "not given"),
-    )
-    for m, (quantity, convention, paper) in enumerate(measures):
-        for d, domain in enumerate(domains):
-            if m and domain not in (*counted, numbers.MEAN):
-                continue
-            for s in range(len(of.names)):
-                row = _row(found, m * len(domains) + d, s, of, where[domain], config)
-                rows["detection"].append(
-                    {"quantity": quantity, "domain": domain}
-                    | row
-                    | {"convention": convention, "paper": _paper(of.names[s], paper)}
-                )
-    for q, quantity in enumerate(("AURC", "excess AURC")):
-        for s in range(len(of.names)):
-            rows["risk_coverage"].append(
-                {"quantity": quantity}
-                | _row(areas, q, s, of, where[numbers.MEAN], config)
-                | {"convention": "mean 1 - Dice of what is kept, area over coverage; shifted domains together; less is "
-                   "better", "paper": "not given"}
-            )  # fmt: skip
-    return rows
-
-
-DETECTED = "called foreign"
-
-
-def _paper(score: str, text: str) -> str:
-    return text if next(each.in_paper for each in SCORES if each.name == score) else "score not in the paper"
-
-
-def _where(of: Observations, domains: Sequence[str], counted: Sequence[str]) -> dict[str, np.ndarray]:
-    """Which cases stand behind the numbers of a domain."""
-    inside = {domain: of.domains == domain for domain in domains}
-    return inside | dict.fromkeys((numbers.MEAN, numbers.TOGETHER), np.isin(of.domains, counted))
 
 
 def _row(
-    drawn: numbers.Drawn, q: int, s: int, of: Observations, where: np.ndarray, config: ml_collections.ConfigDict
-) -> dict[str, Any]:
-    return {"score": of.names[s]} | _checked(drawn.estimate(q, s, of, where), config)
-
-
-def _checked(estimate: Estimate, config: ml_collections.ConfigDict, interval: str = INTERVAL) -> dict[str, Any]:
+    keys: Mapping[str, Any],
+    estimate: Estimate,
+    convention: str,
+    interval: str,
+    more: Mapping[str, Any],
+    least_patients: int,
+) -> Row:
     """Without an interval where there are too few patients for one."""
-    row = dataclasses.asdict(estimate) | {"interval": interval}
-    if estimate.patients < config.evaluation.least_patients:
-        row |= {"low": math.nan, "high": math.nan, "interval": "none: too few patients"}
-    return row
+    if estimate.patients < least_patients:
+        estimate, interval = dataclasses.replace(estimate, low=math.nan, high=math.nan), TOO_FEW
+    return Row(keys, estimate, convention, interval, more)
 
 
-def _difference_rows(
-    config: ml_collections.ConfigDict,
-    ranked: numbers.Drawn,
-    found: numbers.Drawn,
-    of: Observations,
-    domains: Sequence[str],
-    where: Mapping[str, np.ndarray],
-) -> list[dict[str, Any]]:
-    """SD less every other score: rank correlations, and the shares called foreign; paired."""
-    ours = of.names.index("SD")
-    kinds = (
-        (CORRELATION, ranked, f"SD less the other: {_RANK}", "SD higher in almost all cases (Fig. 3)"),
-        (DETECTED, found, "SD less the other: share above the threshold", "PM far higher than SD (Fig. 4)"),
-    )
-    return [
-        {"quantity": quantity, "domain": domain, "score": name}
-        | _checked(drawn.difference(q, ours, other, of, where[domain]), config, f"{INTERVAL}, paired")
-        | {"convention": convention, "paper": _paper(name, paper)}
-        for quantity, drawn, convention, paper in kinds
-        for q, domain in enumerate(domains)
-        for other, name in enumerate(of.names)
-        if other != ours
-    ]
+def _correlation_rows(unit: _Unit) -> Iterator[Row]:
+    for q, domain in enumerate((*unit.domains.names, MEAN, TOGETHER)):
+        deviations = unit.of.deviation_over_runs(unit.correlations.runs[q])
+        for score, deviation in zip(unit.of.names, deviations, strict=True):
+            keys = {"domain": domain, "score": score}
+            more = {"runs_std": deviation, "paper": _paper(score, _FIG3)}
+            yield unit.row(keys, unit.correlations, q, RANK, domain=domain, score=score, more=more)
 
 
-CORRELATION = "rank correlation"
-BEFORE, AFTER, LOST = "Dice", "Dice with the bottleneck reconstructed", "Dice lost by reconstructing the bottleneck"
+def _difference_rows(unit: _Unit) -> Iterator[Row]:
+    """SD minus every other score: rank correlations, and the shares flagged as out-of-distribution; paired."""
+    for quantity, numbers, what, paper in (
+        (CORRELATION, unit.correlations, RANK, "SD higher in almost all cases (Fig. 3)"),
+        (FLAGGED, unit.detection, SHARE, "PM far higher than SD (Fig. 4)"),
+    ):
+        for q, domain in enumerate((*unit.domains.names, MEAN)):
+            for other in (name for name in unit.of.names if name != OURS):
+                keys = {"quantity": quantity, "domain": domain, "score": other}
+                more, convention = {"paper": _paper(other, paper)}, f"SD minus the other score: {what}"
+                yield unit.row(keys, numbers, q, convention, domain=domain, score=OURS, minus=other, more=more)
 
 
-def _dice_rows(
-    config: ml_collections.ConfigDict, cases: Cases, measured: Measured, counted: Sequence[str]
-) -> list[dict[str, Any]]:
+def _detection_rows(unit: _Unit, *, keep: float) -> Iterator[Row]:
+    inside = f"in-distribution ({unit.domains.inside})"
+    share = f"{SHARE}; threshold: at or below it lie {keep:.0%} of in-distribution validation"
+    rate = f"{inside} cases flagged where 95 % of the shifted ones are"
+    domains = (*unit.domains.names, MEAN)
+    for m, (quantity, convention, paper) in enumerate(
+        (
+            (FLAGGED, share, "drawn in Fig. 4 for M&Ms; near-perfect for all on CC-359"),
+            (AUROC, f"against {inside} cases", _NOT_GIVEN),
+            (FPR, rate, _NOT_GIVEN),
+        )
+    ):
+        for d, domain in enumerate(domains):
+            if quantity != FLAGGED and domain not in (*unit.domains.counted, MEAN):
+                continue
+            for score in unit.of.names:
+                keys = {"quantity": quantity, "domain": domain, "score": score}
+                number, more = m * len(domains) + d, {"paper": _paper(score, paper)}
+                yield unit.row(keys, unit.detection, number, convention, domain=domain, score=score, more=more)
+
+
+def _risk_rows(unit: _Unit) -> Iterator[Row]:
+    convention = "mean 1 - Dice of what is kept, area over coverage; shifted domains together; less is better"
+    for q, quantity in enumerate(("AURC", "excess AURC")):
+        for score in unit.of.names:
+            keys, more = {"quantity": quantity, "score": score}, {"paper": _NOT_GIVEN}
+            yield unit.row(keys, unit.areas, q, convention, domain=TOGETHER, score=score, more=more)
+
+
+def _paper(score: str, text: str) -> str:
+    return text if IN_PAPER[score] else "score not in the paper"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _DiceQuantity:
+    """A mean over networks, or ensembles, or the difference of two.
+
+    Attributes:
+      of_runs: Dice of each of M runs, `[M,N]`.
+      minus: the same that is subtracted, if it is a difference.
+      of_class: whether it is of one class, which need not be annotated everywhere.
+      convention, paper: as tables have them.
+    """
+
+    of_runs: np.ndarray
+    minus: np.ndarray | None = None
+    of_class: bool = False
+    convention: str = _DICE
+    paper: str = _FIG2
+
+    def estimate(self, where: np.ndarray, patients: Patients) -> Estimate:
+        """Of some of the cases."""
+        signed = [(1.0, self.of_runs)] + ([] if self.minus is None else [(-1.0, self.minus)])
+        terms = [(sign / len(runs_of), values[where]) for sign, runs_of in signed for values in runs_of]
+        return patients.of(where).contrast(terms)
+
+    def deviation(self, where: np.ndarray) -> float:
+        """Standard deviation over the runs; NaN of one run, or of a difference."""
+        if self.minus is not None or len(self.of_runs) == 1:
+            return math.nan
+        chosen = self.of_runs[:, where]
+        means = [float(np.nanmean(values)) if not np.isnan(values).all() else math.nan for values in chosen]
+        return float(np.std(means, ddof=1))
+
+
+def _dice_rows(cases: Cases, measured: Measured, domains: Domains, evaluation: Evaluation) -> Iterator[Row]:
     """By domain: the mean, every class, the ensemble, and what the autoencoder costs."""
-    before, after = (case_dice(cases, measured.networks, key) for key in ("dice", "dice_after"))
-    quantities: dict[str, list[tuple[float, np.ndarray]]] = {
-        BEFORE: [(1.0, values) for values in before],
-        AFTER: [(1.0, values) for values in after],
-        LOST: [(sign, values) for sign, arrays in ((1.0, before), (-1.0, after)) for values in arrays],
+    patients = Patients(cases.patients, evaluation.resamples)
+    where = {name: cases.domains == name for name in domains.names}
+    where[TOGETHER] = np.isin(cases.domains, domains.counted)
+    for domain, chosen in where.items():
+        for name, quantity in _dice_quantities(cases, measured).items():
+            if quantity.of_class and np.isnan(quantity.of_runs[:, chosen]).all():
+                continue  # not annotated there
+            keys = {"domain": domain, "quantity": name}
+            more = {"runs_std": quantity.deviation(chosen), "paper": quantity.paper}
+            estimate = quantity.estimate(chosen, patients)
+            yield _row(keys, estimate, quantity.convention, OVER_PATIENTS, more, evaluation.least_patients)
+
+
+def _dice_quantities(cases: Cases, measured: Measured) -> dict[str, _DiceQuantity]:
+    before, after = (cases.case_dice(measured.of_networks(key)) for key in ("dice", "dice_after"))
+    quantities = {
+        BEFORE: _DiceQuantity(before),
+        AFTER: _DiceQuantity(after),
+        LOST: _DiceQuantity(before, minus=after, paper="slightly reduced in all cases"),
     }
     if measured.ensembles:
-        quantities["Dice of the ensemble"] = [(1.0, values) for values in case_dice(cases, measured.ensembles)]
-    by_class = class_dice(cases, measured.networks)
-    of_class = {f"Dice of {name}": k for k, name in enumerate(cases.stored.class_names[1:])}
-    if len(of_class) > 1:
-        quantities |= {name: [(1.0, values[:, k]) for values in by_class] for name, k in of_class.items()}
-    where = {name: cases.domains == name for name in cases.names}
-    where[numbers.TOGETHER] = np.isin(cases.domains, counted)
-    rows = []
-    for domain, chosen in where.items():
-        for quantity, terms in quantities.items():
-            if quantity in of_class and all(np.isnan(values[chosen]).all() for _, values in terms):
-                continue  # nobody drew it there
-            positive = sum(weight > 0 for weight, _ in terms)
-            estimate = bootstrap_contrast(
-                [(weight / positive, values[chosen]) for weight, values in terms],
-                cases.patients[chosen],
-                resamples=config.evaluation.resamples,
-            )
-            means = [float(np.nanmean(v[chosen])) if not np.isnan(v[chosen]).all() else math.nan for _, v in terms]
-            single = positive == len(terms) and positive > 1
-            rows.append(
-                {"domain": domain, "quantity": quantity}
-                | _checked(estimate, config)
-                | {
-                    "runs_std": float(np.std(means, ddof=1)) if single else math.nan,
-                    "convention": _DICE if quantity not in of_class else f"{quantity} per case; mean over the networks",
-                    "paper": "slightly reduced in all cases" if quantity == LOST else _FIG2,
-                }
-            )
-    return rows
+        quantities[OF_ENSEMBLE] = _DiceQuantity(np.stack([cases.case_dice(run["dice"]) for run in measured.ensembles]))
+    classes = cases.stored.class_names[1:]
+    if len(classes) > 1:
+        by_class = cases.class_dice(measured.of_networks("dice"))
+        for k, name in enumerate(classes):
+            convention = f"Dice of {name} per case; mean over the networks"
+            quantities[f"Dice of {name}"] = _DiceQuantity(by_class[..., k], of_class=True, convention=convention)
+    return quantities
 
 
-def _class_rows(cases: Cases) -> list[dict[str, Any]]:
+def _class_records(cases: Cases) -> list[dict[str, Any]]:
     return [
         {
             "domain": domain,
@@ -275,178 +297,50 @@ def _class_rows(cases: Cases) -> list[dict[str, Any]]:
             "cases_with_it": int(count),
             "n": int((cases.domains == domain).sum()),
             "scored": bool(count),
-            "convention": "a class of which a domain has no pixel is taken as not drawn there, and not scored",
+            "convention": "a class of which a domain has no pixel is taken as not annotated there, and not scored",
         }
-        for domain, counts in cases.drawn.items()
+        for domain, counts in cases.annotated.items()
         for name, count in zip(cases.stored.class_names[1:], counts, strict=True)
     ]
 
 
-def _setting_rows(config: ml_collections.ConfigDict, cases: Cases) -> list[dict[str, Any]]:
+def _setting_records(settings: Settings, cases: Cases) -> list[dict[str, Any]]:
     """What differs from the paper, side by side."""
-    augmented = augment.check_augmentation(config.data.augmentation.to_dict()).moves
-    patients = lambda role: len(set(cases.patients[cases.roles == role]))
+    run, evaluation, training = settings.run, settings.evaluation, settings.run.training
+    augmented = augment.check_augmentation(run.data.augmentation.to_dict()).moves
+    patients = lambda role: cases.patient_count(cases.roles == role)
     here = (
-        ("networks", config.replicas, "10"),
-        ("networks in an ensemble", config.evaluation.ensemble_size, "5"),
-        ("network", config.model.name, "U-Net, similar to Shirokikh et al. 2020 (residual_unet)"),
-        ("image size (px)", config.data.image_size, "not in the text"),
-        ("optimiser, rate", f"{config.training.optimizer}, {config.training.learning_rate:g}", "Adam, 0.001"),
-        ("epochs", config.training.epochs, "until convergence on validation"),
-        ("loss", config.training.loss, "not in the text"),
+        ("networks", run.replicas, "10"),
+        ("networks in an ensemble", evaluation.ensemble_size, "5"),
+        ("network", run.model.name, "U-Net, similar to Shirokikh et al. 2020 (residual_unet)"),
+        ("image size (px)", run.data.image_size, "not in the text"),
+        ("optimiser, rate", f"{training.optimizer}, {training.learning_rate:g}", "Adam, 0.001"),
+        ("epochs", training.epochs, "until convergence on validation"),
+        ("loss", training.loss, "not in the text"),
         ("augmentation", "geometric" if augmented else "none", "CC-359: none; ACDC: as nnU-Net"),
-        ("latent of the autoencoder", config.autoencoder.latent, "CC-359: 64; M&Ms: 128"),
-        ("epochs of the autoencoder", config.autoencoder_training.epochs, "until convergence on validation"),
-        ("in-domain validation kept by the threshold", f"{config.evaluation.keep:.0%}", "95%"),
-        ("shifted domains", len(cases.shifted), "CC-359: 5; M&Ms: 4"),
-        ("shifted patients", patients("shifted"), "not in the text"),
-        ("in-domain validation patients", patients("validation"), "not in the text"),
-        ("unit of the verdict", config.evaluation.unit, "image"),
+        ("latent of the autoencoder", settings.autoencoder.latent, "CC-359: 64; M&Ms: 128"),
+        ("epochs of the autoencoder", settings.autoencoder_training.epochs, "until convergence on validation"),
+        ("in-distribution validation kept by the threshold", f"{evaluation.keep:.0%}", "95%"),
+        ("shifted domains", len(cases.of_role(SHIFTED)), "CC-359: 5; M&Ms: 4"),
+        ("shifted patients", patients(SHIFTED), "not in the text"),
+        ("in-distribution validation patients", patients(VALIDATION), "not in the text"),
+        ("unit of the verdict", evaluation.unit, "image"),
     )
     return [{"setting": name, "here": str(value), "paper": paper} for name, value, paper in here]
 
 
-def _case_rows(cases: Cases, of: Observations, dice: np.ndarray) -> list[dict[str, Any]]:
-    mean = of.mean_over_runs(of.scores.T)  # [N,S]
-    everyone = dataclasses.replace(of, owner=np.zeros(len(dice), int), names=("Dice",)).mean_over_runs(dice.T)[:, 0]
+def _case_records(cases: Cases, of: Observations, measured: Measured) -> list[dict[str, Any]]:
+    scores = of.mean_over_runs(of.scores.T)  # [N,S]
+    dice = defined_mean(cases.case_dice(measured.of_networks("dice")), axis=0)
     return [
         {
             "case": cases.stored.cases[i],
             "patient": str(cases.patients[i]),
             "domain": str(cases.domains[i]),
             "role": str(cases.roles[i]),
-            "dice": float(everyone[i]),
+            "dice": float(dice[i]),
         }
-        | {name: float(mean[i, s]) for s, name in enumerate(of.names)}
+        | dict(zip(of.names, scores[i].tolist(), strict=True))
         | {"convention": "means over the networks, or ensembles"}
         for i in range(len(cases.stored))
     ]
-
-
-# -------------------------------------------------------------------------------------------------------------- verdict
-
-# An advantage in correlation, or in the share called foreign, whose whole interval lies below this is called none.
-NEGLIGIBLE = 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """One of the paper's claims, and what became of it here.
-
-    Attributes:
-      claim: in words.
-      unit: slice or subject.
-      verdict: holds, does not hold, or unclear.
-      mean, low, high: of the difference that the claim says is above 0, with its interval.
-      n, undefined, patients: what stands behind it.
-      interval, convention: as in every table.
-      paper: what the paper says.
-    """
-
-    claim: str
-    unit: str
-    verdict: str
-    mean: float
-    low: float
-    high: float
-    n: int
-    undefined: int
-    patients: int
-    interval: str
-    convention: str
-    paper: str
-
-
-_ABOVE = "SD goes with errors more closely than {score}"
-FOREIGN = "PM calls more foreign cases foreign than SD does"
-LOWERED = "Reconstructing the bottleneck lowers the Dice"
-_PAPER = {
-    "PM": "much more so",
-    "LM": "LM mostly between PM and SD",
-    "entropy": "almost always",
-    "ensemble entropy": "almost always",
-}
-
-
-def claims(dice: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any]]) -> list[Claim]:
-    """The paper's claims, each decided by an interval.
-
-    holds: the whole interval of the difference lies above 0. does not hold: it lies below 0.05, or, of the Dice lost,
-    below 0. unclear: anything else. Correlations and shares are means over the shifted domains; of their domains
-    together is the Dice.
-    """
-    found = []
-    for unit in UNITS:
-        rows = {
-            (row["quantity"], row["score"]): row
-            for row in differences
-            if row["unit"] == unit and row["domain"] == numbers.MEAN
-        }
-        for score, paper in _PAPER.items():
-            if (CORRELATION, score) in rows:
-                found.append(_decided(_ABOVE.format(score=score), unit, rows[CORRELATION, score], paper, NEGLIGIBLE))
-        turned = dict(rows[DETECTED, "PM"])
-        turned |= {"mean": -turned["mean"], "low": -turned["high"], "high": -turned["low"]}
-        turned["convention"] = turned["convention"].replace("SD less the other", "PM less SD")
-        found.append(_decided(FOREIGN, unit, turned, "PM excels, SD does not", NEGLIGIBLE))
-    lost = next(row for row in dice if (row["domain"], row["quantity"]) == (numbers.TOGETHER, LOST))
-    return [*found, _decided(LOWERED, "slice", lost, "slightly, always", 0.0)]
-
-
-def _decided(claim: str, unit: str, row: Mapping[str, Any], paper: str, negligible: float) -> Claim:
-    if row["low"] > 0:
-        verdict = "holds"
-    elif row["high"] < negligible:
-        verdict = "does not hold"
-    else:  # also where there is no interval
-        verdict = "unclear"
-    names = ("mean", "low", "high", "n", "undefined", "patients", "interval", "convention")
-    return Claim(claim, unit, verdict, **{name: row[name] for name in names}, paper=paper)
-
-
-def verdict(config: ml_collections.ConfigDict, results: Tables) -> Verdict:
-    """Reads the answer off the claims of `config.evaluation.unit`.
-
-    yes: SD is above pooled Mahalanobis distance and both entropies. partly: above the former, but not above all. no:
-    not above the former. unclear: the interval against the former decides nothing.
-    """
-    unit = config.evaluation.unit
-    decided = {row["claim"]: row["verdict"] for row in results.claims if row["unit"] == unit}
-    against = {score: decided[claim] for score in _PAPER if (claim := _ABOVE.format(score=score)) in decided}
-    answer = {"holds": "partly", "does not hold": "no", "unclear": "unclear"}[against["PM"]]
-    if all(found == "holds" for score, found in against.items() if score != "LM"):
-        answer = "yes"
-    text = _texts(results, unit)
-    start = {
-        "yes": "Distortion orders the errors within a domain better than the paper's other scores",
-        "partly": "Distortion orders the errors within a domain better than the Mahalanobis distance, but not clearly "
-        "better than everything else",
-        "no": "Distortion orders the errors within a domain no better than the Mahalanobis distance",
-        "unclear": "Whether distortion orders the errors within a domain better than the Mahalanobis distance, the "
-        "intervals do not tell",
-    }[answer]
-    said = {"holds": "above", "does not hold": "not above", "unclear": "undecided against"}
-    sides = (
-        f"{words} {' and '.join(names)}"
-        for found, words in said.items()
-        if (names := [score for score in against if against[score] == found])
-    )
-    others = ", ".join(f"{score} {text(CORRELATION, score)}" for score in against)
-    patients = next(row["patients"] for row in results.claims if row["unit"] == unit)
-    return Verdict(
-        answer,
-        f"{start} (it is {', '.join(sides)}): rank correlation with 1 - Dice of SD {text(CORRELATION, 'SD')}, "
-        f"{others}; called foreign are {text(DETECTED, 'SD')} of the shifted cases by SD and {text(DETECTED, 'PM')} by "
-        f"PM (mean of the shifted domains and networks, by {unit}, {patients} patients, 95 % intervals).",
-        {"unit": unit},
-    )
-
-
-def _texts(results: Tables, unit: str) -> Callable[[str, str], str]:
-    rows = {
-        (quantity, row["score"]): row
-        for quantity, table in ((CORRELATION, results.correlation), (DETECTED, results.detection))
-        for row in table
-        if (row["unit"], row["domain"], row.get("quantity", quantity)) == (unit, numbers.MEAN, quantity)
-    }
-    return lambda quantity, score: "{mean:z.2f} [{low:z.2f}, {high:z.2f}]".format(**rows[quantity, score])

@@ -1,0 +1,71 @@
+"""What the paper asks of scores: do they order the errors within a domain, and do they detect shifted cases?
+
+Each function gives numbers of every row of observations, for `Observations.resampled`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxseg.metrics import ranking
+from jaxseg.metrics.intervals import defined_mean
+from jaxseg.metrics.resampled_ranking import Observations, auroc_rows, fpr_at_95_rows, risk_areas, spearman_rows
+from jaxseg.studies.distortion.cases import Domains
+
+MEAN = "mean of shifted domains"
+TOGETHER = "shifted domains together"
+
+
+def correlations(of: Observations, domains: Domains) -> np.ndarray:
+    """Spearman's correlation of score and risk, `[D+2,P]`: within every domain, then `MEAN`, then `TOGETHER`."""
+    within = [spearman_rows(own.scores, own.risks) for own in (of.take(of.domains == name) for name in domains.names)]
+    pooled = of.take(np.isin(of.domains, domains.counted))
+    return np.stack([*within, _mean_of_counted(within, domains), spearman_rows(pooled.scores, pooled.risks)])
+
+
+def areas(of: Observations, domains: Domains) -> np.ndarray:
+    """Area under the risk-coverage curve, and its excess, of the shifted domains together, `[2,P]`."""
+    pooled = of.take(np.isin(of.domains, domains.counted))
+    return risk_areas(pooled.scores, pooled.risks)
+
+
+def thresholds(of: Observations, domains: Domains, keep: float) -> np.ndarray:
+    """Per row the score at or below which that share of validation lies, `[P]`; NaN where none is defined."""
+    none = np.zeros(0)
+    return np.array(
+        [
+            np.nan if np.isnan(row).all() else ranking.ood_accuracy(row, none, none, keep=keep).threshold
+            for row in of.scores[:, of.domains == domains.validation]
+        ]
+    )
+
+
+def detection(of: Observations, domains: Domains, threshold: np.ndarray) -> np.ndarray:
+    """How well each score tells the cases of a domain from in-distribution ones.
+
+    Args:
+      of: scores.
+      domains: D of them.
+      threshold: `[P]`, from `thresholds`; the resamples leave it as it is.
+
+    Returns:
+      `[3(D+1),P]`: share above the threshold for every domain and then `MEAN`, area under the ROC curve likewise, and
+      the false-positive rate at 95 % sensitivity likewise; the two latter are NaN but for the counted domains.
+    """
+    scores_of = lambda name: of.scores[:, of.domains == name]
+    inside, nothing = scores_of(domains.inside), np.full(len(threshold), np.nan)
+    shares = [_share_above(scores_of(name), threshold) for name in domains.names]
+    aurocs, rates = (
+        [measure(inside, scores_of(name)) if name in domains.counted else nothing for name in domains.names]
+        for measure in (auroc_rows, fpr_at_95_rows)
+    )
+    return np.stack([row for rows in (shares, aurocs, rates) for row in (*rows, _mean_of_counted(rows, domains))])
+
+
+def _share_above(scores: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    above = np.where(np.isnan(scores) | np.isnan(threshold)[:, None], np.nan, scores > threshold[:, None])
+    return defined_mean(above, axis=1)
+
+
+def _mean_of_counted(rows: Sequence[np.ndarray], domains: Domains) -> np.ndarray:
+    return defined_mean(np.stack(rows)[np.isin(domains.names, domains.counted)], axis=0)

@@ -1,0 +1,24 @@
+"""The answer of the planted-shortcuts study."""
+
+from jaxseg.results.claims import Verdict
+from jaxseg.results.table import Table
+from jaxseg.studies.planted_shortcuts.settings import PLANTED, TWIN
+
+
+def verdict(counts: Table) -> Verdict:
+    """yes: of every kind the interval of the detection rate lies above that of the false-alarm rate; partly: of some.
+
+    Args:
+      counts: of tables.
+    """
+    apart, parts = [], []
+    interval = lambda row: f"[{row.estimate.low:.2f}, {row.estimate.high:.2f}]"
+    for kind in counts.values("kind"):
+        planted, twin = (counts.one(kind=kind, arm=arm) for arm in (PLANTED, TWIN))
+        apart.append(planted.estimate.low > twin.estimate.high)
+        parts.append(
+            f"{kind}: found in {planted['found']} of {planted.estimate.n} networks with the planted cue "
+            f"{interval(planted)}, any shortcut in {twin['found']} of {twin.estimate.n} twins {interval(twin)}"
+        )
+    answer = "yes" if all(apart) else "partly" if any(apart) else "no"
+    return Verdict(answer, f"{'; '.join(parts)} (rates with exact 95 % intervals over seeds).")

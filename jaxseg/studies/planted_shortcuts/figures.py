@@ -1,0 +1,22 @@
+"""The figures of the planted-shortcuts study, from its tables."""
+
+from collections.abc import Sequence
+
+from jaxseg.report import figures
+from jaxseg.studies.base import Report
+from jaxseg.studies.planted_shortcuts.experiment import Outcome
+from jaxseg.studies.planted_shortcuts.settings import PLANTED, TWIN, Settings
+from jaxseg.studies.planted_shortcuts.tables import Tables
+
+_ARM_NAMES = {PLANTED: "planted", TWIN: "twin without the cue"}
+
+
+def draw(report: Report[Settings, None, Sequence[Outcome], Tables]) -> None:
+    """Writes all figures of the study: `rates.png`, and one for every kind that the audit has numbers of."""
+    rates = [(f"{row['kind']}, {_ARM_NAMES[row['arm']]}", row["arm"], *row.numbers) for row in report.tables.counts]
+    figures.dots(report.figures / "rates.png", rates, xlabel="share of networks with a shortcut found")
+    for kind in report.settings.kinds:
+        if own := report.tables.numbers.where(kind=kind, found_kind=kind):
+            ordered = sorted(own, key=lambda row: (row["quantity"], row["arm"], row["seed"]))
+            dots = [(f"{row['quantity']}, seed {row['seed']}", _ARM_NAMES[row["arm"]], *row.numbers) for row in ordered]
+            figures.dots(report.figures / f"{kind}.png", dots, xlabel="number of the audit, 95 % interval")

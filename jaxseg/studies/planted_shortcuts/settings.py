@@ -1,0 +1,102 @@
+"""What the planted-shortcuts study needs of its config, which is checked here."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import ml_collections
+
+from jaxseg.audit import run as audits
+from jaxseg.errors import InputError
+from jaxseg.settings import count, number, read, some_of
+from jaxseg.training import checks
+
+KINDS = ("border", "overlay")
+PLANTED, TWIN = ARMS = ("planted", "twin")
+_SHOWN_IN = "configs/planted_shortcuts.py"
+
+
+class Network(NamedTuple):
+    """Which network: the kind of shortcut, planted or twin, and the seed of images, network and order of cases."""
+
+    kind: str
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """In words, and of its folder."""
+        return f"{self.kind}_{self.arm}_{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """How many images of each split are drawn, and how long a network is trained on them."""
+
+    train: int = count()
+    validation: int = count()
+    test: int = count()
+    epochs: int = count()
+
+
+@dataclasses.dataclass(frozen=True)
+class Worlds:
+    """The world of every kind, and how difficult the scans are (`synthetic.ultrasound`)."""
+
+    of: Mapping[str, World]
+    difficulty: float = number(least=0, most=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Which networks are trained, and how they are audited.
+
+    Attributes:
+      worlds: that are drawn.
+      run: config of a training run, but for its seed and epochs.
+      audit: settings of the audit.
+      seeds: of the pairs of worlds.
+      learned: Dice on its own test images above which a network has learned.
+      kinds: of shortcuts.
+    """
+
+    worlds: Worlds
+    run: ml_collections.ConfigDict
+    audit: audits.Settings
+    seeds: tuple[int, ...]
+    learned: float
+    kinds: tuple[str, ...] = some_of(*KINDS)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """All of them, every planted one before its twin."""
+        return tuple(Network(kind, arm, seed) for kind in self.kinds for seed in self.seeds for arm in ARMS)
+
+    def of_run(self, network: Network) -> ml_collections.ConfigDict:
+        """The config of one training run."""
+        made = self.run.copy_and_resolve_references().unlock()
+        made.seed, made.training.epochs = network.seed, self.worlds.of[network.kind].epochs
+        return made.lock()
+
+
+def settings(config: ml_collections.ConfigDict) -> Settings:
+    """The settings of the study.
+
+    Raises:
+      InputError: a field of the config cannot work.
+    """
+    run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
+    of_kinds = {kind: read(World, config, f"worlds.{kind}", shown_in=_SHOWN_IN) for kind in KINDS}
+    worlds = read(Worlds, config, "worlds", shown_in=_SHOWN_IN, of=of_kinds)
+    audit = audits.settings(config.audit)
+    made = read(Settings, config, shown_in=_SHOWN_IN, worlds=worlds, run=run, audit=audit)
+    if not made.seeds or len(set(made.seeds)) < len(made.seeds) or min(made.seeds) < 0:
+        raise InputError(f"config.seeds is {made.seeds!r}; give numbers of at least 0, each once")
+    if run.data.source_size != run.data.image_size:
+        raise InputError(
+            f"config.data.source_size is {run.data.source_size}, image_size {run.data.image_size}; images are drawn at "
+            "the size that the network sees, so give the same"
+        )
+    for kind in made.kinds:
+        checks.check(made.of_run(Network(kind, PLANTED, made.seeds[0])))
+    return made
