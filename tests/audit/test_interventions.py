@@ -66,6 +66,8 @@ def test_a_network_that_is_blind_at_the_border_is_found(networks, subject_of, an
     lost = next(r for r in found.rows if r["quantity"] == "lost at the border")
     assert lost.estimate.n == 12 and lost.estimate.undefined == 0 and "mirrored" in lost.convention
     # pictures are the two halves of the same object
+    figure = candidate.figure
+    assert (figure.name, figure.title) == ("finding_translation", "Border far away, and border close by")
     assert arrays["pictures"].shape == (2, 2, 32, 32, 3) and arrays["pictures"].dtype == np.uint8
     bright = arrays["pictures"][..., 0] > 128
     np.testing.assert_array_equal(bright, arrays["picture_labels"] > 0)

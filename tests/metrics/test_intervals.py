@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxseg.metrics import ranking
-from jaxseg.metrics.intervals import bootstrap_contrast, bootstrap_mean, defined_mean, exact_interval
+from jaxseg.metrics.intervals import bootstrap_contrast, bootstrap_mean, defined_mean, exact_interval, patient_names
 
 
 def test_the_interval_of_many_normal_values_is_the_textbook_one():
@@ -164,3 +164,9 @@ def test_means_of_what_is_defined():
     np.testing.assert_array_equal(defined_mean(values), [2.5, np.nan])
     np.testing.assert_array_equal(defined_mean(values, axis=0), [1.0, np.nan, 4.0])
     assert defined_mean([3, 4]) == 3.5 and np.isnan(defined_mean(np.zeros((2, 0)))).all()
+
+
+@pytest.mark.parametrize("patients", ["a", [["a", "b"]]])
+def test_patients_are_one_axis(patients):
+    with pytest.raises(ValueError, match=r"patients must be \[N\], one for each case"):
+        patient_names(patients)

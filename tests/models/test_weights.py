@@ -12,7 +12,7 @@ import scipy.special
 
 from jaxseg import models
 from jaxseg.errors import InputError
-from jaxseg.models import matching, weights
+from jaxseg.models import layouts, matching, weights
 from jaxseg.models.layouts import LAYOUTS
 
 
@@ -404,3 +404,11 @@ def test_a_norm_without_tensors_has_scale_1_and_bias_0(drawn_state_dict, norm, b
     refused(module, half, (1, 16, 16, 2))
     batch = models.build("unet", 3, features=features, upsample="transpose")
     assert "set config.model.norm=instance" in refused(batch, none, (1, 16, 16, 2))
+
+
+@pytest.mark.parametrize("skip_first", [True, False])
+def test_a_narrowed_kernel_reads_what_is_no_skip(skip_first):
+    kernel = np.arange(3 * 3 * 5 * 2).reshape(3, 3, 5, 2)  # two channels of the skip, three others
+    tensor = layouts.Narrowed("params/x", ("x",), np.asarray, lambda shape: shape, skip=2, skip_first=skip_first)
+    others = kernel[:, :, 2:] if skip_first else kernel[:, :, :3]
+    np.testing.assert_array_equal(tensor.narrow(kernel, (3, 3, 3, 2)), others)

@@ -89,3 +89,15 @@ def test_any_name_of_a_file_can_be_drawn(tmp_path, name):
 def test_an_empty_sheet_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cells is empty"):
         contact_sheet.write(tmp_path / "sheet.png", [], ("a", "b"))
+
+
+def test_rows_follow_each_other_with_a_gap(tmp_path):
+    cells = [thumbnail(np.full((20, 20, 3), 60, np.uint8), np.zeros((20, 20), int), ("a", "b")) for _ in range(5)]
+    contact_sheet.write(tmp_path / "sheet.png", cells, ("background",))
+    with Image.open(tmp_path / "sheet.png") as image:
+        filled = (np.asarray(image)[:, contact_sheet._GAP + 3] == 60).all(-1)
+    side, gap, line = contact_sheet.CELL, contact_sheet._GAP, contact_sheet._LINE
+    second = gap + side + 2 * line + gap
+    wanted = np.zeros(len(filled), bool)
+    wanted[gap : gap + side] = wanted[second : second + side] = True
+    np.testing.assert_array_equal(filled, wanted)

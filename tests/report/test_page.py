@@ -159,7 +159,8 @@ def test_what_is_incomplete_is_refused(report, tmp_path, verdict, changes, words
 
 def test_a_page_may_have_no_section(report, tmp_path):
     folder = report.parent.parent
-    lead = page.Figure(folder / "bands.png", "Bands", "alt", "", folder / "bands.csv")
+    atomic.write_csv(folder / "one.csv", [{"dice": 0.5}])  # a figure of one number is one
+    lead = page.Figure(folder / "bands.png", "Bands", "alt", "", folder / "one.csv")
     page.write(
         tmp_path / "a.html",
         page.Page(title="t", question="q", verdict="unclear", answer="a", lead=lead, facts=[], sections=[]),

@@ -644,3 +644,17 @@ def test_distances_are_small_where_activations_are_those_of_training(finished):
     # shrinking the covariance towards its mean variance keeps the trace, and changes the distance a little
     assert 0.5 * latent < scores["latent_mahalanobis"].mean() < 2.5 * latent
     assert scores["dice"].shape == (48, 3)
+
+
+def test_rows_of_detection_are_those_of_their_domain_and_score():
+    made, found, _ = tabulated(sd=2.0, pm=1.0, entropy=0.5)
+    cases = fake_cases()
+    of = tables.observe(cases, fake_measured(cases, sd=2.0, pm=1.0, entropy=0.5))
+    domains = cases.by_domain(made.evaluation.least_patients)
+    threshold = statistics.thresholds(of, domains, made.evaluation.keep)
+    expected = statistics.detection(of, domains, threshold)
+    expected = of.mean_over_runs(expected).reshape(3, len(domains.names) + 1, len(of.names))
+    for m, quantity in enumerate((tables.FLAGGED, tables.AUROC, tables.FPR)):
+        for row in found.detection.where(unit="slice", quantity=quantity):
+            place = [*domains.names, MEAN].index(row["domain"]), of.names.index(row["score"])
+            assert row.estimate.mean == pytest.approx(expected[m][place], nan_ok=True)

@@ -2,6 +2,8 @@
 
 import errno
 import functools
+import hashlib
+import io
 import json
 import math
 import os
@@ -544,3 +546,9 @@ def test_what_cannot_be_written_is_said_in_one_line_and_the_checkpoint_before_st
         assert store.steps == [1]
         store.restore(1, small)
         store.save(large, {}, step=2, score=0.0)
+
+
+def test_a_digest_is_half_of_blake2b(tmp_path):
+    content = b"a checkpoint's file"
+    digest = stored._digest(io.BytesIO(content))
+    assert digest == hashlib.blake2b(content).hexdigest()[:32] and len(digest) == 32

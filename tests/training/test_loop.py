@@ -219,6 +219,9 @@ def test_an_autoencoder_is_fitted_to_the_best_network(shallow_autoencoders, spli
     config.training.epochs = 4
     autoencoders.train(config, splits, tmp_path / "autoencoder")
     losses = [row["validation_loss"] for row in rows(tmp_path / "autoencoder")]
+    for row in rows(tmp_path / "autoencoder"):
+        assert row["validation_loss"] == pytest.approx(row["validation_seg"] + row["validation_mse"])
+        assert row["validation_seg"] > 0 and row["validation_mse"] > 0
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9 * losses[0]
     made, variables, network, frozen = autoencoders.load_best(config, tmp_path / "autoencoder", 2, 3)
     expected = params(small(), tmp_path / "network", splits)
