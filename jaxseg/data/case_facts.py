@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from jaxseg.data import overlays
-from jaxseg.data.builders import cases as raw
-from jaxseg.data.builders.cases import Contents, FileProblems, Loaded, RawCase
+from jaxseg.data import overlays, raw_cases
 from jaxseg.data.diagnosis import count
+from jaxseg.data.raw_cases import Contents, FileProblems, Loaded, RawCase
 
 GRID = 32  # cells a side of the maps of where masks lie
 AT_LEAST = 256  # pixels a side at which JPEGs are examined
@@ -95,7 +94,7 @@ def of_case(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) 
     """
     place = case.mask or case.place
     problems = [f"{place}: {text}" for text in _wrong_values(loaded.labels, contents)]
-    image = raw.with_channels(loaded.image, contents.channels)
+    image = raw_cases.with_channels(loaded.image, contents.channels)
     if image is None:
         problems.append(
             f"{case.place}: has {count(loaded.image.shape[-1], 'channel')}, the data set has {contents.channels}; "
@@ -109,8 +108,8 @@ def of_case(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) 
     if problems:
         raise FileProblems(*problems)
     assert image is not None
-    pixels = raw.as_uint8(image, contents.scaling)
-    foreground = raw.classes(loaded.labels, contents.values)
+    pixels = raw_cases.as_uint8(image, contents.scaling)
+    foreground = raw_cases.classes(loaded.labels, contents.values)
     marks, near, area = (
         _overlays(pixels, foreground > 0) if search and not contents.volumes else (None, math.nan, math.nan)
     )
@@ -123,8 +122,8 @@ def of_case(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) 
         digest=_digest(loaded.image),
         labels_digest=_digest(loaded.labels),
         eight_bits=loaded.image.dtype == np.uint8,
-        gray_levels=raw.are_gray_levels(loaded.image),
-        top=float(raw.span(thinned(loaded.image).reshape(-1, 1), 1, 99)[1][0]),
+        gray_levels=raw_cases.are_gray_levels(loaded.image),
+        top=float(raw_cases.span(thinned(loaded.image).reshape(-1, 1), 1, 99)[1][0]),
         blank=bool((loaded.image == loaded.image.flat[0]).all()),
         clipped=_clipped(image, foreground > 0, contents),
         spacing=loaded.spacing,
@@ -151,7 +150,7 @@ def _clipped(image: np.ndarray, foreground: np.ndarray, contents: Contents) -> f
     if window or plain or image.shape[:-1] != foreground.shape:  # a JPEG at a smaller scale is not scaled either
         return 0.0
     values = image[foreground].astype(np.float32)
-    low, high = (np.broadcast_to(end, values.shape[1:]) for end in raw.ends(image, contents.scaling))
+    low, high = (np.broadcast_to(end, values.shape[1:]) for end in raw_cases.ends(image, contents.scaling))
     shares = [0.0]
     for inside, black, white in zip(values.T, low, high, strict=True):
         for beyond in (inside[inside < black], inside[inside > white]):
@@ -167,7 +166,7 @@ def _finite(image: np.ndarray) -> bool:
 
 
 def _wrong_values(labels: np.ndarray, contents: Contents) -> Iterator[str]:
-    wrong = raw.unknown_values(labels, contents.values)
+    wrong = raw_cases.unknown_values(labels, contents.values)
     if not wrong:
         return
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxseg.data.builders.cases import RawCase
+from jaxseg.data.raw_cases import RawCase
 
 SHORTCUTS = ("position", "border", "overlays", "intensity", "classes of domains")
 

@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from jaxseg.data import case_facts
-from jaxseg.data.builders import cases as raw
-from jaxseg.data.builders import files
-from jaxseg.data.builders.cases import Contents, FileProblems, Found, Loaded, RawCase
+from jaxseg.data import case_facts, raw_cases, threads
 from jaxseg.data.case_facts import GRID, Facts
 from jaxseg.data.diagnosis import Finding, Report
+from jaxseg.data.raw_cases import Contents, FileProblems, Found, Loaded, RawCase
 from jaxseg.errors import InputError
 from jaxseg.metrics import ranking
 
@@ -55,14 +53,14 @@ _SPACING_TOLERANCE = 0.01  # relative; headers are rounded
 _LEAK = 0.01  # of the smallest split; more images that are in another one too make a data set unusable
 
 
-def examine(name: str, found: Found, load: Load, *, threads: bool = True) -> Report:
+def examine(name: str, found: Found, load: Load, *, in_threads: bool = True) -> Report:
     """Reads every file of a data set once and says what is wrong.
 
     Args:
       name: of the data set.
       found: its cases.
       load: reads one; as `records.Builder.load`.
-      threads: whether it spends its time where the interpreter's lock is free.
+      in_threads: whether it spends its time where the interpreter's lock is free.
     """
     findings = [Finding("error", "files", "files are missing or misnamed", tuple(found.problems))] * bool(
         found.problems
@@ -83,10 +81,10 @@ def examine(name: str, found: Found, load: Load, *, threads: bool = True) -> Rep
             return (f"{case.place}: cannot be examined ({type(error).__name__}: {text}); leave it out",)
 
     numbers = range(len(found.cases))
-    if threads:
-        results = list(files.in_threads(facts, numbers, "checking"))
+    if in_threads:
+        results = list(threads.in_threads(facts, numbers, "checking"))
     else:
-        results = list(files.progress(map(facts, numbers), "checking", 0, len(numbers)))
+        results = list(threads.progress(map(facts, numbers), "checking", 0, len(numbers)))
     bad = [line for result in results if not isinstance(result, Facts) for line in result]
     findings += [Finding("error", "contents of files", "files cannot be used", tuple(bad))] * bool(bad)
     good = [(case, result) for case, result in zip(found.cases, results, strict=True) if isinstance(result, Facts)]
@@ -147,7 +145,7 @@ def _assigned(good: Sequence[tuple[RawCase, Facts]]) -> tuple[list[RawCase], lis
                 owner[root(case.patient)] = first
     cases = [case for case, _ in good]
     try:
-        dealt = raw.assigned([case._replace(patient=root(case.patient)) for case in cases])
+        dealt = raw_cases.assigned([case._replace(patient=root(case.patient)) for case in cases])
     except InputError as error:
         return [], [Finding("error", "splits", str(error))]
     split = {case.case: case.split for case in dealt}
@@ -201,7 +199,9 @@ def _about_splits(given: Sequence[RawCase], dealt: Sequence[RawCase]) -> Iterato
 
 def _about_classes(cases: Sequence[RawCase], facts: Sequence[Facts], contents: Contents) -> Iterator[Finding]:
     """Classes that a split lacks and another has, and splits without training."""
-    present: dict[str | None, set[int]] = {split: set() for split in raw.SPLITS if split in {c.split for c in cases}}
+    present: dict[str | None, set[int]] = {
+        split: set() for split in raw_cases.SPLITS if split in {c.split for c in cases}
+    }
     for case, one in zip(cases, facts, strict=False):  # without cases, nothing was dealt out
         present[case.split] |= one.present
     if present and "train" not in present:
@@ -492,12 +492,12 @@ def _numbers(cases: Sequence[RawCase], good: Sequence[tuple[RawCase, Facts]]) ->
     numbers: dict[str, Any] = {
         "cases": len(good),
         "patients": len({case.patient for case, _ in good}),
-        "splits": {str(split): splits[split] for split in raw.SPLITS if splits[split]},
+        "splits": {str(split): splits[split] for split in raw_cases.SPLITS if splits[split]},
     }
     if set(domains) != {""}:
         numbers["domains"] = dict(sorted(domains.items()))
     if good:
-        numbers["sizes"] = {raw.size_text(size): count for size, count in sizes.most_common(4)}
+        numbers["sizes"] = {raw_cases.size_text(size): count for size, count in sizes.most_common(4)}
         if len(sizes) > len(numbers["sizes"]):
             numbers["sizes"]["other"] = len(good) - sum(numbers["sizes"].values())
         numbers["foreground"] = float(np.mean([facts.foreground for _, facts in good]))

@@ -8,6 +8,8 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import nibabel
+import nibabel.orientations as axes
 import numpy as np
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM and ITK have x and y run to the left and to the back
@@ -59,8 +61,6 @@ def spacing(affine: np.ndarray, rank: int = 3) -> tuple[float, ...]:
 
 def orientation(affine: np.ndarray, rank: int = 3) -> str:
     """To which side of the patient each axis runs, such as `SPL`: up, to the back, to the left."""
-    import nibabel
-
     with np.errstate(all="ignore"):
         return "".join(code or "?" for code in nibabel.aff2axcodes(affine))[-rank:]
 
@@ -85,22 +85,16 @@ def oriented(array: np.ndarray, affine: np.ndarray, codes: str) -> tuple[np.ndar
     Returns:
       The array, a view, and its affine.
     """
-    import nibabel.orientations as axes
-
     change = axes.ornt_transform(axes.io_orientation(affine), axes.axcodes2ornt(codes))
     return _turned(array, change), affine @ axes.inv_ornt_aff(change, array.shape[:3])
 
 
 def restored(array: np.ndarray, affine: np.ndarray, codes: str) -> np.ndarray:
     """What `oriented` turned, as it was: `array` has the axes of `codes`, the result those that `affine` is of."""
-    import nibabel.orientations as axes
-
     return _turned(array, axes.ornt_transform(axes.axcodes2ornt(codes), axes.io_orientation(affine)))
 
 
 def _turned(array: np.ndarray, change: np.ndarray) -> np.ndarray:
-    import nibabel.orientations as axes
-
     return np.asarray(axes.apply_orientation(array, change))
 
 
@@ -120,8 +114,6 @@ def matched(
     Raises:
       OtherGrid: one would have to be resampled.
     """
-    import nibabel.orientations as axes
-
     rank = len(size)
     volume, whole = (array, tuple(size)) if rank == 3 else (array[None], (1, *size))
     between = np.linalg.inv(target) @ affine  # indices of the one -> indices of the other

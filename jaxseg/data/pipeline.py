@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 
 from jaxseg import paths
-from jaxseg.data import resizing
-from jaxseg.data.builders import files
+from jaxseg.data import resizing, threads
 from jaxseg.errors import InputError
 
 Case = dict[str, Any]
@@ -42,7 +41,7 @@ class Preparation(NamedTuple):
     """What became of the raw files of a data set when it was prepared, for new files that are to look the same.
 
     Attributes:
-      scaling: how intensities became 0 to 255; see `jaxseg.data.builders.cases.as_uint8`.
+      scaling: how intensities became 0 to 255; see `jaxseg.data.raw_cases.as_uint8`.
       size: images were squashed to so many pixels a side; None: they kept theirs.
       volumes: the files held volumes; of a data set of pictures, every slice is a case then, named `<volume>_<number>`.
       orientation: to which sides of the patient the axes of all volumes run, such as `SPL`; empty where unknown.
@@ -285,7 +284,7 @@ def in_memory(split: Split, chosen: Sequence[int] | None = None) -> InMemory:
     places = range(len(split)) if chosen is None else chosen
     texts: list[tuple[str, str, str]] = []
     spacings, images, labels = [], None, None
-    for i, case in enumerate(files.in_threads(split.read, places, f"reading {split.name}")):
+    for i, case in enumerate(threads.in_threads(split.read, places, f"reading {split.name}")):
         if images is None or labels is None:
             images = np.empty((len(places), *case["image"].shape), np.uint8)
             labels = np.empty((len(places), *case["labels"].shape), np.uint8)
@@ -426,7 +425,7 @@ def _read(dataset: Any) -> Iterator[Any]:
 
 def _open(directory: str | os.PathLike[str]) -> tuple[paths.Literal, Any]:
     """The folder under a name that no library expands, and its builder."""
-    import tensorflow_datasets as tfds
+    import tensorflow_datasets as tfds  # as grain, not before launchers know their flags to be good: it takes seconds
 
     if not paths.is_file(pathlib.Path(directory) / "dataset_info.json"):
         raise InputError(f"{directory}: holds no prepared data set; prepare one with python -m launch.prepare")

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxseg.data import formats, geometry, resizing
-from jaxseg.data.builders import cases
+from jaxseg.data import formats, geometry, raw_cases, resizing
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.paths import exists
@@ -213,13 +212,13 @@ def load(path: pathlib.Path, trained_on: TrainedOn, *, whole: bool, source_size:
         raise formats.Unusable("holds values that are not finite; replace them")
     if trained_on.rank == 3 and picture.array.ndim == 3:
         raise formats.Unusable("is a picture, and the network takes volumes; give the whole volume")
-    image = cases.with_channels(picture.array, trained_on.num_channels)
+    image = raw_cases.with_channels(picture.array, trained_on.num_channels)
     if image is None:
         raise formats.Unusable(
             f"has {picture.array.shape[-1]} channels or frames, and the network takes {trained_on.num_channels}; save "
             "what the network was trained on as one file"
         )
-    image = cases.as_uint8(image, preparation.scaling)
+    image = raw_cases.as_uint8(image, preparation.scaling)
     image, orientation = _oriented(image, picture, preparation.orientation)
     squashed = None if preparation.size is None else (*image.shape[:-3], preparation.size, preparation.size)
     stored = image if squashed is None else resizing.resize(image, squashed)

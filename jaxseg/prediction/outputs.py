@@ -19,7 +19,10 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+import nibabel
 import numpy as np
+import SimpleITK
+import tifffile
 
 from jaxseg.data import formats, geometry
 from jaxseg.data.formats import Picture
@@ -49,8 +52,6 @@ def encode_mask(labels: np.ndarray, path: pathlib.Path, picture: Picture) -> tup
     if suffix in _NIFTI or (labels.ndim == 3 and suffix not in _TIFF):
         return _nifti(labels, path, picture)
     if suffix in _TIFF:
-        import tifffile
-
         buffer = io.BytesIO()
         axes = {"axes": "YX" if labels.ndim == 2 else "ZYX"}
         with _reading(), tifffile.TiffFile(path) as file:
@@ -81,8 +82,6 @@ def _suffix(path: pathlib.Path) -> str:
 
 
 def _nifti(array: np.ndarray, path: pathlib.Path, picture: Picture, *, classes: bool = False) -> tuple[str, bytes]:
-    import nibabel
-
     rank = array.ndim - classes
     array = np.transpose(array, (*reversed(range(rank)), *range(rank, array.ndim)))  # z, y, x -> x, y, z
     if classes and rank == 2:
@@ -113,8 +112,6 @@ def _reading() -> Iterator[None]:
 
 
 def _header(path: pathlib.Path) -> tuple[Any, Any, Any]:
-    import nibabel
-
     with _reading():
         image: Any = nibabel.load(path)
     return image.header.copy(), image.affine, type(image)
@@ -128,8 +125,6 @@ def _affine(picture: Picture) -> np.ndarray:
 
 
 def _itk(array: np.ndarray, path: pathlib.Path, *, classes: bool = False) -> tuple[str, bytes]:
-    import SimpleITK
-
     with _reading():
         like = formats.itk.opened(path)
     rank = array.ndim - classes  # of four axes, the last one is channels

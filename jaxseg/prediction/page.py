@@ -15,9 +15,8 @@ import numpy as np
 import tqdm
 
 from jaxseg import atomic
-from jaxseg.data import formats
-from jaxseg.data.builders import files
-from jaxseg.data.builders.cases import size_text
+from jaxseg.data import formats, threads
+from jaxseg.data.raw_cases import size_text
 from jaxseg.errors import InputError
 from jaxseg.paths import children, exists, is_folder
 from jaxseg.prediction import inputs, network, outputs, quality, views
@@ -186,7 +185,7 @@ def _rows(
     rows: list[dict[str, Any]] = []
     cells: list[tuple[float, contact_sheet.Cell]] = []
     full = None
-    for source in files.progress(sources, "predicting", 0, len(sources)):
+    for source in threads.progress(sources, "predicting", 0, len(sources)):
         try:
             row, one = _predict_one(source, predictor, judged_by, output, options)
             if one is not None:

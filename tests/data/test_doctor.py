@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from jaxseg.data import builders, case_facts, diagnosis, doctor, overlays, pipeline
-from jaxseg.data.builders.cases import Contents, FileProblems, Found, Loaded, RawCase
+from jaxseg.data.raw_cases import Contents, FileProblems, Found, Loaded, RawCase
 
 BINARY = Contents(("background", "object"), {0: 0, 1: 1}, channels=1)
 THREE = Contents(("background", "nucleus", "cytoplasm"), {0: 0, 1: 1, 2: 2}, channels=1)

@@ -6,9 +6,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from jaxseg.data import builders, geometry, pipeline
-from jaxseg.data.builders import cases
-from jaxseg.data.builders.cases import FileProblems, RawCase
+from jaxseg.data import builders, geometry, pipeline, raw_cases
+from jaxseg.data.raw_cases import FileProblems, RawCase
 
 SIZE = (4, 5, 6)
 ALL_CODES = [
@@ -135,7 +134,7 @@ def test_modalities_and_masks_in_another_orientation_are_turned_onto_the_first_i
         for i, (array, way) in enumerate(zip(arrays, ("SPL", codes), strict=True))
     )
     case = RawCase("a", images, save(tmp_path / "mask.nii.gz", mask, affine, codes), "p")
-    loaded = cases.load(case)
+    loaded = raw_cases.load(case)
     np.testing.assert_array_equal(loaded.image, np.concatenate(arrays, -1))
     np.testing.assert_array_equal(loaded.labels, mask[..., 0])
     assert loaded.orientation == "SPL" and loaded.notes == ()
@@ -145,13 +144,13 @@ def test_a_mask_that_is_turned_against_its_image_is_refused_with_both_geometries
     image = save(tmp_path / "image.nii", volume(*SIZE), grid())
     mask = save(tmp_path / "mask.nii", volume(*SIZE) * 0, grid(turn=rotation(z=25)))
     with pytest.raises(FileProblems, match=r"mask.nii: is 6x5x4 .*, turned by 25 degrees, its image is 6x5x4 of"):
-        cases.load(RawCase("a", (image,), mask, "p"))
+        raw_cases.load(RawCase("a", (image,), mask, "p"))
 
 
 def test_a_mask_that_is_a_little_off_is_noted(tmp_path):
     image = save(tmp_path / "image.nii", volume(*SIZE), grid())
     mask = save(tmp_path / "mask.nii", volume(*SIZE) * 0, grid(start=(-20.2, 10, 5)))
-    (note,) = cases.load(RawCase("a", (image,), mask, "p")).notes
+    (note,) = raw_cases.load(RawCase("a", (image,), mask, "p")).notes
     assert note == f"{mask}: lies up to 0.17 of a pixel off its image"
 
 
@@ -162,10 +161,10 @@ def test_a_header_that_contradicts_itself_is_noted_and_named_where_it_may_be_why
     image.write_bytes(content)
     mask = save(tmp_path / "mask.nii", volume(*SIZE) * 0, grid())
     said = f"{image}: its pixdim says 1.2 x 1.5 x 6 mm, its affine 1.2 x 1.5 x 3 mm; the affine was taken"
-    assert cases.load(RawCase("a", (image,), mask, "p")).notes == (said,)
+    assert raw_cases.load(RawCase("a", (image,), mask, "p")).notes == (said,)
     save(mask, volume(*SIZE) * 0, grid(spacing=(6, 1.5, 1.2)))
     with pytest.raises(FileProblems) as error:
-        cases.load(RawCase("a", (image,), mask, "p"))
+        raw_cases.load(RawCase("a", (image,), mask, "p"))
     assert error.value.lines[0].endswith(f"use the mask that was made for this image ({said})")
 
 
@@ -180,7 +179,7 @@ def test_a_picture_and_a_volume_of_one_slice_are_the_same(tmp_path, kind):
     else:
         Image.fromarray(mask[0, ..., 0]).save(tmp_path / "mask.png")
         files = save(tmp_path / "image.nii.gz", image, grid()), tmp_path / "mask.png"
-    loaded = cases.load(RawCase("a", files[:1], files[1], "p"))
+    loaded = raw_cases.load(RawCase("a", files[:1], files[1], "p"))
     np.testing.assert_array_equal(loaded.labels.reshape(5, 6), mask[0, ..., 0])
     np.testing.assert_array_equal(loaded.image.reshape(5, 6), image[0, ..., 0])
 

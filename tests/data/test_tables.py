@@ -13,8 +13,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from jaxseg.data import builders, case_facts, diagnosis, pipeline
-from jaxseg.data.builders import case_table, cases, looks
+from jaxseg.data import builders, case_facts, diagnosis, pipeline, raw_cases
+from jaxseg.data.builders import case_table, looks
 from jaxseg.errors import InputError
 from jaxseg.prediction import inputs
 
@@ -38,7 +38,7 @@ def table_text(name: str = "image{}.png", mask: str = "mask{}.png", separator: s
     return "".join(separator.join(row) + end for row in rows)
 
 
-def read(place: pathlib.Path, content: str | bytes) -> tuple[list[cases.RawCase], list[str]]:
+def read(place: pathlib.Path, content: str | bytes) -> tuple[list[raw_cases.RawCase], list[str]]:
     (place / "cases.csv").write_bytes(content.encode() if isinstance(content, str) else content)
     return case_table.read(place / "cases.csv")
 
@@ -437,9 +437,9 @@ def test_levels_of_a_small_object_stay_apart(kind, side):
     image, levels = background(kind), [1_000, 5_000, 20_000, 40_000, 60_000]
     for i, level in enumerate(levels):
         image[10 : 10 + side, 20 * i : 20 * i + side] = level
-    found = [int(cases.as_uint8(image, MR)[11, 20 * i + 1, 0]) for i in range(5)]
+    found = [int(raw_cases.as_uint8(image, MR)[11, 20 * i + 1, 0]) for i in range(5)]
     np.testing.assert_allclose(found, np.array(levels) / 60_000 * 255, atol=2)
-    assert cases.as_uint8(image, MR)[200, 200, 0] <= 1
+    assert raw_cases.as_uint8(image, MR)[200, 200, 0] <= 1
 
 
 @pytest.mark.parametrize("kind", ["constant", "noise"])
@@ -447,7 +447,7 @@ def test_dark_levels_of_a_small_object_stay_apart(kind):
     image = 65_535 - background(kind)
     for i, level in enumerate((0, 20_000, 40_000)):
         image[10:17, 20 * i : 20 * i + 7] = level
-    stored = cases.as_uint8(image, MR)
+    stored = raw_cases.as_uint8(image, MR)
     np.testing.assert_allclose([stored[11, 20 * i + 1, 0] for i in range(3)], [0, 78, 156], atol=2)
     assert stored[200, 200, 0] >= 254
 
@@ -455,16 +455,16 @@ def test_dark_levels_of_a_small_object_stay_apart(kind):
 @pytest.mark.parametrize("size", [24, 64, 256])
 def test_hot_and_dead_pixels_are_clipped(size):
     image = background("tissue", size).astype(np.int32)
-    plain = cases.as_uint8(image, MR)
+    plain = raw_cases.as_uint8(image, MR)
     hot = image.copy()
     hot[3, 4] = 65_535
     np.testing.assert_allclose(
-        np.delete(cases.as_uint8(hot, MR), 3, 0), np.delete(plain, 3, 0), atol=8 if size < 64 else 1
+        np.delete(raw_cases.as_uint8(hot, MR), 3, 0), np.delete(plain, 3, 0), atol=8 if size < 64 else 1
     )
     dead = image.copy()
     dead[3, 4] = -65_535
     np.testing.assert_allclose(
-        np.delete(cases.as_uint8(dead, MR), 3, 0), np.delete(plain, 3, 0), atol=8 if size < 64 else 1
+        np.delete(raw_cases.as_uint8(dead, MR), 3, 0), np.delete(plain, 3, 0), atol=8 if size < 64 else 1
     )
 
 
@@ -482,7 +482,7 @@ def test_levels_of_a_small_object_stay_apart_in_tissue(kind, count):
     moments, levels = OBJECTS[kind]
     image = np.random.default_rng(1).normal(*moments, (256 * 256, 1)).clip(0, 65_535).astype(np.uint16)
     image[5_000 : 5_000 + count, 0] = np.array(levels)[np.arange(count) * len(levels) // count]
-    stored = cases.as_uint8(image, MR)[:, 0].astype(int)
+    stored = raw_cases.as_uint8(image, MR)[:, 0].astype(int)
     found = [stored[image[:, 0] == level].mean() for level in levels]
     steps = np.diff(found) / np.diff(levels)
     np.testing.assert_allclose(steps, steps[0], rtol=0.02)  # none is clipped
@@ -499,12 +499,12 @@ def test_what_lies_within_the_usual_reach_is_scaled_by_percentiles():
     """Vessels twice as bright as the rest are clipped, as ever."""
     low, high = np.percentile(with_a_tail(0.99), (0.5, 99.5))
     wanted = np.rint(np.clip((with_a_tail(0.99) - low) / (high - low), 0, 1) * 255)
-    np.testing.assert_array_equal(cases.as_uint8(with_a_tail(0.99), MR), wanted)
+    np.testing.assert_array_equal(raw_cases.as_uint8(with_a_tail(0.99), MR), wanted)
 
 
 def test_an_end_moves_without_a_leap():
     reaches = np.linspace(0.9, 1.3, 81)
-    tops = np.array([cases.span(with_a_tail(reach), 0.5, 99.5)[1][0] for reach in reaches])
+    tops = np.array([raw_cases.span(with_a_tail(reach), 0.5, 99.5)[1][0] for reach in reaches])
     assert (np.diff(tops) >= -1e-3).all() and np.diff(tops).max() < 12
     np.testing.assert_allclose(tops[reaches <= 1], tops[0])
     np.testing.assert_allclose(tops[reaches > 1.15], 100 + 100 * reaches[reaches > 1.15], rtol=1e-6)
@@ -516,17 +516,17 @@ def test_a_few_pixels_beyond_255_do_not_decide(dtype, odd):
     image = np.random.default_rng(0).integers(0, 256, (128, 128, 1)).astype(dtype)
     few, many = image.copy(), image.copy()
     few[5, 7], many[5, 7:9] = odd, odd  # 0.6 and 1.2 in 10,000
-    np.testing.assert_array_equal(cases.as_uint8(image, None), image)
-    np.testing.assert_array_equal(cases.as_uint8(few, None), few.clip(0, 255))
-    assert cases.are_gray_levels(few) and not cases.are_gray_levels(many)
-    np.testing.assert_array_equal(cases.as_uint8(many, None), cases.as_uint8(many, MR))
+    np.testing.assert_array_equal(raw_cases.as_uint8(image, None), image)
+    np.testing.assert_array_equal(raw_cases.as_uint8(few, None), few.clip(0, 255))
+    assert raw_cases.are_gray_levels(few) and not raw_cases.are_gray_levels(many)
+    np.testing.assert_array_equal(raw_cases.as_uint8(many, None), raw_cases.as_uint8(many, MR))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 1), (3, 1, 2), (1, 5, 5, 1)])
 @pytest.mark.parametrize("values", [(7, 7), (-1e38, 1e38)])
 def test_the_smallest_images_are_scaled_without_a_word(shape, values):
     image = np.resize(np.array(values, np.float32), shape)
-    stored = cases.as_uint8(image, MR)
+    stored = raw_cases.as_uint8(image, MR)
     assert stored.shape == shape and set(np.unique(stored)) <= {0, 255}
 
 
@@ -536,9 +536,9 @@ def test_ranges_of_domains_are_compared_where_the_object_is_small():
     image[:4, :9], brighter[:4, :9] = 1_000, 30_000
     tops = [
         case_facts.of_case(
-            cases.RawCase("a", (pathlib.Path("a"),), None, "p"),
-            cases.Loaded(one, np.zeros((256, 256), np.uint8), (np.nan, np.nan)),
-            cases.Contents(("a", "b"), {0: 0, 1: 1}, 1, MR),
+            raw_cases.RawCase("a", (pathlib.Path("a"),), None, "p"),
+            raw_cases.Loaded(one, np.zeros((256, 256), np.uint8), (np.nan, np.nan)),
+            raw_cases.Contents(("a", "b"), {0: 0, 1: 1}, 1, MR),
             search=False,
         ).top
         for one in (image, brighter)

@@ -16,16 +16,15 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import logging
 
 from jaxseg import paths
+from jaxseg.data import diagnosis, pipeline
 from jaxseg.data.builders import archives
+from jaxseg.data.raw_cases import FileProblems
 from jaxseg.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxseg.data import diagnosis, pipeline
 
 _BUILDERS = {  # module -> class
     "dermoscopy": "Dermoscopy",
@@ -57,7 +56,7 @@ def prepare(
     *,
     data_dir: str | os.PathLike[str],
     manual_dir: str | os.PathLike[str] | None = None,
-    like: "pipeline.Preparation | None" = None,
+    like: pipeline.Preparation | None = None,
 ) -> pathlib.Path:
     """Prepares a data set, unless that has been done. The doctor (`jaxseg.data.doctor`) sees it first.
 
@@ -81,8 +80,6 @@ def prepare(
       InputError: the name is unknown, the raw files are missing or have problems (each is listed), or `data_dir`
         cannot be written.
     """
-    from jaxseg.data import diagnosis
-
     builder_class, config = _find(name)
     root = paths.expanded(data_dir)
     target = _target(builder_class, config, root)
@@ -115,8 +112,8 @@ def check(
     *,
     data_dir: str | os.PathLike[str],
     manual_dir: str | os.PathLike[str] | None = None,
-    like: "pipeline.Preparation | None" = None,
-) -> "diagnosis.Report":
+    like: pipeline.Preparation | None = None,
+) -> diagnosis.Report:
     """What the doctor says of the raw files of a data set; prepares nothing.
 
     Args:
@@ -141,9 +138,9 @@ def _examine(
     config: Any,
     raw: pathlib.Path | None,
     given: pathlib.Path | None,
-    like: "pipeline.Preparation | None",
-) -> tuple[Any, "diagnosis.Report"]:
-    from jaxseg.data import doctor
+    like: pipeline.Preparation | None,
+) -> tuple[Any, diagnosis.Report]:
+    from jaxseg.data import doctor  # not before launchers know their flags to be good: it imports JAX
 
     try:
         found = builder_class.find(raw, config)
@@ -152,7 +149,7 @@ def _examine(
     if like is not None:
         found = found._replace(contents=found.contents._replace(scaling=like.scaling))
     report = doctor.examine(
-        f"{builder_class.name}/{config.name}", found, builder_class.load, threads=builder_class.THREADS
+        f"{builder_class.name}/{config.name}", found, builder_class.load, in_threads=builder_class.THREADS
     )
     if raw is None or raw == given:
         return found, report
@@ -161,21 +158,19 @@ def _examine(
     return found, report._replace(findings=known)
 
 
-def _listed(report: "diagnosis.Report", folder: pathlib.Path | None) -> str:
+def _listed(report: diagnosis.Report, folder: pathlib.Path | None) -> str:
     lines = [line for finding in report.errors for line in finding.lines or (f"{folder}: {finding.summary}",)]
     count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
     return "\n".join([f"{count} in {folder}; nothing was prepared:", *lines])
 
 
-def _them(report: "diagnosis.Report") -> str:
+def _them(report: diagnosis.Report) -> str:
     return "it" if len(report.warnings) == 1 else "them"
 
 
 @contextlib.contextmanager
 def _writing(root: pathlib.Path, raw: pathlib.Path | None) -> Iterator[None]:
     """Errors of writing, and of raw files that vanish, as one line."""
-    from jaxseg.data.builders.cases import FileProblems
-
     try:
         yield
     except FileProblems as problem:
@@ -203,13 +198,11 @@ def _builder_class(dataset: str) -> Any:
     return getattr(importlib.import_module(f"{__name__}.{dataset}"), _BUILDERS[dataset])
 
 
-def _checked(target: pathlib.Path, like: "pipeline.Preparation | None") -> pathlib.Path:
+def _checked(target: pathlib.Path, like: pipeline.Preparation | None) -> pathlib.Path:
     if not paths.is_file(target / _INFO):
         raise InputError(f"{target}: exists but holds no prepared data set; choose another data folder")
     if like is None:
         return target
-    from jaxseg.data import pipeline
-
     split = next(iter(pipeline.split_sizes(target)))
     found = pipeline.Split(target, split, size=None).preparation
     turned = found.volumes and like.orientation not in ("", found.orientation)
@@ -301,7 +294,7 @@ def _explain(error: OSError | RuntimeError, root: pathlib.Path, raw: pathlib.Pat
 
 
 def _build(builder_class: Any, config: Any, work: pathlib.Path, found: Any) -> pathlib.Path:
-    import tensorflow_datasets as tfds
+    import tensorflow_datasets as tfds  # as JAX
 
     quiet = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # TFDS warns of configs that are not in a list

@@ -8,7 +8,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from jaxseg.data.builders import files, records
-from jaxseg.data.builders.cases import Contents, Found, RawCase
+from jaxseg.data.raw_cases import Contents, Found, RawCase
 
 _SPLITS = {"training": "train", "testing": "test"}
 _IMAGE = re.compile(r"(patient\d+)_frame(\d+)\.nii(\.gz)?")

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from scipy import ndimage
 
-from jaxseg.data import formats
-from jaxseg.data.builders import cases, files, records
-from jaxseg.data.builders.cases import Contents, FileProblems, Found, Loaded, RawCase
+from jaxseg.data import formats, raw_cases
+from jaxseg.data.builders import files, records
+from jaxseg.data.raw_cases import Contents, FileProblems, Found, Loaded, RawCase
 from jaxseg.data.synthetic import smear
 
 _TABLES = {"training.json": "train", "test.json": "test"}
@@ -84,8 +84,8 @@ class Bbbc041(records.Builder):
             raise FileProblems(f"{path}: {problem}") from problem
         if image.shape[:2] != item.size:
             raise FileProblems(
-                f"{path}: is {cases.size_text(image.shape[:2])}, its boxes are for {cases.size_text(item.size)}; use "
-                "the image that they were made for"
+                f"{path}: is {raw_cases.size_text(image.shape[:2])}, its boxes are for "
+                f"{raw_cases.size_text(item.size)}; use the image that they were made for"
             )
         is_cell = [name in smear.CELL_NAMES for name in item.names]
         return Loaded(image, cells(image, item.boxes[is_cell]).astype(np.uint8), (math.nan, math.nan))

@@ -8,7 +8,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from jaxseg.data.builders import files, records
-from jaxseg.data.builders.cases import Contents, Found, RawCase
+from jaxseg.data.raw_cases import Contents, Found, RawCase
 
 _SEQUENCES = ("flair", "t1", "t1ce", "t2")  # the order of the channels, He et al. 2022, section 4.1
 _ENDINGS = (".nii.gz", ".nii")

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxseg.data.builders import cases, files, records
-from jaxseg.data.builders.cases import Contents, Found, Loaded, RawCase
+from jaxseg.data import raw_cases
+from jaxseg.data.builders import files, records
+from jaxseg.data.raw_cases import Contents, Found, Loaded, RawCase
 
 _NEEDED, _OPTIONAL = ("benign", "malignant"), ("normal",)
 _FILE = re.compile(r"(?P<kind>\w+) \((?P<number>\d+)\)(?P<mask>_mask(_\d+)?)?")
@@ -51,8 +52,8 @@ class Busi(records.Builder):
 
     @classmethod
     def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:
-        loaded = cases.load(case, at_least=at_least)
-        others = [cases.load(case._replace(mask=mask), at_least=at_least).labels for mask in case.part]
+        loaded = raw_cases.load(case, at_least=at_least)
+        others = [raw_cases.load(case._replace(mask=mask), at_least=at_least).labels for mask in case.part]
         # a value that is no label stays, so that the doctor names it
         return loaded._replace(labels=np.max([loaded.labels, *others], axis=0)) if others else loaded
 

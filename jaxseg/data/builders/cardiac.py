@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from jaxseg.data.builders import drawn
-from jaxseg.data.builders.cases import Contents, Loaded, RawCase
+from jaxseg.data.raw_cases import Contents, Loaded, RawCase
 from jaxseg.data.synthetic import cardiac
 
 _SEED = 2018

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from jaxseg.data import formats
 from jaxseg.data.builders import files, spelling
-from jaxseg.data.builders.cases import SPLITS, RawCase
+from jaxseg.data.raw_cases import SPLITS, RawCase
 
 NAME = "cases.csv"
 NEEDED = ("case", "image", "mask")

@@ -7,7 +7,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from jaxseg.data.builders import files, records
-from jaxseg.data.builders.cases import Contents, Found, RawCase
+from jaxseg.data.raw_cases import Contents, Found, RawCase
 
 _IMAGE = re.compile(r"((CC\d{4})_(ge|philips|siemens)_(15|3)_\d+_[FM])\.nii\.gz", re.IGNORECASE)
 _VENDORS = {"ge": "GE", "philips": "Philips", "siemens": "Siemens"}

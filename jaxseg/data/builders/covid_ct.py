@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxseg.data.builders import files, records
-from jaxseg.data.builders.cases import Contents, Found, Loaded, RawCase
+from jaxseg.data.raw_cases import Contents, Found, Loaded, RawCase
 
 _SCANS, _MASKS = "COVID-19-CT-Seg_20cases", "Infection_Mask"
 _SOURCES = ("coronacases", "radiopaedia")  # of the scans, whose names begin with it

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from jaxseg.data.builders import drawn
-from jaxseg.data.builders.cases import Contents, Loaded
+from jaxseg.data.raw_cases import Contents, Loaded
 from jaxseg.data.synthetic import dermoscopy
 
 _SEED = 2017

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from jaxseg.data.builders import records
-from jaxseg.data.builders.cases import Contents, Found, Loaded, RawCase
+from jaxseg.data.raw_cases import Contents, Found, Loaded, RawCase
 
 
 @dataclasses.dataclass(eq=False)

@@ -9,11 +9,8 @@ import io
 import json
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
-
-import tqdm
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # that would tear up a message, or a terminal
 
@@ -24,7 +21,6 @@ _SEPARATORS = ",;\t"
 _SEPARATOR_TOLD = re.compile("sep=([,;\t])\r?\n", re.IGNORECASE)
 
 _MOST_FOLDERS = 50  # of one level that are looked into for an inner one
-_READERS = 2  # decoding is one core each; more than two mostly wait for the disk
 
 
 class Pair(NamedTuple):
@@ -241,29 +237,3 @@ def search(folder: pathlib.Path, pattern: str, *, levels: int = 4) -> list[pathl
     found = [path for level in range(levels) for path in folder.glob("*/" * level + pattern)]
     # macOS leaves ._NAME beside every file
     return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
-
-
-def in_threads(
-    function: Callable[[T], R], items: Sequence[T], description: str, *, first: int = 0, total: int | None = None
-) -> Iterator[R]:
-    """Yields `function(item)` in the order of the items, from two threads, with a progress bar if it takes long.
-
-    Pillow gives up the interpreter's lock while it decodes and encodes.
-
-    Args:
-      function: of one item.
-      items: these are `first`, `first + 1`, ... of `total`.
-      description: shown by the progress bar.
-      first: where the bar starts.
-      total: where the bar ends; None: with these items.
-    """
-    with ThreadPoolExecutor(_READERS) as pool:
-        try:
-            yield from progress(pool.map(function, items), description, first, total or len(items))
-        finally:
-            pool.shutdown(cancel_futures=True)  # else leaving early, or Ctrl-C, waits for all the items
-
-
-def progress(items: Iterable[T], description: str, first: int, total: int) -> Iterator[T]:
-    """Yields the items, with a progress bar that shows up after a second and leaves nothing behind, on a terminal."""
-    yield from tqdm.tqdm(items, description, total, initial=first, leave=False, delay=1, mininterval=0.5, disable=None)

@@ -9,9 +9,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxseg.data import formats
+from jaxseg.data import formats, threads
 from jaxseg.data.builders import case_table, files, looks, records, spelling
-from jaxseg.data.builders.cases import Contents, Found, RawCase
+from jaxseg.data.raw_cases import Contents, Found, RawCase
 from jaxseg.errors import InputError
 
 _CLASSES = "classes.csv"
@@ -108,7 +108,7 @@ def _classes_of(cases: Sequence[RawCase]) -> _Classes:
     """What the numbers in the masks mean: object or not where most masks hold 0 and 255, else every number a class."""
     values: collections.Counter[int] = collections.Counter()
     binary = filled = 0  # empty masks say nothing
-    for found in files.in_threads(_values, cases, "reading masks"):
+    for found in threads.in_threads(_values, cases, "reading masks"):
         values.update(found)
         binary += 255 in found and found <= _BINARY.keys()
         filled += bool(found - {0})

@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from scipy import ndimage
 
-from jaxseg.data.builders import cases, files, records
-from jaxseg.data.builders.cases import Contents, FileProblems, Found, Loaded, RawCase
+from jaxseg.data import raw_cases
+from jaxseg.data.builders import files, records
+from jaxseg.data.raw_cases import Contents, FileProblems, Found, Loaded, RawCase
 
 _IMAGE = re.compile(r"(\d+)_\d?HC")  # 010_HC and 010_2HC are of one fetus
 _MASK = "_Annotation"
@@ -62,8 +63,8 @@ class Hc18(records.Builder):
 
     @classmethod
     def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:
-        loaded = cases.load(case, at_least=at_least)
-        if cases.unknown_values(loaded.labels, _CONTENTS.values):
+        loaded = raw_cases.load(case, at_least=at_least)
+        if raw_cases.unknown_values(loaded.labels, _CONTENTS.values):
             return loaded  # the doctor names them
         head = filled(loaded.labels > 0)
         if head is None:

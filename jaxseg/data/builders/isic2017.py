@@ -7,7 +7,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from jaxseg.data.builders import files, records
-from jaxseg.data.builders.cases import Contents, Found, RawCase
+from jaxseg.data.raw_cases import Contents, Found, RawCase
 
 FOLDERS = {
     "train": ("ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth"),

@@ -11,10 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxseg.data import formats
-from jaxseg.data.builders import cases as raw
-from jaxseg.data.builders import files
-from jaxseg.data.builders.cases import RawCase
+from jaxseg.data import formats, raw_cases, threads
+from jaxseg.data.raw_cases import RawCase
 
 _SCALING = ("percentiles", 0.5, 99.5)
 
@@ -39,7 +37,7 @@ class Look(NamedTuple):
 
 def of_cases(cases: Sequence[RawCase]) -> list[Look]:
     """Of every case that can be read; the doctor names the others."""
-    return [look for look in files.in_threads(_of_case, cases, "looking at images") if look is not None]
+    return [look for look in threads.in_threads(_of_case, cases, "looking at images") if look is not None]
 
 
 def scaling(looks: Sequence[Look]) -> tuple[str, float, float] | None:
@@ -84,4 +82,4 @@ def _of_file(path: pathlib.Path) -> Look:
     if colours is not None and formats.has_eight_bits(path):
         return Look(True, True, False, colours, 1)
     array = formats.read(path).array
-    return Look(array.dtype == np.uint8, raw.are_gray_levels(array), array.ndim == 4, array.shape[-1], 1)
+    return Look(array.dtype == np.uint8, raw_cases.are_gray_levels(array), array.ndim == 4, array.shape[-1], 1)

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from jaxseg.data.builders import files, records
 from jaxseg.data.builders.acdc import HEART
-from jaxseg.data.builders.cases import Contents, Found, RawCase
+from jaxseg.data.raw_cases import Contents, Found, RawCase
 
 FOLDERS = {"train": "Training/Labeled", "validation": "Validation", "test": "Testing"}
 _TABLE = "*M&Ms*nformation*.csv"  # its name has a date in front and differs between releases, its columns do not

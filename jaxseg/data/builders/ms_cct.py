@@ -11,9 +11,11 @@ from typing import Any, ClassVar, NamedTuple
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
+import tifffile
 
-from jaxseg.data.builders import cases, files, records
-from jaxseg.data.builders.cases import Contents, FileProblems, Found, Loaded, RawCase
+from jaxseg.data import raw_cases, threads
+from jaxseg.data.builders import files, records
+from jaxseg.data.raw_cases import Contents, FileProblems, Found, Loaded, RawCase
 
 _TABLE = "scc.json"
 # A to E in the paper's table I: Aperio CS2, NanoZoomer S210 and 2.0-HT, Pannoramic 1000, Aperio GT450
@@ -112,7 +114,7 @@ class MsCct(records.Builder):
         slides, problems = _slides(folder)
         open_slide = functools.partial(_cases, side=config.size)
         found: list[RawCase] = []
-        for result in files.in_threads(open_slide, slides, "reading slides"):
+        for result in threads.in_threads(open_slide, slides, "reading slides"):
             if isinstance(result, str):
                 problems.append(result)
             else:
@@ -227,10 +229,10 @@ def _cases(found: _Found, side: int) -> list[RawCase] | str:
     except Exception as error:
         return _unreadable(path, error)
     if slide.size != size:
-        is_now, was = cases.size_text(slide.size), cases.size_text(size)
+        is_now, was = raw_cases.size_text(slide.size), raw_cases.size_text(size)
         return f"{path}: is {is_now}, {_TABLE} says {was}; use the slides that belong to the table"
     if min(size) < side:
-        return f"{path}: is {cases.size_text(size)}, smaller than a patch of {side}x{side}; fetch it again"
+        return f"{path}: is {raw_cases.size_text(size)}, smaller than a patch of {side}x{side}; fetch it again"
     drawn = _drawn(polygons, (0, 0), size)[::_STEP, ::_STEP]
     labels = _labels(gray, slide.white, drawn)
     match: Any = _SLIDE.fullmatch(path.name)
@@ -250,8 +252,6 @@ def _cases(found: _Found, side: int) -> list[RawCase] | str:
 
 def _open(path: pathlib.Path, polygons: tuple[Polygon, ...]) -> tuple[np.ndarray, Slide]:
     """Gray values on the lattice, and the slide."""
-    import tifffile
-
     with tifffile.TiffFile(path) as file:
         page: Any = file.pages[0]
         _check_page(page)
@@ -333,8 +333,6 @@ def _grid(labels: np.ndarray, size: tuple[int, int], side: int) -> Iterator[tupl
 
 def _region(path: pathlib.Path, corner: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """A part of a slide, uint8 `[H,W,3]`, white where its tiles are empty; no other tiles are decoded."""
-    import tifffile
-
     image = np.full((*size, 3), 255, np.uint8)
     with tifffile.TiffFile(path) as file:
         page: Any = file.pages[0]

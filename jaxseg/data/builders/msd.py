@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import tensorflow_datasets as tfds
 
 from jaxseg.data.builders import files, records
-from jaxseg.data.builders.cases import Contents, Found, RawCase
+from jaxseg.data.raw_cases import Contents, Found, RawCase
 
 _LIST = "dataset.json"
 _MR = ("percentiles", 0.5, 99.5)

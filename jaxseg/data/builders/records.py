@@ -10,10 +10,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxseg.data import formats, resizing
-from jaxseg.data.builders import cases as raw
-from jaxseg.data.builders import files
-from jaxseg.data.builders.cases import Found, Loaded, RawCase
+from jaxseg.data import formats, raw_cases, resizing, threads
+from jaxseg.data.raw_cases import Found, Loaded, RawCase
 from jaxseg.errors import InputError
 
 Example = dict[str, Any]
@@ -101,7 +99,7 @@ class Builder(tfds.core.ShardBasedBuilder):
     @classmethod
     def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:
         """One case as its files have it; raises `cases.FileProblems`. See `cases.load`."""
-        return raw.load(case, at_least=at_least)
+        return raw_cases.load(case, at_least=at_least)
 
     @property
     def _config(self) -> Config:
@@ -153,8 +151,8 @@ class Builder(tfds.core.ShardBasedBuilder):
         self, dl_manager: tfds.download.DownloadManager
     ) -> Mapping[str, list[Callable[[], Iterator[tuple[str, Example]]]]]:
         del dl_manager
-        cases = raw.assigned(self.found.cases)
-        splits = {split: [case for case in cases if case.split == split] for split in raw.SPLITS}
+        cases = raw_cases.assigned(self.found.cases)
+        splits = {split: [case for case in cases if case.split == split] for split in raw_cases.SPLITS}
         return {split: self._shards(part, split) for split, part in splits.items() if part}  # TFDS has no empty splits
 
     def _shards(self, cases: Sequence[RawCase], split: str) -> list[Callable[[], Iterator[tuple[str, Example]]]]:
@@ -165,9 +163,9 @@ class Builder(tfds.core.ShardBasedBuilder):
         def write(first: int) -> Iterator[tuple[str, Example]]:
             part = cases[first : first + size]
             if self.THREADS:
-                written = files.in_threads(self.store, part, description, first=first, total=len(cases))
+                written = threads.in_threads(self.store, part, description, first=first, total=len(cases))
             else:
-                written = files.progress(map(self.store, part), description, first, len(cases))
+                written = threads.progress(map(self.store, part), description, first, len(cases))
             for examples in written:
                 for example in examples:
                     yield example["case"], example
@@ -179,9 +177,9 @@ class Builder(tfds.core.ShardBasedBuilder):
         contents, size = self.found.contents, self._config.size
         loaded = self.load(case, at_least=None if size is None else resizing.DRAFT * size)
         loaded = loaded.oriented(contents.orientation)
-        image = raw.with_channels(loaded.image, contents.channels)
+        image = raw_cases.with_channels(loaded.image, contents.channels)
         assert image is not None  # the doctor has seen it
-        image, labels = raw.as_uint8(image, contents.scaling), raw.classes(loaded.labels, contents.values)
+        image, labels = raw_cases.as_uint8(image, contents.scaling), raw_cases.classes(loaded.labels, contents.values)
         spacing = loaded.spacing
         if size is not None:
             squashed = (*labels.shape[:-2], size, size)

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from jaxseg.data import formats
 from jaxseg.data.builders import bbbc041, drawn, records
-from jaxseg.data.builders.cases import Contents, Found, Loaded
+from jaxseg.data.raw_cases import Contents, Found, Loaded
 from jaxseg.data.synthetic import smear, smear_cut, smear_drawn
 from jaxseg.errors import InputError
 

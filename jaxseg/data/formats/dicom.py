@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pydicom.pixels
 
 from jaxseg.data.formats import dicom_kinds, dicom_segmentation
 from jaxseg.data.formats.dicom_kinds import SUFFIXES, dicom_object, is_dicom
@@ -94,8 +95,6 @@ def _stored(file: Any) -> np.ndarray:
 
 def _rescaled(frame: np.ndarray, file: Any, index: int) -> tuple[np.ndarray, float]:
     """A frame on the scale of the file, and its step."""
-    import pydicom.pixels
-
     if file.get("PhotometricInterpretation", None) not in (*_GRAYS, None):
         return frame, 0.0
     if file.get("DoseGridScaling", None):
@@ -127,8 +126,6 @@ def _white_is_high(stored: np.ndarray, file: Any) -> np.ndarray:
 
 
 def _palette(file: Any) -> np.ndarray | None:
-    import pydicom.pixels
-
     if file.get("PhotometricInterpretation", None) != "PALETTE COLOR":
         return None
     numbers = np.arange(2 ** int(file.BitsStored)).astype(f"uint{file.BitsAllocated}")

@@ -3,6 +3,9 @@
 import pathlib
 from typing import Any, NamedTuple
 
+import pydicom
+import pydicom.uid
+
 from jaxseg.data.formats.picture import quietly
 
 SUFFIXES = (".dcm", ".ima")
@@ -47,8 +50,6 @@ def is_dicom(path: pathlib.Path) -> bool:
 
 def _header(path: pathlib.Path) -> Any:
     """What tells the kind of a DICOM file; None of a file that is none."""
-    import pydicom
-
     try:
         with path.open("rb") as file, quietly():
             start = file.read(132)
@@ -71,8 +72,6 @@ def _class(file: Any) -> str:
 
 
 def _name(sop_class: str) -> str:
-    import pydicom.uid
-
     return pydicom.uid.UID(sop_class).name
 
 
@@ -84,8 +83,6 @@ def _is_image(file: Any) -> bool:
 
 def load(path: pathlib.Path) -> Any:
     """A file as pydicom reads it, also without a preamble or the header of its transfer syntax."""
-    import pydicom.uid
-
     try:
         return pydicom.dcmread(path)
     except pydicom.errors.InvalidDicomError:  # without a preamble, or no DICOM at all

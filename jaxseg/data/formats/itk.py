@@ -7,6 +7,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+import SimpleITK
 
 from jaxseg.data import geometry
 from jaxseg.data.formats.lengths import in_mm
@@ -18,8 +19,6 @@ SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     """Reads a picture or a volume; components of vectors and a fourth axis are channels."""
     del at_least
-    import SimpleITK
-
     (_check_nrrd if _is_nrrd(path) else _check_metaimage)(path)
     image = opened(path)
     rank, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
@@ -54,8 +53,6 @@ def opened(path: pathlib.Path) -> Any:
     Raises:
       ValueError: ITK cannot read it; the text is what it says.
     """
-    import SimpleITK
-
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         return SimpleITK.ReadImage(str(path), imageIO="NrrdImageIO" if _is_nrrd(path) else "MetaImageIO")

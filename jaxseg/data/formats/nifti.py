@@ -6,6 +6,7 @@ import math
 import pathlib
 from typing import Any
 
+import nibabel
 import numpy as np
 
 from jaxseg.data import geometry
@@ -22,8 +23,6 @@ _SHIFTED = 0.5  # voxels from which two affines do not place a volume alike
 def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     """Reads a picture, a volume, or a series of volumes, whose frames are channels."""
     del at_least
-    import nibabel
-
     with path.open("rb") as file:
         if path.suffix.lower() == ".nii" and file.read(2) == _GZIP:
             raise Unusable("is compressed; call it .nii.gz")
@@ -96,8 +95,6 @@ _START = 544  # bytes, as long as the header of either version and its mark of e
 
 def _of_bytes(path: pathlib.Path) -> Any:
     """As `nibabel.load`, which reads what it needs and no checksum behind it: most changed bytes would go unnoticed."""
-    import nibabel
-
     content = path.read_bytes()
     kinds = (nibabel.Nifti1Image, nibabel.Nifti2Image)
     if any(kind.header_class.may_contain_header(content) for kind in kinds):

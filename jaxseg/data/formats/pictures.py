@@ -7,6 +7,7 @@ import struct
 import zlib
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
@@ -157,8 +158,6 @@ def _is_deep_colour(content: bytes) -> bool:
 
 
 def _deep_colour(content: bytes, orientation: int) -> np.ndarray:
-    import cv2
-
     array: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None:
         raise ValueError("OpenCV cannot decode it")

@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jaxseg.data.formats.lengths import in_mm
@@ -23,8 +24,6 @@ _MOST_CHANNELS = 16  # a last axis of at most that many, behind a longer first o
 def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     """Reads a picture or a stack of them: the whole resolution of a pyramid, the first of several images."""
     del at_least
-    import tifffile
-
     with tifffile.TiffFile(path) as file:
         whole = [series for series in file.series if not series.keyframe.is_reduced] or file.series
         series, others = whole[0], len(whole) - 1
@@ -79,8 +78,6 @@ def _number(value: Any) -> float:
 
 def _has_foreign_colours(page: Any) -> bool:
     """Whether tifffile leaves the colours alone; those of a JPEG it turns into RGB."""
-    import tifffile
-
     kind, compression = tifffile.PHOTOMETRIC, tifffile.COMPRESSION
     jpeg = page.compression in (compression.JPEG, compression.OJPEG)
     return page.photometric in (kind.SEPARATED, kind.CIELAB) or (page.photometric == kind.YCBCR and not jpeg)
@@ -102,8 +99,6 @@ def _rgb(path: pathlib.Path, series: Any) -> np.ndarray:
 
 def _as_shown(series: Any) -> np.ndarray:
     """`[H,W,C]` or `[D,H,W,C]` without opacity; small numbers are dark, and rows and columns as in a viewer."""
-    import tifffile
-
     page, axes, array = series.keyframe, series.axes, series.asarray()
     if axes == "QYX" and array.shape[-1] <= _MOST_CHANNELS < array.shape[0]:
         axes = "YXS"  # tifffile takes the first axis of an array for pages where nothing says that the last is colour
@@ -140,8 +135,6 @@ def _channels_last(array: np.ndarray, axes: str) -> np.ndarray:
 
 def _palette(page: Any) -> np.ndarray | None:
     """Uint8 `[N,3]` or `[N,1]`, what a viewer makes of numbers with a map of colours, or of fewer than 8 bits."""
-    import tifffile
-
     kind = tifffile.PHOTOMETRIC
     if page.photometric == kind.PALETTE and page.colormap is not None:
         colours = (page.colormap.T >> 8).astype(np.uint8)

@@ -8,8 +8,7 @@ import pydicom
 import pytest
 import SimpleITK
 
-from jaxseg.data import formats
-from jaxseg.data.builders import cases
+from jaxseg.data import formats, raw_cases
 from tests.data.formats import dicom_files as made
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -542,7 +541,7 @@ def test_a_segmentation_without_its_empty_slices_lies_on_its_image(tmp_path, kin
     stored = segmentation(stack, numbers, "BINARY")
     for i, values in enumerate(lengths):
         mask = made.save(tmp_path / f"{i}.dcm", told(copy.deepcopy(stored), **values))
-        loaded = cases.load(cases.RawCase("a", (tmp_path / "image",), mask, "p"))
+        loaded = raw_cases.load(raw_cases.RawCase("a", (tmp_path / "image",), mask, "p"))
         np.testing.assert_array_equal(loaded.labels, numbers, err_msg=str(values))
         assert formats.read_mask(mask).spacing == pytest.approx(stack.spacing) and loaded.notes == ()
 
@@ -568,7 +567,7 @@ def test_the_image_says_how_far_slices_are_apart_where_the_segmentation_cannot(t
     file = segmentation(stack, numbers, "BINARY")
     for thickness in (0.5, 1, 1.25):
         mask = made.save(tmp_path / "a.dcm", told(file, SpacingBetweenSlices=None, SliceThickness=thickness))
-        loaded = cases.load(cases.RawCase("a", (tmp_path / "image",), mask, "p"))
+        loaded = raw_cases.load(raw_cases.RawCase("a", (tmp_path / "image",), mask, "p"))
         np.testing.assert_array_equal(loaded.labels, numbers, err_msg=str(thickness))
 
 
@@ -581,7 +580,7 @@ def test_one_slice_of_a_segmentation_lies_on_its_image_however_thick_it_is_said_
     file = segmentation(stack, numbers, "BINARY")
     for thickness in (1, 4, 5, None):
         mask = made.save(tmp_path / "a.dcm", told(file, SpacingBetweenSlices=None, SliceThickness=thickness))
-        loaded = cases.load(cases.RawCase("a", (tmp_path / "image",), mask, "p"))
+        loaded = raw_cases.load(raw_cases.RawCase("a", (tmp_path / "image",), mask, "p"))
         np.testing.assert_array_equal(loaded.labels, numbers, err_msg=str(thickness))
 
 
@@ -595,8 +594,8 @@ def test_a_segmentation_of_another_grid_stays_a_problem(tmp_path):
     wider = stack._replace(spacing=(2.5, 0.9, 0.6))
     for i, other in enumerate((finer, wider)):
         mask = made.save(tmp_path / f"{i}.dcm", segmentation(other, numbers, "BINARY"))
-        with pytest.raises(cases.FileProblems, match="use the mask that was made for this image"):
-            cases.load(cases.RawCase("a", (tmp_path / "image",), mask, "p"))
+        with pytest.raises(raw_cases.FileProblems, match="use the mask that was made for this image"):
+            raw_cases.load(raw_cases.RawCase("a", (tmp_path / "image",), mask, "p"))
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
