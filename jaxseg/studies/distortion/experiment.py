@@ -8,8 +8,8 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
@@ -46,58 +46,77 @@ class Measured:
         return np.stack([network[key] for network in self.networks])
 
 
-def networks_folder(workdir: pathlib.Path) -> pathlib.Path:
-    """Where the networks are, each in a folder of its own below."""
-    return workdir / "runs" / "networks"
+class Network(NamedTuple):
+    """A network and its autoencoder.
+
+    Attributes:
+      number: of the network, from 0.
+      run: config of its training.
+      folder: of its run.
+      autoencoder: folder of its autoencoder's run, and of what both scored.
+    """
+
+    number: int
+    run: ml_collections.ConfigDict
+    folder: pathlib.Path
+    autoencoder: pathlib.Path
 
 
-def autoencoder_folder(workdir: pathlib.Path, number: int) -> pathlib.Path:
-    """Where the autoencoder of a network is, and what both scored."""
-    return workdir / "runs" / f"autoencoder_{number}"
+def networks(settings: Settings, workdir: pathlib.Path) -> list[Network]:
+    """All networks of the study."""
+    members = runs.member_runs(settings.run, _networks_folder(workdir))
+    return [Network(i, *member, workdir / "runs" / f"autoencoder_{i}") for i, member in enumerate(members)]
 
 
 def run_folders(settings: Settings, workdir: pathlib.Path) -> list[pathlib.Path]:
     """The folders of all training runs: of every network and of every autoencoder."""
-    members = _members(settings, workdir)
-    return [*(folder for _, folder in members), *(autoencoder_folder(workdir, i) for i in range(len(members)))]
+    of_all = networks(settings, workdir)
+    return [*(network.folder for network in of_all), *(network.autoencoder for network in of_all)]
 
 
-def _members(settings: Settings, workdir: pathlib.Path) -> list[tuple[ml_collections.ConfigDict, pathlib.Path]]:
-    """Config and folder of every network."""
-    return runs.member_runs(settings.run, networks_folder(workdir))
+def _networks_folder(workdir: pathlib.Path) -> pathlib.Path:
+    return workdir / "runs" / "networks"
 
 
 def train_and_measure(settings: Settings, gathered: Gathered, workdir: pathlib.Path) -> Measured:
     """Every run of the study, trained and measured, or read back where that was done before."""
-    splits = gathered.splits
-    runs.train(settings.run, splits, networks_folder(workdir), keep_every=settings.evaluation.vog_every)
-    members = _members(settings, workdir)
-    for i, (member, folder) in enumerate(members):
-        autoencoders.train(settings.of_autoencoder(folder, member.seed), splits, autoencoder_folder(workdir, i))
-    of_network = functools.partial(_of_network, settings, gathered, workdir)
-    of_ensemble = functools.partial(_of_ensemble, settings, gathered, workdir)
-    networks = tuple(
-        kept(autoencoder_folder(workdir, i) / "measures.npz", functools.partial(of_network, i))
-        for i in range(len(members))
+    splits, of_all = gathered.splits, networks(settings, workdir)
+    runs.train(settings.run, splits, _networks_folder(workdir), keep_every=settings.evaluation.vog_every)
+    for network in of_all:
+        autoencoders.train(settings.of_autoencoder(network.folder, network.run.seed), splits, network.autoencoder)
+    of_networks = tuple(
+        kept(network.autoencoder / "measures.npz", functools.partial(_of_network, settings, gathered, network))
+        for network in of_all
     )
-    ensembles = tuple(
-        kept(workdir / "runs" / f"ensemble_{i}" / "measures.npz", functools.partial(of_ensemble, i))
-        for i in range(len(members) // settings.evaluation.ensemble_size)
+    size = settings.evaluation.ensemble_size
+    of_ensembles = tuple(
+        kept(
+            workdir / "runs" / f"ensemble_{i}" / "measures.npz",
+            functools.partial(_of_ensemble, settings, gathered, of_all[i * size : (i + 1) * size]),
+        )
+        for i in range(len(of_all) // size)
     )
-    training = tuple(_training_record(settings, workdir, i) for i in range(len(members)))
-    return Measured(networks, ensembles, training, _examples(settings, gathered, networks[0]["dice"], workdir))
+    typical = typical_cases(gathered.scored, of_networks[0]["dice"])
+    examples = kept(
+        workdir / "runs" / "examples" / "measures.npz",
+        functools.partial(_examples, settings, gathered, of_all[0], list(typical.values())),
+    )
+    return Measured(
+        of_networks,
+        of_ensembles,
+        training=tuple(_training_record(settings, network) for network in of_all),
+        examples={name: {key: values[i] for key, values in examples.items()} for i, name in enumerate(typical)},
+    )
 
 
-def load(settings: Settings, splits: runs.Splits, workdir: pathlib.Path, number: int) -> case_scores.Fitted:
+def load(settings: Settings, splits: runs.Splits, network: Network) -> case_scores.Fitted:
     """A network and its autoencoder, both at their best checkpoint."""
-    member, place = _members(settings, workdir)[number]
-    autoencoder, of_autoencoder, network, variables = autoencoders.load_best(
-        settings.of_autoencoder(place, member.seed),
-        autoencoder_folder(workdir, number),
-        splits.num_classes,
-        splits.open("train").num_channels,
+    run = settings.of_autoencoder(network.folder, network.run.seed)
+    channels = splits.open("train").num_channels
+    autoencoder, weights, model, variables = autoencoders.load_best(
+        run, network.autoencoder, splits.num_classes, channels
     )
-    return case_scores.Fitted(network, autoencoder, settings.layer, variables, of_autoencoder)
+    return case_scores.Fitted(model, autoencoder, settings.layer, variables, weights)
 
 
 def for_scores(settings: Settings) -> ml_collections.ConfigDict:
@@ -112,69 +131,46 @@ def for_scores(settings: Settings) -> ml_collections.ConfigDict:
     )
 
 
-def _of_network(settings: Settings, gathered: Gathered, workdir: pathlib.Path, number: int) -> dict[str, np.ndarray]:
-    splits, stored = gathered.splits, gathered.scored.stored
-    fitted = load(settings, splits, workdir, number)
+def _of_network(settings: Settings, gathered: Gathered, network: Network) -> dict[str, np.ndarray]:
+    splits, stored, run = gathered.splits, gathered.scored.stored, network.run
+    fitted = load(settings, splits, network)
     assert isinstance(fitted.network, UNetSkeleton)  # as all networks that a config can name
     scored = case_scores.of_network(for_scores(settings), fitted, splits["train"], stored)
-    member, folder = _members(settings, workdir)[number]
-    checkpoints = vog.checkpoints(settings.evaluation.vog_every, member, folder, splits, fitted.variables)
+    checkpoints = vog.checkpoints(settings.evaluation.vog_every, run, network.folder, splits, fitted.variables)
     scored["gradients"] = vog.variance_of_gradients(
-        fitted.network, checkpoints, stored, size=member.data.image_size, batch_size=member.training.batch_size
+        fitted.network, checkpoints, stored, size=run.data.image_size, batch_size=run.training.batch_size
     )
     return scored
 
 
-def _of_ensemble(settings: Settings, gathered: Gathered, workdir: pathlib.Path, number: int) -> dict[str, np.ndarray]:
-    size, splits = settings.evaluation.ensemble_size, gathered.splits
-    members = _members(settings, workdir)[number * size : (number + 1) * size]
+def _of_ensemble(settings: Settings, gathered: Gathered, members: Sequence[Network]) -> dict[str, np.ndarray]:
+    splits = gathered.splits
     shape = (1, *(settings.run.data.image_size,) * 2, splits.open("train").num_channels)
-    loaded = [runs.load_best(*member, shape, splits.num_classes) for member in members]
+    loaded = [runs.load_best(member.run, member.folder, shape, splits.num_classes) for member in members]
     variables = [of_member for _, of_member, _ in loaded]
     return case_scores.of_ensemble(for_scores(settings), loaded[0][0], variables, gathered.scored.stored)
 
 
-def _training_record(settings: Settings, workdir: pathlib.Path, number: int) -> dict[str, Any]:
-    member, place = _members(settings, workdir)[number]
-    network, autoencoder = (
-        json.loads((folder / "summary.json").read_bytes()) for folder in (place, autoencoder_folder(workdir, number))
+def _examples(settings: Settings, gathered: Gathered, network: Network, chosen: Sequence[int]) -> dict[str, np.ndarray]:
+    fitted = load(settings, gathered.splits, network)
+    return case_scores.predictions(for_scores(settings), fitted, gathered.scored.stored, chosen)
+
+
+def _training_record(settings: Settings, network: Network) -> dict[str, Any]:
+    of_network, of_autoencoder = (
+        json.loads((folder / "summary.json").read_bytes()) for folder in (network.folder, network.autoencoder)
     )
     selection = settings.run.training.selection
     return {
-        "network": number,
-        "seed": member.seed,
-        "best_step": network["best_step"],
-        "validation_score": network[f"best_validation_{selection}"],
-        "autoencoder_best_step": autoencoder["best_step"],
-        "autoencoder_validation_loss": autoencoder["best_validation_loss"],
+        "network": network.number,
+        "seed": network.run.seed,
+        "best_step": of_network["best_step"],
+        "validation_score": of_network[f"best_validation_{selection}"],
+        "autoencoder_best_step": of_autoencoder["best_step"],
+        "autoencoder_validation_loss": of_autoencoder["best_validation_loss"],
         "convention": f"best of the in-distribution validation: {selection} of the network over the defined pairs of "
         "case and class, L_seg + L_mse of the autoencoder",
     }
-
-
-def _examples(
-    settings: Settings, gathered: Gathered, dice: np.ndarray, workdir: pathlib.Path
-) -> dict[str, dict[str, np.ndarray]]:
-    """What the first network makes of a typical case of every domain.
-
-    Args:
-      settings: of the study.
-      gathered: all cases.
-      dice: of the first network, `[N,K-1]`.
-      workdir: of the study, all of whose runs are there.
-
-    Returns:
-      domain -> `images` `[h,w,C]`, `labels` and `classes` `[h,w]`.
-    """
-    cases = gathered.scored
-    typical = typical_cases(cases, dice)
-
-    def make() -> dict[str, np.ndarray]:
-        first = load(settings, gathered.splits, workdir, 0)
-        return case_scores.predictions(for_scores(settings), first, cases.stored, list(typical.values()))
-
-    seen = kept(workdir / "runs" / "examples" / "measures.npz", make)
-    return {name: {key: values[i] for key, values in seen.items()} for i, name in enumerate(typical)}
 
 
 def typical_cases(cases: Cases, dice: np.ndarray) -> dict[str, int]:
