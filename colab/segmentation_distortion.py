@@ -21,7 +21,7 @@ from jaxseg.data import augment, builders, pipeline
 from jaxseg.metrics import overlap, ranking
 from jaxseg.models import capture
 from jaxseg.report import figures
-from jaxseg.studies.distortion import experiment as parts
+from jaxseg.studies.distortion.settings import settings
 from jaxseg.training import autoencoders, runs
 
 SIZE = "demo"
@@ -38,8 +38,9 @@ config.replicas = 1  # one network instead of the study's several
 config.lock()
 directory = builders.prepare(config.data.dataset, data_dir="data", manual_dir=None)
 splits = runs.Splits(directory, config.data.source_size, config.data.domains)
-runs.train(parts.network_config(config), splits, WORK / "network")
-fitted = parts.autoencoder_config(config, WORK / "network", config.seed)
+checked = settings(config)
+runs.train(checked.run, splits, WORK / "network")
+fitted = checked.of_autoencoder(WORK / "network", config.seed)
 autoencoders.train(fitted, splits, WORK / "autoencoder")
 
 # %%

@@ -20,31 +20,31 @@ autoencoder of its bottleneck's activations; scores of uncertainty are held agai
 | paper      | CC-359, Siemens 3 T, 256 px   | the five other scanners         | 10       | accelerator; not measured |
 | paper,mnms | ACDC, 256 px                  | M&Ms, by vendor                 | 10       | accelerator; not measured |
 
-Expected, as the paper finds: distortion (SD) goes with 1 - Dice more closely than pooled Mahalanobis distance (PM) and
-entropy, and finds foreign scanners less well than PM.
+Expected, as the paper finds: distortion (SD) correlates with 1 - Dice more closely than pooled Mahalanobis distance
+(PM) and entropy, and detects other scanners less well than PM.
 
 Measured with `demo` (2026-11-25, two CPU cores; twice, with the same numbers): Dice 0.80 on the training vendor's test
 hearts, and 0.67, 0.60 and 0.54 on the others. By slice, mean of the three, the rank correlation with 1 - Dice is 0.16
 [0.05, 0.26] for SD, 0.14 [-0.04, 0.28] for PM, 0.10 [-0.02, 0.23] for LM, 0.72 [0.64, 0.80] for entropy and 0.75 [0.68,
 0.83] for that of the ensemble, -0.40 [-0.52, -0.30] for VoG: whether SD is above PM is unclear, above entropy it is
 not. By subject (16 hearts) it is 0.39 [0.19, 0.56], 0.24 [-0.07, 0.47], 0.04 [-0.14, 0.23], 0.36 [0.04, 0.61] and 0.40
-[0.04, 0.70]. SD calls 0.40 [0.32, 0.49] of the foreign slices foreign, PM 0.43 [0.31, 0.54]. The networks see 320
+[0.04, 0.70]. SD flags 0.40 [0.32, 0.49] of the shifted slices, PM 0.43 [0.31, 0.54]. The networks see 320
 slices 8 times and have not converged.
 
 Measured with `cpu` (2026-11-25, one CPU core; before VoG was among the scores; half of ACDC, all of its scanners, and
-96 slices of 5 patients of a GE scanner, in two domains by what is drawn in them): Dice 0.68 [0.65, 0.71] on ACDC's test
+96 slices of 5 patients of a GE scanner, in two domains by what is annotated): Dice 0.68 [0.65, 0.71] on ACDC's test
 slices, 0.81 and 0.64 on the GE slices, where only the left ventricle, or that and the myocardium, are scored. By slice
 the rank correlation with 1 - Dice is 0.27 [-0.06, 0.54] for SD, 0.05 [-0.32, 0.35] for PM, 0.03 [-0.27, 0.36] for LM,
 0.38 [0.18, 0.54] for entropy and 0.58 [0.03, 0.75] for that of the ensemble: whether SD is above PM is unclear (0.22
-[-0.18, 0.57]), above the entropy of the ensemble it is not. Of the GE slices SD calls 0.02 [0.01, 0.04] foreign, PM
-0.11 [0.02, 0.26]. Five patients decide little.
+[-0.18, 0.57]), above the entropy of the ensemble it is not. Of the GE slices SD flags 0.02 [0.01, 0.04], PM 0.11 [0.02,
+0.26]. Five patients decide little.
 
 Measured with `cpu,lgg` (2026-11-26, one to two CPU cores; trained in hospital DU, 299 slices of 53 patients of three
 others): Dice 0.78 [0.69, 0.84] at home, 0.58 [0.49, 0.65] elsewhere. By slice the rank correlation with 1 - Dice is
 0.58 [0.41, 0.67] for SD, -0.24 [-0.43, -0.05] for PM, 0.02 [-0.18, 0.19] for LM, 0.60 [0.47, 0.71] for entropy, 0.63
 [0.39, 0.79] for that of the ensemble, 0.25 [0.09, 0.43] for the mean SA score and 0.23 [0.09, 0.33] for VoG: SD is
-above PM (by 0.82 [0.62, 0.97], by subject 0.70 [0.42, 0.91]), against the entropies it is unclear. SD calls 0.18 [0.12,
-0.25] of the slices foreign, PM 0.24 [0.16, 0.32].
+above PM (by 0.82 [0.62, 0.97], by subject 0.70 [0.42, 0.91]), against the entropies it is unclear. SD flags 0.18 [0.12,
+0.25] of the slices, PM 0.24 [0.16, 0.32].
 
 The paper's recipe: Adam with 1e-3, ten networks, ensembles of five, an autoencoder per network with a latent of 64
 (brain) or 128 (heart), no augmentation for the brain. For the heart it takes nnU-Net's augmentations, of which only the
@@ -89,7 +89,7 @@ def _paper() -> ml_collections.ConfigDict:
     recipes.apply(config, "lennartz2023", all_epochs=True)
 
     config.shifted = ml_collections.ConfigDict()
-    config.shifted.dataset = ""  # whose cases are foreign; empty: the training data set's own, of its other domains
+    config.shifted.dataset = ""  # whose cases are shifted; empty: the training data set's own, of its other domains
     config.shifted.manual_dir = ""  # of its raw files, as --manual_dir is of the training data set's
     config.shifted.splits = ("train", "validation", "test")  # nothing of it is trained on
     config.shifted.domains = ()  # none means all

@@ -638,7 +638,7 @@ def test_distances_are_small_where_activations_are_those_of_training(finished):
     made = settings(config())
     directory = places["data_dir"] / "cardiac" / "tiny" / "1.0.0"
     splits = runs.Splits(directory, made.run.data.source_size, made.run.data.domains)
-    asked, known = experiment.load(made, splits, places["workdir"], 0)
+    asked, known = experiment.load(made, splits, experiment.networks(made, places["workdir"])[0])
     scores = experiment.of_network(made, asked, known, splits["train"], splits["train"])
     latent = made.autoencoder.latent
     # shrinking the covariance towards its mean variance keeps the trace, and changes the distance a little

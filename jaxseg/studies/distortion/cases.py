@@ -169,12 +169,12 @@ def _of_other_domains(settings: Settings, splits: runs.Splits, cases: pipeline.I
     return cases
 
 
-def match_classes(own: Sequence[str], foreign: Sequence[str], how: str, name: str) -> np.ndarray:
-    """Which of the network's classes each class of another data set is, uint8 `[classes of the other]`.
+def match_classes(own: Sequence[str], other: Sequence[str], how: str, name: str) -> np.ndarray:
+    """Which of the network's classes each class of another data set is, uint8 `[K]` for its K classes.
 
     Args:
       own: the network's classes, the background first.
-      foreign: those of the other data set, the background first.
+      other: those of the other data set, the background first.
       how: by name, or by order, where the numbers are known to mean the same.
       name: of the other data set, for the message.
 
@@ -182,16 +182,16 @@ def match_classes(own: Sequence[str], foreign: Sequence[str], how: str, name: st
       InputError: a class has no counterpart.
     """
     if how == BY_ORDER:
-        if len(foreign) > len(own):
+        if len(other) > len(own):
             raise InputError(
-                f"{name} has {len(foreign)} classes, the network {len(own)} ({', '.join(own)}); they cannot be matched "
+                f"{name} has {len(other)} classes, the network {len(own)} ({', '.join(own)}); they cannot be matched "
                 "by order: leave out those that it does not know"
             )
-        return np.arange(len(foreign), dtype=np.uint8)
-    unknown = [each for each in foreign[1:] if each not in own[1:]]
+        return np.arange(len(other), dtype=np.uint8)
+    unknown = [each for each in other[1:] if each not in own[1:]]
     if unknown:
         raise InputError(
             f"{name} has the class {unknown[0]!r}, the network knows {', '.join(own[1:])}; name the classes alike "
             "(classes.csv of a folder), or set config.shifted.classes to 'order' where their numbers mean the same"
         )
-    return np.array([0, *(own.index(each) for each in foreign[1:])], np.uint8)
+    return np.array([0, *(own.index(each) for each in other[1:])], np.uint8)

@@ -1,7 +1,7 @@
 """Segmentation distortion (Lennartz and Schultz 2023): what is trained and measured.
 
 Several networks are trained on one domain, with other seeds, and for each an autoencoder of its bottleneck. All score
-the same cases (`cases`), by the scores of `jaxseg.scores`.
+the same cases (`cases`) by the scores of `jaxseg.scores`.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import functools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -41,7 +41,7 @@ class Measured:
       networks: per network, `of_network` of all cases, and VoG.
       ensembles: per ensemble, `of_ensemble`; none where there are too few networks for one.
       training: per network, what its best checkpoint and that of its autoencoder reached.
-      examples: domain -> `images` `[h,w,C]`, `labels` and `classes` `[h,w]` of one case and the first network.
+      examples: domain -> `images` `[h,w,C]`, `labels` and `classes` `[h,w]` of a case and the first network.
     """
 
     networks: tuple[Measures, ...]
@@ -54,67 +54,83 @@ class Measured:
         return np.stack([network[key] for network in self.networks])
 
 
-def networks_folder(workdir: pathlib.Path) -> pathlib.Path:
-    """Where the networks are, each in a folder of its own below."""
-    return workdir / "runs" / "networks"
+class Network(NamedTuple):
+    """A network and its autoencoder.
+
+    Attributes:
+      number: of the network, from 0.
+      run: config of its training.
+      folder: of its run.
+      autoencoder: folder of its autoencoder's run, and of what both scored.
+    """
+
+    number: int
+    run: ml_collections.ConfigDict
+    folder: pathlib.Path
+    autoencoder: pathlib.Path
 
 
-def autoencoder_folder(workdir: pathlib.Path, number: int) -> pathlib.Path:
-    """Where the autoencoder of a network is, and what both scored."""
-    return workdir / "runs" / f"autoencoder_{number}"
+def networks(settings: Settings, workdir: pathlib.Path) -> list[Network]:
+    """All networks of the study."""
+    members = runs.member_runs(settings.run, _networks_folder(workdir))
+    return [Network(i, *member, workdir / "runs" / f"autoencoder_{i}") for i, member in enumerate(members)]
 
 
 def run_folders(settings: Settings, workdir: pathlib.Path) -> list[pathlib.Path]:
     """The folders of all training runs: of every network and of every autoencoder."""
-    members = _members(settings, workdir)
-    return [*(folder for _, folder in members), *(autoencoder_folder(workdir, i) for i in range(len(members)))]
+    of_all = networks(settings, workdir)
+    return [*(network.folder for network in of_all), *(network.autoencoder for network in of_all)]
 
 
-def _members(settings: Settings, workdir: pathlib.Path) -> list[tuple[ml_collections.ConfigDict, pathlib.Path]]:
-    """Config and folder of every network."""
-    return runs.member_runs(settings.run, networks_folder(workdir))
+def _networks_folder(workdir: pathlib.Path) -> pathlib.Path:
+    return workdir / "runs" / "networks"
 
 
 def train_and_measure(settings: Settings, gathered: Gathered, workdir: pathlib.Path) -> Measured:
     """Every run of the study, trained and measured, or read back where that was done before."""
-    splits = gathered.splits
-    runs.train(settings.run, splits, networks_folder(workdir), keep_every=settings.evaluation.vog_every)
-    members = _members(settings, workdir)
-    for i, (member, folder) in enumerate(members):
-        autoencoders.train(settings.of_autoencoder(folder, member.seed), splits, autoencoder_folder(workdir, i))
-    measure_network = functools.partial(_of_network, settings, gathered, workdir)
-    measure_ensemble = functools.partial(_of_ensemble, settings, gathered, workdir)
-    networks = tuple(
+    splits, of_all = gathered.splits, networks(settings, workdir)
+    runs.train(settings.run, splits, _networks_folder(workdir), keep_every=settings.evaluation.vog_every)
+    for network in of_all:
+        autoencoders.train(settings.of_autoencoder(network.folder, network.run.seed), splits, network.autoencoder)
+    of_networks = tuple(
         kept(
-            autoencoder_folder(workdir, i) / "measures.npz",
-            functools.partial(measure_network, i),
+            network.autoencoder / "measures.npz",
+            functools.partial(_of_network, settings, gathered, network),
             wanted=[score.key for score in _OF_NETWORK],
         )
-        for i in range(len(members))
+        for network in of_all
     )
-    ensembles = tuple(
+    size = settings.evaluation.ensemble_size
+    of_ensembles = tuple(
         kept(
             workdir / "runs" / f"ensemble_{i}" / "measures.npz",
-            functools.partial(measure_ensemble, i),
+            functools.partial(_of_ensemble, settings, gathered, of_all[i * size : (i + 1) * size]),
             wanted=[score.key for score in _OF_ENSEMBLE],
         )
-        for i in range(len(members) // settings.evaluation.ensemble_size)
+        for i in range(len(of_all) // size)
     )
-    training = tuple(_training_record(settings, workdir, i) for i in range(len(members)))
-    return Measured(networks, ensembles, training, _examples(settings, gathered, networks[0]["dice"], workdir))
+    typical = typical_cases(gathered.scored, of_networks[0]["dice"])
+    examples = kept(
+        workdir / "runs" / "examples" / "measures.npz",
+        functools.partial(_examples, settings, gathered, of_all[0], list(typical.values())),
+    )
+    return Measured(
+        of_networks,
+        of_ensembles,
+        training=tuple(_training_record(settings, network) for network in of_all),
+        examples={name: {key: values[i] for key, values in examples.items()} for i, name in enumerate(typical)},
+    )
 
 
-def load(settings: Settings, splits: runs.Splits, workdir: pathlib.Path, number: int) -> tuple[Asked, Known]:
+def load(settings: Settings, splits: runs.Splits, network: Network) -> tuple[Asked, Known]:
     """A network and its autoencoder, both at their best checkpoint."""
-    member, place = _members(settings, workdir)[number]
-    autoencoder, of_autoencoder, network, variables = autoencoders.load_best(
-        settings.of_autoencoder(place, member.seed),
-        autoencoder_folder(workdir, number),
-        splits.num_classes,
-        splits.open("train").num_channels,
+    run = settings.of_autoencoder(network.folder, network.run.seed)
+    channels = splits.open("train").num_channels
+    autoencoder, weights, model, variables = autoencoders.load_best(
+        run, network.autoencoder, splits.num_classes, channels
     )
-    asked = Asked(network, tuple(settings.evaluation.ability_layers), settings.layer, autoencoder)
-    return asked, Known((variables,), of_autoencoder)
+    asked = Asked(model, tuple(settings.evaluation.ability_layers), settings.layer, autoencoder)
+    return asked, Known((variables,), weights)
 
 
 def _seen(settings: Settings, cases: pipeline.InMemory) -> tuple[compute.Batches, compute.View]:
@@ -149,70 +165,47 @@ def of_ensemble(
     return compute.score_cases(Asked(network, ()), Known(tuple(members)), _OF_ENSEMBLE, *_seen(settings, scored))
 
 
-def _of_network(settings: Settings, gathered: Gathered, workdir: pathlib.Path, number: int) -> dict[str, np.ndarray]:
-    splits, stored = gathered.splits, gathered.scored.stored
-    asked, known = load(settings, splits, workdir, number)
+def _of_network(settings: Settings, gathered: Gathered, network: Network) -> dict[str, np.ndarray]:
+    splits, stored, run = gathered.splits, gathered.scored.stored, network.run
+    asked, known = load(settings, splits, network)
     assert isinstance(asked.model, UNetSkeleton)  # as all networks that a config can name
     scored = of_network(settings, asked, known, splits["train"], stored)
-    member, folder = _members(settings, workdir)[number]
-    checkpoints = vog.checkpoints(settings.evaluation.vog_every, member, folder, splits, known.members[0])
+    checkpoints = vog.checkpoints(settings.evaluation.vog_every, run, network.folder, splits, known.members[0])
     scored["vog"] = vog.variance_of_gradients(
-        asked.model, checkpoints, stored, size=member.data.image_size, batch_size=member.training.batch_size
+        asked.model, checkpoints, stored, size=run.data.image_size, batch_size=run.training.batch_size
     )
     return scored
 
 
-def _of_ensemble(settings: Settings, gathered: Gathered, workdir: pathlib.Path, number: int) -> dict[str, np.ndarray]:
-    size, splits = settings.evaluation.ensemble_size, gathered.splits
-    members = _members(settings, workdir)[number * size : (number + 1) * size]
+def _of_ensemble(settings: Settings, gathered: Gathered, members: Sequence[Network]) -> dict[str, np.ndarray]:
+    splits = gathered.splits
     shape = (1, *(settings.run.data.image_size,) * 2, splits.open("train").num_channels)
-    loaded = [runs.load_best(*member, shape, splits.num_classes) for member in members]
+    loaded = [runs.load_best(member.run, member.folder, shape, splits.num_classes) for member in members]
     return of_ensemble(settings, loaded[0][0], [variables for _, variables, _ in loaded], gathered.scored.stored)
 
 
-def _training_record(settings: Settings, workdir: pathlib.Path, number: int) -> dict[str, Any]:
-    member, place = _members(settings, workdir)[number]
-    network, autoencoder = (
-        json.loads((folder / "summary.json").read_bytes()) for folder in (place, autoencoder_folder(workdir, number))
+def _examples(settings: Settings, gathered: Gathered, network: Network, chosen: Sequence[int]) -> dict[str, np.ndarray]:
+    asked, known = load(settings, gathered.splits, network)
+    shown = lambda evidence, labels: {"images": evidence.images, "labels": labels, "classes": evidence.classes}
+    cases = gathered.scored.stored.take(np.array(chosen))
+    return compute.score_cases(asked, known, (), *_seen(settings, cases), further=shown)
+
+
+def _training_record(settings: Settings, network: Network) -> dict[str, Any]:
+    of_network, of_autoencoder = (
+        json.loads((folder / "summary.json").read_bytes()) for folder in (network.folder, network.autoencoder)
     )
     selection = settings.run.training.selection
     return {
-        "network": number,
-        "seed": member.seed,
-        "best_step": network["best_step"],
-        "validation_score": network[f"best_validation_{selection}"],
-        "autoencoder_best_step": autoencoder["best_step"],
-        "autoencoder_validation_loss": autoencoder["best_validation_loss"],
+        "network": network.number,
+        "seed": network.run.seed,
+        "best_step": of_network["best_step"],
+        "validation_score": of_network[f"best_validation_{selection}"],
+        "autoencoder_best_step": of_autoencoder["best_step"],
+        "autoencoder_validation_loss": of_autoencoder["best_validation_loss"],
         "convention": f"best of the in-distribution validation: {selection} of the network over the defined pairs of "
         "case and class, L_seg + L_mse of the autoencoder",
     }
-
-
-def _examples(
-    settings: Settings, gathered: Gathered, dice: np.ndarray, workdir: pathlib.Path
-) -> dict[str, dict[str, np.ndarray]]:
-    """What the first network makes of a typical case of every domain.
-
-    Args:
-      settings: of the study.
-      gathered: all cases.
-      dice: of the first network, `[N,K-1]`.
-      workdir: of the study, all of whose runs are there.
-
-    Returns:
-      domain -> `images` `[h,w,C]`, `labels` and `classes` `[h,w]`.
-    """
-    cases = gathered.scored
-    typical = typical_cases(cases, dice)
-
-    def make() -> dict[str, np.ndarray]:
-        asked, known = load(settings, gathered.splits, workdir, 0)
-        chosen = cases.stored.take(np.array(list(typical.values())))
-        shown = lambda evidence, labels: {"images": evidence.images, "labels": labels, "classes": evidence.classes}
-        return compute.score_cases(asked, known, (), *_seen(settings, chosen), further=shown)
-
-    seen = kept(workdir / "runs" / "examples" / "measures.npz", make)
-    return {name: {key: values[i] for key, values in seen.items()} for i, name in enumerate(typical)}
 
 
 def typical_cases(cases: Cases, dice: np.ndarray) -> dict[str, int]:

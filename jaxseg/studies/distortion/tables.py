@@ -22,7 +22,7 @@ from jaxseg.scores.base import ENSEMBLE
 from jaxseg.studies.distortion import statistics
 from jaxseg.studies.distortion.cases import SHIFTED, VALIDATION, Cases, Domains, Gathered
 from jaxseg.studies.distortion.experiment import Measured
-from jaxseg.studies.distortion.settings import Evaluation, Settings
+from jaxseg.studies.distortion.settings import UNITS, Evaluation, Settings
 from jaxseg.studies.distortion.statistics import MEAN, TOGETHER
 
 OURS = "SD"
@@ -63,15 +63,12 @@ class Tables:
 def tabulate(settings: Settings, gathered: Gathered, measured: Measured) -> Tables:
     """All numbers of the study."""
     cases, evaluation = gathered.scored, settings.evaluation
-    domains = cases.by_domain(evaluation.least_patients)
-    slices = observe(cases, measured)
-    units = [
-        _rank("slice", slices, domains, evaluation),
-        _rank("subject", slices.by_subject(), domains, evaluation),
-    ]
-    of_units = lambda rows: table(row for unit in units for row in rows(unit))
+    least = evaluation.least_patients
+    domains, slices = cases.by_domain(least), observe(cases, measured)
+    units = [_ask(name, of, domains, evaluation) for name, of in zip(UNITS, (slices, slices.by_subject()), strict=True)]
+    of_units = lambda rows: table(_if_enough(row, least) for unit in units for row in rows(unit))
     return Tables(
-        dice=table(_dice_rows(cases, measured, domains, evaluation)),
+        dice=table(_if_enough(row, least) for row in _dice_rows(cases, measured, domains, evaluation.resamples)),
         correlation=of_units(_correlation_rows),
         differences=of_units(_difference_rows),
         detection=of_units(functools.partial(_detection_rows, keep=evaluation.keep)),
@@ -81,6 +78,14 @@ def tabulate(settings: Settings, gathered: Gathered, measured: Measured) -> Tabl
         training=list(measured.training),
         cases=_case_records(cases, slices, measured),
     )
+
+
+def _if_enough(row: Row, least_patients: int) -> Row:
+    """The row, without an interval where there are too few patients for one."""
+    if row.estimate.patients >= least_patients:
+        return row
+    estimate = dataclasses.replace(row.estimate, low=math.nan, high=math.nan)
+    return dataclasses.replace(row, estimate=estimate, interval=TOO_FEW)
 
 
 def observe(cases: Cases, measured: Measured) -> Observations:
@@ -109,7 +114,6 @@ class _Unit:
       of: scores and risks.
       domains: of the cases.
       correlations, detection, areas: as the functions of that name in `statistics`.
-      least_patients: fewer have no interval.
     """
 
     name: str
@@ -118,29 +122,29 @@ class _Unit:
     correlations: Resampled
     detection: Resampled
     areas: Resampled
-    least_patients: int
 
     def row(
         self,
-        keys: Mapping[str, Any],
+        keys: Mapping[str, str],
         numbers: Resampled,
         number: int,
         convention: str,
+        paper: str,
         *,
-        domain: str,
-        score: str,
         minus: str | None = None,
-        more: Mapping[str, Any],
+        **more: float,
     ) -> Row:
-        """One of the numbers of a score, or how much larger it is than that of another score."""
+        """One of the numbers of the `score` in the `domain` that keys name, or how much it exceeds another score's."""
+        domain, score = keys.get("domain", TOGETHER), keys["score"]
         pooled = domain in (MEAN, TOGETHER)
         where = np.isin(self.of.domains, self.domains.counted if pooled else (domain,))
         estimate = numbers.estimate(number, score, where, minus=minus)
-        interval = PAIRED if minus else OVER_PATIENTS
-        return _row({"unit": self.name} | dict(keys), estimate, convention, interval, more, self.least_patients)
+        of = {"unit": self.name, **keys, "score": minus or score}
+        said = paper if IN_PAPER[minus or score] else "score not in the paper"
+        return Row(of, estimate, convention, PAIRED if minus else OVER_PATIENTS, {**more, "paper": said})
 
 
-def _rank(name: str, of: Observations, domains: Domains, evaluation: Evaluation) -> _Unit:
+def _ask(name: str, of: Observations, domains: Domains, evaluation: Evaluation) -> _Unit:
     resampled = functools.partial(of.resampled, resamples=evaluation.resamples)
     threshold = statistics.thresholds(of, domains, evaluation.keep)
     detection = functools.partial(statistics.detection, domains=domains, threshold=threshold)
@@ -151,22 +155,7 @@ def _rank(name: str, of: Observations, domains: Domains, evaluation: Evaluation)
         correlations=resampled(functools.partial(statistics.correlations, domains=domains)),
         detection=resampled(detection, needs_risk=False),
         areas=resampled(functools.partial(statistics.areas, domains=domains)),
-        least_patients=evaluation.least_patients,
     )
-
-
-def _row(
-    keys: Mapping[str, Any],
-    estimate: Estimate,
-    convention: str,
-    interval: str,
-    more: Mapping[str, Any],
-    least_patients: int,
-) -> Row:
-    """Without an interval where there are too few patients for one."""
-    if estimate.patients < least_patients:
-        estimate, interval = dataclasses.replace(estimate, low=math.nan, high=math.nan), TOO_FEW
-    return Row(keys, estimate, convention, interval, more)
 
 
 def _correlation_rows(unit: _Unit) -> Iterator[Row]:
@@ -174,8 +163,7 @@ def _correlation_rows(unit: _Unit) -> Iterator[Row]:
         deviations = unit.of.deviation_over_runs(unit.correlations.runs[q])
         for score, deviation in zip(unit.of.names, deviations, strict=True):
             keys = {"domain": domain, "score": score}
-            more = {"runs_std": deviation, "paper": _paper(score, _FIG3)}
-            yield unit.row(keys, unit.correlations, q, RANK, domain=domain, score=score, more=more)
+            yield unit.row(keys, unit.correlations, q, RANK, _FIG3, runs_std=deviation)
 
 
 def _difference_rows(unit: _Unit) -> Iterator[Row]:
@@ -184,44 +172,37 @@ def _difference_rows(unit: _Unit) -> Iterator[Row]:
         (CORRELATION, unit.correlations, RANK, "SD higher in almost all cases (Fig. 3)"),
         (FLAGGED, unit.detection, SHARE, "PM far higher than SD (Fig. 4)"),
     ):
+        convention = f"SD minus the other score: {what}"
         for q, domain in enumerate((*unit.domains.names, MEAN)):
             for other in (name for name in unit.of.names if name != OURS):
-                keys = {"quantity": quantity, "domain": domain, "score": other}
-                more, convention = {"paper": _paper(other, paper)}, f"SD minus the other score: {what}"
-                yield unit.row(keys, numbers, q, convention, domain=domain, score=OURS, minus=other, more=more)
+                keys = {"quantity": quantity, "domain": domain, "score": OURS}
+                yield unit.row(keys, numbers, q, convention, paper, minus=other)
 
 
 def _detection_rows(unit: _Unit, *, keep: float) -> Iterator[Row]:
-    inside = f"in-distribution ({unit.domains.inside})"
-    share = f"{SHARE}; threshold: at or below it lie {keep:.0%} of in-distribution validation"
-    rate = f"{inside} cases flagged where 95 % of the shifted ones are"
-    domains = (*unit.domains.names, MEAN)
-    for m, (quantity, convention, paper) in enumerate(
+    domains, inside = (*unit.domains.names, MEAN), f"in-distribution ({unit.domains.inside})"
+    quantities = (
         (
-            (FLAGGED, share, "drawn in Fig. 4 for M&Ms; near-perfect for all on CC-359"),
-            (AUROC, f"against {inside} cases", _NOT_GIVEN),
-            (FPR, rate, _NOT_GIVEN),
-        )
-    ):
+            FLAGGED,
+            f"{SHARE}; threshold: at or below it lie {keep:.0%} of in-distribution validation",
+            "drawn in Fig. 4 for M&Ms; near-perfect for all on CC-359",
+        ),
+        (AUROC, f"against {inside} cases", _NOT_GIVEN),
+        (FPR, f"{inside} cases flagged where 95 % of the shifted ones are", _NOT_GIVEN),
+    )
+    for m, (quantity, convention, paper) in enumerate(quantities):
         for d, domain in enumerate(domains):
-            if quantity != FLAGGED and domain not in (*unit.domains.counted, MEAN):
-                continue
-            for score in unit.of.names:
-                keys = {"quantity": quantity, "domain": domain, "score": score}
-                number, more = m * len(domains) + d, {"paper": _paper(score, paper)}
-                yield unit.row(keys, unit.detection, number, convention, domain=domain, score=score, more=more)
+            if quantity == FLAGGED or domain in (*unit.domains.counted, MEAN):
+                for score in unit.of.names:
+                    keys = {"quantity": quantity, "domain": domain, "score": score}
+                    yield unit.row(keys, unit.detection, m * len(domains) + d, convention, paper)
 
 
 def _risk_rows(unit: _Unit) -> Iterator[Row]:
     convention = "mean 1 - Dice of what is kept, area over coverage; shifted domains together; less is better"
     for q, quantity in enumerate(("AURC", "excess AURC")):
         for score in unit.of.names:
-            keys, more = {"quantity": quantity, "score": score}, {"paper": _NOT_GIVEN}
-            yield unit.row(keys, unit.areas, q, convention, domain=TOGETHER, score=score, more=more)
-
-
-def _paper(score: str, text: str) -> str:
-    return text if IN_PAPER[score] else "score not in the paper"
+            yield unit.row({"quantity": quantity, "score": score}, unit.areas, q, convention, _NOT_GIVEN)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -256,9 +237,9 @@ class _DiceQuantity:
         return float(np.std(means, ddof=1))
 
 
-def _dice_rows(cases: Cases, measured: Measured, domains: Domains, evaluation: Evaluation) -> Iterator[Row]:
+def _dice_rows(cases: Cases, measured: Measured, domains: Domains, resamples: int) -> Iterator[Row]:
     """By domain: the mean, every class, the ensemble, and what the autoencoder costs."""
-    patients = Patients(cases.patients, evaluation.resamples)
+    patients = Patients(cases.patients, resamples)
     where = {name: cases.domains == name for name in domains.names}
     where[TOGETHER] = np.isin(cases.domains, domains.counted)
     for domain, chosen in where.items():
@@ -267,8 +248,7 @@ def _dice_rows(cases: Cases, measured: Measured, domains: Domains, evaluation: E
                 continue  # not annotated there
             keys = {"domain": domain, "quantity": name}
             more = {"runs_std": quantity.deviation(chosen), "paper": quantity.paper}
-            estimate = quantity.estimate(chosen, patients)
-            yield _row(keys, estimate, quantity.convention, OVER_PATIENTS, more, evaluation.least_patients)
+            yield Row(keys, quantity.estimate(chosen, patients), quantity.convention, more=more)
 
 
 def _dice_quantities(cases: Cases, measured: Measured) -> dict[str, _DiceQuantity]:

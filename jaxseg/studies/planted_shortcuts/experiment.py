@@ -1,6 +1,7 @@
 """Planted shortcuts: a network is trained on every world, and audited."""
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -42,16 +43,15 @@ def run_folder(workdir: pathlib.Path, network: Network) -> pathlib.Path:
 
 def train_and_audit(settings: Settings, _: None, workdir: pathlib.Path) -> list[Outcome]:
     """What the audit says of every network of the study; kept in the folders of their runs."""
-    path = lambda network: run_folder(workdir, network) / "outcome.json"
-    drawn: dict[tuple[str, int], dict[str, runs.InMemorySplits]] = {}
+    world = functools.lru_cache(maxsize=1)(functools.partial(worlds.draw, settings))  # a pair's networks stand together
+    outcomes = []
     for network in settings.networks:
-        if path(network).exists():
-            continue
-        pair = (network.kind, network.seed)
-        if pair not in drawn:
-            drawn = {pair: worlds.draw(settings, *pair)}  # the networks of a pair follow each other
-        atomic.write_json(path(network), _audit(settings, network, drawn[pair][network.arm], path(network).parent))
-    return [_outcome(json.loads(path(network).read_bytes())) for network in settings.networks]
+        path = run_folder(workdir, network) / "outcome.json"
+        if not path.exists():
+            splits = world(network.kind, network.seed)[network.arm]
+            atomic.write_json(path, _audit(settings, network, splits, path.parent))
+        outcomes.append(_outcome(json.loads(path.read_bytes())))
+    return outcomes
 
 
 def _audit(settings: Settings, network: Network, splits: runs.InMemorySplits, folder: pathlib.Path) -> dict[str, Any]:

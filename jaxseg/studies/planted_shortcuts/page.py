@@ -40,9 +40,9 @@ def _counts(counts: Table) -> page.Section:
     text = (
         "Every seed draws its own scenes, once with the cue and once without, and a network is trained on each. A "
         "planted network counts when the planted kind is among the findings; a twin counts, as a false alarm, when any "
-        "kind of shortcut is. Of a silent one the audit says 'unclear' where an interval reaches beyond its margin: "
-        "with more test cases it would say no, or find something. Findings of low Dice, calibration or domains are no "
-        "shortcuts."
+        "kind of shortcut is. Of a silent network the audit says 'unclear' where an interval reaches beyond its "
+        "margin: with more test cases it would say no, or find something. Findings of low Dice, calibration or domains "
+        "are no shortcuts."
     )
     columns = {"kind": "kind", "arm": "images", "found": "found", "silent": "silent", "unclear": "of these unclear"}
     further = {"learned": "learned", "least_dice": "lowest Dice", "other_findings": "with other findings"}
@@ -53,15 +53,15 @@ def _counts(counts: Table) -> page.Section:
 
 def _kind(report: StudyReport, kind: str) -> page.Section:
     own = report.tables.numbers.where(kind=kind, found_kind=kind)
-    drawn = []
+    dots = []
     if own:
         title = f"The audit's numbers, {kind}"
         alt = f"Dots with intervals of the numbers that decide on {kind}, for every network."
         caption = f"A finding lies above {own[0]['margin']} with its whole interval."
-        drawn = [report.figure(kind, title, alt, caption, "numbers")]
+        dots = [report.figure(kind, title, alt, caption, "numbers")]
     columns = {
         **{"arm": "images", "seed": "seed", "dice": "Dice", "learned": "learned"},
         **{"planted_kind_found": f"{kind} found", "other_findings": "other findings"},
     }
     networks = [record for record in report.tables.networks if record["kind"] == kind]
-    return page.Section(f"The kind {kind}", [], drawn, [page.Table("Networks", networks, "", columns)])
+    return page.Section(f"The kind {kind}", [], dots, [page.Table("Networks", networks, "", columns)])
