@@ -96,6 +96,24 @@ def bootstrap_contrast(
     )
 
 
+@arrays.native("values")
+def mean_defined(values: np.ndarray, *, axis: int) -> np.ndarray:
+    """Mean of the values that are not NaN; NaN where all are.
+
+    Args:
+      values: of any shape.
+      axis: over which the mean is taken.
+
+    Raises:
+      ValueError: the values have no such axis.
+    """
+    if not -values.ndim <= axis < values.ndim:
+        raise ValueError(f"values {values.shape} have no axis {axis}")
+    defined = ~np.isnan(values)
+    total, count = np.where(defined, values, 0).sum(axis), defined.sum(axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
 def check_options(level: float, resamples: int) -> None:
     """Raises a ValueError unless an interval can be made with these."""
     if not 0 < level < 1 or resamples < 1:
