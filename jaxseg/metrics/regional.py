@@ -12,7 +12,9 @@ WHAT = "Dice of all foreground classes together"
 
 
 @arrays.native("labels", "predictions", "region")
-def region_sums(labels: jax.Array, predictions: jax.Array, region: jax.Array) -> jax.Array:
+def region_sums(
+    labels: np.ndarray | jax.Array, predictions: np.ndarray | jax.Array, region: np.ndarray | jax.Array
+) -> jax.Array:
     """Pixels that are right foreground, and foreground of labels plus that of predictions, inside the region.
 
     Args:
@@ -60,7 +62,7 @@ def dice_from_region_sums(sums: np.ndarray) -> np.ndarray:
 
 
 @arrays.native("labels", "predictions")
-def foreground_dice(labels: jax.Array, predictions: jax.Array) -> np.ndarray:
+def foreground_dice(labels: np.ndarray | jax.Array, predictions: np.ndarray | jax.Array) -> np.ndarray:
     """Dice of all foreground classes together, over whole images; also how far two predictions agree.
 
     Args:
@@ -74,4 +76,4 @@ def foreground_dice(labels: jax.Array, predictions: jax.Array) -> np.ndarray:
       ValueError: shapes differ, or there is no image.
       TypeError: not integers.
     """
-    return dice_from_region_sums(np.asarray(region_sums(labels, predictions, jnp.ones(labels.shape, bool))))
+    return dice_from_region_sums(np.asarray(region_sums(labels, predictions, np.ones(labels.shape, bool))))
