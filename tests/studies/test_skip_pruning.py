@@ -20,7 +20,6 @@ from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.models import capture
 from jaxseg.results import table
-from jaxseg.results.resampled import Resampled, mean_of, weighted_sum
 from jaxseg.results.table import Row
 from jaxseg.studies import runner
 from jaxseg.studies.base import Judgement, Report
@@ -208,24 +207,6 @@ def test_iou_is_that_of_a_slow_count_for_every_resample():
     defined = ~np.isnan(per_case)
     expected = [np.average(np.array(per_case)[defined], weights=row[defined]) for row in weights]
     np.testing.assert_allclose(mean.resampled, expected)
-
-
-def test_one_patient_gives_no_interval():
-    number = Resampled(0.5, np.full(50, 0.5), np.array([0.4, 0.6]), 3, 0, 1)
-    estimate = number.estimate
-    assert math.isnan(estimate.low) and math.isnan(estimate.high) and estimate.mean == 0.5
-    assert number.over_folds == {"lowest_fold": 0.4, "highest_fold": 0.6, "folds": 2}
-    assert number._replace(patients=2, resampled=np.linspace(0, 1, 1001)).estimate.low == pytest.approx(0.025)
-
-
-def test_a_difference_is_paired():
-    random = np.random.default_rng(0)
-    a = random.standard_normal(400)
-    one = Resampled(0.0, a, np.array([0.0]), 9, 0, 9)
-    other = Resampled(0.3, a + 0.3, np.array([0.3]), 9, 0, 9)
-    estimate = weighted_sum([(1.0, other), (-1.0, one)]).estimate
-    assert (estimate.low, estimate.mean, estimate.high) == pytest.approx((0.3, 0.3, 0.3))
-    assert mean_of([one, other]).value == pytest.approx(0.15)
 
 
 # ----------------------------------------------------------------------------------------------------------- distances

@@ -10,7 +10,7 @@ import numpy as np
 from jaxseg.data import pipeline, shifts
 from jaxseg.errors import InputError
 from jaxseg.results.resampled import PatientDraws
-from jaxseg.studies.base import SPLITS
+from jaxseg.studies.base import SPLITS, at_even_quantiles
 from jaxseg.studies.skip_pruning.settings import Evaluation, Settings
 from jaxseg.training import runs
 
@@ -109,7 +109,7 @@ def example_cases(tested: Sequence[Condition]) -> tuple[Condition, ...]:
 
 def _median_case(cases: pipeline.InMemory) -> pipeline.InMemory:
     area = (cases.labels > 0).reshape(len(cases), -1).sum(1)
-    return cases.take(np.argsort(area, kind="stable")[[len(area) // 2]])
+    return cases.take(np.array(at_even_quantiles(area, 1)))
 
 
 class Shifter:

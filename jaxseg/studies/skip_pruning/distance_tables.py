@@ -57,29 +57,30 @@ def difference_rows(
 ) -> Iterator[Row]:
     """Differences of layers within a network, and of the decoders of two networks that differ in pruned skips."""
     convention = _DISTANCE.format(bins=settings.evaluation.bins)
-    for encoder, condition in itertools.product(settings.names, compared(settings.evaluation, tested)):
-        of = lambda pruned, weights, encoder=encoder, condition=condition: _weighted(
-            measured[Network(encoder, pruned)], condition, weights
-        )
-        layers = measured[Network(encoder, 0)]["layers"].tolist()
+    for encoder, condition in itertools.product(settings.encoder_names, compared(settings.evaluation, tested)):
+        own = {pruned: measured[Network(encoder, pruned)] for pruned in settings.pruned}
         decoder = _decoder(settings, Network(encoder, 0))
-        *_, bottleneck = (layer for layer in layers if layer not in decoder)
-        first = _mean_weights(layers[:1], layers)
-        within = {
-            EARLY: first - _mean_weights(layers[1:], layers),
-            DEEPEST: first - _mean_weights([bottleneck], layers),
-        }
-        distances = [
-            (architecture(pruned), quantity, of(pruned, weights))
-            for pruned, (quantity, weights) in itertools.product(settings.pruned, within.items())
-        ]
-        of_decoder = _mean_weights(decoder, layers)
-        for more, less in pairs:
-            change = weighted_sum([(1.0, of(more, of_decoder)), (-1.0, of(less, of_decoder))])
-            distances.append((difference(more, less), DECODER, change))
-        for networks, quantity, distance in distances:
+        for networks, quantity, distance in _differences(own, pairs, condition, decoder):
             keys = {"encoder": encoder, "compared": condition.name, "networks": networks, "quantity": quantity}
             yield Row(keys, distance.estimate, convention, f"{_INTERVAL}; paired", distance.over_folds)
+
+
+def _differences(
+    measured: Mapping[int, Measures], pairs: Sequence[tuple[int, int]], condition: Condition, decoder: Collection[str]
+) -> Iterator[tuple[str, str, Resampled]]:
+    """Networks, quantity and distance; networks by their removed skips."""
+    layers = measured[0]["layers"].tolist()
+    *_, bottleneck = (layer for layer in layers if layer not in decoder)
+    first, of_decoder = _mean_weights(layers[:1], layers), _mean_weights(decoder, layers)
+    within = {
+        EARLY: first - _mean_weights(layers[1:], layers),
+        DEEPEST: first - _mean_weights([bottleneck], layers),
+    }
+    for (pruned, measures), (quantity, weights) in itertools.product(measured.items(), within.items()):
+        yield architecture(pruned), quantity, _weighted(measures, condition, weights)
+    for more, less in pairs:
+        of = lambda pruned: _weighted(measured[pruned], condition, of_decoder)
+        yield difference(more, less), DECODER, weighted_sum([(1.0, of(more)), (-1.0, of(less))])
 
 
 def _decoder(settings: Settings, network: Network) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def draw(report: Report[Settings, Cases, Measured, tables.Tables]) -> None:
     folder, settings, tested = report.figures, report.settings, report.cases.tested
     measured, results = report.measured, report.tables
     _draw_differences(folder, results.differences.where(measure=SET, minus=architecture(0)))
-    for encoder in settings.names:
+    for encoder in settings.encoder_names:
         _draw_matrices(folder, encoder, tested, results.iou.where(encoder=encoder, measure=SET))
         layers = results.distances.where(encoder=encoder, architecture=architecture(0), part="decoder")
         for i, condition in enumerate(compared(settings.evaluation, tested)):

@@ -122,7 +122,7 @@ def _segmentation_figures(report: StudyReport) -> list[page.Figure]:
     )
     kinds = [by_strength] if settings.shifts else []
     kinds += [by_domain] if any(condition.group == DOMAIN for condition in tested) else []
-    return [of(encoder) for of in (*kinds, examples) for encoder in settings.names]
+    return [of(encoder) for of in (*kinds, examples) for encoder in settings.encoder_names]
 
 
 def _layers(report: StudyReport) -> page.Section:
@@ -143,7 +143,7 @@ def _layers(report: StudyReport) -> page.Section:
             "smaller, and of other images, so a small shift of the same images may lie below. After Fig. 8.",
             "distances",
         )
-        for encoder in settings.names
+        for encoder in settings.encoder_names
         for i, condition in enumerate(compared(settings.evaluation, report.cases.tested))
     ]
     compared_with = {"compared": "compared with"}

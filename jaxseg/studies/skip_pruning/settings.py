@@ -74,14 +74,14 @@ class Settings:
     shifts: Mapping[str, tuple[float, ...]]
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What the networks are told apart by, besides their skips: encoders, or the network's name."""
+    def encoder_names(self) -> tuple[str, ...]:
+        """By which networks are told apart, besides their skips: encoders, or the network's name."""
         return self.encoders or (self.run.model.name,)
 
     @property
     def networks(self) -> tuple[Network, ...]:
         """All networks, by encoder."""
-        return tuple(Network(name, pruned) for name in self.names for pruned in self.pruned)
+        return tuple(Network(name, pruned) for name in self.encoder_names for pruned in self.pruned)
 
     def of_run(self, network: Network) -> ml_collections.ConfigDict:
         """The config of the run that trains a network."""
@@ -112,6 +112,8 @@ def settings(config: ml_collections.ConfigDict) -> Settings:
 
 def _check_networks(made: Settings) -> None:
     encoders, pruned, model = made.encoders, made.pruned, made.run.model
+    if "skips" not in model:
+        raise InputError(f"config.model.skips is missing; {_SHOWN_IN} shows every field")
     if encoders and model.name != "resnet_unet":
         raise InputError(f"config.encoders are for resnet_unet, config.model.name is {model.name!r}; leave none")
     if len(set(encoders)) < len(encoders) or set(encoders) - set(ENCODERS):

@@ -30,8 +30,10 @@ def _describe(settings: Settings, cases: experiment.Cases) -> str:
 
 
 def _judge(settings: Settings, results: tables.Tables) -> Judgement:
-    found = [claim for encoder in settings.names for claim in claims.claims(results, encoder, settings.pruned[-1])]
-    return Judgement([claims.verdict(found, encoder) for encoder in settings.names], found)
+    found = [
+        claim for encoder in settings.encoder_names for claim in claims.claims(results, encoder, settings.pruned[-1])
+    ]
+    return Judgement([claims.verdict(found, encoder) for encoder in settings.encoder_names], found)
 
 
 def _folders(settings: Settings, workdir: pathlib.Path) -> list[pathlib.Path]:

@@ -55,7 +55,7 @@ def tabulate(settings: Settings, cases: Cases, measured: Measured) -> Tables:
     compared = pairs(settings.pruned)
     return Tables(
         iou=table(_iou_rows(settings, tested, iou, conventions)),
-        differences=table(_difference_rows(settings.names, compared, tested, iou, conventions)),
+        differences=table(_difference_rows(settings.encoder_names, compared, tested, iou, conventions)),
         distances=table(distance_tables.layer_rows(settings, tested, networks)),
         distance_differences=table(distance_tables.difference_rows(settings, compared, tested, networks)),
         parameters=parameter_records(settings, tested[0].cases),
