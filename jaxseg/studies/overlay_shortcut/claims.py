@@ -4,6 +4,7 @@ import math
 
 from jaxseg.results.claims import Verdict
 from jaxseg.results.table import Row
+from jaxseg.studies.overlay_shortcut.images import in_words
 from jaxseg.studies.overlay_shortcut.tables import AGAINST_NETWORK, ALL, LOSS, Tables
 
 NEGLIGIBLE = 0.02  # of Dice; the smallest drop that the paper calls one (femur, Table 1)
@@ -52,7 +53,8 @@ def removal_sentence(results: Tables) -> str:
         return "What is below the marks is not known, so removals cannot be compared."
     of_reference = results.downstream.where(network="reference", mask="found")
     lost = sorted(of_reference.where(quantity=LOSS), key=lambda row: -row.estimate.mean)
-    costs = "; ".join(f"{_spoken(row)} {row.text(3)}" for row in lost)
+    words = lambda row: in_words(row["method"])
+    costs = "; ".join(f"{words(row)} {row.text(3)}" for row in lost)
     errors = results.reconstruction.where(mask="found", region="marks", metric="mae")
     nearest = min(errors, key=lambda row: row.estimate.mean)
     against = [
@@ -63,14 +65,9 @@ def removal_sentence(results: Tables) -> str:
         "not distinguishable from it": [row for row in against if row.estimate.low <= 0 <= row.estimate.high],
         "worse than it": [row for row in against if row.estimate.high < 0],
     }
-    compared = [f"{', '.join(map(_spoken, rows))} {what}" for what, rows in groups.items() if rows]
+    compared = [f"{', '.join(map(words, rows))} {what}" for what, rows in groups.items() if rows]
     return (
         f"For the network trained on clean images, restoring found marks instead changes the Dice by {costs}. Paired: "
-        f"{'; '.join(compared)}. Nearest to the clean pixels under the marks is {_spoken(nearest)} (mean absolute "
+        f"{'; '.join(compared)}. Nearest to the clean pixels under the marks is {words(nearest)} (mean absolute "
         f"error {nearest.text(1)} gray levels)."
     )
-
-
-def _spoken(row: Row) -> str:
-    """The method in words."""
-    return str(row["method"]).replace("_", " ")

@@ -126,7 +126,19 @@ def predict_and_count(
     images: np.ndarray,
     labels: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts `[N,K,3]` and class numbers uint8 `[N,n,n]` of uint8 images `[N,S,S,C]` with labels `[N,S,S]`."""
+    """A network's predictions, and how they overlap with labels.
+
+    Args:
+      model: the network.
+      variables: of it.
+      run: config that it was trained with.
+      num_classes: K.
+      images: uint8 `[N,S,S,C]`.
+      labels: `[N,S,S]`.
+
+    Returns:
+      Counts `[N,K,3]`, as of `overlap.class_counts`, and class numbers uint8 `[N,n,n]`.
+    """
     parts = []
     for index, valid in zip(*pipeline.whole_batches(len(images), run.training.batch_size), strict=True):
         batch = images[index], labels[index]

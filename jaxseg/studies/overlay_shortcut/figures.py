@@ -16,7 +16,7 @@ from jaxseg.studies.base import Report, at_even_quantiles
 from jaxseg.studies.overlay_shortcut import restoration, tables
 from jaxseg.studies.overlay_shortcut.clips import CHANGES, Clips
 from jaxseg.studies.overlay_shortcut.experiment import Measured, Measures
-from jaxseg.studies.overlay_shortcut.images import NOTHING, Images, Scans
+from jaxseg.studies.overlay_shortcut.images import NOTHING, Images, Scans, in_words
 from jaxseg.studies.overlay_shortcut.settings import Settings
 
 _COMPARED = ("baseline", "mitigation")
@@ -89,7 +89,7 @@ def _draw_reconstruction(folder: pathlib.Path, errors: Table) -> None:
     figures.dots(
         folder / "reconstruction.png",
         [
-            (_spoken(method), _MASKS[row["mask"]], *row.numbers)
+            (in_words(method), _MASKS[row["mask"]], *row.numbers)
             for method in _METHODS
             for row in errors.where(method=method)
         ],
@@ -101,16 +101,12 @@ def _draw_downstream(folder: pathlib.Path, network: str, losses: Table) -> None:
     figures.dots(
         folder / f"downstream_{network}.png",
         [
-            (_spoken(method), _MASKS[row["mask"]], *_hundredths(row))
+            (in_words(method), _MASKS[row["mask"]], *_hundredths(row))
             for method in _METHODS
             for row in losses.where(method=method)
         ],
         xlabel="Dice on restored minus clean images (points, 0.01)",
     )
-
-
-def _spoken(method: str) -> str:
-    return "nothing removed" if method == NOTHING else method.replace("_", " ")
 
 
 def _hundredths(row: Row) -> tuple[float, float, float]:
@@ -193,7 +189,7 @@ def _draw_removals(folder: pathlib.Path, measured: Measured, examples: int) -> N
             (np.ascontiguousarray(image[place]), None) for image in shown
         ]
     if rows:
-        titles = ["marks", "clean", *map(_spoken, overlays.REMOVALS)]
+        titles = ["marks", "clean", *map(in_words, overlays.REMOVALS)]
         figures.strip(folder / "removals.png", rows, titles=titles)
 
 

@@ -27,6 +27,11 @@ NOTHING = "none"  # the removal that removes nothing
 RESTORED = ((NOTHING, "true"), *itertools.product(overlays.REMOVALS, MASKS))
 
 
+def in_words(method: str) -> str:
+    """A way of removal, as pages and figures call it."""
+    return "nothing removed" if method == NOTHING else method.replace("_", " ")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scans:
     """One split, with marks and without.

@@ -8,7 +8,7 @@ from jaxseg.results.table import Table, table
 from jaxseg.studies.base import Report
 from jaxseg.studies.overlay_shortcut import tables
 from jaxseg.studies.overlay_shortcut.experiment import Measured
-from jaxseg.studies.overlay_shortcut.images import Scans
+from jaxseg.studies.overlay_shortcut.images import Scans, in_words
 from jaxseg.studies.overlay_shortcut.settings import NETWORKS, Settings
 
 StudyReport = Report[Settings, Mapping[str, Scans], Measured, tables.Tables]
@@ -69,7 +69,7 @@ def _comparison(report: StudyReport) -> page.Section:
     text = [
         f"The baseline was trained on annotated images ({report.origin['data']}), the mitigated network on cleaned "
         "ones: marks were found on each image by their colour and their sharp edges, and filled in as config.removal "
-        f"says ({settings.removal.method.replace('_', ' ')}). The reference was trained on clean images. "
+        f"says ({in_words(settings.removal.method)}). The reference was trained on clean images. "
         + _SOURCES[settings.source],
         "The paper's ultrasound is private, and other images and a smaller network stand here: its numbers are for "
         "orientation, not a target. Its standard deviations are over images, as in the column sd.",
