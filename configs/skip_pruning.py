@@ -28,7 +28,7 @@ Measured with `demo` on 2026-11-25 (two CPU cores; twice, with the same numbers;
 95 % intervals over them): IoU of the set in-domain 0.81 [0.80, 0.81] for the baseline, then 0.80, 0.68, 0.37 and 0.19
 for L1 to L4. L1 minus baseline is -0.010 [-0.013, -0.008] in-domain (unclear at a margin of 0.01) and -0.065 [-0.067,
 -0.063] over the shifts: the paper's main claim does not hold there. More pruning hurts, and the first layer moves more
-than those behind it (Hellinger distance 0.55 to 0.20 at the bottleneck); the decoder does not move less without the
+than those after it (Hellinger distance 0.55 to 0.20 at the bottleneck); the decoder does not move less without the
 top skip (by -0.063 [-0.078, -0.048]). Those networks are small, start from drawn weights and are trained for 240
 steps, too few for L3 and L4.
 
@@ -45,11 +45,11 @@ skips it is worse by 0.434 [0.426, 0.442] than without the top one; the first la
 [0.386, 0.399] at brightness 0.75.
 
 Measured with `cpu,lgg` on 2026-11-25 (one CPU core; one seed, two folds; trained in hospital DU, 49 test images of 7
-patients there and 302 of 54 elsewhere): IoU of the set at home 0.68 for the baseline, 0.53 and 0.40 for L1 and L4. L1
-minus baseline is -0.151 [-0.193, -0.073] at home, in both folds: the claim does not hold; over three other hospitals it
-is 0.021 [-0.036, 0.052], unclear. Without all skips it is 0.005 [-0.024, 0.041] worse than without the top one over all
-conditions, unclear. The first layer moves more than the others to one of three hospitals (0.054 [0.011, 0.096]), to two
-that is unclear (-0.011 and -0.039).
+patients there and 302 of 54 elsewhere): IoU of the set in-domain 0.68 for the baseline, 0.53 and 0.40 for L1 and L4. L1
+minus baseline is -0.151 [-0.193, -0.073] in-domain, in both folds: the claim does not hold; over three other hospitals
+it is 0.021 [-0.036, 0.052], unclear. Without all skips it is 0.005 [-0.024, 0.041] worse than without the top one over
+all conditions, unclear. The first layer moves more than the others to one of three hospitals (0.054 [0.011, 0.096]), to
+two that is unclear (-0.011 and -0.039).
 
 The recipe of section IV.C stands in `configs/recipes.py` (wilm2024); `paper` starts from ImageNet as the paper does.
 The smaller sizes start from drawn weights, and therefore with a rate of 1e-3 that does not decay. `demo` trains a

@@ -129,11 +129,11 @@ def defined_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
       float64.
 
     Raises:
-      ValueError: there is no axis.
+      ValueError: there is no such axis.
     """
-    if not np.ndim(values):
-        raise ValueError("values is a single number; give an array, over one of whose axes the mean is taken")
     values = np.asarray(values)
+    if not -values.ndim <= axis < values.ndim:
+        raise ValueError(f"values {values.shape} have no axis {axis}, over which the mean would be taken")
     defined = ~np.isnan(values)
     total, count = np.where(defined, values, 0.0).sum(axis), defined.sum(axis)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

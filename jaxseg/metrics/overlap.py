@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.metrics import arrays
+from jaxseg.metrics.intervals import defined_mean
 
 
 @arrays.native("labels", "predictions")
@@ -136,6 +137,85 @@ def iou_from_counts(counts: np.ndarray | jax.Array) -> np.ndarray:
     return np.divide(both, union, out=np.full(union.shape, np.nan), where=union != 0)
 
 
+@arrays.native("counts")
+def class_mean_iou(counts: np.ndarray | jax.Array, *, classes: Sequence[int] | None = None) -> np.ndarray:
+    """Intersection over union, mean over those of the classes that are in the label or the prediction.
+
+    Args:
+      counts: `[...,K,3]`: of `class_counts`, or sums of them.
+      classes: numbers of the foreground classes over which the mean is taken, 1 the first; None: all.
+
+    Returns:
+      `[...]` float64, NaN where there is none of the classes.
+
+    Raises:
+      ValueError: not counts of two classes or more, negative ones, or a class that they do not have.
+      TypeError: not numbers.
+    """
+    iou = iou_from_counts(counts)
+    chosen = list(range(1, counts.shape[-2]) if classes is None else classes)
+    if not chosen or not 1 <= min(chosen) <= max(chosen) < counts.shape[-2]:
+        raise ValueError(f"classes are {chosen}; counts {counts.shape} have the classes 1 to {counts.shape[-2] - 1}")
+    return defined_mean(iou[..., [k - 1 for k in chosen]], axis=-1)
+
+
+@arrays.native("counts")
+def labelled_dice(counts: np.ndarray | jax.Array) -> np.ndarray:
+    """Dice of the classes that the label has, mean over them; other predicted classes do not enter.
+
+    Args:
+      counts: `[...,K,3]`: of `class_counts`, or sums of them.
+
+    Returns:
+      `[...]` float64, NaN where the label has no foreground.
+
+    Raises:
+      ValueError: not counts of two classes or more, or negative ones.
+      TypeError: not numbers.
+    """
+    both, labelled, predicted = _foreground(counts)
+    dice = np.where(labelled > 0, 2 * both / np.maximum(labelled + predicted, 1), 0)
+    there = (labelled > 0).sum(-1)
+    return np.where(there > 0, dice.sum(-1) / np.maximum(there, 1), np.nan)
+
+
+@arrays.native("counts")
+def area_ratio(counts: np.ndarray | jax.Array) -> np.ndarray:
+    """Area of the predicted foreground, of any class, over that of the label.
+
+    Args:
+      counts: `[...,K,3]`: of `class_counts`, or sums of them.
+
+    Returns:
+      `[...]` float64, NaN where the label has no foreground.
+
+    Raises:
+      ValueError: not counts of two classes or more, or negative ones.
+      TypeError: not numbers.
+    """
+    _, labelled, predicted = (pixels.sum(-1) for pixels in _foreground(counts))
+    return np.where(labelled > 0, predicted / np.maximum(labelled, 1), np.nan)
+
+
+@arrays.native("counts")
+def absent_class_share(counts: np.ndarray | jax.Array) -> np.ndarray:
+    """Share of the predicted foreground whose class is nowhere in the label.
+
+    Args:
+      counts: `[...,K,3]`: of `class_counts`, or sums of them.
+
+    Returns:
+      `[...]` float64, NaN where no foreground is predicted.
+
+    Raises:
+      ValueError: not counts of two classes or more, or negative ones.
+      TypeError: not numbers.
+    """
+    _, labelled, predicted = _foreground(counts)
+    total = predicted.sum(-1)
+    return np.where(total > 0, np.where(labelled > 0, 0, predicted).sum(-1) / np.maximum(total, 1), np.nan)
+
+
 class SetIoU(NamedTuple):
     """The IoU of a whole set of cases.
 
@@ -233,6 +313,13 @@ def _host_counts(counts: np.ndarray | jax.Array) -> np.ndarray:
 def _on_host(counts: np.ndarray | jax.Array) -> np.ndarray:
     """The counts in a type that holds sums of them."""
     return np.asarray(counts).astype(np.int64 if jnp.issubdtype(counts.dtype, jnp.integer) else np.float64)
+
+
+def _foreground(counts: np.ndarray | jax.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels of each foreground class in both, in the labels, in the predictions, `[...,K-1]` each."""
+    _check_counts(counts)
+    both, labelled, predicted = np.moveaxis(_on_host(counts)[..., 1:, :].astype(np.float64), -1, 0)
+    return both, labelled, predicted
 
 
 def _check_counts(counts: np.ndarray | jax.Array) -> None:

@@ -1,4 +1,4 @@
-"""Overlap of all foreground together inside a region, in which a pixel of a wrong class is wrong."""
+"""Overlap of all foreground together, inside a region or of whole images; a pixel of a wrong class is wrong."""
 
 import math
 
@@ -12,7 +12,9 @@ WHAT = "Dice of all foreground classes together"
 
 
 @arrays.native("labels", "predictions", "region")
-def region_sums(labels: jax.Array, predictions: jax.Array, region: jax.Array) -> jax.Array:
+def region_sums(
+    labels: np.ndarray | jax.Array, predictions: np.ndarray | jax.Array, region: np.ndarray | jax.Array
+) -> jax.Array:
     """Pixels that are right foreground, and foreground of labels plus that of predictions, inside the region.
 
     Args:
@@ -57,3 +59,21 @@ def dice_from_region_sums(sums: np.ndarray) -> np.ndarray:
         raise ValueError(f"sums must be [...,2], got {sums.shape}; region_sums makes them")
     both, total = np.moveaxis(np.asarray(sums, float), -1, 0)
     return np.divide(2 * both, total, out=np.full(total.shape, math.nan), where=total > 0)
+
+
+@arrays.native("labels", "predictions")
+def foreground_dice(labels: np.ndarray | jax.Array, predictions: np.ndarray | jax.Array) -> np.ndarray:
+    """Dice of all foreground classes together, over whole images; also how far two predictions agree.
+
+    Args:
+      labels: `[...,H,W]` integer class numbers, 0 the background.
+      predictions: the same shape.
+
+    Returns:
+      `[...]` float64, NaN where there is no foreground at all.
+
+    Raises:
+      ValueError: shapes differ, or there is no image.
+      TypeError: not integers.
+    """
+    return dice_from_region_sums(np.asarray(region_sums(labels, predictions, np.ones(labels.shape, bool))))

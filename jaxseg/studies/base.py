@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import ml_collections
+import numpy as np
 
 from jaxseg.data import builders
 from jaxseg.report import page
@@ -139,3 +140,10 @@ def fingerprints(splits: runs.Splits) -> dict[str, str]:
 def described(dataset: str, splits: runs.Splits) -> str:
     """The data set, with how many cases its splits have."""
     return f"{dataset}: {', '.join(f'{len(splits[name])} {name}' for name in SPLITS)}"
+
+
+def at_even_quantiles(values: np.ndarray, count: int) -> list[int]:
+    """Cases at even quantiles of `[N]`, lowest first, so that nobody chose them; none where no value is defined."""
+    order = np.argsort(values, kind="stable")[: np.sum(~np.isnan(values))]
+    count = min(count, len(order))
+    return order[((np.arange(count) + 0.5) / max(count, 1) * len(order)).astype(int)].tolist()

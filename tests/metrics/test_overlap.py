@@ -146,3 +146,29 @@ def test_counts_that_overflowed_before_they_came_are_named():
 def test_counts_of_soft_masks_keep_their_fractions():
     counts = np.array([[[0, 0, 0], [0.5, 0.75, 0.5]]], np.float32)
     assert overlap.iou_from_counts(counts).item() == pytest.approx(0.5 / 0.75)
+
+
+def test_one_number_of_several_classes():
+    random = np.random.default_rng(0)
+    labels = np.zeros((4, 12, 12), np.int32)
+    labels[0, 2:8, 3:9], labels[1, 1:4, 1:4], labels[2, 5:11, 5:11] = 2, 1, 3
+    predictions = random.integers(0, 4, labels.shape, dtype=np.int32)
+    predictions[1] = 0
+    counts, dice = slow_counts(labels, predictions, 4), slow_dice(labels, predictions, 4, np.nan, 0.0)
+    expected = [dice[0, 1], 0.0, dice[2, 2], np.nan]  # of the class that is there; the last case has none
+    np.testing.assert_allclose(overlap.labelled_dice(counts), expected, rtol=1e-6)
+    areas = (predictions > 0).sum((1, 2))
+    np.testing.assert_allclose(overlap.area_ratio(counts), [areas[0] / 36, 0, areas[2] / 36, np.nan])
+    wrong = [((predictions[i] > 0) & (predictions[i] != k)).sum() for i, k in enumerate((2, 1, 3, 0))]
+    shares = [wrong[0] / areas[0], np.nan, wrong[2] / areas[2], 1.0]
+    np.testing.assert_allclose(overlap.absent_class_share(counts), shares)
+
+
+def test_the_mean_iou_is_over_the_classes_that_are_somewhere():
+    counts = np.array([[[9, 9, 9], [2, 4, 2], [3, 6, 9], [0, 0, 0]], [[9, 9, 9], *[[0, 0, 0]] * 3]])
+    np.testing.assert_allclose(overlap.class_mean_iou(counts), [(0.5 + 0.25) / 2, np.nan])
+    np.testing.assert_allclose(overlap.class_mean_iou(counts, classes=(2, 3)), [0.25, np.nan])
+    np.testing.assert_allclose(overlap.class_mean_iou(counts.sum(0)), overlap.mean_iou(counts).mean)
+    for classes in ((0,), (4,), ()):
+        with pytest.raises(ValueError, match=r"have the classes 1 to 3"):
+            overlap.class_mean_iou(counts, classes=classes)

@@ -16,13 +16,18 @@ import pytest
 from jaxseg.data import overlays, pipeline
 from jaxseg.data.synthetic import ultrasound
 from jaxseg.errors import InputError
-from jaxseg.metrics import overlap
+from jaxseg.metrics.intervals import Estimate
 from jaxseg.models import tracing
+from jaxseg.results.table import Row
+from jaxseg.results.table import records as records_of
 from jaxseg.studies import base, runner
+from jaxseg.studies.overlay_shortcut import claims, restoration, tables
+from jaxseg.studies.overlay_shortcut import clips as frozen
 from jaxseg.studies.overlay_shortcut import experiment as study
 from jaxseg.studies.overlay_shortcut import figures as study_figures
 from jaxseg.studies.overlay_shortcut import images as marked
-from jaxseg.studies.overlay_shortcut import tables as numbers
+from jaxseg.studies.overlay_shortcut.marker import COLOURS, Marker
+from jaxseg.studies.overlay_shortcut.settings import NETWORKS, settings
 from jaxseg.training import checks
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -38,12 +43,16 @@ def config(size="tiny", **fields):
     return made
 
 
+def settings_of(size="tiny", **fields):
+    return settings(config(size, **fields))
+
+
 # Config.
 
 
 @pytest.mark.parametrize("size", ["tiny", "demo", "cpu", "paper"])
 def test_every_size_can_be_run(size):
-    study.check(config(size))
+    settings_of(size)
 
 
 def test_unknown_sizes_are_named():
@@ -54,12 +63,11 @@ def test_unknown_sizes_are_named():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("study", "border_shortcut", "is not this study's"),
         ("overlays.source", "painted", "config.overlays.source is 'painted'; choose one of world, drawn, burnt_in"),
         ("removal.method", "magic", "choose one of black, noise, bilinear, fast_marching, network"),
         ("removal.crop", 128, r"must be at most config.data.source_size \(64\) and divisible by 2"),
         ("removal.crop", 31, "divisible by 2"),
-        ("removal.gray_share", 1.5, "must be in 0 to 1"),
+        ("removal.gray_share", 1.5, "must be at least 0 and at most 1"),
         ("removal.steps", 0, "config.removal.steps is 0; it must be at least 1"),
         ("removal.learning_rate", float("nan"), "config.removal.learning_rate is nan"),
         ("evaluation.clip_frames", 1, "must be at least 2"),
@@ -72,13 +80,14 @@ def test_unknown_sizes_are_named():
 )
 def test_what_cannot_work_is_named_before_anything_runs(field, value, message):
     with pytest.raises(InputError, match=message):
-        study.check(config(**{field.replace(".", "__"): value}))
+        settings_of(**{field.replace(".", "__"): value})
 
 
 def test_each_network_is_trained_on_its_own_images():
-    runs = {name: study.run_config(config(), name).data.domains for name in study.networks(config())}
+    made = settings_of()
+    runs = {name: made.of_run(name).data.domains for name in made.networks}
     assert runs == {"baseline": ("annotated",), "mitigation": ("cleaned",), "reference": ("clean",)}
-    assert list(study.networks(config("paper"))) == ["baseline", "mitigation"]  # nobody knows the clean images
+    assert settings_of("paper").networks == ("baseline", "mitigation")  # nobody knows the clean images
 
 
 # Images.
@@ -153,22 +162,22 @@ def prepared(frames, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study.runs, "Splits", stored_splits(frames))
         patch.setattr(marked.inpainting, "train_inpainter", lambda *_, **__: Filling())
-        scans = marked.load(config(), pathlib.Path("nowhere"))
-        images = marked.clean_up(config(), scans, folder)
-        clips = marked.make_clips(config(), images)
-        removal = study.removal_measures(images, folder)
+        scans = marked.load(settings_of(), pathlib.Path("nowhere"))
+        images = marked.clean_up(settings_of(), scans, folder)
+        clips = frozen.make_clips(settings_of(), images)
+        removal = restoration.measure(images, folder)
     return types.SimpleNamespace(folder=folder, scans=scans, images=images, clips=clips, removal=removal)
 
 
 def test_a_world_has_marks_where_its_domains_differ(data_set, frames):
-    scans = marked.load(config(), pathlib.Path("nowhere"))
+    scans = marked.load(settings_of(), pathlib.Path("nowhere"))
     for split, drawn in frames.items():
         np.testing.assert_array_equal(scans[split].annotated.images, [frame.image for frame in drawn])
         np.testing.assert_array_equal(scans[split].clean.images, [frame.clean for frame in drawn])
         truly = np.stack([frame.overlay for frame in drawn])
         assert not (scans[split].marks & ~truly).any()
         assert scans[split].marks.sum() > 0.97 * truly.sum()  # ink of the gray level that it covers changes nothing
-    unknown = marked.load(config(overlays__source="burnt_in"), pathlib.Path("nowhere"))
+    unknown = marked.load(settings_of(overlays__source="burnt_in"), pathlib.Path("nowhere"))
     assert unknown["test"].clean is None and unknown["test"].marks is None
 
 
@@ -180,19 +189,19 @@ def test_a_world_without_pairs_is_refused(data_set, monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(study.runs, "Splits", lame)
     with pytest.raises(InputError, match="needs every scan once in each of both domains"):
-        marked.load(config(), pathlib.Path("nowhere"))
+        marked.load(settings_of(), pathlib.Path("nowhere"))
 
 
 def test_a_batch_larger_than_all_cases_is_named(data_set):
-    scans = marked.load(config(), pathlib.Path("nowhere"))
+    scans = marked.load(settings_of(), pathlib.Path("nowhere"))
     with pytest.raises(InputError, match=r"batch_size is 16, fake/split has 4 cases to train on"):
-        marked.check_batch(config(), scans)
-    marked.check_batch(config(training__batch_size=4), scans)
+        marked.check_batch(16, scans)
+    marked.check_batch(4, scans)
 
 
 def test_cleaning_changes_what_was_found_and_nothing_else(data_set, filling, tmp_path):
-    scans = marked.load(config(), pathlib.Path("nowhere"))
-    images = marked.clean_up(config(), scans, tmp_path)
+    scans = marked.load(settings_of(), pathlib.Path("nowhere"))
+    images = marked.clean_up(settings_of(), scans, tmp_path)
     [(seen, hidden, options)] = filling
     np.testing.assert_array_equal(seen, scans["train"].annotated.images)  # never the clean ones
     assert options == {"steps": 10, "batch_size": 4, "crop": 32, "features": (4, 8), "learning_rate": 2e-3}
@@ -206,16 +215,16 @@ def test_cleaning_changes_what_was_found_and_nothing_else(data_set, filling, tmp
         if split == "train":
             np.testing.assert_array_equal(hidden, region)
     # what was made is read back; what is damaged is made again
-    again = marked.clean_up(config(), scans, tmp_path)
+    again = marked.clean_up(settings_of(), scans, tmp_path)
     np.testing.assert_array_equal(again.cleaned["train"].images, images.cleaned["train"].images)
     assert len(filling) == 1
     (tmp_path / "runs" / "inpainting.npz").write_bytes(b"PK")
-    marked.clean_up(config(), scans, tmp_path)
+    marked.clean_up(settings_of(), scans, tmp_path)
     assert len(filling) == 2
 
 
 def test_another_removal_makes_the_images_of_the_mitigated_network(data_set, filling, tmp_path):
-    chosen = config(removal__method="fast_marching")
+    chosen = settings_of(removal__method="fast_marching")
     scans = marked.load(chosen, pathlib.Path("nowhere"))
     images = marked.clean_up(chosen, scans, tmp_path)
     i = 3
@@ -246,7 +255,7 @@ def test_removals_are_measured_against_the_clean_images(prepared):
         )
         assert measures["removed"][i] >= measures["recall"][i]
     assert measures["fast_marching true marks mae"].mean() < 0.3 * measures["none true marks mae"].mean()
-    stored = study.removal_measures(
+    stored = restoration.measure(
         dataclasses.replace(images, scans=scans, found={}), prepared.folder
     )  # not measured again
     np.testing.assert_array_equal(stored["recall"], measures["recall"])
@@ -266,7 +275,7 @@ def head(name="case7", side=96):
 @pytest.mark.parametrize("name", ["case1", "case2", "case3", "case7"])
 def test_frames_of_a_drawn_clip_gain_marks_one_by_one(name):
     case = head(name)
-    frames, labels, changed = marked._drawn_clip(case)
+    frames, labels, changed = frozen._drawn_clip(case)
     np.testing.assert_array_equal(labels, case["labels"])
     assert len(frames) == 6
     np.testing.assert_array_equal(frames[0], case["image"])
@@ -292,11 +301,11 @@ def test_frames_of_a_drawn_clip_gain_marks_one_by_one(name):
 
 
 def test_marks_belong_to_the_case_and_its_head():
-    first, again, other = (marked._Marker(head(name)) for name in ("case1", "case1", "case9"))
+    first, again, other = (Marker(head(name)) for name in ("case1", "case1", "case9"))
     np.testing.assert_array_equal(first.draw()[0], again.draw()[0])
-    looks = {marked._Marker(head(f"case{i}"))._chance for i in range(60)}
+    looks = {Marker(head(f"case{i}"))._chance for i in range(60)}
     assert {style for style, _ in looks} == set(overlays.CALIPER_STYLES)
-    assert {colour for _, colour in looks} == set(marked._COLOURS)
+    assert {colour for _, colour in looks} == set(COLOURS)
     assert first._text(False).startswith("HEAD\nBPD 2.19 cm\nOFD 3.00 cm\nHC 8.20 cm")
     assert other._text(True) == "ABDOMEN\nAPD 2.19 cm\nTAD 3.00 cm\nAC 8.20 cm"
 
@@ -324,7 +333,7 @@ def test_marks_drawn_on_real_heads_are_found(real_data):
         image = formats.read(path).array[..., :1].repeat(3, -1)
         mask = formats.read_mask(path.with_name(f"{path.stem}_Annotation.png")).array[..., 0] > 0
         case = {"case": path.stem, "image": image, "labels": mask, "spacing": np.full(2, np.nan)}
-        annotated = marked._Marker(case).draw()[0]
+        annotated = Marker(case).draw()[0]
         marks = (annotated != image).any(-1)
         region = overlays.removed_region(overlays.detect(annotated), method="network", margin=1)
         recall.append((marks & region).sum() / marks.sum())
@@ -339,7 +348,7 @@ def test_clips_of_the_world_are_of_new_scans_of_all_planes(prepared):
     np.testing.assert_array_equal(clips.frames[:, -1], clips.changed["all marks"])
     clean = clips.changed["no marks"]
     differs = {name: (changed != clean).any((1, 2, 3)) for name, changed in clips.changed.items()}
-    assert all(differs[name].all() for name in marked.CHANGES if name != "no marks")
+    assert all(differs[name].all() for name in frozen.CHANGES if name != "no marks")
     for i, name in ((0, "calipers only"), (5, "text only")):
         frame = ultrasound.render(
             110, i, 64, plane=ultrasound.PLANES[i % 4], calipers=name != "text only", text=name == "text only"
@@ -348,7 +357,7 @@ def test_clips_of_the_world_are_of_new_scans_of_all_planes(prepared):
     unknown = dataclasses.replace(
         images, scans={split: marked.Scans(both.annotated, None, None) for split, both in scans.items()}
     )
-    found = marked.make_clips(config(overlays__source="burnt_in"), unknown)
+    found = frozen.make_clips(settings_of(overlays__source="burnt_in"), unknown)
     assert not found.changed and found.frames.shape[:2] == (8, 2)
     np.testing.assert_array_equal(found.frames[:, 0], images.cleaned["test"].images)
 
@@ -356,29 +365,12 @@ def test_clips_of_the_world_are_of_new_scans_of_all_planes(prepared):
 # Scores.
 
 
-def test_scores_of_counts():
-    random = np.random.default_rng(0)
-    labels = np.zeros((4, 12, 12), np.int32)
-    labels[0, 2:8, 3:9], labels[1, 1:4, 1:4], labels[2, 5:11, 5:11] = 2, 1, 3
-    predictions = random.integers(0, 4, labels.shape, dtype=np.int32)
-    predictions[1] = 0
-    scored = jax.jit(lambda *both: [score(*both, num_classes=4) for score in (overlap.class_counts, overlap.dice)])
-    counts, dice = (np.asarray(score) for score in scored(labels, predictions))
-    expected = [dice[0, 1], 0.0, dice[2, 2], np.nan]  # of the class that is there; the last case has none
-    np.testing.assert_allclose(numbers.organ_dice(counts), expected, rtol=1e-6)
-    areas = (predictions > 0).sum((1, 2))
-    np.testing.assert_allclose(numbers.area_ratio(counts), [areas[0] / 36, 0, areas[2] / 36, np.nan])
-    wrong = [((predictions[i] > 0) & (predictions[i] != k)).sum() for i, k in enumerate((2, 1, 3, 0))]
-    np.testing.assert_allclose(numbers.misnamed(counts), [wrong[0] / areas[0], np.nan, wrong[2] / areas[2], 1.0])
-
-
-def test_agreement_asks_for_the_same_organ():
+def test_agreement_is_that_with_the_last_frame_and_asks_for_the_same_organ():
     a = np.zeros((3, 4, 4), int)
     b = a.copy()
     a[0, :2], b[0, 1:3] = 1, 1  # 8 pixels each, 4 shared
     a[1, :2], b[1, :2] = 1, 2  # the same place under another name
-    np.testing.assert_array_equal(numbers.agreement(a, b), [0.5, 0.0, np.nan])
-    np.testing.assert_array_equal(numbers.agreement(a[:, None], np.stack([a, b], 1)), [[1, 0.5], [1, 0], [np.nan] * 2])
+    np.testing.assert_array_equal(study.agreement_with_last(np.stack([b, a], 1)), [[0.5, 1], [0, 1], [np.nan] * 2])
 
 
 def test_planes_are_the_largest_organs():
@@ -439,7 +431,9 @@ def tabulated(prepared):
                 images, clips, dice={"annotated": 0.7, "clean": 0.9, "black found": 0.6, "network found": 0.88}, seed=2
             ),
         }
-        return numbers.tabulate(config(), images, clips, measured, prepared.removal)
+        agreement = {name: study.agreement_with_last(m["clip_predictions"]) for name, m in measured.items()}
+        every = study.Measured(images, clips, measured, agreement, prepared.removal)
+        return tables.tabulate(settings_of(), prepared.scans, every)
 
     return of
 
@@ -454,12 +448,12 @@ def tabulated(prepared):
     ],
 )
 def test_the_verdict_follows_the_intervals(tabulated, dice, expected):
-    tables = tabulated(**dice)
-    verdict = numbers.verdict(tables)
+    results = tabulated(**dice)
+    verdict = claims.verdict(results)
     assert verdict.verdict == expected
-    rows = {(r["network"], r["drop_to"]): r for r in tables.drops if r["plane"] == numbers.ALL}
-    assert rows["baseline", "cleaned"]["mean"] == pytest.approx(dice["annotated"] - dice["cleaned"])
-    assert f"a drop of {numbers.text(rows['baseline', 'cleaned'])}" in verdict.sentence
+    drop = results.drops.one(network="baseline", drop_to="cleaned", plane=tables.ALL)
+    assert drop.estimate.mean == pytest.approx(dice["annotated"] - dice["cleaned"])
+    assert f"a drop of {drop.text()}" in verdict.sentence
     assert "agree to 0.60 [0.60, 0.60], those of the mitigated network to 0.90" in verdict.sentence
 
 
@@ -476,69 +470,70 @@ def test_the_verdict_follows_the_intervals(tabulated, dice, expected):
     ],
 )
 def test_the_rules_of_the_verdict(low, mean, high, truly_low, expected):
-    truly = None if truly_low is None else {"low": truly_low}
-    assert numbers._decide({"low": low, "mean": mean, "high": high}, truly)[0] == expected
+    row = lambda *numbers: Row({}, Estimate(*numbers, 8, 0, 8), "mean")
+    truly = None if truly_low is None else row(0.1, truly_low, 0.2)
+    assert claims._answer(row(mean, low, high), truly)[0] == expected
 
 
 def test_tables_agree_with_the_cases_and_have_the_papers_numbers(tabulated):
-    tables = tabulated(annotated=0.9, cleaned=0.7, clean=0.72)
+    results = tabulated(annotated=0.9, cleaned=0.7, clean=0.72)
     for name in ("dice", "drops", "stability", "clip_frames", "saliency", "changes", "reconstruction", "downstream"):
-        for row in getattr(tables, name):
+        for row in records_of(getattr(results, name)):
             assert {"mean", "low", "high", "n", "undefined", "convention", "interval"} <= row.keys()
-    for row in tables.dice:
+    for row in records_of(results.dice):
         cases = [
-            c[f"{row['network']} on {row['tested_on']}"] for c in tables.cases if row["plane"] in ("all", c["plane"])
+            c[f"{row['network']} on {row['tested_on']}"] for c in results.cases if row["plane"] in ("all", c["plane"])
         ]
         assert row["mean"] == pytest.approx(np.mean(cases))
         assert row["n"] == len(cases) == (8 if row["plane"] == "all" else 2)
-    paper = {(r["plane"], r["tested_on"]): r["paper_mean"] for r in tables.dice if r["network"] == "baseline"}
-    assert paper["femur", "cleaned"] == 0.9184 and np.isnan(paper["all", "annotated"])
-    assert np.isnan(next(r["paper_mean"] for r in tables.dice if r["network"] == "mitigation"))
-    drop = next(r for r in tables.drops if (r["network"], r["plane"], r["drop_to"]) == ("baseline", "head", "cleaned"))
-    assert drop["paper_mean"] == pytest.approx(0.0612)
-    stable = {(r["network"], r["plane"]): r for r in tables.stability}
-    assert stable["baseline", "cervix"]["paper_mean"] == pytest.approx(0.8242)
-    assert stable[numbers.MORE_STABLE, "cervix"]["paper_mean"] == pytest.approx(0.97 - 0.8242)
-    assert stable[numbers.MORE_STABLE, "all"]["mean"] == pytest.approx(0.3)
+    dice = results.dice.where(network="baseline")
+    assert dice.one(plane="femur", tested_on="cleaned")["paper_mean"] == 0.9184
+    assert dice.one(plane="femur", tested_on="cleaned")["paper_sd"] == 0.0487
+    assert np.isnan(dice.one(plane="all", tested_on="annotated")["paper_mean"])
+    assert all(np.isnan(row["paper_mean"]) for row in results.dice.where(network="mitigation"))
+    drops = results.drops.where(plane="head")
+    assert drops.one(network="baseline", drop_to="cleaned")["paper_mean"] == pytest.approx(0.0612)
+    assert np.isnan(drops.one(network="baseline", drop_to="clean")["paper_mean"])
+    assert np.isnan(drops.one(network="mitigation", drop_to="cleaned")["paper_mean"])
+    stable = lambda network, plane: results.stability.one(network=network, plane=plane)
+    assert stable("baseline", "cervix")["paper_mean"] == pytest.approx(0.8242)
+    assert stable(tables.MORE_STABLE, "cervix")["paper_mean"] == pytest.approx(0.97 - 0.8242)
+    assert stable(tables.MORE_STABLE, "all").estimate.mean == pytest.approx(0.3)
 
 
 def test_saliency_is_compared_with_the_share_of_the_image_and_with_the_same_places(tabulated):
-    rows = {
-        (r["tested_on"], r["quantity"]): r["mean"]
-        for r in tabulated(annotated=0.9).saliency
-        if r["network"] == "baseline"
-    }
-    assert rows["annotated", numbers.SHARE] == pytest.approx(0.2)
-    assert rows["annotated", numbers.ENRICHMENT] == pytest.approx(4)
-    assert rows["clean", numbers.ENRICHMENT] == pytest.approx(2)
-    assert rows["annotated, clean", numbers.EXCESS] == pytest.approx(2)
+    saliency = tabulated(annotated=0.9).saliency.where(network="baseline")
+    mean = lambda kind, quantity: saliency.one(tested_on=kind, quantity=quantity).estimate.mean
+    assert mean("annotated", tables.SHARE) == pytest.approx(0.2)
+    assert mean("annotated", tables.ENRICHMENT) == pytest.approx(4)
+    assert mean("clean", tables.ENRICHMENT) == pytest.approx(2)
+    assert mean("annotated, clean", tables.EXCESS) == pytest.approx(2)
 
 
 def test_removals_are_compared_by_what_they_cost_a_network(tabulated):
-    tables = tabulated(annotated=0.9)
-    rows = {(r["method"], r["mask"], r["quantity"]): r for r in tables.downstream if r["network"] == "reference"}
-    assert rows["none", "true", numbers.LOSS]["mean"] == pytest.approx(-0.2)
-    assert rows["black", "found", numbers.LOSS]["mean"] == pytest.approx(-0.3)
-    assert rows["network", "found", numbers.LOSS]["mean"] == pytest.approx(-0.02)
-    assert rows["black", "found", numbers.AGAINST_NETWORK]["mean"] == pytest.approx(-0.28)
-    assert ("network", "found", numbers.AGAINST_NETWORK) not in rows
-    sentence = numbers.verdict(tables).of["removal"]
+    results = tabulated(annotated=0.9)
+    downstream = results.downstream.where(network="reference")
+    mean = lambda *keys: downstream.one(**dict(zip(("method", "mask", "quantity"), keys, strict=True))).estimate.mean
+    assert mean("none", "true", tables.LOSS) == pytest.approx(-0.2)
+    assert mean("black", "found", tables.LOSS) == pytest.approx(-0.3)
+    assert mean("network", "found", tables.LOSS) == pytest.approx(-0.02)
+    assert mean("black", "found", tables.AGAINST_NETWORK) == pytest.approx(-0.28)
+    assert not downstream.where(method="network", quantity=tables.AGAINST_NETWORK)
+    sentence = claims.verdict(results).of["removal"]
     assert "by network -0.020 [-0.020, -0.020]; noise -0.200" in sentence
     assert "noise, bilinear, fast marching, black worse than it" in sentence
-    nearest = min(
-        (r for r in tables.reconstruction if (r["mask"], r["region"], r["metric"]) == ("found", "marks", "mae")),
-        key=lambda r: r["mean"],
-    )
+    errors = results.reconstruction.where(mask="found", region="marks", metric="mae")
+    nearest = min(errors, key=lambda row: row.estimate.mean)
     assert f"under the marks is {nearest['method'].replace('_', ' ')} (" in sentence
 
 
 def test_changed_marks_are_compared_with_all_marks(tabulated):
-    tables = tabulated(**{"annotated": 0.9, "calipers moved": 0.4})
-    rows = {(r["marks"], r["quantity"]): r for r in tables.changes if r["network"] == "baseline"}
-    assert rows["calipers moved", "Dice"]["mean"] == pytest.approx(0.4, abs=0.02)
-    assert rows["calipers moved", "Dice, minus that with all marks"]["mean"] == pytest.approx(-0.5)
-    assert rows["calipers moved", "area"]["mean"] == 1 and rows["calipers moved", "misnamed"]["mean"] == 0
-    assert ("all marks", "Dice, minus that with all marks") not in rows
+    changes = tabulated(**{"annotated": 0.9, "calipers moved": 0.4}).changes.where(network="baseline")
+    mean = lambda quantity: changes.one(marks="calipers moved", quantity=quantity).estimate.mean
+    assert mean("Dice") == pytest.approx(0.4, abs=0.02)
+    assert mean("Dice, minus that with all marks") == pytest.approx(-0.5)
+    assert mean("area") == 1 and mean("misnamed") == 0
+    assert not changes.where(marks="all marks", quantity="Dice, minus that with all marks")
 
 
 # From config to page.
@@ -551,9 +546,9 @@ def test_figures_show_the_part_with_most_marks_and_cases_at_even_quantiles():
     assert (y.stop - y.start, x.stop - x.start) == (6, 6)
     assert sums[y.start, x.start] == max(sums.values())
     values = np.array([5, np.nan, 1, 4, 2, 3, np.nan])
-    assert study_figures._quantiles(values, 2) == [4, 3]  # the second and the fourth of five
-    assert study_figures._quantiles(values, 9) == [2, 4, 5, 3, 0]
-    assert study_figures._quantiles(np.full(3, np.nan), 2) == []
+    assert base.at_even_quantiles(values, 2) == [4, 3]  # the second and the fourth of five
+    assert base.at_even_quantiles(values, 9) == [2, 4, 5, 3, 0]
+    assert base.at_even_quantiles(np.full(3, np.nan), 2) == []
 
 
 @pytest.fixture
@@ -562,7 +557,7 @@ def untrained(monkeypatch):
 
     def load_best(run, folder, shape, num_classes):
         model = checks.build_model(run, num_classes)
-        seed = list(study.NETWORKS).index(folder.name)
+        seed = list(NETWORKS).index(folder.name)
         like = tracing.variable_shapes(model, (1, 32, 32, shape[-1]))
         random = np.random.default_rng(seed)  # compiling the real draw takes most of a minute
         variables = jax.tree.map(lambda x: abs(random.normal(0, x.size**-0.25, x.shape)).astype(np.float32), like)
@@ -594,7 +589,7 @@ def test_a_study_ends_with_tables_figures_and_a_page_that_agree(data_set, fillin
     drop = next(
         r for r in results["drops"] if (r["network"], r["plane"], r["drop_to"]) == ("baseline", "all", "cleaned")
     )
-    assert f"a drop of {numbers.text(drop)}" in verdict["sentence"]
+    assert f"a drop of {drop['mean']:z.2f} [{drop['low']:z.2f}, {drop['high']:z.2f}]" in verdict["sentence"]
     text = page.read_text()
     for sentence in (verdict["sentence"], verdict["removal"]):
         assert sentence.replace("'", "&#39;") in text
@@ -609,7 +604,7 @@ def test_a_study_ends_with_tables_figures_and_a_page_that_agree(data_set, fillin
         maps, share = stored["saliency_annotated"].astype(float), stored["share_annotated"]
         predicted = stored["annotated_predictions"]
     assert maps.any()
-    scans = marked.load(cfg, pathlib.Path("nowhere"))
+    scans = marked.load(settings(cfg), pathlib.Path("nowhere"))
     for i, plane in enumerate(marked.planes_of_labels(scans["test"].annotated.labels)):
         marks = np.asarray(jax.image.resize(scans["test"].marks[i].astype(np.float32), (32, 32), "linear"))
         if maps[i].sum() == 0:

@@ -17,16 +17,18 @@ from jaxseg import models
 from jaxseg.analysis import hellinger
 from jaxseg.data import augment, pipeline, shifts
 from jaxseg.errors import InputError
+from jaxseg.metrics.intervals import Estimate
 from jaxseg.models import capture
+from jaxseg.results import table
+from jaxseg.results.table import Row
 from jaxseg.studies import runner
 from jaxseg.studies.base import Judgement, Report
 from jaxseg.studies.skip_pruning import claims as paper_claims
-from jaxseg.studies.skip_pruning import conditions, distances
+from jaxseg.studies.skip_pruning import conditions, distance_tables, distances, iou, paper, tables
 from jaxseg.studies.skip_pruning import experiment as study
 from jaxseg.studies.skip_pruning import figures as skip_pruning_figures
-from jaxseg.studies.skip_pruning import tables as numbers
 from jaxseg.studies.skip_pruning.conditions import Condition
-from jaxseg.studies.skip_pruning.experiment import Network
+from jaxseg.studies.skip_pruning.settings import Network, settings
 from jaxseg.studies.skip_pruning.study import STUDY
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -40,6 +42,10 @@ def config(size="tiny", **fields):
     made = module.get_config(size).unlock()
     made.update_from_flattened_dict(fields)
     return made.lock()
+
+
+def settings_of(size="tiny", **fields):
+    return settings(config(size, **fields))
 
 
 def cases(count=12, *, domain="A", prefix="p", size=32, seed=0, patients=None):
@@ -70,17 +76,17 @@ class Splits(dict):
 
 @pytest.mark.parametrize("size", ["tiny", "demo", "cpu,wbc", "paper"])
 def test_sizes_can_be_run(size):
-    study.check(config(size))
+    settings_of(size)
 
 
 def test_every_size_removes_skips_from_the_top_and_nothing_else():
     for size in SIZES:
-        made = config(size)
-        assert made.size == size and made.replicas == made.data.folds and made.vary == "fold"
-        baseline = None
-        for network in study.networks(made):
-            run = study.run_config(made, network).to_dict()
-            levels = len(made.model.skips)
+        stored = config(size)
+        assert stored.size == size and stored.replicas == stored.data.folds and stored.vary == "fold"
+        made, baseline = settings(stored), None
+        for network in made.networks:
+            run = made.of_run(network).to_dict()
+            levels = len(stored.model.skips)
             assert run["model"].pop("skips") == (False,) * network.pruned + (True,) * (levels - network.pruned)
             baseline = run if network.pruned == 0 else baseline
             assert run == baseline
@@ -91,7 +97,6 @@ def test_every_size_removes_skips_from_the_top_and_nothing_else():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"study": "other"}, "is not this study's"),
         ({"encoders": ("resnet18",)}, "config.encoders are for resnet_unet, config.model.name is 'unet'"),
         ({"pruned": (0, 2)}, "rising numbers of removed skips, up to 2, with 0 .the baseline. and 1"),
         ({"pruned": (0, 1, 3)}, "up to 2"),
@@ -105,21 +110,21 @@ def test_every_size_removes_skips_from_the_top_and_nothing_else():
 )
 def test_what_cannot_work_is_named_before_anything_runs(fields, message):
     with pytest.raises(InputError, match=message):
-        study.check(config(**fields))
+        settings_of(**fields)
 
 
 def test_a_study_without_any_shift_is_refused():
     made = config().unlock()
     made.shifts = {}
     with pytest.raises(InputError, match=r"there is no shift: fill config.shifts, or name in config.data.domains"):
-        study.check(made.lock())
+        settings(made.lock())
 
 
 # ---------------------------------------------------------------------------------------------------------- conditions
 
 
 def test_conditions_are_the_test_set_its_shifts_and_the_domains_of_unseen_patients():
-    made = config(**{"data.domains": ("A",)})
+    made = settings_of(**{"data.domains": ("A",)})
     parts = {name: cases(4, prefix=name[:2], seed=i) for i, name in enumerate(("train", "validation", "test"))}
     # the first sample of the training set was scanned by B too; of C there is one patient
     foreign = cases(3, domain="B", prefix="b", patients=("tr00", "b1", "b2"))
@@ -132,8 +137,8 @@ def test_conditions_are_the_test_set_its_shifts_and_the_domains_of_unseen_patien
     assert tested[5].cases.cases == ("b01", "b02")
     np.testing.assert_array_equal(tested[5].cases.images, foreign.images[1:])
     assert tested[5].has_interval and not tested[6].has_interval
-    assert [c.name for c in conditions.compared(made, tested)] == ["brightness 0.75", "domain B"]
-    assert numbers.places(tested)[numbers.SHIFTED] == tuple(c.name for c in tested[1:6])
+    assert [c.name for c in conditions.compared(made.evaluation, tested)] == ["brightness 0.75", "domain B"]
+    assert tables.places(tested)[tables.SHIFTED] == tuple(c.name for c in tested[1:6])
     with pytest.raises(InputError, match=r"has no domain but config.data.domains"):
         conditions.conditions(made, Splits(parts), Splits(parts))
 
@@ -161,13 +166,13 @@ def test_patients_are_drawn_within_their_domains_and_alike_for_all_conditions():
     both = cases(5, domain="A", prefix="s"), cases(5, domain="B", prefix="s")  # five samples on two scanners
     alone = cases(7, domain="C", prefix="c", patients=("x", "x", "y", "z", "z", "z", "u"))
     tested = [Condition("in-domain", "A", both[0]), Condition("domain", "B", both[1]), Condition("domain", "C", alone)]
-    draws = conditions.Draws(tested, 200)
-    first, second, third = (draws.of(c) for c in tested)
+    draws = conditions.patient_draws(tested, 200)
+    first, second, third = (draws.of_patients(c.cases.patients) for c in tested)
     np.testing.assert_array_equal(first, second)
     assert (first.sum(1) == 5).all() and (third.sum(1) == 4).all()
     assert third.shape == (200, 4) and first.std() > 0.5
-    np.testing.assert_array_equal(draws.of_cases(tested[2])[:, [0, 2, 3, 6]], third[:, [1, 2, 3, 0]])
-    np.testing.assert_array_equal(draws.of_cases(tested[2])[:, 3], draws.of_cases(tested[2])[:, 5])
+    np.testing.assert_array_equal(draws.of_cases(alone.patients)[:, [0, 2, 3, 6]], third[:, [1, 2, 3, 0]])
+    np.testing.assert_array_equal(draws.of_cases(alone.patients)[:, 3], draws.of_cases(alone.patients)[:, 5])
 
 
 # ------------------------------------------------------------------------------------------------------------------ IoU
@@ -180,7 +185,7 @@ def test_iou_is_that_of_a_slow_count_for_every_resample():
     counts[:, 2, 1] = 0  # a case without the first class in label and prediction
     counts[:, 4, 1:] = 0  # and one without any
     weights = random.multinomial(6, np.full(6, 1 / 6), 7).astype(float)
-    found = numbers.iou_of(counts, weights, 6, (0, 1))
+    found = iou.resampled(counts, weights, 6, (1, 2))
 
     def slow(weights):
         folds = []
@@ -189,7 +194,7 @@ def test_iou_is_that_of_a_slow_count_for_every_resample():
             folds.append(np.mean([i / (a + b - i) for i, a, b in total[1:] if a + b > i]))
         return folds
 
-    whole = found[numbers.SET]
+    whole = found[iou.SET]
     np.testing.assert_allclose(whole.folds, slow(np.ones(6)))
     assert whole.value == pytest.approx(np.mean(whole.folds)) and (whole.n, whole.undefined) == (6, 0)
     np.testing.assert_allclose(whole.resampled, [np.mean(slow(row)) for row in weights])
@@ -197,29 +202,11 @@ def test_iou_is_that_of_a_slow_count_for_every_resample():
     for case in range(6):
         values = [[i / (a + b - i) for i, a, b in fold[case][1:] if a + b > i] for fold in counts]
         per_case.append(np.mean([np.mean(v) for v in values]) if values[0] else np.nan)
-    mean = found[numbers.CASE]
+    mean = found[iou.CASE]
     assert mean.value == pytest.approx(np.nanmean(per_case)) and (mean.n, mean.undefined) == (5, 1)
     defined = ~np.isnan(per_case)
     expected = [np.average(np.array(per_case)[defined], weights=row[defined]) for row in weights]
     np.testing.assert_allclose(mean.resampled, expected)
-
-
-def test_one_patient_gives_no_interval():
-    drawn = conditions.Drawn(0.5, np.full(50, 0.5), np.array([0.4, 0.6]), 3, 0, 1)
-    row = drawn.row()
-    assert math.isnan(row["low"]) and math.isnan(row["high"]) and row["mean"] == 0.5
-    assert (row["lowest_fold"], row["highest_fold"], row["folds"]) == (0.4, 0.6, 2)
-    assert drawn._replace(patients=2, resampled=np.linspace(0, 1, 1001)).row()["low"] == pytest.approx(0.025)
-
-
-def test_a_difference_is_paired():
-    random = np.random.default_rng(0)
-    a = random.standard_normal(400)
-    one = conditions.Drawn(0.0, a, np.array([0.0]), 9, 0, 9)
-    other = conditions.Drawn(0.3, a + 0.3, np.array([0.3]), 9, 0, 9)
-    row = conditions.combined([(1.0, other), (-1.0, one)]).row()
-    assert (row["low"], row["mean"], row["high"]) == pytest.approx((0.3, 0.3, 0.3))
-    assert conditions.mean_of([one, other]).value == pytest.approx(0.15)
 
 
 # ----------------------------------------------------------------------------------------------------------- distances
@@ -235,7 +222,7 @@ def network(drawn_variables):
 
 def test_distances_are_those_of_all_vectors_at_once(network):
     module, members = network
-    made = config()
+    made = settings_of()
     stored = cases(10, patients=[f"p{i // 2}" for i in range(10)])  # 10 is no multiple of the batch size
     shifted = Condition("brightness", "0.75", stored, ("brightness", 0.75))
     tested = [Condition("in-domain", "original", stored), shifted]
@@ -263,7 +250,7 @@ def test_distances_are_those_of_all_vectors_at_once(network):
 def test_images_that_are_not_shifted_have_no_distance(network):
     module, members = network
     stored = cases(6)
-    made = config(**{"shifts.brightness": (1.0,), "evaluation.distance_strength": 1.0})
+    made = settings_of(**{"shifts.brightness": (1.0,), "evaluation.distance_strength": 1.0})
     tested = [Condition("in-domain", "original", stored), Condition("brightness", "1", stored, ("brightness", 1.0))]
     measured = distances.measure(made, module, members[:1], tested, conditions.Shifter(4))
     for name in measured["layers"]:
@@ -354,13 +341,15 @@ def study_of(l1, distance=(SHALLOW, FLAT, FLAT)):
 @functools.cache  # several tests look at the same study
 def _study_of(l1, distance):
     baseline, l2 = (0.8, 0.5), (0.6, 0.3)
-    made = config(pruned=(0, 1, 2))
+    made = settings_of(pruned=(0, 1, 2))
     tested = fake_tested(made)
     measured = {
         Network("unet", pruned): fake_measures(tested, *iou, dict(layers), seed=pruned)
         for pruned, (iou, layers) in enumerate(zip((baseline, l1, l2), distance, strict=True))
     }
-    return made, tested, measured, numbers.tabulate(made, tested, measured)
+    examples = study.examples(32, tested)
+    measured = study.Measured(measured, examples)
+    return made, tested, measured, tables.tabulate(made, study.Cases({}, tested), measured)
 
 
 @pytest.mark.parametrize(
@@ -373,21 +362,18 @@ def _study_of(l1, distance):
     ],
 )
 def test_the_verdict_follows_the_intervals(l1, expected, in_domain, shifted):
-    made, _, _, tables = study_of(l1)
-    claims = paper_claims.claims(made, tables, "unet")
+    *_, results = study_of(l1)
+    claims = paper_claims.claims(results, "unet", 2)
     answers = {claim.claim: claim.answer for claim in claims}
     assert (answers[paper_claims.AS_GOOD], answers[paper_claims.BETTER]) == (in_domain, shifted)
     assert answers[paper_claims.MORE_HURTS] == paper_claims.HOLDS
     found = paper_claims.verdict(claims, "unet")
     assert found.verdict == expected
-    for place in ("in-domain", numbers.SHIFTED):
-        (row,) = [
-            row
-            for row in tables.differences
-            if (row["difference"], row["place"], row["measure"]) == ("L1-pruned minus baseline", place, numbers.SET)
-        ]
-        assert f"{row['mean']:z.3f} [{row['low']:z.3f}, {row['high']:z.3f}]" in found.sentence
-        assert row["low"] <= row["mean"] <= row["high"]
+    for place in ("in-domain", tables.SHIFTED):
+        row = results.differences.one(difference="L1-pruned minus baseline", place=place, measure=iou.SET)
+        mean, low, high = row.numbers
+        assert f"{mean:z.3f} [{low:z.3f}, {high:z.3f}]" in found.sentence
+        assert low <= mean <= high
 
 
 @pytest.mark.parametrize(
@@ -400,8 +386,8 @@ def test_the_verdict_follows_the_intervals(l1, expected, in_domain, shifted):
     ],
 )
 def test_claims_on_layers_follow_the_intervals(distance, early, top, all_skips):
-    made, _, _, tables = study_of((0.8, 0.5), distance=distance)
-    answers = {claim.claim: claim.answer for claim in paper_claims.claims(made, tables, "unet")}
+    *_, results = study_of((0.8, 0.5), distance=distance)
+    answers = {claim.claim: claim.answer for claim in paper_claims.claims(results, "unet", 2)}
     for claim, expected in (
         (paper_claims.EARLY_LARGEST, early), (paper_claims.SHRINKS_TOP, top), (paper_claims.SHRINKS_ALL, all_skips)
     ):  # fmt: skip
@@ -420,74 +406,80 @@ def test_claims_on_layers_follow_the_intervals(distance, early, top, all_skips):
     ],
 )
 def test_interval_and_folds_have_to_agree(low, high, lowest_fold, highest_fold, expected):
-    row = {"mean": 0.2, "low": low, "high": high, "patients": 9}
-    row |= {"lowest_fold": lowest_fold, "highest_fold": highest_fold}
-    assert paper_claims._claim("unet", paper_claims.BETTER, row, above=0.0, what="IoU").answer == expected
+    folds = {"lowest_fold": lowest_fold, "highest_fold": highest_fold}
+    row = Row({}, Estimate(0.2, low, high, 9, 0, 9), "mean", more=folds)
+    assert paper_claims._claim("unet", paper_claims.BETTER, row, what="IoU").answer == expected
+    opposite = {paper_claims.HOLDS: paper_claims.FAILS, paper_claims.FAILS: paper_claims.HOLDS}
+    turned = paper_claims._claim("unet", paper_claims.BETTER, paper_claims._reversed(row), what="IoU")
+    assert turned.answer == opposite.get(expected, expected)
 
 
 def test_tables_agree_with_cases_and_say_what_they_left_out():
-    _, tested, measured, tables = study_of((0.85, 0.6))
+    _, tested, measured, results = study_of((0.85, 0.6))
     for name in ("iou", "differences", "distances", "distance_differences", "folds"):
-        for row in getattr(tables, name):
+        for row in table.records(getattr(results, name)):
             assert row["convention"] and row["interval"] and {"n", "undefined"} <= row.keys(), name
-    assert len(tables.iou) == 3 * 2 * len(tested) and len(tables.cases) == 30 * len(tested)
-    for row in tables.iou:
-        if row["measure"] == numbers.CASE:
+    assert len(results.iou) == 3 * 2 * len(tested) and len(results.cases) == 30 * len(tested)
+    for row in table.records(results.iou):
+        if row["measure"] == iou.CASE:
             values = [
                 case[f"unet {row['architecture']}"]
-                for case in tables.cases
+                for case in results.cases
                 if (case["group"], case["condition"]) == (row["group"], row["condition"])
             ]
             assert row["mean"] == pytest.approx(np.mean(values)) and row["n"] == 30
         else:
-            folds = [f for f in tables.folds if f["architecture"] == row["architecture"]]
+            folds = [f for f in results.folds if f["architecture"] == row["architecture"]]
             values = [f[f"{row['group']} {row['condition']}"] for f in folds]
             assert row["mean"] == pytest.approx(np.mean(values))
             assert (row["lowest_fold"], row["highest_fold"]) == pytest.approx((min(values), max(values)))
-    for row in tables.distances:
-        values = measured[Network("unet", 0)][f"brightness 0.75/distance/{row['layer']}"]
+    for row in table.records(results.distances):
+        values = measured.of_networks[Network("unet", 0)][f"brightness 0.75/distance/{row['layer']}"]
         if row["architecture"] == "baseline":
             assert row["mean"] == pytest.approx(values.mean(), rel=1e-6)
             assert row["low"] < row["mean"] < row["high"] and row["high"] - row["low"] < 0.06
             assert row["part"] == ("decoder" if row["layer"].startswith("decoder") else "encoder")
-    early = next(r for r in tables.distance_differences if r["quantity"] == f"baseline: {numbers.EARLY}")
-    layers = {r["layer"]: r["mean"] for r in tables.distances if r["architecture"] == "baseline"}
-    assert early["mean"] == pytest.approx(layers["encoder_0"] - np.mean([layers[name] for name in LAYERS[1:]]))
+    early = results.distance_differences.one(networks="baseline", quantity=distance_tables.EARLY)
+    layers = {row["layer"]: row.estimate.mean for row in results.distances.where(architecture="baseline")}
+    assert early.estimate.mean == pytest.approx(layers["encoder_0"] - np.mean([layers[name] for name in LAYERS[1:]]))
 
 
 def test_which_networks_are_compared():
-    assert numbers.pairs(config("demo")) == [(1, 0), (2, 0), (3, 0), (4, 0), (2, 1), (3, 2), (4, 3), (4, 1)]
-    assert numbers.pairs(config()) == [(1, 0)]
+    assert tables.pairs(config("demo").pruned) == [(1, 0), (2, 0), (3, 0), (4, 0), (2, 1), (3, 2), (4, 3), (4, 1)]
+    assert tables.pairs(config().pruned) == [(1, 0)]
 
 
 # ------------------------------------------------------------------------------------------------- the paper's numbers
 
 
 def test_networks_have_as_many_parameters_as_in_table_2():
-    rows = [row for row in numbers.parameter_rows(config(), cases()) if row["networks"] == "the paper's"]
+    rows = [row for row in tables.parameter_records(settings_of(), cases()) if row["networks"] == "the paper's"]
     assert len(rows) == 10
     for row in rows:
         assert row["parameters"] == row["paper"], row
 
 
 def test_the_papers_values_stand_beside_ours():
-    stored = cases()
-    cct = config("paper,cct")
+    cct = config("paper,cct").data.dataset
     wanted = {
-        (Network("resnet18", 1), "in-domain", "cs2"): 0.73,
-        (Network("resnet34", 4), "domain", "gt450"): 0.65,
-        (Network("resnet34", 2), "domain", "gt450"): None,
+        (("resnet18", 1), "cs2"): 0.73,
+        (("resnet34", 4), "gt450"): 0.65,
+        (("resnet34", 2), "gt450"): None,
     }
-    for (network, group, label), value in wanted.items():
-        assert numbers.paper_iou(cct, network, Condition(group, label, stored)) == value
-    brightness = Condition("brightness", "0.75", stored, ("brightness", 0.75))
-    assert numbers.paper_iou(config("cpu"), Network("resnet18", 2), brightness) == 0.86
-    assert numbers.paper_iou(config("cpu"), Network("resnet18", 1), brightness) is None
-    assert numbers.paper_iou(config("cpu,wbc"), Network("resnet18", 1), Condition("domain", "lab2", stored)) is None
-    _, _, _, tables = study_of((0.85, 0.6))
-    row = next(r for r in tables.paper_domains if r["data"].startswith("MV-MR") and r["encoder"] == "resnet18")
+    for (network, domain), value in wanted.items():
+        assert paper.iou(cct, Network(*network), domain=domain) == value
+    brightness = ("brightness", 0.75)
+    assert paper.iou(cct, Network("resnet18", 1), shift=brightness) is None
+    assert paper.iou("mnms/slices", Network("resnet34", 4), domain="Philips 3") == 0.63
+    smear = config("cpu").data.dataset
+    assert paper.iou(smear, Network("resnet18", 2), shift=brightness) == 0.86
+    assert paper.iou(smear, Network("resnet18", 2), shift=("brightness", 0.5)) is None
+    assert paper.iou(smear, Network("resnet18", 1), shift=brightness) is None
+    assert paper.iou(config("cpu,wbc").data.dataset, Network("resnet18", 1), domain="lab2") is None
+    *_, results = study_of((0.85, 0.6))
+    row = next(r for r in results.paper_domains if r["data"].startswith("MV-MR") and r["encoder"] == "resnet18")
     assert (row["in_domain"], row["shifted"]) == (0.05, 0.06)  # 0.77 - 0.72; mean of 0.02, 0.13 and 0.03
-    ours = [r for r in tables.paper_domains if r["data"].endswith("here")]
+    ours = [r for r in results.paper_domains if r["data"].endswith("here")]
     assert [r["difference"] for r in ours] == ["L1-pruned minus baseline", "L2-pruned minus baseline"]
     assert ours[0]["in_domain"] == pytest.approx(0.05, abs=0.02) and ours[0]["shifted"] == pytest.approx(0.1, abs=0.02)
 
@@ -496,54 +488,53 @@ def test_the_papers_values_stand_beside_ours():
 
 
 def test_page_tables_and_verdicts_say_the_same(tmp_path):
-    made, tested, measured, tables = study_of((0.85, 0.6))
-    claims = paper_claims.claims(made, tables, "unet")
+    made, tested, measured, results = study_of((0.85, 0.6))
+    claims = paper_claims.claims(results, "unet", 2)
     verdicts = [paper_claims.verdict(claims, "unet")]
     origin = {"command": "python -m launch.study", "data": "fake", "config": {"study": "skip_pruning"}}
     made_of = Report(
-        tmp_path, "tiny", made, study.Cases({}, tested), measured, tables, Judgement(verdicts, claims), origin
+        tmp_path, "tiny", made, study.Cases({}, tested), measured, results, Judgement(verdicts, claims), origin
     )
     path = runner.write(STUDY, made_of)
     assert {figure.name for figure in (tmp_path / "figures").iterdir()} == {
         "differences.png", "iou_unet.png", "distances_unet_0.png", "examples_unet.png"
     }  # fmt: skip
-    results = json.loads((tmp_path / "results.json").read_text())
+    stored = json.loads((tmp_path / "results.json").read_text())
     text = path.read_text()
-    assert results["verdicts"][0]["sentence"] in text and results["verdicts"][0]["verdict"] == "yes"
-    for claim in results["claims"]:
+    assert stored["verdicts"][0]["sentence"] in text and stored["verdicts"][0]["verdict"] == "yes"
+    for claim in stored["claims"]:
         assert claim["sentence"] in text
     with (tmp_path / "tables" / "iou.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["mean"]) for row in rows] == pytest.approx([row["mean"] for row in results["iou"]], rel=1e-5)
+    assert [float(row["mean"]) for row in rows] == pytest.approx([row["mean"] for row in stored["iou"]], rel=1e-5)
 
 
 def test_domains_have_a_figure_of_their_own(tmp_path):
-    made = config(**{"data.domains": ("A",)}).unlock()
-    made.shifts = {}
+    stored = config(**{"data.domains": ("A",)}).unlock()
+    stored.shifts = {}
+    made = settings(stored.lock())
     parts = {name: cases(30, prefix=name[:2]) for name in ("train", "validation", "test")}
     foreign = {"test": pipeline.joined([parts["test"], cases(30, domain="B", prefix="b")])}
-    tested = conditions.conditions(made.lock(), Splits(parts), Splits(parts | foreign))
+    tested = conditions.conditions(made, Splits(parts), Splits(parts | foreign))
     measured = {}
     for pruned in (0, 1):
         measures = fake_measures(tested, 0.8, 0.8, SHALLOW, seed=pruned)
         renamed = {name.replace("brightness 0.75", "domain B"): value for name, value in measures.items()}
         measured[Network("unet", pruned)] = renamed | {"examples": np.zeros((2, 32, 32), np.uint8)}
-    tables = numbers.tabulate(made, tested, measured)
-    skip_pruning_figures.draw(
-        Report(tmp_path, "tiny", made, study.Cases({}, tested), measured, tables, Judgement([]), {})
-    )
+    measured, of = study.Measured(measured, study.examples(32, tested)), study.Cases({}, tested)
+    results = tables.tabulate(made, of, measured)
+    skip_pruning_figures.draw(Report(tmp_path, "tiny", made, of, measured, results, Judgement([]), {}))
     assert {figure.name for figure in (tmp_path / "figures").iterdir()} == {
         "differences.png", "domains_unet.png", "distances_unet_0.png", "examples_unet.png"
     }  # fmt: skip
-    claims = paper_claims.claims(made, tables, "unet")
+    claims = paper_claims.claims(results, "unet", 1)
     assert [claim.claim for claim in claims] == [
         paper_claims.AS_GOOD, paper_claims.BETTER, paper_claims.EARLY_LARGEST, paper_claims.SHRINKS_TOP
     ]  # fmt: skip
 
 
 def test_the_original_stands_where_the_factor_is_one():
-    made = config("demo")
-    tested = fake_tested(made)
+    tested = fake_tested(settings_of("demo"))
     by_group = {k: list(v) for k, v in itertools.groupby(tested, lambda c: c.group)}
     labels = {k: [c.label for c in skip_pruning_figures._with_original(v, tested[0])] for k, v in by_group.items()}
     assert labels["brightness"] == ["0.5", "0.75", "original", "1.25", "1.5", "1.75"]

@@ -9,6 +9,7 @@ import numpy as np
 from jaxseg.audit.probe import Answer, Arrays, Candidate, Figure, Kind, Probe, number
 from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.metrics import overlap, regions
+from jaxseg.metrics.intervals import defined_mean
 from jaxseg.report import figures
 from jaxseg.results.patients import Patients
 from jaxseg.results.table import OVER_PATIENTS, Row, Table
@@ -47,16 +48,9 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     return {"bands": np.zeros((len(subject.test), 0)), "outer": outer} | subject.asks(question)(subject.test)
 
 
-def per_case(dice: np.ndarray) -> np.ndarray:
-    """Mean over the defined classes of `[N,K-1]`, NaN where none is."""
-    defined = ~np.isnan(dice)
-    classes = defined.sum(1)
-    return np.where(classes > 0, np.where(defined, dice, 0.0).sum(1) / np.maximum(classes, 1), np.nan)
-
-
 def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     """Rows of all cases, per class, ring and domain; low Dice and a gap between domains may be findings."""
-    patients, dice = subject.patients(settings.resamples), per_case(arrays["dice"])
+    patients, dice = subject.patients(settings.resamples), defined_mean(arrays["dice"])
     overall = number("Dice", patients.mean(dice), _DICE)
     of_classes = zip(subject.test.class_names[1:], arrays["dice"].T, strict=True)
     classes = [number("Dice", patients.mean(v), "Dice per case", where=name) for name, v in of_classes]

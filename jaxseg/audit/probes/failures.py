@@ -3,10 +3,10 @@
 import dataclasses
 
 from jaxseg.audit.probe import Answer, Arrays, Figure, NotAskedError, Probe, not_asked, number, plain
-from jaxseg.audit.probes.accuracy import per_case
 from jaxseg.audit.subject import Subject
 from jaxseg.data import augment, pipeline
 from jaxseg.metrics import ranking
+from jaxseg.metrics.intervals import defined_mean
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.report import figures
 from jaxseg.results.table import Row
@@ -89,7 +89,7 @@ def _with_bottleneck(subject: Subject, settings: Settings, asked: Asked, known: 
 
 def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     """The league: rank correlation with the error, and the risk that is left where the worst are set aside."""
-    error, patients = 1.0 - per_case(arrays["dice"]), subject.patients(settings.resamples)
+    error, patients = 1.0 - defined_mean(arrays["dice"]), subject.patients(settings.resamples)
     league: dict[Score, Row] = {}
     rows = []
     for score in registry.SCORES.values():

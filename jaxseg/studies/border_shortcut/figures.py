@@ -10,7 +10,7 @@ from jaxseg import atomic
 from jaxseg.data import augment
 from jaxseg.report import figures
 from jaxseg.results.table import Table
-from jaxseg.studies.base import Report
+from jaxseg.studies.base import Report, at_even_quantiles
 from jaxseg.studies.border_shortcut import moving_window
 from jaxseg.studies.border_shortcut import tables as numbers
 from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS, Measured, Measures
@@ -73,13 +73,10 @@ def _examples(
     """Quadrants at even quantiles of how much better M_crop is at the border, so that nobody chose them."""
     ori, crop = measured[settings.padding, "original"], measured[settings.padding, "quadrant"]
     gain = crop["quadrant_border"] - ori["quadrant_border"]
-    order = np.argsort(gain, kind="stable")[: np.sum(~np.isnan(gain))]
-    count = min(settings.evaluation.examples, len(order))
-    chosen = order[((np.arange(count) + 0.5) / count * len(order)).astype(int)] if count else []
     test = splits["test"]
     view = augment.testing_view("quadrant", size=settings.run.data.image_size, cases=test.cases)
     rows = []
-    for i in chosen:
+    for i in at_even_quantiles(gain, settings.evaluation.examples):
         stored = {"image": test.images[i : i + 1], "labels": test.labels[i : i + 1], "index": np.array([i])}
         seen = view({name: jnp.asarray(value) for name, value in stored.items()})
         masks = {name: measured[settings.padding, v]["quadrant_predictions"][i] > 0 for v, name in NAMES.items()}

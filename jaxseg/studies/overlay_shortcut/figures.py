@@ -6,112 +6,113 @@ from typing import Any
 
 import cv2
 import matplotlib
-import ml_collections
 import numpy as np
 
 from jaxseg.data import overlays
+from jaxseg.metrics import overlap
 from jaxseg.report import figures
-from jaxseg.studies.base import Report
-from jaxseg.studies.overlay_shortcut import experiment as study
-from jaxseg.studies.overlay_shortcut import images as marked
-from jaxseg.studies.overlay_shortcut import tables as numbers
+from jaxseg.results.table import Row, Table
+from jaxseg.studies.base import Report, at_even_quantiles
+from jaxseg.studies.overlay_shortcut import restoration, tables
+from jaxseg.studies.overlay_shortcut.clips import CHANGES, Clips
+from jaxseg.studies.overlay_shortcut.experiment import Measured, Measures
+from jaxseg.studies.overlay_shortcut.images import NOTHING, Images, Scans, in_words
+from jaxseg.studies.overlay_shortcut.settings import Settings
 
 _COMPARED = ("baseline", "mitigation")
-_METHODS = (marked.NOTHING, *overlays.REMOVALS)
+_METHODS = (NOTHING, *overlays.REMOVALS)
 _MASKS = {"true": "true marks", "found": "found marks"}
-_SHORT = ("all", "none", "calipers", "text", "other text", "moved")  # of marked.CHANGES, above images
+_SHORT = ("all", "none", "calipers", "text", "other text", "moved")  # of CHANGES, above images
 _Cells = Sequence[tuple[Any, Any]]  # image and mask of every column
 
 
-def draw(report: Report[ml_collections.ConfigDict, Mapping[str, marked.Scans], study.Measured, numbers.Tables]) -> None:
+def draw(report: Report[Settings, Mapping[str, Scans], Measured, tables.Tables]) -> None:
     """Writes all figures of the study; those of changed marks and removals if clean images are known."""
-    folder, config, results = report.figures, report.settings, report.tables
-    images, clips, measured = report.measured.images, report.measured.clips, report.measured.networks
+    folder, examples = report.figures, report.settings.evaluation.examples
+    measured, results = report.measured, report.tables
+    _draw_drops(folder, results.drops.where(drop_to="cleaned"))
+    _draw_clips(folder, results.clip_frames.where(quantity=tables.WITH_LAST))
+    _draw_clip(folder, measured)
+    _draw_saliency(folder, measured.images, measured.networks, examples)
+    if not report.settings.clean_known:
+        return
+    _draw_changes(folder, results.changes.where(quantity="Dice"))
+    _draw_changed_scan(folder, measured.clips, measured.networks)
+    _draw_removals(folder, measured, examples)
+    _draw_reconstruction(folder, results.reconstruction.where(region="marks", metric="mae"))
+    for network in ("reference", "baseline"):
+        _draw_downstream(folder, network, results.downstream.where(network=network, quantity=tables.LOSS))
+
+
+def _draw_drops(folder: pathlib.Path, drops: Table) -> None:
     figures.dots(
         folder / "drops.png",
         [
-            _points(row, row["plane"], row["network"])
-            for row in _sorted(results.drops, "plane", list(dict.fromkeys(row["plane"] for row in results.drops)))
-            if row["drop_to"] == "cleaned" and row["network"] in _COMPARED
+            (row["plane"], row["network"], *_hundredths(row))
+            for plane in drops.values("plane")
+            for row in drops.where(plane=plane)
+            if row["network"] in _COMPARED
         ],
         xlabel="Dice with marks minus marks removed (points, 0.01)",
     )
+
+
+def _draw_clips(folder: pathlib.Path, frames: Table) -> None:
+    def series(network: str, plane: str) -> figures.Series:
+        own = frames.where(network=network, plane=plane)
+        return figures.Series(network, np.array([row["frame"] for row in own], float), *own.numbers)
+
     figures.curves(
         folder / "clips.png",
-        {
-            plane: [_clip_series(results.clip_frames, network, plane) for network in _COMPARED]
-            for plane in dict.fromkeys(row["plane"] for row in results.clip_frames)
-        },
+        {plane: [series(network, plane) for network in _COMPARED] for plane in frames.values("plane")},
         xlabel="frame of the clip: the first without marks, the last with all",
         ylabel="Dice with the prediction of the last frame",
         ylim=None,
     )
-    _draw_clip(folder / "clip_example.png", clips, measured)
-    _draw_saliency(folder / "saliency.png", config, images, measured)
-    if not clips.changed:
-        return
+
+
+def _draw_changes(folder: pathlib.Path, changes: Table) -> None:
     figures.dots(
         folder / "changes.png",
         [
-            _dot(row, row["marks"], row["network"])
-            for row in _sorted(results.changes, "marks", marked.CHANGES)
-            if row["quantity"] == "Dice" and row["network"] in _COMPARED
+            (change, row["network"], *row.numbers)
+            for change in CHANGES
+            for row in changes.where(marks=change)
+            if row["network"] in _COMPARED
         ],
         xlabel="Dice",
         zero=False,
     )
-    _draw_changes(folder / "changes_example.png", clips, measured)
-    _draw_removals(folder / "removals.png", config, images, results)
+
+
+def _draw_reconstruction(folder: pathlib.Path, errors: Table) -> None:
     figures.dots(
         folder / "reconstruction.png",
         [
-            _dot(row, _spoken(row["method"]), _MASKS[row["mask"]])
-            for row in _sorted(results.reconstruction, "method", _METHODS)
-            if (row["region"], row["metric"]) == ("marks", "mae")
+            (in_words(method), _MASKS[row["mask"]], *row.numbers)
+            for method in _METHODS
+            for row in errors.where(method=method)
         ],
         xlabel="mean absolute error under the marks (gray levels)",
     )
-    for network in ("reference", "baseline"):
-        figures.dots(
-            folder / f"downstream_{network}.png",
-            [
-                _points(row, _spoken(row["method"]), _MASKS[row["mask"]])
-                for row in _sorted(results.downstream, "method", _METHODS)
-                if (row["quantity"], row["network"]) == (numbers.LOSS, network)
-            ],
-            xlabel="Dice on restored minus clean images (points, 0.01)",
-        )
 
 
-def _spoken(method: str) -> str:
-    return "nothing removed" if method == marked.NOTHING else method.replace("_", " ")
+def _draw_downstream(folder: pathlib.Path, network: str, losses: Table) -> None:
+    figures.dots(
+        folder / f"downstream_{network}.png",
+        [
+            (in_words(method), _MASKS[row["mask"]], *_hundredths(row))
+            for method in _METHODS
+            for row in losses.where(method=method)
+        ],
+        xlabel="Dice on restored minus clean images (points, 0.01)",
+    )
 
 
-def _sorted(rows: Sequence[Mapping[str, Any]], column: str, order: Sequence[str]) -> list[Mapping[str, Any]]:
-    return sorted(rows, key=lambda row: order.index(row[column]))
-
-
-def _dot(row: Mapping[str, Any], label: str, group: str) -> tuple[str, str, float, float, float]:
-    return label, group, row["mean"], row["low"], row["high"]
-
-
-def _points(row: Mapping[str, Any], label: str, group: str) -> tuple[str, str, float, float, float]:
-    """In hundredths, as the differences are small."""
-    return label, group, 100 * row["mean"], 100 * row["low"], 100 * row["high"]
-
-
-def _clip_series(rows: Sequence[Mapping[str, Any]], network: str, plane: str) -> figures.Series:
-    wanted = (network, plane, "Dice with the last frame")
-    chosen = [row for row in rows if (row["network"], row["plane"], row["quantity"]) == wanted]
-    column = lambda name: np.array([row[name] for row in chosen], float)
-    return figures.Series(network, column("frame"), column("mean"), column("low"), column("high"))
-
-
-def _quantiles(values: np.ndarray, count: int) -> list[int]:
-    """Cases at even quantiles of a number, so that nobody chose them; none where it is nowhere defined."""
-    order = np.argsort(values, kind="stable")[: np.sum(~np.isnan(values))]
-    count = min(count, len(order))
-    return order[((np.arange(count) + 0.5) / max(count, 1) * len(order)).astype(int)].tolist()
+def _hundredths(row: Row) -> tuple[float, float, float]:
+    """The differences are small."""
+    mean, low, high = row.numbers
+    return 100 * mean, 100 * low, 100 * high
 
 
 def _at_size(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -121,55 +122,49 @@ def _at_size(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
 def _with_predictions(
     shown: Sequence[np.ndarray], predictions: Mapping[str, np.ndarray], labels: np.ndarray
 ) -> dict[str, _Cells]:
-    """Rows of a strip: images, what the networks made of them, and the annotation."""
+    """Rows of a strip: images, what the networks predict on them, and the annotation."""
     rows: dict[str, _Cells] = {"image": [(image, None) for image in shown]}
     for network, masks in predictions.items():
         rows[network] = [(image, _at_size(mask, image)) for image, mask in zip(shown, masks, strict=True)]
     return rows | {"annotation": [(image, labels) for image in shown]}
 
 
-def _draw_clip(path: pathlib.Path, clips: marked.Clips, measured: Mapping[str, study.Measures]) -> None:
+def _draw_clip(folder: pathlib.Path, measured: Measured) -> None:
     """The clip in which the baseline's predictions agree least, and the mitigated network's on it."""
-    frames = measured["baseline"]["clip_predictions"]
-    agreement = numbers.agreement(frames[:, 0], frames[:, -1])
+    clips, agreement = measured.clips, measured.agreement["baseline"][:, 0]
     lowest = int(np.nanargmin(agreement)) if not np.isnan(agreement).all() else 0
-    predictions = {network: measured[network]["clip_predictions"][lowest] for network in _COMPARED}
+    predictions = {network: measured.networks[network]["clip_predictions"][lowest] for network in _COMPARED}
     rows = _with_predictions(clips.frames[lowest], predictions, clips.labels[lowest])
-    figures.strip(path, rows, titles=[str(frame) for frame in range(frames.shape[1])])
+    figures.strip(folder / "clip_example.png", rows, titles=[str(frame) for frame in range(clips.frames.shape[1])])
 
 
-def _draw_changes(path: pathlib.Path, clips: marked.Clips, measured: Mapping[str, study.Measures]) -> None:
+def _draw_changed_scan(folder: pathlib.Path, clips: Clips, measured: Mapping[str, Measures]) -> None:
     """The scan whose baseline's Dice with moved calipers is the median."""
-    dice = numbers.organ_dice(measured["baseline"]["calipers moved_counts"])
-    scan = next(iter(_quantiles(dice, 1)), 0)
+    dice = overlap.labelled_dice(measured["baseline"]["calipers moved_counts"])
+    scan = next(iter(at_even_quantiles(dice, 1)), 0)
     predictions = {
-        network: np.stack([measured[network][f"{change}_predictions"][scan] for change in marked.CHANGES])
+        network: np.stack([measured[network][f"{change}_predictions"][scan] for change in CHANGES])
         for network in _COMPARED
     }
-    shown = [clips.changed[change][scan] for change in marked.CHANGES]
-    figures.strip(path, _with_predictions(shown, predictions, clips.labels[scan]), titles=_SHORT)
+    shown = [clips.changed[change][scan] for change in CHANGES]
+    rows = _with_predictions(shown, predictions, clips.labels[scan])
+    figures.strip(folder / "changes_example.png", rows, titles=_SHORT)
 
 
-def _draw_saliency(
-    path: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    images: marked.Images,
-    measured: Mapping[str, study.Measures],
-) -> None:
-    test, without = images.scans["test"].annotated, images.kinds[-1]
-    other = images.of(without, "test")
-    assert other is not None
+def _draw_saliency(folder: pathlib.Path, images: Images, measured: Mapping[str, Measures], examples: int) -> None:
+    test, unmarked = images.scans["test"].annotated, images.unmarked
+    others = images.of(unmarked, "test").images
     share = np.asarray(measured["baseline"]["share_annotated"], float)
-    chosen = _quantiles(share, config.evaluation.examples) or [0]
     rows: dict[str, _Cells] = {}
-    for i in chosen:
+    for i in at_even_quantiles(share, examples) or [0]:
         maps = [
-            _heat(other.images[i], measured["baseline"][f"saliency_{without}"][i]),
+            _heat(others[i], measured["baseline"][f"saliency_{unmarked}"][i]),
             *(_heat(test.images[i], measured[network]["saliency_annotated"][i]) for network in _COMPARED),
         ]
         name = f"{test.cases[i]}: {share[i]:.0%} of the baseline's saliency on marks"
         rows[name] = [(test.images[i], None), *((shown, None) for shown in maps)]
-    figures.strip(path, rows, titles=["with marks", f"baseline, {without}", "baseline", "mitigation"])
+    titles = ["with marks", f"baseline, {unmarked}", "baseline", "mitigation"]
+    figures.strip(folder / "saliency.png", rows, titles=titles)
 
 
 def _heat(image: np.ndarray, saliency: np.ndarray) -> np.ndarray:
@@ -180,15 +175,13 @@ def _heat(image: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     return np.rint((1 - share) * image + share * colours).astype(np.uint8)
 
 
-def _draw_removals(
-    path: pathlib.Path, config: ml_collections.ConfigDict, images: marked.Images, results: numbers.Tables
-) -> None:
+def _draw_removals(folder: pathlib.Path, measured: Measured, examples: int) -> None:
     """The part of an image that has most marks, as every removal leaves it; found marks."""
-    test = images.scans["test"]
+    images, test = measured.images, measured.images.scans["test"]
     assert test.clean is not None and test.marks is not None
-    errors = np.array([row["network found marks mae"] for row in results.cases])
+    errors = measured.removal[restoration.error_name("network", "found", "marks", "mae")]
     rows: dict[str, _Cells] = {}
-    for i in _quantiles(errors, config.evaluation.examples):
+    for i in at_even_quantiles(errors, examples):
         place = _most_marks(test.marks[i])
         restored = [images.restored(method, "found", i) for method in overlays.REMOVALS]
         shown = [test.annotated.images[i], test.clean.images[i], *restored]
@@ -196,7 +189,8 @@ def _draw_removals(
             (np.ascontiguousarray(image[place]), None) for image in shown
         ]
     if rows:
-        figures.strip(path, rows, titles=["marks", "clean", *(_spoken(method) for method in overlays.REMOVALS)])
+        titles = ["marks", "clean", *map(in_words, overlays.REMOVALS)]
+        figures.strip(folder / "removals.png", rows, titles=titles)
 
 
 def _most_marks(marks: np.ndarray) -> tuple[slice, slice]:

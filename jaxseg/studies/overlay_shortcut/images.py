@@ -1,32 +1,35 @@
-"""The images of the overlay study: with marks and without, cleaned, restored, and as clips that are being annotated.
+"""The images of the overlay study: with marks and without, cleaned, and restored (Lin, Weng et al. 2024, section 3).
 
-Lin, Weng et al. 2024, section 3. Marks are part of a drawn world, drawn on clean heads, or burnt in.
+Marks are part of a drawn world, drawn on clean heads, or burnt in.
 """
 
 import dataclasses
 import functools
-import math
+import itertools
 import pathlib
-import zlib
 from collections.abc import Mapping
-from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from jaxseg.data import overlays, pipeline
-from jaxseg.data.synthetic import ultrasound
 from jaxseg.errors import InputError
 from jaxseg.results.stored import kept
+from jaxseg.studies.base import SPLITS
+from jaxseg.studies.overlay_shortcut.marker import Marker
+from jaxseg.studies.overlay_shortcut.settings import Removal, Settings
 from jaxseg.training import checks, inpainting, runs
 
 KINDS = ("annotated", "cleaned", "clean")  # of images: with marks; with found marks filled in; before any were drawn
-SOURCES = ("world", "drawn", "burnt_in")
-SPLITS = ("train", "validation", "test")
 MASKS = ("true", "found")  # the marks as they were drawn, and as `overlays.detect` finds them
 NOTHING = "none"  # the removal that removes nothing
-CHANGES = ("all marks", "no marks", "calipers only", "text only", "other plane's text", "calipers moved")
+# Method and marks of the test images that are compared: as they are, and restored.
+RESTORED = ((NOTHING, "true"), *itertools.product(overlays.REMOVALS, MASKS))
+
+
+def in_words(method: str) -> str:
+    """A way of removal, as pages and figures call it."""
+    return "nothing removed" if method == NOTHING else method.replace("_", " ")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,30 +47,30 @@ class Scans:
     marks: np.ndarray | None
 
 
-def load(config: ml_collections.ConfigDict, directory: pathlib.Path) -> dict[str, Scans]:
-    """The splits of a prepared data set with and without marks, as `overlays.source` says.
+def load(settings: Settings, directory: pathlib.Path) -> dict[str, Scans]:
+    """The splits of a prepared data set with and without marks, as `settings.source` says.
 
     Raises:
       InputError: the data set has no such domains, no pictures, other than 1 or 3 channels, or no organ to be marked.
     """
-    read = lambda *domains: runs.Splits(directory, config.data.source_size, domains)
-    if config.overlays.source == "world":
+    read = lambda *domains: runs.Splits(directory, settings.run.data.source_size, domains)
+    if settings.source == "world":
         annotated, clean = read("annotated"), read("clean")
         return {split: _paired(annotated[split], clean[split]) for split in SPLITS}
-    splits = read(*config.data.domains)
-    checks.check_rank(config, splits.rank)
+    splits = read(*settings.run.data.domains)
+    checks.check_rank(settings.run, splits.rank)
     stored = {split: _in_colour(splits[split]) for split in SPLITS}
-    if config.overlays.source == "burnt_in":
+    if not settings.clean_known:
         return {split: Scans(cases, None, None) for split, cases in stored.items()}
     return {split: _paired(_annotate(cases), cases) for split, cases in stored.items()}
 
 
-def check_batch(config: ml_collections.ConfigDict, scans: Mapping[str, Scans]) -> None:
+def check_batch(batch_size: int, scans: Mapping[str, Scans]) -> None:
     """Raises InputError when a training batch is more than all cases."""
     train = scans["train"].annotated
-    if config.training.batch_size > len(train):
+    if batch_size > len(train):
         raise InputError(
-            f"config.training.batch_size is {config.training.batch_size}, {train.name} has {len(train)} cases to train "
+            f"config.training.batch_size is {batch_size}, {train.name} has {len(train)} cases to train "
             "on; it can be at most that"
         )
 
@@ -107,16 +110,28 @@ class Images:
     cleaned: Mapping[str, pipeline.InMemory]
     margin: int
 
-    def of(self, kind: str, split: str) -> pipeline.InMemory | None:
-        """The split as `annotated`, `cleaned` or `clean`."""
+    def of(self, kind: str, split: str) -> pipeline.InMemory:
+        """The split as one of `kinds`."""
         if kind == "cleaned":
             return self.cleaned[split]
-        return self.scans[split].annotated if kind == "annotated" else self.scans[split].clean
+        cases = self.scans[split].annotated if kind == "annotated" else self.scans[split].clean
+        assert cases is not None
+        return cases
+
+    @property
+    def clean_known(self) -> bool:
+        """Whether it is known what is below the marks."""
+        return self.scans["test"].clean is not None
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """Those of `KINDS` that there are."""
-        return tuple(kind for kind in KINDS if self.of(kind, "test") is not None)
+        return tuple(kind for kind in KINDS if self.clean_known or kind != "clean")
+
+    @property
+    def unmarked(self) -> str:
+        """The one of `kinds` that comes nearest to images without marks."""
+        return self.kinds[-1]
 
     def marks(self, which: str) -> np.ndarray:
         """The marks of the test images, one of `MASKS`: bool `[N,S,S]`."""
@@ -139,49 +154,49 @@ class Images:
         return overlays.remove(image, self.marks(which)[index], method=method, margin=self.margin, seed=index)
 
 
-def clean_up(config: ml_collections.ConfigDict, scans: Mapping[str, Scans], workdir: pathlib.Path) -> Images:
+def clean_up(settings: Settings, scans: Mapping[str, Scans], workdir: pathlib.Path) -> Images:
     """Finds the marks of all images, trains a network that fills them in, and removes them.
 
     The network learns from annotated training images alone, as there are no others in clinics; what the marks that
     were found cover is hidden from it.
 
     Args:
-      config: of the study.
+      settings: of the study.
       scans: as `load` gives them.
       workdir: of the study; `runs/inpainting.npz` there is written, or read back.
     """
-    removal = config.removal
-    stored = kept(workdir / "runs" / "inpainting.npz", lambda: _inpaint(config, scans))
+    removal = settings.removal
+    stored = kept(workdir / "runs" / "inpainting.npz", lambda: _inpaint(removal, settings.run.seed, scans))
     found = {split: stored[f"{split}_found"] for split in SPLITS}
     network = {name: stored[f"{name}_network"] for name in (*SPLITS, "test true") if f"{name}_network" in stored}
     cleaned = {}
     for split, both in scans.items():
         images = network[split]
         if removal.method != "network":
+            remove = functools.partial(overlays.remove, method=removal.method, margin=removal.margin)
             pairs = enumerate(zip(both.annotated.images, found[split], strict=True))
-            options = {"method": removal.method, "margin": removal.margin}
-            images = np.stack([overlays.remove(image, mask, seed=i, **options) for i, (image, mask) in pairs])
+            images = np.stack([remove(image, mask, seed=i) for i, (image, mask) in pairs])
         cleaned[split] = dataclasses.replace(both.annotated, images=images, name=f"{both.annotated.name} cleaned")
     return Images(scans, found, network, cleaned, removal.margin)
 
 
-def _inpaint(config: ml_collections.ConfigDict, scans: Mapping[str, Scans]) -> dict[str, np.ndarray]:
-    removal = config.removal
+def _inpaint(removal: Removal, seed: int, scans: Mapping[str, Scans]) -> dict[str, np.ndarray]:
     detect = functools.partial(overlays.detect, gray_share=removal.gray_share)
     found = {split: np.stack([detect(image) for image in both.annotated.images]) for split, both in scans.items()}
     region = functools.partial(overlays.removed_region, method="network", margin=removal.margin)
-    names = ("steps", "batch_size", "crop", "features", "learning_rate")
     inpaint = inpainting.train_inpainter(
-        jax.random.key(config.seed),
+        jax.random.key(seed),
         scans["train"].annotated.images,
         known_overlays=np.stack([region(mask) for mask in found["train"]]),
-        **{name: removal[name] for name in names},
+        steps=removal.steps,
+        batch_size=removal.batch_size,
+        crop=removal.crop,
+        features=removal.features,
+        learning_rate=removal.learning_rate,
     )
 
-    def fill(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
-        options = {"method": "network", "margin": removal.margin, "inpaint": inpaint}
-        return np.stack([overlays.remove(image, mask, **options) for image, mask in zip(images, masks, strict=True)])
-
+    remove = functools.partial(overlays.remove, method="network", margin=removal.margin, inpaint=inpaint)
+    fill = lambda images, masks: np.stack([remove(image, mask) for image, mask in zip(images, masks, strict=True)])
     made = {"losses": inpaint.losses}
     for split, both in scans.items():
         made |= {f"{split}_found": found[split], f"{split}_network": fill(both.annotated.images, found[split])}
@@ -190,154 +205,12 @@ def _inpaint(config: ml_collections.ConfigDict, scans: Mapping[str, Scans]) -> d
     return made
 
 
-_COLOURS = (255, 255, 0), (255, 210, 70), (130, 255, 130), (255, 255, 255)
-_SIDE_IN_MM = 150.0  # of an image whose pixel size is unknown
-
-
-@dataclasses.dataclass(frozen=True)
-class _Marker:
-    """How a machine marks one case: style and colours belong to the machine, places to the organ."""
-
-    case: pipeline.Case
-
-    @functools.cached_property
-    def _chance(self) -> tuple[str, tuple[int, int, int]]:
-        rng = np.random.default_rng(zlib.crc32(self.case["case"].encode()))
-        style = overlays.CALIPER_STYLES[rng.integers(3)]
-        return style, _COLOURS[rng.choice(len(_COLOURS), p=(0.5, 0.2, 0.1, 0.2))]
-
-    def draw(self, *, other: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """The image with calipers and text, this plane's or another's, and what they cover, bool `[S,S]`."""
-        look = self._look | {"text": self._text(other), "colour": self._chance[1], "height": self._tall}
-        return overlays.draw_head_calipers(self.case["image"], self.case["labels"] > 0, **look)
-
-    def move(self, image: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
-        """Puts the calipers on an image, all moved by so many pixels; what is beyond the border is lost."""
-        return overlays.draw_calipers(image, self._points + shift, colour=self._chance[1], **self._look)[0]
-
-    def calipers(self, count: int) -> np.ndarray:
-        """What the first so many calipers cover, bool `[S,S]`; dots join two when the second appears."""
-        style, blank = self._look["style"], np.zeros(self.case["labels"].shape, np.uint8)
-        pairs = count - count % 2 if style == "dotted" else count
-        covered = overlays.draw_calipers(blank, self._points[:pairs], **self._look)[1]
-        single = overlays.draw_calipers(blank, self._points[pairs:count], **self._look | {"style": "plus"})[1]
-        return covered | single
-
-    @property
-    def text(self) -> np.ndarray:
-        """What the text covers and the calipers do not, bool `[S,S]`."""
-        return self.draw()[1] & ~self.calipers(4)
-
-    @functools.cached_property
-    def _points(self) -> np.ndarray:
-        return np.concatenate(overlays.ellipse_axes(self.case["labels"] > 0))
-
-    @property
-    def _tall(self) -> int:
-        return max(round(0.06 * len(self.case["labels"])), 5)
-
-    @property
-    def _look(self) -> dict[str, Any]:
-        thickness = max(round(len(self.case["labels"]) / 200), 1)
-        return {"style": self._chance[0], "size": self._tall, "thickness": thickness}
-
-    def _text(self, other: bool) -> str:
-        spacing = float(np.mean(self.case["spacing"]))
-        scale = spacing if math.isfinite(spacing) else _SIDE_IN_MM / len(self.case["labels"])
-        text = "HEAD\n" + overlays.head_measurements(self.case["labels"] > 0, scale)
-        for own, others in (("HEAD", "ABDOMEN"), ("BPD", "APD"), ("OFD", "TAD"), ("HC", "AC")) if other else ():
-            text = text.replace(own, others)
-        return text
-
-
-def _away(labels: np.ndarray) -> tuple[int, int]:
-    """A quarter of the side along both axes, from the organ's centre towards the farther borders."""
-    side = len(labels)
-    centre = np.argwhere(labels > 0).mean(0)
-    y, x = np.where(centre < (side - 1) / 2, 1, -1) * (side // 4)
-    return int(y), int(x)
-
-
 def _annotate(cases: pipeline.InMemory) -> pipeline.InMemory:
     for name, labels in zip(cases.cases, cases.labels, strict=True):
         if not labels.any():
             raise InputError(f"{cases.name}: {name} has an empty mask, so there is nothing to mark; leave it out")
-    images = np.stack([_Marker(case).draw()[0] for case in cases])
+    images = np.stack([Marker(case).draw()[0] for case in cases])
     return dataclasses.replace(cases, images=images, name=f"{cases.name} annotated")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Clips:
-    """Frozen frames while they are annotated, and with marks that are not theirs.
-
-    Attributes:
-      frames: uint8 `[M,T,S,S,3]`, the first without marks, the last with all.
-      labels: uint8 `[M,S,S]`.
-      patients: `[M]`.
-      changed: one of `CHANGES` -> uint8 `[M,S,S,3]`; empty where the clean images are not known.
-    """
-
-    frames: np.ndarray
-    labels: np.ndarray
-    patients: np.ndarray
-    changed: Mapping[str, np.ndarray]
-
-
-def make_clips(config: ml_collections.ConfigDict, images: Images) -> Clips:
-    """Clips of new scans of the world, or of the test cases; where clean images are unknown, cleaned ones begin."""
-    test = images.scans["test"]
-    if test.clean is None:
-        frames = np.stack([images.cleaned["test"].images, test.annotated.images], 1)
-        return Clips(frames, test.annotated.labels, np.array(test.annotated.patients), {})
-    if config.overlays.source == "world":
-        made = [_world_clip(config, number) for number in range(config.evaluation.clips)]
-        patients = np.arange(len(made))
-    else:
-        made = [_drawn_clip(case) for case in test.clean]
-        patients = np.array(test.clean.patients)
-    frames, labels = np.stack([one[0] for one in made]), np.stack([one[1] for one in made])
-    changed = {name: np.stack([one[2][name] for one in made]) for name in CHANGES}
-    return Clips(frames, labels, patients, changed)
-
-
-_Made = tuple[Any, Any, dict[str, np.ndarray]]  # frames, labels, changed
-
-
-def _world_clip(config: ml_collections.ConfigDict, number: int) -> _Made:
-    planes, size = ultrasound.PLANES, config.data.source_size
-    plane = planes[number % len(planes)]
-    evaluation = config.evaluation
-    clip = ultrasound.clip(evaluation.clip_seed, number, size, plane=plane, frames=evaluation.clip_frames)
-    first, last = clip[0], clip[-1]
-    # every other plane in turn
-    other = planes[(number + 1 + number // len(planes) % (len(planes) - 1)) % len(planes)]
-    changed = {
-        "all marks": last,
-        "no marks": first,
-        "calipers only": ultrasound.annotate(first, name=False, values=False),
-        "text only": ultrasound.annotate(first, calipers=0),
-        "other plane's text": ultrasound.annotate(first, text_of=other),
-        "calipers moved": ultrasound.annotate(first, points=first.points + _away(first.labels)),
-    }
-    frames = np.stack([frame.image for frame in clip])
-    return frames, first.labels, {name: frame.image for name, frame in changed.items()}
-
-
-def _drawn_clip(case: pipeline.Case) -> _Made:
-    """The text at once, then the calipers one by one."""
-    marker, clean = _Marker(case), case["image"]
-    marked, text = marker.draw()[0], marker.text
-    show = lambda covered: np.where(covered[..., None], marked, clean)
-    frames = [clean, *(show(text | marker.calipers(count)) for count in range(5))]
-    changed = {
-        "all marks": marked,
-        "no marks": clean,
-        "calipers only": show(marker.calipers(4)),
-        "text only": show(text),
-        "other plane's text": marker.draw(other=True)[0],
-        "calipers moved": marker.move(show(text), _away(case["labels"])),
-    }
-    return np.stack(frames), case["labels"], changed
 
 
 def planes_of_labels(labels: np.ndarray) -> np.ndarray:

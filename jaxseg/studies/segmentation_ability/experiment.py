@@ -24,6 +24,7 @@ from jaxseg.models.pruning import prune_last_layer
 from jaxseg.models.unet import UNet
 from jaxseg.results.stored import kept
 from jaxseg.scores import vog as difficulty
+from jaxseg.studies.base import at_even_quantiles
 from jaxseg.studies.segmentation_ability import scores
 from jaxseg.studies.segmentation_ability.settings import NETWORKS, Settings
 from jaxseg.training import runs
@@ -112,11 +113,8 @@ def measure(
 
 
 def quantiles(values: np.ndarray, count: int) -> list[int]:
-    """Cases at even quantiles of a number, lowest first, so that nobody chose them; where none is defined, any."""
-    order = np.argsort(values, kind="stable")[: np.sum(~np.isnan(values))]
-    order = order if len(order) else np.arange(len(values))
-    count = min(count, len(order))
-    return order[((np.arange(count) + 0.5) / count * len(order)).astype(int)].tolist()
+    """Cases at even quantiles of a number, lowest first; where none is defined, any."""
+    return at_even_quantiles(values, count) or at_even_quantiles(np.arange(len(values)), count)
 
 
 def show(

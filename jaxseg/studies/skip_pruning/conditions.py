@@ -1,22 +1,20 @@
-"""What the networks of the skip-pruning study are tested on, and how patients are drawn for intervals."""
+"""What the networks of the skip-pruning study are tested on."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 
 from jaxseg.data import pipeline, shifts
 from jaxseg.errors import InputError
-from jaxseg.metrics import draws
-from jaxseg.metrics.intervals import Estimate
+from jaxseg.results.resampled import PatientDraws
+from jaxseg.studies.base import SPLITS, at_even_quantiles
+from jaxseg.studies.skip_pruning.settings import Evaluation, Settings
 from jaxseg.training import runs
 
 IN_DOMAIN, DOMAIN = "in-domain", "domain"  # groups; the others are the names of shifts
-_SEED = 0  # of resampling
 
 
 class Condition(NamedTuple):
@@ -45,49 +43,52 @@ class Condition(NamedTuple):
         return len(set(self.cases.patients)) > 1
 
 
-def conditions(
-    config: ml_collections.ConfigDict, splits: runs.Splits, everything: runs.Splits
-) -> tuple[Condition, ...]:
+def conditions(settings: Settings, splits: runs.Splits, everything: runs.Splits) -> tuple[Condition, ...]:
     """What the networks are tested on, the unshifted test set first.
 
     Args:
-      config: of the study.
+      settings: of the study.
       splits: the cases of the domains that are trained on.
       everything: those of all domains. Of another domain all splits are tested on, but for the patients who are in
         training or validation with the domain that is trained on: one sample may be there from several scanners.
+
+    Raises:
+      InputError: there is no other domain, or the test set shows one patient.
     """
-    test, domains = splits["test"], config.data.domains
-    found = [Condition(IN_DOMAIN, ", ".join(domains) or "original", test)]
-    for name, strengths in config.shifts.items():
-        found += [Condition(name, f"{strength:g}", test, (name, strength)) for strength in strengths]
+    test, domains = splits["test"], settings.run.data.domains
+    tested = [Condition(IN_DOMAIN, ", ".join(domains) or "original", test)]
+    for name, strengths in settings.shifts.items():
+        tested += [Condition(name, f"{strength:g}", test, (name, strength)) for strength in strengths]
     if domains:
         seen = set(splits.pool.patients)
-        parts = [
-            subset(everything[split], lambda case: case["domain"] not in domains and case["patient"] not in seen)
-            for split in ("train", "validation", "test")
-        ]
-        foreign = pipeline.joined([part for part in parts if len(part)] or parts)
-        if not len(foreign):
-            raise InputError(f"{config.data.dataset} has no domain but config.data.domains; leave one out of them")
-        found += [Condition(DOMAIN, domain, _of_domain(foreign, domain)) for domain in sorted(set(foreign.domains))]
-    if not found[0].has_interval:
+        unseen = lambda case: case["domain"] not in domains and case["patient"] not in seen
+        parts = [_subset(everything[split], unseen) for split in SPLITS]
+        others = pipeline.joined([part for part in parts if len(part)] or parts)
+        if not len(others):
+            raise InputError(
+                f"{settings.run.data.dataset} has no domain but config.data.domains; leave one out of them"
+            )
+        of_domain = lambda domain: _subset(others, lambda case: case["domain"] == domain)
+        tested += [Condition(DOMAIN, domain, of_domain(domain)) for domain in sorted(set(others.domains))]
+    if not tested[0].has_interval:
         raise InputError(f"{test.name} shows one patient, who gives no interval; give more cases")
-    return tuple(found)
+    return tuple(tested)
 
 
-def _of_domain(cases: pipeline.InMemory, domain: str) -> pipeline.InMemory:
-    return subset(cases, lambda case: case["domain"] == domain)
-
-
-def subset(cases: pipeline.InMemory, wanted: Callable[[Mapping[str, Any]], bool]) -> pipeline.InMemory:
+def _subset(cases: pipeline.InMemory, wanted: Callable[[Mapping[str, Any]], bool]) -> pipeline.InMemory:
     """The cases for which `wanted(case)` holds."""
     return cases.take(np.array([i for i in range(len(cases)) if wanted(cases[i])], int))
 
 
-def compared(config: ml_collections.ConfigDict, tested: Sequence[Condition]) -> tuple[Condition, ...]:
+def compared(evaluation: Evaluation, tested: Sequence[Condition]) -> tuple[Condition, ...]:
     """The conditions whose activations are compared with those of the unshifted test set."""
-    chosen = (config.evaluation.distance_shift, config.evaluation.distance_strength)
+    chosen = (evaluation.distance_shift, evaluation.distance_strength)
     return tuple(c for c in tested if c.shift == chosen or (c.group == DOMAIN and c.has_interval))
+
+
+def patient_draws(tested: Sequence[Condition], resamples: int) -> PatientDraws:
+    """How often the patients of the conditions are drawn in each resample."""
+    return PatientDraws(((c.cases.patients, c.cases.domains) for c in tested), resamples)
 
 
 def example_cases(tested: Sequence[Condition]) -> tuple[Condition, ...]:
@@ -108,8 +109,7 @@ def example_cases(tested: Sequence[Condition]) -> tuple[Condition, ...]:
 
 def _median_case(cases: pipeline.InMemory) -> pipeline.InMemory:
     area = (cases.labels > 0).reshape(len(cases), -1).sum(1)
-    name = cases.cases[np.argsort(area, kind="stable")[len(area) // 2]]
-    return subset(cases, lambda case: case["case"] == name)
+    return cases.take(np.array(at_even_quantiles(area, 1)))
 
 
 class Shifter:
@@ -130,77 +130,3 @@ class Shifter:
 
 def _shifted(name: str, strength: float, images: jax.Array) -> jax.Array:
     return shifts.shift(name, strength=strength)(jax.random.key(0), {"image": images})["image"]  # nothing is drawn
-
-
-class Draws:
-    """How often every patient of the test is drawn in each resample; the same ones for all conditions and networks.
-
-    Patients are drawn within the domains that they occur in, so that none is left without patients. Who occurs in
-    several (one sample on many scanners) is drawn for all of them at once.
-    """
-
-    def __init__(self, tested: Sequence[Condition], resamples: int):
-        domains: dict[str, set[str]] = {}
-        for condition in tested:
-            for patient, domain in zip(condition.cases.patients, condition.cases.domains, strict=True):
-                domains.setdefault(patient, set()).add(domain)
-        self._place = {patient: i for i, patient in enumerate(domains)}
-        strata = np.unique([", ".join(sorted(names)) for names in domains.values()], return_inverse=True)[1]
-        self._draws = draws.of_patients(len(domains), resamples, _SEED, tuple(strata.tolist()))
-
-    def of(self, condition: Condition) -> np.ndarray:
-        """`[R,P]` of the condition's patients, sorted by name."""
-        return self._draws[:, [self._place[patient] for patient in sorted(set(condition.cases.patients))]]
-
-    def of_cases(self, condition: Condition) -> np.ndarray:
-        """`[R,N]` of its cases: how often the case's patient is drawn."""
-        return self._draws[:, [self._place[patient] for patient in condition.cases.patients]]
-
-
-class Drawn(NamedTuple):
-    """A number with what stands behind it.
-
-    Attributes:
-      value: of all patients.
-      resampled: `[R]`.
-      folds: `[F]`, of every fold by itself.
-      n, undefined, patients: as of `Estimate`.
-    """
-
-    value: float
-    resampled: np.ndarray
-    folds: np.ndarray
-    n: int
-    undefined: int
-    patients: int
-
-    def row(self) -> dict[str, Any]:
-        """Mean, interval and range over folds as columns of a table."""
-        finite = self.resampled[np.isfinite(self.resampled)]
-        # one patient drawn again and again is no interval
-        low, high = np.percentile(finite, [2.5, 97.5]) if finite.size and self.patients > 1 else (np.nan, np.nan)
-        estimate = Estimate(self.value, float(low), float(high), self.n, self.undefined, self.patients)
-        return dataclasses.asdict(estimate) | {
-            "lowest_fold": float(self.folds.min()),
-            "highest_fold": float(self.folds.max()),
-            "folds": len(self.folds),
-        }
-
-
-def combined(terms: Sequence[tuple[float, Drawn]]) -> Drawn:
-    """A weighted sum, paired: the same patients are drawn for all terms."""
-    weighted = lambda pick: sum(weight * pick(term) for weight, term in terms)
-    largest = max((term for _, term in terms), key=lambda term: term.patients)
-    return Drawn(
-        float(weighted(lambda term: term.value)),
-        weighted(lambda term: term.resampled),
-        weighted(lambda term: term.folds),
-        largest.n,
-        max(term.undefined for _, term in terms),
-        largest.patients,
-    )
-
-
-def mean_of(terms: Sequence[Drawn]) -> Drawn:
-    """Their mean, each with the same weight."""
-    return combined([(1 / len(terms), term) for term in terms])

@@ -7,14 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from jaxseg.analysis import hellinger
 from jaxseg.data import augment
 from jaxseg.models import capture
 from jaxseg.models.skeleton import UNetSkeleton
-from jaxseg.studies.skip_pruning.conditions import Condition, Draws, Shifter, compared
+from jaxseg.studies.skip_pruning.conditions import Condition, Shifter, compared, patient_draws
+from jaxseg.studies.skip_pruning.settings import Settings
 
 _SEED = 0  # of the halves
 
@@ -26,7 +26,7 @@ def block_layers(model: UNetSkeleton) -> tuple[str, ...]:
 
 
 def measure(
-    config: ml_collections.ConfigDict,
+    settings: Settings,
     model: UNetSkeleton,
     members: Sequence[Any],
     tested: Sequence[Condition],
@@ -43,15 +43,15 @@ def measure(
       `layers` `[L]` str, input to output; per compared condition C: `C/distance/LAYER` `[F,D]`, `C/drawn` and `C/null`
       `[F,L,R]` and `[F,L,S]` of the layer, and `C/constant` int `[F,L]`, channels with one value in both sets.
     """
-    size, original, evaluation = config.data.image_size, tested[0], config.evaluation
+    size, original, evaluation = settings.run.data.image_size, tested[0], settings.evaluation
     layers = block_layers(model)
     grid = (max(size // 2**model.halvings, 1),) * 2
 
     @jax.jit
     def vectors(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
         seen = augment.whole({"image": images, "labels": jnp.zeros(images.shape[:3], jnp.uint8)}, size=size)["images"]
-        found = capture.capture(model, variables, seen, layers)[1]
-        pooled = {name: hellinger.pool_vectors(array, grid=grid) for name, array in found.items()}
+        activations = capture.capture(model, variables, seen, layers)[1]
+        pooled = {name: hellinger.pool_vectors(array, grid=grid) for name, array in activations.items()}
         return {name: array.reshape(len(images), -1, array.shape[-1]) for name, array in pooled.items()}
 
     def read(condition: Condition, variables: Any) -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
@@ -60,12 +60,13 @@ def measure(
             yield batch["index"][np.asarray(batch["valid"])], vectors(variables, batch["image"])
 
     measures: dict[str, list[Any]] = {}
-    draws = Draws(tested, evaluation.distance_resamples)
-    for condition in compared(config, tested):
+    draws = patient_draws(tested, evaluation.distance_resamples)
+    for condition in compared(evaluation, tested):
+        drawn_p, drawn_q = (draws.of_patients(c.cases.patients) for c in (original, condition))
         for variables in members:
             ranges = _ranges(itertools.chain(read(original, variables), read(condition, variables)))
             p, q = (_patient_histograms(c, read(c, variables), ranges, evaluation.bins) for c in (original, condition))
-            values = _distances(p, q, ranges, draws.of(original), draws.of(condition), evaluation.halvings)
+            values = _distances(p, q, ranges, drawn_p, drawn_q, evaluation.halvings)
             for name in layers:
                 distance, *_ = values[name]
                 measures.setdefault(f"{condition.name}/distance/{name}", []).append(distance)
@@ -77,10 +78,10 @@ def measure(
 Ranges = dict[str, hellinger.Range]
 
 
-def _ranges(found: Iterable[tuple[Any, Mapping[str, jax.Array]]]) -> Ranges:
+def _ranges(batches: Iterable[tuple[Any, Mapping[str, jax.Array]]]) -> Ranges:
     """Of all vectors; a case that comes again changes no range."""
     ranges: Ranges = {}
-    for _, vectors in found:
+    for _, vectors in batches:
         ranges = ranges or {name: hellinger.init_range(array.shape[-1]) for name, array in vectors.items()}
         ranges = _widened(ranges, vectors)
     return ranges
@@ -93,12 +94,12 @@ def _widened(ranges: Ranges, vectors: Mapping[str, jax.Array]) -> Ranges:
 
 
 def _patient_histograms(
-    condition: Condition, found: Iterable[tuple[np.ndarray, Mapping[str, jax.Array]]], ranges: Ranges, bins: int
+    condition: Condition, batches: Iterable[tuple[np.ndarray, Mapping[str, jax.Array]]], ranges: Ranges, bins: int
 ) -> dict[str, np.ndarray]:
     """Per layer, int32 `[P,D,bins]`: the histograms of every patient."""
     names, patient = np.unique(condition.cases.patients, return_inverse=True)
     counts = {name: np.zeros((len(names), len(r.low), bins), np.int32) for name, r in ranges.items()}
-    for index, vectors in found:
+    for index, vectors in batches:
         for name, of_images in _image_histograms(vectors, ranges, bins=bins).items():
             np.add.at(counts[name], patient[index], np.asarray(of_images)[: len(index)])
     return counts
@@ -129,14 +130,14 @@ def _distances(
     """
     patients = len(next(iter(p.values())))
     first, second = _halves(patients, halvings)
-    found = {}
+    of_layers = {}
     for name, r in ranges.items():
         between = functools.partial(_channel_distances, low=r.low, high=r.high)
         everyone = (np.vstack([np.ones(drawn.shape[1]), drawn]) for drawn in (drawn_p, drawn_q))
         channels, drawn = between(p[name], q[name], *everyone)
         _, null = between(p[name], p[name], first, second)
-        found[name] = channels[0], drawn[1:], null, int(np.sum(np.asarray(r.low) == np.asarray(r.high)))
-    return found
+        of_layers[name] = channels[0], drawn[1:], null, int(np.sum(np.asarray(r.low) == np.asarray(r.high)))
+    return of_layers
 
 
 def _halves(patients: int, halvings: int) -> tuple[np.ndarray, np.ndarray]:

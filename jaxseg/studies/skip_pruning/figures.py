@@ -5,7 +5,6 @@ import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -15,92 +14,76 @@ from matplotlib.patches import Patch
 
 from jaxseg.atomic import PathLike
 from jaxseg.report import canvas, figures
+from jaxseg.results.table import Table
 from jaxseg.studies.base import Report
-from jaxseg.studies.skip_pruning import experiment as study
-from jaxseg.studies.skip_pruning import tables as numbers
-from jaxseg.studies.skip_pruning.conditions import DOMAIN, IN_DOMAIN, Condition, compared, example_cases
+from jaxseg.studies.skip_pruning import tables
+from jaxseg.studies.skip_pruning.conditions import DOMAIN, IN_DOMAIN, Condition, compared
+from jaxseg.studies.skip_pruning.experiment import Cases, Measured, Measures
+from jaxseg.studies.skip_pruning.iou import SET
+from jaxseg.studies.skip_pruning.settings import Network, Settings, architecture
 
 _SHOWN = (0, 1, -1)  # of the pruned networks, in the figure of examples: baseline, L1, and the last
 _NULL = "#5b6470"
+_PLACES = {IN_DOMAIN: "in-domain", tables.SHIFTED: "mean over shifts"}
 
 
-def draw(
-    report: Report[Any, study.Cases, Mapping[study.Network, study.Measures], numbers.Tables],
-) -> None:
+def draw(report: Report[Settings, Cases, Measured, tables.Tables]) -> None:
     """Writes all figures of the study.
 
     They are `differences.png` and, per encoder E, `examples_E.png`, `iou_E.png` where there are shifts, `domains_E.png`
     where there are domains, and `distances_E_I.png` for the I-th condition whose activations are compared.
     """
-    folder, config, results = report.figures, report.settings, report.tables
-    tested, measured = report.cases.tested, report.measured
-    figures.dots(
-        folder / "differences.png",
-        [
-            (_short(row, encoders(config)), _PLACES[row["place"]], row["mean"], row["low"], row["high"])
-            for row in results.differences
-            if row["measure"] == numbers.SET
-            and row["place"] in _PLACES
-            and row["difference"].endswith(study.architecture(0))
-        ],
-        xlabel="IoU of the pruned network minus that of the baseline",
-    )
-    for encoder in encoders(config):
-        _draw_matrices(folder, config, tested, results, encoder)
-        for i, condition in enumerate(compared(config, tested)):
+    folder, settings, tested = report.figures, report.settings, report.cases.tested
+    measured, results = report.measured, report.tables
+    _draw_differences(folder, results.differences.where(measure=SET, minus=architecture(0)))
+    for encoder in settings.encoder_names:
+        _draw_matrices(folder, encoder, tested, results.iou.where(encoder=encoder, measure=SET))
+        layers = results.distances.where(encoder=encoder, architecture=architecture(0), part="decoder")
+        for i, condition in enumerate(compared(settings.evaluation, tested)):
             violins(
                 folder / f"distances_{encoder}_{i}.png",
                 {
-                    study.architecture(pruned): _violins(measured[study.Network(encoder, pruned)], condition)
-                    for pruned in config.pruned
+                    architecture(pruned): _violins(measured.of_networks[Network(encoder, pruned)], condition)
+                    for pruned in settings.pruned
                 },
-                decoder=study.roles(config, study.Network(encoder, 0)).decoder,
+                decoder=layers.values("layer"),
                 ylabel="Hellinger distance",
             )
-        figures.overlays(folder / f"examples_{encoder}.png", _examples(config, tested, measured, encoder))
+        figures.overlays(folder / f"examples_{encoder}.png", _examples(settings, measured, encoder))
 
 
-def _short(row: Mapping[str, Any], known: Sequence[str]) -> str:
-    """`L1-pruned` of `L1-pruned minus baseline`; with the encoder where there are several."""
-    name = row["difference"].partition(" ")[0]
-    return f"{name}, {row['encoder']}" if len(known) > 1 else name
+def _draw_differences(folder: pathlib.Path, differences: Table) -> None:
+    several = len(differences.values("encoder")) > 1
+    figures.dots(
+        folder / "differences.png",
+        [
+            (
+                f"{row['architecture']}, {row['encoder']}" if several else row["architecture"],
+                _PLACES[row["place"]],
+                *row.numbers,
+            )
+            for row in differences
+            if row["place"] in _PLACES
+        ],
+        xlabel="IoU of the pruned network minus that of the baseline",
+    )
 
 
-_PLACES = {IN_DOMAIN: "in-domain", numbers.SHIFTED: "mean over shifts"}
+def _draw_matrices(folder: pathlib.Path, encoder: str, tested: Sequence[Condition], iou: Table) -> None:
+    names, label = iou.values("architecture"), "IoU of the set"
 
-
-def encoders(config: ml_collections.ConfigDict) -> list[str]:
-    """The encoders of the study, in their order."""
-    return list(dict.fromkeys(network.encoder for network in study.networks(config)))
-
-
-def _draw_matrices(
-    folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    tested: Sequence[Condition],
-    results: numbers.Tables,
-    encoder: str,
-) -> None:
-    values = {
-        (row["architecture"], row["group"], row["condition"]): row["mean"]
-        for row in results.iou
-        if row["encoder"] == encoder and row["measure"] == numbers.SET
-    }
-    names = [study.architecture(pruned) for pruned in config.pruned]
-
-    def matrix(conditions: Sequence[Condition]) -> tuple[list[str], list[str], np.ndarray]:
-        labels = [condition.label for condition in conditions]
-        return names, labels, np.array([[values[name, c.group, c.label] for c in conditions] for name in names])
+    def matrix(conditions: Sequence[Condition]) -> tuple[Sequence[str], list[str], np.ndarray]:
+        of = lambda name, c: iou.one(architecture=name, group=c.group, condition=c.label).estimate.mean
+        return names, [c.label for c in conditions], np.array([[of(name, c) for c in conditions] for name in names])
 
     by_group = lambda group: [condition for condition in tested if condition.group == group]
-    if config.shifts:
-        panels = {name: matrix(_with_original(by_group(name), tested[0])) for name in config.shifts}
-        matrices(folder / f"iou_{encoder}.png", panels, xlabel="strength", label="IoU of the set")
+    shifts = dict.fromkeys(condition.group for condition in tested if condition.shift)
+    if shifts:
+        panels = {name: matrix(_with_original(by_group(name), tested[0])) for name in shifts}
+        matrices(folder / f"iou_{encoder}.png", panels, xlabel="strength", label=label)
     if by_group(DOMAIN):
         panels = {"": matrix([tested[0], *by_group(DOMAIN)])}
-        matrices(
-            folder / f"domains_{encoder}.png", panels, xlabel="domain; trained on the first", label="IoU of the set"
-        )
+        matrices(folder / f"domains_{encoder}.png", panels, xlabel="domain; trained on the first", label=label)
 
 
 def _with_original(shifted: Sequence[Condition], original: Condition) -> list[Condition]:
@@ -109,31 +92,25 @@ def _with_original(shifted: Sequence[Condition], original: Condition) -> list[Co
     return [*below, original, *(condition for condition in shifted if condition not in below)]
 
 
-def _violins(measures: study.Measures, condition: Condition) -> dict[str, tuple[np.ndarray, float]]:
+def _violins(measures: Measures, condition: Condition) -> dict[str, tuple[np.ndarray, float]]:
     """Layer -> (distances of its channels in all folds, the layer's null)."""
     null = measures[f"{condition.name}/null"].mean((0, 2))
     return {
-        str(layer): (measures[f"{condition.name}/distance/{layer}"].ravel(), float(null[i]))
-        for i, layer in enumerate(measures["layers"])
+        layer: (measures[f"{condition.name}/distance/{layer}"].ravel(), float(null[i]))
+        for i, layer in enumerate(measures["layers"].tolist())
     }
 
 
 def _examples(
-    config: ml_collections.ConfigDict,
-    tested: Sequence[Condition],
-    measured: Mapping[study.Network, study.Measures],
-    encoder: str,
+    settings: Settings, measured: Measured, encoder: str
 ) -> list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
-    pruned = list(dict.fromkeys(config.pruned[i] for i in _SHOWN))
-    seen = study.seen_examples(config, example_cases(tested))
+    shown = {
+        architecture(pruned): measured.of_networks[Network(encoder, pruned)]["examples"]
+        for pruned in dict.fromkeys(settings.pruned[i] for i in _SHOWN)
+    }
     return [
-        (
-            f"{condition.name}: {condition.cases.cases[0]}",
-            images,
-            labels,
-            {study.architecture(k): measured[study.Network(encoder, k)]["examples"][i] for k in pruned},
-        )
-        for i, (condition, (images, labels)) in enumerate(zip(example_cases(tested), seen, strict=True))
+        (example.name, example.image, example.labels, {name: masks[i] for name, masks in shown.items()})
+        for i, example in enumerate(measured.examples)
     ]
 
 

@@ -1,0 +1,120 @@
+"""What the overlay-shortcut study needs of its config, which is checked here."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from jaxseg.data import overlays
+from jaxseg.errors import InputError
+from jaxseg.models import capture, tracing
+from jaxseg.settings import count, number, one_of, read
+from jaxseg.training import checks
+
+SOURCES = ("world", "drawn", "burnt_in")
+NETWORKS = {"baseline": "annotated", "mitigation": "cleaned", "reference": "clean"}  # network -> what it is trained on
+_SHOWN_IN = "configs/overlay_shortcut.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Removal:
+    """How marks are found and removed, and how the network that fills them in is trained."""
+
+    features: tuple[int, ...]
+    method: str = one_of(*overlays.REMOVALS)
+    gray_share: float = number(least=0, most=1)
+    margin: int = count(least=0)
+    steps: int = count()
+    batch_size: int = count()
+    crop: int = count()
+    learning_rate: float = number(above=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How the networks are tested; see configs/overlay_shortcut.py."""
+
+    saliency_layer: str
+    clips: int = count()
+    clip_frames: int = count(least=2)  # with marks and without
+    clip_seed: int = count(least=0)
+    examples: int = count()
+    resamples: int = count()
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Where marks come from, how they are removed, and how networks are trained and tested.
+
+    Attributes:
+      removal: of marks.
+      evaluation: of the networks.
+      run: config of a training run, whatever its images.
+      source: of the images with marks and without.
+    """
+
+    removal: Removal
+    evaluation: Evaluation
+    run: ml_collections.ConfigDict
+    source: str = one_of(*SOURCES)
+
+    @property
+    def clean_known(self) -> bool:
+        """Whether it is known what is below the marks."""
+        return self.source != "burnt_in"
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Those of `NETWORKS` that can be trained."""
+        return tuple(name for name, images in NETWORKS.items() if self.clean_known or images != "clean")
+
+    def of_run(self, network: str) -> ml_collections.ConfigDict:
+        """The config of one training run; the images that it is trained on stand as its domain."""
+        made = self.run.copy_and_resolve_references().unlock()
+        made.data.domains = (NETWORKS[network],)
+        made.data.residence = "device"
+        return made.lock()
+
+
+def settings(config: ml_collections.ConfigDict) -> Settings:
+    """The settings of the study.
+
+    Raises:
+      InputError: a field of the config cannot work.
+    """
+    run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
+    checks.check(run)  # networks differ in their images alone
+    removal = read(Removal, config, "removal", shown_in=_SHOWN_IN)
+    evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
+    made = read(Settings, config, "overlays", shown_in=_SHOWN_IN, removal=removal, evaluation=evaluation, run=run)
+    data = run.data
+    if data.view != "original" or data.folds or run.replicas > 1 or data.residence == "stream":
+        raise InputError(
+            "the study trains on whole images in memory; leave config.data.view, folds, residence and config.replicas "
+            "at their defaults"
+        )
+    if made.source == "world" and data.domains:
+        raise InputError("config.data.domains must be empty: a world has the domains annotated and clean")
+    _check_crop(removal, data.source_size)
+    _check_layer(run, evaluation.saliency_layer)
+    return made
+
+
+def _check_crop(removal: Removal, source_size: int) -> None:
+    unit = 2 ** (len(removal.features) - 1)
+    if removal.crop > source_size or removal.crop % unit:
+        raise InputError(
+            f"config.removal.crop is {removal.crop}; it must be at most config.data.source_size ({source_size}) and "
+            f"divisible by {unit}, as the features halve it"
+        )
+
+
+def _check_layer(run: ml_collections.ConfigDict, layer: str) -> None:
+    model, size = checks.build_model(run, 2), run.data.image_size
+    image: Any = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    known = capture.layer_names(model, tracing.variable_shapes(model, image.shape), image)
+    if layer not in known:
+        shown = ", ".join(name for name in known if name.count("/") == 1)
+        raise InputError(f"config.evaluation.saliency_layer is {layer!r}; the network has {shown}")

@@ -1,0 +1,36 @@
+"""Resampled numbers: intervals over patients, ranges over folds, and differences that are paired."""
+
+import math
+
+import numpy as np
+import pytest
+
+from jaxseg.results.resampled import PatientDraws, Resampled, mean_of, weighted_sum
+
+
+def test_patients_are_drawn_within_their_domains_and_alike_for_all_sets():
+    sets = [(("b", "a", "c"), ("x", "x", "x")), (("a", "d", "d", "e"), ("y", "z", "z", "z"))]
+    draws = PatientDraws(sets, 100)
+    first, second = (draws.of_patients(patients) for patients, _ in sets)  # a b c, and a d e
+    np.testing.assert_array_equal(first[:, 0], second[:, 0])
+    np.testing.assert_array_equal(second[:, 0], 1)  # the only one who occurs in x and y
+    assert (first[:, 1:].sum(1) == 2).all() and (second[:, 1:].sum(1) == 2).all() and first[:, 1].std() > 0.5
+    np.testing.assert_array_equal(draws.of_cases(sets[1][0]), second[:, [0, 1, 1, 2]])
+
+
+def test_one_patient_gives_no_interval():
+    number = Resampled(0.5, np.full(50, 0.5), np.array([0.4, 0.6]), 3, 0, 1)
+    estimate = number.estimate
+    assert math.isnan(estimate.low) and math.isnan(estimate.high) and estimate.mean == 0.5
+    assert number.over_folds == {"lowest_fold": 0.4, "highest_fold": 0.6, "folds": 2}
+    assert number._replace(patients=2, resampled=np.linspace(0, 1, 1001)).estimate.low == pytest.approx(0.025)
+
+
+def test_a_difference_is_paired():
+    random = np.random.default_rng(0)
+    a = random.standard_normal(400)
+    one = Resampled(0.0, a, np.array([0.0]), 9, 0, 9)
+    other = Resampled(0.3, a + 0.3, np.array([0.3]), 9, 0, 9)
+    estimate = weighted_sum([(1.0, other), (-1.0, one)]).estimate
+    assert (estimate.low, estimate.mean, estimate.high) == pytest.approx((0.3, 0.3, 0.3))
+    assert mean_of([one, other]).value == pytest.approx(0.15)
