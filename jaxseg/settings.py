@@ -31,7 +31,7 @@ _BOUNDS = {  # keyword of `number` -> how a value is compared, and the words for
 def number(*, default: Any = dataclasses.MISSING, **bounds: float) -> Any:
     """A field that is a number within bounds: `above` or at `least` one, `below` or at `most` another."""
     ordered = {name: bounds[name] for name in _BOUNDS if name in bounds}
-    return dataclasses.field(default=default, metadata={"bounds": ordered})
+    return dataclasses.field(kw_only=True, default=default, metadata={"bounds": ordered})
 
 
 def count(least: int = 1, *, default: Any = dataclasses.MISSING) -> Any:
@@ -46,12 +46,12 @@ def share(*, default: Any = dataclasses.MISSING) -> Any:
 
 def one_of(*known: str, default: Any = dataclasses.MISSING) -> Any:
     """A field that is one of these words."""
-    return dataclasses.field(default=default, metadata={"known": known})
+    return dataclasses.field(kw_only=True, default=default, metadata={"known": known})
 
 
 def some_of(*known: str, every: bool = False) -> Any:
     """A field that lists some of these words, or all of them, each once."""
-    return dataclasses.field(metadata={"listed": known, "every": every})
+    return dataclasses.field(kw_only=True, metadata={"listed": known, "every": every})
 
 
 def read(cls: type[Read], config: ml_collections.ConfigDict, section: str = "", *, shown_in: str, **made: Any) -> Read:

@@ -22,15 +22,11 @@ _SHOWN_IN = "configs/audit.py"
 _WHY = "not_asked"
 
 
-def _all() -> tuple[Probe, ...]:
+def all_probes() -> tuple[Probe, ...]:
     """Every file of the folder that has one, as they stand on the page."""
     modules = [importlib.import_module(f"{probes.__name__}.{m.name}") for m in pkgutil.iter_modules(probes.__path__)]
     found = [module.PROBE for module in modules if hasattr(module, "PROBE")]
     return tuple(sorted(found, key=lambda probe: (GROUPS.index(probe.group), probe.name)))
-
-
-PROBES = _all()
-NAMES = tuple(probe.name for probe in PROBES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +53,10 @@ def settings(config: ml_collections.ConfigDict) -> Settings:
     """
     if "probes" not in config:
         raise InputError(f"config.probes is missing; {_SHOWN_IN} shows every field")
-    if unknown := [name for name in config.probes if name not in NAMES]:
-        raise InputError(f"config.probes has {unknown[0]!r}; choose from {', '.join(NAMES)}")
-    asked = [probe for probe in PROBES if probe.name in (config.probes or NAMES)]
+    known = {probe.name: probe for probe in all_probes()}
+    if unknown := [name for name in config.probes if name not in known]:
+        raise InputError(f"config.probes has {unknown[0]!r}; choose from {', '.join(known)}")
+    asked = [probe for name, probe in known.items() if name in (config.probes or known)]
     return read(
         Settings,
         config,

@@ -8,14 +8,14 @@ from jaxseg import scores
 from jaxseg.scores.base import Score
 
 
-def _all() -> dict[str, Score]:
+def all_scores() -> dict[str, Score]:
     """Those that need least first, else by key."""
     modules = [importlib.import_module(f"{scores.__name__}.{m.name}") for m in pkgutil.iter_modules(scores.__path__)]
     found = [module.SCORE for module in modules if hasattr(module, "SCORE")]
     return {score.key: score for score in sorted(found, key=lambda score: (len(score.needs), score.key))}
 
 
-SCORES = _all()
+SCORES = all_scores()
 
 
 def computable(given: Collection[str]) -> tuple[Score, ...]:

@@ -17,8 +17,6 @@ from jaxseg.results import table
 from jaxseg.studies.base import Cases, Data, Measured, Report, Settings, Study, Tables
 from jaxseg.training import provenance, runs
 
-NAMES = tuple(module.name for module in pkgutil.iter_modules(studies.__path__) if module.ispkg)
-
 
 @in_32_bits
 def run(
@@ -76,10 +74,11 @@ def write(
 
 
 def _named(name: Any) -> Study[Any, Any, Any, Any]:
-    if name not in NAMES:
+    known = [module.name for module in pkgutil.iter_modules(studies.__path__) if module.ispkg]
+    if name not in known:
         raise InputError(
             f"the config is not a study's (config.study is {name!r}); give configs/NAME.py with NAME one of "
-            f"{', '.join(NAMES)}, or use launch.train"
+            f"{', '.join(known)}, or use launch.train"
         )
     found: Study[Any, Any, Any, Any] = importlib.import_module(f"{studies.__name__}.{name}.study").STUDY
     return found
