@@ -29,13 +29,13 @@ class Pairs:
     classes: np.ndarray
     chosen: np.ndarray
 
-    def arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
+    def arrays(self, *, prefix: str = "") -> dict[str, np.ndarray]:
         """As they are kept among a probe's measures."""
         values = (self.images, self.labels, self.classes, self.chosen)
         return {f"{prefix}{name}": value for name, value in zip(_PARTS, values, strict=True)}
 
 
-def of_arrays(arrays: Arrays, prefix: str = "") -> Pairs:
+def of_arrays(arrays: Arrays, *, prefix: str = "") -> Pairs:
     """What `Pairs.arrays` gave."""
     return Pairs(*(arrays[f"{prefix}{name}"] for name in _PARTS))
 

@@ -166,7 +166,7 @@ def number(
 
 def plain(quantity: str, value: float, convention: str, *, where: str, n: int, undefined: int = 0) -> Row:
     """A number without an interval."""
-    return number(quantity, exact(float(value), n, undefined), convention, where=where, interval=NONE)
+    return number(quantity, exact(float(value), n, undefined=undefined), convention, where=where, interval=NONE)
 
 
 def not_asked(why: str, *, quantity: str = "not asked", where: str = ALL) -> Row:

@@ -63,7 +63,7 @@ _STYLE = {
 
 
 @contextlib.contextmanager
-def sheet(path: PathLike, size: tuple[float, float], layout: Any = "constrained") -> Iterator[Figure]:
+def sheet(path: PathLike, size: tuple[float, float], *, layout: Any = "constrained") -> Iterator[Figure]:
     """A figure in the style of this module whatever the caller's settings are, written when the block ends."""
     with matplotlib.style.context(["default", _STYLE]):
         figure = Figure(figsize=size, dpi=DPI, layout=layout)
@@ -154,7 +154,7 @@ def line(label: str, look: tuple[str, str], style: Any) -> Line2D:
     return Line2D([], [], color=look[0], marker=look[1], linestyle=style, markersize=6.5, label=label)
 
 
-def tint(colour: str, alpha: float = 0.35) -> tuple[float, float, float]:
+def tint(colour: str, *, alpha: float = 0.35) -> tuple[float, float, float]:
     """The colour on white, opaque."""
     red, green, blue = (1 - alpha * (1 - c) for c in to_rgb(colour))
     return red, green, blue

@@ -34,7 +34,7 @@ def table(
     further = further or {}
     shown = [
         {name: _key(row[name]) for name in columns}
-        | {"estimate": row.text(digits)}
+        | {"estimate": row.text(digits=digits)}
         | {name: row[name] for name in further}
         | {name: getattr(row.estimate, name) for name in counts}
         for row in rows

@@ -175,7 +175,7 @@ def overlays(path: PathLike, rows: Sequence[tuple[str, Any, Any, Mapping[str, An
         rim = [Stroke(linewidth=3.2, foreground="black"), Normal()]
         handles: list[Any] = [Line2D([], [], color="white", linewidth=1.6, path_effects=rim, label="annotation")]
         handles += [
-            Patch(facecolor=canvas.tint(c, 0.6), edgecolor=c, linewidth=1.5, label=k) for k, (c, _) in looks.items()
+            Patch(facecolor=canvas.tint(c, alpha=0.6), edgecolor=c, linewidth=1.5, label=k) for k, (c, _) in looks.items()
         ]
         figure.legend(
             handles=handles,
@@ -233,7 +233,7 @@ def heat_maps(
     cols = len(maps) if len(maps) < 4 else math.ceil(len(maps) / math.ceil(len(maps) / 3))
     lines = math.ceil(len(maps) / cols)
     size = (WIDTH, 0.65 + lines * (0.34 + (WIDTH - 1.75) / max(cols, 2)))
-    with canvas.sheet(path, size, "compressed") as figure:
+    with canvas.sheet(path, size, layout="compressed") as figure:
         axes = figure.subplots(lines, cols, sharex=True, sharey=True, squeeze=False)
         for ax, title, array in zip(axes.ravel(), maps, arrays, strict=False):
             ax.set_facecolor(GRID)  # shines through where a map is NaN

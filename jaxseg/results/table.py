@@ -41,12 +41,12 @@ class Row:
         """Mean, low and high end of the interval, as figures take them."""
         return self.estimate.mean, self.estimate.low, self.estimate.high
 
-    def text(self, digits: int = 2) -> str:
+    def text(self, *, digits: int = 2) -> str:
         """The number with its interval: `0.42 [0.37, 0.47]`; alone where it has none."""
         mean, low, high = self.estimate.mean, self.estimate.low, self.estimate.high
         if self.interval == NONE and math.isfinite(mean):
             return f"{mean:z.{digits}f}"
-        return estimate_text(mean, low, high, digits)
+        return estimate_text(mean, low, high, digits=digits)
 
     def negative(self) -> "Row":
         """The number with the other sign: of a difference, that the other way round."""
@@ -104,7 +104,7 @@ def table(rows: Iterable[Row]) -> Table:
     return Table(tuple(rows))
 
 
-def exact(value: float, n: int, undefined: int = 0) -> Estimate:
+def exact(value: float, n: int, *, undefined: int = 0) -> Estimate:
     """A number without an interval."""
     return Estimate(value, math.nan, math.nan, n, undefined, 0)
 

@@ -75,7 +75,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         "insertion": insertion,
         "insertion_dice": insertion_dice,
         "marks": np.array([one.marks.mean() for one in marked]),
-    } | {key: array for name, one in shown.items() for key, array in one.arrays(f"{name}_").items()}
+    } | {key: array for name, one in shown.items() for key, array in one.arrays(prefix=f"{name}_").items()}
 
 
 def _removal_dice(subject: Subject, marked: Sequence[Marked], answers: Sequence[Arrays]) -> np.ndarray:
@@ -144,7 +144,7 @@ def _removal(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
         "lost with the marks": lost,
     }
     rows += [number(what, estimate, convention, where=where) for what, estimate in told.items()]
-    pairs = pictures.of_arrays(arrays, "removal_")
+    pairs = pictures.of_arrays(arrays, prefix="removal_")
     candidate = Candidate(
         kind=OVERLAY,
         name="overlays_removal",
@@ -185,7 +185,7 @@ def _insertion(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     rows = [number(what, estimate, convention, where=where) for what, estimate in told.items()]
     away = f"{regional.WHAT}, pixels away from strokes"
     rows.append(number("Dice lost to calipers around an empty place", damage, away))
-    pairs = pictures.of_arrays(arrays, "insertion_")
+    pairs = pictures.of_arrays(arrays, prefix="insertion_")
     candidate = Candidate(
         kind=OVERLAY,
         name="overlays_insertion",

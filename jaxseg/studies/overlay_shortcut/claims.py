@@ -54,7 +54,7 @@ def removal_sentence(results: Tables) -> str:
     of_reference = results.downstream.where(network="reference", mask="found")
     lost = sorted(of_reference.where(quantity=LOSS), key=lambda row: -row.estimate.mean)
     words = lambda row: in_words(row["method"])
-    costs = "; ".join(f"{words(row)} {row.text(3)}" for row in lost)
+    costs = "; ".join(f"{words(row)} {row.text(digits=3)}" for row in lost)
     errors = results.reconstruction.where(mask="found", region="marks", metric="mae")
     nearest = min(errors, key=lambda row: row.estimate.mean)
     against = [
@@ -69,5 +69,5 @@ def removal_sentence(results: Tables) -> str:
     return (
         f"For the network trained on clean images, restoring found marks instead changes the Dice by {costs}. Paired: "
         f"{'; '.join(compared)}. Nearest to the clean pixels under the marks is {words(nearest)} (mean absolute "
-        f"error {nearest.text(1)} gray levels)."
+        f"error {nearest.text(digits=1)} gray levels)."
     )

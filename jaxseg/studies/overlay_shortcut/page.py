@@ -233,6 +233,6 @@ def _reconstruction_table(errors: Table) -> page.Table:
         line = lines.setdefault((row["method"], row["mask"]), {name: row[name] for name in ("method", "mask")})
         column = f"{row['region']} {row['metric']}"
         headers[column] = f"{row['metric'].upper()}, {row['region']}"
-        line |= {column: row.text(1), "n": row.estimate.n}
+        line |= {column: row.text(digits=1), "n": row.estimate.n}
     note = estimates.note(row.record() for row in errors)
     return page.Table("How near to the clean image", list(lines.values()), note, headers | {"n": "n"})

@@ -89,13 +89,13 @@ def _above(network: str, claim: str, row: Row, what: str, *, bound: float = 0.0)
         answer = FAILS
     else:
         answer = UNCLEAR  # of NaN too
-    return _claim(network, claim, answer, f"{what}: {row.text(3)}, {row.estimate.patients} patients.", row)
+    return _claim(network, claim, answer, f"{what}: {row.text(digits=3)}, {row.estimate.patients} patients.", row)
 
 
 def _few_active(network: str, row: Row) -> Claim:
     answer = HOLDS if row.estimate.high <= 0.5 else FAILS if row.estimate.low > 0.5 else UNCLEAR
     patients = f"{row.estimate.patients} patients of validation"
-    sentence = f"share of the {row['units']} units: {row.text(3)}, {patients}."
+    sentence = f"share of the {row['units']} units: {row.text(digits=3)}, {patients}."
     return _claim(network, FEW_ACTIVE, answer, sentence, row)
 
 
@@ -131,6 +131,6 @@ def verdict(judged: Sequence[Claim]) -> Verdict:
     for claim in core:
         assert claim.row is not None
         of = f" ({claim.of['network']})" if claim.claim == LATE else ""
-        told.append(f"{claim.claim[0].upper()}{claim.claim[1:]}{of}: {claim.answer}, {claim.row.text(3)}.")
+        told.append(f"{claim.claim[0].upper()}{claim.claim[1:]}{of}: {claim.answer}, {claim.row.text(digits=3)}.")
         patients = claim.row.estimate.patients
     return Verdict(word, f"{' '.join(told)} 95 % intervals over {patients} patients.")

@@ -46,14 +46,14 @@ def make(report: Report[Settings, runs.Splits, Measured, tables.Tables]) -> page
 
 
 def _facts(results: tables.Tables) -> list[tuple[str, str]]:
-    facts = [(f"{row['network']}, {_WHAT[row['segmentation']]}", row.text(3)) for row in results.performance]
+    facts = [(f"{row['network']}, {_WHAT[row['segmentation']]}", row.text(digits=3)) for row in results.performance]
     online = results.quality.where(network="online")
     for score in (quality.MEAN_SA, quality.VOG):
         facts.append((f"rank correlation of {score} with 1 − Dice", online.one(score=score).text()))
     taken_out = results.pruning.where(inert_units=tables.TAKEN_OUT)
     for row in taken_out:
         facts.append((f"{row['network']}, active units of the last layer", f"{row['active']} of {row['units']}"))
-    facts += [(f"{row['network']}, change of the Dice without the others", row.text(3)) for row in taken_out]
+    facts += [(f"{row['network']}, change of the Dice without the others", row.text(digits=3)) for row in taken_out]
     return facts
 
 

@@ -86,7 +86,7 @@ def _claim(encoder: str, claim: str, row: Row, *, what: str, above: float = 0.0)
     else:
         answer = UNCLEAR  # of NaN too
     folds = f"single folds from {row['lowest_fold']:z.3f} to {row['highest_fold']:z.3f}"
-    sentence = f"{what}: {row.text(3)}; {folds}, {row.estimate.patients} patients"
+    sentence = f"{what}: {row.text(digits=3)}; {folds}, {row.estimate.patients} patients"
     return Claim({"encoder": encoder}, claim, answer, f"{sentence}.", _PAPER[claim])
 
 
