@@ -175,7 +175,8 @@ def overlays(path: PathLike, rows: Sequence[tuple[str, Any, Any, Mapping[str, An
         rim = [Stroke(linewidth=3.2, foreground="black"), Normal()]
         handles: list[Any] = [Line2D([], [], color="white", linewidth=1.6, path_effects=rim, label="annotation")]
         handles += [
-            Patch(facecolor=canvas.tint(c, alpha=0.6), edgecolor=c, linewidth=1.5, label=k) for k, (c, _) in looks.items()
+            Patch(facecolor=canvas.tint(c, alpha=0.6), edgecolor=c, linewidth=1.5, label=k)
+            for k, (c, _) in looks.items()
         ]
         figure.legend(
             handles=handles,

@@ -9,10 +9,13 @@ from jaxseg.scores.base import Score
 
 
 def all_scores() -> dict[str, Score]:
-    """Those that need least first, else by key."""
+    """Those that need least first, of these those of good segmentation before those of bad, else by key."""
     modules = [importlib.import_module(f"{scores.__name__}.{m.name}") for m in pkgutil.iter_modules(scores.__path__)]
     found = [module.SCORE for module in modules if hasattr(module, "SCORE")]
-    return {score.key: score for score in sorted(found, key=lambda score: (len(score.needs), score.key))}
+    return {
+        score.key: score
+        for score in sorted(found, key=lambda score: (len(score.needs), not score.high_is_good, score.key))
+    }
 
 
 SCORES = all_scores()

@@ -61,7 +61,7 @@ def test_the_page_says_what_the_results_say(folder):
     kinds = {r["probe"] for r in results["numbers"]}
     assert kinds == {probe.name for probe in audits.all_probes()}
     league = [r["where"] for r in results["numbers"] if r["quantity"] == "rank correlation"]
-    assert league == ["entropy", "mean SA", "SD", "PM", "LM"]
+    assert league == ["mean SA", "entropy", "SD", "PM", "LM"]
     told = [r for r in results["numbers"] if r["quantity"] == "not asked"]
     assert {r["probe"] for r in told} == {"gray levels", "distances"} and "all cases are of one domain" in page
     tables = {path.name for path in (folder / "audit" / "tables").iterdir()}

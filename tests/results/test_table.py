@@ -58,4 +58,4 @@ def test_a_record_has_everything():
     ],
 )
 def test_a_number_has_one_text(row, digits, text):
-    assert row.text(digits) == text
+    assert row.text(digits=digits) == text
