@@ -169,6 +169,6 @@ def plain(quantity: str, value: float, convention: str, *, where: str, n: int, u
     return number(quantity, exact(float(value), n, undefined=undefined), convention, where=where, interval=NONE)
 
 
-def not_asked(why: str, *, quantity: str = "not asked", where: str = ALL) -> Row:
+def not_asked(why: str, *, quantity: str = "not asked", where: str = "", undefined: int = 0) -> Row:
     """The row that says why a probe, or a quantity of it, was not asked."""
-    return plain(quantity, math.nan, f"not asked: {why}", where=where, n=0)
+    return plain(quantity, math.nan, f"not asked: {why}", where=where or why, n=0, undefined=undefined)

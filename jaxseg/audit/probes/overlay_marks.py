@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxseg.audit import pictures
 from jaxseg.audit.marks import AROUND, AS_IS, BESIDE, GATHERED, REMOVED, Look, Marked, mark
-from jaxseg.audit.probe import OVERLAY, Answer, Arrays, Candidate, NotAskedError, Probe, not_asked, number
+from jaxseg.audit.probe import ALL, OVERLAY, Answer, Arrays, Candidate, NotAskedError, Probe, not_asked, number
 from jaxseg.audit.subject import Seen, Subject
 from jaxseg.data import augment, pipeline
 from jaxseg.metrics import regional
@@ -132,7 +132,8 @@ def _removal(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     if with_marks < settings.least_cases:
         needed = f"at least {settings.least_cases} are needed, and gray ones are not sought"
         why = f"{with_marks} images with coloured marks; {needed}"
-        return Answer(rows, not_asked=[not_asked(why, quantity="lost with the marks")])
+        nothing = not_asked(why, quantity="lost with the marks", where=ALL, undefined=len(subject.test))
+        return Answer(rows, not_asked=[nothing])
     where = f"the {with_marks} images with marks, pixels that no filling touches"
     convention = f"{regional.WHAT}; found marks are filled in ({settings.removal}), or shapes like theirs beside them"
     as_is, beside, gone = arrays["removal"]
