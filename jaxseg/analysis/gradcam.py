@@ -138,9 +138,9 @@ def saliency_share(saliency: jax.Array, region: jax.Array) -> jax.Array:
     _check_weights("region", region)
     arrays.check_filled(saliency=saliency)
     arrays.check_shares(region=region)
-    if (found := arrays.extremes(saliency)) is not None and found[0] < 0:
+    if (limits := arrays.extremes(saliency)) is not None and limits[0] < 0:
         raise ValueError(
-            f"saliency holds {found[0]:.6g}, and a share needs 0 or more; give jax.nn.relu or jnp.abs of it"
+            f"saliency holds {limits[0]:.6g}, and a share needs 0 or more; give jax.nn.relu or jnp.abs of it"
         )
     return _share(saliency, region)
 

@@ -423,8 +423,8 @@ def _count(vectors: jax.Array, low: jax.Array, high: jax.Array, bins: int) -> tu
     def add(table: jax.Array, block: jax.Array) -> jax.Array:
         # The loop of two rounds is for XLA on CPU. It would fuse `places` into the flat list of indices of the scatter,
         # whose loop does not vectorise (4x slower); what comes out of a loop is not fused.
-        found = jax.lax.map(places, block, batch_size=max(1, block.shape[0] // 2))
-        return table.at[found.ravel()].add(1, mode="promise_in_bounds", wrap_negative_indices=False)
+        slots = jax.lax.map(places, block, batch_size=max(1, block.shape[0] // 2))
+        return table.at[slots.ravel()].add(1, mode="promise_in_bounds", wrap_negative_indices=False)
 
     def add_block(i: jax.Array, table: jax.Array) -> jax.Array:
         return add(table, jax.lax.dynamic_slice_in_dim(vectors, i * rows, rows))

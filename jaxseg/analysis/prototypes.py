@@ -436,9 +436,9 @@ def _class_sa_scores(
     score: Score,
     interpolation: Interpolation,
 ) -> jax.Array:
-    found = _class_probabilities(features, masks, region, interpolation)
-    inside, defined = _region(masks[..., 0], region), ~jnp.isnan(found[..., :1])
-    winner = jnp.argmax(found, -1)
+    probabilities = _class_probabilities(features, masks, region, interpolation)
+    inside, defined = _region(masks[..., 0], region), ~jnp.isnan(probabilities[..., :1])
+    winner = jnp.argmax(probabilities, -1)
     scores = [
         _scored(jnp.where(defined, jnp.where(winner == k, 1.0, -1.0)[..., None], jnp.nan), labels == k, inside, score)
         for k in range(1, masks.shape[-1])
@@ -615,9 +615,9 @@ def _scored(logits: jax.Array, truth: jax.Array, region: jax.Array, score: Score
         raise ValueError(f"score is {score!r}; choose one of {', '.join(get_args(Score))}")
     axes = tuple(range(1, truth.ndim))
     inside = region[..., None]
-    found = _is_object(logits).astype(jnp.float32) * inside
+    predicted = _is_object(logits).astype(jnp.float32) * inside
     wanted = truth[..., None].astype(jnp.float32) * inside
-    both, marked = jnp.sum(found * wanted, axes), jnp.sum(found, axes)
+    both, marked = jnp.sum(predicted * wanted, axes), jnp.sum(predicted, axes)
     there, all_pixels = jnp.sum(wanted, axes), jnp.sum(inside, axes)
     right = all_pixels - marked - there + 2 * both
     numerator, denominator = {
@@ -699,8 +699,8 @@ def _layers(
     """The layers' features, all checked."""
     if not isinstance(layers, Sequence) or not layers:
         raise ValueError("layers must be a sequence with the features of at least one layer, such as [features]")
-    found = [arrays.converted("features", features) for features in layers]
-    for features in found:
+    converted = [arrays.converted("features", features) for features in layers]
+    for features in converted:
         _check(features, mask, labels=labels, region=region)
     _check_values(mask, labels=labels, region=region)
-    return found
+    return converted

@@ -232,7 +232,7 @@ def _of_one_level(gray: np.ndarray, marks: np.ndarray) -> bool:
     strokes, count = ndimage.label(marks, np.ones((3, 3)))
     if not count:
         return False
-    numbers = np.arange(1, count + 1)
-    peaks, sizes = ndimage.maximum(gray.astype(int), strokes, numbers), ndimage.sum_labels(marks, strokes, numbers)
+    ids = np.arange(1, count + 1)
+    peaks, sizes = ndimage.maximum(gray.astype(int), strokes, ids), ndimage.sum_labels(marks, strokes, ids)
     alike = abs(peaks[:, None] - peaks) <= _LEVELS
     return bool((alike @ sizes).max() > _ONE_LEVEL * sizes.sum())

@@ -80,11 +80,11 @@ def examine(name: str, found: Found, load: Load, *, in_threads: bool = True) -> 
             text = str(error).partition("\n")[0]
             return (f"{case.place}: cannot be examined ({type(error).__name__}: {text}); leave it out",)
 
-    numbers = range(len(found.cases))
+    indices = range(len(found.cases))
     if in_threads:
-        results = list(threads.in_threads(facts, numbers, "checking"))
+        results = list(threads.in_threads(facts, indices, "checking"))
     else:
-        results = list(threads.progress(map(facts, numbers), "checking", 0, len(numbers)))
+        results = list(threads.progress(map(facts, indices), "checking", 0, len(indices)))
     bad = [line for result in results if not isinstance(result, Facts) for line in result]
     findings += [Finding("error", "contents of files", "files cannot be used", tuple(bad))] * bool(bad)
     good = [(case, result) for case, result in zip(found.cases, results, strict=True) if isinstance(result, Facts)]
@@ -336,22 +336,22 @@ def _what_becomes(most: str, others: Sequence[Facts]) -> str:
 
 
 def _about_position(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
-    numbers = _position(good)
-    if numbers is None:
+    stats = _position(good)
+    if stats is None:
         return
-    if numbers["blind Dice"] > _BLIND_DICE:
+    if stats["blind Dice"] > _BLIND_DICE:
         yield Finding(
             "warning",
             "position",
-            f"one fixed mask that never looks at the image has a Dice of {numbers['blind Dice']:.2f} (the median mask "
-            f"is {numbers['median offset']:.2f} half sides off the middle): a network can learn where, not what",
+            f"one fixed mask that never looks at the image has a Dice of {stats['blind Dice']:.2f} (the median mask "
+            f"is {stats['median offset']:.2f} half sides off the middle): a network can learn where, not what",
         )
-    if numbers["density at the border"] < _BORDER_DENSITY:
+    if stats["density at the border"] < _BORDER_DENSITY:
         yield Finding(
             "warning",
             "border",
-            f"foreground is {numbers['density at the border']:.3f} times as dense at the border as in the whole image, "
-            f"{numbers['touch the border']:.0%} of masks touch it: zero padding shows a network where that is",
+            f"foreground is {stats['density at the border']:.3f} times as dense at the border as in the whole image, "
+            f"{stats['touch the border']:.0%} of masks touch it: zero padding shows a network where that is",
         )
 
 

@@ -267,20 +267,20 @@ def detect(
       ValueError: another type or shape of image.
     """
     _check_image(image)
-    found = np.zeros(image.shape[:2], bool)
-    gray = image.reshape(found.shape) if image.shape[2:] != (3,) else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    strokes = np.zeros(image.shape[:2], bool)
+    gray = image.reshape(strokes.shape) if image.shape[2:] != (3,) else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     if image.shape[2:] == (3,):
         if not is_gray(image, gray_share=gray_share):
-            return found
+            return strokes
         difference = image.max(-1) - image.min(-1)
         coloured = (difference >= chroma).astype(np.uint8)
         # opened, it has what is thick alone; edges are soft and colours compressed, so strokes look twice as thick
-        found = coloured > cv2.morphologyEx(coloured, cv2.MORPH_OPEN, _square(2 * max_stroke + 1))
+        strokes = coloured > cv2.morphologyEx(coloured, cv2.MORPH_OPEN, _square(2 * max_stroke + 1))
         # the bright strokes are looked for without the coloured ones, which would make echoes beside them look sharp
-        region = removed_region(found, method="bilinear")
+        region = removed_region(strokes, method="bilinear")
         gray = np.where(region, np.rint(_bilinear(gray[..., None], region)[..., 0]), gray).astype(np.uint8)
-    found |= _bright_strokes(gray, contrast, sharpness, max_stroke, reach)
-    return _dilated(found, dilation)
+    strokes |= _bright_strokes(gray, contrast, sharpness, max_stroke, reach)
+    return _dilated(strokes, dilation)
 
 
 def _bright_strokes(gray, contrast, sharpness, max_stroke, reach):

@@ -118,12 +118,12 @@ class Split:
         self.fingerprint = f"{self.name} {self.num_cases} {builder.info.splits[split].num_bytes}"
 
     def _of_domains(self, domains: Sequence[str]) -> Any:
-        found = self._texts("domain")
-        unknown = sorted(set(domains) - set(found))
+        case_domains = self._texts("domain")
+        unknown = sorted(set(domains) - set(case_domains))
         if unknown:
-            known = ", ".join(repr(domain) for domain in sorted(set(found)))
+            known = ", ".join(repr(domain) for domain in sorted(set(case_domains)))
             raise InputError(f"{self.name}: has no case of the domain {unknown[0]!r}; choose from {known}")
-        return [number for number, domain in zip(self._numbers, found, strict=True) if domain in domains]
+        return [number for number, domain in zip(self._numbers, case_domains, strict=True) if domain in domains]
 
     def __len__(self) -> int:
         return self.num_cases
@@ -328,9 +328,9 @@ def order(num_cases: int, *, batch_size: int, seed: int, start_step: int = 0) ->
 def _order(num_cases: int, batch_size: int, seed: int) -> Any:
     import grain
 
-    numbers = grain.MapDataset.range(num_cases).seed(seed).shuffle().repeat().map(np.int32)
+    indices = grain.MapDataset.range(num_cases).seed(seed).shuffle().repeat().map(np.int32)
     # An endless stream has no remainder; but a length rounded up would, for single cases, not fit into an integer.
-    return numbers.batch(batch_size, drop_remainder=True)
+    return indices.batch(batch_size, drop_remainder=True)
 
 
 def batches(
@@ -394,8 +394,8 @@ def epoch(source: Source, *, batch_size: int, part: tuple[int, int] = (0, 1)) ->
     import grain
 
     index, valid = (array[:, part_of_batch(batch_size, *part)] for array in whole_batches(len(source), batch_size))
-    numbers = grain.MapDataset.range(len(index))
-    return _read(numbers.map(lambda i: _stack(source, index[i]) | {"valid": valid[i]}))
+    indices = grain.MapDataset.range(len(index))
+    return _read(indices.map(lambda i: _stack(source, index[i]) | {"valid": valid[i]}))
 
 
 def _check_positive(batch_size: int) -> None:

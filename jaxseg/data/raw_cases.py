@@ -152,13 +152,13 @@ def load(case: RawCase, *, at_least: int | None = None) -> Loaded:
         if first is None or picture is None:  # a problem already
             return None
         try:
-            found = _onto(picture, first)
+            matched = _onto(picture, first)
         except geometry.OtherGrid as error:
             why = "".join(f" ({note})" for note in notes)  # a header that contradicts itself
             problems.append(f"{path}: is {error.ours}, {other} is {error.theirs}; {remedy}{why}")
             return None
-        notes.extend([f"{path}: {found.note}"] if found.note else [])
-        return found.array
+        notes.extend([f"{path}: {matched.note}"] if matched.note else [])
+        return matched.array
 
     remedy = "use files that are registered to each other"
     further = [

@@ -94,9 +94,9 @@ def check_integers(**labels: Any) -> None:
 def check_class_numbers(num_classes: int | None, **labels: Any) -> None:
     """Raises a ValueError where a known value is negative, or not below `num_classes`; None where any number counts."""
     for name, array in labels.items():
-        if array.dtype == jnp.bool_ or (found := extremes(array)) is None:
+        if array.dtype == jnp.bool_ or (limits := extremes(array)) is None:
             continue
-        low, high = (int(value) for value in found)
+        low, high = (int(value) for value in limits)
         if low < 0:
             raise ValueError(
                 f"{name} hold the class number {low}, and 0 is the least, the background; give pixels that are to be "
@@ -112,9 +112,9 @@ def check_class_numbers(num_classes: int | None, **labels: Any) -> None:
 def check_shares(**masks: Any) -> None:
     """Raises a ValueError where a known value is no share: of floats outside 0 to 1, of integers below 0."""
     for name, array in masks.items():
-        if array is None or array.dtype == jnp.bool_ or (found := extremes(array)) is None:
+        if array is None or array.dtype == jnp.bool_ or (limits := extremes(array)) is None:
             continue
-        low, high = found
+        low, high = limits
         hard = not jnp.issubdtype(array.dtype, jnp.floating)
         if low < -_ROUNDING or (high > 1 + _ROUNDING and not hard):
             raise ValueError(
@@ -128,9 +128,9 @@ def check_probabilities(probabilities: Any, name: str = "probabilities") -> None
 
     On the host the sums are those of at most 65,536 pixels, evenly spread.
     """
-    if (found := extremes(probabilities)) is None:
+    if (limits := extremes(probabilities)) is None:
         return
-    low, high = found
+    low, high = limits
     shape = probabilities.shape
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise ValueError(

@@ -329,7 +329,7 @@ def _check_counts(counts: np.ndarray | jax.Array) -> None:
         )
     if counts.dtype == jnp.bool_:
         raise TypeError("counts must be numbers of pixels, got bool; class_counts makes them")
-    if (found := arrays.extremes(counts)) is not None and found[0] < 0:
+    if (limits := arrays.extremes(counts)) is not None and limits[0] < 0:
         raise ValueError(
-            f"counts hold {found[0]:.6g}, which is no number of pixels; add counts up in int64, where no sum overflows"
+            f"counts hold {limits[0]:.6g}, which is no number of pixels; add counts up in int64, where no sum overflows"
         )

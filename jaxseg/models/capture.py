@@ -191,10 +191,10 @@ def _captured(
     )
     updated = dict(state)
     stored = flax.traverse_util.flatten_dict(updated.pop("intermediates", {}), sep="/")
-    found = {name: stored.get(f"{name}/__call__", (None,))[-1] for name in layers}
-    if not all(isinstance(activation, jax.Array) for activation in found.values()):  # only then traced once more
+    activations = {name: stored.get(f"{name}/__call__", (None,))[-1] for name in layers}
+    if not all(isinstance(activation, jax.Array) for activation in activations.values()):  # only then traced once more
         _checked(module, variables, images, layers, mutable, options)
-    return logits, found, updated
+    return logits, activations, updated
 
 
 def _checked(

@@ -208,8 +208,8 @@ def _unet_options(shapes: Shapes) -> Options:
 
 def _resnet_unet_options(shapes: Shapes) -> Options:
     blocks = itertools.takewhile(lambda j: f"encoder.layer3.{j}.conv1.weight" in shapes, itertools.count())
-    found = len([*blocks])
-    return {"encoder": tuple(name for name, stages in ENCODERS.items() if stages[2] == found)}
+    num_blocks = len([*blocks])
+    return {"encoder": tuple(name for name, stages in ENCODERS.items() if stages[2] == num_blocks)}
 
 
 def _residual_unet_options(shapes: Shapes) -> Options:

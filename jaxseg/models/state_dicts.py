@@ -37,7 +37,7 @@ def find(content: Any) -> dict[str, dict[str, Tensor | Unreadable]]:
     Raises:
       InputError: there is no tensor in any.
     """
-    found, seen = {}, set()
+    dicts, seen = {}, set()
     pending = collections.deque([("", 0, content)])
     while pending:
         place, depth, value = pending.popleft()
@@ -47,20 +47,20 @@ def find(content: Any) -> dict[str, dict[str, Tensor | Unreadable]]:
         entries = _entries(value)
         tensors = {name: entry for name, entry in entries.items() if isinstance(entry, Tensor | Unreadable)}
         if tensors:
-            found[place] = tensors
+            dicts[place] = tensors
         for key, entry in entries.items() if depth < _DEPTH else ():
             if isinstance(entry, dict | Inert) and not is_aside(key):
                 pending.append((f"{place}.{key}" if place else key, depth + 1, entry))
-    if not found:
+    if not dicts:
         raise InputError(f"expected names and tensors, found {_described(content)}; {REMEDY}")
-    return found
+    return dicts
 
 
-def choose(found: Mapping[str, Mapping[str, T]], key: str | None) -> dict[str, T]:
+def choose(dicts: Mapping[str, Mapping[str, T]], key: str | None) -> dict[str, T]:
     """One of the state dicts of a file, or the part of one.
 
     Args:
-      found: tensors by name, by the keys that lead to them.
+      dicts: the tensors by name of each state dict, by the keys that lead to it.
       key: that leads to the wanted ones, or what their names have in common; empty for those at the root, where others
         are copies of them, such as an average under `ema.`. None is for files in which one state dict has more than
         twice as many tensors as any other. One without a kernel or matrix, such as of best scores, does not count
@@ -70,13 +70,13 @@ def choose(found: Mapping[str, Mapping[str, T]], key: str | None) -> dict[str, T
       InputError: there is none under the key, or none is given and there are several.
     """
     if key is not None:
-        return _without_copies(_under(found, key))
-    networks = {place: tensors for place, tensors in found.items() if any(map(_is_kernel, tensors.values()))} or found
+        return _without_copies(_under(dicts, key))
+    networks = {place: tensors for place, tensors in dicts.items() if any(map(_is_kernel, tensors.values()))} or dicts
     most = max(map(len, networks.values()))
     rivals = [place for place, tensors in networks.items() if 2 * len(tensors) >= most]
     if len(rivals) > 1:
         raise several(rivals)
-    return dict(found[rivals[0]])
+    return dict(dicts[rivals[0]])
 
 
 def _is_kernel(tensor: Any) -> bool:
@@ -108,16 +108,16 @@ def _without_copies(tensors: Mapping[str, T]) -> dict[str, T]:
     return {name: entry for name, entry in tensors.items() if not name.startswith(copies)}
 
 
-def _under(found: Mapping[str, Mapping[str, T]], key: str) -> dict[str, T]:
-    if key in found:
-        return dict(found[key])
-    for place, tensors in sorted(found.items(), key=lambda item: -len(item[1])):
+def _under(dicts: Mapping[str, Mapping[str, T]], key: str) -> dict[str, T]:
+    if key in dicts:
+        return dict(dicts[key])
+    for place, tensors in sorted(dicts.items(), key=lambda item: -len(item[1])):
         for prefix in (f"{key}.", f"{key}.".removeprefix(f"{place}.")):
             part = {name.removeprefix(prefix): entry for name, entry in tensors.items() if name.startswith(prefix)}
             if part:
                 return part
-    known = [place for place in found if place]
-    known += sorted({name.partition(".")[0] for tensors in found.values() for name in tensors})
+    known = [place for place in dicts if place]
+    known += sorted({name.partition(".")[0] for tensors in dicts.values() for name in tensors})
     raise InputError(f"has no tensors under {key!r:.80}; there are some under {_listed(known)}")
 
 
@@ -180,10 +180,10 @@ def _transient(names: Any) -> set[str]:
 
 def _described(content: Any) -> str:
     entries = _entries(content)
-    found = [f"{key!r:.40}: {_kind(entry)}" for key, entry in entries.items()]
-    if not found:
+    described = [f"{key!r:.40}: {_kind(entry)}" for key, entry in entries.items()]
+    if not described:
         return f"a {_kind(content)}"
-    return f"a dict of {', '.join(found[:3])}{', ...' if found[3:] else ''}"
+    return f"a dict of {', '.join(described[:3])}{', ...' if described[3:] else ''}"
 
 
 def _kind(value: Any) -> str:

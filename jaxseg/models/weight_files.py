@@ -91,8 +91,8 @@ def _holds_arrays(file: BinaryIO) -> bool:
 
 def _read_torch(file: BinaryIO, key: str | None) -> Tensors:
     content, fetch = torch_files.load(file)
-    found = {place: state_dicts.unwrapped(tensors) for place, tensors in state_dicts.find(content).items()}
-    return torch_files.arrays(state_dicts.choose(found, key), fetch)
+    by_place = {place: state_dicts.unwrapped(tensors) for place, tensors in state_dicts.find(content).items()}
+    return torch_files.arrays(state_dicts.choose(by_place, key), fetch)
 
 
 def _read_safetensors(file: BinaryIO, key: str | None) -> Tensors:

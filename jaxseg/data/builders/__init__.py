@@ -204,9 +204,9 @@ def _checked(target: pathlib.Path, like: pipeline.Preparation | None) -> pathlib
     if like is None:
         return target
     split = next(iter(pipeline.split_sizes(target)))
-    found = pipeline.Split(target, split, size=None).preparation
-    turned = found.volumes and like.orientation not in ("", found.orientation)
-    if turned or found.scaling != like.scaling:
+    existing = pipeline.Split(target, split, size=None).preparation
+    turned = existing.volumes and like.orientation not in ("", existing.orientation)
+    if turned or existing.scaling != like.scaling:
         raise InputError(f"{target}: is prepared already, and otherwise; choose another data folder")
     return target
 
@@ -227,9 +227,9 @@ def _target(builder_class: Any, config: Any, root: pathlib.Path) -> pathlib.Path
 
 def _not_prepared(builder_class: Any, config: Any, root: pathlib.Path, wanted: str) -> str:
     name = f"{builder_class.name}/{config.name}"
-    found = sorted(info.parent.relative_to(root).parts for info in root.glob(f"*/*/*/{_INFO}"))
-    others = [f"{dataset}/{other}" for dataset, other, _ in found if f"{dataset}/{other}" != name]
-    versions = [version for dataset, other, version in found if f"{dataset}/{other}" == name]
+    versions_there = sorted(info.parent.relative_to(root).parts for info in root.glob(f"*/*/*/{_INFO}"))
+    others = [f"{dataset}/{other}" for dataset, other, _ in versions_there if f"{dataset}/{other}" != name]
+    versions = [version for dataset, other, version in versions_there if f"{dataset}/{other}" == name]
     there = f" but as version {', '.join(versions)}, which is another" if versions else ""
     more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
     beside = f"there {'is' if len(others) == 1 else 'are'} {', '.join(others[:_LISTED])}{more}" if others else ""

@@ -67,11 +67,11 @@ class Bbbc041(records.Builder):
     def find(cls, folder: pathlib.Path, config: records.Config) -> Found:
         del config
         annotated, problems = boxes(folder)
-        found = [
+        cases = [
             RawCase(item.image.stem, (item.image,), None, patient=item.image.stem, split=item.split, part=item)
             for item in annotated
         ]
-        return Found(found, problems, _CONTENTS)
+        return Found(cases, problems, _CONTENTS)
 
     @classmethod
     def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:

@@ -76,10 +76,10 @@ def _read(path: pathlib.Path, problems: list[str]) -> _Table | None:
 
 
 def _subjects(folder: pathlib.Path) -> list[pathlib.Path]:
-    found = [path for path in files.search(folder, "[Bb]ra[Tt][Ss]*") if path.is_dir()]
+    folders = [path for path in files.search(folder, "[Bb]ra[Tt][Ss]*") if path.is_dir()]
     return [
         path
-        for path in found
+        for path in folders
         if _NUMBERED.fullmatch(path.name) or (_NAMED.fullmatch(path.name) and path.parent.name in _GRADES)
     ]
 

@@ -39,16 +39,16 @@ class Busi(records.Builder):
     def find(cls, folder: pathlib.Path, config: records.Config) -> Found:
         del config
         folder = files.descend(folder, "benign")
-        found: list[RawCase] = []
+        cases: list[RawCase] = []
         problems: list[str] = []
         for kind in (*_NEEDED, *_OPTIONAL):
             if (folder / kind).is_dir():
                 cases_of_kind, wrong = _cases(folder / kind)
-                found += cases_of_kind
+                cases += cases_of_kind
                 problems += wrong
             elif kind in _NEEDED:
                 problems.append(f"{folder / kind}: no such folder; {cls.MANUAL_DOWNLOAD_INSTRUCTIONS}")
-        return Found(found, problems, _CONTENTS)
+        return Found(cases, problems, _CONTENTS)
 
     @classmethod
     def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:
@@ -59,7 +59,7 @@ class Busi(records.Builder):
 
 
 def _cases(folder: pathlib.Path) -> tuple[list[RawCase], list[str]]:
-    found: list[RawCase] = []
+    cases: list[RawCase] = []
     problems: list[str] = []
     images: dict[int, pathlib.Path] = {}
     masks: dict[int, list[pathlib.Path]] = {}
@@ -82,7 +82,7 @@ def _cases(folder: pathlib.Path) -> tuple[list[RawCase], list[str]]:
             problems += [f"{mask}: has no image {folder.name} ({number}).png; add it" for mask in masks[number]]
         else:
             name, (mask, *others) = f"{folder.name}_{number}", masks[number]
-            found.append(RawCase(name, (images[number],), mask, patient=name, domain=folder.name, part=tuple(others)))
+            cases.append(RawCase(name, (images[number],), mask, patient=name, domain=folder.name, part=tuple(others)))
     if not images and not problems:
         problems.append(f"{folder}: holds no file named {folder.name} (N).png; unpack the official archive again")
-    return found, problems
+    return cases, problems

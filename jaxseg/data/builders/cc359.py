@@ -39,8 +39,8 @@ class Cc359(records.Builder):
         del config
         cases: list[RawCase] = []
         problems: list[str] = []
-        found = files.search(folder, "CC*.nii.gz")
-        paths = [path for path in found if not _OTHERS.search(str(path.parent.relative_to(folder)))]
+        candidates = files.search(folder, "CC*.nii.gz")
+        paths = [path for path in candidates if not _OTHERS.search(str(path.parent.relative_to(folder)))]
         kind = next((kind for kind in _MASKS if any(path.name.endswith(kind) for path in paths)), _MASKS[0])
         masks: dict[str, list[pathlib.Path]] = {}
         for path in paths:

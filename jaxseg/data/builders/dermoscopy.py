@@ -13,7 +13,7 @@ from jaxseg.data.synthetic import dermoscopy
 _SEED = 2017
 
 
-class Dermoscopy(drawn.Drawn):
+class Dermoscopy(drawn.SyntheticBuilder):
     """Images of `jaxseg.data.synthetic.dermoscopy`; no two splits share one, and no case has been seen by another."""
 
     VERSION = tfds.core.Version("2.0.0")  # to be raised when `render` draws other images, or old ones stay in use

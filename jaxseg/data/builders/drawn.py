@@ -24,7 +24,7 @@ class Drawing(NamedTuple):
     options: Mapping[str, Any]
 
 
-class Drawn(records.Builder):
+class SyntheticBuilder(records.Builder):
     """Base of the synthetic worlds; no two splits share a scene.
 
     Attributes:

@@ -59,7 +59,7 @@ def find_pairs(images: pathlib.Path, masks: pathlib.Path, names: Names) -> tuple
       pairs: sorted by case.
       problems: one line for every missing or empty folder, misnamed file, and image or mask that stands alone.
     """
-    found, problems = {}, []
+    kinds, problems = {}, []
     for folder, kind in ((images, "image"), (masks, "mask")):
         suffix, other = (names.image, names.mask) if kind == "image" else (names.mask, names.image)
         ignored = (*names.ignored, other) if images == masks else names.ignored
@@ -75,10 +75,10 @@ def find_pairs(images: pathlib.Path, masks: pathlib.Path, names: Names) -> tuple
             continue
         for path in misnamed:
             problems.append(f"{path}: wrong name; {kind}s are named {names.prefix}*{suffix}: convert or rename it")
-        found[kind] = (cases, {path.name.partition(".")[0].removesuffix(suffix.partition(".")[0]) for path in misnamed})
-    if len(found) < 2:  # else every file of the other folder would be called lonely
+        kinds[kind] = (cases, {path.name.partition(".")[0].removesuffix(suffix.partition(".")[0]) for path in misnamed})
+    if len(kinds) < 2:  # else every file of the other folder would be called lonely
         return [], problems
-    (image_cases, image_misnamed), (mask_cases, mask_misnamed) = found["image"], found["mask"]
+    (image_cases, image_misnamed), (mask_cases, mask_misnamed) = kinds["image"], kinds["mask"]
     for case in sorted(image_cases.keys() - mask_cases.keys() - mask_misnamed):
         problems.append(
             f"{image_cases[case]}: has no mask {masks / (case + names.mask)}; add it or move the image away"
@@ -115,9 +115,9 @@ def descend(folder: pathlib.Path, pattern: str, *, levels: int = 3) -> pathlib.P
     """
     at = [folder]
     for _ in range(levels + 1):
-        found = [path for path in at if next(path.glob(pattern), None) is not None]
-        if found:
-            return found[0] if len(found) == 1 else folder
+        matches = [path for path in at if next(path.glob(pattern), None) is not None]
+        if matches:
+            return matches[0] if len(matches) == 1 else folder
         at = [inner for path in at for inner in path.iterdir() if inner.is_dir() and inner.name != "__MACOSX"]
         if len(at) > _MOST_FOLDERS:  # patients
             break
@@ -234,6 +234,6 @@ def search(folder: pathlib.Path, pattern: str, *, levels: int = 4) -> list[pathl
       pattern: of the last part of a path.
       levels: how many folders deep, the first one included.
     """
-    found = [path for level in range(levels) for path in folder.glob("*/" * level + pattern)]
+    matches = [path for level in range(levels) for path in folder.glob("*/" * level + pattern)]
     # macOS leaves ._NAME beside every file
-    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
+    return sorted(path for path in matches if not any(part[0] == "." for part in path.relative_to(folder).parts))

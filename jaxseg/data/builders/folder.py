@@ -64,13 +64,13 @@ class Folder(records.Builder):
         cases, problems = case_table.read(folder / case_table.NAME)
         named, more = _read_classes(folder / _CLASSES)
         names, values = named or _classes_of(cases)
-        found = looks.of_cases(cases)
+        case_looks = looks.of_cases(cases)
         contents = Contents(
             names,
             values,
-            channels=looks.channels(found),
-            scaling=looks.scaling(found),
-            volumes=looks.are_volumes(found),
+            channels=looks.channels(case_looks),
+            scaling=looks.scaling(case_looks),
+            volumes=looks.are_volumes(case_looks),
             remedy="" if named else _NAME_THEM,
             one_depth=True,
         )
@@ -108,10 +108,10 @@ def _classes_of(cases: Sequence[RawCase]) -> _Classes:
     """What the numbers in the masks mean: object or not where most masks hold 0 and 255, else every number a class."""
     values: collections.Counter[int] = collections.Counter()
     binary = filled = 0  # empty masks say nothing
-    for found in threads.in_threads(_values, cases, "reading masks"):
-        values.update(found)
-        binary += 255 in found and found <= _BINARY.keys()
-        filled += bool(found - {0})
+    for mask_values in threads.in_threads(_values, cases, "reading masks"):
+        values.update(mask_values)
+        binary += 255 in mask_values and mask_values <= _BINARY.keys()
+        filled += bool(mask_values - {0})
     # what a single mask of many holds is a slip, or a soft edge, and is named as such
     least = 2 if len(cases) >= _MANY_MASKS else 1
     classes = [value for value, count in values.items() if 0 < value < _MOST_CLASSES and count >= least]

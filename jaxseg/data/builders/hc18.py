@@ -47,7 +47,7 @@ class Hc18(records.Builder):
         images = folder / "training_set"
         if not images.is_dir():
             return Found((), [f"{images}: no such folder; {cls.MANUAL_DOWNLOAD_INSTRUCTIONS}"], _CONTENTS)
-        found, problems = _pairs(images)
+        cases, problems = _pairs(images)
         table = next((path for path in (folder / _TABLE, images / _TABLE) if path.exists()), None)
         if table is not None:
             spacings, wrong = _spacings(table)
@@ -55,11 +55,11 @@ class Hc18(records.Builder):
             if spacings:  # else every image would be called unknown
                 problems += [
                     f"{case.images[0]}: {table.name} does not name it; add its pixel size or move the image away"
-                    for case in found
+                    for case in cases
                     if case.images[0].name not in spacings
                 ]
-            found = [case._replace(part=spacings.get(case.images[0].name, math.nan)) for case in found]
-        return Found(found, problems, _CONTENTS)
+            cases = [case._replace(part=spacings.get(case.images[0].name, math.nan)) for case in cases]
+        return Found(cases, problems, _CONTENTS)
 
     @classmethod
     def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:
@@ -105,7 +105,7 @@ def filled(drawn: np.ndarray) -> np.ndarray | None:
 
 
 def _pairs(folder: pathlib.Path) -> tuple[list[RawCase], list[str]]:
-    found, problems = [], []
+    cases, problems = [], []
     names = {path.stem for path in files.search(folder, "*.png", levels=1)}
     for name in sorted(names):
         path = folder / f"{name}.png"
@@ -120,10 +120,10 @@ def _pairs(folder: pathlib.Path) -> tuple[list[RawCase], list[str]]:
             problems.append(f"{path}: has no mask {name}{_MASK}.png; add it or move the image away")
         else:
             mask = folder / f"{name}{_MASK}.png"
-            found.append(RawCase(name, (path,), mask, patient=match[1], part=math.nan))
+            cases.append(RawCase(name, (path,), mask, patient=match[1], part=math.nan))
     if not names:
         problems.append(f"{folder}: holds no file named NNN_HC.png; unpack the official archive again")
-    return found, problems
+    return cases, problems
 
 
 def _spacings(table: pathlib.Path) -> tuple[dict[str, float], list[str]]:

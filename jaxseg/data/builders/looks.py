@@ -65,15 +65,15 @@ def are_volumes(looks: Sequence[Look]) -> bool:
 
 def _of_case(case: RawCase) -> Look | None:
     try:
-        found = [_of_file(path) for path in case.images]
+        file_looks = [_of_file(path) for path in case.images]
     except formats.Unusable:
         return None
     return Look(
-        all(look.eight_bits for look in found),
-        all(look.gray_levels for look in found),
-        any(look.volume for look in found),
-        sum(look.channels for look in found),
-        len(found),
+        all(look.eight_bits for look in file_looks),
+        all(look.gray_levels for look in file_looks),
+        any(look.volume for look in file_looks),
+        sum(look.channels for look in file_looks),
+        len(file_looks),
     )
 
 

@@ -55,8 +55,8 @@ def _table(folder: pathlib.Path) -> tuple[Mapping[str, Mapping[str, str]] | None
     """The lines of the table by subject; None if there is none that can be used."""
     tables = sorted(folder.glob(_TABLE))
     if len(tables) != 1:
-        found = f"holds {len(tables)} tables" if tables else "holds no table"
-        return None, [f"{folder}: {found} named {_TABLE}; it needs the official one alone, which names the frames"]
+        held = f"holds {len(tables)} tables" if tables else "holds no table"
+        return None, [f"{folder}: {held} named {_TABLE}; it needs the official one alone, which names the frames"]
     rows, problems = files.read_table(tables[0], _COLUMNS, _COLUMNS)
     subjects = {}
     for number, row in rows:

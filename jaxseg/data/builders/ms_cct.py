@@ -113,13 +113,13 @@ class MsCct(records.Builder):
         assert config.size
         slides, problems = _slides(folder)
         open_slide = functools.partial(_cases, side=config.size)
-        found: list[RawCase] = []
+        cases: list[RawCase] = []
         for result in threads.in_threads(open_slide, slides, "reading slides"):
             if isinstance(result, str):
                 problems.append(result)
             else:
-                found += result
-        return Found(found, problems, _CONTENTS)
+                cases += result
+        return Found(cases, problems, _CONTENTS)
 
     @classmethod
     def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:
@@ -136,13 +136,13 @@ class MsCct(records.Builder):
 # The table.
 
 
-class _Found(NamedTuple):
+class _ListedSlide(NamedTuple):
     path: pathlib.Path
     size: tuple[int, int]
     polygons: tuple[Polygon, ...]
 
 
-def _slides(folder: pathlib.Path) -> tuple[list[_Found], list[str]]:
+def _slides(folder: pathlib.Path) -> tuple[list[_ListedSlide], list[str]]:
     """The slides that are there and in the table, sorted by name."""
     tables = files.search(folder, _TABLE)
     table, problems = files.read_json(tables[0] if tables else folder / _TABLE)
@@ -153,7 +153,7 @@ def _slides(folder: pathlib.Path) -> tuple[list[_Found], list[str]]:
     except _MALFORMED as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         return [], [f"{tables[0]}: is not as MS COCO tables are ({what}); fetch it again"]
-    found = []
+    slides = []
     paths = {path.name: path for path in files.search(folder, "*.tif")}
     for name, path in paths.items():
         if not _SLIDE.fullmatch(name):
@@ -165,7 +165,7 @@ def _slides(folder: pathlib.Path) -> tuple[list[_Found], list[str]]:
             problems.append(f"{path}: {_TABLE} has no outline in it; leave it out")
         else:
             problems += _outside(path, named[name], polygons[name])
-            found.append(_Found(path, named[name], tuple(polygons[name])))
+            slides.append(_ListedSlide(path, named[name], tuple(polygons[name])))
     scanners = {match[2] for name in paths if (match := _SLIDE.fullmatch(name))}
     problems += [
         f"{tables[0].parent / name}: is not there, {_TABLE} names it; add it, or leave out all slides of its scanner"
@@ -174,7 +174,7 @@ def _slides(folder: pathlib.Path) -> tuple[list[_Found], list[str]]:
     ]
     if not paths:
         problems.append(f"{folder}: holds no slide (scc_NN_SCANNER.tif); {MsCct.MANUAL_DOWNLOAD_INSTRUCTIONS}")
-    return found, problems
+    return slides, problems
 
 
 def _read_table(table: Any) -> tuple[dict[str, tuple[int, int]], dict[str, list[Polygon]]]:
@@ -221,9 +221,9 @@ def _outside(path: pathlib.Path, size: tuple[int, int], polygons: Sequence[Polyg
 # One slide.
 
 
-def _cases(found: _Found, side: int) -> list[RawCase] | str:
+def _cases(listed: _ListedSlide, side: int) -> list[RawCase] | str:
     """The patches of a slide; or what is wrong with it."""
-    path, size, polygons = found
+    path, size, polygons = listed
     try:
         gray, slide = _open(path, polygons)
     except Exception as error:

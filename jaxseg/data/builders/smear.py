@@ -19,7 +19,7 @@ _SIZES = {"demo": (128, 300), "tiny": (64, 40), "paper": (512, 1000)}
 _CUT = "-cut"
 
 
-class Smear(drawn.Drawn):
+class Smear(drawn.SyntheticBuilder):
     """Images of `jaxseg.data.synthetic.smear`; the domain is the density, and every split has both in equal shares.
 
     The configs with `-cut` cut the templates from the first image of a folder from which that can be done: BBBC041, or

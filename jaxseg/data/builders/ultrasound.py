@@ -13,7 +13,7 @@ from jaxseg.data.synthetic import ultrasound
 _SEED = 2024
 
 
-class Ultrasound(drawn.Drawn):
+class Ultrasound(drawn.SyntheticBuilder):
     """Scans of `jaxseg.data.synthetic.ultrasound`, each as domain `annotated`, with calipers and text, and `clean`.
 
     Train on one domain and test on both: the scan below the marks is the same.

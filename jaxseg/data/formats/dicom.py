@@ -128,8 +128,8 @@ def _white_is_high(stored: np.ndarray, file: Any) -> np.ndarray:
 def _palette(file: Any) -> np.ndarray | None:
     if file.get("PhotometricInterpretation", None) != "PALETTE COLOR":
         return None
-    numbers = np.arange(2 ** int(file.BitsStored)).astype(f"uint{file.BitsAllocated}")
-    colours = pydicom.pixels.apply_color_lut(numbers[None], file)[0]
+    levels = np.arange(2 ** int(file.BitsStored)).astype(f"uint{file.BitsAllocated}")
+    colours = pydicom.pixels.apply_color_lut(levels[None], file)[0]
     return (colours >> 8).astype(np.uint8) if colours.dtype == np.uint16 else colours
 
 
@@ -177,17 +177,19 @@ def _series(folder: pathlib.Path) -> Picture:
 
 def _of_series(folder: pathlib.Path) -> list[pathlib.Path]:
     """Files of the one series of images in a folder, without what lies beside them, or the one segmentation in it."""
-    found = {path: dicom_object(path) for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)}
-    if not found:
+    objects = {path: dicom_object(path) for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)}
+    if not objects:
         raise Unusable("is a folder without DICOM files; name a file, or the folder of one series")
-    images = [path for path, object_ in found.items() if object_ is None or object_.kind == "image"]  # None: damaged
-    series = {object_.series for path in images if (object_ := found[path]) is not None}
+    images = [path for path, object_ in objects.items() if object_ is None or object_.kind == "image"]  # None: damaged
+    series = {object_.series for path in images if (object_ := objects[path]) is not None}
     if len(series) > 1:
         raise Unusable(f"holds {len(series)} DICOM series; give each a folder of its own")
-    segmentations = [path for path, object_ in found.items() if object_ is not None and object_.kind == "segmentation"]
+    segmentations = [
+        path for path, object_ in objects.items() if object_ is not None and object_.kind == "segmentation"
+    ]
     if not images and len(segmentations) > 1:
         raise Unusable(f"holds {len(segmentations)} DICOM segmentations; name the file of the one that is meant")
-    return images or segmentations or list(found)
+    return images or segmentations or list(objects)
 
 
 def _in_series(name: str, call: Callable[[], Any]) -> Any:

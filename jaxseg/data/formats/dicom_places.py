@@ -44,8 +44,8 @@ def groups(file: Any, index: int, group: str) -> Any:
 
 def of_frame(file: Any, index: int, group: str, name: str) -> Any:
     """A value of a frame, from its functional group or, where there is none, from the file; None without either."""
-    found = [item[name].value for item in groups(file, index, group) if item.get(name, None) is not None]
-    return found[0] if found else file.get(name, None)
+    values = [item[name].value for item in groups(file, index, group) if item.get(name, None) is not None]
+    return values[0] if values else file.get(name, None)
 
 
 def plane_of(name: str, file: Any, index: int) -> Plane:
@@ -76,8 +76,8 @@ def _of_ultrasound(file: Any) -> tuple[float, float] | None:
     whole = (0, 0, int(file.get("Columns", None) or 0) - 1, int(file.get("Rows", None) or 0) - 1)
     ends = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
     covering = [region for region in regions if tuple(region.get(name, None) for name in ends) == whole]
-    found = [_of_region(region) for region in (covering if len(covering) == 1 else regions)]
-    return found[0] if found and all(spacing == found[0] for spacing in found) else None
+    spacings = [_of_region(region) for region in (covering if len(covering) == 1 else regions)]
+    return spacings[0] if spacings and all(spacing == spacings[0] for spacing in spacings) else None
 
 
 def _of_region(region: Any) -> tuple[float, float] | None:

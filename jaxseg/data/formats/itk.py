@@ -77,8 +77,8 @@ def _nrrd_fields(content: bytes) -> dict[str, str]:
 
 def _units(field: str, count: int) -> list[float]:
     """Mm of the units of axes, which stand in quotes; mm where nothing that is a length is said."""
-    found = [in_mm(unit) or 1.0 for unit in re.findall(r'"([^"]*)"', field)]
-    return (found + [1.0] * count)[:count]
+    units = [in_mm(unit) or 1.0 for unit in re.findall(r'"([^"]*)"', field)]
+    return (units + [1.0] * count)[:count]
 
 
 # ITK looks at few of the checksums behind compressed numbers, and takes those that it cannot decompress for zeros.
@@ -104,13 +104,13 @@ def _check_nrrd(path: pathlib.Path) -> None:
 
 def _inflated(data: bytes, most: int) -> int:
     """How many bytes these are once decompressed, up to as many as there may be, with the checksum behind them."""
-    stream, found = zlib.decompressobj(47), 0
-    while not stream.eof and found <= most:
+    stream, size = zlib.decompressobj(47), 0
+    while not stream.eof and size <= most:
         part = stream.decompress(data, 1 << 24)
         if not part and not stream.eof:
-            raise EOFError(f"its compressed numbers end after {found} bytes")
-        found, data = found + len(part), stream.unconsumed_tail
-    return found
+            raise EOFError(f"its compressed numbers end after {size} bytes")
+        size, data = size + len(part), stream.unconsumed_tail
+    return size
 
 
 _BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "FLOAT": 4, "DOUBLE": 8}
@@ -139,9 +139,9 @@ def _check_metaimage(path: pathlib.Path) -> None:
     if kind not in _BYTES or not sizes:
         return
     wanted = math.prod(sizes) * int(fields.get("ElementNumberOfChannels", 1)) * _BYTES[kind]
-    found = _inflated(data, wanted) if fields.get("CompressedData") == "True" else len(data)
-    if found < wanted:
-        raise EOFError(f"it holds {found} bytes of numbers and says that there are {wanted}")
+    length = _inflated(data, wanted) if fields.get("CompressedData") == "True" else len(data)
+    if length < wanted:
+        raise EOFError(f"it holds {length} bytes of data, and its header says {wanted}")
 
 
 def _beside(path: pathlib.Path, name: str) -> bytes:

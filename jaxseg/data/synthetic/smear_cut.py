@@ -104,10 +104,10 @@ def _largest_first(boxes: np.ndarray) -> np.ndarray:
 
 
 def _first_three(patches: Iterable[Patch], what: str) -> tuple[Patch, ...]:
-    found = tuple(itertools.islice(patches, TEMPLATES))
-    if len(found) < TEMPLATES:
-        raise InputError(f"the image has {len(found)} {what}, and {TEMPLATES} are needed; choose another image")
-    return found
+    templates = tuple(itertools.islice(patches, TEMPLATES))
+    if len(templates) < TEMPLATES:
+        raise InputError(f"the image has {len(templates)} {what}, and {TEMPLATES} are needed; choose another image")
+    return templates
 
 
 def _absorbing(levels: np.ndarray, part: tuple[slice, slice] = np.s_[:, :]) -> np.ndarray:
@@ -149,15 +149,15 @@ def _cut_background(image: np.ndarray, light: np.ndarray, taken: np.ndarray) -> 
 
 def _cut_cells(image: np.ndarray, boxes: np.ndarray) -> Iterator[Patch]:
     """Cells that are good templates, those that touch least first; none twice, as boxes may be."""
-    found = []
+    candidates = []
     for box in boxes:
         rgb, within = _crop(image, box)
         things = _absorbing(rgb[..., 1], _near(within))
         cut = _cut_whole(rgb, things, within, fill=0.6)
         if cut and cut.convexity > 0.93:
-            found.append((cut, box))
+            candidates.append((cut, box))
     taken: list[np.ndarray] = []
-    for cut, box in sorted(found, key=lambda pair: pair[0].contact):
+    for cut, box in sorted(candidates, key=lambda pair: pair[0].contact):
         if not any(_overlap_of_boxes(box, other) > 0.3 for other in taken):
             taken.append(box)
             yield cut.patch
