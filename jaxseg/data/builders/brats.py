@@ -12,7 +12,7 @@ from jaxseg.data.raw_cases import Contents, Found, RawCase
 
 _SEQUENCES = ("flair", "t1", "t1ce", "t2")  # the order of the channels, He et al. 2022, section 4.1
 _ENDINGS = (".nii.gz", ".nii")
-_NAMED = re.compile(r"BraTS(?:17|18|19)_((2013|[A-Z]+\d*)_.+)", re.IGNORECASE)  # who it is, and the institution
+_NAMED = re.compile(r"BraTS(?:17|18|19)_((2013|[A-Z]+\d*)_.+)", re.IGNORECASE)  # the patient, and the institution
 _NUMBERED = re.compile(r"BraTS20_Training_\d+", re.IGNORECASE)
 _GRADES = ("HGG", "LGG")  # the folders of training subjects until 2019
 _TABLE = "name_mapping.csv"
@@ -28,7 +28,7 @@ class Brats(records.Builder):
 
     Subjects of 2017 to 2019 lie in the folders `HGG` and `LGG`, such as `HGG/Brats18_CBICA_AAB_1`, and tell their
     institution, which is the domain, such as `CBICA` or `TCIA01`. Those of 2020, such as `BraTS20_Training_001`, do
-    not; the official table `name_mapping.csv` beside them says as whom they were known before. Where it is there,
+    not; the official table `name_mapping.csv` next to them gives their earlier names. Where it is there,
     subjects of 2018 are for training and the others for testing, as in He et al. 2022, section 4.1 (285 and 84 of
     BraTS 2020), and a tenth of the former is for validation; else patients are dealt out.
 
@@ -67,7 +67,7 @@ _Table = Mapping[str, Mapping[str, str]]  # every name of a subject -> its line
 
 
 def _read(path: pathlib.Path, problems: list[str]) -> _Table | None:
-    """As whom subjects were known in other years; None where there is no table that can be used."""
+    """The names of subjects in other years; None where there is no usable table."""
     if not path.exists():
         return None
     rows, wrong = files.read_table(path, _NAMES, (_IN_2018,))

@@ -17,7 +17,7 @@ _CONTENTS = Contents(("background", "lesion"), {0: 0, 255: 1}, channels=3)  # so
 
 
 class Busi(records.Builder):
-    """780 images of 600 women; who is in which is not known, so every image counts as a patient of its own.
+    """780 images of 600 women; which images show the same woman is not known, so every image counts as its own patient.
 
     Folders `benign`, `malignant` and `normal`, which may be left out, hold `benign (1).png` and `benign (1)_mask.png`;
     further masks of an image, `benign (1)_mask_1.png`, are further lesions, and the labels are their union. The domain
@@ -54,7 +54,7 @@ class Busi(records.Builder):
     def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:
         loaded = raw_cases.load(case, at_least=at_least)
         others = [raw_cases.load(case._replace(mask=mask), at_least=at_least).labels for mask in case.part]
-        # a value that is no label stays, so that the doctor names it
+        # a value that is not a label stays, so that the doctor reports it
         return loaded._replace(labels=np.max([loaded.labels, *others], axis=0)) if others else loaded
 
 

@@ -27,7 +27,7 @@ class Hc18(records.Builder):
     """999 ultrasound images of fetal heads with the ellipses of sonographers; the official test set has none.
 
     The folder holds `training_set` (`NNN_HC.png` and `NNN_HC_Annotation.png`, a second image of one fetus is
-    `NNN_2HC.png`) and the official table of pixel sizes, beside or in it. Copies at another size leave the table out;
+    `NNN_2HC.png`) and the official table of pixel sizes, beside or in it. Copies at another size lack the table;
     pixel sizes are unknown then. Annotations are outlines, which are filled here, or filled ellipses.
     """
 
@@ -52,7 +52,7 @@ class Hc18(records.Builder):
         if table is not None:
             spacings, wrong = _spacings(table)
             problems += wrong
-            if spacings:  # else every image would be called unknown
+            if spacings:  # else every image would be reported as unknown
                 problems += [
                     f"{case.images[0]}: {table.name} does not name it; add its pixel size or move the image away"
                     for case in cases
@@ -65,7 +65,7 @@ class Hc18(records.Builder):
     def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:
         loaded = raw_cases.load(case, at_least=at_least)
         if raw_cases.unknown_values(loaded.labels, _CONTENTS.values):
-            return loaded  # the doctor names them
+            return loaded  # the doctor reports them
         head = filled(loaded.labels > 0)
         if head is None:
             raise FileProblems(
@@ -85,7 +85,7 @@ def filled(drawn: np.ndarray) -> np.ndarray | None:
       drawn: bool `[H,W]`.
 
     Returns:
-      The region, or None where an open outline is no part of an ellipse.
+      The region, or None where an open outline is not part of an ellipse.
     """
     region = ndimage.binary_fill_holes(drawn)
     points = np.argwhere(drawn)[:, ::-1].astype(np.float32)  # x, y

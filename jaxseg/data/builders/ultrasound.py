@@ -44,7 +44,7 @@ class Ultrasound(drawn.SyntheticBuilder):
 
     @classmethod
     def draw(cls, scene: int, size: int, options: Mapping[str, Any]) -> Loaded:
-        # planes take turns, so that every split has its share of each
+        # planes alternate, so that every split has its share of each
         plane = ultrasound.PLANES[scene % len(ultrasound.PLANES)]
         frame = ultrasound.render(_SEED, scene, size, plane=plane, **options)
         return Loaded(frame.image, frame.labels, (math.nan, math.nan))

@@ -114,7 +114,7 @@ def _inverted(file: Any) -> bool:
 
 
 def _white_is_high(stored: np.ndarray, file: Any) -> np.ndarray:
-    """Whole numbers turned over within the range of their bits; what is padding becomes the darkest."""
+    """Integers inverted within the range of their bits; padding becomes the darkest."""
     bits, signed = int(file.BitsStored), stored.dtype.kind == "i"
     turned = ~stored if signed else (2**bits - 1) - stored  # -1 - x: from one end of the range to the other
     padding = file.get("PixelPaddingValue", None)
@@ -137,14 +137,14 @@ def _picture(slices: _Slices, what: str = "frames") -> Picture:
     """Slices as a volume, in the order in which they lie.
 
     Raises:
-      Unusable: they are no one volume of equal steps.
+      Unusable: they are not one volume of equal steps.
     """
     order, affine = arranged(slices.planes, slices.numbers, slices.between, what)
     array = slices.pixels[order]
     notes: tuple[str, ...] = ()
     if slices.inverted and slices.real:
         array = array.max() - (array - array.min())
-        notes = ("is white where its real numbers are low; they were turned over within their own range",)
+        notes = ("is white where its real values are low; they were inverted within their own range",)
     spacing = (slices.between, *slices.planes[0].spacing)
     picture = Picture(array, spacing) if affine is None else placed(array, affine)
     return picture._replace(palette=slices.palette, step=slices.step, notes=notes)
@@ -162,10 +162,10 @@ def _series(folder: pathlib.Path) -> Picture:
     shapes = {part.pixels.shape[1:] for part in parts}
     if len(shapes) > 1:
         sizes = ", ".join(f"{shape[1]}x{shape[0]}" for shape in sorted(shapes))
-        raise Unusable(f"holds DICOM slices of the sizes {sizes}; leave out what is no slice of the volume")
+        raise Unusable(f"holds DICOM slices of the sizes {sizes}; leave out what is not a slice of the volume")
     first = parts[0]
     if len({part.inverted for part in parts}) > 1:
-        raise Unusable("holds DICOM slices of which some are white where others are black; leave out what is no slice")
+        raise Unusable("holds DICOM slices, some of them white where others are black; leave out what is not a slice")
     joined = first._replace(
         pixels=np.concatenate([part.pixels for part in parts]),
         planes=[plane for part in parts for plane in part.planes],
@@ -176,7 +176,7 @@ def _series(folder: pathlib.Path) -> Picture:
 
 
 def _of_series(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Files of the one series of images in a folder, without what lies beside them, or the one segmentation in it."""
+    """Files of the one series of images in a folder, without other files, or the one segmentation in it."""
     objects = {path: dicom_object(path) for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)}
     if not objects:
         raise Unusable("is a folder without DICOM files; name a file, or the folder of one series")

@@ -29,7 +29,7 @@ class DicomObject(NamedTuple):
 
 
 def dicom_object(path: pathlib.Path) -> DicomObject | None:
-    """What a file is that is DICOM by its content, whatever it is called; None of any other."""
+    """What a file with DICOM content is, whatever its name; None for any other."""
     header = _header(path)
     if header is None:
         return None
@@ -49,7 +49,7 @@ def is_dicom(path: pathlib.Path) -> bool:
 
 
 def _header(path: pathlib.Path) -> Any:
-    """What tells the kind of a DICOM file; None of a file that is none."""
+    """The header fields that tell the kind of a DICOM file; None for any other file."""
     try:
         with path.open("rb") as file, quietly():
             start = file.read(132)

@@ -26,7 +26,7 @@ class Place(NamedTuple):
 
 
 class Plane(NamedTuple):
-    """A slice as messages call it; its place is None where the file does not tell."""
+    """A slice as messages name it; its place is None where the file does not tell."""
 
     name: str
     spacing: tuple[float, float]  # mm between rows, between columns
@@ -34,7 +34,7 @@ class Plane(NamedTuple):
 
 
 def groups(file: Any, index: int, group: str) -> Any:
-    """Items of a functional group of a frame, its own before those that all frames share."""
+    """Items of a functional group of a frame, its own before those shared by all frames."""
     own = list(file.get("PerFrameFunctionalGroupsSequence", None) or ())[index : index + 1]
     for item in (*own, *(file.get("SharedFunctionalGroupsSequence", None) or ())):
         if item.get(group, None):
@@ -120,7 +120,7 @@ def arranged(
       planes: of the slices.
       numbers: of their instances, for slices without places.
       between: mm from slice to slice as far as one file tells, for one slice.
-      what: messages call them.
+      what: what messages call them.
 
     Raises:
       Unusable: they are no one volume of equal steps.
@@ -148,9 +148,9 @@ def arranged(
 def _check_plane(first: Plane, place: Place, other: Plane, other_place: Place, what: str) -> None:
     cosine = min(float(place.row @ other_place.row), float(place.column @ other_place.column))
     angle = math.degrees(math.acos(min(max(cosine, -1.0), 1.0)))
-    such = f"such as {first.name} and {other.name}; leave out what is no slice of the volume, as a localizer is none"
+    such = f"such as {first.name} and {other.name}; leave out what is not a slice of the volume, such as a localizer"
     if angle > _TURNED:
-        raise Unusable(f"holds {what} that are turned against each other by {angle:.1f} degrees, {such}")
+        raise Unusable(f"holds {what} that are rotated against each other by {angle:.1f} degrees, {such}")
     if not np.allclose(first.spacing, other.spacing, rtol=1e-3):
         spacings = " and ".join("x".join(f"{length:g}" for length in plane.spacing) for plane in (first, other))
         raise Unusable(f"holds {what} of the pixel spacings {spacings} mm, {such}")

@@ -115,7 +115,7 @@ def test_numbers_in_another_file_that_are_missing_or_cut(tmp_path):
     with pytest.raises(formats.Unusable, match="holds 100 bytes of data, and its header says 240"):
         formats.read(tmp_path / "a.mhd")
     (tmp_path / "a.raw").unlink()
-    with pytest.raises(formats.Unusable, match=r"has its numbers in a\.raw, which is not there; put it beside"):
+    with pytest.raises(formats.Unusable, match=r"has its data in a\.raw, which is not there; put it next to"):
         formats.read(tmp_path / "a.mhd")
 
 
