@@ -1,4 +1,4 @@
-"""Which of the dicts in a file holds the network's tensors, and their names without what wrappers put before them."""
+"""Which of the dicts in a file holds the network's tensors, and their names without the prefixes of wrappers."""
 
 import collections
 import re
@@ -24,18 +24,18 @@ _ASIDE = re.compile(
 
 
 def is_aside(name: str) -> bool:
-    """Whether a name begins as those of what trains or judges a network, such as `criterion.weight`."""
+    """Whether a name begins like those of losses and metrics, such as `criterion.weight`."""
     return _ASIDE.fullmatch(name.partition(".")[0]) is not None
 
 
 def find(content: Any) -> dict[str, dict[str, Tensor | Unreadable]]:
     """The dicts with tensors in what was unpickled, by the keys that lead to them, joined by dots.
 
-    A module counts as the dict of its parameters and buffers, as in its `state_dict()`. Under a key that speaks of an
-    optimiser, a schedule, a loss or a metric nothing is looked for.
+    A module counts as the dict of its parameters and buffers, as in its `state_dict()`. Keys that name an
+    optimiser, a schedule, a loss or a metric are not searched.
 
     Raises:
-      InputError: there is no tensor in any.
+      InputError: none holds a tensor.
     """
     dicts, seen = {}, set()
     pending = collections.deque([("", 0, content)])
@@ -61,10 +61,10 @@ def choose(dicts: Mapping[str, Mapping[str, T]], key: str | None) -> dict[str, T
 
     Args:
       dicts: the tensors by name of each state dict, by the keys that lead to it.
-      key: that leads to the wanted ones, or what their names have in common; empty for those at the root, where others
+      key: that leads to the wanted ones, or their common prefix; empty for those at the root, where others
         are copies of them, such as an average under `ema.`. None is for files in which one state dict has more than
-        twice as many tensors as any other. One without a kernel or matrix, such as of best scores, does not count
-        beside others.
+        twice as many tensors as any other. One without a kernel or matrix, such as one of best scores, does not count
+        next to others.
 
     Raises:
       InputError: there is none under the key, or none is given and there are several.
@@ -88,14 +88,14 @@ def several(places: list[str]) -> InputError:
     """The error that there are networks in several places of a file."""
     names = [place.removesuffix(".") or "the file itself" for place in places]
     example = next(place.removesuffix(".") for place in places if place)
-    root = ", with nothing behind the colon for the file itself" if "" in places else ""
+    root = ", with nothing after the colon for the file itself" if "" in places else ""
     return InputError(
-        f"holds several networks, under {_listed(names)}; choose one behind a colon, as in FILE:{example:.80}{root}"
+        f"holds several networks, under {_listed(names)}; choose one after a colon, as in FILE:{example:.80}{root}"
     )
 
 
 def _without_copies(tensors: Mapping[str, T]) -> dict[str, T]:
-    """The tensors less those under a prefix where nearly all have a namesake without it, such as an average of them."""
+    """The tensors without those under a prefix that nearly all exist without it too, such as an average of them."""
     below: dict[str, list[str]] = collections.defaultdict(list)
     for name in tensors:
         parts = name.split(".", _PREFIX_PARTS)
@@ -104,7 +104,7 @@ def _without_copies(tensors: Mapping[str, T]) -> dict[str, T]:
     namesakes = {prefix: sum(rest in tensors for rest in rests) for prefix, rests in below.items()}
     alike = tuple(prefix for prefix, rests in below.items() if namesakes[prefix] >= 0.9 * len(rests))
     unique = sum(not name.startswith(alike) for name in tensors)
-    copies = tuple(prefix for prefix in alike if 2 * len(below[prefix]) > unique)  # fewer are a part of the network
+    copies = tuple(prefix for prefix in alike if 2 * len(below[prefix]) > unique)  # smaller ones belong to the network
     return {name: entry for name, entry in tensors.items() if not name.startswith(copies)}
 
 
@@ -122,7 +122,7 @@ def _under(dicts: Mapping[str, Mapping[str, T]], key: str) -> dict[str, T]:
 
 
 def unwrapped(tensors: Mapping[str, T]) -> dict[str, T]:
-    """Tensors under the names they had before `torch.compile`, DataParallel and their like wrapped the network."""
+    """Tensors under the names they had before `torch.compile`, DataParallel and the like wrapped the network."""
     names = {name: _unwrapped(name) for name in tensors}
     for _ in range(_PARALLEL_NESTED):
         if not all(name.startswith(_PARALLEL) for name in names.values()):
@@ -138,7 +138,7 @@ def _unwrapped(name: str) -> str:
 
 
 def _entries(value: Any) -> dict[str, Any]:
-    """What is in a dict, in some kind of dict, or in a module, under text."""
+    """The entries with text keys of a dict, some kind of dict, or a module."""
     if isinstance(value, Inert):
         if _is_module(value):
             return dict(_module(value, "", 0, [0]))
@@ -159,7 +159,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _module(module: Inert, prefix: str, depth: int, count: list[int]) -> Iterator[tuple[str, Any]]:
-    """Names and tensors of a module's state dict; `count` is of all so far, as modules may be there many times."""
+    """Names and tensors of a module's state dict; `count` is of all so far, as modules may occur many times."""
     state, passing = module.state, _transient(module.state.get("_non_persistent_buffers_set"))
     own = _entries(state["_parameters"]) | _entries(state.get("_buffers"))
     count[0] += 1 + len(own)

@@ -144,7 +144,7 @@ def _picture(slices: _Slices, what: str = "frames") -> Picture:
     notes: tuple[str, ...] = ()
     if slices.inverted and slices.real:
         array = array.max() - (array - array.min())
-        notes = ("is white where its real values are low; they were inverted within their own range",)
+        notes = ("is white where its real numbers are low; they were inverted within their own range",)
     spacing = (slices.between, *slices.planes[0].spacing)
     picture = Picture(array, spacing) if affine is None else placed(array, affine)
     return picture._replace(palette=slices.palette, step=slices.step, notes=notes)

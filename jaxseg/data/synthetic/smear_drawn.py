@@ -1,6 +1,6 @@
-"""Templates of a smear for those who have none at hand: drawn after Giemsa-stained thin films.
+"""Templates of a smear for those without one: drawn after Giemsa-stained thin films.
 
-Everything but noise is absorbance: a field `[h,w]` times what a stain absorbs of each channel.
+Everything but noise is absorbance: a field `[h,w]` times a stain's absorbance in each channel.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ _RADIUS = 52.0  # of a red cell, as large as in BBBC041
 
 
 def drawn_templates(seed: int) -> Templates:
-    """Templates for those who have no smear at hand, drawn after Giemsa-stained thin films.
+    """Templates for those without a smear, drawn after Giemsa-stained thin films.
 
     The cells are three of these: an uninfected red cell, one with a ring, one with a trophozoite, one with a schizont.
     The artifacts are a clump of platelets, a deposit of stain and the remains of a white cell. Background and
@@ -144,7 +144,7 @@ def _draw_remains(rng: np.random.Generator) -> _Template:
 
 
 def _thing(absorbance: np.ndarray) -> np.ndarray:
-    """Where four per cent of the light are gone, which can just be seen."""
+    """Where four per cent of the light is absorbed, which is just visible."""
     return opened(ndimage.binary_fill_holes(absorbance.mean(-1) > 0.04), 3)
 
 
