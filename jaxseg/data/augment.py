@@ -83,11 +83,11 @@ def quadrant(batch: Batch, corner: jax.Array, *, size: int) -> dict[str, jax.Arr
     if batch["image"].shape[1] % 2 or batch["image"].shape[2] != 2 * half:
         raise ValueError(f"quadrants need square images of even size, got {batch['image'].shape}")
 
-    def cut(array: jax.Array, k: jax.Array) -> jax.Array:
+    def crop(array: jax.Array, k: jax.Array) -> jax.Array:
         start = (k // 2 * half, k % 2 * half) + (jnp.int32(0),) * (array.ndim - 2)
         return jax.lax.dynamic_slice(array, start, (half, half, *array.shape[2:]))
 
-    return whole({name: jax.vmap(cut)(batch[name], corner) for name in ("image", "labels")}, size=size)
+    return whole({name: jax.vmap(crop)(batch[name], corner) for name in ("image", "labels")}, size=size)
 
 
 def training_view(
@@ -112,12 +112,12 @@ def training_view(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, 0), position)
         draw = lambda number, of: jax.vmap(lambda key: of(jax.random.fold_in(key, number)))(keys)
         if view == "quadrant":
-            cut = quadrant(batch, draw(0, lambda key: jax.random.randint(key, (), 0, 4, jnp.int32)), size=size)
+            viewed = quadrant(batch, draw(0, lambda key: jax.random.randint(key, (), 0, 4, jnp.int32)), size=size)
         else:
-            cut = whole(batch, size=size)
-        return (
-            warp(cut, draw(1, lambda key: draw_affine(key, spatial, size)), fill=spatial.fill) if spatial.moves else cut
-        )
+            viewed = whole(batch, size=size)
+        if not spatial.moves:
+            return viewed
+        return warp(viewed, draw(1, lambda key: draw_affine(key, spatial, size)), fill=spatial.fill)
 
     return seen
 

@@ -41,7 +41,7 @@ _OVERLAY_IMAGES = 0.02  # share of images with overlays that is worth a warning
 _OVERLAY_LINKED = 0.1  # from this share on it is a shortcut warning, if they correlate with the label or the domain
 _OVERLAY_COMMON = 1 / 3  # from this share on it is a shortcut warning whether or not they do
 _SAME_PLACE = 0.5  # of the images; marks in a cell of the grid that has them in that many belong to the machine
-_NEAR_RATIO = 3.0  # how many times denser they lie there than in the whole image, to say that they mark the outline
+_NEAR_RATIO = 3.0  # how many times denser they must lie there than in the whole image to mark the outline
 _WITHOUT = {  # what follows where a split lacks a class
     "train": "a network cannot learn that, and Dice measures nothing there",
     "validation": "that has no part in choosing the best checkpoint",
@@ -187,13 +187,13 @@ def _leaks(cases: Sequence[RawCase], facts: Sequence[Facts]) -> Iterator[Finding
 
 
 def _about_splits(given: Sequence[RawCase], dealt: Sequence[RawCase]) -> Iterator[Finding]:
-    """Whether cases that came with a split are in another one."""
+    """Whether cases that came with a split are now in another one."""
     wanted = {case.case: case.split for case in given}
     moved = [case for case in dealt if wanted[case.case] not in (None, case.split)]
     if moved:
         named = " and ".join(sorted({str(split) for split in wanted.values()}))
         yield Finding(
-            "warning", "splits", f"only {named} came with the data: {len(moved)} cases of train were dealt out"
+            "warning", "splits", f"only {named} came with the data: {len(moved)} cases of train were reassigned"
         )
 
 
@@ -202,7 +202,7 @@ def _about_classes(cases: Sequence[RawCase], facts: Sequence[Facts], contents: C
     present: dict[str | None, set[int]] = {
         split: set() for split in raw_cases.SPLITS if split in {c.split for c in cases}
     }
-    for case, one in zip(cases, facts, strict=False):  # without cases, nothing was dealt out
+    for case, one in zip(cases, facts, strict=False):  # without cases, none were assigned
         present[case.split] |= one.present
     if present and "train" not in present:
         text = f"all cases are for {' and '.join(map(str, present))}: networks can be evaluated on them, not trained"

@@ -42,7 +42,7 @@ class Preparation(NamedTuple):
 
     Attributes:
       scaling: how intensities became 0 to 255; see `jaxseg.data.raw_cases.as_uint8`.
-      size: images were squashed to so many pixels a side; None: they kept theirs.
+      size: images were squashed to this many pixels a side; None: they kept theirs.
       volumes: the files held volumes; of a data set of pictures, every slice is a case then, named `<volume>_<number>`.
       orientation: to which sides of the patient the axes of all volumes run, such as `SPL`; empty where unknown.
     """
@@ -445,7 +445,7 @@ def _unreadable(directory: str | os.PathLike[str], error: Exception) -> InputErr
     again = "prepare the data set again with python -m launch.prepare and another --data_dir"
     if _DAMAGE.search(text):
         return InputError(f"{directory}: is damaged ({text}); {again}, or remove it first")
-    return InputError(f"{directory}: cannot be read here: {text}; see to its rights and to the disk, or {again}")
+    return InputError(f"{directory}: cannot be read here: {text}; check its permissions and the disk, or {again}")
 
 
 def _split_sizes(builder: Any) -> dict[str, int]:

@@ -134,7 +134,7 @@ def load(case: RawCase, *, at_least: int | None = None) -> Loaded:
 
     Args:
       case: with a mask file.
-      at_least: a JPEG may be decoded at a smaller scale, of at least so many pixels a side; its mask is whole then.
+      at_least: a JPEG may be decoded at a smaller scale, of at least this many pixels a side; its mask is not.
 
     Raises:
       FileProblems: files cannot be used, or do not lie on one grid.
@@ -265,7 +265,7 @@ def ends(image: np.ndarray, scaling: tuple[str, float, float] | None) -> tuple[A
     Args:
       image: `[*S,C]`.
       scaling: `("window", low, high)`: these two, as for Hounsfield units; `("percentiles", low, high)`: these
-        percentiles of the whole image or volume, of every channel for itself, see `span`; None: 0 and 255, and
+        percentiles of the whole image or volume, of every channel on its own, see `span`; None: 0 and 255, and
         percentiles 0.5 and 99.5 where intensities are no such levels.
 
     Returns:

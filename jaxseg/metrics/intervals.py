@@ -98,7 +98,7 @@ def bootstrap_contrast(
 
 
 def exact_interval(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, float]:
-    """The interval of a rate (Clopper and Pearson 1934), which covers the true rate at least as often as it says.
+    """The interval of a rate (Clopper and Pearson 1934), which covers the true rate at least as often as `level`.
 
     Args:
       successes: from 0 to all trials.
@@ -163,7 +163,7 @@ def patient_names(patients: Any) -> np.ndarray:
         missing = missing | (names != names)
     if missing.any():
         raise ValueError(
-            f"patients {names.shape} has {np.count_nonzero(missing)} masked, NaN or None values, which do not say "
+            f"patients {names.shape} has {np.count_nonzero(missing)} masked, NaN or None values, which do not tell "
             "whose case it is; give each such case a patient of its own, or leave it out"
         )
     kinds = {type(name) for name in names.flat} if names.dtype.kind == "O" else set()

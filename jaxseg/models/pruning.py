@@ -62,11 +62,11 @@ def prune_last_layer(
     if model.norm == "group":
         raise ValueError("a group norm mixes the units of a layer; without some of them the others would change")
     kept = np.flatnonzero(keep)
-    cut = lambda leaf: jnp.asarray(leaf)[..., kept]  # kernels have their output channels last, vectors are per channel
+    select = lambda leaf: jnp.asarray(leaf)[..., kept]  # output channels come last in kernels, vectors are per channel
     pruned = jax.tree.map(lambda leaf: leaf, dict(variables))  # new dictionaries, the same arrays
     for collection in pruned.values():
         if layer in collection.get(block, {}):
-            collection[block][layer] = jax.tree.map(cut, collection[block][layer])
+            collection[block][layer] = jax.tree.map(select, collection[block][layer])
     head = pruned["params"]["head"]["conv"]
     kernel = jnp.asarray(head["kernel"])
     constant = jnp.einsum("...ck,c->k", kernel, jnp.asarray(np.where(keep, 0, means), kernel.dtype))

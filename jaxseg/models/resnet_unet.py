@@ -15,7 +15,7 @@ _DECODER_WIDTHS = (256, 128, 64, 32, 16)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+    """Two 3x3 convolutions with a shortcut, which is a 1x1 convolution where the shape changes."""
 
     features: int
     stride: int = 1

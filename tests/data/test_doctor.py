@@ -747,7 +747,7 @@ def test_ranges_of_the_files_are_compared_before_they_are_scaled():
 
 def test_a_split_that_is_dealt_out_is_said():
     finding = found(examine(anywhere(), splits=["train"] * 40), "splits")
-    assert finding is not None and finding.summary == "only train came with the data: 12 cases of train were dealt out"
+    assert finding is not None and finding.summary == "only train came with the data: 12 cases of train were reassigned"
     finding = found(examine(anywhere(), splits=["train"] * 20 + ["test"] * 20), "splits")
     assert finding is not None and "only test and train came with the data: 2 cases" in finding.summary
     whole = ["train"] * 20 + ["validation"] * 10 + ["test"] * 10

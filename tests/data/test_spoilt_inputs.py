@@ -467,7 +467,7 @@ IMAGES = {
         "convert it to PNG",
     ),
     "png: a picture as large as a house": one(
-        pictures, image_of("png", huge_header), "image1.png", "900000000 pixels", "cut it into parts"
+        pictures, image_of("png", huge_header), "image1.png", "900000000 pixels", "split it into parts"
     ),
     "tif: PNG data": one(
         of_format("tif"),
@@ -1211,7 +1211,7 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
     for function in (builders.check, builders.prepare):
         call = functools.partial(function, "folder/mine", data_dir=tmp_path / "data", manual_dir=tmp_path)
         (line,) = complaint(call, tmp_path)
-        assert line == f"{tmp_path}/cases.csv: cannot be read (Permission denied); see to its rights"
+        assert line == f"{tmp_path}/cases.csv: cannot be read (Permission denied); check its permissions"
 
 
 def test_an_empty_folder(tmp_path):

@@ -1,6 +1,6 @@
 """Raw files in, prepared data sets out: the only code that reads a data set's files.
 
-One module per data set, each a TFDS builder that works without TensorFlow; they are imported when they are asked for.
+One module per data set, each a TFDS builder that works without TensorFlow; they are imported on demand.
 """
 
 import contextlib
@@ -58,11 +58,11 @@ def prepare(
     manual_dir: str | os.PathLike[str] | None = None,
     like: pipeline.Preparation | None = None,
 ) -> pathlib.Path:
-    """Prepares a data set, unless that has been done. The doctor (`jaxseg.data.doctor`) sees it first.
+    """Prepares a data set, unless that has been done. The doctor (`jaxseg.data.doctor`) checks it first.
 
     A data set appears under `data_dir` whole or not at all, whatever kills the process: it is made in a hidden folder
-    beside its place and renamed. What a killed process left there is removed by the next call. What the doctor said
-    stands in its `doctor.json`.
+    next to its place and renamed. What a killed process left there is removed by the next call. What the doctor said
+    is in its `doctor.json`.
 
     Args:
       name: data set and config, like `isic2017/256`; without a config, the first one. Your own folder is
@@ -145,7 +145,9 @@ def _examine(
     try:
         found = builder_class.find(raw, config)
     except OSError as error:
-        raise InputError(f"{error.filename or given}: cannot be read ({error.strerror}); see to its rights") from error
+        raise InputError(
+            f"{error.filename or given}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
     if like is not None:
         found = found._replace(contents=found.contents._replace(scaling=like.scaling))
     report = doctor.examine(
@@ -289,7 +291,7 @@ def _explain(error: OSError | RuntimeError, root: pathlib.Path, raw: pathlib.Pat
     if raw is not None and file and pathlib.Path(file).is_relative_to(raw):
         if isinstance(error, FileNotFoundError):
             return f"{file}: {reason}; it was there a moment ago: do not change the raw files, and prepare again"
-        return f"{file}: cannot be read ({reason}); see to its rights"
+        return f"{file}: cannot be read ({reason}); check its permissions"
     return f"{root}: cannot write there ({reason}); free it or choose another data folder"
 
 

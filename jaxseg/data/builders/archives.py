@@ -36,7 +36,7 @@ def unpacked(given: pathlib.Path | None, room: pathlib.Path) -> Iterator[pathlib
     """A folder in which archives are unpacked.
 
     Args:
-      given: an archive; or a folder, in which archives that have not been unpacked beside themselves are, together,
+      given: an archive; or a folder, in which archives that have not been unpacked next to themselves are, together,
         as if they had been unpacked into this folder (zip files that hold loose files of the same names, such as images
         and their masks: each into a folder of its own name); or None.
       room: where that is done; it must not exist.
@@ -68,7 +68,7 @@ def unpacked(given: pathlib.Path | None, room: pathlib.Path) -> Iterator[pathlib
 
 
 def _archives_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Archives that do not lie beside what was unpacked from them."""
+    """Archives that do not lie next to what was unpacked from them."""
     return [path for path in paths.children(folder) if is_archive(path) and not (folder / _stem(path)).is_dir()]
 
 

@@ -46,7 +46,7 @@ class Annotated(NamedTuple):
 class Bbbc041(records.Builder):
     """Smears of malaria patients whose cells have boxes, in which they are segmented here, as there are no masks.
 
-    The folder holds `training.json`, `test.json` and `images` (BBBC041), or images with a VOC file (.xml) beside each,
+    The folder holds `training.json`, `test.json` and `images` (BBBC041), or images with a VOC file (.xml) next to each,
     or `JPEGImages` and `Annotations` (BCCD), of which none has an official split. Images in no table are left out.
 
     The class is that of red cells, infected or not: `smear.CELL_NAMES`. White cells, platelets and what is difficult
@@ -95,7 +95,7 @@ def cells(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Which pixels are of cells: in every box, the largest thing that is darker than Otsu's threshold, without holes.
 
     All dark matter is made equally dark first, or the threshold of a box would split a parasite from its cell, or a
-    cell from a paler one on which it lies. Where the image's border cuts a cell, it closes its outline.
+    cell from a paler one on which it lies. Where the image's border crops a cell, it closes its outline.
 
     Args:
       image: uint8 `[H,W,C]`, the green channel is taken of colour.

@@ -30,10 +30,10 @@ class Brats(records.Builder):
     institution, which is the domain, such as `CBICA` or `TCIA01`. Those of 2020, such as `BraTS20_Training_001`, do
     not; the official table `name_mapping.csv` next to them gives their earlier names. Where it is there,
     subjects of 2018 are for training and the others for testing, as in He et al. 2022, section 4.1 (285 and 84 of
-    BraTS 2020), and a tenth of the former is for validation; else patients are dealt out.
+    BraTS 2020), and a tenth of the former is for validation; else patients are assigned to splits.
 
     Subjects for validation have no masks and are left out. The mask of subject 355 of 2020, which was published as
-    `W39_1998.09.19_Segm.nii`, is found. Every sequence is scaled by volume for itself, from the 0.5th percentile to
+    `W39_1998.09.19_Segm.nii`, is found. Every sequence is scaled by volume on its own, from the 0.5th percentile to
     the 99.5th.
     """
 

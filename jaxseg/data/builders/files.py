@@ -235,5 +235,5 @@ def search(folder: pathlib.Path, pattern: str, *, levels: int = 4) -> list[pathl
       levels: how many folders deep, the first one included.
     """
     matches = [path for level in range(levels) for path in folder.glob("*/" * level + pattern)]
-    # macOS leaves ._NAME beside every file
+    # macOS leaves ._NAME next to every file
     return sorted(path for path in matches if not any(part[0] == "." for part in path.relative_to(folder).parts))

@@ -29,8 +29,8 @@ class Folder(records.Builder):
 
     The columns domain and patient say where a case is from and whom it shows; without a patient each case is its own. A
     column `split` (train, validation, test, or val and the like) is followed, also where all cases are for testing;
-    without it patients are dealt out. Several images of one case, such as modalities, are separated by `;` and become
-    channels. Masks hold 0 and 255, or class numbers, which `classes.csv` (columns value, name; the first is the
+    without it patients are assigned to splits. Several images of one case, such as modalities, are separated by `;` and
+    become channels. Masks hold 0 and 255, or class numbers, which `classes.csv` (columns value, name; the first is the
     background) may name. Volumes (NIfTI, stacks of TIFF, folders of DICOM files) are cut into slices, or stay whole as
     `folder/NAME-volumes`. Where all intensities are 0 to 255 they stay as they are; else all are scaled, by image or
     volume; see `looks.scaling`.

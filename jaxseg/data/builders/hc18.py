@@ -27,7 +27,7 @@ class Hc18(records.Builder):
     """999 ultrasound images of fetal heads with the ellipses of sonographers; the official test set has none.
 
     The folder holds `training_set` (`NNN_HC.png` and `NNN_HC_Annotation.png`, a second image of one fetus is
-    `NNN_2HC.png`) and the official table of pixel sizes, beside or in it. Copies at another size lack the table;
+    `NNN_2HC.png`) and the official table of pixel sizes, next to or in it. Copies at another size lack the table;
     pixel sizes are unknown then. Annotations are outlines, which are filled here, or filled ellipses.
     """
 
@@ -69,7 +69,7 @@ class Hc18(records.Builder):
         head = filled(loaded.labels > 0)
         if head is None:
             raise FileProblems(
-                f"{case.mask}: is neither filled nor a closed outline, nor part of an ellipse that the border cuts; "
+                f"{case.mask}: is neither filled nor a closed outline, nor part of an ellipse that the border crops; "
                 "close the outline"
             )
         return loaded._replace(labels=np.where(head, 255, 0), spacing=(case.part, case.part))
@@ -78,7 +78,7 @@ class Hc18(records.Builder):
 def filled(drawn: np.ndarray) -> np.ndarray | None:
     """The region of a drawing, bool `[H,W]`: itself if it is filled, what it encloses if it is an outline.
 
-    The border of the image can cut an outline, which then encloses nothing. It is taken as part of an ellipse, as all
+    The border of the image can crop an outline, which then encloses nothing. It is taken as part of an ellipse, as all
     are in HC18, and the result is what the image has of that ellipse.
 
     Args:

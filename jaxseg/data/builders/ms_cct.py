@@ -55,7 +55,7 @@ class Polygon(NamedTuple):
 
 
 class Slide(NamedTuple):
-    """What is known of a slide.
+    """What is known about a slide.
 
     Attributes:
       path: of its file.
@@ -206,7 +206,7 @@ def _rings(segmentation: Any) -> Iterator[np.ndarray]:
 
 
 def _outside(path: pathlib.Path, size: tuple[int, int], polygons: Sequence[Polygon]) -> Iterator[str]:
-    """An outline may reach over the border of its slide, but must not lie beside it."""
+    """An outline may reach over the border of its slide, but must not lie outside it."""
     for polygon in polygons:
         points = np.concatenate(polygon.rings)
         if (points.max(0) < 0).any() or (points.min(0) >= size[::-1]).any():

@@ -27,7 +27,7 @@ _PNG_CHANNELS = (1, 3, 4)  # other counts are stored as compressed arrays
 
 @dataclasses.dataclass(eq=False)
 class Config(tfds.core.BuilderConfig):
-    """`size`: images are squashed to so many pixels a side, None keeps theirs; `volumes`: not cut into slices."""
+    """`size`: images are squashed to this many pixels a side, None keeps theirs; `volumes`: not cut into slices."""
 
     size: int | None = None
     volumes: bool = False

@@ -49,7 +49,7 @@ _READERS: dict[str, Callable[[pathlib.Path, int | None], Picture]] = {
 def read(path: pathlib.Path, *, frame: int | None = None, at_least: int | None = None) -> Picture:
     """Reads a file, or a folder with the DICOM files of one series of images, which is a volume.
 
-    Segmentations, structure sets, presentation states and reports beside the images are not part of it.
+    Segmentations, structure sets, presentation states and reports next to the images are not part of it.
 
     Args:
       path: its suffix tells the format; DICOM files may have any.
@@ -118,11 +118,11 @@ def _read(path: pathlib.Path, frame: int | None, at_least: int | None) -> Pictur
     except Unusable:
         raise
     except Image.DecompressionBombError as error:
-        raise Unusable(f"is too large ({reason(error)}); cut it into parts") from error
+        raise Unusable(f"is too large ({reason(error)}); split it into parts") from error
     except Exception as error:  # struct.error and zlib.error too
         if isinstance(error, OSError) and error.errno:  # of the system, not of a library
             raise Unusable(
-                f"cannot be read as an image ({reason(error)}); see that it is there, and to its rights"
+                f"cannot be read as an image ({reason(error)}); check that it is there, and its permissions"
             ) from error
         broken = _looks_broken(path)
         raise Unusable(

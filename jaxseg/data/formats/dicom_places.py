@@ -167,7 +167,7 @@ def _check_steps(names: Sequence[str], heights: np.ndarray, what: str) -> None:
     if np.ptp(steps) > 0.1 * np.median(steps):
         raise Unusable(
             f"lacks {what}: they lie {steps.min():g} to {steps.max():g} mm apart; fetch those that are missing, "
-            "resample the volume to equal steps, or save each stack by itself"
+            "resample the volume to equal steps, or save each stack on its own"
         )
 
 
@@ -183,4 +183,4 @@ def _check_line(positions: np.ndarray, between: np.ndarray, normal: np.ndarray, 
     off = positions - positions[0] - np.arange(len(positions))[:, None] * between
     aside = np.linalg.norm(off - (off @ normal)[:, None] * normal, axis=1).max()
     if aside > 0.5 * pixel:
-        raise Unusable(f"holds {what} that lie up to {aside:.3g} mm beside each other; resample them to a volume")
+        raise Unusable(f"holds {what} shifted sideways by up to {aside:.3g} mm; resample them to a volume")

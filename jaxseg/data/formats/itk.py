@@ -65,7 +65,7 @@ def _is_nrrd(path: pathlib.Path) -> bool:
 
 
 def _said(error: RuntimeError) -> str:
-    """Of many lines with places in the source of ITK, the last, which says most."""
+    """The last of many lines with source locations, which is the most informative."""
     last = [line.strip() for line in str(error).split("\n") if line.strip()][-1]
     return re.sub(r"^(.*ERROR: |\[nrrd\] \w+: |\w+\(0x\w+\): )+", "", last)
 

@@ -63,7 +63,7 @@ class Picture(NamedTuple):
 
 
 def unplaced(array: np.ndarray) -> Picture:
-    """Of a format that does not tell where its pixels lie, nor how large they are."""
+    """Of a format that tells neither where its pixels lie nor how large they are."""
     return Picture(array, (UNKNOWN,) * (array.ndim - 1))
 
 
@@ -130,5 +130,5 @@ def remedy(error: Exception) -> str:
     if codec or isinstance(error, _BROKEN) or _CALLED_BROKEN.search(reason(error)):
         return "fetch it again"
     if isinstance(error, MemoryError):
-        return "cut it into parts"
+        return "split it into parts"
     return "save it again with a program that opens it"

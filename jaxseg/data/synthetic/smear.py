@@ -13,7 +13,7 @@ What the paper leaves open:
   each other darken, as they do under the microscope; an artifact hides no cell whose label stays; the order does not
   matter; and no patch has a border, because glass absorbs nothing. What surrounds a mask fades within a few
   pixels.
-- The centres of cells and artifacts are uniform in the image: every cell shows, and the border cuts some of them. A
+- The centres of cells and artifacts are uniform in the image: every cell is visible, and the border crops some. A
   pixel at the very border is therefore covered half as often as others; the strip is half a cell wide.
 - Templates are drawn with replacement. Cells are not turned, as in the paper.
 - Low density is 1 to 50 cells, high density 51 to 100. Cases with an even number are of low density, the others of
@@ -154,7 +154,7 @@ def render(
 
 
 def density_of(index: int) -> Density:
-    """The density of a case, unless `render` is told another: low for even numbers, high for odd ones."""
+    """The density of a case, unless `render` is given another: low for even numbers, high for odd ones."""
     return "high" if index % 2 else "low"
 
 

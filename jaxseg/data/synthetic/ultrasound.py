@@ -135,7 +135,7 @@ def annotate(
 ) -> Frame:
     """The frame with these marks on its clean image, and no others.
 
-    Where the texts stand, their colours and the calipers' style belong to the machine, which is a function of the
+    The places of the texts, their colours and the calipers' style belong to the machine, which is a function of the
     frame's source and knows nothing of the plane. Sizes of marks follow the image's.
 
     Args:

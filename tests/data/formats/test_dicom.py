@@ -461,7 +461,7 @@ def test_a_tilted_gantry_and_slices_beside_each_other_are_one_line(tmp_path):
             made.save(tmp_path / folder / f"{i}.dcm", file)
     with pytest.raises(formats.Unusable, match=r"lie 21\.8 degrees off their normal, as a tilted gantry leaves them"):
         formats.read(tmp_path / "tilted")
-    with pytest.raises(formats.Unusable, match="lie up to 2 mm beside each other"):
+    with pytest.raises(formats.Unusable, match="shifted sideways by up to 2 mm"):
         formats.read(tmp_path / "beside")
 
 
