@@ -98,7 +98,7 @@ def _mean_square(a: jax.Array, b: jax.Array) -> jax.Array:
 def _check_logits(logits: jax.Array, reconstructed_logits: jax.Array) -> None:
     _check(logits, reconstructed_logits, "reconstructed_logits")
     if logits.shape[-1] < 2:
-        raise ValueError(f"logits {logits.shape} have one class; the background is one, so there are at least two")
+        raise ValueError(f"logits {logits.shape} have one class; the background counts, so there must be at least two")
 
 
 def _check(original: jax.Array, other: jax.Array, name: str) -> None:

@@ -36,7 +36,7 @@ import numpy as np
 from jaxseg.analysis.layout import check_channels_last
 from jaxseg.metrics import arrays
 
-_CELL = 32  # pixels of the image along a side of what becomes one vector (Wilm et al.)
+_CELL = 32  # side in image pixels of the region that becomes one vector (Wilm et al.)
 _BLOCK = 2**15  # values that are binned at a time
 _MOST_BINS = 4095  # see `_upper_half`
 

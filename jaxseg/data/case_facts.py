@@ -47,7 +47,7 @@ class Facts(NamedTuple):
       touches: whether foreground touches the border, in the plane.
       mean: of the intensities as they will be stored, 0 to 255.
       spread: their standard deviation.
-      gray: whether the image is gray but for what may be drawn on it.
+      gray: whether the image is gray except for what may be drawn on it.
       overlay: share of pixels that overlays cover; NaN where they were not searched.
       overlay_map: `[32,32]`, where they are: share of the image in each cell.
       overlay_near: share of them near the outline of the mask; NaN without overlay or mask.

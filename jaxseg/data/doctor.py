@@ -257,7 +257,7 @@ def _about_masks(good: Sequence[tuple[RawCase, Facts]], contents: Contents) -> I
             yield Finding("warning", check, f"{len(lines)} of {len(good)} {summary}", lines)
 
     yield from named("empty masks", "masks have no foreground: Dice is undefined there", lambda f: f.foreground == 0)
-    yield from named("full masks", "masks are foreground all over", lambda f: f.foreground == 1)
+    yield from named("full masks", "masks are foreground everywhere", lambda f: f.foreground == 1)
     lines = tuple(str(case.place) for case, facts in good if facts.blank)
     if lines:
         yield Finding("warning", "blank images", f"{len(lines)} of {len(good)} images have one value everywhere", lines)

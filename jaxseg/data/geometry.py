@@ -167,7 +167,7 @@ def _respaced(volume: np.ndarray, between: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _filled(array: np.ndarray, between: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """An array put into zeros of another size, where it lies in it whole; else as it is."""
+    """An array padded with zeros to another size, if it lies completely inside; else unchanged."""
     start = np.rint(between[:3, 3]).astype(int)
     if (start < 0).any() or (start + array.shape[:3] > size).any():
         return array, between

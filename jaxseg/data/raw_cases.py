@@ -55,7 +55,7 @@ class Contents(NamedTuple):
       channels: C.
       scaling: how intensities become 0 to 255; None: they are that already. See `as_uint8`.
       volumes: whether the files hold volumes `[D,H,W,C]` rather than pictures `[H,W,C]`.
-      remedy: what else can be done about a number in a mask that is none of `values`, appended to the message.
+      remedy: what else can be done about a mask value that is not in `values`, appended to the message.
       orientation: to which side of the patient the axes of volumes run; other files are turned to match; empty
         where it is not known.
       one_depth: whether `scaling` was chosen for the depth of the files, volumes too; no other may be among them then.
@@ -224,7 +224,7 @@ def classes(labels: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
     """Numbers of the files -> classes, uint8.
 
     Raises:
-      ValueError: a number is none of `values`; `unknown_values` names them.
+      ValueError: a number is not in `values`; `unknown_values` lists them.
     """
     if unknown_values(labels, values):
         raise ValueError(f"labels hold {unknown_values(labels, values)}, known are {sorted(values)}")
@@ -234,7 +234,7 @@ def classes(labels: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
 
 
 def unknown_values(labels: np.ndarray, values: Mapping[int, int]) -> list[int]:
-    """The numbers in `labels` that are none of `values`, sorted."""
+    """The numbers in `labels` that are not in `values`, sorted."""
     return [int(value) for value in np.unique(labels) if value not in values]
 
 
@@ -280,7 +280,7 @@ def ends(image: np.ndarray, scaling: tuple[str, float, float] | None) -> tuple[A
 
 
 def span(values: np.ndarray, low: float, high: float) -> tuple[Any, Any]:
-    """What becomes black and what becomes white: percentiles, unless there is more beyond them than outliers.
+    """What becomes black and what becomes white: percentiles, unless more than outliers lies beyond them.
 
     A small object may lie entirely beyond the 99.5th percentile of its image. Where more than one pixel in 10,000 is
     farther beyond a percentile than `_FAR` times the distance of the two, the end is moved to where that share alone is

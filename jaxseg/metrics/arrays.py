@@ -27,7 +27,7 @@ _PIXELS = 2**16  # so many are summed over their classes on the host; a forgotte
 def native(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
     """Decorates a function so that its arguments of these names are arrays that JAX computes with.
 
-    JAX's own arrays pass. Anything else is read by NumPy and put into the machine's byte order; states (named tuples
+    JAX's own arrays pass. Anything else is read by NumPy and put in the machine's byte order; states (named tuples
     and registered dataclasses) are converted array by array.
 
     Raises (the decorated function):

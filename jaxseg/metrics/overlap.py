@@ -146,7 +146,7 @@ def class_mean_iou(counts: np.ndarray | jax.Array, *, classes: Sequence[int] | N
       classes: numbers of the foreground classes over which the mean is taken, 1 the first; None: all.
 
     Returns:
-      `[...]` float64, NaN where there is none of the classes.
+      `[...]` float64, NaN where none of the classes occurs.
 
     Raises:
       ValueError: not counts of two classes or more, negative ones, or a class that they do not have.

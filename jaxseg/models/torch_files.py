@@ -172,7 +172,7 @@ class _Unpickler(pickle._Unpickler):
         if isinstance(target, list):
             target.extend(values)
         elif not isinstance(target, Inert):
-            raise ValueError("a list that is none")
+            raise ValueError("not a list")
 
     def load_setitem(self) -> None:
         self._set_items([self.stack.pop(-2), self.stack.pop()])
@@ -191,7 +191,7 @@ class _Unpickler(pickle._Unpickler):
             target.items = {} if target.items is None else target.items
             target = target.items
         if not isinstance(target, dict):
-            raise ValueError("a dict that is none")
+            raise ValueError("not a dict")
         pairs = zip(items[::2], items[1::2], strict=True)
         target.update((key, value) for key, value in pairs if type(key) in (str, int))
 
@@ -201,7 +201,7 @@ class _Unpickler(pickle._Unpickler):
     def load_additems(self) -> None:
         values, target = self.pop_mark(), self.stack[-1]
         if not isinstance(target, Inert) or target.name != SETS[0]:
-            raise ValueError("a set that is none")
+            raise ValueError("not a set")
         target.args[0].extend(values)
 
     def load_frozenset(self) -> None:
@@ -259,7 +259,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Te
     if any(rest[2:]):
         return Unreadable("has a pending negation or conjugation; call resolve_neg() and resolve_conj() before saving")
     if not isinstance(storage, Storage):
-        return Unreadable(f"has its numbers elsewhere, as pickle.dump without torch.save leaves them; {REMEDY}")
+        return Unreadable(f"has its numbers elsewhere, as after pickle.dump without torch.save; {REMEDY}")
     return Tensor(storage, offset, size, stride)
 
 
@@ -282,7 +282,7 @@ def load(file: BinaryIO) -> tuple[Any, Fetch]:
     """The content of a file, and a function from a storage's key to its bytes, for as long as the file is open.
 
     Raises:
-      InputError: not a file of torch.save. On damaged bytes nearly anything else is raised.
+      InputError: not a file of torch.save. On damaged bytes almost any other error is raised.
     """
     is_zip = file.read(2) == b"PK"
     file.seek(0)

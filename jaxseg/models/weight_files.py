@@ -58,7 +58,7 @@ def read(path: str | bytes | os.PathLike[str], key: str | None = None) -> Tensor
         raise InputError(f"{path}: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or _line(error)}") from error
-    except Exception as error:  # on damaged bytes, pickle and zipfile raise nearly anything
+    except Exception as error:  # on damaged bytes, pickle and zipfile raise almost any error
         reason = f"{type(error).__name__}: {_line(error)}"
         raise InputError(f"{path}: damaged, or not a file of weights ({reason})") from error
 

@@ -111,7 +111,7 @@ def _unpack(path: pathlib.Path, room: pathlib.Path) -> None:
 
 def _damaged(path: pathlib.Path, error: Exception) -> InputError:
     text = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
-    # such as Deflate64, which Windows makes of large files
+    # such as Deflate64, which Windows uses for large files
     remedy = "unpack it by hand" if isinstance(error, NotImplementedError) else "fetch it again"
     return InputError(f"{path}: cannot be unpacked ({text}); {remedy}")
 

@@ -33,7 +33,7 @@ class Annotated(NamedTuple):
       size: (H, W) as the annotation has it.
       boxes: int `[N,4]`, (top, left, bottom, right) in pixels, the last two excluded, inside of the image.
       names: `[N]`, the class of each.
-      split: the official one; None where there is none.
+      split: the official one, or None.
     """
 
     image: pathlib.Path

@@ -130,7 +130,7 @@ def read_table(
     """The lines of a table (CSV) and what is wrong with it.
 
     Fields are separated by commas, semicolons or tabs, whichever the first line has; lines without any entry, as
-    spreadsheets leave them, are none.
+    spreadsheets leave them, are skipped.
 
     Args:
       table: the file.
@@ -213,7 +213,7 @@ def _numbered_lines(text: str) -> list[tuple[int, list[str]]]:
 def _separator(text: str) -> str:
     """What separates the names of the first line, outside of quotes: the most frequent one."""
     header = re.sub('"[^"]*"', "", re.split("[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0])
-    return max(_SEPARATORS, key=header.count)  # the first, where there is none
+    return max(_SEPARATORS, key=header.count)  # the first, if there is none
 
 
 def read_json(path: pathlib.Path) -> tuple[Any, list[str]]:
@@ -227,7 +227,7 @@ def read_json(path: pathlib.Path) -> tuple[Any, list[str]]:
 
 
 def search(folder: pathlib.Path, pattern: str, *, levels: int = 4) -> list[pathlib.Path]:
-    """What `glob` finds in a folder and in the folders below it, sorted, but for what is hidden; links are followed.
+    """What `glob` finds in a folder and in the folders below it, sorted, without hidden files; links are followed.
 
     Args:
       folder: where to look.

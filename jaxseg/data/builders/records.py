@@ -66,7 +66,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     @classmethod
     def config(cls, name: str) -> Config:
-        """The config of a name, the first for an empty one; raises InputError where there is none."""
+        """The config of a name, the first for an empty one; raises InputError if it is unknown."""
         for config in cls.BUILDER_CONFIGS:
             if name in ("", config.name):
                 return config
@@ -85,7 +85,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     @classmethod
     def find(cls, folder: pathlib.Path, config: Config) -> Found:
-        """The cases in a folder, paired and named; files are not opened here but for tables.
+        """The cases in a folder, paired and named; only tables are opened here.
 
         Args:
           folder: of the raw files.

@@ -1,7 +1,7 @@
 """One file -> its pixels and where they lie: pictures, TIFF, NIfTI, DICOM, NRRD and MetaImage, each by its library.
 
 A file that cannot be used raises `Unusable`, whose text is what is wrong with it and the remedy; the caller knows the
-file's name and puts it first. Libraries raise nearly anything for a damaged file, so everything is caught here.
+file's name and puts it first. Libraries raise almost any error for a damaged file, so everything is caught here.
 """
 
 import logging
@@ -92,12 +92,12 @@ def read_mask(path: pathlib.Path, *, frame: int | None = None) -> Picture:
 
 
 def is_image(path: pathlib.Path) -> bool:
-    """Whether the name ends like a format that `read` knows, or the file is DICOM by its content."""
+    """Whether the suffix is one that `read` knows, or the file is DICOM by its content."""
     return _suffix(path) in _READERS or (path.is_file() and is_dicom(path))
 
 
 def known_formats() -> str:
-    """The endings that `read` knows, for a message."""
+    """The suffixes that `read` knows, for a message."""
     return ", ".join(sorted(_READERS))
 
 

@@ -197,5 +197,5 @@ def _in_series(name: str, call: Callable[[], Any]) -> Any:
         return call()
     except Unusable as problem:
         raise Unusable(f"holds {name}, which {problem}") from problem
-    except Exception as error:  # pydicom raises nearly anything
+    except Exception as error:  # pydicom raises almost any error
         raise Unusable(f"cannot be read as a series: {name} ({reason(error)}); {remedy(error)}") from error

@@ -56,7 +56,7 @@ def _header(path: pathlib.Path) -> Any:
             if start[128:] != b"DICM" and not _may_lack_preamble(start):
                 return None
             header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=_HEADER)
-    except Exception:  # pydicom raises nearly anything
+    except Exception:  # pydicom raises almost any error
         return None
     return header if _class(header) else None
 

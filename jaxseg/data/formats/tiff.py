@@ -134,7 +134,7 @@ def _channels_last(array: np.ndarray, axes: str) -> np.ndarray:
 
 
 def _palette(page: Any) -> np.ndarray | None:
-    """Uint8 `[N,3]` or `[N,1]`, what a viewer makes of numbers with a map of colours, or of fewer than 8 bits."""
+    """Uint8 `[N,3]` or `[N,1]`, how a viewer shows values with a colour map, or of fewer than 8 bits."""
     kind = tifffile.PHOTOMETRIC
     if page.photometric == kind.PALETTE and page.colormap is not None:
         colours = (page.colormap.T >> 8).astype(np.uint8)
