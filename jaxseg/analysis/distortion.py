@@ -1,4 +1,4 @@
-"""Segmentation distortion (Lennartz and Schultz 2023): what a segmentation loses when activations are made familiar.
+"""Segmentation distortion (Lennartz and Schultz 2023): how outputs change when activations become in-distribution.
 
 U(I) are the logits of a network; U o r(x) those with its bottleneck's activation x replaced by an autoencoder's
 reconstruction r(x).
@@ -27,12 +27,12 @@ def segmentation_distortion(
       reduction: mean; or sum, over pixels and classes.
 
     Returns:
-      `[B]` float32. The mean is in [0, 2 / K]: 0 where nothing changes, 2 / K where two certain answers contradict each
-      other everywhere. NaN logits give NaN for their image.
+      `[B]` float32. The mean is in [0, 2 / K]: 0 where nothing changes, 2 / K where two certain predictions contradict
+      each other everywhere. NaN logits give NaN for their image.
 
     Raises:
       ValueError: shapes or ranks do not match, an unknown reduction.
-      TypeError: logits that are no floating-point numbers.
+      TypeError: logits that are not floating-point numbers.
     """
     if reduction not in get_args(Reduction):
         raise ValueError(f"reduction is {reduction!r}; choose one of {', '.join(get_args(Reduction))}")
@@ -42,7 +42,7 @@ def segmentation_distortion(
 
 @arrays.native("logits", "reconstructed_logits")
 def distortion_map(logits: jax.Array, reconstructed_logits: jax.Array) -> jax.Array:
-    """Where it is: the mean over classes at every pixel, `[B,*s]` float32; arguments and errors as there."""
+    """Its map: the mean over classes at every pixel, `[B,*s]` float32; arguments and errors as there."""
     _check_logits(logits, reconstructed_logits)
     return _distortion_map(logits, reconstructed_logits)
 
@@ -67,7 +67,7 @@ def autoencoder_loss(
 
     Raises:
       ValueError: shapes or ranks do not match.
-      TypeError: arrays that are no floating-point numbers.
+      TypeError: arrays that are not floating-point numbers.
     """
     _check(logits, reconstructed_logits, "reconstructed_logits")
     _check(activations, reconstruction, "reconstruction")
@@ -76,7 +76,7 @@ def autoencoder_loss(
     return _mean_square(logits, reconstructed_logits) + _mean_square(activations, reconstruction)
 
 
-# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+# Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
 @jax.jit
 def _distortion_map(logits: jax.Array, reconstructed_logits: jax.Array) -> jax.Array:
     before, after = (jax.nn.softmax(x.astype(jnp.float32)) for x in (logits, reconstructed_logits))
@@ -98,7 +98,7 @@ def _mean_square(a: jax.Array, b: jax.Array) -> jax.Array:
 def _check_logits(logits: jax.Array, reconstructed_logits: jax.Array) -> None:
     _check(logits, reconstructed_logits, "reconstructed_logits")
     if logits.shape[-1] < 2:
-        raise ValueError(f"logits {logits.shape} have one class; the background is one, so there are at least two")
+        raise ValueError(f"logits {logits.shape} have one class; the background counts, so there must be at least two")
 
 
 def _check(original: jax.Array, other: jax.Array, name: str) -> None:

@@ -1,6 +1,6 @@
-"""Which places of a layer speak for a class: Grad-CAM for segmentation, at any layer, for any class and region.
+"""Which places of a layer support a class: Grad-CAM for segmentation, at any layer, for any class and region.
 
-A network enters as a function from a layer's activations to the logits, and the analysis in two calls:
+A network enters as a function from a layer's activations to the logits; the analysis takes two calls:
 
     gradients = score_gradients(logits_from, activations, class_index=1)
     saliency = gradcam(activations, gradients, size=images.shape[1:-1])
@@ -51,7 +51,7 @@ def score_gradients(
 
     Raises:
       ValueError: not a batch of maps, no such class, a region of another shape than the logits, or one with known
-        values (`metrics.arrays`) that are no weights.
+        values (`metrics.arrays`) that are not weights.
       TypeError: activations are not floating, or a region neither bool nor floating.
     """
     _check_maps("activations", activations)
@@ -114,8 +114,8 @@ def gradcam(
 def saliency_share(saliency: jax.Array, region: jax.Array) -> jax.Array:
     """The share of an image's saliency that lies on a region, such as the overlays of an ultrasound image.
 
-    Beside it stands the region's share of the pixels, `saliency_share(jnp.ones(region.shape), region)`: that is what
-    a saliency that does not know the region has.
+    Compare it with the region's share of the pixels, `saliency_share(jnp.ones(region.shape), region)`: that is what
+    saliency independent of the region has.
 
     Args:
       saliency: `[B,H,W]` or `[B,D,H,W]`, floating, at least 0, in any unit.
@@ -138,14 +138,14 @@ def saliency_share(saliency: jax.Array, region: jax.Array) -> jax.Array:
     _check_weights("region", region)
     arrays.check_filled(saliency=saliency)
     arrays.check_shares(region=region)
-    if (found := arrays.extremes(saliency)) is not None and found[0] < 0:
+    if (limits := arrays.extremes(saliency)) is not None and limits[0] < 0:
         raise ValueError(
-            f"saliency holds {found[0]:.6g}, and a share needs 0 or more; give jax.nn.relu or jnp.abs of it"
+            f"saliency holds {limits[0]:.6g}, and a share needs 0 or more; give jax.nn.relu or jnp.abs of it"
         )
     return _share(saliency, region)
 
 
-# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+# Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
 @jax.jit
 def _score_slope(logits: jax.Array, class_index: jax.Array | int, region: jax.Array | None) -> jax.Array:
     """Gradient of the score with respect to the logits."""

@@ -1,4 +1,4 @@
-"""How far activations of two domains lie apart, channel by channel: distances of histograms.
+"""How far apart activations of two domains are, channel by channel: distances of histograms.
 
 Wilm et al. 2024 (section IV-B) call the Hellinger distance of a layer's activations its domain susceptibility.
 Activations are pooled to a few vectors per image (`pool_vectors`), every channel is binned over the range that both
@@ -21,8 +21,8 @@ over a mapped axis, the fields `counts`, `clipped` and `undefined` may be summed
 XLA on CPU runs an update on one core. Two domains, or two layers, that are updated from two Python threads use two.
 
 The bins are those of `numpy.histogram` for float32 values and a float32 range, value for value: the last bin is closed,
-and the range of a channel that has but one value is widened by 0.5 to both sides. Half precision is raised to float32
-before; numbers below the smallest normal one (1e-38) count as 0. Counts have no gradient.
+and the range of a channel that has only one value is widened by 0.5 on both sides. Half precision is raised to float32
+first; numbers below the smallest normal one (1e-38) count as 0. Counts have no gradient.
 """
 
 import functools
@@ -36,13 +36,13 @@ import numpy as np
 from jaxseg.analysis.layout import check_channels_last
 from jaxseg.metrics import arrays
 
-_CELL = 32  # pixels of the image along a side of what becomes one vector (Wilm et al.)
+_CELL = 32  # side in image pixels of the region that becomes one vector (Wilm et al.)
 _BLOCK = 2**15  # values that are binned at a time
 _MOST_BINS = 4095  # see `_upper_half`
 
 
 class Range(NamedTuple):
-    """The values that every channel takes.
+    """The range of values of every channel.
 
     Attributes:
       low, high: `[D]` float32, the least and the greatest; infinity and minus infinity before any vector, NaN after a
@@ -57,7 +57,7 @@ class Histograms(NamedTuple):
     """How often every channel's values fell into every bin.
 
     Attributes:
-      counts: `[D,bins]` int32; at most 2^31 - 1 per bin, which are 33 million images of 64 vectors.
+      counts: `[D,bins]` int32; at most 2^31 - 1 per bin, which is 33 million images of 64 vectors.
       low, high: `[D]` float32, the range that the bins divide.
       clipped: `[D]` int32, values outside the range: they are in the end bins too, so that nothing is lost.
       undefined: `[D]` int32, NaN values, which are in no bin.
@@ -104,7 +104,7 @@ def pool_vectors(
         )
     if image_shape is not None:
         check_channels_last("activations", activations.shape, image_shape, "image_shape")
-    elif min(cells) > 1:  # a single cell says nothing of proportions
+    elif min(cells) > 1:  # a single cell says nothing about proportions
         check_channels_last("activations", activations.shape, cells, "grid")
     return _pool(activations, cells=cells)
 
@@ -143,7 +143,7 @@ def merge_range(a: Range, b: Range) -> Range:
 def init(low: jax.Array, high: jax.Array, *, bins: int = 100) -> Histograms:
     """Empty histograms over a given range.
 
-    The range is copied, so that a state which is donated takes no array of another state with it.
+    The range is copied, so that donating a state takes no array of another state with it.
 
     Args:
       low, high: `[D]` floats, the same for both domains.
@@ -170,7 +170,7 @@ def init(low: jax.Array, high: jax.Array, *, bins: int = 100) -> Histograms:
 
 @arrays.native("state", "vectors")
 def update(state: Histograms, vectors: jax.Array) -> Histograms:
-    """Histograms that have these vectors too.
+    """Histograms with these vectors added.
 
     Args:
       state: so far.
@@ -294,7 +294,7 @@ def layer_distance(distances: jax.Array) -> jax.Array:
     """The layer's number: mean over channels (Wilm et al. 2024, Eq. 10).
 
     Channels that are constant in both domains count with their 0. One undefined channel makes the layer NaN: its
-    activations are not finite, which is not to pass as a small shift.
+    activations are not finite, which must not pass as a small shift.
 
     Args:
       distances: `[...,D]` per channel.
@@ -311,10 +311,10 @@ def layer_distance(distances: jax.Array) -> jax.Array:
 
 @arrays.native("vectors")
 def split_half_null(key: jax.Array, vectors: jax.Array, *, splits: int = 100, bins: int = 100) -> jax.Array:
-    """What the distance is without any shift: between two random halves of the images of one domain.
+    """The distance without any shift: between two random halves of the images of one domain.
 
-    Halves are drawn over images, because vectors of one image resemble each other. Of an odd number, one image sits out
-    of each split. Halves have half the vectors, so this is more than the null of two whole sets.
+    Halves are drawn over images, because vectors of one image resemble each other. Of an odd number, each split leaves
+    out one image. Halves have half the vectors, so this is more than the null of two whole sets.
 
     Args:
       key: typed random key.
@@ -338,7 +338,7 @@ def split_half_null(key: jax.Array, vectors: jax.Array, *, splits: int = 100, bi
     return _split_half_null(key, vectors, splits=splits, bins=bins)
 
 
-# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+# Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
 @functools.partial(jax.jit, static_argnames="cells")
 def _pool(activations: jax.Array, *, cells: tuple[int, ...]) -> jax.Array:
     pooled = activations.astype(jnp.float32)
@@ -410,7 +410,7 @@ def _update(state: Histograms, vectors: jax.Array) -> Histograms:
 def _count(vectors: jax.Array, low: jax.Array, high: jax.Array, bins: int) -> tuple[jax.Array, ...]:
     """Values below the range `[D]`, in every bin `[D,bins]`, above the range `[D]`, and NaN `[D]`; int32.
 
-    Block by block: beside the vectors, memory holds the slots of one block, and they fit into the cache.
+    Block by block: besides the vectors, memory holds the slots of one block, which fit into the cache.
     """
     number, dimension = vectors.shape
     rows = max(1, _BLOCK // dimension)
@@ -423,8 +423,8 @@ def _count(vectors: jax.Array, low: jax.Array, high: jax.Array, bins: int) -> tu
     def add(table: jax.Array, block: jax.Array) -> jax.Array:
         # The loop of two rounds is for XLA on CPU. It would fuse `places` into the flat list of indices of the scatter,
         # whose loop does not vectorise (4x slower); what comes out of a loop is not fused.
-        found = jax.lax.map(places, block, batch_size=max(1, block.shape[0] // 2))
-        return table.at[found.ravel()].add(1, mode="promise_in_bounds", wrap_negative_indices=False)
+        slots = jax.lax.map(places, block, batch_size=max(1, block.shape[0] // 2))
+        return table.at[slots.ravel()].add(1, mode="promise_in_bounds", wrap_negative_indices=False)
 
     def add_block(i: jax.Array, table: jax.Array) -> jax.Array:
         return add(table, jax.lax.dynamic_slice_in_dim(vectors, i * rows, rows))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-# what networks shrink images by
+# factors by which networks shrink images
 _STRIDES = tuple(first * 2**power for first in (1, 3) for power in range(12))
 
 
@@ -13,13 +13,13 @@ def check_channels_last(name: str, features: tuple[int, ...], sizes: Sequence[in
     those with the channels last. A side may be off by one pixel, as odd sides are rounded. Proportions between the
     image's and 1:1 are those of margins (`valid`), of strides that differ by axis, and of images squeezed into
     a square: they count for the channels last, unless with the channels first one stride of a network explains all
-    sides. Where both readings fit, or neither, nothing is said.
+    sides. Where both readings fit, or neither, nothing is raised.
 
     Args:
       name: of the features.
       features: their shape, `(B,*h,C)` as it should be.
       sizes: spatial sizes of what they are compared with.
-      of: what that is.
+      of: its name.
 
     Raises:
       ValueError: they are channels first.
@@ -29,7 +29,7 @@ def check_channels_last(name: str, features: tuple[int, ...], sizes: Sequence[in
         return
     if _strided(first, sizes) or (_between(first, sizes) and not _between(last, sizes)):
         raise ValueError(
-            f"{name} {features} are to have their channels last, but only {first} has the proportions of {of} "
+            f"{name} {features} must have their channels last, but only {first} has the proportions of {of} "
             f"{tuple(sizes)}; of channels first give jnp.moveaxis({name}, 1, -1); if they are last, resize {name} to "
             f"{tuple(sizes)} before"
         )

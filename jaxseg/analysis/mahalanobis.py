@@ -29,7 +29,7 @@ _MOST_ENTRIES = 10_000
 
 
 class Moments(NamedTuple):
-    """What Ledoit-Wolf needs to know of N vectors x; y = x - mean.
+    """What Ledoit-Wolf needs of N vectors x; y = x - mean.
 
     The shrinkage contains the sum of the entries of `sum_i (y_i^2)(y_i^2)^T`. That is `sum_i |y_i|^4`, a single number,
     and moving it to another mean takes `third` and `scatter` and nothing else, so one pass over the data is exact.
@@ -111,7 +111,7 @@ def init(dimension: int) -> Moments:
 
 @arrays.native("moments", "vectors")
 def update(moments: Moments, vectors: jax.Array) -> Moments:
-    """Moments that know of these vectors too.
+    """Moments with these vectors added.
 
     Args:
       moments: so far.
@@ -210,7 +210,7 @@ def distance(fitted: Fitted, features: jax.Array) -> jax.Array:
     return _squared_length(vectors, fitted.mean, fitted.cholesky)
 
 
-# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+# Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
 @jax.jit
 def _update(moments: Moments, vectors: jax.Array) -> Moments:
     return _merge(moments, _moments(vectors.astype(jnp.float32)))
@@ -219,7 +219,7 @@ def _update(moments: Moments, vectors: jax.Array) -> Moments:
 @jax.jit
 def _merge(a: Moments, b: Moments) -> Moments:
     number = a.number + b.number
-    # the share of b, so that an empty side leaves the other's mean untouched
+    # the share of b, so that an empty side leaves the other's mean unchanged
     share = b.number.astype(jnp.float32) / jnp.maximum(number, 1).astype(jnp.float32)
     between = b.mean - a.mean
     parts = _moved(a, -share * between), _moved(b, (1 - share) * between)
@@ -241,7 +241,7 @@ def _factor(moments: Moments) -> tuple[jax.Array, jax.Array]:
     noise = jnp.clip(noise, 0.0, apart)
     shrinkage = jnp.where(noise == 0, 0.0, noise / jnp.where(noise == 0, 1.0, apart))
     factor = jnp.linalg.cholesky((1 - shrinkage) * covariance + shrinkage * variance * identity)
-    # of no variance the factor is NaN already; of two vectors, rounding could make it finite
+    # without variance the factor is NaN already; for two vectors, rounding could make it finite
     enough = moments.number >= (2 if dimension == 1 else 3)
     return jnp.where(enough, factor, jnp.nan), shrinkage
 
@@ -263,7 +263,7 @@ def _squared_length(vectors: jax.Array, mean: jax.Array, factor: jax.Array) -> j
 def _moments(vectors: jax.Array) -> Moments:
     mean = jnp.mean(vectors, 0)
     centred = vectors - mean[None]
-    # the mean of large numbers is rounded; what is left of it is small and known well
+    # the mean of large numbers is rounded; the remainder is small and accurate
     rest = jnp.mean(centred, 0)
     centred = centred - rest[None]
     norms = jnp.sum(jnp.square(centred), 1)
@@ -340,4 +340,4 @@ def _check_floating(features: jax.Array) -> None:
 
 def _check_pooling(pooling: str) -> None:
     if pooling not in _POOLINGS:
-        raise ValueError(f"pooling is {pooling!r}; there are {', '.join(_POOLINGS)}")
+        raise ValueError(f"pooling is {pooling!r}; choose one of {', '.join(_POOLINGS)}")

@@ -1,4 +1,4 @@
-"""How much a feature map knows of where it is: can the distance from the border be read off its feature vectors?
+"""How much position a feature map encodes: can the distance from the border be predicted from its feature vectors?
 
 A ridge regression from the feature vector of a pixel to that pixel's distance from the border, cross-validated over
 images. R^2 is 1 for a layer that carries the position and 0 for one that does not, such as the layers of a network
@@ -27,7 +27,7 @@ class PositionStatistics(NamedTuple):
     """What is kept of F folds of feature vectors x with D channels and of their distances y from the border.
 
     The second moments are about the means of their own fold: sums of raw products would lose all digits of channels
-    whose mean is large beside their spread.
+    whose mean is large compared with their spread.
 
     Attributes:
       pixels: `[F]` how many, float32.
@@ -74,7 +74,7 @@ def border_distance(sizes: Sequence[int]) -> np.ndarray:
 
 @arrays.native("features")
 def position_r2(features: jax.Array, *, folds: int = 5, ridge: float = 1e-3) -> jax.Array:
-    """R^2 of the distance from the border, read off one layer's features of N images; see `compute`.
+    """R^2 of the distance from the border, predicted from one layer's features of N images; see `compute`.
 
     Image i is held out in fold `i % folds`. Where images belong together, such as those of one patient, choose the
     folds yourself and call `update`.
@@ -119,7 +119,7 @@ def init(channels: int, *, folds: int) -> PositionStatistics:
 
 
 @arrays.native("state", "features", "folds")
-@jax.jit  # outside of jit, every call would compile the loop anew
+@jax.jit  # outside jit, every call would compile the loop again
 def update(state: PositionStatistics, features: jax.Array, folds: jax.Array) -> PositionStatistics:
     """The statistics with more images, one after the other: memory does not grow with the batch.
 
@@ -128,7 +128,7 @@ def update(state: PositionStatistics, features: jax.Array, folds: jax.Array) -> 
       features: `[B,H,W,C]` or `[B,D,H,W,C]`, floating, C the state's channels; the maps' size may change from call to
         call.
       folds: `[B]` integer, the fold in which each image is held out, 0 to F-1. An image with another number is left
-        out, which is how a batch is filled up.
+        out, which is how a batch is padded.
 
     Raises:
       ValueError: not a batch of maps, other channels than the state's, or not one fold per image.
@@ -158,7 +158,7 @@ def update(state: PositionStatistics, features: jax.Array, folds: jax.Array) -> 
 
 @arrays.native("a", "b")
 def merge(a: PositionStatistics, b: PositionStatistics) -> PositionStatistics:
-    """The statistics of two disjoint sets of images with the same folds, as of two hosts (Chan et al. 1979).
+    """The statistics of two disjoint sets of images with the same folds, as from two hosts (Chan et al. 1979).
 
     Raises:
       ValueError: folds or channels differ.
@@ -175,7 +175,7 @@ def compute(state: PositionStatistics, *, ridge: float = 1e-3) -> jax.Array:
     For every fold, a ridge regression is fitted on the other folds: features are standardised with the mean and
     standard deviation there, so that a channel's unit does not matter, `mean of squared errors + ridge * |weights|^2`
     is minimal, and the intercept is not penalised. It is scored on the fold: `R^2 = 1 - SSE / SST`, both summed over
-    the folds, and SST about the mean of the *training* distances, which is what a regression that knows nothing would
+    the folds, and SST about the mean of the *training* distances, which is what an uninformed regression would
     predict. (Where all maps have one size, held-out and training mean are equal.)
 
     Args:
@@ -184,7 +184,7 @@ def compute(state: PositionStatistics, *, ridge: float = 1e-3) -> jax.Array:
         may have no solution, and the result is NaN.
 
     Returns:
-      A float32 scalar, at most 1, about 0 for features that know nothing, and below it where the regression found
+      A float32 scalar, at most 1, about 0 for uninformative features, and below it where the regression found
       something in the other folds that does not hold: far below with no more pixels than channels. Channels that are
       constant in the other folds count nothing. NaN when only one fold has images, when all distances are equal (a map
       of at most 2 pixels along a side), and when a feature is NaN.
@@ -252,7 +252,7 @@ _merge = jax.jit(jax.vmap(_combine))
 
 
 def _without(state: PositionStatistics, held_out: jax.Array) -> PositionStatistics:
-    """All folds but one, together. Added up anew: subtracting the one from the sum of all would cancel digits."""
+    """All folds but one, together. Added up again: subtracting the one from the sum of all would cancel digits."""
     others = jnp.arange(len(state.pixels)) != held_out
 
     def add(total: PositionStatistics, fold: tuple[PositionStatistics, jax.Array]) -> tuple[PositionStatistics, None]:

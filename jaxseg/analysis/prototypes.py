@@ -9,12 +9,12 @@ Symbols, per image:
 
 No function up-samples C channels to get a prototype or a probability. U is linear, so the prototypes are
 f^T (U^T (r m)) / sum(r m), and p = sigmoid(2 U((f - (c_t + c_b) / 2) (c_t - c_b))): one number per low-resolution
-pixel is up-sampled. What is said of squares holds in 2-D and 3-D alike.
+pixel is up-sampled. All of it holds in 2-D and 3-D alike.
 
 A side of the mask that is empty has no prototype: probabilities and scores of that image are NaN, to be left out of
 means and counted. A constant feature map has equal prototypes: p is 1/2 everywhere and nothing is object. NaN features
 give NaN for their image (per unit: for that unit), also where they lie outside the region. Integer masks are hard, any
-number above 0 is the object. All is computed in float32: scale raw intensities to about [-1, 1] before.
+number above 0 is the object. All is computed in float32: scale raw intensities to about [-1, 1] first.
 
 Shapes of features that fit the mask with their channels first, and not last, are a ValueError. So are, where values are
 known (`metrics.arrays`), soft masks and regions outside 0 to 1 and negative labels or hard masks.
@@ -33,10 +33,10 @@ from jaxseg.analysis.resampling import Interpolation, upsample, upsample_adjoint
 from jaxseg.metrics import arrays
 
 Score = Literal["dice", "jaccard", "accuracy", "sensitivity", "specificity"]
-_EXACT = jax.lax.Precision.HIGHEST  # accelerators round the factors of a product otherwise
+_EXACT = jax.lax.Precision.HIGHEST  # otherwise accelerators round the factors of a product
 _T = TypeVar("_T")
-_FEW = 32  # channels, as images have, which are centred first: their means are large beside their spread
-_NEARLY_EMPTY = 1e-3  # pixels; below, a side of the mask has prototypes whose gradients are those of rounding
+_FEW = 32  # channels, as images have, which are centred first: their means are large compared with their spread
+_NEARLY_EMPTY = 1e-3  # pixels; below, a side of the mask has prototypes whose gradients are rounding errors
 _CHUNK = 16  # units that are up-sampled at a time
 
 
@@ -66,11 +66,11 @@ def prototypes(
       features: `[B,*h,C]`, floating.
       mask: `[B,*H]` object probability in [0, 1], or a hard mask.
       region: `[B,*H]`, 1 where pixels count and 0 elsewhere; None counts all.
-      interpolation: how features come to the mask's size.
+      interpolation: how features are brought to the mask's size.
 
     Raises:
       ValueError: shapes or ranks do not match.
-      TypeError: features that are no floating-point numbers.
+      TypeError: features that are not floating-point numbers.
     """
     _check(features, mask, region=region)
     _check_values(mask, region=region)
@@ -91,14 +91,14 @@ def object_probability(
       features: `[B,*h,C]`, floating.
       mask: `[B,*H]` object probability in [0, 1], or a hard mask; the paper takes the network's soft output.
       region: `[B,*H]`, 1 where pixels count for the prototypes; None counts all. The result covers all pixels.
-      interpolation: how features come to the mask's size.
+      interpolation: how features are brought to the mask's size.
 
     Returns:
       `[B,*H]` float32; NaN for an image whose mask has an empty side.
 
     Raises:
       ValueError: shapes or ranks do not match.
-      TypeError: features that are no floating-point numbers.
+      TypeError: features that are not floating-point numbers.
     """
     _check(features, mask, region=region)
     _check_values(mask, region=region)
@@ -119,7 +119,7 @@ def class_probabilities(
       features: `[B,*h,C]`, floating.
       masks: `[B,*H,K]` probabilities of the classes, background first.
       region: `[B,*H]`, 1 where pixels count for the prototypes; None counts all.
-      interpolation: how features come to the masks' size.
+      interpolation: how features are brought to the masks' size.
 
     Returns:
       `[B,*H,K]` float32. A class with an empty mask has no prototype and probability 0; an image with fewer than two
@@ -127,7 +127,7 @@ def class_probabilities(
 
     Raises:
       ValueError: shapes or ranks do not match.
-      TypeError: features that are no floating-point numbers.
+      TypeError: features that are not floating-point numbers.
     """
     _check_classes(features, masks, region=region)
     _check_values(masks, region=region)
@@ -174,14 +174,14 @@ def sa_score(
       labels: `[B,*H]` integers, any above 0 is the object.
       region: `[B,*H]`, 1 where pixels count, for prototypes and score; None counts all.
       score: dice, jaccard, accuracy, sensitivity or specificity.
-      interpolation: how features come to the mask's size.
+      interpolation: how features are brought to the mask's size.
 
     Returns:
       `[B]` float32 in [0, 1]. NaN where the mask has an empty side or the score divides 0 by 0.
 
     Raises:
       ValueError: shapes or ranks do not match, an unknown score.
-      TypeError: features that are no floating-point, or labels that are no integer numbers.
+      TypeError: features that are not floating point, or labels that are not integers.
     """
     _check(features, mask, labels=labels, region=region)
     _check_values(mask, labels=labels, region=region)
@@ -232,8 +232,8 @@ def class_sa_scores(
       `[B,K-1]` float32, class 1 first; NaN for an image with fewer than two prototypes.
 
     Raises:
-      ValueError: shapes or ranks do not match, an unknown score, or known labels that are no class number.
-      TypeError: features that are no floating-point, or labels that are no integer numbers.
+      ValueError: shapes or ranks do not match, an unknown score, or known labels that are not class numbers.
+      TypeError: features that are not floating point, or labels that are not integers.
     """
     _check_classes(features, masks, labels=labels, region=region)
     arrays.check_class_numbers(masks.shape[-1], labels=labels)
@@ -271,7 +271,7 @@ def mean_sa_score(
       mask: `[B,*H]` the network's object probability.
       labels: `[B,*H]` integers to score against; None scores against the network's own output, `mask > 1/2`.
       region: `[B,*H]`, 1 where pixels count; None counts all.
-      interpolation: how features come to the mask's size.
+      interpolation: how features are brought to the mask's size.
 
     Returns:
       `[B]` float32; the mean over the units whose score is defined, NaN where none is.
@@ -295,7 +295,7 @@ def segmentation_gain(
 
     Args:
       images: `[B,*H,C]`, taken as features, scaled to about [-1, 1].
-      mask: `[B,*H]` the network's object probability, cut at 1/2 for its Dice.
+      mask: `[B,*H]` the network's object probability, thresholded at 1/2 for its Dice.
       labels: `[B,*H]` integers, any above 0 is the object.
       region: `[B,*H]`, 1 where pixels count; None counts all.
 
@@ -318,7 +318,7 @@ def sa_difference(
     score: Score = "dice",
     interpolation: Interpolation = "bilinear",
 ) -> jax.Array:
-    """By how much noise in the image changes the SA score of a layer (section 4.8, Fig. 16): noisy minus clean.
+    """How much noise in the image changes the SA score of a layer (section 4.8, Fig. 16): noisy minus clean.
 
     Args:
       noisy_features: `[B,*h,C]`, of the images with noise.
@@ -330,7 +330,7 @@ def sa_difference(
       interpolation: as in `sa_score`.
 
     Returns:
-      `[B]` float32, below 0 where noise costs ability; NaN where one of the two is undefined.
+      `[B]` float32, below 0 where noise lowers it; NaN where one of the two is undefined.
     """
     run = lambda f, m: sa_score(f, m, labels, score=score, interpolation=interpolation)
     return run(noisy_features, noisy_mask) - run(features, mask)
@@ -348,9 +348,9 @@ def sa_loss(
 ) -> jax.Array:
     """One minus the soft SA score, mean over layers and images: the addition of online ProtoSeg (section 4.2).
 
-    The paper writes that the score is added to the loss, which would lower it; what is meant is its complement. The
+    The paper writes that the score is added to the loss, which would lower it; its complement is meant. The
     soft score is the Dice of the object probability. An image whose mask has a side of less than 0.001 pixels has no
-    prototypes to speak of: it counts with p = 1/2 and has no gradient.
+    meaningful prototypes: it counts with p = 1/2 and has no gradient.
 
     Args:
       layers: features `[B,*h,C]` of each.
@@ -358,7 +358,7 @@ def sa_loss(
       labels: `[B,*H]` integers, any above 0 is the object.
       region: `[B,*H]`, 1 where pixels count; None counts all.
       smooth: added to numerator and denominator of the Dice.
-      interpolation: how features come to the mask's size.
+      interpolation: how features are brought to the mask's size.
 
     Returns:
       A float32 scalar in [0, 1], with finite gradients.
@@ -370,8 +370,8 @@ def sa_loss(
     return _sa_loss(layers, _float(mask), labels > 0, _float(region), smooth, interpolation)
 
 
-# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
-# Masks and regions come in float32 and annotations in bool, because JAX would cut off the upper half of 64-bit labels.
+# Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
+# Masks and regions come in float32 and annotations in bool, because JAX would drop the upper half of 64-bit labels.
 @functools.partial(jax.jit, static_argnames="interpolation")
 def _shifted_prototypes(
     features: jax.Array, mask: jax.Array, region: jax.Array | None, interpolation: Interpolation
@@ -436,9 +436,9 @@ def _class_sa_scores(
     score: Score,
     interpolation: Interpolation,
 ) -> jax.Array:
-    found = _class_probabilities(features, masks, region, interpolation)
-    inside, defined = _region(masks[..., 0], region), ~jnp.isnan(found[..., :1])
-    winner = jnp.argmax(found, -1)
+    probabilities = _class_probabilities(features, masks, region, interpolation)
+    inside, defined = _region(masks[..., 0], region), ~jnp.isnan(probabilities[..., :1])
+    winner = jnp.argmax(probabilities, -1)
     scores = [
         _scored(jnp.where(defined, jnp.where(winner == k, 1.0, -1.0)[..., None], jnp.nan), labels == k, inside, score)
         for k in range(1, masks.shape[-1])
@@ -456,7 +456,7 @@ def _unit_heat_map(
 
     def add(carry: tuple[jax.Array, jax.Array], start: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         count, done = carry
-        # the last chunk begins earlier, so that all are of one size: what it repeats is left out
+        # the last chunk begins earlier, so that all have one size: what it repeats is left out
         fresh = start + jnp.arange(logits.shape[-1], dtype=jnp.int32) >= done
         inside = _is_object(logits) & _over_pixels(fresh[None], logits.ndim)
         return count + jnp.sum(inside, -1, dtype=jnp.int32), start + logits.shape[-1]
@@ -505,7 +505,7 @@ def _sa_loss(
     def loss(features: jax.Array) -> jax.Array:
         smaller = jnp.minimum(jnp.sum(inside * mask, axes), jnp.sum(inside * (1 - mask), axes))
         empty = smaller < _NEARLY_EMPTY
-        # prototypes of some other mask, whose result is not used: a NaN would spoil the gradient of what is chosen
+        # prototypes of some other mask, whose result is not used: a NaN would spoil the gradient of the chosen one
         safe = jnp.where(_over_pixels(empty, mask.ndim), 0.5, mask)
         p = jax.nn.sigmoid(_object_logit(features, safe, region, interpolation))
         p = jnp.where(_over_pixels(empty, mask.ndim), 0.5, p) * inside
@@ -615,9 +615,9 @@ def _scored(logits: jax.Array, truth: jax.Array, region: jax.Array, score: Score
         raise ValueError(f"score is {score!r}; choose one of {', '.join(get_args(Score))}")
     axes = tuple(range(1, truth.ndim))
     inside = region[..., None]
-    found = _is_object(logits).astype(jnp.float32) * inside
+    predicted = _is_object(logits).astype(jnp.float32) * inside
     wanted = truth[..., None].astype(jnp.float32) * inside
-    both, marked = jnp.sum(found * wanted, axes), jnp.sum(found, axes)
+    both, marked = jnp.sum(predicted * wanted, axes), jnp.sum(predicted, axes)
     there, all_pixels = jnp.sum(wanted, axes), jnp.sum(inside, axes)
     right = all_pixels - marked - there + 2 * both
     numerator, denominator = {
@@ -632,7 +632,7 @@ def _scored(logits: jax.Array, truth: jax.Array, region: jax.Array, score: Score
 
 
 def _is_object(logits: jax.Array) -> jax.Array:
-    """p > 1/2 (Eq. 7), of the rounded probability: what rounding left of a logit of 0 is no object."""
+    """p > 1/2 (Eq. 7), of the rounded probability: what rounding leaves of a logit of 0 is not object."""
     return jax.nn.sigmoid(logits) > 0.5
 
 
@@ -699,8 +699,8 @@ def _layers(
     """The layers' features, all checked."""
     if not isinstance(layers, Sequence) or not layers:
         raise ValueError("layers must be a sequence with the features of at least one layer, such as [features]")
-    found = [arrays.converted("features", features) for features in layers]
-    for features in found:
+    converted = [arrays.converted("features", features) for features in layers]
+    for features in converted:
         _check(features, mask, labels=labels, region=region)
     _check_values(mask, labels=labels, region=region)
-    return found
+    return converted

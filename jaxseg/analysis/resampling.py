@@ -1,4 +1,4 @@
-"""Up-sampling as a matrix per axis, so that its adjoint is at hand; rows sum to one, so constants stay constant."""
+"""Up-sampling as a matrix per axis, so that its adjoint is available; rows sum to one, so constants stay constant."""
 
 import functools
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def matrix(low: int, high: int, interpolation: Interpolation = "bilinear") -> np
     return weights.astype(np.float32)
 
 
-# compiled as a whole, so that who calls it outside of jit does not compile and run every operation
+# compiled as a whole, so that a call outside jit does not compile and run every operation
 @functools.partial(jax.jit, static_argnames=("low", "high", "interpolation", "adjoint"))
 def _contract(
     x: jax.Array, low: tuple[int, ...], high: tuple[int, ...], interpolation: Interpolation, *, adjoint: bool

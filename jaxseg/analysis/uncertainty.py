@@ -1,4 +1,4 @@
-"""How unsure a network, or an ensemble, says it is: one number per case from its class probabilities.
+"""How uncertain a network or an ensemble claims to be: one number per case from its class probabilities.
 
 Natural logarithms, sums over classes, means over pixels; a pixel is a voxel in 3-D. Lennartz & Schultz 2023
 (section 4.2) compare with the entropy of one network and of an ensemble. Half precision is raised to float32 first.
@@ -26,7 +26,7 @@ def entropy(probabilities: jax.Array) -> jax.Array:
       `[B]` float32 in nats, 0 (certain) to ln K; NaN for a case with a NaN or a negative probability.
 
     Raises:
-      ValueError: wrong rank, a single class, or known values (`metrics.arrays`) that are no probabilities.
+      ValueError: wrong rank, a single class, or known values (`metrics.arrays`) that are not probabilities.
       TypeError: not floating point.
     """
     _check(probabilities, "[B,...,K]", 2)
@@ -44,7 +44,7 @@ def ensemble_entropy(probabilities: jax.Array) -> jax.Array:
       `[B]` float32 in nats; of one member, its `entropy`.
 
     Raises:
-      ValueError: wrong rank, no member, a single class, or known values that are no probabilities.
+      ValueError: wrong rank, no member, a single class, or known values that are not probabilities.
       TypeError: not floating point.
     """
     _check(probabilities, "[M,B,...,K]", 3)
@@ -53,7 +53,7 @@ def ensemble_entropy(probabilities: jax.Array) -> jax.Array:
 
 @arrays.native("probabilities")
 def mutual_information(probabilities: jax.Array) -> jax.Array:
-    """What the members disagree about: entropy of their mean less the mean of their entropies.
+    """Disagreement of the members: entropy of their mean minus the mean of their entropies.
 
     Args:
       probabilities: `[M,B,...,K]`, one set of class probabilities per member.
@@ -62,7 +62,7 @@ def mutual_information(probabilities: jax.Array) -> jax.Array:
       `[B]` float32 in nats, at least 0 and at most ln M. One member agrees with itself: 0.
 
     Raises:
-      ValueError: wrong rank, no member, a single class, or known values that are no probabilities.
+      ValueError: wrong rank, no member, a single class, or known values that are not probabilities.
       TypeError: not floating point.
     """
     _check(probabilities, "[M,B,...,K]", 3)
@@ -80,7 +80,7 @@ def maximum_probability(probabilities: jax.Array) -> jax.Array:
       `[B]` float32, 1/K to 1 (certain); NaN for a case with a NaN.
 
     Raises:
-      ValueError: wrong rank, a single class, or known values (`metrics.arrays`) that are no probabilities.
+      ValueError: wrong rank, a single class, or known values (`metrics.arrays`) that are not probabilities.
       TypeError: not floating point.
     """
     _check(probabilities, "[B,...,K]", 2)
@@ -89,7 +89,7 @@ def maximum_probability(probabilities: jax.Array) -> jax.Array:
 
 @arrays.native("predictions")
 def pairwise_dice(predictions: jax.Array, *, num_classes: int) -> jax.Array:
-    """How far the members of an ensemble agree: Dice of every two members, mean over pairs and foreground classes.
+    """Agreement of the members of an ensemble: Dice of every two members, mean over pairs and foreground classes.
 
     Args:
       predictions: `[M,B,H,W]` or `[M,B,D,H,W]` integer class numbers, 0 the background.
@@ -100,7 +100,7 @@ def pairwise_dice(predictions: jax.Array, *, num_classes: int) -> jax.Array:
       pair (`metrics.overlap.dice`) and left out of the mean; NaN where nothing is left, so for one member too.
 
     Raises:
-      ValueError: wrong rank, no member, fewer than two classes, or known values that are no class number.
+      ValueError: wrong rank, no member, fewer than two classes, or known values that are not class numbers.
       TypeError: not integers.
     """
     if predictions.ndim not in (4, 5) or not predictions.shape[0]:
@@ -114,7 +114,7 @@ def pairwise_dice(predictions: jax.Array, *, num_classes: int) -> jax.Array:
     return _pairwise_dice(predictions, num_classes=num_classes)
 
 
-# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+# Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
 @jax.jit
 def _mean_entropy(probabilities: jax.Array) -> jax.Array:
     return _pixel_mean(_entropy(probabilities.astype(jnp.float32)))
@@ -150,7 +150,7 @@ def _pairwise_dice(members: jax.Array, *, num_classes: int) -> jax.Array:
     scores = jax.lax.map(one, jnp.array(pairs, jnp.int32))  # one pair at a time: memory does not grow with M
     defined = ~jnp.isnan(scores)
     total = jnp.sum(jnp.where(defined, scores, 0.0), (0, 2))
-    return total / jnp.sum(defined, (0, 2)).astype(jnp.float32)  # 0 / 0 is the NaN that is promised
+    return total / jnp.sum(defined, (0, 2)).astype(jnp.float32)  # 0 / 0 is the documented NaN
 
 
 def _entropy(probabilities: jax.Array) -> jax.Array:

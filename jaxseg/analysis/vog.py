@@ -1,7 +1,7 @@
-"""Variance of gradients over the checkpoints of a training (Agarwal et al. 2022), as a score of an image's difficulty.
+"""Variance of gradients over a training run's checkpoints (Agarwal et al. 2022), as a score of an image's difficulty.
 
-He et al. 2022 (section 4.6, Figs. 10 and 11) hold it against their mean SA score. They say of it that it was made for
-classification and not which gradient they took, so what it means for a segmentation stands in `input_gradients`.
+He et al. 2022 (section 4.6, Figs. 10 and 11) compare it with their mean SA score. They say that it was made for
+classification, and not which gradient they took; `input_gradients` defines it for a segmentation.
 
 With many checkpoints, stream: two maps per image are kept, however many checkpoints there are.
 
@@ -82,7 +82,7 @@ def input_gradients(
 
 @arrays.native("gradients")
 def variance_of_gradients(gradients: jax.Array) -> jax.Array:
-    """VoG of every image from the gradients of all checkpoints; `init`, `update`, `compute` give the same in a stream.
+    """VoG of every image from the gradients of all checkpoints; `init`, `update`, `compute` give the same as a stream.
 
     The mean over pixels of the *standard deviation* over checkpoints (divided by their number, not one less) of the
     gradient's mean over the image's channels. That is what the code of Agarwal et al. computes; in the formula of their
@@ -156,7 +156,7 @@ def compute(state: GradientStatistics) -> jax.Array:
     return _compute(state)
 
 
-# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+# Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
 @jax.jit
 def _at_once(gradients: jax.Array) -> jax.Array:
     maps = jnp.mean(gradients.astype(jnp.float32), -1)

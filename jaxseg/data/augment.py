@@ -1,4 +1,4 @@
-"""What a network sees of a stored case: on the device, pure, `(key, batch) -> batch` where chance is involved.
+"""What a network sees of a stored case: on the device, pure, `(key, batch) -> batch` where it is random.
 
 A stored batch is `{"image": uint8 [B,S,S,C], "labels": uint8 [B,S,S]}`; what comes out is
 `{"images": float32 [B,n,n,C] in [-1,1], "labels": int32 [B,n,n]}`. Volumes have an axis more and are only resized.
@@ -21,7 +21,7 @@ from jaxseg.errors import InputError
 Batch = Mapping[str, jax.Array]
 VIEWS = ("original", "quadrant")
 FILLS = ("reflect", "constant")
-_NO_IMAGE = -1.0  # what `constant` puts where there is none
+_NO_IMAGE = -1.0  # what `constant` puts beyond the image
 
 
 class Spatial(NamedTuple):
@@ -30,12 +30,12 @@ class Spatial(NamedTuple):
     A sample is flipped, rotated, scaled and translated about its centre, in this order, and then cropped.
 
     Attributes:
-      flip_horizontal: probability of left and right changing places.
-      flip_vertical: that of top and bottom.
+      flip_horizontal: probability of swapping left and right.
+      flip_vertical: that of swapping top and bottom.
       rotate: degrees, drawn in -rotate to rotate, counter-clockwise.
       scale: factors of the size of what is seen, above 1 enlarges.
       translate: of the image's height and width, drawn in -translate to translate for both.
-      crop: what share of the height and of the width is cut out, anywhere, and resized.
+      crop: share of the height and of the width that is cropped, anywhere, and resized.
       fill: what is beyond the border: `reflect`, the image and the labels mirrored at the centres of the outermost
         pixels; or `constant`, -1 and label 0.
     """
@@ -72,7 +72,7 @@ def levels(images: jax.Array) -> jax.Array:
 
 
 def quadrant(batch: Batch, corner: jax.Array, *, size: int) -> dict[str, jax.Array]:
-    """One quadrant of every image, cut at the image's midpoint *before* it is resized (Lin, Weng et al. 2024, 4.1).
+    """One quadrant of every image, cropped at the image's midpoint *before* it is resized (Lin, Weng et al. 2024, 4.1).
 
     Args:
       batch: stored cases with even S.
@@ -83,47 +83,47 @@ def quadrant(batch: Batch, corner: jax.Array, *, size: int) -> dict[str, jax.Arr
     if batch["image"].shape[1] % 2 or batch["image"].shape[2] != 2 * half:
         raise ValueError(f"quadrants need square images of even size, got {batch['image'].shape}")
 
-    def cut(array: jax.Array, k: jax.Array) -> jax.Array:
+    def crop(array: jax.Array, k: jax.Array) -> jax.Array:
         start = (k // 2 * half, k % 2 * half) + (jnp.int32(0),) * (array.ndim - 2)
         return jax.lax.dynamic_slice(array, start, (half, half, *array.shape[2:]))
 
-    return whole({name: jax.vmap(cut)(batch[name], corner) for name in ("image", "labels")}, size=size)
+    return whole({name: jax.vmap(crop)(batch[name], corner) for name in ("image", "labels")}, size=size)
 
 
 def training_view(
     view: str, *, size: int, augmentation: Mapping[str, Any] | None = None
 ) -> Callable[[jax.Array, Batch], dict[str, jax.Array]]:
-    """`(key, batch) -> batch` for training: the whole image, or a quadrant drawn anew every time; then augmented.
+    """`(key, batch) -> batch` for training: the whole image, or a newly drawn quadrant every time; then augmented.
 
     Args:
       view: original or quadrant.
       size: n, of the network's images.
-      augmentation: the fields of `Spatial` that are not to be as there; none, or what moves nothing, costs nothing.
+      augmentation: the fields of `Spatial` that differ from its defaults; none, or what moves nothing, costs nothing.
 
     Raises:
-      InputError: an unknown view, an unknown augmentation or one that cannot be.
+      InputError: an unknown view, or an unknown or impossible augmentation.
     """
     _check_view(view)
     spatial = check_augmentation(augmentation or {})
 
     def seen(key: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         position = batch.get("position", jnp.arange(len(batch["image"]), dtype=jnp.int32))
-        # its own branch of the step's key: the objective has another
+        # its own branch of the step's key: the objective uses another
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, 0), position)
         draw = lambda number, of: jax.vmap(lambda key: of(jax.random.fold_in(key, number)))(keys)
         if view == "quadrant":
-            cut = quadrant(batch, draw(0, lambda key: jax.random.randint(key, (), 0, 4, jnp.int32)), size=size)
+            viewed = quadrant(batch, draw(0, lambda key: jax.random.randint(key, (), 0, 4, jnp.int32)), size=size)
         else:
-            cut = whole(batch, size=size)
-        return (
-            warp(cut, draw(1, lambda key: draw_affine(key, spatial, size)), fill=spatial.fill) if spatial.moves else cut
-        )
+            viewed = whole(batch, size=size)
+        if not spatial.moves:
+            return viewed
+        return warp(viewed, draw(1, lambda key: draw_affine(key, spatial, size)), fill=spatial.fill)
 
     return seen
 
 
 def check_augmentation(augmentation: Mapping[str, Any]) -> Spatial:
-    """The augmentation with its defaults; raises InputError, naming the field, where one is unknown or cannot be."""
+    """The augmentation with its defaults; raises InputError, naming the field, where one is unknown or invalid."""
     given: dict[str, Any] = dict(augmentation)
     for name, value in given.items():
         where = f"config.data.augmentation.{name}"
@@ -162,7 +162,7 @@ def draw_affine(key: jax.Array, spatial: Spatial, size: int) -> jax.Array:
 def warp(seen: Batch, affine: jax.Array, *, fill: str) -> dict[str, jax.Array]:
     """Every image and its labels moved by an affine map, in one interpolation: bilinear, labels nearest.
 
-    It works on the images as the network sees them, so what it enlarges becomes a little soft, what it shrinks is not
+    It works on the images as the network sees them, so enlarging softens a little and shrinking is not
     antialiased: it is meant for factors near 1. The identity returns what it was given, to the bit.
 
     Args:
@@ -201,7 +201,7 @@ def testing_view(view: str, *, size: int, cases: Sequence[str]) -> Callable[[Bat
 
 
 def case_corners(cases: Sequence[str]) -> np.ndarray:
-    """The quadrant that every case is tested on, `[N]` int32: a checksum of its id, so that no other case matters."""
+    """The quadrant that every case is tested on, `[N]` int32: a checksum of its id, independent of other cases."""
     return np.array([zlib.crc32(case.encode()) % 4 for case in cases], np.int32)
 
 
@@ -211,7 +211,7 @@ def _check_view(view: str) -> None:
 
 
 def _wanted(name: str, value: Any) -> str | None:
-    """What the value of that augmentation must be, if it is not."""
+    """What the value of that augmentation must be; None where it is valid."""
     if name == "fill":
         return None if value in FILLS else f"one of {', '.join(FILLS)}"
     if name in ("scale", "crop"):
@@ -239,7 +239,7 @@ def _sample(image: jax.Array, labels: jax.Array, y: jax.Array, x: jax.Array, fil
     if fill == "reflect":
         y, x = _mirrored(y, h), _mirrored(x, w)
     else:
-        y, x = jnp.clip(y, -1, h), jnp.clip(x, -1, w)  # where nothing is left of the image
+        y, x = jnp.clip(y, -1, h), jnp.clip(x, -1, w)  # beyond that nothing of the image is left
     top, left = jnp.floor(y), jnp.floor(x)
     down, right = (y - top)[..., None], (x - left)[..., None]
 

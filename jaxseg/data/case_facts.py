@@ -14,11 +14,11 @@ from jaxseg.data.raw_cases import Contents, FileProblems, Loaded, RawCase
 
 GRID = 32  # cells a side of the maps of where masks lie
 AT_LEAST = 256  # pixels a side at which JPEGs are examined
-_NEAR = 0.04  # of the image's side: so near to the outline of a mask is an overlay at it
+_NEAR = 0.04  # of the image's side: an overlay this near to the outline of a mask marks it
 _ONE_LEVEL = 0.6  # of an image's marks; text and calipers are drawn at one gray level, thin bright anatomy is not
 _CHROMA = 40  # gray levels between red, green and blue from which on a stroke is coloured
 _LEVELS = 6  # gray levels by which compression changes the brightest pixel of a stroke
-_SOFT_VALUES = 10  # more wrong numbers than that in a mask are edges that were interpolated
+_SOFT_VALUES = 10  # more wrong values than that in a mask are interpolated edges
 _NAMED_CLASSES = 10  # that a message lists
 _ALIKE = (5, 95)  # per cent; clipped pixels between which less than a gray level lies do not differ
 
@@ -33,7 +33,7 @@ class Facts(NamedTuple):
       labels_digest: of the labels.
       eight_bits: whether intensities are stored with 8 bits.
       gray_levels: whether they are whole numbers from 0 to 255, however they are stored.
-      top: 99th percentile of the intensities in the file, or where outliers alone are beyond; see `cases.span`.
+      top: 99th percentile of the intensities in the file, or the level with only outliers beyond; see `cases.span`.
       blank: whether all pixels are equal.
       clipped: share of the foreground that differs in the file and will be stored as one value, 0 or 255; of the
         channel with most of it, and 0 where a window clips on purpose.
@@ -47,7 +47,7 @@ class Facts(NamedTuple):
       touches: whether foreground touches the border, in the plane.
       mean: of the intensities as they will be stored, 0 to 255.
       spread: their standard deviation.
-      gray: whether the image is gray but for what may be drawn on it.
+      gray: whether the image is gray except for what may be drawn on it.
       overlay: share of pixels that overlays cover; NaN where they were not searched.
       overlay_map: `[32,32]`, where they are: share of the image in each cell.
       overlay_near: share of them near the outline of the mask; NaN without overlay or mask.
@@ -87,7 +87,7 @@ def of_case(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) 
       case: which one.
       loaded: its image and labels as they are in the files.
       contents: of the data set.
-      search: whether overlays are searched, which takes longer than all the rest.
+      search: whether to search for overlays, which takes longer than all the rest.
 
     Raises:
       FileProblems: it cannot be used; one line for each reason.
@@ -145,7 +145,7 @@ def of_case(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) 
 
 
 def _clipped(image: np.ndarray, foreground: np.ndarray, contents: Contents) -> float:
-    window = contents.scaling is not None and contents.scaling[0] == "window"  # chosen for what is to be seen
+    window = contents.scaling is not None and contents.scaling[0] == "window"  # chosen for what it should show
     plain = contents.scaling is None and image.dtype == np.uint8
     if window or plain or image.shape[:-1] != foreground.shape:  # a JPEG at a smaller scale is not scaled either
         return 0.0
@@ -220,7 +220,7 @@ def _overlays(pixels: np.ndarray, foreground: np.ndarray) -> tuple[np.ndarray | 
 
 
 def _drawn(pixels: np.ndarray, marks: np.ndarray) -> np.ndarray:
-    """Of what looks like strokes, those that surely were drawn: all of one level, else the coloured ones."""
+    """Of what looks like strokes, those that were certainly drawn: all of one level, else the coloured ones."""
     if _of_one_level(pixels.max(-1), marks):
         return marks
     coloured = pixels.max(-1).astype(int) - pixels.min(-1) >= _CHROMA
@@ -232,7 +232,7 @@ def _of_one_level(gray: np.ndarray, marks: np.ndarray) -> bool:
     strokes, count = ndimage.label(marks, np.ones((3, 3)))
     if not count:
         return False
-    numbers = np.arange(1, count + 1)
-    peaks, sizes = ndimage.maximum(gray.astype(int), strokes, numbers), ndimage.sum_labels(marks, strokes, numbers)
+    ids = np.arange(1, count + 1)
+    peaks, sizes = ndimage.maximum(gray.astype(int), strokes, ids), ndimage.sum_labels(marks, strokes, ids)
     alike = abs(peaks[:, None] - peaks) <= _LEVELS
     return bool((alike @ sizes).max() > _ONE_LEVEL * sizes.sum())

@@ -10,7 +10,7 @@ from jaxseg.data.raw_cases import RawCase
 
 SHORTCUTS = ("position", "border", "overlays", "intensity", "classes of domains")
 
-# What a person who did not ask should hear all the same: it decides what numbers of a network mean.
+# What everyone should be told, asked for or not: it decides what a network's scores mean.
 SPOKEN = ("clipped foreground", "no training cases", "classes of train", "classes of validation", "classes of test")
 _UNTRAINED = ("classes", "classes of train")  # a class that no training case has
 
@@ -30,13 +30,13 @@ _EXAMPLES = 5  # files that a table names for each finding
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong, or to be known.
+    """One thing that is wrong, or worth knowing.
 
     Attributes:
       level: error or warning.
       check: what was looked at, in a word or two.
       summary: what was found, and the remedy or what it means, in one line.
-      lines: one for each file or case that is concerned, its name in front; may be empty.
+      lines: one for each file or case concerned, starting with its name; may be empty.
     """
 
     level: str
@@ -72,7 +72,7 @@ class Report(NamedTuple):
 
     @property
     def spoken(self) -> list[Finding]:
-        """Warnings that are said without being asked for."""
+        """Warnings that are given without being asked for."""
         return [finding for finding in self.warnings if finding.check in SPOKEN]
 
     @property
@@ -84,7 +84,7 @@ class Report(NamedTuple):
             known += f", of which {len(shortcuts)} that a network may take as a shortcut ({', '.join(shortcuts)})"
         if self.errors:
             problems = sum(max(1, len(finding.lines)) for finding in self.errors)
-            return f"not usable: {count(problems, 'problem')} to mend first; {known}"
+            return f"not usable: {count(problems, 'problem')} to fix first; {known}"
         return f"usable; {known}" if self.warnings else "usable; nothing found"
 
     def text(self) -> str:
@@ -113,7 +113,7 @@ class Report(NamedTuple):
 
 
 def untrained(directory: pathlib.Path) -> list[str]:
-    """A line for every class that no training case of a prepared data set has, as far as that was noted."""
+    """A line for every class that no training case of a prepared data set has, as far as that was recorded."""
     try:
         findings = json.loads((directory / FILE).read_text())["findings"]
         return [finding["summary"] for finding in findings if finding["check"] in _UNTRAINED]

@@ -1,11 +1,11 @@
 """What is wrong with a data set, before training on it: files, masks, splits, and shortcuts that a network may learn.
 
-Errors are what makes a data set unusable or its numbers meaningless; they stop a preparation. Warnings are what a
-person should know; some of them (`diagnosis.SHORTCUTS`) are cues that a network may learn in place of the anatomy:
+Errors make a data set unusable or its scores meaningless; they stop its preparation. Warnings are what a
+person should know; some of them (`diagnosis.SHORTCUTS`) are cues that a network may learn instead of the anatomy:
 where masks lie (Lin, Weng et al. 2024, section 4), marks in the images (section 3), and how the intensities of domains
 differ.
 
-Every number is a plain statistic of the files, with its threshold beside it in the constants below.
+Every number is a plain statistic of the files; the thresholds are the constants below.
 """
 
 import math
@@ -28,21 +28,21 @@ Load = Callable[..., Loaded]
 _BORDER = (
     4  # cells of the grid, an eighth of the side: about the 30 of 256 pixels that the shortcut paper calls the border
 )
-_BLIND_DICE = 0.4  # that a mask reaches which never looks at the image; above it, position alone tells a lot
+_BLIND_DICE = 0.4  # of a mask that never looks at the image; above it, position alone tells a lot
 # Density of the foreground at the border, as a share of that in the whole image; below, it is rare there. The masks of
-# ISIC 2017, of which the shortcut paper shows that networks learn the border, have 0.18 (training) and 0.24 (test).
+# ISIC 2017, whose border networks learn according to the shortcut paper, have 0.18 (training) and 0.24 (test).
 _BORDER_DENSITY = 0.25
-_DOMAIN_AUROC = 0.9  # with which one number of an image tells its domain; above it, intensity alone does
-_DOMAIN_RANGE = 4.0  # times that the intensities of one domain reach higher than those of another
+_DOMAIN_AUROC = 0.9  # of telling domains by one statistic of an image; above it, intensity alone is enough
+_DOMAIN_RANGE = 4.0  # ratio of the intensity ranges of two domains
 _DOMAIN_CASES = 5  # that a domain must have to be compared
-_OVERLAY_SHARE = 2e-4  # of an image's pixels; from here on it counts as one with overlays
+_OVERLAY_SHARE = 2e-4  # of an image's pixels; from this share on it counts as one with overlays
 _OVERLAY_CASES = 400  # images that are searched for overlays, evenly spread: the search takes longer than all the rest
 _OVERLAY_IMAGES = 0.02  # share of images with overlays that is worth a warning
-_OVERLAY_LINKED = 0.1  # from here on it is one of a shortcut, if they go with the label or the domain
-_OVERLAY_COMMON = 1 / 3  # from here on it is one of a shortcut whether or not they do
-_SAME_PLACE = 0.5  # of the images; marks in a cell of the grid that has them in so many are the machine's own
-_NEAR_RATIO = 3.0  # how many times denser they lie there than in the whole image, to say that they mark the outline
-_WITHOUT = {  # a class, what of it
+_OVERLAY_LINKED = 0.1  # from this share on it is a shortcut warning, if they correlate with the label or the domain
+_OVERLAY_COMMON = 1 / 3  # from this share on it is a shortcut warning whether or not they do
+_SAME_PLACE = 0.5  # of the images; marks in a cell of the grid that has them in that many belong to the machine
+_NEAR_RATIO = 3.0  # how many times denser they must lie there than in the whole image to mark the outline
+_WITHOUT = {  # what follows where a split lacks a class
     "train": "a network cannot learn that, and Dice measures nothing there",
     "validation": "that has no part in choosing the best checkpoint",
     "test": "Dice is undefined there",
@@ -60,7 +60,7 @@ def examine(name: str, found: Found, load: Load, *, in_threads: bool = True) -> 
       name: of the data set.
       found: its cases.
       load: reads one; as `records.Builder.load`.
-      in_threads: whether it spends its time where the interpreter's lock is free.
+      in_threads: whether it mostly runs with the interpreter's lock released.
     """
     findings = [Finding("error", "files", "files are missing or misnamed", tuple(found.problems))] * bool(
         found.problems
@@ -76,22 +76,22 @@ def examine(name: str, found: Found, load: Load, *, in_threads: bool = True) -> 
             )
         except FileProblems as problem:
             return problem.lines
-        except Exception as error:  # one odd case does not hide what is wrong with the others
+        except Exception as error:  # one odd case must not hide problems of the others
             text = str(error).partition("\n")[0]
             return (f"{case.place}: cannot be examined ({type(error).__name__}: {text}); leave it out",)
 
-    numbers = range(len(found.cases))
+    indices = range(len(found.cases))
     if in_threads:
-        results = list(threads.in_threads(facts, numbers, "checking"))
+        results = list(threads.in_threads(facts, indices, "checking"))
     else:
-        results = list(threads.progress(map(facts, numbers), "checking", 0, len(numbers)))
+        results = list(threads.progress(map(facts, indices), "checking", 0, len(indices)))
     bad = [line for result in results if not isinstance(result, Facts) for line in result]
     findings += [Finding("error", "contents of files", "files cannot be used", tuple(bad))] * bool(bad)
     good = [(case, result) for case, result in zip(found.cases, results, strict=True) if isinstance(result, Facts)]
     if not found.cases and not found.problems:
         findings.append(Finding("error", "files", "there is no case at all; name the folder that holds the files"))
     cases, dealt = _assigned(good) if good else ([], [])
-    if not (found.problems or bad):  # else too few may be left, which is no problem of its own
+    if not (found.problems or bad):  # else too few may be left, which is not a separate problem
         findings += dealt
     findings += _leaks(cases, [result for _, result in good])
     if good:
@@ -153,7 +153,7 @@ def _assigned(good: Sequence[tuple[RawCase, Facts]]) -> tuple[list[RawCase], lis
 
 
 def _leaks(cases: Sequence[RawCase], facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Patients and images in more than one split: what is trained on would be tested on."""
+    """Patients and images in more than one split: the network would be tested on training data."""
     if not cases:
         return
     places: dict[str, dict[str | None, RawCase]] = defaultdict(dict)
@@ -178,7 +178,7 @@ def _leaks(cases: Sequence[RawCase], facts: Sequence[Facts]) -> Iterator[Finding
             else:
                 within.append(f"{same}; both are in {case.split}")
     if across:
-        # official challenges have a few; more make the numbers of the smaller split meaningless
+        # official challenges have a few; more make the scores of the smaller split meaningless
         smallest = min(Counter(case.split for case in cases).values())
         level = "error" if len(across) > _LEAK * smallest else "warning"
         yield Finding(level, "leaks", f"images are in more than one split: {len(across)}", tuple(across))
@@ -187,13 +187,13 @@ def _leaks(cases: Sequence[RawCase], facts: Sequence[Facts]) -> Iterator[Finding
 
 
 def _about_splits(given: Sequence[RawCase], dealt: Sequence[RawCase]) -> Iterator[Finding]:
-    """Whether cases that came with a split are in another one."""
+    """Whether cases that came with a split are now in another one."""
     wanted = {case.case: case.split for case in given}
     moved = [case for case in dealt if wanted[case.case] not in (None, case.split)]
     if moved:
         named = " and ".join(sorted({str(split) for split in wanted.values()}))
         yield Finding(
-            "warning", "splits", f"only {named} came with the data: {len(moved)} cases of train were dealt out"
+            "warning", "splits", f"only {named} came with the data: {len(moved)} cases of train were reassigned"
         )
 
 
@@ -202,12 +202,12 @@ def _about_classes(cases: Sequence[RawCase], facts: Sequence[Facts], contents: C
     present: dict[str | None, set[int]] = {
         split: set() for split in raw_cases.SPLITS if split in {c.split for c in cases}
     }
-    for case, one in zip(cases, facts, strict=False):  # without cases, nothing was dealt out
+    for case, one in zip(cases, facts, strict=False):  # without cases, none were assigned
         present[case.split] |= one.present
     if present and "train" not in present:
         text = f"all cases are for {' and '.join(map(str, present))}: networks can be evaluated on them, not trained"
         yield Finding("warning", "no training cases", text)
-        return  # what it lacks is a matter of the data set that is trained on
+        return  # missing classes only matter in the data set that is trained on
     seen = set().union(*present.values())
     for split, classes in present.items():
         missing = [f"{k} {contents.class_names[k]}" for k in sorted(seen - classes)]
@@ -218,9 +218,9 @@ def _about_classes(cases: Sequence[RawCase], facts: Sequence[Facts], contents: C
 
 
 def _about_depth(good: Sequence[tuple[RawCase, Facts]], contents: Contents) -> Iterator[Finding]:
-    """Files of 8 bits among others: either would be scaled as it should not be."""
+    """Files of 8 bits among others: some would be scaled wrongly."""
     if contents.volumes and not contents.one_depth:
-        return  # official ones store each in whatever type holds it, for one scaling
+        return  # official data sets use any type that fits, for one scaling
     eight, deep = ([item for item in good if wanted(item[1])] for wanted in (_is_stored_as_8_bits, _is_deep))
     if eight and deep:
         rare, kind, usual = (eight, "8 bits", "more") if len(eight) < len(deep) else (deep, "more than 8 bits", "8")
@@ -257,7 +257,7 @@ def _about_masks(good: Sequence[tuple[RawCase, Facts]], contents: Contents) -> I
             yield Finding("warning", check, f"{len(lines)} of {len(good)} {summary}", lines)
 
     yield from named("empty masks", "masks have no foreground: Dice is undefined there", lambda f: f.foreground == 0)
-    yield from named("full masks", "masks are foreground all over", lambda f: f.foreground == 1)
+    yield from named("full masks", "masks are foreground everywhere", lambda f: f.foreground == 1)
     lines = tuple(str(case.place) for case, facts in good if facts.blank)
     if lines:
         yield Finding("warning", "blank images", f"{len(lines)} of {len(good)} images have one value everywhere", lines)
@@ -272,10 +272,10 @@ def _about_geometry(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
     if len(channels) > 1:
         usual = channels.most_common(1)[0][0]
         lines = tuple(f"{case.place}: {facts.channels}" for case, facts in good if facts.channels != usual)
-        yield Finding("warning", "channels", f"{len(lines)} images have not {usual} channels, but others", lines)
+        yield Finding("warning", "channels", f"{len(lines)} images do not have {usual} channels", lines)
     lines = tuple(note for _, facts in good for note in facts.notes)
     if lines:
-        yield Finding("warning", "geometry", "what headers say of where pixels lie is to be looked at", lines)
+        yield Finding("warning", "geometry", "check what the headers say about where pixels lie", lines)
     yield from _about_orientation(good)
     known = [(case, facts) for case, facts in good if not any(map(math.isnan, facts.spacing))]
     if known:
@@ -285,7 +285,7 @@ def _about_geometry(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
             if spacing.size and spacing.max() > 2 * spacing.min():
                 sizes = f"{spacing.min():.3g} to {spacing.max():.3g} mm"
                 how = "large" if what == "pixels are" else "apart"
-                text = f"{what} {sizes} {how}: the same organ has other sizes in them"
+                text = f"{what} {sizes} {how}: the same organ differs in size"
                 yield Finding("warning", "spacing", text)
         wrong = tuple(f"{case.place}: {facts.spacing}" for case, facts in known if min(facts.spacing) <= 0)
         if wrong:
@@ -302,7 +302,7 @@ def _about_geometry(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
 
 
 def _orientation(good: Sequence[tuple[RawCase, Facts]]) -> str:
-    """To which sides the axes of most images run; empty where most do not tell."""
+    """The orientation of most images; empty where most do not tell."""
     return Counter(facts.orientation for _, facts in good).most_common(1)[0][0] if good else ""
 
 
@@ -316,42 +316,42 @@ def _about_orientation(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Findin
     )
     mute = any(not facts.orientation for facts in others)
     if not most:
-        what = f"most images do not tell to which sides of the patient they run, {len(others)} do"
+        what = f"most images do not tell their orientation, {len(others)} do"
     else:
-        what = f"{len(others)} images do not run to {most} like most" + (", or do not tell" if mute else "")
+        what = f"{len(others)} images are not oriented {most} like most" + (", or do not tell" if mute else "")
     yield Finding("warning", "orientation", f"{what}: {_what_becomes(most, others)}", lines)
 
 
 def _what_becomes(most: str, others: Sequence[Facts]) -> str:
-    """What becomes of images that do not run as most do: volumes that tell are turned, nothing else is."""
+    """What happens to images oriented unlike most: volumes that tell are turned, nothing else is."""
     if len(others[0].size) == 2:
         return "pictures are taken as they lie"
     if not most:
         return "all are taken as they lie"
     kinds = {bool(facts.orientation) for facts in others}
-    texts = {True: "they are turned to run so", False: "they are taken as they lie"}
+    texts = {True: "they are turned to match", False: "they are taken as they lie"}
     return (
-        texts[kinds.pop()] if len(kinds) == 1 else "those that tell are turned to run so, the others taken as they lie"
+        texts[kinds.pop()] if len(kinds) == 1 else "those that tell are turned to match, the others taken as they lie"
     )
 
 
 def _about_position(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
-    numbers = _position(good)
-    if numbers is None:
+    stats = _position(good)
+    if stats is None:
         return
-    if numbers["blind Dice"] > _BLIND_DICE:
+    if stats["blind Dice"] > _BLIND_DICE:
         yield Finding(
             "warning",
             "position",
-            f"one fixed mask that never looks at the image has a Dice of {numbers['blind Dice']:.2f} (the median mask "
-            f"is {numbers['median offset']:.2f} half sides off the middle): a network can learn where, not what",
+            f"one fixed mask that never looks at the image has a Dice of {stats['blind Dice']:.2f} (the median mask "
+            f"is {stats['median offset']:.2f} half sides off the middle): a network can learn where, not what",
         )
-    if numbers["density at the border"] < _BORDER_DENSITY:
+    if stats["density at the border"] < _BORDER_DENSITY:
         yield Finding(
             "warning",
             "border",
-            f"foreground is {numbers['density at the border']:.3f} times as dense at the border as in the whole image, "
-            f"{numbers['touch the border']:.0%} of masks touch it: zero padding shows a network where that is",
+            f"foreground is {stats['density at the border']:.3f} times as dense at the border as in the whole image, "
+            f"{stats['touch the border']:.0%} of masks touch it: zero padding shows a network where that is",
         )
 
 
@@ -394,7 +394,7 @@ def _about_domains(good: Sequence[tuple[RawCase, Facts]], contents: Contents) ->
         summary = "the intensities in the files have other ranges in other domains (median of the 99th percentiles)"
         yield Finding("warning", "intensity ranges", summary, lines)
     told = []
-    # of two domains, one tells all
+    # of two domains, one line says it all
     for domain, group in list(groups.items())[: None if len(groups) > 2 else 1]:
         rest = [facts for other, members in groups.items() if other != domain for facts in members]
         for number in ("mean", "spread"):
@@ -422,10 +422,10 @@ def _about_domains(good: Sequence[tuple[RawCase, Facts]], contents: Contents) ->
 
 def _about_overlays(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
     searched = _searched(good)
-    # what is at the same place in most images is the machine's own, unless it comes and goes with something
+    # what is at the same place in most images belongs to the machine, unless it correlates with something
     if searched and not list(_links(searched, _marked(searched), outline=False)):
         maps = np.array([facts.overlay_map for _, facts in searched])
-        # with the cells around, into which a mark reaches in some
+        # with the neighbouring cells, into which a mark may reach
         fixed = ndimage.binary_dilation((maps > 0).mean(0) >= _SAME_PLACE, np.ones((3, 3)))
         held = int((maps[:, fixed].sum(1) >= _OVERLAY_SHARE).sum())
         if held:
@@ -452,7 +452,7 @@ def _about_overlays(good: Sequence[tuple[RawCase, Facts]]) -> Iterator[Finding]:
 def _searched(good: Sequence[tuple[RawCase, Facts]]) -> list[tuple[RawCase, Facts]]:
     """Those whose overlays are known: gray ones, if most are gray."""
     if np.mean([facts.gray for _, facts in good]) < 0.5:
-        return []  # strokes are searched by their colour, or their sharpness; photographs and stains have both
+        return []  # strokes are found by their colour or sharpness; photographs and stains have both
     return [(case, facts) for case, facts in good if facts.gray and not math.isnan(facts.overlay)]
 
 
@@ -463,7 +463,7 @@ def _marked(searched: Sequence[tuple[RawCase, Facts]]) -> list[tuple[RawCase, Fa
 def _links(
     searched: Sequence[tuple[RawCase, Facts]], marked: Sequence[tuple[RawCase, Facts]], *, outline: bool = True
 ) -> Iterator[str]:
-    """How overlays go with the outline of the label (if that is asked), its presence, and the domain, where they do."""
+    """How overlays correlate with the label's outline (if asked), its presence, and the domain, where they do."""
     placed = [] if not outline else [facts for _, facts in marked if not math.isnan(facts.overlay_near)]
     if placed:
         near, area = (np.mean([getattr(facts, name) for facts in placed]) for name in ("overlay_near", "area_near"))

@@ -8,8 +8,8 @@ from jaxseg.errors import InputError
 def stratified_folds(strata: np.ndarray, groups: np.ndarray, *, folds: int, seed: int) -> np.ndarray:
     """The fold of each case, for a stratified cross-validation such as that of Wilm et al. 2024, section IV.C.
 
-    Groups are dealt out from the largest to the smallest, those of one size in the order of their strata and, within
-    that, by chance. Each goes to the fold with the fewest cases of its strata among those folds that it does not make
+    Groups are assigned from the largest to the smallest, those of one size in the order of their strata and, within
+    that, at random. Each goes to the fold with the fewest cases of its strata among those folds that it does not make
     too large. Guaranteed: no fold is empty, and the sizes of two folds differ by at most the largest group. If every
     case is its own group, that is one case, and the cases of each stratum differ by at most one as well.
 
@@ -17,7 +17,7 @@ def stratified_folds(strata: np.ndarray, groups: np.ndarray, *, folds: int, seed
       strata: `[N]` of any type that sorts, such as `foreground_strata` gives, or classes, or scanners.
       groups: `[N]` of any type that sorts: whom the cases show. Cases of one group are never in two folds.
       folds: how many.
-      seed: of the chance.
+      seed: of the random draws.
 
     Returns:
       `[N]` int32 in 0 to `folds - 1`: the fold in which a case is held out. It depends on the cases and the seed, not
@@ -80,6 +80,6 @@ def _content(group: np.ndarray, stratum: np.ndarray) -> np.ndarray:
 
 
 def _order(content: np.ndarray, seed: int) -> np.ndarray:
-    """In which order the groups are dealt out."""
+    """In which order the groups are assigned."""
     chance = np.random.default_rng(seed).permutation(len(content))
     return np.lexsort((chance, content.argmax(1), -content.sum(1)))

@@ -1,4 +1,4 @@
-"""Where the pixels of an array lie: one affine in mm, and what can be brought together by it without resampling.
+"""Where the pixels of an array lie: one affine in mm, and what it can align without resampling.
 
 An affine is float64 `[4,4]`, from (slice, row, column, 1), the indices of an array `[D,H,W,...]`, to millimetres to the
 patient's right, front and top, as nibabel has them. A picture `[H,W,...]` is the slice 0 of such an array.
@@ -23,7 +23,7 @@ _STEP = 0.02  # of the distance of slices, within which one lies on another
 
 
 class OtherGrid(Exception):
-    """Two arrays cannot be brought together without resampling.
+    """Two arrays cannot be aligned without resampling.
 
     Attributes:
       ours, theirs: how each of them lies, in words.
@@ -38,8 +38,8 @@ class Matched(NamedTuple):
     """An array on the grid of another.
 
     Attributes:
-      array: turned, flipped and filled up as it had to be.
-      note: how far the grids are apart, where it is more than the rounding of headers; else empty.
+      array: turned, flipped and padded as needed.
+      note: how far the grids are apart, where it is more than rounding in headers; else empty.
     """
 
     array: np.ndarray
@@ -47,7 +47,7 @@ class Matched(NamedTuple):
 
 
 def is_usable(affine: np.ndarray) -> bool:
-    """Whether an affine of a file tells every index a place of its own."""
+    """Whether an affine of a file gives every index its own place."""
     if not np.isfinite(affine).all():
         return False
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -60,7 +60,7 @@ def spacing(affine: np.ndarray, rank: int = 3) -> tuple[float, ...]:
 
 
 def orientation(affine: np.ndarray, rank: int = 3) -> str:
-    """To which side of the patient each axis runs, such as `SPL`: up, to the back, to the left."""
+    """The orientation of the axes, such as `SPL`: up, to the back, to the left."""
     with np.errstate(all="ignore"):
         return "".join(code or "?" for code in nibabel.aff2axcodes(affine))[-rank:]
 
@@ -90,7 +90,7 @@ def oriented(array: np.ndarray, affine: np.ndarray, codes: str) -> tuple[np.ndar
 
 
 def restored(array: np.ndarray, affine: np.ndarray, codes: str) -> np.ndarray:
-    """What `oriented` turned, as it was: `array` has the axes of `codes`, the result those that `affine` is of."""
+    """Undoes `oriented`: `array` has the axes of `codes`, the result those of `affine`."""
     return _turned(array, axes.ornt_transform(axes.axcodes2ornt(codes), axes.io_orientation(affine)))
 
 
@@ -167,7 +167,7 @@ def _respaced(volume: np.ndarray, between: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _filled(array: np.ndarray, between: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """An array put into zeros of another size, where it lies in it whole; else as it is."""
+    """An array padded with zeros to another size, if it lies completely inside; else unchanged."""
     start = np.rint(between[:3, 3]).astype(int)
     if (start < 0).any() or (start + array.shape[:3] > size).any():
         return array, between

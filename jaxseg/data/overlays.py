@@ -1,9 +1,9 @@
-"""Calipers and text on images: drawn, found and removed.
+"""Calipers and text on images: drawn, detected and removed.
 
 Lin, Weng et al. 2024, *Shortcut Learning in Medical Image Segmentation*, section 3: the measurement calipers and text
 that sonographers leave on images are a shortcut for segmentation, which shows when they are removed. The strategies of
 removal are those that Mikolaj et al. 2023, *Removing confounding information from fetal ultrasound images*
-(arXiv:2303.13918), compare, but for their GAN: black box, noise, bilinear interpolation, fast marching, and a network.
+(arXiv:2303.13918), compare, except for their GAN: black box, noise, bilinear interpolation, fast marching, a network.
 
 Images are uint8 `[H,W]`, `[H,W,1]` or `[H,W,3]`, RGB; what is returned has the same rank. Places are `(y, x)`, in
 pixels, with 0 at the centre of the first one. Masks are bool `[H,W]`.
@@ -32,12 +32,12 @@ Inpaint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _DOT_SPACING = 4  # pixels from dot to dot
 _LINE_PITCH = 1.3  # from line to line of a text, in heights
 _NEIGHBOURS = np.ones((3, 3), np.uint8)  # of a pixel, itself included: strokes may be joined at corners alone
-HIDDEN = 0.0  # what a network that inpaints sees of a hole
+HIDDEN = 0.0  # what an inpainting network sees of a hole
 _THRESHOLD_STEP = 40  # gray levels
 _GRAY_CHROMA = 16  # levels between the channels of a pixel that still counts as gray
-_COMPANY = 0.8  # share of the sharpness that is asked of a stroke near another
-_RIM = 0.4  # share of the contrast that is asked of a soft edge
-_LETTERS = 16  # different ones in a hole like text
+_COMPANY = 0.8  # share of the sharpness required of a stroke near another
+_RIM = 0.4  # share of the contrast required of a soft edge
+_LETTERS = 16  # different ones in a text-like hole
 _INK = 0.6  # share of a letter's blocks that is filled
 _CHANCES = 8 + 5 * 3 * _LETTERS  # uniform draws for a hole
 
@@ -54,7 +54,7 @@ def draw_calipers(
     size: int = 9,
     thickness: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Marks at `points`, without soft edges; what is beyond the border is cut off.
+    """Marks at `points`, without soft edges; what is beyond the border is clipped.
 
     Args:
       image: uint8 `[H,W]`, `[H,W,1]` or `[H,W,3]`.
@@ -102,7 +102,7 @@ def draw_text(
     colour: Colour = (255, 255, 255),
     height: int = 12,
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Text with soft edges, in the font that Pillow brings along; what is beyond the border is cut off.
+    r"""Text with soft edges, in Pillow's built-in font; what is beyond the border is clipped.
 
     Args:
       image: uint8 `[H,W]`, `[H,W,1]` or `[H,W,3]`.
@@ -118,7 +118,7 @@ def draw_text(
       ValueError: a height below 1, or another type or shape of image.
     """
     _check_image(image)
-    # OpenCV has another font from version 5 on, and machines have other fonts than each other
+    # OpenCV changes its font in version 5, and fonts differ between machines
     font = ImageFont.load_default(height)
     canvas = Image.new("L", image.shape[1::-1])
     pen = ImageDraw.Draw(canvas)
@@ -139,7 +139,7 @@ def draw_head_calipers(
     text: str = "",
     height: int = 12,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a measured fetal head looks like: calipers at the ends of its two axes, and text in the lower right corner.
+    """Annotations of a measured fetal head: calipers at the ends of its two axes, and text in the lower right corner.
 
     The axes are those along which the biparietal and the occipitofrontal diameter are taken; HC18 (van den Heuvel et
     al. 2018) annotates heads as ellipses.
@@ -219,11 +219,11 @@ def ellipse_axes(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return axes[1], axes[0]
 
 
-# Finding.
+# Detecting.
 
 
 def is_gray(image: np.ndarray, *, gray_share: float = 0.95) -> bool:
-    """Whether at least that share of the pixels of `[H,W,3]` has next to no colour: so it is gray but for overlays."""
+    """Whether at least that share of the pixels of `[H,W,3]` has almost no colour: gray except for overlays."""
     return bool(np.mean(image.max(-1) - image.min(-1) <= _GRAY_CHROMA) >= gray_share)
 
 
@@ -238,14 +238,14 @@ def detect(
     gray_share: float = 0.95,
     dilation: int = 0,
 ) -> np.ndarray:
-    """Calipers and text on an image that is gray otherwise: coloured strokes, and bright ones with sharp edges.
+    """Calipers and text on an otherwise gray image: coloured strokes, and bright ones with sharp edges.
 
-    What tells a bright stroke from an echo is that it was drawn after the scan. An echo is as blurred as the beam is
+    A bright stroke differs from an echo in that it was drawn after the scan. An echo is as blurred as the beam is
     wide: where it is thin and bright in depth, it fades out sideways. A drawn stroke ends within a pixel or two on all
     sides. So at several thresholds of the white top-hat, each connected component is judged by its edges: the largest
     step between two neighbours there, as a share of the component's height, on average over its left and right ends
-    and over its upper and lower ends. The smaller average has to reach `sharpness`. Near a stroke that was found, 0.8
-    of that is enough, as letters and marks come together.
+    and over its upper and lower ends. The smaller average has to reach `sharpness`. Near a detected stroke, 0.8
+    of that is enough, as letters and marks come in groups.
 
     Args:
       image: uint8 `[H,W]`, `[H,W,1]` or `[H,W,3]`.
@@ -256,9 +256,9 @@ def detect(
       reach: pixels around a stroke in which others need less sharpness.
       chroma: levels between the largest and the smallest of red, green and blue from which on a pixel is coloured.
       gray_share: the share of pixels with a chroma of at most 16 from which on an image counts as gray. In others
-        colour says nothing, and nothing is found: photographs, stains, false-colour MRI. In gray images whose anatomy
+        colour says nothing and nothing is detected: photographs, stains, false-colour MRI. In gray images whose anatomy
         is as sharp as a pixel, such as small MRI slices, thin bright rims are mistaken for strokes.
-      dilation: pixels by which the result is widened, for the faint rim of soft edges.
+      dilation: pixels by which the result is dilated, for the faint rim of soft edges.
 
     Returns:
       bool `[H,W]`.
@@ -267,29 +267,29 @@ def detect(
       ValueError: another type or shape of image.
     """
     _check_image(image)
-    found = np.zeros(image.shape[:2], bool)
-    gray = image.reshape(found.shape) if image.shape[2:] != (3,) else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    strokes = np.zeros(image.shape[:2], bool)
+    gray = image.reshape(strokes.shape) if image.shape[2:] != (3,) else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     if image.shape[2:] == (3,):
         if not is_gray(image, gray_share=gray_share):
-            return found
+            return strokes
         difference = image.max(-1) - image.min(-1)
         coloured = (difference >= chroma).astype(np.uint8)
-        # opened, it has what is thick alone; edges are soft and colours compressed, so strokes look twice as thick
-        found = coloured > cv2.morphologyEx(coloured, cv2.MORPH_OPEN, _square(2 * max_stroke + 1))
-        # the bright strokes are looked for without the coloured ones, which would make echoes beside them look sharp
-        region = removed_region(found, method="bilinear")
+        # opening leaves only what is thick; edges are soft and colours compressed, so strokes look twice as thick
+        strokes = coloured > cv2.morphologyEx(coloured, cv2.MORPH_OPEN, _square(2 * max_stroke + 1))
+        # bright strokes are detected without the coloured ones, which would make echoes next to them look sharp
+        region = removed_region(strokes, method="bilinear")
         gray = np.where(region, np.rint(_bilinear(gray[..., None], region)[..., 0]), gray).astype(np.uint8)
-    found |= _bright_strokes(gray, contrast, sharpness, max_stroke, reach)
-    return _dilated(found, dilation)
+    strokes |= _bright_strokes(gray, contrast, sharpness, max_stroke, reach)
+    return _dilated(strokes, dilation)
 
 
 def _bright_strokes(gray, contrast, sharpness, max_stroke, reach):
-    # mirrored at the border, so that what is cut off there does not look thin
+    # mirrored at the border, so that what is clipped there does not look thin
     beyond = 2 * max_stroke
     tophat = cv2.morphologyEx(np.pad(gray, beyond, "symmetric"), cv2.MORPH_TOPHAT, _square(max_stroke + 1))
     tophat, steps = tophat[beyond:-beyond, beyond:-beyond], _steps(gray)
     certain, likely = np.zeros(gray.shape, bool), np.zeros(gray.shape, bool)
-    # a mark on a bright echo is joined to it at the low thresholds and stands alone at a higher one
+    # a mark on a bright echo is joined to it at low thresholds and separate at a higher one
     for threshold in np.arange(contrast, 256, _THRESHOLD_STEP):
         components, sharp = _edge_sharpness(tophat, threshold, steps)
         certain |= (sharp >= sharpness)[components]
@@ -308,7 +308,7 @@ def _edge_sharpness(tophat, threshold, steps):
     for axis in (0, 1):
         total, ends = np.zeros(count + 1), np.zeros(count + 1)
         for side in (-1, 1):
-            # what the image's border cuts off has no end there
+            # what the image's border clips has no end there
             end = (components > 0) & (_neighbour(components, axis, side) == 0)
             total += np.bincount(components[end], steps[axis, side][end], minlength=count + 1)
             ends += np.bincount(components[end], minlength=count + 1)
@@ -345,7 +345,7 @@ def remove(
     seed: int = 0,
     inpaint: Inpaint | None = None,
 ) -> np.ndarray:
-    """The image without what the mask covers, by one of `REMOVALS`; beyond `removed_region` every bit stays.
+    """The image with what the mask covers removed by one of `REMOVALS`; outside `removed_region` every bit stays.
 
     - `black`: boxes of 0.
     - `noise`: every pixel is that of another place of the image, drawn independently among those outside the region.
@@ -362,7 +362,7 @@ def remove(
       image: uint8 `[H,W]`, `[H,W,1]` or `[H,W,3]`.
       mask: of the overlay, bool `[H,W]`; it may be empty.
       method: one of `REMOVALS`.
-      margin: pixels by which the mask is widened first, as strokes have soft edges.
+      margin: pixels by which the mask is dilated first, as strokes have soft edges.
       seed: of `noise`.
       inpaint: of `network`: images `[B,H,W,C]` float32 in [-1, 1], 0 in the region, and regions bool `[B,H,W]`, to
         images of that shape; `training.inpainting.train_inpainter` makes one.
@@ -402,7 +402,7 @@ def remove(
 def removed_region(mask: np.ndarray, *, method: str, margin: int = 1) -> np.ndarray:
     """The pixels that `remove` may change, bool `[H,W]`.
 
-    The mask widened by `margin`; of `black` the bounding boxes of its connected components (8 neighbours).
+    The mask dilated by `margin`; for `black` the bounding boxes of its connected components (8 neighbours).
 
     Args:
       mask: bool `[H,W]`.
@@ -422,7 +422,7 @@ def removed_region(mask: np.ndarray, *, method: str, margin: int = 1) -> np.ndar
 
 
 class ReconstructionError(NamedTuple):
-    """How far what was filled in is from the truth.
+    """How far the filled-in pixels are from the truth.
 
     Attributes:
       mae: mean absolute error in gray levels, 0 to 255.
@@ -487,18 +487,18 @@ def _ask(inpaint, pixels, region):
     return (answer[0] + 1) * 127.5
 
 
-# Training a network that inpaints.
+# Training an inpainting network.
 
 
 def holes(
     key: jax.Array, batch: Batch, *, count: int = 8, size: tuple[float, float] = (7.0, 40.0)
 ) -> dict[str, jax.Array]:
-    """`(key, batch) -> batch` of examples for inpainting: holes of the shapes of calipers and text are cut into images.
+    """`(key, batch) -> batch` of examples for inpainting: holes in the shapes of calipers and text are cut into images.
 
     Every image gets 1 to `count` holes, anywhere: crosses, plus marks, dotted lines in any direction, and rows of
-    letter-like blocks. They are widened by a pixel, as `remove` does. What a hole of sample i looks like is a function
+    letter-like blocks. They are dilated by a pixel, as `remove` does. What a hole of sample i looks like is a function
     of `fold_in(key, position[i])`, where `batch["position"]` is the sample's place in the whole batch (without it the
-    batch is whole), so it does not matter how a batch is cut.
+    batch is whole), so it does not matter how a batch is split.
 
     Args:
       key: typed random key.

@@ -20,7 +20,7 @@ from jaxseg.errors import InputError
 Case = dict[str, Any]
 Batch = dict[str, np.ndarray]
 
-# what array_record and TFDS say of bytes that are not what was written, and of files that are gone
+# what array_record and TFDS say of corrupted bytes and missing files
 _DAMAGE = re.compile("Corrupted|hash mismatch|should be at least 64KB|No such file or directory|Failed to load JSON")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -38,11 +38,11 @@ class Source(Protocol):
 
 
 class Preparation(NamedTuple):
-    """What became of the raw files of a data set when it was prepared, for new files that are to look the same.
+    """How the raw files of a data set were prepared, so that new files can be prepared alike.
 
     Attributes:
       scaling: how intensities became 0 to 255; see `jaxseg.data.raw_cases.as_uint8`.
-      size: images were squashed to so many pixels a side; None: they kept theirs.
+      size: images were squashed to this many pixels a side; None: they kept theirs.
       volumes: the files held volumes; of a data set of pictures, every slice is a case then, named `<volume>_<number>`.
       orientation: to which sides of the patient the axes of all volumes run, such as `SPL`; empty where unknown.
     """
@@ -62,14 +62,14 @@ class Split:
     The spacing is that of what is returned.
 
     Attributes:
-      name: data set, config and split, as in `isic2017/256/train`, and behind it the domains if they are chosen.
+      name: data set, config and split, as in `isic2017/256/train`, followed by the domains if they are chosen.
       class_names: the background first.
       num_classes: K.
       num_cases: N.
       num_channels: C.
       rank: 2, or 3 for volumes.
       num_bytes: of all images and labels, once decoded.
-      fingerprint: tells, without reading the cases, that they are others.
+      fingerprint: tells different cases apart without reading them.
     """
 
     def __init__(self, directory: str | os.PathLike[str], split: str, *, size: int | None, domains: Sequence[str] = ()):
@@ -82,7 +82,7 @@ class Split:
           domains: only cases of these, for training on one scanner and testing on another; none means all.
 
         Raises:
-          InputError: the folder is no prepared data set, or it has no such split, or no case of such a domain (the
+          InputError: the folder is not a prepared data set, or it has no such split, or no case of such a domain (the
             message names those it has).
         """
         if size is not None and size < 1:
@@ -104,7 +104,7 @@ class Split:
         self._metadata = metadata
         try:
             self._records = builder.as_data_source(split, decoders=_no_decoding(features))
-        except Exception as error:  # a shard is missing or cut
+        except Exception as error:  # a shard is missing or truncated
             raise _unreadable(directory, error) from error
         self._mode = _MODES.get(self.num_channels, "")
         self._size = None if size is None else (size,) * self.rank
@@ -118,19 +118,19 @@ class Split:
         self.fingerprint = f"{self.name} {self.num_cases} {builder.info.splits[split].num_bytes}"
 
     def _of_domains(self, domains: Sequence[str]) -> Any:
-        found = self._texts("domain")
-        unknown = sorted(set(domains) - set(found))
+        case_domains = self._texts("domain")
+        unknown = sorted(set(domains) - set(case_domains))
         if unknown:
-            known = ", ".join(repr(domain) for domain in sorted(set(found)))
+            known = ", ".join(repr(domain) for domain in sorted(set(case_domains)))
             raise InputError(f"{self.name}: has no case of the domain {unknown[0]!r}; choose from {known}")
-        return [number for number, domain in zip(self._numbers, found, strict=True) if domain in domains]
+        return [number for number, domain in zip(self._numbers, case_domains, strict=True) if domain in domains]
 
     def __len__(self) -> int:
         return self.num_cases
 
     @property
     def preparation(self) -> Preparation:
-        """What became of the raw files; raises InputError where the version that prepared them did not note it."""
+        """How the raw files were prepared; raises InputError where the version that did so did not record it."""
         try:
             scaling, size, volumes = (self._metadata[name] for name in ("scaling", "size", "volumes"))
         except KeyError as error:
@@ -138,7 +138,7 @@ class Split:
                 f"{self._directory}: was prepared by a version that did not note the {error.args[0]} of its images; "
                 "prepare the data set again with python -m launch.prepare and another --data_dir"
             ) from error
-        orientation = self._metadata.get("orientation", "")  # not noted by the first versions
+        orientation = self._metadata.get("orientation", "")  # not recorded by the first versions
         return Preparation(scaling and (scaling[0], scaling[1], scaling[2]), size, volumes, orientation)
 
     @functools.cached_property
@@ -209,7 +209,7 @@ class InMemory:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A checksum of names, images and labels, to tell that a run goes on with the cases that it began with."""
+        """A checksum of names, images and labels, to check that a run resumes with the cases it started with."""
         digest = hashlib.blake2b(digest_size=8)
         for part in (repr((self.cases, self.images.shape)).encode(), self.images.data, self.labels.data):
             digest.update(part)
@@ -265,7 +265,7 @@ class InMemory:
 
 
 def nowhere(count: int) -> tuple[tuple[str, ...], np.ndarray]:
-    """`domains` and `spacings` of so many drawn pictures, for `InMemory`."""
+    """`domains` and `spacings` of this many drawn pictures, for `InMemory`."""
     return ("",) * count, np.full((count, 2), np.nan, np.float32)
 
 
@@ -273,9 +273,9 @@ def split_sizes(directory: str | os.PathLike[str]) -> dict[str, int]:
     """How many cases each split of a prepared data set has.
 
     Raises:
-      InputError: the folder is no prepared data set.
+      InputError: the folder is not a prepared data set.
     """
-    _place, builder = _open(directory)  # its name holds until the builder has been asked
+    _place, builder = _open(directory)  # its name is valid until the builder has been queried
     return _split_sizes(builder)
 
 
@@ -297,7 +297,7 @@ def in_memory(split: Split, chosen: Sequence[int] | None = None) -> InMemory:
 
 
 def joined(parts: Sequence[InMemory]) -> InMemory:
-    """The cases of several splits of one data set as one."""
+    """The cases of several splits of one data set, joined."""
     return InMemory(
         name="+".join(part.name for part in parts),
         class_names=parts[0].class_names,
@@ -311,9 +311,9 @@ def joined(parts: Sequence[InMemory]) -> InMemory:
 
 
 def order(num_cases: int, *, batch_size: int, seed: int, start_step: int = 0) -> Iterator[np.ndarray]:
-    """Endless batches of case numbers, int32 `[B]`, shuffled anew in every epoch.
+    """Endless batches of case indices, int32 `[B]`, reshuffled in every epoch.
 
-    Batches run on over the end of an epoch, so that every epoch has every case once and no case is dropped; a batch is
+    Batches continue across the end of an epoch, so every epoch has every case once and no case is dropped; a batch is
     a function of the arguments and its step alone, so that a checkpoint needs to hold the step alone.
 
     Args:
@@ -328,9 +328,9 @@ def order(num_cases: int, *, batch_size: int, seed: int, start_step: int = 0) ->
 def _order(num_cases: int, batch_size: int, seed: int) -> Any:
     import grain
 
-    numbers = grain.MapDataset.range(num_cases).seed(seed).shuffle().repeat().map(np.int32)
-    # An endless stream has no remainder; but a length rounded up would, for single cases, not fit into an integer.
-    return numbers.batch(batch_size, drop_remainder=True)
+    indices = grain.MapDataset.range(num_cases).seed(seed).shuffle().repeat().map(np.int32)
+    # An endless stream has no remainder; a length rounded up would, for single cases, not fit into an integer.
+    return indices.batch(batch_size, drop_remainder=True)
 
 
 def batches(
@@ -368,7 +368,7 @@ def check_batch_size(name: str, num_cases: int, batch_size: int) -> None:
 
 
 def whole_batches(num_cases: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """All case numbers in order as batches of one size, int32 `[M,B]`, and which are no repetition, bool `[M,B]`.
+    """All case indices in order as batches of one size, int32 `[M,B]`, and which are not repetitions, bool `[M,B]`.
 
     The last batch is filled up with the last case.
     """
@@ -394,8 +394,8 @@ def epoch(source: Source, *, batch_size: int, part: tuple[int, int] = (0, 1)) ->
     import grain
 
     index, valid = (array[:, part_of_batch(batch_size, *part)] for array in whole_batches(len(source), batch_size))
-    numbers = grain.MapDataset.range(len(index))
-    return _read(numbers.map(lambda i: _stack(source, index[i]) | {"valid": valid[i]}))
+    indices = grain.MapDataset.range(len(index))
+    return _read(indices.map(lambda i: _stack(source, index[i]) | {"valid": valid[i]}))
 
 
 def _check_positive(batch_size: int) -> None:
@@ -410,7 +410,7 @@ def part_of_batch(batch_size: int, number: int, parts: int) -> slice:
 
 
 def _stack(source: Source, index: np.ndarray) -> Batch:
-    """Arrays alone: strings stay behind."""
+    """The arrays alone, without the strings."""
     cases = [source[i] for i in index]
     return {name: np.stack([case[name] for case in cases]) for name in ("image", "labels")} | {"index": index}
 
@@ -418,14 +418,14 @@ def _stack(source: Source, index: np.ndarray) -> Batch:
 def _read(dataset: Any) -> Iterator[Any]:
     import grain
 
-    # an element is a batch, or its numbers, so the buffer is short: two being read, two waiting (by itself, grain takes
-    # 16 threads and 500 elements: seconds of work, beside the compilation)
+    # an element is a batch, or its indices, so the buffer is short: two being read, two waiting (grain's default is
+    # 16 threads and 500 elements: seconds of work, during compilation)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
 
 
 def _open(directory: str | os.PathLike[str]) -> tuple[paths.Literal, Any]:
     """The folder under a name that no library expands, and its builder."""
-    import tensorflow_datasets as tfds  # as grain, not before launchers know their flags to be good: it takes seconds
+    import tensorflow_datasets as tfds  # like grain, not before launchers have checked their flags: it takes seconds
 
     if not paths.is_file(pathlib.Path(directory) / "dataset_info.json"):
         raise InputError(f"{directory}: holds no prepared data set; prepare one with python -m launch.prepare")
@@ -439,13 +439,13 @@ def _open(directory: str | os.PathLike[str]) -> tuple[paths.Literal, Any]:
 
 
 def _unreadable(directory: str | os.PathLike[str], error: Exception) -> InputError:
-    """What is said of a data set that raised `error`: damaged only where the library says so of its bytes."""
+    """The message for a data set that raised `error`: damaged only where the library says so of its bytes."""
     reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {str(error)[:200]}"
     text = " ".join(re.sub(r"/proc/self/fd/\d+", os.fspath(directory), reason).split())
     again = "prepare the data set again with python -m launch.prepare and another --data_dir"
     if _DAMAGE.search(text):
         return InputError(f"{directory}: is damaged ({text}); {again}, or remove it first")
-    return InputError(f"{directory}: cannot be read here: {text}; see to its rights and to the disk, or {again}")
+    return InputError(f"{directory}: cannot be read here: {text}; check its permissions and the disk, or {again}")
 
 
 def _split_sizes(builder: Any) -> dict[str, int]:
@@ -462,6 +462,6 @@ def _labels(stored: Any) -> np.ndarray:
 def _no_decoding(features: Any) -> dict[str, Any]:
     import tensorflow_datasets as tfds
 
-    # Images are decoded here: TFDS does not convert between colour modes, and asks for OpenCV.
+    # Images are decoded here: TFDS does not convert between colour modes, and requires OpenCV.
     pictures = [name for name in ("image", "labels") if isinstance(features[name], tfds.features.Image)]
     return {name: tfds.decode.SkipDecoding() for name in pictures}

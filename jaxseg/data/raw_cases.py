@@ -11,25 +11,25 @@ from jaxseg.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 _TAKEN = "is compared with its image by its size alone, as one of them does not say where it lies"
-_SEED = 0  # of the splits that a data set does not come with
-_OUTLIERS = 1e-4  # of an image's pixels; so few may be hot or dead ones
-# Distances of the two percentiles. In MR and ultrasound what is no outlier mostly stays within the first; between the
-# two an end moves step by step, so that near images do not differ by half their contrast.
+_SEED = 0  # of splits that do not come with the data set
+_OUTLIERS = 1e-4  # of an image's pixels; this share may be hot or dead
+# Distances of the two percentiles. In MR and ultrasound inliers mostly stay within the first; between the
+# two an end moves gradually, so that similar images do not differ by half their contrast.
 _FAR = (1.0, 1.1)
-_FOLDS = 10  # of which one is for validation and two for testing, where there are so many patients
+_FOLDS = 10  # of which one is for validation and two for testing, where there are enough patients
 
 
 class RawCase(NamedTuple):
     """The files of one case.
 
     Attributes:
-      case: its name, the only one of its kind in the data set.
-      images: files whose channels are put behind each other, one for most data sets, one per modality for others.
+      case: its name, unique in the data set.
+      images: files whose channels are concatenated, one for most data sets, one per modality for others.
       mask: None where the data set draws it, from boxes, or outlines, or because it is synthetic.
       patient: whom it shows; all cases of a patient are in one split.
-      domain: scanner, vendor, hospital, laboratory; empty where the data set has one alone.
+      domain: scanner, vendor, hospital, laboratory; empty where the data set has only one.
       split: where the data set says so; None where it is to be assigned, by patient.
-      part: which part of the files it is, such as a time frame; what it means is the builder's business.
+      part: which part of the files it is, such as a time frame; its meaning is up to the builder.
     """
 
     case: str
@@ -42,7 +42,7 @@ class RawCase(NamedTuple):
 
     @property
     def place(self) -> pathlib.Path | str:
-        """Named by messages that concern the whole case."""
+        """Named by messages about the whole case."""
         return self.images[0] if self.images else self.case
 
 
@@ -55,8 +55,8 @@ class Contents(NamedTuple):
       channels: C.
       scaling: how intensities become 0 to 255; None: they are that already. See `as_uint8`.
       volumes: whether the files hold volumes `[D,H,W,C]` rather than pictures `[H,W,C]`.
-      remedy: what else can be done about a number in a mask that is none of `values`, put behind the message.
-      orientation: to which side of the patient the axes of volumes run, which those of other files are turned to; empty
+      remedy: what else can be done about a mask value that is not in `values`, appended to the message.
+      orientation: to which side of the patient the axes of volumes run; other files are turned to match; empty
         where it is not known.
       one_depth: whether `scaling` was chosen for the depth of the files, volumes too; no other may be among them then.
     """
@@ -94,7 +94,7 @@ class Loaded(NamedTuple):
       spacing: mm along each spatial axis, NaN where unknown.
       affine: where the image lies, see `jaxseg.data.geometry`; None where its file does not tell.
       mask_spacing: of the mask.
-      notes: one line each, with a file's name in front: what a person should know of files that can be used.
+      notes: one line each, starting with a file's name: what a person should know about usable files.
     """
 
     image: np.ndarray
@@ -119,7 +119,7 @@ class Loaded(NamedTuple):
 
 
 class FileProblems(Exception):
-    """Files that cannot be used; `lines` has a line for each, with its name in front."""
+    """Files that cannot be used; `lines` has a line for each, starting with its name."""
 
     def __init__(self, *lines: str):
         super().__init__("\n".join(lines))
@@ -134,7 +134,7 @@ def load(case: RawCase, *, at_least: int | None = None) -> Loaded:
 
     Args:
       case: with a mask file.
-      at_least: a JPEG may be decoded at a smaller scale, of at least so many pixels a side; its mask is whole then.
+      at_least: a JPEG may be decoded at a smaller scale, of at least this many pixels a side; its mask is not.
 
     Raises:
       FileProblems: files cannot be used, or do not lie on one grid.
@@ -152,13 +152,13 @@ def load(case: RawCase, *, at_least: int | None = None) -> Loaded:
         if first is None or picture is None:  # a problem already
             return None
         try:
-            found = _onto(picture, first)
+            matched = _onto(picture, first)
         except geometry.OtherGrid as error:
             why = "".join(f" ({note})" for note in notes)  # a header that contradicts itself
             problems.append(f"{path}: is {error.ours}, {other} is {error.theirs}; {remedy}{why}")
             return None
-        notes.extend([f"{path}: {found.note}"] if found.note else [])
-        return found.array
+        notes.extend([f"{path}: {matched.note}"] if matched.note else [])
+        return matched.array
 
     remedy = "use files that are registered to each other"
     further = [
@@ -198,7 +198,7 @@ def _onto(picture: formats.Picture, like: formats.Picture) -> geometry.Matched:
 
 
 def _of_rank(array: np.ndarray, rank: int) -> np.ndarray:
-    """A volume of one slice as a picture, and a picture as such a volume, where that has the rank that is asked for."""
+    """A volume of one slice as a picture, and a picture as such a volume, where that gives the wanted rank."""
     if array.ndim == rank + 2 and array.shape[0] == 1:
         return array[0]
     return array[None] if array.ndim == rank else array
@@ -224,7 +224,7 @@ def classes(labels: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
     """Numbers of the files -> classes, uint8.
 
     Raises:
-      ValueError: a number is none of `values`; `unknown_values` names them.
+      ValueError: a number is not in `values`; `unknown_values` lists them.
     """
     if unknown_values(labels, values):
         raise ValueError(f"labels hold {unknown_values(labels, values)}, known are {sorted(values)}")
@@ -234,12 +234,12 @@ def classes(labels: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
 
 
 def unknown_values(labels: np.ndarray, values: Mapping[int, int]) -> list[int]:
-    """The numbers in `labels` that are none of `values`, sorted."""
+    """The numbers in `labels` that are not in `values`, sorted."""
     return [int(value) for value in np.unique(labels) if value not in values]
 
 
 def are_gray_levels(image: np.ndarray) -> bool:
-    """Whether intensities are whole numbers from 0 to 255, whatever their type, but for fewer than 1 in 10,000."""
+    """Whether intensities are integers from 0 to 255, whatever their type, except for fewer than 1 in 10,000."""
     if image.dtype == np.uint8:
         return True
     if image.dtype.kind not in "iuf" or (image.dtype.kind == "f" and not np.isfinite(image).all()):
@@ -265,7 +265,7 @@ def ends(image: np.ndarray, scaling: tuple[str, float, float] | None) -> tuple[A
     Args:
       image: `[*S,C]`.
       scaling: `("window", low, high)`: these two, as for Hounsfield units; `("percentiles", low, high)`: these
-        percentiles of the whole image or volume, of every channel for itself, see `span`; None: 0 and 255, and
+        percentiles of the whole image or volume, of every channel on its own, see `span`; None: 0 and 255, and
         percentiles 0.5 and 99.5 where intensities are no such levels.
 
     Returns:
@@ -280,9 +280,9 @@ def ends(image: np.ndarray, scaling: tuple[str, float, float] | None) -> tuple[A
 
 
 def span(values: np.ndarray, low: float, high: float) -> tuple[Any, Any]:
-    """What becomes black and what becomes white: percentiles, unless there is more beyond them than outliers.
+    """What becomes black and what becomes white: percentiles, unless more than outliers lies beyond them.
 
-    A small object may lie wholly beyond the 99.5th percentile of its image. Where more than one pixel in 10,000 is
+    A small object may lie entirely beyond the 99.5th percentile of its image. Where more than one pixel in 10,000 is
     farther beyond a percentile than `_FAR` times the distance of the two, the end is moved to where that share alone is
     beyond; hot and dead pixels stay clipped.
 
@@ -300,7 +300,7 @@ def span(values: np.ndarray, low: float, high: float) -> tuple[Any, Any]:
     lowest, highest = ordered[outliers].astype(np.float64), ordered[-1 - outliers].astype(np.float64)
     distance = top - bottom.astype(np.float64)
     black, white = bottom - _moved(bottom - lowest, distance), top + _moved(highest - top, distance)
-    alike = top == bottom  # of a background of one value, whatever else there is counts
+    alike = top == bottom  # if the background has one value, everything else counts
     black, white = np.where(alike, values.min(0), black), np.where(alike, values.max(0), white)
     return black.astype(np.float32), white.astype(np.float32)
 
@@ -312,14 +312,14 @@ def _moved(tail: np.ndarray, distance: np.ndarray) -> np.ndarray:
 
 
 def _outliers(count: int) -> int:
-    """So many of an image's pixels may be hot or dead ones."""
+    """How many of an image's pixels may be hot or dead."""
     return min(max(1, int(_OUTLIERS * count)), (count - 1) // 2)
 
 
 def assigned(cases: Sequence[RawCase]) -> list[RawCase]:
-    """The cases, each in a split; those without one are dealt out by patient: 70 % train, 10 % validation, 20 % test.
+    """The cases, each in a split; those without one are assigned by patient: 70 % train, 10 % validation, 20 % test.
 
-    So are all cases of a data set that has training cases alone. Every domain has its share of every split as far as
+    So are all cases of a data set that has only training cases. Every domain has its share of every split as far as
     its patients allow. Where a data set has splits for training and testing but none for validation, a tenth of the
     patients of train becomes it. One without training cases, such as an external test set, stays as it is.
 
@@ -341,7 +341,7 @@ def _dealt(cases: Sequence[RawCase], *, testing: float) -> list[RawCase]:
     tests = max(1, round(testing * count)) if testing else 0
     if count < 2 + tests:
         raise InputError(
-            f"there {'is 1 patient' if count == 1 else f'are {count} patients'}, and splits never cut through one; "
+            f"there {'is 1 patient' if count == 1 else f'are {count} patients'}, and splits never divide one; "
             f"give at least {2 + tests}, or name the split of each case, {', '.join(SPLITS)} all among them"
         )
     fold = folds.stratified_folds(np.array([case.domain for case in cases]), patients, folds=count, seed=_SEED)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-# A JPEG is decoded at a size of at least so many times the wanted one. libjpeg makes smaller by halving, which at twice
+# A JPEG is decoded at a size of at least so many times the wanted one. libjpeg shrinks by halving, which at twice
 # the wanted size changes the result by less than a gray level, and saves most of the time for large photographs.
 DRAFT = 2
 _MOST_CHANNELS = 4  # that OpenCV averages at once
@@ -33,7 +33,7 @@ def resize(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     if image.ndim == 3:
         return _resize_plane(image, *size)
     planes = np.stack([_resize_plane(one, *size[1:]) for one in image])
-    flat = planes.reshape(len(planes), -1, 1)  # the depth becomes the height of a picture as wide as a plane is large
+    flat = planes.reshape(len(planes), -1, 1)  # the depth becomes the height of a picture as wide as a plane has pixels
     return _resize_plane(flat, size[0], flat.shape[1]).reshape(*size, image.shape[-1])
 
 

@@ -7,8 +7,8 @@ traced. The neutral strength returns what it was given, to the bit.
 
 Brightness, contrast and saturation are equations 1 to 3 of Wilm et al. 2024, *Rethinking U-net Skip Connections for
 Biomedical Image Segmentation*, section IV.A. On uint8 they are exact: a factor is taken as the nearest fraction whose
-denominator is at most 10,000, and all that follows is integer arithmetic, so that neither the device nor the compiler
-has a say in a rounding. What the paper leaves open, how levels are rounded and how colour becomes gray, is as follows.
+denominator is at most 10,000, and the rest is integer arithmetic, so that neither the device nor the compiler
+affects rounding. What the paper leaves open, how levels are rounded and how colour becomes gray, is as follows.
 
 - Rounding is to the nearest level. `PIL.ImageEnhance` rounds down, which darkens by half a level on average.
 - Gray is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601) in 65536ths, on uint8 rounded to a level: Pillow's `convert("L")`.
@@ -56,19 +56,19 @@ class Shift(NamedTuple):
 
 
 def shift(name: str, *, strength: float) -> Callable[[jax.Array, Batch], dict[str, jax.Array]]:
-    """`(key, batch) -> batch` with the images shifted and everything else as it was; to be put before `augment.whole`.
+    """`(key, batch) -> batch` with the images shifted and everything else unchanged; it goes before `augment.whole`.
 
     The batch has either stored images, `"image"`, or what a network sees, `"images"`. A shift without chance does not
     look at its key. What one with chance draws for sample i is a function of `fold_in(key, position[i])`, where
     `batch["position"]` is the sample's place in the whole batch (without it the batch is whole), so it does not matter
-    how a batch is cut. Give the shift a key of its own: others fold positions into theirs too.
+    how a batch is split. Give the shift its own key: others fold positions into theirs too.
 
     Args:
       name: a key of `SHIFTS`.
       strength: see `SHIFTS[name].meaning`.
 
     Raises:
-      InputError: an unknown name, or a strength that cannot be.
+      InputError: an unknown name, or an impossible strength.
       ValueError: from the function, when the batch has no images, or ones of a type or shape that cannot be shifted.
     """
     check_shift(name, strength)
@@ -88,7 +88,7 @@ def shift(name: str, *, strength: float) -> Callable[[jax.Array, Batch], dict[st
 
 
 def check_shift(name: str, strength: Any) -> None:
-    """Raises InputError, with the choices or the range, where there is no such shift or it has no such strength."""
+    """Raises InputError, with the choices or the range, if the shift is unknown or the strength impossible."""
     if name not in SHIFTS:
         raise InputError(f"shift is {name!r}; choose one of {', '.join(SHIFTS)}")
     row = SHIFTS[name]
@@ -129,7 +129,7 @@ def contrast(images: jax.Array, factor: float) -> jax.Array:
 
     Args:
       images: `[B,*spatial,C]` uint8, or float32 in [-1, 1]; C is 1 or 3.
-      factor: lambda_c, 0.5 to 1.75 in the paper; 1 is neutral, 0 is gray all over.
+      factor: lambda_c, 0.5 to 1.75 in the paper; 1 is neutral, 0 is uniformly gray.
 
     Raises:
       InputError: the factor is not in 0 to 10.
@@ -240,7 +240,7 @@ def gamma(images: jax.Array, exponent: float) -> jax.Array:
     if images.dtype == jnp.uint8:
         levels = np.floor(255 * (np.arange(256) / 255) ** exponent + 0.5)
         return _look_up(jnp.asarray(levels.astype(np.uint8)), images)
-    # a negative base, were an image a rounding error below black, has no power
+    # a base below 0, from a rounding error below black, has no power
     return _seen(255 * jnp.maximum(_levels(images) / 255, 0) ** exponent)
 
 
@@ -264,16 +264,16 @@ def gaussian_blur(images: jax.Array, sigma: float) -> jax.Array:
     levels = _levels(images)
     for axis in range(1, images.ndim - 1):
         matrix = jnp.asarray(_blur_matrix(images.shape[axis], sigma))
-        # accelerators round the factors of a product otherwise
+        # otherwise accelerators round the factors of a product
         product = jnp.tensordot(matrix, levels, ((1,), (axis,)), precision=jax.lax.Precision.HIGHEST)
         levels = jnp.moveaxis(product, 0, axis)
     return _as_given(levels, images)
 
 
 def resolution(images: jax.Array, factor: float) -> jax.Array:
-    """Made smaller by `factor`, with antialiasing, and enlarged again, both bilinear; in no paper here.
+    """Shrunk by `factor`, with antialiasing, and enlarged again, both bilinear; in no paper here.
 
-    The size between is rounded to the nearest whole number and at least 1; the borders stay where they are.
+    The intermediate size is rounded to the nearest integer and at least 1; the borders stay where they are.
 
     Args:
       images: `[B,*spatial,C]` uint8, or float32 in [-1, 1].
@@ -332,7 +332,7 @@ def draw_bias_field(key: jax.Array, shape: tuple[int, ...], strength: float, *, 
     """
     if half_waves < 1:
         raise ValueError(f"half_waves is {half_waves}; a field that is not constant has at least 1")
-    # an axis has no more waves than pixels: the next ones would look like those before them
+    # an axis has no more waves than pixels: further ones would alias to earlier ones
     counts = itertools.product(*(range(min(half_waves + 1, size)) for size in shape))
     orders = [order for order in counts if 1 <= sum(order) <= half_waves]
     if not orders:
@@ -363,7 +363,7 @@ def _checked(name: str, images: jax.Array, strength: float, *, colour: bool = Fa
             f"got {images.dtype}{images.shape}"
         )
     if colour and images.shape[-1] not in (1, 3):
-        raise ValueError(f"{name} needs images with 1 or 3 channels, which have a gray, got {images.shape}")
+        raise ValueError(f"{name} needs images with 1 or 3 channels to compute gray, got {images.shape}")
     return images, float(strength)
 
 
@@ -407,13 +407,13 @@ def _nearest(numerator: jax.Array, denominator: int, twice: jax.Array | None = N
     """The level nearest to `numerator / denominator`, halves up; `twice` is added to twice the numerator."""
     doubled = 2 * numerator + denominator
     doubled = doubled if twice is None else doubled + twice
-    # what is below 0 is black however it is rounded, and division of the others rounds down
+    # values below 0 are black however they are rounded, and division of the others rounds down
     level = jax.lax.div(jnp.maximum(doubled, 0), jnp.full_like(doubled, 2 * denominator))
     return jnp.minimum(level, 255).astype(jnp.uint8)
 
 
 def _floor_of_product(factor: int, rest: jax.Array, divisor: int) -> jax.Array:
-    """`floor(factor rest / divisor)` for 0 <= rest < divisor, int32, though the product may not fit into 32 bits."""
+    """`floor(factor rest / divisor)` for 0 <= rest < divisor, int32, even if the product does not fit into 32 bits."""
     whole, left = jnp.zeros_like(rest), jnp.zeros_like(rest)
     for bit in f"{abs(factor):b}":  # long division, so that nothing is above three times the divisor
         whole, left = 2 * whole, 2 * left + (rest if bit == "1" else 0)

@@ -8,7 +8,7 @@ import tqdm
 
 T = TypeVar("T")
 R = TypeVar("R")
-_READERS = 2  # decoding is one core each; more than two mostly wait for the disk
+_READERS = 2  # decoding takes one core each; more than two mostly wait for the disk
 
 
 def in_threads(
@@ -16,7 +16,7 @@ def in_threads(
 ) -> Iterator[R]:
     """Yields `function(item)` in the order of the items, from two threads, with a progress bar if it takes long.
 
-    Pillow gives up the interpreter's lock while it decodes and encodes.
+    Pillow releases the interpreter's lock while it decodes and encodes.
 
     Args:
       function: of one item.
@@ -33,5 +33,5 @@ def in_threads(
 
 
 def progress(items: Iterable[T], description: str, first: int, total: int) -> Iterator[T]:
-    """Yields the items, with a progress bar that shows up after a second and leaves nothing behind, on a terminal."""
+    """Yields the items, with a progress bar that appears after a second and is erased at the end, on a terminal."""
     yield from tqdm.tqdm(items, description, total, initial=first, leave=False, delay=1, mininterval=0.5, disable=None)

@@ -1,11 +1,11 @@
-"""What may come in: arrays as metrics and analyses compute with them, and values that are checked where they are known.
+"""Inputs: arrays as metrics and analyses compute with them, and values that are checked where they are known.
 
 A function that names its arrays with `native` takes whatever NumPy reads as numbers, in any byte order and layout. What
 NumPy would misread, or JAX would, is an error: the values below the mask of a masked array, objects, text.
 
-Values are known of a concrete array and unknown of a traced one, which is left alone: inside `jax.jit`, `jax.grad` and
-`jax.vmap` nothing of this costs anything, and a wrong value is not found. Memory that the host shares is read where it
-lies. Of an accelerator, a few numbers are fetched, not the array: that waits for the array to be computed. An array
+Values are known for a concrete array and unknown for a traced one, which is left alone: in `jax.jit`, `jax.grad` and
+`jax.vmap` checks cost nothing, and wrong values go unnoticed. Memory that the host shares is read where it
+lies. From an accelerator, a few numbers are fetched, not the array: that waits for the array to be computed. An array
 that has parts on other hosts is left alone too.
 """
 
@@ -21,13 +21,13 @@ import numpy as np
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _ROUNDING = 1e-2  # probabilities may miss 0, 1 and their sum by that; bfloat16 rounds 1 by 0.004
-_PIXELS = 2**16  # as many are added up over their classes on the host; who forgot the softmax forgot it everywhere
+_PIXELS = 2**16  # so many are summed over their classes on the host; a forgotten softmax is forgotten everywhere
 
 
 def native(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
     """Decorates a function so that its arguments of these names are arrays that JAX computes with.
 
-    JAX's own arrays pass. Anything else is read by NumPy and put into the machine's byte order; states (named tuples
+    JAX's own arrays pass. Anything else is read by NumPy and put in the machine's byte order; states (named tuples
     and registered dataclasses) are converted array by array.
 
     Raises (the decorated function):
@@ -72,7 +72,7 @@ def known(array: Any) -> bool:
 
 
 def extremes(array: Any) -> tuple[float, float] | None:
-    """Least and greatest value, NaN left aside unless there is nothing else; None where values are not `known`."""
+    """Least and greatest value, ignoring NaN unless there is nothing else; None where values are not `known`."""
     if not known(array):
         return None
     if _on_accelerator(array):
@@ -94,13 +94,13 @@ def check_integers(**labels: Any) -> None:
 def check_class_numbers(num_classes: int | None, **labels: Any) -> None:
     """Raises a ValueError where a known value is negative, or not below `num_classes`; None where any number counts."""
     for name, array in labels.items():
-        if array.dtype == jnp.bool_ or (found := extremes(array)) is None:
+        if array.dtype == jnp.bool_ or (limits := extremes(array)) is None:
             continue
-        low, high = (int(value) for value in found)
+        low, high = (int(value) for value in limits)
         if low < 0:
             raise ValueError(
                 f"{name} hold the class number {low}, and 0 is the least, the background; give pixels that are to be "
-                "ignored a class, or cut them away"
+                "ignored a class, or crop them away"
             )
         if num_classes is not None and high >= num_classes:
             raise ValueError(
@@ -110,11 +110,11 @@ def check_class_numbers(num_classes: int | None, **labels: Any) -> None:
 
 
 def check_shares(**masks: Any) -> None:
-    """Raises a ValueError where a known value is no share: of floats outside 0 to 1, of integers below 0."""
+    """Raises a ValueError where a known value is not a share: floats outside 0 to 1, integers below 0."""
     for name, array in masks.items():
-        if array is None or array.dtype == jnp.bool_ or (found := extremes(array)) is None:
+        if array is None or array.dtype == jnp.bool_ or (limits := extremes(array)) is None:
             continue
-        low, high = found
+        low, high = limits
         hard = not jnp.issubdtype(array.dtype, jnp.floating)
         if low < -_ROUNDING or (high > 1 + _ROUNDING and not hard):
             raise ValueError(
@@ -128,9 +128,9 @@ def check_probabilities(probabilities: Any, name: str = "probabilities") -> None
 
     On the host the sums are those of at most 65,536 pixels, evenly spread.
     """
-    if (found := extremes(probabilities)) is None:
+    if (limits := extremes(probabilities)) is None:
         return
-    low, high = found
+    low, high = limits
     shape = probabilities.shape
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise ValueError(
@@ -146,7 +146,7 @@ def check_probabilities(probabilities: Any, name: str = "probabilities") -> None
 
 
 def check_filled(**arrays: Any) -> None:
-    """Raises a ValueError where an axis behind the first, the batch, is empty; None is no array."""
+    """Raises a ValueError where an axis after the first, the batch, is empty; None is skipped."""
     for name, array in arrays.items():
         if array is not None and 0 in array.shape[1:]:
             raise ValueError(f"{name} {array.shape} has an empty axis; only the batch may be empty")
@@ -192,8 +192,8 @@ def _remedy(name: str, array: Any, highest: int) -> str:
     if highest == 255 and set(np.unique(np.asarray(array)).tolist()) == {0, 255}:
         return f"of a mask of 0 and 255 give {name} // 255"
     if highest == 255:
-        return "give pixels of 255 that are to be ignored a class, or cut them away"
-    return f"give num_classes={highest + 1}, or number the classes anew"
+        return "give pixels of 255 that are to be ignored a class, or crop them away"
+    return f"give num_classes={highest + 1}, or renumber the classes"
 
 
 @jax.jit
@@ -219,17 +219,17 @@ def _wide(part: np.ndarray) -> np.ndarray:
 
 
 def _sums(probabilities: Any) -> tuple[float, float]:
-    """Least and greatest sum over the last axis, NaN left aside."""
+    """Least and greatest sum over the last axis, ignoring NaN."""
     if _on_accelerator(probabilities):
         with jax.ensure_compile_time_eval():
             low, high = np.asarray(_device_sums(probabilities)).tolist()
         return low, high
     parts, sums = _parts(probabilities), []
-    if parts[0].shape[-1] != probabilities.shape[-1]:  # devices have different classes
+    if parts[0].shape[-1] != probabilities.shape[-1]:  # devices hold different classes
         parts = [np.asarray(probabilities)]
     for part in parts:
         pixels = part.reshape(-1, part.shape[-1])
         pixels = _wide(pixels[:: -(-len(pixels) // _PIXELS)])
-        sums.append(pixels @ np.ones(pixels.shape[-1], pixels.dtype))  # a sum over a short axis takes NumPy long
+        sums.append(pixels @ np.ones(pixels.shape[-1], pixels.dtype))  # NumPy is slow at summing over a short axis
     together = np.concatenate(sums)
     return float(np.fmin.reduce(together)), float(np.fmax.reduce(together))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxseg.metrics import arrays
 
-_RUN = 256  # pixels that are added up in a row; in float32, longer sums drift
+_RUN = 256  # pixels that are summed in one run; in float32, longer sums drift
 
 
 @arrays.native("probabilities", "labels")
@@ -20,14 +20,14 @@ def expected_calibration_error(probabilities: jax.Array, labels: jax.Array, *, b
 
     Args:
       probabilities: `[B,H,W,K]` or `[B,D,H,W,K]` softmax.
-      labels: `[B,H,W]` or `[B,D,H,W]` integer class numbers; traced, one outside 0 ... K-1 is never met.
+      labels: `[B,H,W]` or `[B,D,H,W]` integer class numbers; traced, one outside 0 ... K-1 is never matched.
       bins: of equal width over [0, 1].
 
     Returns:
       `[B]` float32 in [0, 1]; NaN for an image with a NaN.
 
     Raises:
-      ValueError: shapes do not fit, fewer than two classes, no bin, or known values that are no probabilities or class
+      ValueError: shapes do not fit, fewer than two classes, no bin, or known values that are not probabilities or class
         numbers.
       TypeError: probabilities are not floating, or labels not integers.
     """
@@ -43,7 +43,7 @@ def calibration_sums(probabilities: jax.Array, labels: jax.Array, *, bins: int =
 
     Args:
       probabilities: `[B,H,W,K]` or `[B,D,H,W,K]` softmax.
-      labels: `[B,H,W]` or `[B,D,H,W]` integer class numbers; traced, one outside 0 ... K-1 is never met.
+      labels: `[B,H,W]` or `[B,D,H,W]` integer class numbers; traced, one outside 0 ... K-1 is never matched.
       bins: of equal width over [0, 1]; a confidence at an edge is in the bin below, as in the paper.
 
     Returns:
@@ -51,7 +51,7 @@ def calibration_sums(probabilities: jax.Array, labels: jax.Array, *, bins: int =
       how many of them have that class. Of equally likely classes the first counts.
 
     Raises:
-      ValueError: shapes do not fit, fewer than two classes, no bin, or known values that are no probabilities or class
+      ValueError: shapes do not fit, fewer than two classes, no bin, or known values that are not probabilities or class
         numbers.
       TypeError: probabilities are not floating, or labels not integers.
     """
@@ -88,18 +88,18 @@ def brier(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
       labels: `[B,H,W]` or `[B,D,H,W]` integer class numbers.
 
     Returns:
-      `[B]` float32, mean over the pixels of an image: 0 when sure and right, 2 when sure and wrong, NaN with a NaN.
+      `[B]` float32, mean over the pixels of an image: 0 if certain and right, 2 if certain and wrong, NaN with a NaN.
       (For two classes some divide by 2.)
 
     Raises:
-      ValueError: shapes do not fit, fewer than two classes, or known values that are no probabilities or class numbers.
+      ValueError: shapes do not fit, fewer than two classes, or known values that are not probabilities or classes.
       TypeError: probabilities are not floating, or labels not integers.
     """
     _check(probabilities, labels)
     return _brier(probabilities, labels)
 
 
-# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+# Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
 @functools.partial(jax.jit, static_argnames="bins")
 def _sums(probabilities: jax.Array, labels: jax.Array, *, bins: int) -> jax.Array:
     batch, num_classes = probabilities.shape[0], probabilities.shape[-1]
@@ -108,7 +108,7 @@ def _sums(probabilities: jax.Array, labels: jax.Array, *, bins: int) -> jax.Arra
     confidence = jnp.max(flat, -1)
     right = jnp.argmax(flat, -1).astype(jnp.int32) == labels.reshape(batch, pixels).astype(jnp.int32)
     index = jnp.clip(jnp.ceil(confidence * bins) - 1, 0, bins - 1)
-    index = jnp.where(jnp.isnan(confidence), 0, index)  # a NaN has to show in some bin
+    index = jnp.where(jnp.isnan(confidence), 0, index)  # a NaN must appear in some bin
 
     runs = -(-pixels // _RUN)
     segment = index.astype(jnp.int32) + bins * (jnp.arange(pixels, dtype=jnp.int32) // _RUN)[None]

@@ -8,15 +8,15 @@ import numpy as np
 
 @functools.lru_cache(maxsize=4)
 def of_patients(groups: int, resamples: int, seed: int, strata: tuple[int, ...] | None = None) -> np.ndarray:
-    """How often each patient is drawn in each resample, `[resamples, groups]`: the one bootstrap of all numbers.
+    """How often each patient is drawn in each resample, `[resamples, groups]`: the one bootstrap for all estimates.
 
-    Kept, because a study asks for hundreds of intervals; not to be written to.
+    Cached, because a study needs hundreds of intervals; do not write to it.
 
     Args:
       groups: how many patients there are.
       resamples: how many draws, each of as many patients as there are.
       seed: of the draws.
-      strata: of every patient, who are drawn within theirs, in rising order; None is one stratum.
+      strata: of every patient, in rising order; patients are drawn within theirs; None is one stratum.
     """
     random, strata_of = np.random.default_rng(seed), np.array(strata or (0,) * groups)
     drawn = np.zeros((resamples, groups))
@@ -28,7 +28,7 @@ def of_patients(groups: int, resamples: int, seed: int, strata: tuple[int, ...] 
 
 
 def of_cases(patients: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """The numbers of the cases in every resample, each as often as its patient is drawn.
+    """The indices of the cases in every resample, each as often as its patient is drawn.
 
     Args:
       patients: `[N]`, whose case each is.

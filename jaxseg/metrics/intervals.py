@@ -12,7 +12,7 @@ from jaxseg.metrics import arrays, draws
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean, its interval, and what stands behind it.
+    """A mean, its interval, and the cases it is based on.
 
     Attributes:
       mean: mean over the defined values; infinite where one of them is.
@@ -71,7 +71,7 @@ def bootstrap_contrast(
 
     Raises:
       ValueError: lengths differ, nothing is given, a level outside (0, 1), no resample, or a case without a patient.
-      TypeError: values that are no numbers, or patients of several kinds.
+      TypeError: values that are not numbers, or patients of several kinds.
     """
     check_options(level, resamples)
     patients = patient_names(patients)
@@ -98,7 +98,7 @@ def bootstrap_contrast(
 
 
 def exact_interval(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, float]:
-    """The interval of a rate (Clopper and Pearson 1934), which covers the true rate at least as often as it says.
+    """The interval of a rate (Clopper and Pearson 1934), which covers the true rate at least as often as `level`.
 
     Args:
       successes: from 0 to all trials.
@@ -119,7 +119,7 @@ def exact_interval(successes: int, trials: int, *, level: float = 0.95) -> tuple
 
 @arrays.native("values")
 def defined_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Mean along an axis of what is not NaN; NaN where nothing is left.
+    """Mean along an axis, ignoring NaN; NaN where nothing is left.
 
     Args:
       values: numbers, with at least one axis; they are summed in their own type.
@@ -140,13 +140,13 @@ def defined_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def check_options(level: float, resamples: int) -> None:
-    """Raises a ValueError unless an interval can be made with these."""
+    """Raises a ValueError unless these define an interval."""
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"level is {level} and resamples {resamples}; 95 % is 0.95, and one resample the least")
 
 
 def patient_names(patients: Any) -> np.ndarray:
-    """Whose case each is, as an array `[N]` of names or numbers that can be told apart.
+    """Whose case each is, as an array `[N]` of distinguishable names or numbers.
 
     Raises:
       ValueError: there is not one axis; a case has no patient: a masked, NaN or None value, which would all be one.
@@ -163,7 +163,7 @@ def patient_names(patients: Any) -> np.ndarray:
         missing = missing | (names != names)
     if missing.any():
         raise ValueError(
-            f"patients {names.shape} has {np.count_nonzero(missing)} masked, NaN or None values, which say nothing of "
+            f"patients {names.shape} has {np.count_nonzero(missing)} masked, NaN or None values, which do not tell "
             "whose case it is; give each such case a patient of its own, or leave it out"
         )
     kinds = {type(name) for name in names.flat} if names.dtype.kind == "O" else set()
@@ -175,7 +175,7 @@ def patient_names(patients: Any) -> np.ndarray:
 
 @arrays.native("drawn")
 def interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
-    """The percentile interval of the statistics `[R]` of resamples, those left aside that are NaN; NaN if all are."""
+    """The percentile interval of the statistics `[R]` of resamples, ignoring NaN; NaN if all are."""
     if drawn.ndim != 1:
         raise ValueError(f"drawn must be [R], one statistic for each resample, got {drawn.shape}")
     defined = drawn[~np.isnan(drawn)]
@@ -186,7 +186,7 @@ def interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
         low, high = np.percentile(defined, tails)
         return float(low), float(high)
     below, above = (np.percentile(defined, tails, method=method) for method in ("lower", "higher"))
-    return float(below[0]), float(above[1])  # between a finite number and infinity nothing can be interpolated
+    return float(below[0]), float(above[1])  # no interpolation between a finite number and infinity
 
 
 def _equal(name: Any) -> bool:

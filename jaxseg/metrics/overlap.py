@@ -33,11 +33,11 @@ def check_labels(labels: jax.Array, predictions: jax.Array, *, num_classes: int 
 
 @arrays.native("intersection", "total")
 def dice_from_sums(intersection: jax.Array, total: jax.Array, *, empty: float, smooth: float) -> jax.Array:
-    """`(2 I + smooth) / (T + smooth)`, and `empty` where T is 0 and nothing smooths it.
+    """`(2 I + smooth) / (T + smooth)`, and `empty` where T is 0 and `smooth` too.
 
     Args:
       intersection: pixels in both masks, any shape.
-      total: pixels in the one plus pixels in the other, same shape.
+      total: pixels in one plus pixels in the other, same shape.
       empty: the value where both masks are empty; not used when `smooth` is above 0.
       smooth: added to numerator and denominator.
 
@@ -67,7 +67,7 @@ def dice(
       `[B,K-1]` float32, class 1 first.
 
     Raises:
-      ValueError: shapes differ, wrong rank, fewer than two classes, or known values that are no class number, such as
+      ValueError: shapes differ, wrong rank, fewer than two classes, or known values that are not class numbers, such as
         255 in a mask of 0 and 255. (Traced, such pixels belong to no class.)
       TypeError: not integers.
     """
@@ -88,7 +88,7 @@ def class_counts(labels: jax.Array, predictions: jax.Array, *, num_classes: int)
       `[B,K,3]` int32, the background first.
 
     Raises:
-      ValueError: shapes differ, wrong rank, fewer than two classes, or known values that are no class number, such as
+      ValueError: shapes differ, wrong rank, fewer than two classes, or known values that are not class numbers, such as
         255 in a mask of 0 and 255. (Traced, such pixels belong to no class.)
       TypeError: not integers.
     """
@@ -146,7 +146,7 @@ def class_mean_iou(counts: np.ndarray | jax.Array, *, classes: Sequence[int] | N
       classes: numbers of the foreground classes over which the mean is taken, 1 the first; None: all.
 
     Returns:
-      `[...]` float64, NaN where there is none of the classes.
+      `[...]` float64, NaN where none of the classes occurs.
 
     Raises:
       ValueError: not counts of two classes or more, negative ones, or a class that they do not have.
@@ -161,7 +161,7 @@ def class_mean_iou(counts: np.ndarray | jax.Array, *, classes: Sequence[int] | N
 
 @arrays.native("counts")
 def labelled_dice(counts: np.ndarray | jax.Array) -> np.ndarray:
-    """Dice of the classes that the label has, mean over them; other predicted classes do not enter.
+    """Dice of the classes that the label has, mean over them; other predicted classes do not count.
 
     Args:
       counts: `[...,K,3]`: of `class_counts`, or sums of them.
@@ -231,7 +231,7 @@ class SetIoU(NamedTuple):
 def mean_iou(counts: Iterable[np.ndarray | jax.Array]) -> SetIoU:
     """IoU from pixels accumulated over a whole set, and its mean over foreground classes (Wilm et al. 2024, section V).
 
-    The paper reports the foreground alone, such as the mean of LV, RV and MYO; the background does not enter. Large
+    The paper reports the foreground alone, such as the mean of LV, RV and MYO; the background does not count. Large
     objects weigh more than in a mean over cases, which is `np.nanmean(iou_from_counts(counts), 0)`.
 
     Args:
@@ -257,7 +257,7 @@ def _counts(labels: jax.Array, predictions: jax.Array, classes: range) -> jax.Ar
     return _count(labels, predictions, classes)
 
 
-# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+# Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
 @functools.partial(jax.jit, static_argnames="classes")
 def _count(labels: jax.Array, predictions: jax.Array, classes: range) -> jax.Array:
     axes = tuple(range(1, labels.ndim))
@@ -284,7 +284,7 @@ def _dice(counts: Any, *, empty: float, smooth: float) -> jax.Array:
 
 
 def _sums(counts: Any) -> tuple[Any, Any]:
-    """Pixels in both masks, and those in the one plus those in the other."""
+    """Pixels in both masks, and those in one plus those in the other."""
     return counts[..., 0], _sum(counts[..., 1], counts[..., 2])
 
 
@@ -292,7 +292,7 @@ _device_sums = jax.jit(_sums)
 
 
 def _sum(first: Any, second: Any) -> Any:
-    """Both counts together, which their own type may not hold."""
+    """The sum of both counts, which may overflow their own type."""
     if not jnp.issubdtype(first.dtype, jnp.integer):
         return first.astype(jnp.float32) + second.astype(jnp.float32)
     if isinstance(first, np.ndarray):
@@ -301,7 +301,7 @@ def _sum(first: Any, second: Any) -> Any:
     first, second = first.astype(long), second.astype(long)
     total = first + second
     floats = first.astype(jnp.float32) + second.astype(jnp.float32)
-    return jnp.where(total < first, floats, total.astype(jnp.float32))  # of uint32 even that may be too much
+    return jnp.where(total < first, floats, total.astype(jnp.float32))  # that may overflow even uint32
 
 
 @arrays.native("counts")
@@ -329,7 +329,7 @@ def _check_counts(counts: np.ndarray | jax.Array) -> None:
         )
     if counts.dtype == jnp.bool_:
         raise TypeError("counts must be numbers of pixels, got bool; class_counts makes them")
-    if (found := arrays.extremes(counts)) is not None and found[0] < 0:
+    if (limits := arrays.extremes(counts)) is not None and limits[0] < 0:
         raise ValueError(
-            f"counts hold {found[0]:.6g}, which is no number of pixels; add counts up in int64, where no sum overflows"
+            f"counts hold {limits[0]:.6g}, which is not a pixel count; add counts up in int64, where no sum overflows"
         )

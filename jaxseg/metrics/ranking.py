@@ -1,11 +1,11 @@
-"""Does a score foresee where a segmentation fails? Rank correlation, risk and coverage, out-of-domain detection.
+"""Does a score predict where a segmentation fails? Rank correlation, risk and coverage, out-of-domain detection.
 
 A score is an uncertainty: the higher, the worse a case is expected to be (segmentation distortion, entropy, a
-Mahalanobis distance). A score of confidence, such as the mean SA score of He et al. 2022, is given with its sign
-changed. A risk is what goes wrong: 1 - Dice, or a distance in mm. Only the order of the scores matters, so they may be
-infinite. NaN means that a case has no such number: the case is left out, and counted where an object is returned.
+Mahalanobis distance). A score of confidence, such as the mean SA score of He et al. 2022, is passed with its sign
+changed. A risk measures what goes wrong: 1 - Dice, or a distance in mm. Only the order of the scores matters, so they
+may be infinite. NaN means undefined: the case is left out, and counted where an object is returned.
 
-Host side, numpy in float64. `bootstrap` gives any of these numbers its interval over patients.
+Host side, numpy in float64. `bootstrap` gives any of these statistics its interval over patients.
 """
 
 import dataclasses
@@ -62,7 +62,7 @@ def bootstrap(
     resamples: int = 5000,
     seed: int = 0,
 ) -> Estimate:
-    """Any number of a set of cases, with a percentile interval from resampled patients (Efron 1979).
+    """Any statistic of a set of cases, with a percentile interval from resampled patients (Efron 1979).
 
     The draws are those of `intervals.bootstrap_mean` with the same seed. Examples: of an area under the
     risk-coverage curve, and of an AUROC with an array that says which cases are out of domain:
@@ -156,10 +156,10 @@ class CoverageRow:
     """Quality of the cases that are kept at one coverage.
 
     Attributes:
-      coverage: share of the cases that is asked for; at least that many are kept.
+      coverage: requested share of the cases; at least that many are kept.
       estimate: mean over the kept cases with its interval over patients; `n` and `patients` count what is kept (of tied
         scores, `patients` counts all), `undefined` the cases left out before anything was kept.
-      std: standard deviation over the kept cases (divided by n), which the paper prints behind +-.
+      std: standard deviation over the kept cases (divided by n), which the paper prints after +-.
     """
 
     coverage: float
@@ -180,7 +180,7 @@ def coverage_table(
     """Mean quality of the cases that are left when the most uncertain ones are rejected (He et al. 2022, Table 2).
 
     The default coverages are those of the table's columns; its caption has 75 % where the column says 70 %. The
-    interval repeats the whole procedure: every resample ranks its cases anew. Cases with equal scores are kept in no
+    interval repeats the whole procedure: every resample ranks its own cases. Cases with equal scores are kept in no
     order, as in `risk_coverage`.
 
     Args:
@@ -232,15 +232,15 @@ def coverage_table(
 
 @dataclasses.dataclass(frozen=True)
 class OodDetection:
-    """How well a threshold on a score tells images of a foreign domain.
+    """How well a threshold on a score detects out-of-domain images.
 
     Attributes:
       threshold: the lowest score at or below which the wanted share of the validation cases lies.
       kept: share of the in-domain cases at or below it.
-      detected: share of the out-of-domain cases above it: the accuracy on a foreign domain of Lennartz & Schultz 2023,
+      detected: share of the out-of-domain cases above it: the accuracy on another domain of Lennartz & Schultz 2023,
         Fig. 4. Its interval is `intervals.bootstrap_mean(out_scores > threshold, patients)`.
       accuracy: share of right decisions over the cases of both; it depends on how many there are of each.
-      validation, in_domain, out_of_domain: how many cases stand behind these numbers.
+      validation, in_domain, out_of_domain: how many cases these are based on.
       undefined: NaN scores of all three, left out.
     """
 
@@ -263,12 +263,12 @@ def ood_accuracy(
 ) -> OodDetection:
     """Out-of-domain detection at the threshold that calls 95 % of in-domain validation in-domain.
 
-    Lennartz & Schultz 2023, section 4.3: the threshold is set once, then applied to every foreign domain.
+    Lennartz & Schultz 2023, section 4.3: the threshold is set once, then applied to every other domain.
 
     Args:
       in_domain_validation_scores: `[V]`, which set the threshold.
       in_domain_scores: `[N]` of other in-domain cases; may be empty, then `kept` is NaN.
-      out_scores: `[M]` of a foreign domain; may be empty, then `detected` is NaN.
+      out_scores: `[M]` of another domain; may be empty, then `detected` is NaN.
       keep: share of the validation cases that must be called in-domain.
 
     Raises:
@@ -299,7 +299,7 @@ def ood_accuracy(
 
 
 def auroc(in_domain_scores: np.ndarray, out_scores: np.ndarray) -> float:
-    """Area under the ROC curve: how often a foreign case scores higher than an in-domain one, ties counted half.
+    """Area under the ROC curve: how often an out-of-domain case scores higher than an in-domain one, ties counted half.
 
     Args:
       in_domain_scores: `[N]`, the negatives; NaN are left out.
@@ -321,9 +321,9 @@ def auroc(in_domain_scores: np.ndarray, out_scores: np.ndarray) -> float:
 
 
 def fpr_at_95(in_domain_scores: np.ndarray, out_scores: np.ndarray) -> float:
-    """Share of in-domain cases called foreign at the highest threshold that finds at least 95 % of the foreign ones.
+    """Share of in-domain cases flagged at the highest threshold that flags at least 95 % of the out-of-domain ones.
 
-    A case is called foreign when its score is at or above the threshold.
+    A case is flagged as out-of-domain when its score is at or above the threshold.
 
     Args:
       in_domain_scores: `[N]`, the negatives; NaN are left out.
@@ -374,7 +374,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _defined(**columns: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """The columns as float64 without the cases that have a NaN in any, and which cases these are."""
+    """The columns as float64 without the cases that have a NaN in any, and which cases are kept."""
     vectors = [np.asarray(arrays.converted(name, column), np.float64) for name, column in columns.items()]
     if any(vector.ndim != 1 or vector.shape != vectors[0].shape for vector in vectors):
         shapes = " and ".join(f"{name} {vector.shape}" for name, vector in zip(columns, vectors, strict=True))

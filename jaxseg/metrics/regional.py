@@ -1,4 +1,4 @@
-"""Overlap of all foreground together, inside a region or of whole images; a pixel of a wrong class is wrong."""
+"""Overlap of all foreground together, inside a region or over whole images; a pixel of the wrong class is wrong."""
 
 import math
 
@@ -15,7 +15,7 @@ WHAT = "Dice of all foreground classes together"
 def region_sums(
     labels: np.ndarray | jax.Array, predictions: np.ndarray | jax.Array, region: np.ndarray | jax.Array
 ) -> jax.Array:
-    """Pixels that are right foreground, and foreground of labels plus that of predictions, inside the region.
+    """Correct foreground pixels, and foreground of labels plus that of predictions, inside the region.
 
     Args:
       labels: `[...,H,W]` integer class numbers, 0 the background.
@@ -63,7 +63,7 @@ def dice_from_region_sums(sums: np.ndarray) -> np.ndarray:
 
 @arrays.native("labels", "predictions")
 def foreground_dice(labels: np.ndarray | jax.Array, predictions: np.ndarray | jax.Array) -> np.ndarray:
-    """Dice of all foreground classes together, over whole images; also how far two predictions agree.
+    """Dice of all foreground classes together, over whole images; also the agreement of two predictions.
 
     Args:
       labels: `[...,H,W]` integer class numbers, 0 the background.

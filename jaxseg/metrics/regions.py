@@ -15,12 +15,12 @@ from jaxseg.metrics.overlap import check_labels, dice_from_sums
 def band_index(shape: Sequence[int], width: int) -> np.ndarray:
     """The ring of every pixel of an image of `shape`, `[H,W]` int32, 0 the innermost.
 
-    Rings are counted inwards from the border in steps of `width` pixels; the innermost takes what is left.
+    Rings are counted inwards from the border in steps of `width` pixels; the innermost takes the rest.
     """
     _check_rings(shape, width)
     to_border = [np.minimum(np.arange(size), np.arange(size)[::-1]) for size in shape]
     distance = np.minimum(to_border[0][:, None], to_border[1][None, :])
-    last = (min(shape) // 2 - 1) // width  # of an odd side the middle pixel belongs to the innermost ring
+    last = (min(shape) // 2 - 1) // width  # for an odd side the middle pixel belongs to the innermost ring
     return (last - np.minimum(distance // width, last)).astype(np.int32)
 
 
@@ -109,10 +109,10 @@ def window_agreement(masks: jax.Array, inside: jax.Array) -> jax.Array:
     return dice_from_sums(*_pair_sums(masks, inside), empty=math.nan, smooth=0.0)
 
 
-# Compiled as wholes, so that who calls the functions above outside of jit does not compile and run every operation.
+# Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
 @functools.partial(jax.jit, static_argnames="width")
 def _ring_sums(labels: jax.Array, predictions: jax.Array, *, width: int) -> tuple[jax.Array, jax.Array]:
-    """Pixels of every ring in both masks, and those in the one plus those in the other."""
+    """Pixels of every ring in both masks, and those in one plus those in the other."""
     shape = labels.shape[1:]
     ring, rings = jnp.asarray(band_index(shape, width)).ravel(), len(outer_distances(shape, width))
 

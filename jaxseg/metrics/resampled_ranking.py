@@ -1,6 +1,6 @@
-"""What many scores are worth, of resampled patients too: the numbers of `ranking`, all rows of a matrix at once.
+"""How good many scores are, also for resampled patients: the statistics of `ranking`, all rows of a matrix at once.
 
-`ranking` has them one by one, which takes long where hundreds are asked for, each of a thousand resamples. A row is one
+`ranking` computes them one by one, which is slow for hundreds of scores, each with a thousand resamples. A row is one
 score of one network or ensemble, its run; a column is a case. NaN leaves a case out of its row alone.
 """
 
@@ -22,10 +22,10 @@ class Observations:
     Attributes:
       scores: `[P,N]`, NaN where undefined; higher means worse.
       risks: `[P,N]` of the run whose score it is; NaN where undefined.
-      owner: which score a row is, `[P]`: its place in `names`.
+      owner: which score a row is, `[P]`: its index in `names`.
       names: of the scores, S of them.
       domains: of the cases, `[N]`.
-      patients: of the cases, `[N]`; cases of one are drawn together, of whatever domain they are.
+      patients: of the cases, `[N]`; cases of one are drawn together, whatever their domain.
     """
 
     scores: np.ndarray
@@ -36,7 +36,7 @@ class Observations:
     patients: np.ndarray
 
     def take(self, cases: np.ndarray) -> "Observations":
-        """Some of the cases: a mask `[N]`, or their numbers, with repetitions."""
+        """Some of the cases: a mask `[N]`, or their indices, with repetitions."""
         return dataclasses.replace(
             self,
             scores=self.scores[:, cases],
@@ -46,7 +46,7 @@ class Observations:
         )
 
     def by_subject(self) -> "Observations":
-        """The means over the cases of each patient in each domain, of what is defined."""
+        """The means over the defined cases of each patient in each domain."""
         pairs = np.stack([self.domains, self.patients], 1)
         subjects, first, group = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
         group = group.ravel()
@@ -77,12 +77,12 @@ class Observations:
         return np.sqrt(_quotient(squares, np.maximum(defined @ member - 1, 0)))
 
     def resampled(self, numbers: Numbers, *, resamples: int, needs_risk: bool = True, seed: int = 0) -> "Resampled":
-        """Numbers of all cases, and of resampled patients.
+        """Statistics of all cases, and of resampled patients.
 
         Args:
-          numbers: of observations -> `[Q,P]`, Q numbers of every row.
+          numbers: observations -> `[Q,P]`, Q statistics of every row.
           resamples: R.
-          needs_risk: whether a case takes part only where its risk is defined too, and not its score alone.
+          needs_risk: whether a case counts only where its risk is defined too, not only its score.
           seed: of the resampling; the draws are those of `intervals.bootstrap_mean` with the same seed.
         """
         of_runs = numbers(self)
@@ -94,14 +94,14 @@ class Observations:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Resampled:
-    """Numbers of all cases, and of every resample of patients.
+    """Statistics of all cases, and of every resample of patients.
 
     Attributes:
-      of: whose numbers they are.
+      of: the observations.
       runs: `[Q,P]` of all cases, run by run.
       point: `[Q,S]`, their means over runs.
       resampled: `[R,Q,S]`, the same of every resample.
-      defined: `[P,N]`, which cases take part in a run's numbers.
+      defined: `[P,N]`, which cases count for a run.
     """
 
     of: Observations
@@ -111,13 +111,13 @@ class Resampled:
     defined: np.ndarray
 
     def estimate(self, number: int, score: str, where: np.ndarray, *, minus: str | None = None) -> Estimate:
-        """One of the numbers of a score, with its interval.
+        """One statistic of a score, with its interval.
 
         Args:
           number: which, of Q.
           score: whose.
-          where: bool `[N]`, the cases that the number is of; those of them are counted whose score is defined.
-          minus: another score, whose number of the same resamples is subtracted.
+          where: bool `[N]`, the cases of the statistic; those with a defined score are counted.
+          minus: another score, whose statistic on the same resamples is subtracted.
         """
         place = self.of.names.index(score)
         point, resampled = self.point[number, place], self.resampled[:, number, place]
@@ -151,7 +151,7 @@ def spearman_rows(scores: np.ndarray, risks: np.ndarray) -> np.ndarray:
     scores, risks = _matrices(scores=scores, risks=risks)
     kept = ~(np.isnan(scores) | np.isnan(risks))
     middle = (kept.sum(1, keepdims=True) + 1) / 2
-    # what is left out is NaN and ranks last, so that the ranks of the others are 1 to n
+    # cases left out are NaN and rank last, so that the ranks of the others are 1 to n
     a, b = (np.where(kept, ranking.ranks(np.where(kept, values, np.nan)) - middle, 0.0) for values in (scores, risks))
     return _quotient((a * b).sum(1), np.sqrt((a**2).sum(1) * (b**2).sum(1)))
 

@@ -1,8 +1,8 @@
 """How far the surface of a predicted segmentation lies from the annotated one, in mm; host side, numpy and scipy.
 
 The surface of a mask is its pixels (voxels) with at least one face towards something that is not the mask; beyond the
-image is nothing of it. A surface pixel weighs as much as its exposed faces are long (large), in mm (mm^2), so that a
-stack of thick slices is not ruled by its many small caps. Distances are between centres of pixels.
+image there is no mask. A surface pixel weighs the length (area) of its exposed faces, in mm (mm^2), so that a
+stack of thick slices is not dominated by its many small caps. Distances are between centres of pixels.
 """
 
 import math
@@ -34,9 +34,9 @@ def hausdorff95(
 ) -> np.ndarray:
     """95 % Hausdorff distance per case and foreground class, in mm (Huttenlocher et al. 1993).
 
-    From either surface: the smallest distance from the other within which at least 95 % of its area lies, without
+    For either surface: the smallest distance from the other within which at least 95 % of its area lies, without
     interpolation. Of the two, the larger. (Others take one percentile of both sets of distances together, which
-    a large surface decides.)
+    a large surface dominates.)
 
     Args:
       labels: `[B,H,W]` or `[B,D,H,W]` integer class numbers, 0 the background.
@@ -50,7 +50,7 @@ def hausdorff95(
       `[B,K-1]` float64, class 1 first; NaN for a class in neither of the two.
 
     Raises:
-      ValueError: shapes differ, wrong rank, fewer than two classes, values that are no class number, a spacing that
+      ValueError: shapes differ, wrong rank, fewer than two classes, values that are not class numbers, a spacing that
         does not fit or is not positive.
       TypeError: not integers.
     """
@@ -81,13 +81,13 @@ def surface_dice(
       predictions: the same shape.
       num_classes: K, background included.
       spacing: mm from one pixel to the next along every axis, `(H,W)` or `(D,H,W)`, or one row of these per case.
-      tolerance: in mm; a distance of exactly that is within.
+      tolerance: in mm; a distance of exactly that counts as within.
 
     Returns:
       `[B,K-1]` float64 in [0, 1], class 1 first; 0 for a class that only one of the two has, NaN for one in neither.
 
     Raises:
-      ValueError: shapes differ, wrong rank, fewer than two classes, values that are no class number, a spacing that
+      ValueError: shapes differ, wrong rank, fewer than two classes, values that are not class numbers, a spacing that
         does not fit or is not positive, a tolerance that is negative or not finite.
       TypeError: not integers.
     """

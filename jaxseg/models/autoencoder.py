@@ -1,6 +1,6 @@
 """The autoencoder of activations of Lennartz and Schultz 2023: what would they be, had they come from training data?
 
-Fitted to the bottleneck's activations on training images, it is put behind that layer by `capture.replace`; how much
+Fitted to the bottleneck's activations on training images, it is put after that layer by `capture.replace`; how much
 this changes the segmentation is the distortion.
 """
 
@@ -26,7 +26,7 @@ class Stage(nn.Module):
     """Convolution, LayerNorm over channels and positions together, LeakyReLU.
 
     As in PyTorch's `LayerNorm([C, H, W])`: one mean and one variance per case, and a scale and a bias per channel and
-    position. The autoencoder is bound to one size by its dense layers anyway. Unlike a norm per position it keeps the
+    position. The dense layers of the autoencoder fix its size anyway. Unlike a norm per position it keeps the
     contrast between positions, unlike one per channel that between channels.
     """
 
@@ -83,7 +83,7 @@ class Autoencoder(nn.Module):
     channels with neither norm nor activation, so that any real value can be reconstructed. Convolutions have a bias.
     That code up-samples by transposed 3x3 convolutions of stride two; here pixels are repeated before a 3x3
     convolution, which has as many weights and no checkerboard. Every size from 1 on works: an odd one is halved
-    upwards, and the decoder makes it again.
+    upwards, and the decoder restores it.
 
     Kinds: `plain`; `denoising`, which in training reconstructs from its input plus Gaussian noise; `variational`
     (Kingma and Welling 2014), whose latent in training is drawn by reparameterisation from the Gaussian that the
@@ -95,15 +95,15 @@ class Autoencoder(nn.Module):
       shape: of one activation, `(h, w, C)` or `(d, h, w, C)`; `for_activations` reads it from the data.
       latent: length of the vector; the paper has 64 (brain, CC-359) and 128 (heart, M&Ms).
       width: channels of the first block; None means C, or 64 if C is more, as in the paper's bottlenecks of 64. The
-        parameters grow with its square: at 64 about four million, at 512 more than two hundred million. Of few
-        channels in few pixels LayerNorm leaves little: there a larger one is advisable.
+        parameters grow with its square: at 64 about four million, at 512 more than two hundred million. With few
+        channels in few pixels LayerNorm leaves little: use a larger width there.
       kind: plain, denoising or variational.
       noise: of `denoising`: standard deviation of the noise as a fraction of the activations' own, which is taken per
         channel over batch and positions, because channels differ in scale. A channel that is constant gets none.
       dtype: of the computation; parameters, LayerNorm, latent and reconstruction are float32.
 
     Raises:
-      ValueError: in every method: an attribute that cannot be, or an array of another shape.
+      ValueError: in every method: an impossible attribute, or an array of another shape.
     """
 
     shape: Sizes
@@ -115,7 +115,7 @@ class Autoencoder(nn.Module):
 
     def setup(self) -> None:
         self._check_options()
-        # none of these names is that of a layer of a network, which `capture.replace` would take for it
+        # none of these is the name of a network's layer, with which `capture.replace` would confuse it
         widths = [self._width * 2**i for i in range(_BLOCKS)]
         self.contract = [Contract(width, self.dtype) for width in widths]
         self.squeeze = Stage(self._width, kernel=1, dtype=self.dtype)

@@ -1,4 +1,4 @@
-"""Activations of any linen network by name: list them, read them, replace them. The network's code stays as it is.
+"""Activations of any linen network by name: list them, read them, replace them. The network's code stays unchanged.
 
 A layer is a submodule, and its activation is what its `__call__` returns. Its name is its path in the network joined by
 slashes, such as `encoder_0/conv_1`. This is the one place that knows how linen stores activations.
@@ -18,7 +18,7 @@ Activations = dict[str, jax.Array]
 
 
 def layer_names(module: nn.Module, variables: Any, images: jax.Array, **options: Any) -> tuple[str, ...]:
-    """Names of the layers whose activation is one array, in the order in which they are finished, input to output.
+    """Names of the layers whose activation is one array, in the order in which they finish, input to output.
 
     Args:
       module: `images -> logits`.
@@ -133,7 +133,7 @@ def replace(
 ) -> jax.Array:
     """The logits of the network in which the activation `x` of each named layer is replaced by its function of `x`.
 
-    Beside a plain forward pass in one jitted function, what comes before the first replaced layer is computed once:
+    With a plain forward pass in one jitted function, everything before the first replaced layer is computed once:
     XLA merges equal operations.
 
     Args:
@@ -191,10 +191,10 @@ def _captured(
     )
     updated = dict(state)
     stored = flax.traverse_util.flatten_dict(updated.pop("intermediates", {}), sep="/")
-    found = {name: stored.get(f"{name}/__call__", (None,))[-1] for name in layers}
-    if not all(isinstance(activation, jax.Array) for activation in found.values()):  # only then traced once more
+    activations = {name: stored.get(f"{name}/__call__", (None,))[-1] for name in layers}
+    if not all(isinstance(activation, jax.Array) for activation in activations.values()):  # only then traced once more
         _checked(module, variables, images, layers, mutable, options)
-    return logits, found, updated
+    return logits, activations, updated
 
 
 def _checked(

@@ -75,7 +75,7 @@ def _block(kind: type[nn.Module], width: int, padding: Padding, dtype: Any, name
 
 
 class ChannelAttention(nn.Module):
-    """Every channel times a weight in (0, 1) that all channels' means decide (Hu et al. 2018)."""
+    """Every channel times a weight in (0, 1) that depends on all channels' means (Hu et al. 2018)."""
 
     reduction: int = 16
     dtype: Any = jnp.float32
@@ -111,8 +111,8 @@ class DTUNet(UNetSkeleton):
     and gives `T`, one channel: foreground or not. The logits are the log of the fused probabilities: background
     `S (w1 bg + w2 (1 - T))` and foreground `fg (w1 S + w2 T)`, normalised.
 
-    `encode` and `decode` part at the texture net's bottleneck. With learned fusion, the image travels as one more
-    entry behind the skips. Apply with `train=True` needs the random stream `dropout`.
+    `encode` and `decode` meet at the texture net's bottleneck. With learned fusion, the image is passed as one more
+    entry after the skips. Applying it with `train=True` needs the random stream `dropout`.
 
     Attributes:
       num_classes: K, background included, at least 2.
@@ -148,7 +148,7 @@ class DTUNet(UNetSkeleton):
 
     @property
     def roles(self) -> Roles:
-        """See `UNetSkeleton`; the encoder is the texture net's, and all behind its bottleneck decodes."""
+        """See `UNetSkeleton`; the encoder is the texture net's, and everything after its bottleneck decodes."""
         texture, topology = len(self.features), len(self.topology_features)
         names = lambda part, levels: tuple(f"{part}/level_{i}" for i in levels)
         *encoder, bottleneck = names("texture_encoder", range(texture))
@@ -221,7 +221,7 @@ class DTUNet(UNetSkeleton):
         if len(skips) != self.num_skips + (self.fusion == "learned"):
             raise ValueError(
                 f"decode was given {len(skips)} skips; with {self.fusion} fusion encode returns {self.num_skips}"
-                + (" and the image behind them" if self.fusion == "learned" else "")
+                + (" and the image after them" if self.fusion == "learned" else "")
             )
         self.check_skips(skips[: self.num_skips])
         coarse = self.texture_decoder(bottleneck, skips[: self.num_skips], train)
@@ -235,13 +235,13 @@ class DTUNet(UNetSkeleton):
         if self.fusion == "fixed":
             return jnp.log(jnp.asarray(self.fusion_weights, jnp.float32) / sum(self.fusion_weights))
         image = skips[-1]
-        assert image is not None  # encode put it there
+        assert image is not None  # put there by encode
         read = [image, probabilities, nn.sigmoid(topology).astype(self.dtype)]
         return self.weights(jnp.concatenate(read, -1), train)
 
 
 def fuse(coarse: jax.Array, topology: jax.Array, log_weights: jax.Array) -> jax.Array:
-    """Log of the fused probabilities, worked out in logarithms, so that certain networks give no 0 / 0.
+    """Log of the fused probabilities, computed in logarithms, so that confident networks give no 0 / 0.
 
     Args:
       coarse: logits of the texture net, `[B,...,K]` float32.
@@ -265,4 +265,4 @@ def fuse(coarse: jax.Array, topology: jax.Array, log_weights: jax.Array) -> jax.
 
 def _reach(poolings: int) -> int:
     levels = [2**level for level in range(poolings + 1)]
-    return 2 * sum(levels) + 2 * sum(levels[:-1]) + levels[-1] - 1  # a pixel stands anywhere in its coarse one
+    return 2 * sum(levels) + 2 * sum(levels[:-1]) + levels[-1] - 1  # a pixel lies anywhere in its coarse one

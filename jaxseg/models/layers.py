@@ -159,9 +159,9 @@ def normalisation(kind: Norm, dtype: Any, name: str) -> Callable[[jax.Array, boo
 
 
 class ConvNorm(nn.Module):
-    """Convolution, normalisation, activation; what it returns is a layer as the papers count them.
+    """Convolution, normalisation, activation; its output is a layer as the papers count them.
 
-    The convolution has a bias only in front of group normalisation: the other two subtract it again.
+    The convolution has a bias only before group normalisation: the other two subtract it again.
     """
 
     features: int
@@ -181,7 +181,7 @@ class ConvNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """`nn.Dropout` with the mask drawn in float32: under `jax_enable_x64` that would be another one."""
+    """`nn.Dropout` with the mask drawn in float32: under `jax_enable_x64` it would differ."""
 
     rate: float
 
@@ -216,7 +216,7 @@ class ConvBlock(nn.Module):
 def max_pool(x: jax.Array) -> jax.Array:
     """Halves every spatial axis by the maximum over 2 pixels; the last pixel of an odd size is left out.
 
-    NaN wins, and of equal pixels the first row by row has the gradient, as with `nn.max_pool` and in PyTorch. The
+    NaN wins, and among equal pixels the first, row by row, has the gradient, as with `nn.max_pool` and in PyTorch. The
     comparisons are written out because the gradient of XLA's windowed maximum takes ten times as long on CPU, where it
     carries the index of every pixel along.
     """
@@ -230,10 +230,10 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def double(x: jax.Array, padding: Padding) -> jax.Array:
-    """Doubles every spatial axis bilinearly with half-pixel centres; no other position enters than the neighbours'.
+    """Doubles every spatial axis bilinearly with half-pixel centres; only the neighbours enter.
 
-    Beyond the border stands what the padding mode puts there: the other side in `circular`, else the border pixel
-    (as every library does, also beside zero-padded convolutions). In `valid` nothing stands there, and the result
+    Beyond the border lies what the padding mode puts there: the other side in `circular`, else the border pixel
+    (as every library does, also with zero-padded convolutions). In `valid` nothing lies there, and the result
     loses the one pixel on every side that would need it.
     """
     for axis in spatial_axes(x):
@@ -247,7 +247,7 @@ def double(x: jax.Array, padding: Padding) -> jax.Array:
 def _double_axis(x: jax.Array, axis: int, wrap: bool) -> jax.Array:
     """`double` along one axis: `[..., n, ...]` -> `[..., 2 n, ...]`.
 
-    Its gradient is written out: XLA on CPU would put that of every slice below into an image of zeros first, and take
+    Its gradient is written out: XLA on CPU would first put that of every slice below into an image of zeros, and take
     ten times as long.
     """
     size = x.shape[axis]
@@ -264,12 +264,12 @@ def _double_axis_forward(x: jax.Array, axis: int, wrap: bool) -> tuple[jax.Array
 
 
 def _double_axis_backward(axis: int, wrap: bool, _: None, gradient: jax.Array) -> tuple[jax.Array]:
-    """Every pixel wrote 3/4 of itself to its two halves, and 1/4 to the nearer half of each neighbour."""
+    """Every pixel gave 3/4 of itself to its two halves, and 1/4 to the nearer half of each neighbour."""
     size = gradient.shape[axis] // 2
     pairs = gradient.reshape(*gradient.shape[:axis], size, 2, *gradient.shape[axis + 1 :])
     left, right = (jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
     part = functools.partial(jax.lax.slice_in_dim, axis=axis)
-    # a border pixel that stands for what is beyond it is its own neighbour
+    # a border pixel that stands in for what is beyond it is its own neighbour
     before = jnp.concatenate(
         [part(right, size - 1, size) if wrap else part(left, 0, 1), part(right, 0, size - 1)], axis
     )
@@ -336,7 +336,7 @@ def nearest_double(x: jax.Array) -> jax.Array:
 
 
 def max_pool_overlapping(x: jax.Array, padding: Padding) -> jax.Array:
-    """Halves every spatial axis by the maximum over 3 pixels; in `zero` nothing stands beyond the border."""
+    """Halves every spatial axis by the maximum over 3 pixels; in `zero` nothing lies beyond the border."""
     rank = len(spatial_axes(x))
     around = [(1, 1)] * rank if padding == "zero" else "VALID"
     x = x if padding == "zero" else pad(x, 1, padding)

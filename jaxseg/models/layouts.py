@@ -29,8 +29,8 @@ class Tensor:
       sources: PyTorch names that are read.
       convert: the arrays of the sources -> the variable.
       shape: shape of the variable -> shape that every source must have.
-      optional: sources that files may be without which have none of any entry of this kind.
-      absent: what all numbers of those are.
+      optional: sources that a file may lack if it lacks those of every entry of this kind.
+      absent: the value that replaces them.
       kind: of optional sources.
     """
 
@@ -57,8 +57,8 @@ class Narrowed(Tensor):
     """A kernel without the input channels of a skip that is off.
 
     Attributes:
-      skip: how many they are in the full network.
-      skip_first: whether they stand before the others there.
+      skip: how many the full network has.
+      skip_first: whether they come before the others there.
     """
 
     skip: int = 0
@@ -91,7 +91,7 @@ def _vector(
 
 
 def _norm(variable: str, name: str, conv: str | None = None, kind: str = "batch") -> list[Tensor]:
-    """A norm; in front of a batch norm, the bias of the convolution `conv`, if it has one, moves into the mean."""
+    """A norm; before a batch norm, the bias of the convolution `conv`, if it has one, moves into the mean."""
     mean = f"batch_stats/{variable}/mean"
     affine = [_vector(f"params/{variable}/scale", f"{name}.weight"), _vector(f"params/{variable}/bias", f"{name}.bias")]
     if kind != "batch":  # by default PyTorch's instance norm has neither
@@ -113,7 +113,7 @@ def _unet(module: UNet) -> list[Tensor]:
             conv_name = f"{name}.double_conv.{conv}"
             entries.append(_conv(f"{variable}/conv_{i}/conv", conv_name, skip if i == 0 else 0))
             entries += _norm(f"{variable}/conv_{i}/norm", f"{name}.double_conv.{norm}", conv_name, module.norm)
-            if module.norm != "batch":  # instance norm has no use for it and passes it over
+            if module.norm != "batch":  # instance norm does not need it and ignores it
                 bias = f"{conv_name}.bias"
                 entries.append(_vector(f"params/{variable}/conv_{i}/conv/conv/bias", bias, optional=(bias,)))
         return entries
@@ -208,8 +208,8 @@ def _unet_options(shapes: Shapes) -> Options:
 
 def _resnet_unet_options(shapes: Shapes) -> Options:
     blocks = itertools.takewhile(lambda j: f"encoder.layer3.{j}.conv1.weight" in shapes, itertools.count())
-    found = len([*blocks])
-    return {"encoder": tuple(name for name, stages in ENCODERS.items() if stages[2] == found)}
+    num_blocks = len([*blocks])
+    return {"encoder": tuple(name for name, stages in ENCODERS.items() if stages[2] == num_blocks)}
 
 
 def _residual_unet_options(shapes: Shapes) -> Options:

@@ -1,4 +1,4 @@
-"""What a network takes, and which of the tensors of a file are that."""
+"""What a network takes, and which tensors of a file match it."""
 
 import collections
 import dataclasses
@@ -28,9 +28,9 @@ class Wanted:
       title: what takes them, in words.
       entries: of its variables.
       shapes: of the variables.
-      unused: of variables that skips would have which are off; tensors of them are checked and passed over.
+      unused: of variables of skips that are off; their tensors are checked and ignored.
       unused_shapes: of those variables.
-      spare: names that are passed over unchecked, as of biases that instance norm subtracts again.
+      spare: names that are ignored unchecked, such as biases that instance norm subtracts again.
       head: tensors with one entry per class, as in `Layout`.
     """
 
@@ -98,12 +98,12 @@ def encoder(module: Any, variables: Shapes) -> Wanted:
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """The tensors of a file beside those that are wanted.
+    """The tensors of a file compared with those that are wanted.
 
     Attributes:
       wanted: what is wanted.
       tensors: under the wanted names, and those that are left over.
-      left_out: names of those that stand beside the network in the file.
+      left_out: names of those in the file that are not part of the network.
     """
 
     wanted: Wanted
@@ -112,12 +112,12 @@ class Match:
 
     @property
     def foreign(self) -> bool:
-        """Whether so many names are missing or left over that the tensors are of another network."""
+        """Whether so many names are missing or left over that the tensors belong to another network."""
         return bool(self.tensors) and 4 * (len(self._missing()) + len(self._left_over())) > len(self.wanted.names)
 
     @property
     def fitting(self) -> int:
-        """How many wanted tensors are there by name and shape."""
+        """How many wanted tensors are present by name and shape."""
         wrong = {name for name, _, _ in self._wrong(self.wanted.entries, self.wanted.shapes)}
         return len((self.wanted.names & self.tensors.keys()) - wrong)
 
@@ -164,7 +164,7 @@ class Match:
 
 
 def tensors_of(state_dict: Mapping[Any, Any]) -> dict[str, np.ndarray]:
-    """The arrays of a state dict by name; what is none, such as text, settings or a list of whole numbers, is left out.
+    """The arrays of a state dict by name; anything else, such as text, settings or a list of integers, is left out.
 
     Raises:
       InputError: there is a tensor that NumPy cannot read.
@@ -174,7 +174,7 @@ def tensors_of(state_dict: Mapping[Any, Any]) -> dict[str, np.ndarray]:
 
 
 def _array(name: str, value: Any) -> np.ndarray | None:
-    """An array, or what NumPy makes one of; None for what is no tensor."""
+    """An array, or what NumPy converts to one; None for anything else."""
     if isinstance(value, np.ndarray):
         return value
     is_list = isinstance(value, list | tuple)
@@ -183,7 +183,7 @@ def _array(name: str, value: Any) -> np.ndarray | None:
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        if is_list:  # of lists of several lengths
+        if is_list:  # from lists of different lengths
             return None
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -227,13 +227,13 @@ def _few(title: str, items: list[Any], text: Callable[[Any], str]) -> list[str]:
 
 
 def match(wanted: Wanted, state_dict: StateDict) -> Match:
-    """The part of a state dict that is wanted, whatever its names begin with.
+    """The wanted part of a state dict, whatever prefix its names have.
 
-    Losses and metrics, such as `criterion.weight`, are left out, and so is all that stands beside the network where
-    its names begin with something of their own, such as `model.`.
+    Losses and metrics, such as `criterion.weight`, are left out, and so is everything outside the network where
+    its names have a prefix of their own, such as `model.`.
 
     Raises:
-      InputError: the wanted tensors are there several times, under different beginnings.
+      InputError: the wanted tensors occur several times, under different prefixes.
     """
     given = {name: array for name, array in state_dict.items() if not name.endswith(_COUNTER)}
     prefix = _prefix(given, wanted)

@@ -1,4 +1,4 @@
-"""One sentence on tensors that do not fit: which network they are of, or which option of this one explains it."""
+"""One sentence on tensors that do not fit: which network they belong to, or which option of this one explains it."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from jaxseg.models.resnet_unet import ENCODERS, ResNetUNet
 _NEAREST = 3
 _RGB = 3
 _MOST_HALVINGS = 8
-# parts of names in networks of other makes
+# parts of names in other libraries' networks
 _MAKES = {
     ".encoder.stages.": "nnU-Net",
     ".encoder.stem.": "nnU-Net",
@@ -30,7 +30,7 @@ class Reading:
 
     Attributes:
       layout: of the network.
-      module: with the options and the number of classes that the file's shapes speak of, one logit counted as two.
+      module: with the options and the number of classes that the file's shapes imply, one logit counted as two.
       options: names of the options.
       channels: of its images.
       rank: 2, or 3 for volumes.
@@ -46,7 +46,7 @@ class Reading:
 
     @property
     def fits(self) -> bool:
-        """Whether that is what it is."""
+        """Whether the file holds this network."""
         return not self.match.problems()
 
 
@@ -90,7 +90,7 @@ def encoder(module: ResNetUNet, state_dict: StateDict, match: Match) -> InputErr
 
 
 def foreign(state_dict: StateDict) -> InputError:
-    """The error that names the layouts that come nearest."""
+    """The error that names the nearest layouts."""
     nearest = sorted(_known(state_dict), key=lambda one: -one[1].fitting / len(one[1].wanted.names))[:_NEAREST]
     near = ", ".join(f"{name} ({match.fitting} of its {len(match.wanted.names)})" for name, match in nearest)
     names = [*state_dict]
@@ -160,7 +160,7 @@ def _wanted(module: Any, channels: int, rank: int) -> Wanted:
 
 
 def _other_options(module: Any, image_shape: tuple[int, ...], reading: Reading) -> str:
-    """What the file's network and `module` differ in, and the remedies."""
+    """How the file's network and `module` differ, and the remedies."""
     names = [*reading.options, "num_classes"]
     theirs = {name: getattr(reading.module, name) for name in names} | {"channels": reading.channels}
     ours = {name: getattr(module, name) for name in names} | {"channels": image_shape[-1]}
@@ -176,7 +176,7 @@ def _other_options(module: Any, image_shape: tuple[int, ...], reading: Reading) 
 
 
 def _other_data(name: str, theirs: int, ours: int) -> str:
-    """The remedy where the file's network differs in what comes from the data set."""
+    """The remedy where the file's network differs in what the data set determines."""
     match name, theirs, ours:
         case "num_classes", _, _:
             return f"choose a data set with {theirs} classes, the background counted"

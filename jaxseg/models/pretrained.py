@@ -24,10 +24,10 @@ def load(module: nn.Module, variables: Any, source: str, image_shape: tuple[int,
 
     Args:
       module: built by `jaxseg.models.build`.
-      variables: freshly drawn; what the source does not have stays as it is there.
+      variables: newly initialised; what the source lacks keeps its values.
       source: `imagenet`, for `resnet_unet`; or the path of a file that `weight_files.read` reads, with the tensors of
-        the whole PyTorch network or, for `resnet_unet`, of a torchvision ResNet. Behind a colon may stand the key of
-        one of several state dicts in it, as in `model.ckpt:state_dict_ema`; nothing behind the colon is the one at the
+        the whole PyTorch network or, for `resnet_unet`, of a torchvision ResNet. After a colon may follow the key of
+        one of several state dicts in it, as in `model.ckpt:state_dict_ema`; nothing after the colon means that at the
         root.
       image_shape: `[B,H,W,C]` or `[B,D,H,W,C]`.
 
@@ -36,7 +36,7 @@ def load(module: nn.Module, variables: Any, source: str, image_shape: tuple[int,
     """
     encoder = module.encoder if isinstance(module, ResNetUNet) else None
     if source == "imagenet" and encoder is None:
-        raise InputError("ImageNet weights are there for resnet_unet alone; set config.model.pretrained = None")
+        raise InputError("ImageNet weights exist for resnet_unet alone; set config.model.pretrained = None")
     if source == "imagenet" and encoder:
         source = str(imagenet(encoder))
     path, tensors = _read(source)
@@ -96,7 +96,7 @@ IMAGENET: dict[str, Published] = {
         f"{_BASE}/resnet18-f37072fd.pth",
         "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
     ),
-    # published are the eight digits in the name, which is what torch.hub compares
+    # only the eight digits in the name are published, which torch.hub compares too
     "resnet34": Published("resnet34-b627a593.pth", f"{_BASE}/resnet34-b627a593.pth", "b627a593"),
 }
 
@@ -114,7 +114,7 @@ def imagenet(encoder: str, cache: pathlib.Path | None = None) -> pathlib.Path:
       Path for `read`; a `.pth` file has the published checksum.
 
     Raises:
-      InputError: an unknown encoder, a file that cannot be had, or one in the cache with another checksum.
+      InputError: an unknown encoder, a file that cannot be downloaded, or one in the cache with another checksum.
     """
     if encoder not in IMAGENET:
         raise InputError(f"no ImageNet weights are known for {encoder!r}; there are some for {', '.join(IMAGENET)}")
@@ -131,7 +131,7 @@ def imagenet(encoder: str, cache: pathlib.Path | None = None) -> pathlib.Path:
         _download(wanted, path)
     except (OSError, http.client.HTTPException) as error:
         raise InputError(
-            f"{wanted.file} cannot be had from {wanted.url} ({error}); put it into {folder} by hand, "
+            f"{wanted.file} cannot be downloaded from {wanted.url} ({error}); put it into {folder} by hand, "
             "or set config.model.pretrained = None to go without"
         ) from error
     return path
@@ -152,7 +152,7 @@ def _download(wanted: Published, path: pathlib.Path) -> None:
         with file, urllib.request.urlopen(wanted.url, timeout=30) as response:
             shutil.copyfileobj(response, file)
         if not wanted.is_in(temporary):
-            raise OSError(f"what came has a SHA-256 that does not begin with {wanted.sha256}")
+            raise OSError(f"the download has a SHA-256 that does not begin with {wanted.sha256}")
         temporary.replace(path)
     except urllib.error.HTTPError as error:
         error.close()  # it is the response too, with an open connection

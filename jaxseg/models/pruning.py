@@ -1,7 +1,7 @@
-"""Units taken out of a trained U-Net's last layer: a network that is narrower there, with the weights of the rest.
+"""Removes units from a trained U-Net's last layer: a network that is narrower there, with the weights of the rest.
 
-He et al. 2022, section 4.5: what inert units add to the logits is about constant (Eq. 11), so that it can go into the
-bias. Here it is their mean, and what is left is exactly the network in which each of them always has its mean.
+He et al. 2022, section 4.5: what inert units add to the logits is almost constant (Eq. 11), so it can go into the
+bias. Here it is their mean, and the result is exactly the network in which each of them always has its mean.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxseg.models.unet import UNet
 
-LAST_LAYER = "decoder_0/conv_1"  # of a U-Net, in front of its head
+LAST_LAYER = "decoder_0/conv_1"  # of a U-Net, before its head
 
 
 class NarrowedUNet(UNet):
@@ -45,13 +45,13 @@ def prune_last_layer(
       model: with batch or instance norm, whose channels do not depend on each other.
       variables: of it.
       keep: bool `[C]`, which units of the last layer stay; at least one.
-      means: `[C]` what each unit that goes is taken to be at every pixel, such as its mean over validation images.
+      means: `[C]` the value of each removed unit at every pixel, such as its mean over validation images.
 
     Returns:
       The narrower network and its variables: its logits are those of `model` with every removed unit at its mean.
 
     Raises:
-      ValueError: `keep` or `means` do not fit the last layer, nothing stays, or the norm is that of groups.
+      ValueError: `keep` or `means` do not fit the last layer, nothing stays, or the norm is group norm.
     """
     block, layer = LAST_LAYER.split("/")
     width = model.decoder_widths[0][1]
@@ -62,11 +62,11 @@ def prune_last_layer(
     if model.norm == "group":
         raise ValueError("a group norm mixes the units of a layer; without some of them the others would change")
     kept = np.flatnonzero(keep)
-    cut = lambda leaf: jnp.asarray(leaf)[..., kept]  # kernels have their output channels last, vectors are per channel
-    pruned = jax.tree.map(lambda leaf: leaf, dict(variables))  # other dictionaries, the same arrays
+    select = lambda leaf: jnp.asarray(leaf)[..., kept]  # output channels come last in kernels, vectors are per channel
+    pruned = jax.tree.map(lambda leaf: leaf, dict(variables))  # new dictionaries, the same arrays
     for collection in pruned.values():
         if layer in collection.get(block, {}):
-            collection[block][layer] = jax.tree.map(cut, collection[block][layer])
+            collection[block][layer] = jax.tree.map(select, collection[block][layer])
     head = pruned["params"]["head"]["conv"]
     kernel = jnp.asarray(head["kernel"])
     constant = jnp.einsum("...ck,c->k", kernel, jnp.asarray(np.where(keep, 0, means), kernel.dtype))

@@ -134,7 +134,7 @@ class ResidualUNet(UNetSkeleton):
         levels = [2**level for level in range(self.halvings + 1)]
         down = 1 + blocks * sum(levels)
         up = blocks * sum(levels[1:])
-        return down + up + levels[-1] - 1  # a pixel stands anywhere in its coarse one
+        return down + up + levels[-1] - 1  # a pixel lies anywhere in its coarse one
 
     @nn.nowrap
     def check(self) -> None:

@@ -15,7 +15,7 @@ _DECODER_WIDTHS = (256, 128, 64, 32, 16)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+    """Two 3x3 convolutions with a shortcut, which is a 1x1 convolution where the shape changes."""
 
     features: int
     stride: int = 1
@@ -75,7 +75,7 @@ class ResNetUNet(UNetSkeleton):
 
     @property
     def halvings(self) -> int:
-        """The stem, the pooling behind it, and three stages."""
+        """The stem, the pooling after it, and three stages."""
         return 5
 
     @property
@@ -111,13 +111,13 @@ class ResNetUNet(UNetSkeleton):
     @property
     def reach(self) -> int:
         """See `UNetSkeleton`."""
-        reach, stride = 3 + 2, 4  # the stem's 7x7 convolution and the pooling behind it
+        reach, stride = 3 + 2, 4  # the stem's 7x7 convolution and the pooling after it
         for i, blocks in enumerate(ENCODERS[self.encoder]):
             reach += stride if i else 0  # the first convolution of a stage still reads the size above
             stride *= 2 if i else 1
             reach += stride * (2 * blocks - (1 if i else 0))
         reach += sum(2 * stride >> level for level in range(1, 6)) + 1  # two convolutions a decoder block, and the head
-        return reach + stride - 1  # a pixel stands anywhere in its coarse one
+        return reach + stride - 1  # a pixel lies anywhere in its coarse one
 
     def encode(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, Skips]:
         """The bottleneck's activation at 1/32, and the skips, top level first, None where a skip is off."""

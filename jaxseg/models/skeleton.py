@@ -1,4 +1,4 @@
-"""What all U-shaped networks share: the checks, the way in and out, and what `valid` padding means."""
+"""What all U-shaped networks share: the checks, input and output, and what `valid` padding means."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,17 +10,17 @@ import jax.numpy as jnp
 from jaxseg.models.layers import PADDINGS, Padding, check_choice, crop, pad
 
 Skips = tuple[jax.Array | None, ...]
-# what XLA on CPU may leave to its library by default, but for convolutions
+# what XLA on CPU leaves to its library by default, except convolutions
 _LIBRARY_OPERATIONS = tuple(f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "REDUCE", "INDIVIDUAL_DOT"))
 
 
 class Roles(NamedTuple):
-    """What the layers of a network are: names as `capture` knows them, input to output.
+    """The layers of a network by role: names as `capture` knows them, input to output.
 
     Attributes:
       bottleneck: the layer whose activation `encode` returns; None where the network has none of its own.
-      encoder: the blocks in front of it.
-      decoder: the blocks behind it, without the head.
+      encoder: the blocks before it.
+      decoder: the blocks after it, without the head.
       convolutions: the convolutional layers of all blocks, with their normalisation and nonlinearity.
     """
 
@@ -79,12 +79,12 @@ class UNetSkeleton(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Pixels of the image beyond itself that a logit can depend on, at most."""
+        """How many pixels away a logit can depend on the image, at most."""
         raise NotImplementedError
 
     @property
     def roles(self) -> Roles:
-        """What its layers are."""
+        """Its layers by role."""
         raise NotImplementedError
 
     @property
@@ -128,7 +128,7 @@ class UNetSkeleton(nn.Module):
 
     @nn.nowrap
     def check_features(self, features: tuple[int, ...]) -> None:
-        """Raises ValueError when `features` are no channels per level."""
+        """Raises ValueError unless `features` are channels per level."""
         if len(features) < 2 or not all(isinstance(width, int) and width > 0 for width in features):
             raise ValueError(f"features is {features}; give one width above 0 per level and one for the bottleneck")
 

@@ -1,4 +1,4 @@
-"""Which of the dicts in a file holds the network's tensors, and their names without what wrappers put before them."""
+"""Which of the dicts in a file holds the network's tensors, and their names without the prefixes of wrappers."""
 
 import collections
 import re
@@ -24,20 +24,20 @@ _ASIDE = re.compile(
 
 
 def is_aside(name: str) -> bool:
-    """Whether a name begins as those of what trains or judges a network, such as `criterion.weight`."""
+    """Whether a name begins like those of losses and metrics, such as `criterion.weight`."""
     return _ASIDE.fullmatch(name.partition(".")[0]) is not None
 
 
 def find(content: Any) -> dict[str, dict[str, Tensor | Unreadable]]:
     """The dicts with tensors in what was unpickled, by the keys that lead to them, joined by dots.
 
-    A module counts as the dict of its parameters and buffers, as in its `state_dict()`. Under a key that speaks of an
-    optimiser, a schedule, a loss or a metric nothing is looked for.
+    A module counts as the dict of its parameters and buffers, as in its `state_dict()`. Keys that name an
+    optimiser, a schedule, a loss or a metric are not searched.
 
     Raises:
-      InputError: there is no tensor in any.
+      InputError: none holds a tensor.
     """
-    found, seen = {}, set()
+    dicts, seen = {}, set()
     pending = collections.deque([("", 0, content)])
     while pending:
         place, depth, value = pending.popleft()
@@ -47,36 +47,36 @@ def find(content: Any) -> dict[str, dict[str, Tensor | Unreadable]]:
         entries = _entries(value)
         tensors = {name: entry for name, entry in entries.items() if isinstance(entry, Tensor | Unreadable)}
         if tensors:
-            found[place] = tensors
+            dicts[place] = tensors
         for key, entry in entries.items() if depth < _DEPTH else ():
             if isinstance(entry, dict | Inert) and not is_aside(key):
                 pending.append((f"{place}.{key}" if place else key, depth + 1, entry))
-    if not found:
+    if not dicts:
         raise InputError(f"expected names and tensors, found {_described(content)}; {REMEDY}")
-    return found
+    return dicts
 
 
-def choose(found: Mapping[str, Mapping[str, T]], key: str | None) -> dict[str, T]:
+def choose(dicts: Mapping[str, Mapping[str, T]], key: str | None) -> dict[str, T]:
     """One of the state dicts of a file, or the part of one.
 
     Args:
-      found: tensors by name, by the keys that lead to them.
-      key: that leads to the wanted ones, or what their names have in common; empty for those at the root, where others
+      dicts: the tensors by name of each state dict, by the keys that lead to it.
+      key: that leads to the wanted ones, or their common prefix; empty for those at the root, where others
         are copies of them, such as an average under `ema.`. None is for files in which one state dict has more than
-        twice as many tensors as any other. One without a kernel or matrix, such as of best scores, does not count
-        beside others.
+        twice as many tensors as any other. One without a kernel or matrix, such as one of best scores, does not count
+        next to others.
 
     Raises:
       InputError: there is none under the key, or none is given and there are several.
     """
     if key is not None:
-        return _without_copies(_under(found, key))
-    networks = {place: tensors for place, tensors in found.items() if any(map(_is_kernel, tensors.values()))} or found
+        return _without_copies(_under(dicts, key))
+    networks = {place: tensors for place, tensors in dicts.items() if any(map(_is_kernel, tensors.values()))} or dicts
     most = max(map(len, networks.values()))
     rivals = [place for place, tensors in networks.items() if 2 * len(tensors) >= most]
     if len(rivals) > 1:
         raise several(rivals)
-    return dict(found[rivals[0]])
+    return dict(dicts[rivals[0]])
 
 
 def _is_kernel(tensor: Any) -> bool:
@@ -88,14 +88,14 @@ def several(places: list[str]) -> InputError:
     """The error that there are networks in several places of a file."""
     names = [place.removesuffix(".") or "the file itself" for place in places]
     example = next(place.removesuffix(".") for place in places if place)
-    root = ", with nothing behind the colon for the file itself" if "" in places else ""
+    root = ", with nothing after the colon for the file itself" if "" in places else ""
     return InputError(
-        f"holds several networks, under {_listed(names)}; choose one behind a colon, as in FILE:{example:.80}{root}"
+        f"holds several networks, under {_listed(names)}; choose one after a colon, as in FILE:{example:.80}{root}"
     )
 
 
 def _without_copies(tensors: Mapping[str, T]) -> dict[str, T]:
-    """The tensors less those under a prefix where nearly all have a namesake without it, such as an average of them."""
+    """The tensors without those under a prefix that nearly all exist without it too, such as an average of them."""
     below: dict[str, list[str]] = collections.defaultdict(list)
     for name in tensors:
         parts = name.split(".", _PREFIX_PARTS)
@@ -104,25 +104,25 @@ def _without_copies(tensors: Mapping[str, T]) -> dict[str, T]:
     namesakes = {prefix: sum(rest in tensors for rest in rests) for prefix, rests in below.items()}
     alike = tuple(prefix for prefix, rests in below.items() if namesakes[prefix] >= 0.9 * len(rests))
     unique = sum(not name.startswith(alike) for name in tensors)
-    copies = tuple(prefix for prefix in alike if 2 * len(below[prefix]) > unique)  # fewer are a part of the network
+    copies = tuple(prefix for prefix in alike if 2 * len(below[prefix]) > unique)  # smaller ones belong to the network
     return {name: entry for name, entry in tensors.items() if not name.startswith(copies)}
 
 
-def _under(found: Mapping[str, Mapping[str, T]], key: str) -> dict[str, T]:
-    if key in found:
-        return dict(found[key])
-    for place, tensors in sorted(found.items(), key=lambda item: -len(item[1])):
+def _under(dicts: Mapping[str, Mapping[str, T]], key: str) -> dict[str, T]:
+    if key in dicts:
+        return dict(dicts[key])
+    for place, tensors in sorted(dicts.items(), key=lambda item: -len(item[1])):
         for prefix in (f"{key}.", f"{key}.".removeprefix(f"{place}.")):
             part = {name.removeprefix(prefix): entry for name, entry in tensors.items() if name.startswith(prefix)}
             if part:
                 return part
-    known = [place for place in found if place]
-    known += sorted({name.partition(".")[0] for tensors in found.values() for name in tensors})
+    known = [place for place in dicts if place]
+    known += sorted({name.partition(".")[0] for tensors in dicts.values() for name in tensors})
     raise InputError(f"has no tensors under {key!r:.80}; there are some under {_listed(known)}")
 
 
 def unwrapped(tensors: Mapping[str, T]) -> dict[str, T]:
-    """Tensors under the names they had before `torch.compile`, DataParallel and their like wrapped the network."""
+    """Tensors under the names they had before `torch.compile`, DataParallel and the like wrapped the network."""
     names = {name: _unwrapped(name) for name in tensors}
     for _ in range(_PARALLEL_NESTED):
         if not all(name.startswith(_PARALLEL) for name in names.values()):
@@ -138,7 +138,7 @@ def _unwrapped(name: str) -> str:
 
 
 def _entries(value: Any) -> dict[str, Any]:
-    """What is in a dict, in some kind of dict, or in a module, under text."""
+    """The entries with text keys of a dict, some kind of dict, or a module."""
     if isinstance(value, Inert):
         if _is_module(value):
             return dict(_module(value, "", 0, [0]))
@@ -159,7 +159,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _module(module: Inert, prefix: str, depth: int, count: list[int]) -> Iterator[tuple[str, Any]]:
-    """Names and tensors of a module's state dict; `count` is of all so far, as modules may be there many times."""
+    """Names and tensors of a module's state dict; `count` is of all so far, as modules may occur many times."""
     state, passing = module.state, _transient(module.state.get("_non_persistent_buffers_set"))
     own = _entries(state["_parameters"]) | _entries(state.get("_buffers"))
     count[0] += 1 + len(own)
@@ -180,10 +180,10 @@ def _transient(names: Any) -> set[str]:
 
 def _described(content: Any) -> str:
     entries = _entries(content)
-    found = [f"{key!r:.40}: {_kind(entry)}" for key, entry in entries.items()]
-    if not found:
+    described = [f"{key!r:.40}: {_kind(entry)}" for key, entry in entries.items()]
+    if not described:
         return f"a {_kind(content)}"
-    return f"a dict of {', '.join(found[:3])}{', ...' if found[3:] else ''}"
+    return f"a dict of {', '.join(described[:3])}{', ...' if described[3:] else ''}"
 
 
 def _kind(value: Any) -> str:

@@ -29,7 +29,7 @@ Fetch = Callable[[str], bytes]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Name:
-    """A function or class that a pickle names; the parts are not joined before they are shown, as there may be many."""
+    """A function or class that a pickle names; the parts are joined only when shown, as there may be many."""
 
     module: str
     name: str
@@ -40,10 +40,10 @@ class Name:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Inert:
-    """What a pickle would have had made.
+    """What a pickle would have created.
 
     Attributes:
-      name: of the function or class; None where that was made, too.
+      name: of the function or class; None where that was created, too.
       args: of the call.
       state: that it would have been given, such as the attributes of a module.
       items: that would have been set in it, if it is some kind of dict.
@@ -77,7 +77,7 @@ class Tensor(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A tensor that is no plain array of real numbers."""
+    """A tensor that is not a plain array of real numbers."""
 
     reason: str
 
@@ -94,7 +94,7 @@ _DTYPES: dict[Name, np.dtype] = {
     Name("torch", "ByteStorage"): np.dtype("u1"),
     Name("torch", "BoolStorage"): np.dtype("?"),
 }
-# of those that are passed over where no wanted tensor is in them
+# of those that are ignored where they hold no wanted tensor
 _OTHER_BYTES: dict[Name, int] = {
     Name("torch", "ComplexFloatStorage"): 8,
     Name("torch", "ComplexDoubleStorage"): 16,
@@ -108,10 +108,10 @@ _OTHER_BYTES: dict[Name, int] = {
 class _Unpickler(pickle._Unpickler):
     """Makes dicts, lists, tuples, text, numbers, tensors and `Inert` objects, whatever is named.
 
-    Derived from the unpickler written in Python: the other one can be led by ten bytes to fill 64 GiB. Bytearrays are
+    Derived from the unpickler written in Python: ten bytes can make the other one fill 64 GiB. Bytearrays are
     read as bytes, as they would be filled with zeros before their bytes are there. Nothing is hashed but text and
     numbers, as the hash of a nested tuple takes time that grows exponentially with its depth: sets are lists, and
-    items under other keys are passed over.
+    items under other keys are ignored.
     """
 
     stack: list[Any]
@@ -172,7 +172,7 @@ class _Unpickler(pickle._Unpickler):
         if isinstance(target, list):
             target.extend(values)
         elif not isinstance(target, Inert):
-            raise ValueError("a list that is none")
+            raise ValueError("not a list")
 
     def load_setitem(self) -> None:
         self._set_items([self.stack.pop(-2), self.stack.pop()])
@@ -191,7 +191,7 @@ class _Unpickler(pickle._Unpickler):
             target.items = {} if target.items is None else target.items
             target = target.items
         if not isinstance(target, dict):
-            raise ValueError("a dict that is none")
+            raise ValueError("not a dict")
         pairs = zip(items[::2], items[1::2], strict=True)
         target.update((key, value) for key, value in pairs if type(key) in (str, int))
 
@@ -201,11 +201,11 @@ class _Unpickler(pickle._Unpickler):
     def load_additems(self) -> None:
         values, target = self.pop_mark(), self.stack[-1]
         if not isinstance(target, Inert) or target.name != SETS[0]:
-            raise ValueError("a set that is none")
+            raise ValueError("not a set")
         target.args[0].extend(values)
 
     def load_frozenset(self) -> None:
-        values = self.pop_mark()  # which exchanges the stack
+        values = self.pop_mark()  # which replaces the stack
         self.append(Inert(SETS[0], (values,)))
 
     def load_bytearray8(self) -> None:
@@ -255,11 +255,11 @@ def _ordered_dict(*args: Any) -> Any:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor | Unreadable:
-    # behind requires_grad and hooks stands what is still to be done to the numbers
+    # after requires_grad and hooks come pending operations on the values
     if any(rest[2:]):
         return Unreadable("has a pending negation or conjugation; call resolve_neg() and resolve_conj() before saving")
     if not isinstance(storage, Storage):
-        return Unreadable(f"has its numbers elsewhere, as pickle.dump without torch.save leaves them; {REMEDY}")
+        return Unreadable(f"has its numbers elsewhere, as after pickle.dump without torch.save; {REMEDY}")
     return Tensor(storage, offset, size, stride)
 
 
@@ -282,7 +282,7 @@ def load(file: BinaryIO) -> tuple[Any, Fetch]:
     """The content of a file, and a function from a storage's key to its bytes, for as long as the file is open.
 
     Raises:
-      InputError: not a file of torch.save. On damaged bytes nearly anything else is raised.
+      InputError: not a file of torch.save. On damaged bytes almost any other error is raised.
     """
     is_zip = file.read(2) == b"PK"
     file.seek(0)
@@ -315,7 +315,7 @@ def _load_stream(raw: bytes) -> tuple[Any, Fetch]:
     """The format before PyTorch 1.6: five pickles, then the number of elements and the bytes of each storage."""
     stream = io.BytesIO(raw)
     first = _Unpickler(stream).load()
-    if first != _STREAM:  # a pickle of another program; nothing in it has storages
+    if first != _STREAM:  # another program's pickle; it has no storages
         return first, _no_storage
     if _Unpickler(stream).load() != 1001:
         raise InputError("is in neither of the two formats of torch.save")
@@ -349,7 +349,7 @@ def arrays(tensors: Mapping[str, Tensor | Unreadable], fetch: Fetch) -> dict[str
     """The numbers of tensors; those that share a storage share memory.
 
     Raises:
-      InputError: a tensor that is no plain array of real numbers.
+      InputError: a tensor that is not a plain array of real numbers.
       ValueError: a tensor that does not fit its storage.
     """
     fetch = functools.cache(fetch)

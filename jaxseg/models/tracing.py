@@ -1,4 +1,4 @@
-"""What tracing tells of a network, remembered: a large one takes seconds to trace, and is asked again and again."""
+"""Cached results of tracing a network: a large one takes seconds to trace, and is traced often."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 
 def remembered(trace: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of a module and of what can be hashed, which answers the same question once.
+    """Caches a function of a module and of hashable arguments.
 
-    A module that holds arrays cannot be hashed, so it is not recognised when it comes again, and traced anew.
+    A module that holds arrays cannot be hashed, so it is not recognised, and traced again.
     """
     known = functools.lru_cache(maxsize=64)(trace)
 

@@ -94,7 +94,7 @@ class UNet(UNetSkeleton):
         """Names of the convolutional layers, as `capture` takes them, in the order of the network.
 
         With four poolings these are the 18 layers of He et al. 2022 (Fig. 4): their layer n is entry n - 1. Their
-        activations are those behind normalisation and ReLU.
+        activations are those after normalisation and ReLU.
         """
         return self.roles.convolutions
 

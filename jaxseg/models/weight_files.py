@@ -20,7 +20,7 @@ _ZIP = b"PK"
 _PICKLE = b"\x80"
 _KNOWN = "weights are read from .safetensors and .npz files and from what torch.save writes"
 _SAFETENSORS = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
-# how files begin that are found under such names
+# the first bytes of other files with such names
 _OTHERS = {
     b"version https://git-lfs": "is a pointer to a file of Git LFS; fetch the file itself with git lfs pull",
     b"<": "is a web page or XML; download the file itself",
@@ -32,9 +32,9 @@ _OTHERS = {
 def read(path: str | bytes | os.PathLike[str], key: str | None = None) -> Tensors:
     """The tensors of a file, by name.
 
-    What a file is tells its content: `.safetensors`, `.npz`, or anything that `torch.save` wrote, under whatever name
-    (`.pth`, `.pt`, `.ckpt`, `.bin`, `.pkl`, `.pth.tar`). There the tensors may stand in a dict of dicts, beside other
-    objects, or in a module; all that is no tensor is passed over and never unpickled. Among several state dicts, as of
+    The content tells what a file is: `.safetensors`, `.npz`, or anything that `torch.save` wrote, under any name
+    (`.pth`, `.pt`, `.ckpt`, `.bin`, `.pkl`, `.pth.tar`). There the tensors may be in a dict of dicts, next to other
+    objects, or in a module; everything else is ignored and never unpickled. Among several state dicts, such as those of
     a student and a teacher, `key` chooses; a dict with less than half the largest one's tensors needs no choice.
 
     Args:
@@ -48,7 +48,7 @@ def read(path: str | bytes | os.PathLike[str], key: str | None = None) -> Tensor
 
     Raises:
       InputError: another kind of file; a damaged one; one without tensors, with several state dicts and no key, or with
-        tensors that are no plain arrays of real numbers.
+        tensors that are not plain arrays of real numbers.
     """
     path = pathlib.Path(os.fsdecode(path))
     try:
@@ -58,9 +58,9 @@ def read(path: str | bytes | os.PathLike[str], key: str | None = None) -> Tensor
         raise InputError(f"{path}: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or _line(error)}") from error
-    except Exception as error:  # on damaged bytes, pickle and zipfile raise nearly anything
+    except Exception as error:  # on damaged bytes, pickle and zipfile raise almost any error
         reason = f"{type(error).__name__}: {_line(error)}"
-        raise InputError(f"{path}: damaged, or no file of weights ({reason})") from error
+        raise InputError(f"{path}: damaged, or not a file of weights ({reason})") from error
 
 
 def _line(error: Exception) -> str:
@@ -78,7 +78,7 @@ def _reader(file: BinaryIO) -> Reader:
         return _read_torch
     if start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] <= size - 8:
         return _read_safetensors
-    other = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), "is no file of weights")
+    other = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), "is not a file of weights")
     raise InputError(f"{other}; {_KNOWN}")
 
 
@@ -91,13 +91,13 @@ def _holds_arrays(file: BinaryIO) -> bool:
 
 def _read_torch(file: BinaryIO, key: str | None) -> Tensors:
     content, fetch = torch_files.load(file)
-    found = {place: state_dicts.unwrapped(tensors) for place, tensors in state_dicts.find(content).items()}
-    return torch_files.arrays(state_dicts.choose(found, key), fetch)
+    by_place = {place: state_dicts.unwrapped(tensors) for place, tensors in state_dicts.find(content).items()}
+    return torch_files.arrays(state_dicts.choose(by_place, key), fetch)
 
 
 def _read_safetensors(file: BinaryIO, key: str | None) -> Tensors:
     with safetensors.safe_open(file.name, "numpy") as stored:
-        for name in stored.keys():  # noqa: SIM118  it is no dict
+        for name in stored.keys():  # noqa: SIM118  it is not a dict
             if (kind := stored.get_slice(name).get_dtype()) not in _SAFETENSORS:
                 raise InputError(f"{name!r:.80} is stored as {kind}; store it as float32")
     return _chosen(safetensors.numpy.load_file(file.name), key)  # its `load` knows no bfloat16
@@ -124,8 +124,8 @@ def _plain(stored: Any, name: str) -> np.ndarray | None:
         if "Object arrays" in str(error):
             return None
         raise
-    if not isinstance(array, np.ndarray):  # a member that is no array comes as its bytes
-        raise InputError(f"{name!r:.80} is no array")
+    if not isinstance(array, np.ndarray):  # a member that is not an array comes as bytes
+        raise InputError(f"{name!r:.80} is not an array")
     return array
 
 

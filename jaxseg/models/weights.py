@@ -22,16 +22,16 @@ def from_torch(module: nn.Module, state_dict: StateDict, image_shape: tuple[int,
     """Variables of `module` with the numbers of a PyTorch network of the same architecture.
 
     `unet` takes the shortcut paper's network (names `inc`, `down1` ... `outc`). The biases of its convolutions, where
-    they have some, go into the running means of the batch norms behind them, which subtract them again: the network
-    computes the same. How features are interpolated no tensor says; that network, and the well-known one that it comes
+    they have some, go into the running means of the batch norms after them, which subtract them again: the network
+    computes the same. No tensor tells how features are interpolated; that network, and the well-known one that it comes
     from, are `bilinear_aligned`.
 
     Args:
       module: built by `jaxseg.models.build`. Where it has a skip switched off, the full network's tensors are taken
         without the part that read the skip.
-      state_dict: PyTorch names to arrays, or what NumPy makes arrays of, with anything in common before the names, such
-        as `model.`; what stands beside them, such as `criterion.weight`, is left out with a word on stderr,
-        `num_batches_tracked` and what is no tensor without. Of a network with one logit z, in place of two classes, the
+      state_dict: PyTorch names to arrays, or what NumPy converts to arrays, with any common prefix, such
+        as `model.`; everything else, such as `criterion.weight`, is left out with a line on stderr,
+        `num_batches_tracked` and non-tensors without one. For a network with one logit z, instead of two classes, the
         logits are `[0, z]`, whose softmax is the sigmoid of z. An instance or group norm without tensors of its own,
         PyTorch's default for instance norm, has scale 1 and bias 0.
       image_shape: `[B,H,W,C]` or `[B,D,H,W,C]`, of images that the network accepts.
@@ -42,7 +42,7 @@ def from_torch(module: nn.Module, state_dict: StateDict, image_shape: tuple[int,
     Raises:
       InputError: tensors that are missing, left over or of another shape. One sentence says what explains it: another
         option of the network, another network, or else the first few tensors and how many more. Also numbers that are
-        no weights: quantised, bool, not finite, too large for float32, a negative variance.
+        not weights: quantised, bool, not finite, too large for float32, a negative variance.
     """
     if type(module) not in LAYOUTS:
         known = ", ".join(kind.__name__ for kind in LAYOUTS)
@@ -63,7 +63,7 @@ def is_encoder(state_dict: StateDict) -> bool:
 def encoder_from_torchvision(module: ResNetUNet, variables: Any, state_dict: StateDict) -> dict[str, Any]:
     """`variables` with the encoder of a torchvision ResNet in them.
 
-    Torchvision's networks take RGB images, of which the mean of ImageNet was subtracted and which were divided by its
+    Torchvision's networks take RGB images, from which ImageNet's mean was subtracted and which were divided by its
     standard deviation; images in [-1, 1] come near to that. For one channel the first kernels are summed over RGB; for
     other counts RGB repeats, scaled to keep the size of the sums, as segmentation_models_pytorch does it.
 
@@ -94,14 +94,14 @@ def encoder_from_torchvision(module: ResNetUNet, variables: Any, state_dict: Sta
 def for_gray(state_dict: StateDict) -> dict[str, np.ndarray]:
     """The tensors of a network for colour images, for gray ones: its first kernel is summed over the channels.
 
-    On a gray image the network computes what it did on the same image repeated three times. What is floating becomes
+    On a gray image the network computes what it did on the same image repeated three times. Floating tensors become
     float32, as all are in the variables.
 
     Args:
       state_dict: PyTorch names to arrays, in a layout that `from_torch` knows.
 
     Raises:
-      InputError: there is no first kernel, or one for another number of channels than 3, or of numbers that are no
+      InputError: there is no first kernel, or one for another number of channels than 3, or of numbers that are not
         weights.
     """
     state_dict = matching.tensors_of(state_dict)
@@ -117,10 +117,10 @@ def for_gray(state_dict: StateDict) -> dict[str, np.ndarray]:
 
 
 def _taken(match: Match) -> dict[str, Any]:
-    """The variables; a line says what of the file is not in them."""
+    """The variables; a line on stderr names what was left out."""
     if match.left_out:
         more = f" and {len(match.left_out) - 3} more" if match.left_out[3:] else ""
-        print(f"left out, as it is no part of the network: {', '.join(match.left_out[:3])}{more}", file=sys.stderr)
+        print(f"left out, as it is not part of the network: {', '.join(match.left_out[:3])}{more}", file=sys.stderr)
     return match.converted()
 
 

@@ -271,7 +271,7 @@ def test_what_cannot_be_measured_is_named():
         mahalanobis.fit(train.astype(np.int32))
     with pytest.raises(TypeError, match="int32; convert"):
         mahalanobis.pool(np.ones((1, 2, 2, 2), np.int32))
-    with pytest.raises(ValueError, match="'max'; there are all, spatial"):
+    with pytest.raises(ValueError, match="'max'; choose one of all, spatial"):
         mahalanobis.fit(train, pooling="max")
     with pytest.raises(ValueError, match=r"vectors of 4 entries, the training set's have 3"):
         mahalanobis.distance(fitted, np.ones((2, 4)))

@@ -521,9 +521,12 @@ def test_orientation():
 @pytest.mark.parametrize(
     ("affines", "wanted"),
     [
-        ((TO_THE_RIGHT,), "1 images do not run to AL like most: pictures are taken as they lie"),
-        ((None,), "1 images do not run to AL like most, or do not tell: pictures are taken as they lie"),
-        ((TO_THE_RIGHT, None), "2 images do not run to AL like most, or do not tell: pictures are taken as they lie"),
+        ((TO_THE_RIGHT,), "1 images are not oriented AL like most: pictures are taken as they lie"),
+        ((None,), "1 images are not oriented AL like most, or do not tell: pictures are taken as they lie"),
+        (
+            (TO_THE_RIGHT, None),
+            "2 images are not oriented AL like most, or do not tell: pictures are taken as they lie",
+        ),
     ],
 )
 def test_pictures_that_run_otherwise_are_taken_as_they_lie(affines, wanted):
@@ -535,19 +538,17 @@ def test_pictures_that_run_otherwise_are_taken_as_they_lie(affines, wanted):
 
 def test_pictures_of_which_few_tell_how_they_run():
     summary = found(examine(changed(anywhere(), (4, 7), affine=TO_THE_LEFT)), "orientation").summary
-    assert summary == (
-        "most images do not tell to which sides of the patient they run, 2 do: pictures are taken as they lie"
-    )
+    assert summary == ("most images do not tell their orientation, 2 do: pictures are taken as they lie")
 
 
 @pytest.mark.parametrize(
     ("affines", "wanted"),
     [
-        ((TO_THE_RIGHT,), "1 images do not run to SAL like most: they are turned to run so"),
-        ((None,), "1 images do not run to SAL like most, or do not tell: they are taken as they lie"),
+        ((TO_THE_RIGHT,), "1 images are not oriented SAL like most: they are turned to match"),
+        ((None,), "1 images are not oriented SAL like most, or do not tell: they are taken as they lie"),
         (
             (TO_THE_RIGHT, None),
-            "2 images do not run to SAL like most, or do not tell: those that tell are turned to run so, the others "
+            "2 images are not oriented SAL like most, or do not tell: those that tell are turned to match, the others "
             "taken as they lie",
         ),
     ],
@@ -643,7 +644,7 @@ def test_errors_come_first_and_no_case_is_usable():
         "a.png: is lost; find it",
         "mask8.png: holds the value 9; the classes are 0 background, 1 object: set every pixel to one of them",
     ]
-    assert report.verdict == "not usable: 2 problems to mend first; 1 warning" and report.cases == ()
+    assert report.verdict == "not usable: 2 problems to fix first; 1 warning" and report.cases == ()
 
 
 def test_files_that_cannot_be_read_are_lines_and_too_few_patients_are_none_then():
@@ -667,7 +668,7 @@ def test_no_case_at_all():
 
 def test_too_few_patients():
     (error,) = examine(anywhere(10), patients=["one", "two"] * 5).errors
-    assert error.summary.startswith("there are 2 patients, and splits never cut through one; give at least 3")
+    assert error.summary.startswith("there are 2 patients, and splits never divide one; give at least 3")
 
 
 def test_the_text_ends_with_the_verdict_and_has_some_examples_of_each_finding():
@@ -746,7 +747,7 @@ def test_ranges_of_the_files_are_compared_before_they_are_scaled():
 
 def test_a_split_that_is_dealt_out_is_said():
     finding = found(examine(anywhere(), splits=["train"] * 40), "splits")
-    assert finding is not None and finding.summary == "only train came with the data: 12 cases of train were dealt out"
+    assert finding is not None and finding.summary == "only train came with the data: 12 cases of train were reassigned"
     finding = found(examine(anywhere(), splits=["train"] * 20 + ["test"] * 20), "splits")
     assert finding is not None and "only test and train came with the data: 2 cases" in finding.summary
     whole = ["train"] * 20 + ["validation"] * 10 + ["test"] * 10

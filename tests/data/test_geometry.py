@@ -208,4 +208,4 @@ def test_volumes_that_run_another_way_than_most_are_turned(tmp_path, name, capsy
             np.testing.assert_allclose(one, another, rtol=1e-6)
     report = builders.check(name, data_dir=tmp_path / "data", manual_dir=tmp_path / "raw3")
     (finding,) = [finding for finding in report.findings if finding.check == "orientation"]
-    assert len(finding.lines) == 3 and finding.summary.endswith("they are turned to run so")
+    assert len(finding.lines) == 3 and finding.summary.endswith("they are turned to match")

@@ -553,7 +553,7 @@ BAD_SMEARS: dict[str, tuple[Callable[[pathlib.Path], Any], list[tuple[str, ...]]
     ),
     "JSON of another kind": (
         lambda raw: write_json(raw / "malaria/training.json", {"images": []}),
-        [("malaria/training.json", "is no list of images")],
+        [("malaria/training.json", "is not a list of images")],
     ),
     "no test.json": (
         lambda raw: (raw / "malaria/test.json").unlink(),
@@ -603,9 +603,9 @@ def test_bad_files_of_bbbc041_are_lines(malaria, kind):
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("<annotation><size>", "is no VOC file ("),
-        ("<annotation/>", "is no VOC file (no size/height)"),
-        (voc("a", [("RBC", (1, 1, math.nan, 9))]), "is no VOC file (cannot convert float NaN"),
+        ("<annotation><size>", "is not a VOC file ("),
+        ("<annotation/>", "is not a VOC file (no size/height)"),
+        (voc("a", [("RBC", (1, 1, math.nan, 9))]), "is not a VOC file (cannot convert float NaN"),
         (voc("a", [("RBC", (1, 1, 1, 9))]), "the box (1, 1, 1, 9) of a RBC in a.xml is empty or outside"),
         (voc("a", [("RBC", (200, 1, 210, 9))]), "the box (200, 1, 210, 9) of a RBC in a.xml is empty or outside"),
     ],
@@ -1270,7 +1270,7 @@ BAD_TABLES: dict[str, tuple[Callable[[pathlib.Path], Any], list[tuple[str, ...]]
     "no column": (table_changed("mask", "labels"), [("cases.csv", "lacks the column mask")]),
     "another name for the patient": (
         table_changed("patient", "Patient_ID"),
-        [("cases.csv", "has the column patient_id and none called patient; call it so, or leave it out")],
+        [("cases.csv", "has the column patient_id but none called patient; rename it, or leave it out")],
     ),
     "field too many": (
         table_changed("patient1", "patient1,9"),

@@ -91,7 +91,7 @@ def test_a_gzip_bomb_behind_a_volume_is_refused_and_not_read(tmp_path):
         for _ in range(64):
             file.write(deflate.compress(bytes(2**20)))
         file.write(deflate.flush())
-    with pytest.raises(formats.Unusable, match="holds more behind its image than a NIfTI file has"):
+    with pytest.raises(formats.Unusable, match="holds more after its image than a NIfTI file has"):
         formats.read(path)
 
 

@@ -412,7 +412,7 @@ def test_images_that_cannot_be_shifted_are_named():
     with pytest.raises(ValueError, match=r"gamma needs images .* got uint8\(4, 4, 3\)"):
         shifts.gamma(np.zeros((4, 4, 3), np.uint8), 0.5)
     for function in (shifts.contrast, shifts.saturation):
-        with pytest.raises(ValueError, match=r"1 or 3 channels, which have a gray, got \(3, 10, 12, 2\)"):
+        with pytest.raises(ValueError, match=r"1 or 3 channels to compute gray, got \(3, 10, 12, 2\)"):
             function(pictures(channels=2), 0.5)
     with pytest.raises(ValueError, match="uint8 images of at most 16843009 pixels, got float32"):
         shifts.contrast_table(as_seen(pictures()), 0.5)

@@ -264,7 +264,7 @@ TABLES = {
         table(HEADER + 3 * "\n" + "case9,image0.png,mask0.png,,,,\n"),
         "cases.csv",
         "line 5 has 7 fields, the first line 5",
-        "mend it",
+        "fix it",
     ),
     "an open quote": one(
         pictures,
@@ -289,17 +289,17 @@ TABLES = {
         "save it as CSV",
     ),
     "Latin 1": one(
-        pictures, table(HEADER.encode() + "Müller".encode("latin1")), "cases.csv", "no text in UTF-8", "save it"
+        pictures, table(HEADER.encode() + "Müller".encode("latin1")), "cases.csv", "not UTF-8 text", "save it"
     ),
-    "UTF-16 of Excel": one(pictures, table(HEADER.encode("utf-16")), "cases.csv", "no text in UTF-8", "save it"),
+    "UTF-16 of Excel": one(pictures, table(HEADER.encode("utf-16")), "cases.csv", "not UTF-8 text", "save it"),
     "UTF-16 without its mark": one(
-        pictures, table(HEADER.encode("utf-16-le")), "cases.csv", "no text in UTF-8", "save it"
+        pictures, table(HEADER.encode("utf-16-le")), "cases.csv", "not UTF-8 text", "save it"
     ),
     "NUL bytes": one(
-        pictures, table(HEADER + "case0,image0.png\0,mask0.png,,\n"), "cases.csv", "no text in UTF-8", "save it"
+        pictures, table(HEADER + "case0,image0.png\0,mask0.png,,\n"), "cases.csv", "not UTF-8 text", "save it"
     ),
     "a spreadsheet called CSV": one(
-        pictures, table(b"PK\x03\x04\x14\0\xff\xfe"), "cases.csv", "no text in UTF-8", "save"
+        pictures, table(b"PK\x03\x04\x14\0\xff\xfe"), "cases.csv", "not UTF-8 text", "save"
     ),
     "no case name": one(
         pictures, entry("case", ""), "cases.csv", "line 2 has no case", "fill it in or remove the line"
@@ -467,7 +467,7 @@ IMAGES = {
         "convert it to PNG",
     ),
     "png: a picture as large as a house": one(
-        pictures, image_of("png", huge_header), "image1.png", "900000000 pixels", "cut it into parts"
+        pictures, image_of("png", huge_header), "image1.png", "900000000 pixels", "split it into parts"
     ),
     "tif: PNG data": one(
         of_format("tif"),
@@ -831,28 +831,30 @@ def palette(path: pathlib.Path) -> None:
 
 CLASSES = {
     "no number": one(
-        with_classes, classes("value,name\n0,a\none,b\n"), "classes.csv", "line 3 is no class", "a whole number"
+        with_classes, classes("value,name\n0,a\none,b\n"), "classes.csv", "line 3 is not a class", "a whole number"
     ),
     "half a number": one(
-        with_classes, classes("value,name\n0,a\n1.5,b\n"), "classes.csv", "line 3 is no class", "a whole"
+        with_classes, classes("value,name\n0,a\n1.5,b\n"), "classes.csv", "line 3 is not a class", "a whole"
     ),
     "a number below 0": one(
-        with_classes, classes("value,name\n0,a\n-1,b\n"), "classes.csv", "line 3 is no class", "a whole"
+        with_classes, classes("value,name\n0,a\n-1,b\n"), "classes.csv", "line 3 is not a class", "a whole"
     ),
     "a number twice": one(
-        with_classes, classes("value,name\n0,a\n0,b\n2,c\n"), "classes.csv", "line 3 is no class", "own"
+        with_classes, classes("value,name\n0,a\n0,b\n2,c\n"), "classes.csv", "line 3 is not a class", "own"
     ),
     "a number like ²": one(
-        with_classes, classes("value,name\n0,a\n²,b\n"), "classes.csv", "line 3 is no class", "a whole"
+        with_classes, classes("value,name\n0,a\n²,b\n"), "classes.csv", "line 3 is not a class", "a whole"
     ),
     "a number without end": one(
         with_classes,
         classes(f"value,name\n0,a\n{'9' * 5000},b\n"),
         "classes.csv",
-        "line 3 is no class",
+        "line 3 is not a class",
         "a whole number",
     ),
-    "no name": one(with_classes, classes("value,name\n0,a\n1,\n"), "classes.csv", "line 3 is no class", "and a name"),
+    "no name": one(
+        with_classes, classes("value,name\n0,a\n1,\n"), "classes.csv", "line 3 is not a class", "and a name"
+    ),
     "one class": one(with_classes, classes("value,name\n0,a\n"), "classes.csv", "names one class", "at least one more"),
     "no columns": one(
         with_classes, classes("0,a\n1,b\n"), "classes.csv", "lacks the columns value, name", "first line must be"
@@ -1005,7 +1007,7 @@ ARCHIVES = {
         pictures, tarred("image0.png"), "more.tar", "holds image0.png", "there already", "move one"
     ),
     "tar: none": one(
-        pictures, content("more.tar", b"<html>404</html>" * 99), "more.tar", "is no tar archive", "fetch it"
+        pictures, content("more.tar", b"<html>404</html>" * 99), "more.tar", "is not a tar archive", "fetch it"
     ),
     "tar: ends in a file": one(
         pictures,
@@ -1058,7 +1060,7 @@ ARCHIVES = {
         "fetch it",
     ),
     "tar.gz: none": one(
-        pictures, content("more.tar.gz", b"<html>" * 99), "more.tar.gz", "is no tar archive", "fetch it"
+        pictures, content("more.tar.gz", b"<html>" * 99), "more.tar.gz", "is not a tar archive", "fetch it"
     ),
 }
 
@@ -1209,7 +1211,7 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
     for function in (builders.check, builders.prepare):
         call = functools.partial(function, "folder/mine", data_dir=tmp_path / "data", manual_dir=tmp_path)
         (line,) = complaint(call, tmp_path)
-        assert line == f"{tmp_path}/cases.csv: cannot be read (Permission denied); see to its rights"
+        assert line == f"{tmp_path}/cases.csv: cannot be read (Permission denied); check its permissions"
 
 
 def test_an_empty_folder(tmp_path):
@@ -1321,7 +1323,7 @@ def check_text(folder: pathlib.Path, status: int, output: str, errors: str) -> N
     assert (status, errors) == (2, "")
     lines = output.splitlines()
     assert lines[0] == "folder/mine"
-    assert lines[-1].startswith("verdict: not usable: 1 problem to mend first")
+    assert lines[-1].startswith("verdict: not usable: 1 problem to fix first")
     (said,) = [
         line.removeprefix(9 * " " + "- ") for line in lines if line.startswith(9 * " " + "- ") and "values" in line
     ]
@@ -1334,5 +1336,5 @@ def check_json(folder: pathlib.Path, status: int, output: str, errors: str) -> N
     said = json.loads(output)
     (error,) = [finding for finding in said["findings"] if finding["level"] == "error"]
     check_lines(error["lines"], folder / "raw", MASKS["soft"].wanted)
-    assert said["verdict"].startswith("not usable: 1 problem to mend first")
+    assert said["verdict"].startswith("not usable: 1 problem to fix first")
     assert not (folder / "data").exists()

@@ -187,7 +187,7 @@ def test_a_column_that_can_only_be_the_patient_is_named(tmp_path, name):
     write_files(tmp_path)
     _, problems = read(tmp_path, with_columns(name, *"aabc"))
     assert problems == [
-        f"{tmp_path}/cases.csv: has the column {name.casefold()} and none called patient; call it so, or leave it out"
+        f"{tmp_path}/cases.csv: has the column {name.casefold()} but none called patient; rename it, or leave it out"
     ]
     assert read(tmp_path, with_columns(f"{name},Patient", *("1,a", "1,a", "1,b", "1,b")))[1] == []
 
@@ -197,7 +197,7 @@ def test_a_column_of_splits_is_named_whatever_it_is_called(tmp_path, name):
     write_files(tmp_path)
     _, problems = read(tmp_path, with_columns(name, "Train", "tr", "val", "TEST"))
     assert problems == [
-        f"{tmp_path}/cases.csv: has the column {name.casefold()} and none called split; call it so, or leave it out"
+        f"{tmp_path}/cases.csv: has the column {name.casefold()} but none called split; rename it, or leave it out"
     ]
     assert read(tmp_path, with_columns(f"{name},split", "train,train", "test,train", "val,val", "val,test"))[1] == []
 
@@ -295,7 +295,7 @@ def test_what_is_not_prepared_is_said_with_what_is_and_the_command(tmp_path):
             (root / place / "dataset_info.json").write_text("{}")
     with pytest.raises(InputError) as error:
         call()
-    there = "but as version 0.9.0, which is another (there are dermoscopy/tiny, folder/mine-volumes)"
+    there = "but as version 0.9.0, which differs (there are dermoscopy/tiny, folder/mine-volumes)"
     assert f"folder/mine is not prepared in {root} {there}; write" in str(error.value)
 
 

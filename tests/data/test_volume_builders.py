@@ -674,7 +674,7 @@ BAD: dict[str, list[tuple[str, Damage, Lines]]] = {
         ),
         ("no column", replace(MNMS, ",ES,", ",Systole,"), [(MNMS, "lacks the column ES; its first line must be")]),
         ("an empty table", write(MNMS, ""), [(MNMS, "lacks the columns External code, VendorName, Centre, ED, ES;")]),
-        ("no text", lambda raw: (raw / MNMS).write_bytes(b"\xff\xfe\x00"), [(MNMS, "is no text in UTF-8; save it")]),
+        ("no text", lambda raw: (raw / MNMS).write_bytes(b"\xff\xfe\x00"), [(MNMS, "is not UTF-8 text; save it")]),
         (
             "no number",
             replace(MNMS, "Canon,D,5,0,2", "Canon,D,5,-1,?"),
@@ -684,7 +684,7 @@ BAD: dict[str, list[tuple[str, Damage, Lines]]] = {
             "no such frame",
             replace(MNMS, "Canon,D,5,0,2", "Canon,D,5,0,4"),
             [
-                (f"{subject('D1R0Y5')}{end}.nii.gz", "has 4 frames and no number 4; see which file is meant")
+                (f"{subject('D1R0Y5')}{end}.nii.gz", "has 4 frames and no number 4; check which file is meant")
                 for end in ("", "_gt")
             ],
         ),
@@ -697,7 +697,7 @@ BAD: dict[str, list[tuple[str, Damage, Lines]]] = {
             "a torn line",
             replace(MNMS, "A,6,2,3,41", "A,6,2"),
             [
-                (MNMS, "line 8 has 8 fields, the first line 10; mend it"),
+                (MNMS, "line 8 has 8 fields, the first line 10; fix it"),
                 (subject("A2E3W4")[:-10], "the table has no subject A2E3W4; add its line or move the folder away"),
             ],
         ),
@@ -705,7 +705,7 @@ BAD: dict[str, list[tuple[str, Damage, Lines]]] = {
         (
             "no film",
             mask(f"{subject('D1R0Y5')}_gt.nii.gz", (1, 2, 3)),
-            [(f"{subject('D1R0Y5')}_gt.nii.gz", "has 1 frames and no number 2; see which file is meant")],
+            [(f"{subject('D1R0Y5')}_gt.nii.gz", "has 1 frames and no number 2; check which file is meant")],
         ),
     ],
     "cc359": [
@@ -715,7 +715,7 @@ BAD: dict[str, list[tuple[str, Damage, Lines]]] = {
         (
             "two masks",
             mask(f"more/{pathlib.Path(BRAIN_MASK).name}", (1,)),
-            [(BRAIN, "has 2 masks, ", BRAIN_MASK, "; leave that of the brain")],
+            [(BRAIN, "has 2 masks, ", BRAIN_MASK, "; keep that of the brain")],
         ),
         (
             "255",

@@ -31,7 +31,7 @@ def raw(tmp_path):
 
 def test_prepares_and_says_what_there_is(raw, tmp_path, launch):
     flags = ("--dataset=isic2017/256", f"--manual_dir={raw}", f"--data_dir={tmp_path / 'data'}")
-    for said in ("isic2017/256: usable; 1 warning", f"{tmp_path}/data/isic2017/256/2.0.0 is prepared already"):
+    for said in ("isic2017/256: usable; 1 warning", f"{tmp_path}/data/isic2017/256/2.0.0 is already prepared"):
         result = launch("prepare", *flags)
         assert result.returncode == 0
         assert result.stderr.startswith(said) and len(result.stderr.splitlines()) == 1

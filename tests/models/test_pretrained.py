@@ -136,7 +136,7 @@ def test_behind_a_colon_stands_which_of_several_networks(tmp_path, shapes):
     with pytest.raises(InputError, match=r"both.npz: has no tensors under 'best'; there are some under ema, last$"):
         load("both.npz:best")
     np.savez(tmp_path / "root.npz", **tensors, **{f"ema.{name}": 2 * a for name, a in tensors.items()})
-    with pytest.raises(InputError, match=r"the file itself, ema; .* FILE:ema, with nothing behind the colon for the f"):
+    with pytest.raises(InputError, match=r"the file itself, ema; .* FILE:ema, with nothing after the colon for the f"):
         load("root.npz")
     for key, factor in (("ema", 2), ("", 1)):
         kernel = load(f"root.npz:{key}")["params"]["stem"]["conv"]["conv"]["kernel"]

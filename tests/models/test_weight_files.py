@@ -777,7 +777,7 @@ def test_files_of_other_kinds_and_missing_ones_are_refused(tmp_path):
         b"<!DOCTYPE html>": "web page",
         b"version https://git-lfs.github.com/spec/v1": "git lfs pull",
         b"\x1f\x8b\x08": "gzip",
-        b"\x00\x01\x02 any": "is no file of weights",
+        b"\x00\x01\x02 any": "is not a file of weights",
         b"": "is empty",
     }.items():
         (tmp_path / "weights.h5").write_bytes(start)

@@ -219,7 +219,7 @@ def test_a_loss_beside_the_network_is_left_out_with_a_word(small, capsys, prefix
     }
     same(weights.from_torch(module, {prefix + n: a for n, a in state_dict.items()} | beside, (1, 16, 16, 2)), expected)
     assert capsys.readouterr().err == (
-        "left out, as it is no part of the network: criterion.weight, loss.weight, train_metrics.sum and 1 more\n"
+        "left out, as it is not part of the network: criterion.weight, loss.weight, train_metrics.sum and 1 more\n"
     )
 
 

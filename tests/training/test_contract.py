@@ -92,7 +92,7 @@ def test_a_data_set_is_prepared_like_the_one_that_a_network_was_trained_on(tmp_p
         np.testing.assert_array_equal(one["image"], other["image"])
         np.testing.assert_array_equal(one["labels"], other["labels"])
     assert prepare("like", None, like=own.preparation) == directory
-    with pytest.raises(InputError, match="is prepared already, and otherwise; choose another data folder"):
+    with pytest.raises(InputError, match="is already prepared, but differently; choose another data folder"):
         prepare("alone", None, like=own.preparation)
 
 

@@ -1,6 +1,6 @@
 """Raw files in, prepared data sets out: the only code that reads a data set's files.
 
-One module per data set, each a TFDS builder that works without TensorFlow; they are imported when they are asked for.
+One module per data set, each a TFDS builder that works without TensorFlow; they are imported on demand.
 """
 
 import contextlib
@@ -58,20 +58,20 @@ def prepare(
     manual_dir: str | os.PathLike[str] | None = None,
     like: pipeline.Preparation | None = None,
 ) -> pathlib.Path:
-    """Prepares a data set, unless that has been done. The doctor (`jaxseg.data.doctor`) sees it first.
+    """Prepares a data set, unless that has been done. The doctor (`jaxseg.data.doctor`) checks it first.
 
     A data set appears under `data_dir` whole or not at all, whatever kills the process: it is made in a hidden folder
-    beside its place and renamed. What a killed process left there is removed by the next call. What the doctor said
-    stands in its `doctor.json`.
+    next to its place and renamed. What a killed process left there is removed by the next call. What the doctor said
+    is in its `doctor.json`.
 
     Args:
-      name: data set and config, like `isic2017/256`; without a config it is the first one. A folder of one's own is
+      name: data set and config, like `isic2017/256`; without a config, the first one. Your own folder is
         `folder/NAME`, or `folder/NAME-volumes`.
-      data_dir: where prepared data sets are, `<data set>/<config>/<version>` each; created if need be.
-      manual_dir: the raw files, for data sets that have to be downloaded by hand: a folder, which may hold archives in
-        place of folders, or one archive; not read if the data set is prepared.
-      like: what became of another data set, such as the one that a network was trained on; scaling and orientation are
-        its own then, and not what most of these files suggest.
+      data_dir: where prepared data sets are, `<data set>/<config>/<version>` each; created if needed.
+      manual_dir: the raw files, for data sets that have to be downloaded by hand: a folder, which may hold archives
+        instead of folders, or one archive; not read if the data set is prepared.
+      like: how another data set was prepared, such as the one that a network was trained on; scaling and orientation
+        are then taken from it, and not from most of these files.
 
     Returns:
       The folder of the prepared data set, for `jaxseg.data.pipeline.Split`.
@@ -86,7 +86,7 @@ def prepare(
     if paths.exists(target):
         if manual_dir is not None:
             print(
-                f"{target} is prepared already; {manual_dir} is not read again (give another --data_dir to)",
+                f"{target} is already prepared; {manual_dir} is not read again (give another --data_dir to)",
                 file=sys.stderr,
             )
         return _checked(target, like)
@@ -118,7 +118,7 @@ def check(
 
     Args:
       name: as for `prepare`.
-      data_dir: where archives are unpacked for the while, if there are any.
+      data_dir: where archives are unpacked temporarily, if there are any.
       manual_dir, like: as for `prepare`.
 
     Raises:
@@ -140,12 +140,14 @@ def _examine(
     given: pathlib.Path | None,
     like: pipeline.Preparation | None,
 ) -> tuple[Any, diagnosis.Report]:
-    from jaxseg.data import doctor  # not before launchers know their flags to be good: it imports JAX
+    from jaxseg.data import doctor  # not before launchers have checked their flags: it imports JAX
 
     try:
         found = builder_class.find(raw, config)
     except OSError as error:
-        raise InputError(f"{error.filename or given}: cannot be read ({error.strerror}); see to its rights") from error
+        raise InputError(
+            f"{error.filename or given}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
     if like is not None:
         found = found._replace(contents=found.contents._replace(scaling=like.scaling))
     report = doctor.examine(
@@ -153,7 +155,7 @@ def _examine(
     )
     if raw is None or raw == given:
         return found, report
-    # as a person knows the places
+    # paths as the user knows them
     known = [f._replace(lines=tuple(line.replace(str(raw), str(given)) for line in f.lines)) for f in report.findings]
     return found, report._replace(findings=known)
 
@@ -174,7 +176,7 @@ def _writing(root: pathlib.Path, raw: pathlib.Path | None) -> Iterator[None]:
     try:
         yield
     except FileProblems as problem:
-        raise InputError(f"{problem}; it could be read a moment ago: leave the raw files alone") from problem
+        raise InputError(f"{problem}; it could be read a moment ago: do not change the raw files") from problem
     except (OSError, RuntimeError) as error:
         # array_record reports a full disk as a RuntimeError that names the file
         if isinstance(error, RuntimeError) and _WORK not in str(error):
@@ -204,10 +206,10 @@ def _checked(target: pathlib.Path, like: pipeline.Preparation | None) -> pathlib
     if like is None:
         return target
     split = next(iter(pipeline.split_sizes(target)))
-    found = pipeline.Split(target, split, size=None).preparation
-    turned = found.volumes and like.orientation not in ("", found.orientation)
-    if turned or found.scaling != like.scaling:
-        raise InputError(f"{target}: is prepared already, and otherwise; choose another data folder")
+    existing = pipeline.Split(target, split, size=None).preparation
+    turned = existing.volumes and like.orientation not in ("", existing.orientation)
+    if turned or existing.scaling != like.scaling:
+        raise InputError(f"{target}: is already prepared, but differently; choose another data folder")
     return target
 
 
@@ -227,10 +229,10 @@ def _target(builder_class: Any, config: Any, root: pathlib.Path) -> pathlib.Path
 
 def _not_prepared(builder_class: Any, config: Any, root: pathlib.Path, wanted: str) -> str:
     name = f"{builder_class.name}/{config.name}"
-    found = sorted(info.parent.relative_to(root).parts for info in root.glob(f"*/*/*/{_INFO}"))
-    others = [f"{dataset}/{other}" for dataset, other, _ in found if f"{dataset}/{other}" != name]
-    versions = [version for dataset, other, version in found if f"{dataset}/{other}" == name]
-    there = f" but as version {', '.join(versions)}, which is another" if versions else ""
+    versions_there = sorted(info.parent.relative_to(root).parts for info in root.glob(f"*/*/*/{_INFO}"))
+    others = [f"{dataset}/{other}" for dataset, other, _ in versions_there if f"{dataset}/{other}" != name]
+    versions = [version for dataset, other, version in versions_there if f"{dataset}/{other}" == name]
+    there = f" but as version {', '.join(versions)}, which differs" if versions else ""
     more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
     beside = f"there {'is' if len(others) == 1 else 'are'} {', '.join(others[:_LISTED])}{more}" if others else ""
     command = f"python -m launch.prepare --dataset={name} --manual_dir=FOLDER --data_dir={shlex.quote(str(root))}"
@@ -257,9 +259,9 @@ def _manual_dir(
 
 @contextlib.contextmanager
 def _work_folder(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A hidden folder in `root` that goes away with its process: at once, or at the next call after a kill.
+    """A hidden folder in `root` that is removed with its process: at once, or by the next call after a kill.
 
-    The process holds a lock on a file in it, which the kernel takes away when the process ends, however it ends. A
+    The process holds a lock on a file in it, which the kernel releases when the process ends, however it ends. A
     folder whose lock is free has therefore no owner. Two processes that prepare the same data set do not wait for each
     other: both do the work, and the first one's result stays.
     """
@@ -277,7 +279,7 @@ def _work_folder(root: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _remove_if_ownerless(folder: pathlib.Path) -> None:
-    # No lock file: its owner is about to create it. No lock to be had: it is alive, or the file system has no locks.
+    # No lock file: its owner is about to create it. Lock not available: it is alive, or the file system has no locks.
     with contextlib.suppress(OSError), (folder / _LOCK).open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder)
@@ -288,8 +290,8 @@ def _explain(error: OSError | RuntimeError, root: pathlib.Path, raw: pathlib.Pat
     file = getattr(error, "filename", None)
     if raw is not None and file and pathlib.Path(file).is_relative_to(raw):
         if isinstance(error, FileNotFoundError):
-            return f"{file}: {reason}; it was there a moment ago: leave the raw files alone and prepare again"
-        return f"{file}: cannot be read ({reason}); see to its rights"
+            return f"{file}: {reason}; it was there a moment ago: do not change the raw files, and prepare again"
+        return f"{file}: cannot be read ({reason}); check its permissions"
     return f"{root}: cannot write there ({reason}); free it or choose another data folder"
 
 
@@ -305,7 +307,7 @@ def _build(builder_class: Any, config: Any, work: pathlib.Path, found: Any) -> p
         logging.set_verbosity(quiet)
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself there; our own bars go to stderr
         builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=work),  # none of its business, but it asks
+            download_config=tfds.download.DownloadConfig(manual_dir=work),  # not used, but TFDS asks for it
             file_format="array_record",  # the default format needs TensorFlow
         )
     return place.outside(builder.data_path)

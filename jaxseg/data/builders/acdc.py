@@ -12,12 +12,12 @@ from jaxseg.data.raw_cases import Contents, Found, RawCase
 
 _SPLITS = {"training": "train", "testing": "test"}
 _IMAGE = re.compile(r"(patient\d+)_frame(\d+)\.nii(\.gz)?")
-# One order for all cardiac data sets, which is that of ACDC.
+# All cardiac data sets use the class order of ACDC.
 HEART = ("background", "right ventricle", "myocardium", "left ventricle")
 
 
 class Acdc(records.Builder):
-    """End-diastolic and end-systolic volumes of 150 patients; a tenth of the training patients is for validation.
+    """End-diastolic and end-systolic volumes of 150 patients; a tenth of the training patients is used for validation.
 
     Intensities are scaled by volume, from the 0.5th percentile to the 99.5th.
     """

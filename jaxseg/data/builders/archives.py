@@ -1,4 +1,4 @@
-"""Archives as challenges give them out, unpacked with suspicion: a name or a size in them is only a claim."""
+"""Archives as challenges publish them, unpacked with care: a name or a size in them is only a claim."""
 
 import contextlib
 import pathlib
@@ -13,16 +13,16 @@ from jaxseg import paths
 from jaxseg.errors import InputError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-# How many times an archive may grow: images hardly shrink, label volumes do, but never a whole data set so much.
+# How many times an archive may grow: images hardly compress; label volumes do, but never a whole data set so much.
 _MOST_TIMES = 200
 _ALWAYS_FINE = 256 * 2**20  # bytes, however small the archive
 _MOST_FILES = 2_000_000
 _CHUNK = 2**20
-_LONGEST_NAME = 255  # bytes, of a part of a path; what file systems take
+_LONGEST_NAME = 255  # bytes, of a part of a path; what file systems allow
 
 
 def is_archive(path: pathlib.Path) -> bool:
-    """Whether the path is a file that ends like an archive."""
+    """Whether the path is a file with the suffix of an archive."""
     return path.name.lower().endswith(SUFFIXES) and paths.is_file(path)
 
 
@@ -36,7 +36,7 @@ def unpacked(given: pathlib.Path | None, room: pathlib.Path) -> Iterator[pathlib
     """A folder in which archives are unpacked.
 
     Args:
-      given: an archive; or a folder, in which archives that have not been unpacked beside themselves are, together,
+      given: an archive; or a folder, in which archives that have not been unpacked next to themselves are, together,
         as if they had been unpacked into this folder (zip files that hold loose files of the same names, such as images
         and their masks: each into a folder of its own name); or None.
       room: where that is done; it must not exist.
@@ -45,7 +45,7 @@ def unpacked(given: pathlib.Path | None, room: pathlib.Path) -> Iterator[pathlib
       `given` where there is nothing to unpack, else `room`, which is removed afterwards.
 
     Raises:
-      InputError: an archive is damaged, would write outside of its folder, holds links, or grows out of proportion.
+      InputError: an archive is damaged, would write outside of its folder, holds links, or grows too much.
     """
     if given is None or not needs_room(given):
         yield given
@@ -68,7 +68,7 @@ def unpacked(given: pathlib.Path | None, room: pathlib.Path) -> Iterator[pathlib
 
 
 def _archives_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Archives that do not lie beside what was unpacked from them."""
+    """Archives that do not lie next to what was unpacked from them."""
     return [path for path in paths.children(folder) if is_archive(path) and not (folder / _stem(path)).is_dir()]
 
 
@@ -76,7 +76,7 @@ def _alike(packed: list[pathlib.Path]) -> set[pathlib.Path]:
     """The zip files of which another one holds a file of the same name outside of all folders."""
     owners: dict[str, list[pathlib.Path]] = {}
     for path in packed:
-        # what is damaged is said when it is unpacked
+        # damage is reported when it is unpacked
         with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             for name in {name for name in archive.namelist() if "/" not in name}:
                 owners.setdefault(name, []).append(path)
@@ -111,7 +111,7 @@ def _unpack(path: pathlib.Path, room: pathlib.Path) -> None:
 
 def _damaged(path: pathlib.Path, error: Exception) -> InputError:
     text = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
-    # such as Deflate64, which Windows makes of large files
+    # such as Deflate64, which Windows uses for large files
     remedy = "unpack it by hand" if isinstance(error, NotImplementedError) else "fetch it again"
     return InputError(f"{path}: cannot be unpacked ({text}); {remedy}")
 
@@ -136,7 +136,7 @@ def _unpack_zip(path: pathlib.Path, room: pathlib.Path) -> None:
 
 def _unpack_tar(path: pathlib.Path, room: pathlib.Path) -> None:
     if not tarfile.is_tarfile(path):
-        raise InputError(f"{path}: is no tar archive; fetch it again")
+        raise InputError(f"{path}: is not a tar archive; fetch it again")
     with tarfile.open(path) as archive:
         budget = _Budget(path)
         for number, member in enumerate(archive, 1):
@@ -157,7 +157,7 @@ def _unpack_tar(path: pathlib.Path, room: pathlib.Path) -> None:
 
 
 def _check_end(archive: tarfile.TarFile, budget: "_Budget") -> None:
-    """tarfile takes a header that is damaged, or not there, for the end; behind the true end is gzip's checksum."""
+    """tarfile takes a header that is damaged, or not there, for the end; after the true end comes gzip's checksum."""
     file: Any = archive.fileobj
     file.seek(archive.offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -173,14 +173,14 @@ def _inside(path: pathlib.Path, name: str, room: pathlib.Path) -> pathlib.Path:
     target = room.joinpath(*parts)
     if any(len(part.encode()) > _LONGEST_NAME for part in parts):
         raise InputError(f"{path}: holds a name of more than {_LONGEST_NAME} bytes ({name}); unpack it by hand")
-    # what lies beside the archive is there as links
+    # what lies next to the archive is there as links
     if (room / parts[0]).is_symlink() or any(place.is_file() for place in (target, *target.parents)):
         raise InputError(f"{path}: holds {name}, which is there already; move one of the two away")
     return target
 
 
 class _Budget:
-    """How much an archive may grow. What its directory claims is not asked: the bytes are counted as they come."""
+    """How much an archive may grow. Its directory is not trusted: the bytes are counted as they come."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path

@@ -20,8 +20,8 @@ _TABLES = {"training.json": "train", "test.json": "test"}
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _CONTENTS = Contents(("background", "cell"), {0: 0, 1: 1}, channels=3)
 _GREEN = 1  # haemoglobin and Giemsa's stain both absorb it
-_NOISE = 1.2  # pixels: the Gaussian that takes noise away before a threshold
-_EDGE = 2  # pixels: so near to the image's border, a box ends at it
+_NOISE = 1.2  # pixels: the Gaussian that removes noise before thresholding
+_EDGE = 2  # pixels: a box that ends so near the image's border ends at it
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
@@ -33,7 +33,7 @@ class Annotated(NamedTuple):
       size: (H, W) as the annotation has it.
       boxes: int `[N,4]`, (top, left, bottom, right) in pixels, the last two excluded, inside of the image.
       names: `[N]`, the class of each.
-      split: the official one; None where there is none.
+      split: the official one, or None.
     """
 
     image: pathlib.Path
@@ -44,9 +44,9 @@ class Annotated(NamedTuple):
 
 
 class Bbbc041(records.Builder):
-    """Smears of malaria patients whose cells have boxes; what is in a box is cut out here, as there are no masks.
+    """Smears of malaria patients whose cells have boxes, in which they are segmented here, as there are no masks.
 
-    The folder holds `training.json`, `test.json` and `images` (BBBC041), or images with a VOC file (.xml) beside each,
+    The folder holds `training.json`, `test.json` and `images` (BBBC041), or images with a VOC file (.xml) next to each,
     or `JPEGImages` and `Annotations` (BCCD), of which none has an official split. Images in no table are left out.
 
     The class is that of red cells, infected or not: `smear.CELL_NAMES`. White cells, platelets and what is difficult
@@ -67,11 +67,11 @@ class Bbbc041(records.Builder):
     def find(cls, folder: pathlib.Path, config: records.Config) -> Found:
         del config
         annotated, problems = boxes(folder)
-        found = [
+        cases = [
             RawCase(item.image.stem, (item.image,), None, patient=item.image.stem, split=item.split, part=item)
             for item in annotated
         ]
-        return Found(found, problems, _CONTENTS)
+        return Found(cases, problems, _CONTENTS)
 
     @classmethod
     def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:
@@ -85,7 +85,7 @@ class Bbbc041(records.Builder):
         if image.shape[:2] != item.size:
             raise FileProblems(
                 f"{path}: is {raw_cases.size_text(image.shape[:2])}, its boxes are for "
-                f"{raw_cases.size_text(item.size)}; use the image that they were made for"
+                f"{raw_cases.size_text(item.size)}; use the image that they were drawn for"
             )
         is_cell = [name in smear.CELL_NAMES for name in item.names]
         return Loaded(image, cells(image, item.boxes[is_cell]).astype(np.uint8), (math.nan, math.nan))
@@ -94,8 +94,8 @@ class Bbbc041(records.Builder):
 def cells(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Which pixels are of cells: in every box, the largest thing that is darker than Otsu's threshold, without holes.
 
-    All dark matter counts as equally dark before, or the threshold of a box would part a parasite from its cell, or a
-    cell from a paler one on which it lies. Where the image's border cuts a cell, it closes its outline.
+    All dark matter is made equally dark first, or the threshold of a box would split a parasite from its cell, or a
+    cell from a paler one on which it lies. Where the image's border crops a cell, it closes its outline.
 
     Args:
       image: uint8 `[H,W,C]`, the green channel is taken of colour.
@@ -172,7 +172,7 @@ def _of_json(table: pathlib.Path, split: str, problems: list[str]) -> Iterator[A
     entries, wrong = files.read_json(table)
     problems += wrong
     if not wrong and not isinstance(entries, list):
-        problems.append(f"{table}: is no list of images; fetch it again")
+        problems.append(f"{table}: is not a list of images; fetch it again")
     for number, entry in enumerate(entries if isinstance(entries, list) else (), 1):
         try:
             read = _entry_of_json(table.parent / "images", entry)
@@ -188,7 +188,7 @@ def _entry_of_json(images: pathlib.Path, entry: Any) -> _Entry:
     for thing in entry["objects"]:
         low, high = (thing["bounding_box"][end] for end in ("minimum", "maximum"))
         objects.append((str(thing["category"]), (int(low["r"]), int(low["c"]), int(high["r"]), int(high["c"]))))
-    # "/images/NAME": the folders of a name in a file are not to be trusted
+    # "/images/NAME": folders that a file names are not trusted
     return _Entry(images / pathlib.PurePosixPath(entry["image"]["pathname"]).name, (size[0], size[1]), objects)
 
 
@@ -204,7 +204,7 @@ def _of_voc(table: pathlib.Path, problems: list[str]) -> Iterator[Annotated]:
     except FileProblems as problem:
         problems.append(f"{table}: {problem}")
     except (OSError, ElementTree.ParseError, *_MALFORMED) as error:
-        problems.append(f"{table}: is no VOC file ({_what(error)}); fetch it again")
+        problems.append(f"{table}: is not a VOC file ({_what(error)}); fetch it again")
     else:
         yield from _checked(read, table, None, problems)
 

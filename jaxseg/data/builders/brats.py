@@ -12,7 +12,7 @@ from jaxseg.data.raw_cases import Contents, Found, RawCase
 
 _SEQUENCES = ("flair", "t1", "t1ce", "t2")  # the order of the channels, He et al. 2022, section 4.1
 _ENDINGS = (".nii.gz", ".nii")
-_NAMED = re.compile(r"BraTS(?:17|18|19)_((2013|[A-Z]+\d*)_.+)", re.IGNORECASE)  # who it is, and the institution
+_NAMED = re.compile(r"BraTS(?:17|18|19)_((2013|[A-Z]+\d*)_.+)", re.IGNORECASE)  # the patient, and the institution
 _NUMBERED = re.compile(r"BraTS20_Training_\d+", re.IGNORECASE)
 _GRADES = ("HGG", "LGG")  # the folders of training subjects until 2019
 _TABLE = "name_mapping.csv"
@@ -28,12 +28,12 @@ class Brats(records.Builder):
 
     Subjects of 2017 to 2019 lie in the folders `HGG` and `LGG`, such as `HGG/Brats18_CBICA_AAB_1`, and tell their
     institution, which is the domain, such as `CBICA` or `TCIA01`. Those of 2020, such as `BraTS20_Training_001`, do
-    not; the official table `name_mapping.csv` beside them says as whom they were known before. Where it is there,
+    not; the official table `name_mapping.csv` next to them gives their earlier names. Where it is there,
     subjects of 2018 are for training and the others for testing, as in He et al. 2022, section 4.1 (285 and 84 of
-    BraTS 2020), and a tenth of the former is for validation; else patients are dealt out.
+    BraTS 2020), and a tenth of the former is for validation; else patients are assigned to splits.
 
     Subjects for validation have no masks and are left out. The mask of subject 355 of 2020, which was published as
-    `W39_1998.09.19_Segm.nii`, is found. Every sequence is scaled by volume for itself, from the 0.5th percentile to
+    `W39_1998.09.19_Segm.nii`, is found. Every sequence is scaled by volume on its own, from the 0.5th percentile to
     the 99.5th.
     """
 
@@ -67,7 +67,7 @@ _Table = Mapping[str, Mapping[str, str]]  # every name of a subject -> its line
 
 
 def _read(path: pathlib.Path, problems: list[str]) -> _Table | None:
-    """As whom subjects were known in other years; None where there is no table that can be used."""
+    """The names of subjects in other years; None where there is no usable table."""
     if not path.exists():
         return None
     rows, wrong = files.read_table(path, _NAMES, (_IN_2018,))
@@ -76,10 +76,10 @@ def _read(path: pathlib.Path, problems: list[str]) -> _Table | None:
 
 
 def _subjects(folder: pathlib.Path) -> list[pathlib.Path]:
-    found = [path for path in files.search(folder, "[Bb]ra[Tt][Ss]*") if path.is_dir()]
+    folders = [path for path in files.search(folder, "[Bb]ra[Tt][Ss]*") if path.is_dir()]
     return [
         path
-        for path in found
+        for path in folders
         if _NUMBERED.fullmatch(path.name) or (_NAMED.fullmatch(path.name) and path.parent.name in _GRADES)
     ]
 

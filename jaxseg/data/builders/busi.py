@@ -17,7 +17,7 @@ _CONTENTS = Contents(("background", "lesion"), {0: 0, 255: 1}, channels=3)  # so
 
 
 class Busi(records.Builder):
-    """780 images of 600 women; who is in which is not known, so every image counts as a patient of its own.
+    """780 images of 600 women; which images show the same woman is not known, so every image counts as its own patient.
 
     Folders `benign`, `malignant` and `normal`, which may be left out, hold `benign (1).png` and `benign (1)_mask.png`;
     further masks of an image, `benign (1)_mask_1.png`, are further lesions, and the labels are their union. The domain
@@ -39,27 +39,27 @@ class Busi(records.Builder):
     def find(cls, folder: pathlib.Path, config: records.Config) -> Found:
         del config
         folder = files.descend(folder, "benign")
-        found: list[RawCase] = []
+        cases: list[RawCase] = []
         problems: list[str] = []
         for kind in (*_NEEDED, *_OPTIONAL):
             if (folder / kind).is_dir():
                 cases_of_kind, wrong = _cases(folder / kind)
-                found += cases_of_kind
+                cases += cases_of_kind
                 problems += wrong
             elif kind in _NEEDED:
                 problems.append(f"{folder / kind}: no such folder; {cls.MANUAL_DOWNLOAD_INSTRUCTIONS}")
-        return Found(found, problems, _CONTENTS)
+        return Found(cases, problems, _CONTENTS)
 
     @classmethod
     def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:
         loaded = raw_cases.load(case, at_least=at_least)
         others = [raw_cases.load(case._replace(mask=mask), at_least=at_least).labels for mask in case.part]
-        # a value that is no label stays, so that the doctor names it
+        # a value that is not a label stays, so that the doctor reports it
         return loaded._replace(labels=np.max([loaded.labels, *others], axis=0)) if others else loaded
 
 
 def _cases(folder: pathlib.Path) -> tuple[list[RawCase], list[str]]:
-    found: list[RawCase] = []
+    cases: list[RawCase] = []
     problems: list[str] = []
     images: dict[int, pathlib.Path] = {}
     masks: dict[int, list[pathlib.Path]] = {}
@@ -82,7 +82,7 @@ def _cases(folder: pathlib.Path) -> tuple[list[RawCase], list[str]]:
             problems += [f"{mask}: has no image {folder.name} ({number}).png; add it" for mask in masks[number]]
         else:
             name, (mask, *others) = f"{folder.name}_{number}", masks[number]
-            found.append(RawCase(name, (images[number],), mask, patient=name, domain=folder.name, part=tuple(others)))
+            cases.append(RawCase(name, (images[number],), mask, patient=name, domain=folder.name, part=tuple(others)))
     if not images and not problems:
         problems.append(f"{folder}: holds no file named {folder.name} (N).png; unpack the official archive again")
-    return found, problems
+    return cases, problems

@@ -17,7 +17,7 @@ _SIZES = {
 }
 
 
-class Cardiac(drawn.Drawn):
+class Cardiac(drawn.SyntheticBuilder):
     """Hearts of `jaxseg.data.synthetic.cardiac`, each as all four vendors show it: the domain is the vendor.
 
     Train on one vendor and test on all: the hearts are the same.

@@ -17,8 +17,8 @@ _SPELT = {
     **dict.fromkeys(("validation", "valid", "val", "validate"), "validation"),
     **dict.fromkeys(("test", "testing", "ts"), "test"),
 }
-# Columns that nobody would add for another reason, however they are punctuated; without a patient, splits may cut
-# through one.
+# Columns that nobody would add for another reason, however they are punctuated; without a patient, splits may divide
+# one.
 _MEANT = {
     **dict.fromkeys(("patient", "patients", "patientid", "patientids", "patientname"), "patient"),
     **dict.fromkeys(("subject", "subjects", "subjectid", "subjectids"), "patient"),
@@ -68,7 +68,7 @@ def read(table: pathlib.Path) -> tuple[list[RawCase], list[str]]:
 
 
 def _misnamed_columns(table: pathlib.Path) -> Iterator[str]:
-    """A line for each column that means one of ours and is called otherwise, where ours is not there."""
+    """A line for each column that means one of ours under another name, where ours is missing."""
     there = [name.casefold() for name in files.columns(table)]
     others = [name for name in there if name and name not in (*NEEDED, *OPTIONAL)]
     meant = {name: _MEANT.get(_PUNCTUATION.sub("", name)) for name in others}
@@ -79,11 +79,11 @@ def _misnamed_columns(table: pathlib.Path) -> Iterator[str]:
             meant[name] = "split"
     for name, column in meant.items():
         if column and column not in there:
-            yield f"{table}: has the column {name} and none called {column}; call it so, or leave it out"
+            yield f"{table}: has the column {name} but none called {column}; rename it, or leave it out"
 
 
 class _StandIns:
-    """Names for the patients that a table does not name: that of the case, unless another patient is called so."""
+    """Names for the patients that a table does not name: that of the case, unless another patient has it."""
 
     def __init__(self, rows: Sequence[tuple[int, dict[str, str]]]):
         self._given = {spelling.composed(row.get("patient", "")) for _, row in rows}
@@ -119,7 +119,7 @@ def _wrong_files(meant: Sequence[spelling.Meant], named: str) -> Iterator[str]:
             yield f"{path}: {problem}, {named}; {remedy}"
         elif path.is_dir():
             continue  # of a DICOM series
-        elif not path.is_file():  # reading a pipe would wait for ever
+        elif not path.is_file():  # reading a pipe would wait forever
             yield f"{path}: is neither a file nor a folder, {named}; name a file"
         elif not formats.is_image(path):
             yield f"{path}: is of no known format; use one of {formats.known_formats()}"

@@ -12,8 +12,8 @@ from jaxseg.data.raw_cases import Contents, Found, RawCase
 _IMAGE = re.compile(r"((CC\d{4})_(ge|philips|siemens)_(15|3)_\d+_[FM])\.nii\.gz", re.IGNORECASE)
 _VENDORS = {"ge": "GE", "philips": "Philips", "siemens": "Siemens"}
 _TESLA = {"15": "1.5 T", "3": "3 T"}
-_MASKS = ("_staple.nii.gz", "_ss.nii.gz")  # what is taken, if both are there: the consensus comes first
-# Folders of other masks, whose names are those of brain masks, or even of images.
+_MASKS = ("_staple.nii.gz", "_ss.nii.gz")  # in order of preference: the consensus first
+# Folders of other masks, named like brain masks, or even like images.
 _OTHERS = re.compile(r"hippocampus|manual|white.?matter|(?<![a-z])wm(?![a-z])", re.IGNORECASE)
 _CONTENTS = Contents(("background", "brain"), {0: 0, 1: 1}, 1, ("percentiles", 0.5, 99.5), volumes=True)
 
@@ -39,8 +39,8 @@ class Cc359(records.Builder):
         del config
         cases: list[RawCase] = []
         problems: list[str] = []
-        found = files.search(folder, "CC*.nii.gz")
-        paths = [path for path in found if not _OTHERS.search(str(path.parent.relative_to(folder)))]
+        candidates = files.search(folder, "CC*.nii.gz")
+        paths = [path for path in candidates if not _OTHERS.search(str(path.parent.relative_to(folder)))]
         kind = next((kind for kind in _MASKS if any(path.name.endswith(kind) for path in paths)), _MASKS[0])
         masks: dict[str, list[pathlib.Path]] = {}
         for path in paths:
@@ -58,7 +58,7 @@ class Cc359(records.Builder):
                 domain = f"{_VENDORS[vendor.lower()]} {_TESLA[field]}"
                 cases.append(RawCase(name, (path,), own[0], patient, domain))
             elif own:
-                problems.append(f"{path}: has {len(own)} masks, {' and '.join(map(str, own))}; leave that of the brain")
+                problems.append(f"{path}: has {len(own)} masks, {' and '.join(map(str, own))}; keep that of the brain")
             else:
                 problems.append(f"{path}: has no mask {name}{kind}; add it or move the image away")
         for lonely in masks.values():

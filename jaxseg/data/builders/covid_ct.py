@@ -23,13 +23,13 @@ class CovidCt(records.Builder):
     """Infections of the lung in 20 scans (Ma et al. 2020) and 100 slices (medicalsegmentation.com), or of one of them.
 
     The domain is the source: `coronacases`, `radiopaedia` or `medicalsegmentation`. The 100 slices are one file
-    (`tr_im.nii.gz`) of more than 40 patients, and nothing tells which slices show the same one; so all of them count
-    as one patient, and no split can hold a patient whom another has. They are published pictures brought to one size,
-    so the size of their pixels is unknown. As they are no volume, `volumes` has the 20 scans alone; each is a patient.
+    (`tr_im.nii.gz`) of more than 40 patients, and which slices show the same one is not known; so all of them count
+    as one patient, and no patient can be in two splits. They are published pictures resized to one size, so their
+    pixel size is unknown. As they are not a volume, `volumes` has the 20 scans alone; each is a patient.
 
     The lung window of -1250 to 250 HU is kept. The scans of `radiopaedia` were published in that window, as 0 to 255
-    (says their page, zenodo.org/records/3757476): a file without numbers outside of that range is taken to be such a
-    one and is stored as it is, as no chest in Hounsfield units is without air.
+    (see zenodo.org/records/3757476): a file without values outside of that range is taken to be such a
+    one and is stored as it is, as every chest in Hounsfield units contains air.
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -13,10 +13,10 @@ from jaxseg.data.synthetic import dermoscopy
 _SEED = 2017
 
 
-class Dermoscopy(drawn.Drawn):
-    """Images of `jaxseg.data.synthetic.dermoscopy`; no two splits share one, and no case has been seen by another."""
+class Dermoscopy(drawn.SyntheticBuilder):
+    """Images of `jaxseg.data.synthetic.dermoscopy`; no two splits share one, and each shows its own patient."""
 
-    VERSION = tfds.core.Version("2.0.0")  # to be raised when `render` draws other images, or old ones stay in use
+    VERSION = tfds.core.Version("2.0.0")  # raise it when `render` draws other images, or old ones stay in use
     BUILDER_CONFIGS: ClassVar = [
         drawn.DrawnConfig(
             name="demo",

@@ -1,4 +1,4 @@
-"""Data sets that are drawn when they are prepared: nothing to download, the truth is known."""
+"""Synthetic data sets, drawn when they are prepared: nothing to download, the truth is known."""
 
 import dataclasses
 import pathlib
@@ -17,14 +17,14 @@ class DrawnConfig(records.Config):
 
 
 class Drawing(NamedTuple):
-    """`RawCase.part` of a case that is drawn: the scene's number, its size, and what else the world has to know."""
+    """`RawCase.part` of a case that is drawn: the scene's number, its size, and what else its generator needs."""
 
     scene: int
     size: int
     options: Mapping[str, Any]
 
 
-class Drawn(records.Builder):
+class SyntheticBuilder(records.Builder):
     """Base of the synthetic worlds; no two splits share a scene.
 
     Attributes:

@@ -1,6 +1,6 @@
 """Image files and mask files: which belong together; and work on many of them.
 
-Every problem of every file is found before anything is prepared: a person mends a folder once, not file by file.
+All problems of all files are found before anything is prepared, so a folder is fixed once, not file by file.
 A problem is one line: the file, what is wrong, and the remedy.
 """
 
@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # that would tear up a message, or a terminal
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # that would garble a message or a terminal
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,7 +20,7 @@ R = TypeVar("R")
 _SEPARATORS = ",;\t"
 _SEPARATOR_TOLD = re.compile("sep=([,;\t])\r?\n", re.IGNORECASE)
 
-_MOST_FOLDERS = 50  # of one level that are looked into for an inner one
+_MOST_FOLDERS = 50  # of one level that are searched for an inner one
 
 
 class Pair(NamedTuple):
@@ -35,7 +35,7 @@ class Names(NamedTuple):
     """How the files of a data set are named: `<case><suffix>`.
 
     Attributes:
-      prefix: of every case; files that do not start with it are none of ours (a licence, a thumbnail cache).
+      prefix: of every case; files that do not start with it are ignored (a licence, a thumbnail cache).
       image: suffix of the images, with the extension.
       mask: suffix of the masks, with the extension.
       ignored: suffixes of official files that are neither.
@@ -57,9 +57,9 @@ def find_pairs(images: pathlib.Path, masks: pathlib.Path, names: Names) -> tuple
 
     Returns:
       pairs: sorted by case.
-      problems: one line for every missing or empty folder, misnamed file, and image or mask that stands alone.
+      problems: one line for every missing or empty folder, misnamed file, and image or mask without its counterpart.
     """
-    found, problems = {}, []
+    kinds, problems = {}, []
     for folder, kind in ((images, "image"), (masks, "mask")):
         suffix, other = (names.image, names.mask) if kind == "image" else (names.mask, names.image)
         ignored = (*names.ignored, other) if images == masks else names.ignored
@@ -75,10 +75,10 @@ def find_pairs(images: pathlib.Path, masks: pathlib.Path, names: Names) -> tuple
             continue
         for path in misnamed:
             problems.append(f"{path}: wrong name; {kind}s are named {names.prefix}*{suffix}: convert or rename it")
-        found[kind] = (cases, {path.name.partition(".")[0].removesuffix(suffix.partition(".")[0]) for path in misnamed})
-    if len(found) < 2:  # else every file of the other folder would be called lonely
+        kinds[kind] = (cases, {path.name.partition(".")[0].removesuffix(suffix.partition(".")[0]) for path in misnamed})
+    if len(kinds) < 2:  # else every file of the other folder would be reported as unpaired
         return [], problems
-    (image_cases, image_misnamed), (mask_cases, mask_misnamed) = found["image"], found["mask"]
+    (image_cases, image_misnamed), (mask_cases, mask_misnamed) = kinds["image"], kinds["mask"]
     for case in sorted(image_cases.keys() - mask_cases.keys() - mask_misnamed):
         problems.append(
             f"{image_cases[case]}: has no mask {masks / (case + names.mask)}; add it or move the image away"
@@ -109,15 +109,15 @@ def descend(folder: pathlib.Path, pattern: str, *, levels: int = 3) -> pathlib.P
     """The folder, or the one below it that alone has what is looked for: archives often have folders around everything.
 
     Args:
-      folder: as a person named it.
+      folder: as the user named it.
       pattern: of what must lie in it, for `glob`.
       levels: how deep to look.
     """
     at = [folder]
     for _ in range(levels + 1):
-        found = [path for path in at if next(path.glob(pattern), None) is not None]
-        if found:
-            return found[0] if len(found) == 1 else folder
+        matches = [path for path in at if next(path.glob(pattern), None) is not None]
+        if matches:
+            return matches[0] if len(matches) == 1 else folder
         at = [inner for path in at for inner in path.iterdir() if inner.is_dir() and inner.name != "__MACOSX"]
         if len(at) > _MOST_FOLDERS:  # patients
             break
@@ -130,7 +130,7 @@ def read_table(
     """The lines of a table (CSV) and what is wrong with it.
 
     Fields are separated by commas, semicolons or tabs, whichever the first line has; lines without any entry, as
-    spreadsheets leave them, are none.
+    spreadsheets leave them, are skipped.
 
     Args:
       table: the file.
@@ -146,7 +146,7 @@ def read_table(
     try:
         lines = _numbered_lines(_text(table))
     except UnicodeDecodeError:
-        return [], [f"{table}: is no text in UTF-8; save it as such"]
+        return [], [f"{table}: is not UTF-8 text; save it as such"]
     except csv.Error as error:
         return [], [f"{table}: cannot be read as a table ({error}); save it as CSV"]
     spelt = {name.casefold(): name for name in known}
@@ -167,7 +167,7 @@ def read_table(
             problems.append(f"{table}: line {number} opens a quote that is not closed in it; close or remove it")
             continue
         if len(line) != len(header):
-            problems.append(f"{table}: line {number} has {len(line)} fields, the first line {len(header)}; mend it")
+            problems.append(f"{table}: line {number} has {len(line)} fields, the first line {len(header)}; fix it")
             continue
         row = {name: value.strip() for name, value in zip(header, line, strict=True) if name in known}
         broken = [name for name, value in row.items() if _CONTROL.search(value)]
@@ -213,7 +213,7 @@ def _numbered_lines(text: str) -> list[tuple[int, list[str]]]:
 def _separator(text: str) -> str:
     """What separates the names of the first line, outside of quotes: the most frequent one."""
     header = re.sub('"[^"]*"', "", re.split("[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0])
-    return max(_SEPARATORS, key=header.count)  # the first, where there is none
+    return max(_SEPARATORS, key=header.count)  # the first, if there is none
 
 
 def read_json(path: pathlib.Path) -> tuple[Any, list[str]]:
@@ -227,13 +227,13 @@ def read_json(path: pathlib.Path) -> tuple[Any, list[str]]:
 
 
 def search(folder: pathlib.Path, pattern: str, *, levels: int = 4) -> list[pathlib.Path]:
-    """What `glob` finds in a folder and in the folders below it, sorted, but for what is hidden; links are followed.
+    """What `glob` finds in a folder and in the folders below it, sorted, without hidden files; links are followed.
 
     Args:
       folder: where to look.
       pattern: of the last part of a path.
       levels: how many folders deep, the first one included.
     """
-    found = [path for level in range(levels) for path in folder.glob("*/" * level + pattern)]
-    # macOS leaves ._NAME beside every file
-    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
+    matches = [path for level in range(levels) for path in folder.glob("*/" * level + pattern)]
+    # macOS leaves ._NAME next to every file
+    return sorted(path for path in matches if not any(part[0] == "." for part in path.relative_to(folder).parts))

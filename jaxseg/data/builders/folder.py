@@ -1,4 +1,4 @@
-"""A folder of one's own: `cases.csv` and the files that it names, in any format that `formats` reads."""
+"""The user's own folder: `cases.csv` and the files that it names, in any format that `formats` reads."""
 
 import collections
 import pathlib
@@ -16,9 +16,9 @@ from jaxseg.errors import InputError
 
 _CLASSES = "classes.csv"
 _VOLUMES = "-volumes"
-_MOST_CLASSES = 64  # a mask with greater numbers and no 255 has no classes but something else in it
+_MOST_CLASSES = 64  # a mask with greater numbers and no 255 holds something other than classes
 _STORED_CLASSES = 256  # labels are stored as 8 bits
-_MANY_MASKS = 10  # from here on, a class is what at least two of them hold
+_MANY_MASKS = 10  # from this many on, a class must be in at least two of them
 _BINARY = {0: 0, 255: 1}
 _NAME_THEM = f"; or name it in {_CLASSES}, if it is a class"
 _CLASS = re.compile("[0-9]{1,5}")  # as a mask of 16 bits holds it
@@ -27,10 +27,10 @@ _CLASS = re.compile("[0-9]{1,5}")  # as a mask of 16 bits holds it
 class Folder(records.Builder):
     """`cases.csv` has the columns case, image and mask; paths are relative to it, unknown columns are ignored.
 
-    The columns domain and patient say where a case is from and whom it shows; without a patient each case is one. A
-    column `split` (train, validation, test, or val and the like) is obeyed, also where all cases are for testing;
-    without it patients are dealt out. Several images of one case, such as modalities, are separated by `;` and become
-    channels. Masks hold 0 and 255, or class numbers, which `classes.csv` (columns value, name; the first is the
+    The columns domain and patient say where a case is from and whom it shows; without a patient each case is its own. A
+    column `split` (train, validation, test, or val and the like) is followed, also where all cases are for testing;
+    without it patients are assigned to splits. Several images of one case, such as modalities, are separated by `;` and
+    become channels. Masks hold 0 and 255, or class numbers, which `classes.csv` (columns value, name; the first is the
     background) may name. Volumes (NIfTI, stacks of TIFF, folders of DICOM files) are cut into slices, or stay whole as
     `folder/NAME-volumes`. Where all intensities are 0 to 255 they stay as they are; else all are scaled, by image or
     volume; see `looks.scaling`.
@@ -64,13 +64,13 @@ class Folder(records.Builder):
         cases, problems = case_table.read(folder / case_table.NAME)
         named, more = _read_classes(folder / _CLASSES)
         names, values = named or _classes_of(cases)
-        found = looks.of_cases(cases)
+        case_looks = looks.of_cases(cases)
         contents = Contents(
             names,
             values,
-            channels=looks.channels(found),
-            scaling=looks.scaling(found),
-            volumes=looks.are_volumes(found),
+            channels=looks.channels(case_looks),
+            scaling=looks.scaling(case_looks),
+            volumes=looks.are_volumes(case_looks),
             remedy="" if named else _NAME_THEM,
             one_depth=True,
         )
@@ -90,7 +90,7 @@ def _read_classes(table: pathlib.Path) -> tuple[_Classes | None, list[str]]:
     values: dict[int, int] = {}
     for number, row in rows:
         if not _CLASS.fullmatch(row["value"]) or not row["name"] or int(row["value"]) in values:
-            problems.append(f"{table}: line {number} is no class; give a whole number of its own and a name")
+            problems.append(f"{table}: line {number} is not a class; give a whole number of its own and a name")
             continue
         values[int(row["value"])] = len(names)
         names.append(spelling.composed(row["name"]))
@@ -105,14 +105,14 @@ def _read_classes(table: pathlib.Path) -> tuple[_Classes | None, list[str]]:
 
 
 def _classes_of(cases: Sequence[RawCase]) -> _Classes:
-    """What the numbers in the masks mean: object or not where most masks hold 0 and 255, else every number a class."""
+    """What the values in the masks mean: object or not where most masks hold 0 and 255, else a class each."""
     values: collections.Counter[int] = collections.Counter()
     binary = filled = 0  # empty masks say nothing
-    for found in threads.in_threads(_values, cases, "reading masks"):
-        values.update(found)
-        binary += 255 in found and found <= _BINARY.keys()
-        filled += bool(found - {0})
-    # what a single mask of many holds is a slip, or a soft edge, and is named as such
+    for mask_values in threads.in_threads(_values, cases, "reading masks"):
+        values.update(mask_values)
+        binary += 255 in mask_values and mask_values <= _BINARY.keys()
+        filled += bool(mask_values - {0})
+    # a value in a single mask of many is a mistake or a soft edge, and is reported as such
     least = 2 if len(cases) >= _MANY_MASKS else 1
     classes = [value for value, count in values.items() if 0 < value < _MOST_CLASSES and count >= least]
     if binary >= max(1, filled // 2) or not classes:

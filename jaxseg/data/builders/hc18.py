@@ -27,7 +27,7 @@ class Hc18(records.Builder):
     """999 ultrasound images of fetal heads with the ellipses of sonographers; the official test set has none.
 
     The folder holds `training_set` (`NNN_HC.png` and `NNN_HC_Annotation.png`, a second image of one fetus is
-    `NNN_2HC.png`) and the official table of pixel sizes, beside or in it. Copies at another size leave the table out;
+    `NNN_2HC.png`) and the official table of pixel sizes, next to or in it. Copies at another size lack the table;
     pixel sizes are unknown then. Annotations are outlines, which are filled here, or filled ellipses.
     """
 
@@ -47,29 +47,29 @@ class Hc18(records.Builder):
         images = folder / "training_set"
         if not images.is_dir():
             return Found((), [f"{images}: no such folder; {cls.MANUAL_DOWNLOAD_INSTRUCTIONS}"], _CONTENTS)
-        found, problems = _pairs(images)
+        cases, problems = _pairs(images)
         table = next((path for path in (folder / _TABLE, images / _TABLE) if path.exists()), None)
         if table is not None:
             spacings, wrong = _spacings(table)
             problems += wrong
-            if spacings:  # else every image would be called unknown
+            if spacings:  # else every image would be reported as unknown
                 problems += [
                     f"{case.images[0]}: {table.name} does not name it; add its pixel size or move the image away"
-                    for case in found
+                    for case in cases
                     if case.images[0].name not in spacings
                 ]
-            found = [case._replace(part=spacings.get(case.images[0].name, math.nan)) for case in found]
-        return Found(found, problems, _CONTENTS)
+            cases = [case._replace(part=spacings.get(case.images[0].name, math.nan)) for case in cases]
+        return Found(cases, problems, _CONTENTS)
 
     @classmethod
     def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:
         loaded = raw_cases.load(case, at_least=at_least)
         if raw_cases.unknown_values(loaded.labels, _CONTENTS.values):
-            return loaded  # the doctor names them
+            return loaded  # the doctor reports them
         head = filled(loaded.labels > 0)
         if head is None:
             raise FileProblems(
-                f"{case.mask}: is neither filled nor a closed outline, nor part of an ellipse that the border cuts; "
+                f"{case.mask}: is neither filled nor a closed outline, nor part of an ellipse that the border crops; "
                 "close the outline"
             )
         return loaded._replace(labels=np.where(head, 255, 0), spacing=(case.part, case.part))
@@ -78,14 +78,14 @@ class Hc18(records.Builder):
 def filled(drawn: np.ndarray) -> np.ndarray | None:
     """The region of a drawing, bool `[H,W]`: itself if it is filled, what it encloses if it is an outline.
 
-    The border of the image can cut an outline, which then encloses nothing. It is taken as part of an ellipse, as all
+    The border of the image can crop an outline, which then encloses nothing. It is taken as part of an ellipse, as all
     are in HC18, and the result is what the image has of that ellipse.
 
     Args:
       drawn: bool `[H,W]`.
 
     Returns:
-      The region, or None where an open outline is no part of an ellipse.
+      The region, or None where an open outline is not part of an ellipse.
     """
     region = ndimage.binary_fill_holes(drawn)
     points = np.argwhere(drawn)[:, ::-1].astype(np.float32)  # x, y
@@ -105,7 +105,7 @@ def filled(drawn: np.ndarray) -> np.ndarray | None:
 
 
 def _pairs(folder: pathlib.Path) -> tuple[list[RawCase], list[str]]:
-    found, problems = [], []
+    cases, problems = [], []
     names = {path.stem for path in files.search(folder, "*.png", levels=1)}
     for name in sorted(names):
         path = folder / f"{name}.png"
@@ -120,10 +120,10 @@ def _pairs(folder: pathlib.Path) -> tuple[list[RawCase], list[str]]:
             problems.append(f"{path}: has no mask {name}{_MASK}.png; add it or move the image away")
         else:
             mask = folder / f"{name}{_MASK}.png"
-            found.append(RawCase(name, (path,), mask, patient=match[1], part=math.nan))
+            cases.append(RawCase(name, (path,), mask, patient=match[1], part=math.nan))
     if not names:
         problems.append(f"{folder}: holds no file named NNN_HC.png; unpack the official archive again")
-    return found, problems
+    return cases, problems
 
 
 def _spacings(table: pathlib.Path) -> tuple[dict[str, float], list[str]]:

@@ -21,8 +21,8 @@ _CONTENTS = Contents(("background", "lesion"), {0: 0, 255: 1}, channels=3)
 class Isic2017(records.Builder):
     """2000 training, 150 validation and 600 test images of skin lesions with the outlines that experts drew.
 
-    Images of the sizes 256 and 512 are stored as PNG: a second JPEG compression would put artefacts of our own into
-    data that are used to find shortcuts, and a gigabyte is little beside the six of the originals.
+    Images of the sizes 256 and 512 are stored as PNG: a second JPEG compression would add artefacts of our own to
+    data that are used to find shortcuts, and a gigabyte is little next to the six of the originals.
     """
 
     VERSION = tfds.core.Version("2.0.0")

@@ -1,7 +1,7 @@
 """What the images of all cases of a folder have in common: their depth, their channels, and how many axes they have.
 
-No single case decides: what is asked of one is asked of each, and the usual answer counts. Cases that differ from it
-are named by the doctor.
+No single case decides: every case is examined, and the most common answer counts. Cases that differ from it
+are reported by the doctor.
 """
 
 import collections
@@ -36,14 +36,14 @@ class Look(NamedTuple):
 
 
 def of_cases(cases: Sequence[RawCase]) -> list[Look]:
-    """Of every case that can be read; the doctor names the others."""
+    """Of every case that can be read; the doctor reports the others."""
     return [look for look in threads.in_threads(_of_case, cases, "looking at images") if look is not None]
 
 
 def scaling(looks: Sequence[Look]) -> tuple[str, float, float] | None:
     """How intensities become 0 to 255, one rule for all cases; see `cases.as_uint8`.
 
-    A type of numbers is no scale: intensities of 0 to 255 are the same in files of 8 bits and of 16. They stay as they
+    The data type does not set the scale: 0 to 255 are the same intensities with 8 bits and with 16. They stay as they
     are where all cases have them and at least one is stored with 8 bits. Everything else is scaled by percentiles.
     """
     as_they_are = any(look.eight_bits for look in looks) and all(look.gray_levels for look in looks)
@@ -65,15 +65,15 @@ def are_volumes(looks: Sequence[Look]) -> bool:
 
 def _of_case(case: RawCase) -> Look | None:
     try:
-        found = [_of_file(path) for path in case.images]
+        file_looks = [_of_file(path) for path in case.images]
     except formats.Unusable:
         return None
     return Look(
-        all(look.eight_bits for look in found),
-        all(look.gray_levels for look in found),
-        any(look.volume for look in found),
-        sum(look.channels for look in found),
-        len(found),
+        all(look.eight_bits for look in file_looks),
+        all(look.gray_levels for look in file_looks),
+        any(look.volume for look in file_looks),
+        sum(look.channels for look in file_looks),
+        len(file_looks),
     )
 
 

@@ -12,7 +12,7 @@ from jaxseg.data.builders.acdc import HEART
 from jaxseg.data.raw_cases import Contents, Found, RawCase
 
 FOLDERS = {"train": "Training/Labeled", "validation": "Validation", "test": "Testing"}
-_TABLE = "*M&Ms*nformation*.csv"  # its name has a date in front and differs between releases, its columns do not
+_TABLE = "*M&Ms*nformation*.csv"  # its name starts with a date and differs between releases, its columns do not
 _SUBJECT, _VENDOR, _CENTRE = "External code", "VendorName", "Centre"
 _FRAMES = ("ED", "ES")
 _COLUMNS = (_SUBJECT, _VENDOR, _CENTRE, *_FRAMES)
@@ -52,11 +52,11 @@ class Mnms(records.Builder):
 
 
 def _table(folder: pathlib.Path) -> tuple[Mapping[str, Mapping[str, str]] | None, list[str]]:
-    """The lines of the table by subject; None if there is none that can be used."""
+    """The lines of the table by subject; None if there is no usable table."""
     tables = sorted(folder.glob(_TABLE))
     if len(tables) != 1:
-        found = f"holds {len(tables)} tables" if tables else "holds no table"
-        return None, [f"{folder}: {found} named {_TABLE}; it needs the official one alone, which names the frames"]
+        held = f"holds {len(tables)} tables" if tables else "holds no table"
+        return None, [f"{folder}: {held} named {_TABLE}; it needs the official one alone, which names the frames"]
     rows, problems = files.read_table(tables[0], _COLUMNS, _COLUMNS)
     subjects = {}
     for number, row in rows:
@@ -76,7 +76,7 @@ def _frames(
     missing = [path.name for path in (image, mask) if not path.exists()]
     if missing:
         problems.append(f"{folder}: lacks {' and '.join(missing)}; fetch it again or move the folder away")
-    if table is None:  # said once
+    if table is None:  # reported once
         return
     if subject not in table:
         problems.append(f"{folder}: the table has no subject {subject}; add its line or move the folder away")

@@ -36,9 +36,9 @@ _CONTENTS = Contents(("background", "tissue", "tumor"), {k: k for k in range(3)}
 _PATCHES = 32  # of a slide that is trained on
 _SHARES = np.array((0.1, 0.45, 0.45))  # of them by class
 _LEAST_TISSUE = 0.5  # of a patch that is tested on
-_STEP = 8  # pixels: the lattice on which slides are looked at to find patches
-_COARSEST = 0.1  # mm; a larger pixel is what programs write who know none, such as 72 to the inch
-_FARTHEST = 2**20  # pixels; an outline that reaches beyond is none of a slide
+_STEP = 8  # pixels: the lattice on which slides are sampled to find patches
+_COARSEST = 0.1  # mm; larger pixels are written by programs that do not know the size, such as 72 to the inch
+_FARTHEST = 2**20  # pixels; an outline that reaches beyond is not one of a slide
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
@@ -55,7 +55,7 @@ class Polygon(NamedTuple):
 
 
 class Slide(NamedTuple):
-    """What is known of a slide.
+    """What is known about a slide.
 
     Attributes:
       path: of its file.
@@ -85,7 +85,7 @@ class MsCct(records.Builder):
     """Patches of 44 squamous cell carcinomas on five scanners, at the low resolution that is published.
 
     The folder holds the slides `scc_NN_SCANNER.tif`, at any of its first levels, and `scc.json` with the outlines (MS
-    COCO, in pixels of the slides). A scanner may be left out as a whole. Domain is the scanner, patient the sample;
+    COCO, in pixels of the slides). A scanner may be left out entirely. Domain is the scanner, patient the sample;
     its five scans are in one split, which is the authors' (nine samples for testing, five for validation).
 
     Labels are tumour, other tissue, and slide background. Outlines are drawn in the order of the table, later ones over
@@ -113,13 +113,13 @@ class MsCct(records.Builder):
         assert config.size
         slides, problems = _slides(folder)
         open_slide = functools.partial(_cases, side=config.size)
-        found: list[RawCase] = []
+        cases: list[RawCase] = []
         for result in threads.in_threads(open_slide, slides, "reading slides"):
             if isinstance(result, str):
                 problems.append(result)
             else:
-                found += result
-        return Found(found, problems, _CONTENTS)
+                cases += result
+        return Found(cases, problems, _CONTENTS)
 
     @classmethod
     def load(cls, case: RawCase, *, at_least: int | None = None) -> Loaded:
@@ -136,13 +136,13 @@ class MsCct(records.Builder):
 # The table.
 
 
-class _Found(NamedTuple):
+class _ListedSlide(NamedTuple):
     path: pathlib.Path
     size: tuple[int, int]
     polygons: tuple[Polygon, ...]
 
 
-def _slides(folder: pathlib.Path) -> tuple[list[_Found], list[str]]:
+def _slides(folder: pathlib.Path) -> tuple[list[_ListedSlide], list[str]]:
     """The slides that are there and in the table, sorted by name."""
     tables = files.search(folder, _TABLE)
     table, problems = files.read_json(tables[0] if tables else folder / _TABLE)
@@ -153,7 +153,7 @@ def _slides(folder: pathlib.Path) -> tuple[list[_Found], list[str]]:
     except _MALFORMED as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         return [], [f"{tables[0]}: is not as MS COCO tables are ({what}); fetch it again"]
-    found = []
+    slides = []
     paths = {path.name: path for path in files.search(folder, "*.tif")}
     for name, path in paths.items():
         if not _SLIDE.fullmatch(name):
@@ -165,7 +165,7 @@ def _slides(folder: pathlib.Path) -> tuple[list[_Found], list[str]]:
             problems.append(f"{path}: {_TABLE} has no outline in it; leave it out")
         else:
             problems += _outside(path, named[name], polygons[name])
-            found.append(_Found(path, named[name], tuple(polygons[name])))
+            slides.append(_ListedSlide(path, named[name], tuple(polygons[name])))
     scanners = {match[2] for name in paths if (match := _SLIDE.fullmatch(name))}
     problems += [
         f"{tables[0].parent / name}: is not there, {_TABLE} names it; add it, or leave out all slides of its scanner"
@@ -174,7 +174,7 @@ def _slides(folder: pathlib.Path) -> tuple[list[_Found], list[str]]:
     ]
     if not paths:
         problems.append(f"{folder}: holds no slide (scc_NN_SCANNER.tif); {MsCct.MANUAL_DOWNLOAD_INSTRUCTIONS}")
-    return found, problems
+    return slides, problems
 
 
 def _read_table(table: Any) -> tuple[dict[str, tuple[int, int]], dict[str, list[Polygon]]]:
@@ -187,7 +187,7 @@ def _read_table(table: Any) -> tuple[dict[str, tuple[int, int]], dict[str, list[
     sizes = {image["file_name"]: (int(image["height"]), int(image["width"])) for image in table["images"]}
     polygons: dict[str, list[Polygon]] = {name: [] for name in sizes}
     for number, annotation in enumerate(table["annotations"], 1):
-        if annotation["category_id"] not in values:  # the other tumours of CATCH, of which there are none here
+        if annotation["category_id"] not in values:  # the other tumours of CATCH do not occur here
             raise ValueError(f"annotation {number} has the unknown category {annotation['category_id']}")
         polygon = Polygon(values[annotation["category_id"]], tuple(_rings(annotation["segmentation"])))
         polygons[names[annotation["image_id"]]].append(polygon)
@@ -206,7 +206,7 @@ def _rings(segmentation: Any) -> Iterator[np.ndarray]:
 
 
 def _outside(path: pathlib.Path, size: tuple[int, int], polygons: Sequence[Polygon]) -> Iterator[str]:
-    """An outline may reach over the border of its slide, but must not lie beside it."""
+    """An outline may reach over the border of its slide, but must not lie outside it."""
     for polygon in polygons:
         points = np.concatenate(polygon.rings)
         if (points.max(0) < 0).any() or (points.min(0) >= size[::-1]).any():
@@ -221,9 +221,9 @@ def _outside(path: pathlib.Path, size: tuple[int, int], polygons: Sequence[Polyg
 # One slide.
 
 
-def _cases(found: _Found, side: int) -> list[RawCase] | str:
+def _cases(listed: _ListedSlide, side: int) -> list[RawCase] | str:
     """The patches of a slide; or what is wrong with it."""
-    path, size, polygons = found
+    path, size, polygons = listed
     try:
         gray, slide = _open(path, polygons)
     except Exception as error:
@@ -240,7 +240,7 @@ def _cases(found: _Found, side: int) -> list[RawCase] | str:
     if split == "test":
         corners: Iterable[tuple[int, int]] = _grid(labels, size, side)
     else:
-        seen = np.where((labels == _TISSUE) & (drawn == _NOTHING), _NOTHING, labels)  # not outlined: nobody looked
+        seen = np.where((labels == _TISSUE) & (drawn == _NOTHING), _NOTHING, labels)  # not outlined: not annotated
         corners = _sampled(seen, size, side, np.random.default_rng(zlib.crc32(path.stem.encode())))
     return [
         RawCase(
@@ -306,12 +306,12 @@ def _sampled(seen: np.ndarray, size: tuple[int, int], side: int, rng: np.random.
       seen: classes on the lattice.
       size: of the slide.
       side: of a patch.
-      rng: the chance.
+      rng: the random generator.
     """
     shares = _SHARES * [(seen == k).any() for k in range(len(_SHARES))]
     if not shares.any():
         return
-    # one of every 32nd part of the unit interval: no class is off its share by more than one patch
+    # one from every 32nd part of the unit interval: no class is off its share by more than one patch
     places = (np.arange(_PATCHES) + rng.random()) / _PATCHES
     chosen = np.searchsorted(np.cumsum(shares / shares.sum())[:-1], places, side="right")
     for value, count in enumerate(np.bincount(chosen, minlength=len(_SHARES)).tolist()):

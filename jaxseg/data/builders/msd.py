@@ -53,8 +53,8 @@ class Msd(records.Builder):
     Prostate: T2 and ADC as two channels. Pancreas: portal venous CT, of which the soft tissue window of -160 to 240 HU
     is kept. He et al. 2022, section 4.1, segment the whole prostate, and of the pancreas the parenchyma and the mass,
     each as one object: that is `prostate` and `pancreas`. `prostate-zones` and `pancreas-mass` keep the two structures
-    of the files apart. Patients are dealt out; every case is one. MR is scaled by volume and channel, from the 0.5th
-    percentile to the 99.5th.
+    of the files apart. Patients are assigned to splits; every case is one. MR is scaled by volume and channel, from the
+    0.5th percentile to the 99.5th.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -95,7 +95,7 @@ def _of(config: records.Config) -> _Task:
 
 
 def _not_there(folder: pathlib.Path) -> Iterator[str]:
-    """Cases that the official list names and that are missing altogether, as after an archive was unpacked in part."""
+    """Cases in the official list that are missing altogether, as after an archive was unpacked in part."""
     path = folder / _LIST
     if not path.exists():
         return
@@ -109,5 +109,5 @@ def _not_there(folder: pathlib.Path) -> Iterator[str]:
         yield f"{path}: names no training cases with image and label; fetch it again or move it away"
         return
     for image, label in listed:
-        if not image.exists() and not label.exists():  # one of them alone has been named by `find_pairs`
+        if not image.exists() and not label.exists():  # if only one is missing, `find_pairs` has reported it
             yield f"{image}: is not there, {_LIST} names it; fetch it again"

@@ -22,12 +22,12 @@ _Example: Any = tf_example_pb2.Example
 CASES_PER_SHARD = 100
 VOLUMES_PER_SHARD = 8
 
-_PNG_CHANNELS = (1, 3, 4)  # other numbers are stored as compressed arrays
+_PNG_CHANNELS = (1, 3, 4)  # other counts are stored as compressed arrays
 
 
 @dataclasses.dataclass(eq=False)
 class Config(tfds.core.BuilderConfig):
-    """`size`: images are squashed to so many pixels a side, None keeps theirs; `volumes`: not cut into slices."""
+    """`size`: images are squashed to this many pixels a side, None keeps theirs; `volumes`: not cut into slices."""
 
     size: int | None = None
     volumes: bool = False
@@ -41,20 +41,20 @@ SLICES_AND_VOLUMES = (
 
 
 class Builder(tfds.core.ShardBasedBuilder):
-    """Base of all our builders. A data set says what belongs together (`find`), and this writes it.
+    """Base of all our builders. A data set says which files belong together (`find`), and this writes them.
 
     Its cases are encoded bytes, so nothing here needs TensorFlow. `GeneratorBasedBuilder` would gather a whole split in
     memory and, above 1000 MiB and whatever the number of shards, spill it through TensorFlow. Shard by shard, a split
     may have any size and keeps its order.
 
     Attributes:
-      VERSION: to be raised when the same files give other records, or old ones stay in use.
+      VERSION: raise it when the same files give other records, or old ones stay in use.
       BUILDER_CONFIGS: the first is the default.
       MANUAL_DOWNLOAD_INSTRUCTIONS: what the folder of raw files has to hold; None where there are no raw files.
     """
 
     BUILDER_CONFIGS: ClassVar[Sequence[Config]] = (Config(name="full", description="as the files are"),)
-    # Pillow and zlib give up the interpreter's lock; drawing with NumPy does not, and threads make that only slower.
+    # Pillow and zlib release the interpreter's lock; drawing with NumPy does not, so threads only slow it down.
     THREADS: ClassVar[bool] = True
 
     # We download nothing. TFDS would look for checksums, for which it imports importlib_resources without requiring it.
@@ -66,7 +66,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     @classmethod
     def config(cls, name: str) -> Config:
-        """The config of a name, the first for an empty one; raises InputError where there is none."""
+        """The config of a name, the first for an empty one; raises InputError if it is unknown."""
         for config in cls.BUILDER_CONFIGS:
             if name in ("", config.name):
                 return config
@@ -74,7 +74,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     @classmethod
     def config_names(cls) -> list[str]:
-        """For messages: what may be asked for."""
+        """For messages: the available configs."""
         return [f"{cls.name}/{config.name}" for config in cls.BUILDER_CONFIGS]
 
     @classmethod
@@ -85,7 +85,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     @classmethod
     def find(cls, folder: pathlib.Path, config: Config) -> Found:
-        """The cases in a folder, paired and named; files are not opened here but for tables.
+        """The cases in a folder, paired and named; only tables are opened here.
 
         Args:
           folder: of the raw files.
@@ -139,7 +139,7 @@ class Builder(tfds.core.ShardBasedBuilder):
             metadata=tfds.core.MetadataDict(
                 class_names=list(contents.class_names),
                 channels=contents.channels,
-                # what new files need to become as these: see `pipeline.Preparation`
+                # what is needed to prepare new files alike: see `pipeline.Preparation`
                 scaling=list(contents.scaling) if contents.scaling else None,
                 size=self._config.size,
                 volumes=contents.volumes,
@@ -178,7 +178,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         loaded = self.load(case, at_least=None if size is None else resizing.DRAFT * size)
         loaded = loaded.oriented(contents.orientation)
         image = raw_cases.with_channels(loaded.image, contents.channels)
-        assert image is not None  # the doctor has seen it
+        assert image is not None  # checked by the doctor
         image, labels = raw_cases.as_uint8(image, contents.scaling), raw_cases.classes(loaded.labels, contents.values)
         spacing = loaded.spacing
         if size is not None:
@@ -203,7 +203,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         }
 
     def _encoded(self, case: RawCase, image: np.ndarray) -> bytes:
-        # a file's own bytes where they are what is to be stored: a second compression would add artefacts of ours
+        # a file's own bytes where possible: a second compression would add artefacts of ours
         contents = self.found.contents
         untouched = not (self._config.size or contents.volumes or contents.scaling) and len(case.images) == 1
         return (untouched and formats.unchanged_bytes(case.images[0])) or formats.encode_png(image)
@@ -213,7 +213,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 
 
 class _SortedWriter:
-    """Sorts the features of every record: every process would order them anew, and the same data be other bits."""
+    """Sorts the features of every record: otherwise every process would order them differently, and the bits differ."""
 
     def __init__(self, writer: Any):
         self._writer = writer

@@ -19,11 +19,11 @@ _SIZES = {"demo": (128, 300), "tiny": (64, 40), "paper": (512, 1000)}
 _CUT = "-cut"
 
 
-class Smear(drawn.Drawn):
+class Smear(drawn.SyntheticBuilder):
     """Images of `jaxseg.data.synthetic.smear`; the domain is the density, and every split has both in equal shares.
 
-    The configs with `-cut` cut the templates from the first image of a folder from which that can be done: BBBC041, or
-    images with VOC boxes beside them, such as BCCD.
+    The configs with `-cut` cut the templates from the first suitable image of a folder: BBBC041, or
+    images with VOC boxes next to them, such as BCCD.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -53,7 +53,7 @@ class Smear(drawn.Drawn):
     def find(cls, folder: pathlib.Path | None, config: records.Config) -> Found:
         found = super().find(None, config)
         problems: list[str] = []
-        # a folder is given to any config, and asked for by some
+        # any config is given a folder, but only some need it
         templates = (
             _cut(folder, problems) if folder and cls.instructions(config) else smear_drawn.drawn_templates(_SEED)
         )

@@ -1,4 +1,4 @@
-"""A name that stands in a table -> the file that it means, however a file system or an office program spells it."""
+"""A name in a table -> the file that it means, however a file system or an office program spells it."""
 
 import os
 import pathlib
@@ -23,10 +23,10 @@ class Meant(NamedTuple):
 
 
 class Speller:
-    """Finds files by names that may be spelt otherwise than on the disk; every folder is listed once.
+    """Finds files by names that may be spelt differently on the disk; every folder is listed once.
 
-    macOS stores letters with their accents behind them, most programs write them as one; Windows separates folders by
-    backslashes. Neither is a difference that a person can see. Capitals are one, so they are said.
+    macOS stores accents after their letters, most programs write them as one; Windows separates folders by
+    backslashes. Neither difference is visible to a person. Capitals are, so they are reported.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -72,7 +72,7 @@ class Speller:
                 for entry in sorted(os.listdir(folder)):
                     entries[_key(entry, fold)].append(entry)
             except OSError:
-                pass  # whoever reads the file names it
+                pass  # whoever reads the file reports it
             self._listed[folder, fold] = entries
         return self._listed[folder, fold]
 

@@ -13,7 +13,7 @@ from jaxseg.data.synthetic import ultrasound
 _SEED = 2024
 
 
-class Ultrasound(drawn.Drawn):
+class Ultrasound(drawn.SyntheticBuilder):
     """Scans of `jaxseg.data.synthetic.ultrasound`, each as domain `annotated`, with calipers and text, and `clean`.
 
     Train on one domain and test on both: the scan below the marks is the same.
@@ -44,7 +44,7 @@ class Ultrasound(drawn.Drawn):
 
     @classmethod
     def draw(cls, scene: int, size: int, options: Mapping[str, Any]) -> Loaded:
-        # planes take turns, so that every split has its share of each
+        # planes alternate, so that every split has its share of each
         plane = ultrasound.PLANES[scene % len(ultrasound.PLANES)]
         frame = ultrasound.render(_SEED, scene, size, plane=plane, **options)
         return Loaded(frame.image, frame.labels, (math.nan, math.nan))

@@ -1,7 +1,7 @@
 """One file -> its pixels and where they lie: pictures, TIFF, NIfTI, DICOM, NRRD and MetaImage, each by its library.
 
 A file that cannot be used raises `Unusable`, whose text is what is wrong with it and the remedy; the caller knows the
-file's name and puts it in front. Libraries raise nearly anything for a damaged file, so everything is caught here.
+file's name and puts it first. Libraries raise almost any error for a damaged file, so everything is caught here.
 """
 
 import logging
@@ -34,7 +34,7 @@ __all__ = [
     "unchanged_bytes",
 ]
 
-# What libraries say of a damaged file while they read it stands in the error too, and what they say of others is that
+# What libraries say of a damaged file while they read it is in the error too, and what they say of others is that
 # a header strays from the standard, or that an image is large.
 for _library in ("tifffile", "nibabel.global", "pydicom", "highdicom"):
     logging.getLogger(_library).setLevel(logging.CRITICAL)
@@ -49,10 +49,10 @@ _READERS: dict[str, Callable[[pathlib.Path, int | None], Picture]] = {
 def read(path: pathlib.Path, *, frame: int | None = None, at_least: int | None = None) -> Picture:
     """Reads a file, or a folder with the DICOM files of one series of images, which is a volume.
 
-    Segmentations, structure sets, presentation states and reports beside the images are no part of it.
+    Segmentations, structure sets, presentation states and reports next to the images are not part of it.
 
     Args:
-      path: its suffix says the format; DICOM files may have any.
+      path: its suffix tells the format; DICOM files may have any.
       frame: the only one that is wanted of a four-dimensional file; otherwise its frames are channels.
       at_least: a JPEG may be decoded at a smaller scale, of at least so many pixels a side.
 
@@ -70,7 +70,7 @@ def read(path: pathlib.Path, *, frame: int | None = None, at_least: int | None =
 def read_mask(path: pathlib.Path, *, frame: int | None = None) -> Picture:
     """Reads a mask: whole numbers `[H,W,1]` or `[D,H,W,1]`, as in the file.
 
-    A palette is read as the numbers behind its colours, which are the classes then; one of grays of a PNG or BMP as it
+    A palette is read as the indices of its colours, which are then the classes; a gray palette of a PNG or BMP as it
     looks. Numbers that only the file's own scaling or the rounding of float32 keeps from being whole are rounded.
 
     Raises:
@@ -92,12 +92,12 @@ def read_mask(path: pathlib.Path, *, frame: int | None = None) -> Picture:
 
 
 def is_image(path: pathlib.Path) -> bool:
-    """Whether the name ends like a format that `read` knows, or the file is DICOM by its content."""
+    """Whether the suffix is one that `read` knows, or the file is DICOM by its content."""
     return _suffix(path) in _READERS or (path.is_file() and is_dicom(path))
 
 
 def known_formats() -> str:
-    """The endings that `read` knows, for a message."""
+    """The suffixes that `read` knows, for a message."""
     return ", ".join(sorted(_READERS))
 
 
@@ -112,17 +112,17 @@ def _read(path: pathlib.Path, frame: int | None, at_least: int | None) -> Pictur
             raise Unusable(f"has no pixels {picture.array.shape}; fetch it again")
         if frame is not None:
             if frame >= picture.array.shape[-1]:
-                raise Unusable(f"has {picture.array.shape[-1]} frames and no number {frame}; see which file is meant")
+                raise Unusable(f"has {picture.array.shape[-1]} frames and no number {frame}; check which file is meant")
             picture = picture._replace(array=picture.array[..., frame : frame + 1])
         return picture._replace(array=_own(picture.array))
     except Unusable:
         raise
     except Image.DecompressionBombError as error:
-        raise Unusable(f"is too large ({reason(error)}); cut it into parts") from error
+        raise Unusable(f"is too large ({reason(error)}); split it into parts") from error
     except Exception as error:  # struct.error and zlib.error too
         if isinstance(error, OSError) and error.errno:  # of the system, not of a library
             raise Unusable(
-                f"cannot be read as an image ({reason(error)}); see that it is there, and to its rights"
+                f"cannot be read as an image ({reason(error)}); check that it is there, and its permissions"
             ) from error
         broken = _looks_broken(path)
         raise Unusable(

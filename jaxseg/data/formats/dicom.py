@@ -114,7 +114,7 @@ def _inverted(file: Any) -> bool:
 
 
 def _white_is_high(stored: np.ndarray, file: Any) -> np.ndarray:
-    """Whole numbers turned over within the range of their bits; what is padding becomes the darkest."""
+    """Integers inverted within the range of their bits; padding becomes the darkest."""
     bits, signed = int(file.BitsStored), stored.dtype.kind == "i"
     turned = ~stored if signed else (2**bits - 1) - stored  # -1 - x: from one end of the range to the other
     padding = file.get("PixelPaddingValue", None)
@@ -128,8 +128,8 @@ def _white_is_high(stored: np.ndarray, file: Any) -> np.ndarray:
 def _palette(file: Any) -> np.ndarray | None:
     if file.get("PhotometricInterpretation", None) != "PALETTE COLOR":
         return None
-    numbers = np.arange(2 ** int(file.BitsStored)).astype(f"uint{file.BitsAllocated}")
-    colours = pydicom.pixels.apply_color_lut(numbers[None], file)[0]
+    levels = np.arange(2 ** int(file.BitsStored)).astype(f"uint{file.BitsAllocated}")
+    colours = pydicom.pixels.apply_color_lut(levels[None], file)[0]
     return (colours >> 8).astype(np.uint8) if colours.dtype == np.uint16 else colours
 
 
@@ -137,14 +137,14 @@ def _picture(slices: _Slices, what: str = "frames") -> Picture:
     """Slices as a volume, in the order in which they lie.
 
     Raises:
-      Unusable: they are no one volume of equal steps.
+      Unusable: they are not one volume of equal steps.
     """
     order, affine = arranged(slices.planes, slices.numbers, slices.between, what)
     array = slices.pixels[order]
     notes: tuple[str, ...] = ()
     if slices.inverted and slices.real:
         array = array.max() - (array - array.min())
-        notes = ("is white where its real numbers are low; they were turned over within their own range",)
+        notes = ("is white where its real numbers are low; they were inverted within their own range",)
     spacing = (slices.between, *slices.planes[0].spacing)
     picture = Picture(array, spacing) if affine is None else placed(array, affine)
     return picture._replace(palette=slices.palette, step=slices.step, notes=notes)
@@ -162,10 +162,10 @@ def _series(folder: pathlib.Path) -> Picture:
     shapes = {part.pixels.shape[1:] for part in parts}
     if len(shapes) > 1:
         sizes = ", ".join(f"{shape[1]}x{shape[0]}" for shape in sorted(shapes))
-        raise Unusable(f"holds DICOM slices of the sizes {sizes}; leave out what is no slice of the volume")
+        raise Unusable(f"holds DICOM slices of the sizes {sizes}; leave out what is not a slice of the volume")
     first = parts[0]
     if len({part.inverted for part in parts}) > 1:
-        raise Unusable("holds DICOM slices of which some are white where others are black; leave out what is no slice")
+        raise Unusable("holds DICOM slices, some of them white where others are black; leave out what is not a slice")
     joined = first._replace(
         pixels=np.concatenate([part.pixels for part in parts]),
         planes=[plane for part in parts for plane in part.planes],
@@ -176,18 +176,20 @@ def _series(folder: pathlib.Path) -> Picture:
 
 
 def _of_series(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Files of the one series of images in a folder, without what lies beside them, or the one segmentation in it."""
-    found = {path: dicom_object(path) for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)}
-    if not found:
+    """Files of the one series of images in a folder, without other files, or the one segmentation in it."""
+    objects = {path: dicom_object(path) for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)}
+    if not objects:
         raise Unusable("is a folder without DICOM files; name a file, or the folder of one series")
-    images = [path for path, object_ in found.items() if object_ is None or object_.kind == "image"]  # None: damaged
-    series = {object_.series for path in images if (object_ := found[path]) is not None}
+    images = [path for path, object_ in objects.items() if object_ is None or object_.kind == "image"]  # None: damaged
+    series = {object_.series for path in images if (object_ := objects[path]) is not None}
     if len(series) > 1:
         raise Unusable(f"holds {len(series)} DICOM series; give each a folder of its own")
-    segmentations = [path for path, object_ in found.items() if object_ is not None and object_.kind == "segmentation"]
+    segmentations = [
+        path for path, object_ in objects.items() if object_ is not None and object_.kind == "segmentation"
+    ]
     if not images and len(segmentations) > 1:
         raise Unusable(f"holds {len(segmentations)} DICOM segmentations; name the file of the one that is meant")
-    return images or segmentations or list(found)
+    return images or segmentations or list(objects)
 
 
 def _in_series(name: str, call: Callable[[], Any]) -> Any:
@@ -195,5 +197,5 @@ def _in_series(name: str, call: Callable[[], Any]) -> Any:
         return call()
     except Unusable as problem:
         raise Unusable(f"holds {name}, which {problem}") from problem
-    except Exception as error:  # pydicom raises nearly anything
+    except Exception as error:  # pydicom raises almost any error
         raise Unusable(f"cannot be read as a series: {name} ({reason(error)}); {remedy(error)}") from error

@@ -29,7 +29,7 @@ class DicomObject(NamedTuple):
 
 
 def dicom_object(path: pathlib.Path) -> DicomObject | None:
-    """What a file is that is DICOM by its content, whatever it is called; None of any other."""
+    """What a file with DICOM content is, whatever its name; None for any other."""
     header = _header(path)
     if header is None:
         return None
@@ -49,14 +49,14 @@ def is_dicom(path: pathlib.Path) -> bool:
 
 
 def _header(path: pathlib.Path) -> Any:
-    """What tells the kind of a DICOM file; None of a file that is none."""
+    """The header fields that tell the kind of a DICOM file; None for any other file."""
     try:
         with path.open("rb") as file, quietly():
             start = file.read(132)
             if start[128:] != b"DICM" and not _may_lack_preamble(start):
                 return None
             header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=_HEADER)
-    except Exception:  # pydicom raises nearly anything
+    except Exception:  # pydicom raises almost any error
         return None
     return header if _class(header) else None
 

@@ -26,7 +26,7 @@ class Place(NamedTuple):
 
 
 class Plane(NamedTuple):
-    """A slice as messages call it; its place is None where the file does not tell."""
+    """A slice as messages name it; its place is None where the file does not tell."""
 
     name: str
     spacing: tuple[float, float]  # mm between rows, between columns
@@ -34,7 +34,7 @@ class Plane(NamedTuple):
 
 
 def groups(file: Any, index: int, group: str) -> Any:
-    """Items of a functional group of a frame, its own before those that all frames share."""
+    """Items of a functional group of a frame, its own before those shared by all frames."""
     own = list(file.get("PerFrameFunctionalGroupsSequence", None) or ())[index : index + 1]
     for item in (*own, *(file.get("SharedFunctionalGroupsSequence", None) or ())):
         if item.get(group, None):
@@ -44,8 +44,8 @@ def groups(file: Any, index: int, group: str) -> Any:
 
 def of_frame(file: Any, index: int, group: str, name: str) -> Any:
     """A value of a frame, from its functional group or, where there is none, from the file; None without either."""
-    found = [item[name].value for item in groups(file, index, group) if item.get(name, None) is not None]
-    return found[0] if found else file.get(name, None)
+    values = [item[name].value for item in groups(file, index, group) if item.get(name, None) is not None]
+    return values[0] if values else file.get(name, None)
 
 
 def plane_of(name: str, file: Any, index: int) -> Plane:
@@ -76,8 +76,8 @@ def _of_ultrasound(file: Any) -> tuple[float, float] | None:
     whole = (0, 0, int(file.get("Columns", None) or 0) - 1, int(file.get("Rows", None) or 0) - 1)
     ends = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
     covering = [region for region in regions if tuple(region.get(name, None) for name in ends) == whole]
-    found = [_of_region(region) for region in (covering if len(covering) == 1 else regions)]
-    return found[0] if found and all(spacing == found[0] for spacing in found) else None
+    spacings = [_of_region(region) for region in (covering if len(covering) == 1 else regions)]
+    return spacings[0] if spacings and all(spacing == spacings[0] for spacing in spacings) else None
 
 
 def _of_region(region: Any) -> tuple[float, float] | None:
@@ -120,7 +120,7 @@ def arranged(
       planes: of the slices.
       numbers: of their instances, for slices without places.
       between: mm from slice to slice as far as one file tells, for one slice.
-      what: messages call them.
+      what: what messages call them.
 
     Raises:
       Unusable: they are no one volume of equal steps.
@@ -148,9 +148,9 @@ def arranged(
 def _check_plane(first: Plane, place: Place, other: Plane, other_place: Place, what: str) -> None:
     cosine = min(float(place.row @ other_place.row), float(place.column @ other_place.column))
     angle = math.degrees(math.acos(min(max(cosine, -1.0), 1.0)))
-    such = f"such as {first.name} and {other.name}; leave out what is no slice of the volume, as a localizer is none"
+    such = f"such as {first.name} and {other.name}; leave out what is not a slice of the volume, such as a localizer"
     if angle > _TURNED:
-        raise Unusable(f"holds {what} that are turned against each other by {angle:.1f} degrees, {such}")
+        raise Unusable(f"holds {what} that are rotated against each other by {angle:.1f} degrees, {such}")
     if not np.allclose(first.spacing, other.spacing, rtol=1e-3):
         spacings = " and ".join("x".join(f"{length:g}" for length in plane.spacing) for plane in (first, other))
         raise Unusable(f"holds {what} of the pixel spacings {spacings} mm, {such}")
@@ -167,7 +167,7 @@ def _check_steps(names: Sequence[str], heights: np.ndarray, what: str) -> None:
     if np.ptp(steps) > 0.1 * np.median(steps):
         raise Unusable(
             f"lacks {what}: they lie {steps.min():g} to {steps.max():g} mm apart; fetch those that are missing, "
-            "resample the volume to equal steps, or save each stack by itself"
+            "resample the volume to equal steps, or save each stack on its own"
         )
 
 
@@ -183,4 +183,4 @@ def _check_line(positions: np.ndarray, between: np.ndarray, normal: np.ndarray, 
     off = positions - positions[0] - np.arange(len(positions))[:, None] * between
     aside = np.linalg.norm(off - (off @ normal)[:, None] * normal, axis=1).max()
     if aside > 0.5 * pixel:
-        raise Unusable(f"holds {what} that lie up to {aside:.3g} mm beside each other; resample them to a volume")
+        raise Unusable(f"holds {what} shifted sideways by up to {aside:.3g} mm; resample them to a volume")

@@ -34,10 +34,10 @@ def read(file: Any) -> Picture:
 
 
 def _tell_step(file: Any) -> None:
-    """Puts the distance of slices where highdicom looks for it, which else takes the narrowest gap between frames.
+    """Puts the distance of slices where highdicom looks for it; otherwise it takes the narrowest gap between frames.
 
-    Empty slices are not stored, so that what is stored may have gaps alone. The distance is what the file says, or the
-    thickness, if the gaps are multiples of it; else the largest of which they are.
+    Empty slices are not stored, so all stored ones may be separated by gaps. The distance is what the file says, or the
+    thickness, if the gaps are multiples of it; else the largest length of which they are.
     """
     frames = list(file.get("PerFrameFunctionalGroupsSequence", None) or ())
     measures = [
@@ -55,7 +55,7 @@ def _tell_step(file: Any) -> None:
     for item in measures:
         if step:
             item.SpacingBetweenSlices = f"{step:.10g}"
-        if not item.get("SliceThickness", None):  # which highdicom asks for, and which decides nothing
+        if not item.get("SliceThickness", None):  # highdicom requires it, but nothing depends on it
             item.SliceThickness = f"{step or 1:.10g}"
 
 

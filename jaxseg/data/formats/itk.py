@@ -48,7 +48,7 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
 
 
 def opened(path: pathlib.Path) -> Any:
-    """The SimpleITK image of a NRRD or MetaImage file, whose suffix may be in capitals, by which ITK does not know it.
+    """The SimpleITK image of a NRRD or MetaImage file, whose suffix may be in capitals, which ITK does not recognise.
 
     Raises:
       ValueError: ITK cannot read it; the text is what it says.
@@ -65,7 +65,7 @@ def _is_nrrd(path: pathlib.Path) -> bool:
 
 
 def _said(error: RuntimeError) -> str:
-    """Of many lines with places in the source of ITK, the last, which says most."""
+    """The last of many lines with source locations, which is the most informative."""
     last = [line.strip() for line in str(error).split("\n") if line.strip()][-1]
     return re.sub(r"^(.*ERROR: |\[nrrd\] \w+: |\w+\(0x\w+\): )+", "", last)
 
@@ -76,16 +76,16 @@ def _nrrd_fields(content: bytes) -> dict[str, str]:
 
 
 def _units(field: str, count: int) -> list[float]:
-    """Mm of the units of axes, which stand in quotes; mm where nothing that is a length is said."""
-    found = [in_mm(unit) or 1.0 for unit in re.findall(r'"([^"]*)"', field)]
-    return (found + [1.0] * count)[:count]
+    """Axis units, given in quotes, in mm; 1 where no length is given."""
+    units = [in_mm(unit) or 1.0 for unit in re.findall(r'"([^"]*)"', field)]
+    return (units + [1.0] * count)[:count]
 
 
-# ITK looks at few of the checksums behind compressed numbers, and takes those that it cannot decompress for zeros.
+# ITK checks few of the checksums after compressed data, and reads data that it cannot decompress as zeros.
 
 
 def _check_nrrd(path: pathlib.Path) -> None:
-    """Whether compressed numbers are whole.
+    """Checks that compressed data are complete.
 
     Raises:
       EOFError, ValueError, zlib.error: they are not.
@@ -103,31 +103,31 @@ def _check_nrrd(path: pathlib.Path) -> None:
 
 
 def _inflated(data: bytes, most: int) -> int:
-    """How many bytes these are once decompressed, up to as many as there may be, with the checksum behind them."""
-    stream, found = zlib.decompressobj(47), 0
-    while not stream.eof and found <= most:
+    """How many bytes these are once decompressed, up to `most`; the checksum after them is verified."""
+    stream, size = zlib.decompressobj(47), 0
+    while not stream.eof and size <= most:
         part = stream.decompress(data, 1 << 24)
         if not part and not stream.eof:
-            raise EOFError(f"its compressed numbers end after {found} bytes")
-        found, data = found + len(part), stream.unconsumed_tail
-    return found
+            raise EOFError(f"its compressed data end after {size} bytes")
+        size, data = size + len(part), stream.unconsumed_tail
+    return size
 
 
 _BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
 def _check_metaimage(path: pathlib.Path) -> None:
-    """Whether the numbers are whole.
+    """Checks that the data are complete.
 
     Raises:
       EOFError, ValueError, zlib.error: they are not.
-      Unusable: the file with its numbers is not there.
+      Unusable: the file with its data is not there.
     """
     content = path.read_bytes()
     header = re.match(rb"(?:[ \w]+=[^\n]*\n)*?\s*ElementDataFile\s*=\s*([^\r\n]+)\r?\n?", content)
     if header is None:
         known = re.match(rb"\s*(ObjectType|NDims|Comment)\s*=", content)
-        raise EOFError("its header is not ended") if known else ValueError("no MetaImage file")
+        raise EOFError("its header has no end") if known else ValueError("no MetaImage file")
     lines = (line.partition("=") for line in header[0].decode("latin-1").split("\n"))
     fields = {key.strip(): value.strip() for key, _, value in lines}
     name = fields["ElementDataFile"]
@@ -139,13 +139,13 @@ def _check_metaimage(path: pathlib.Path) -> None:
     if kind not in _BYTES or not sizes:
         return
     wanted = math.prod(sizes) * int(fields.get("ElementNumberOfChannels", 1)) * _BYTES[kind]
-    found = _inflated(data, wanted) if fields.get("CompressedData") == "True" else len(data)
-    if found < wanted:
-        raise EOFError(f"it holds {found} bytes of numbers and says that there are {wanted}")
+    length = _inflated(data, wanted) if fields.get("CompressedData") == "True" else len(data)
+    if length < wanted:
+        raise EOFError(f"it holds {length} bytes of data, and its header says {wanted}")
 
 
 def _beside(path: pathlib.Path, name: str) -> bytes:
     try:
         return (path.parent / name).read_bytes()
     except FileNotFoundError:
-        raise Unusable(f"has its numbers in {name}, which is not there; put it beside this file") from None
+        raise Unusable(f"has its data in {name}, which is not there; put it next to this file") from None

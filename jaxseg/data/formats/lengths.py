@@ -11,6 +11,6 @@ _IN_MM = {
 
 
 def in_mm(unit: str) -> float | None:
-    """How many mm a unit has; None of one that is no length, such as a pixel."""
+    """How many mm a unit has; None for one that is not a length, such as a pixel."""
     name = unit.strip(' \0"').lower()
     return next((length for length, names in _IN_MM.items() if name in names or name.removesuffix("s") in names), None)

@@ -1,10 +1,10 @@
-"""Whole numbers, also where a file's scaling or an interpolation left them inexact."""
+"""Integers, also where a file's scaling or an interpolation left them inexact."""
 
 import numpy as np
 
 from jaxseg.data.formats.picture import Picture, Unusable
 
-_ROUNDING = 1e-5  # relative, some dozen steps of float32: what resampling by nearest neighbours may leave
+_ROUNDING = 1e-5  # relative, some dozen steps of float32: the error that nearest-neighbour resampling may leave
 
 
 def whole(picture: Picture) -> np.ndarray:
@@ -20,7 +20,7 @@ def whole(picture: Picture) -> np.ndarray:
         raise Unusable("holds values that are not finite; a mask is whole numbers: replace them")
     rounded = np.rint(array)
     apart = abs(array.astype(np.float64) - rounded)
-    scaling = 0.5 * picture.step if picture.step < 1 else 0.0  # wider steps do not tell whole numbers apart
+    scaling = 0.5 * picture.step if picture.step < 1 else 0.0  # wider steps do not separate integers
     allowed = np.maximum(scaling, _ROUNDING * np.maximum(abs(rounded), 1))
     if (apart > allowed).any():
         i = np.unravel_index(np.argmax(apart), apart.shape)

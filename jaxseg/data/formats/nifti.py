@@ -12,12 +12,12 @@ import numpy as np
 from jaxseg.data import geometry
 from jaxseg.data.formats.picture import Picture, Unusable, placed
 
-SUFFIXES = (".nii", ".nii.gz", ".hdr")  # beside a header lies its .img
+SUFFIXES = (".nii", ".nii.gz", ".hdr")  # a header has its .img next to it
 
 _GZIP = b"\x1f\x8b"
 _UNITS = {1: 1000.0, 2: 1.0, 3: 0.001}  # m, mm and um in mm, by their codes; mm where nothing is said
-_APART = 1e-3  # relative difference from which two spacings are not the same
-_SHIFTED = 0.5  # voxels from which two affines do not place a volume alike
+_APART = 1e-3  # relative difference above which two spacings differ
+_SHIFTED = 0.5  # voxels above which two affines place a volume differently
 
 
 def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
@@ -94,7 +94,7 @@ _START = 544  # bytes, as long as the header of either version and its mark of e
 
 
 def _of_bytes(path: pathlib.Path) -> Any:
-    """As `nibabel.load`, which reads what it needs and no checksum behind it: most changed bytes would go unnoticed."""
+    """As `nibabel.load`, which does not read the checksum at the end: most changed bytes would go unnoticed."""
     content = path.read_bytes()
     kinds = (nibabel.Nifti1Image, nibabel.Nifti2Image)
     if any(kind.header_class.may_contain_header(content) for kind in kinds):
@@ -107,9 +107,9 @@ def _of_bytes(path: pathlib.Path) -> Any:
             header = kind.header_class.from_fileobj(io.BytesIO(start), check=False)
             shape, offset = header.get_data_shape(), int(header["vox_offset"])
             size = max(offset, 0) + math.prod(shape) * header.get_data_dtype().itemsize
-            # what the header claims, and a byte more; reading on to the end would follow a decompression bomb
+            # what the header claims, and a byte more; reading to the end would inflate a decompression bomb
             whole = start + file.read(max(size - len(start), 0) + 1)
             if len(whole) > max(size, len(start)):
-                raise Unusable("holds more behind its image than a NIfTI file has; write it anew, or do not use it")
+                raise Unusable("holds more after its image than a NIfTI file has; write it again, or do not use it")
             return kind.from_bytes(whole)
-    raise Unusable("is no NIfTI file; fetch it again")
+    raise Unusable("is not a NIfTI file; fetch it again")

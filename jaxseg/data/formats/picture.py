@@ -36,10 +36,10 @@ class Picture(NamedTuple):
         right of the patient, y to the front, z up; of a picture `[H,W,C]` the slice is 0. None where the file does not
         say where it lies; else the spacing is what it says.
       full_size: (H, W) of a JPEG that was decoded at a smaller scale; else None.
-      palette: `[N,3]` or `[N,1]`, the colours or grays behind the numbers of a picture; else None.
-      notes: what a person should know of a file that is usable, a line each.
+      palette: `[N,3]` or `[N,1]`, the colours or grays of a picture's indices; else None.
+      notes: what a person should know about a usable file, a line each.
       part: whether a mask is stored as the part of its grid that holds the object; all around is background.
-      step: between two neighbouring values of whole numbers that were rescaled; 0 of what was not.
+      step: between two neighbouring values of rescaled integers; 0 where nothing was rescaled.
     """
 
     array: np.ndarray
@@ -58,12 +58,12 @@ class Picture(NamedTuple):
 
     @property
     def orientation(self) -> str:
-        """To which side of the patient each spatial axis of the array runs, such as `SPL`; empty without an affine."""
+        """The orientation of the array's spatial axes, such as `SPL`; empty without an affine."""
         return "" if self.affine is None else geometry.orientation(self.affine, len(self.spacing))
 
 
 def unplaced(array: np.ndarray) -> Picture:
-    """Of a format that does not tell where its pixels lie, nor how large they are."""
+    """Of a format that tells neither where its pixels lie nor how large they are."""
     return Picture(array, (UNKNOWN,) * (array.ndim - 1))
 
 
@@ -125,10 +125,10 @@ _CALLED_BROKEN = re.compile(
 
 
 def remedy(error: Exception) -> str:
-    """To fetch a file again where its bytes are proven wrong, by an end too early, a checksum, or a foreign start."""
+    """To fetch a file again if its bytes are proven wrong: an early end, a checksum, or another format's start."""
     codec = type(error).__module__.startswith("imagecodecs")
     if codec or isinstance(error, _BROKEN) or _CALLED_BROKEN.search(reason(error)):
         return "fetch it again"
     if isinstance(error, MemoryError):
-        return "cut it into parts"
-    return "save it anew with a program that opens it"
+        return "split it into parts"
+    return "save it again with a program that opens it"

@@ -16,7 +16,7 @@ from jaxseg.data.formats.turns import ON_ITS_SIDE, turned
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 
-_FORMATS = {".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO"), ".png": ("PNG",)}  # MPO: a JPEG with more behind it
+_FORMATS = {".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO"), ".png": ("PNG",)}  # MPO: a JPEG with more after it
 
 
 def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
@@ -28,7 +28,7 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
     with Image.open(io.BytesIO(content)) as image:
         if suffix in _FORMATS and image.format not in _FORMATS[suffix]:
             raise Unusable(f"holds {image.format} data; convert it to {_FORMATS[suffix][0]}")
-        if _is_deep_colour(content):  # Pillow would cut it to 8 bits
+        if _is_deep_colour(content):  # Pillow would reduce it to 8 bits
             return unplaced(_deep_colour(content, _exif_orientation(image)))
         full = image.size[::-1]
         if at_least is not None:
@@ -50,7 +50,7 @@ def colour_channels(path: pathlib.Path) -> int | None:
         with quietly(), _opened(path) as image:
             gray = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;")
             return 1 if gray or (image.mode == "P" and _colours(image) is None) else 3
-    except Exception:  # named by whoever reads it
+    except Exception:  # reported by whoever reads it
         return None
 
 
@@ -69,7 +69,7 @@ def unchanged_bytes(path: pathlib.Path) -> bytes | None:
         with quietly(), Image.open(path) as image:
             plain = image.mode in ("L", "RGB") and "transparency" not in image.info and image.format != "MPO"
             plain = plain and _exif_orientation(image) == 1
-    except ValueError:  # more text than Pillow takes
+    except ValueError:  # more text than Pillow accepts
         return None
     return path.read_bytes() if plain else None
 
@@ -97,7 +97,7 @@ def is_broken(content: bytes) -> bool:
 def _opened(path: pathlib.Path) -> Image.Image:
     try:
         return Image.open(path)
-    except ValueError:  # more text than Pillow takes
+    except ValueError:  # more text than Pillow accepts
         return Image.open(io.BytesIO(_shown_chunks(path.read_bytes())))
 
 
@@ -126,12 +126,12 @@ def _pixels(image: Image.Image) -> np.ndarray:
 # PNG.
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_BITS = 24  # place of the bits of each channel
+_PNG_BITS = 24  # offset of the bit depth
 _UNSEEN = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")  # Pillow refuses files in which they are long
 
 
 def _shown_chunks(content: bytes) -> bytes:
-    """A PNG without its texts and its profile of colours, and without what lies behind its end.
+    """A PNG without its texts and its profile of colours, and without what follows its end.
 
     Raises:
       Unusable: a checksum is wrong, or the end is missing, which decoders overlook.
@@ -171,7 +171,7 @@ _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # of those in the
 
 
 def _ends_as_jpeg(content: bytes) -> bool:
-    """Whether the picture is ended; decoders fill up what is missing. Behind it may be anything, such as a film."""
+    """Whether the picture has its end; decoders fill in what is missing. Anything may follow it, such as a film."""
     place = 2
     while marker := _MARKER.search(content, place):
         kind = marker[0][1]

@@ -1,4 +1,4 @@
-"""TIFF: tifffile decodes it, and what its tags say of colours, grays and turns is applied."""
+"""TIFF: tifffile decodes it, and what its tags say of colours, grays and rotations is applied."""
 
 import io
 import math
@@ -18,7 +18,7 @@ SUFFIXES = (".tif", ".tiff")
 
 _ASSOCIATED = 1  # opacity that the colours are multiplied with
 _OPACITY = (_ASSOCIATED, 2)  # kinds of extra samples
-_MOST_CHANNELS = 16  # a last axis of at most that many, behind a longer first one, is channels
+_MOST_CHANNELS = 16  # a last axis of at most that many, after a longer first one, is channels
 
 
 def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
@@ -37,7 +37,7 @@ def read(path: pathlib.Path, at_least: int | None = None) -> Picture:
 
 
 def _spacing(file: Any, series: Any, rank: int) -> tuple[float, ...]:
-    """As microscopes say it, in ImageJ's words or in OME's; the dots per inch of photographs mean nothing."""
+    """As microscopes store it, by ImageJ or OME; the dots per inch of photographs mean nothing."""
     told = _of_ome(file.ome_metadata) if file.is_ome else _of_imagej(file) if file.is_imagej else {}
     lengths = {axis: length if 0 < length < math.inf else UNKNOWN for axis, length in told.items()}
     depth, rows, columns = (lengths.get(axis, UNKNOWN) for axis in "ZYX")
@@ -134,7 +134,7 @@ def _channels_last(array: np.ndarray, axes: str) -> np.ndarray:
 
 
 def _palette(page: Any) -> np.ndarray | None:
-    """Uint8 `[N,3]` or `[N,1]`, what a viewer makes of numbers with a map of colours, or of fewer than 8 bits."""
+    """Uint8 `[N,3]` or `[N,1]`, how a viewer shows values with a colour map, or of fewer than 8 bits."""
     kind = tifffile.PHOTOMETRIC
     if page.photometric == kind.PALETTE and page.colormap is not None:
         colours = (page.colormap.T >> 8).astype(np.uint8)
@@ -145,7 +145,7 @@ def _palette(page: Any) -> np.ndarray | None:
 
 
 def _white_is_zero(array: np.ndarray, bits: int) -> np.ndarray:
-    """Bright where the file has small numbers; real numbers are turned within their own range."""
+    """Inverted, bright where the file has small values; real values within their own range."""
     if array.dtype.kind == "u":
         return (2**bits - 1) - array
     if array.dtype.kind == "i":

@@ -1,4 +1,4 @@
-"""The eight ways in which EXIF and TIFF say that a stored picture is to be turned."""
+"""The eight ways in which EXIF and TIFF say that a stored picture should be turned."""
 
 import numpy as np
 

@@ -5,9 +5,9 @@ Segmentation*, section III.D (M&Ms), and of Lennartz & Schultz 2023, *Segmentati
 other vendors mean other patients too. Here the same patient can be put into every scanner, so that the scanner is the
 only thing that differs: the labels are the same bits. A network is trained on vendor A; B, C and D differ from it in
 the signal of the tissues, gamma, noise, the fields of the coils, resolution and dark bands, and `strength` leads from
-A to each of them. The scanners are drawn up for this purpose and imitate no maker's.
+A to each of them. The scanners are invented for this purpose and imitate no manufacturer's.
 
-Hearts follow ACDC in size, in how areas fall from base to apex, and in being healthy or not: dilated, hypertrophic,
+Hearts follow ACDC in size, in how areas fall from base to apex, and in health and disease: dilated, hypertrophic,
 infarcted, or with a large right ventricle; in diastole or in systole. Truth follows its convention: papillary muscles
 and trabeculae belong to the blood pool around them, and the wall of the right ventricle to the background.
 
@@ -27,7 +27,7 @@ from jaxseg.errors import InputError
 
 CLASS_NAMES = ("background", "right ventricle", "myocardium", "left ventricle")  # in the order of ACDC's numbers
 FIELD_OF_VIEW = 224.0  # mm, both sides of every image
-_SLICE_THICKNESS = 8.0  # mm; walls that slant through it are blurred
+_SLICE_THICKNESS = 8.0  # mm; walls oblique to it are blurred
 
 
 class Tissues(NamedTuple):
@@ -44,16 +44,16 @@ class Tissues(NamedTuple):
 
 
 class Scanner(NamedTuple):
-    """What a vendor's scanner makes of the same heart.
+    """How a vendor's scanner shows the same heart.
 
     Attributes:
       tissues: the signals.
       gamma: exponent of the gray levels as shares of white, after everything else.
       noise: standard deviation of each of the two channels of which the image is the magnitude, in gray levels before
         gamma.
-      resolution: mm, (rows, columns): the acquired pixel; what is finer is cut off in k-space, which leaves ringing.
-      smoothing: mm, standard deviation of the Gaussian that k-space is filtered with.
-      coil: how much the signal rises towards the chest, as the logarithm of the ratio between the coil and far away.
+      resolution: mm, (rows, columns): the acquired pixel; finer detail is truncated in k-space, which leaves ringing.
+      smoothing: mm, standard deviation of the Gaussian filter of k-space.
+      coil: how much the signal rises towards the chest, as the logarithm of the ratio of near to far from the coil.
       shading: standard deviation of the logarithm of a smooth field that differs between patients.
       banding: share of the signal that is lost in the dark bands of balanced sequences.
     """
@@ -155,7 +155,7 @@ def render(
     signal = _paint_body(body_rng, machine.tissues, shape, position, z)
     _paint_heart(texture_rng, signal, heart, shape, machine.tissues, position)
     signal *= _fields(field_rng, machine, z, size)
-    # not of zeros alone behind the patient, which would be the generator of the anatomy
+    # not zeros alone after the patient, which would give the generator of the anatomy
     noise_rng = np.random.default_rng([seed, patient, 1, int(position * 2**32)])
     return acquire(noise_rng, signal, machine), _labels(shape)
 
@@ -191,7 +191,7 @@ def volume(
 
 
 def scanner(vendor: str, strength: float = 1.0) -> Scanner:
-    """The scanner `strength` of the way from vendor A's to the vendor's own, every attribute linearly.
+    """The scanner at `strength` between vendor A's and the vendor's own, every attribute linearly.
 
     Raises:
       InputError: an unknown vendor, or a strength outside of 0 to 1.
@@ -205,16 +205,16 @@ def scanner(vendor: str, strength: float = 1.0) -> Scanner:
         if isinstance(start, tuple):
             values = [between(*pair) for pair in zip(start, end, strict=True)]
             return start._make(values) if hasattr(start, "_make") else tuple(values)
-        # exact at both ends, and where there is nothing between them
+        # exact at both ends, and where both ends are equal
         return start if start == end else (1 - strength) * start + strength * end
 
     return between(SCANNERS["A"], SCANNERS[vendor])
 
 
 def acquire(rng: np.random.Generator, signal: np.ndarray, machine: Scanner) -> np.ndarray:
-    """What a scanner stores of a signal: k-space cut off and filtered, Rician noise, gamma, eight bits.
+    """What a scanner stores of a signal: k-space truncated and filtered, Rician noise, gamma, eight bits.
 
-    The coil's field and dark bands are not put on here. The image is mirrored at its borders, so that nothing wraps.
+    The coil's field and dark bands are not applied here. The image is mirrored at its borders, so that nothing wraps.
 
     Args:
       rng: draws `[2, size, size]` standard normal numbers, whatever the scanner.
@@ -231,7 +231,7 @@ def acquire(rng: np.random.Generator, signal: np.ndarray, machine: Scanner) -> n
         raise ValueError(f"signal has the shape {signal.shape}, but slices are [size, size]")
     size = len(signal)
     rows, columns = (_kept(size, pixel, machine.smoothing) for pixel in machine.resolution)
-    # Noise is white in what was acquired; divided by what the filter leaves of it, it has the scanner's deviation.
+    # Acquired noise is white; divided by what the filter leaves of it, it has the scanner's standard deviation.
     noise = rng.standard_normal((2, size, size), dtype=np.float32)
     noise *= machine.noise / np.sqrt(np.mean(rows**2) * np.mean(columns**2))
     noise[0] += signal
@@ -282,9 +282,9 @@ class _Heart(NamedTuple):
     sink: float  # of the right ventricle towards the inferior wall
     end: float  # position at which the right ventricle ends
     papillary: tuple[tuple[float, float, float], ...]  # angle; distance from the centre and radius as shares of radius
-    aorta: tuple[float, float, float]  # angle, radius, position at which it is left behind
+    aorta: tuple[float, float, float]  # angle, radius, position at which it ends
     opening: float  # half the angle by which the wall is open at the base, 0 in closed hearts
-    atrium: float  # position at which the right atrium is left behind
+    atrium: float  # position at which the right atrium ends
 
 
 def _draw_heart(rng):
@@ -333,7 +333,7 @@ class _Chambers(NamedTuple):
     atrium: np.ndarray
     papillary: np.ndarray  # in the papillary muscles
     whole: np.ndarray  # in the heart, with the thin walls of its right side
-    slant: float  # mm over which walls are blurred, because they slant through the slice
+    slant: float  # mm over which walls are blurred, because they are oblique to the slice
 
 
 def _chambers(rng, heart, position, size):
@@ -414,7 +414,7 @@ def _right_depth(heart, position, u, v, reach):
 
 
 def _vessel(u, v, angle, distance, radius, gone):
-    """Depth in a round vessel or atrium that has gone by the share `gone` of the way on which it is seen."""
+    """Depth in a round vessel or atrium that ends; `gone` is the share of its visible range that is passed."""
     left = radius * math.sqrt(1 - gone**2) if gone < 1 else -FIELD_OF_VIEW
     return left - np.hypot(u - distance * math.cos(angle), v - distance * math.sin(angle))
 
@@ -458,7 +458,7 @@ def _paint_body(rng, tissues, shape, position, z):
     _paint(signal, body.skin, tissues.fat * (1 + 0.04 * texture))
     _paint(signal, body.wall, tissues.muscle * (1 + 0.10 * texture))
     _paint(signal, body.ribs, tissues.bone)
-    # the lung's vessels, cut across
+    # the lung's vessels in cross-section
     branches = np.maximum(_noise(rng, 3.2, z, size) - 1.5, 0)
     _paint(signal, body.cavity, tissues.lung * (1 + 0.15 * texture) + 0.5 * tissues.blood * np.minimum(branches, 1))
     _paint_abdomen(rng, signal, body, tissues, z, size)
@@ -492,7 +492,7 @@ def _paint_abdomen(rng, signal, body, tissues, z, size):
     liver = np.minimum(body.abdomen, edge)
     _paint(signal, liver, tissues.liver * (1 + 0.06 * texture))
     _paint(signal, np.minimum(4 * (vessels - 1.6), liver - 4), 0.8 * tissues.blood)
-    # stomach, spleen and bowel: two thirds with a wall around what is in them
+    # stomach, spleen and bowel: two thirds with a wall around their contents
     contents = (tissues.fluid, tissues.lung, tissues.liver, tissues.muscle, tissues.myocardium)
     for _ in range(5):
         x, y, width, height = rng.uniform(15, 105), rng.uniform(40, 110), rng.uniform(9, 24), rng.uniform(9, 24)
@@ -568,7 +568,7 @@ _ANGLES = np.linspace(-np.pi, np.pi, 257)
 
 
 def _generators(seed, patient):
-    """Heart, its outlines, body, textures, fields: what one draws moves no other."""
+    """Heart, its outlines, body, textures, fields: the draws of one do not affect the others."""
     return np.random.default_rng([seed, patient]).spawn(5)
 
 
@@ -581,7 +581,7 @@ def _axis(size):
 def _noise(rng, length, z, size):
     """Smooth Gaussian noise of unit variance that keeps its shape over `length` mm in the plane and along z.
 
-    A sum of cosines. What the pixels are too coarse for is left out.
+    A sum of cosines. Frequencies above the pixels' resolution are left out.
     """
     weights = _cosine_weights(length)
     seen = min(size, len(weights))
@@ -589,7 +589,7 @@ def _noise(rng, length, z, size):
     spectrum = np.zeros((size, size), np.float32)
     both = math.cos(z / length) * one + math.sin(z / length) * other
     np.multiply(np.outer(weights[:seen], weights[:seen]), both, out=spectrum[:seen, :seen])
-    return scipy.fft.dctn(spectrum, type=3)  # one thread; matrix products of many share badly with other programs
+    return scipy.fft.dctn(spectrum, type=3)  # one thread; multithreaded matrix products compete with other programs
 
 
 @lru_cache(maxsize=64)

@@ -1,8 +1,8 @@
 """Synthetic dermoscopy with known lesions, for the study of the border shortcut.
 
 Lin, Weng et al. 2024, *Shortcut Learning in Medical Image Segmentation*, section 4: lesions are photographed in the
-middle of the image, so a zero-padded network can learn "border pixels are background". Nothing here puts that shortcut
-in: the label is always the inside of the lesion's contour, and the lesion stands where a photographer would have put
+middle of the image, so a zero-padded network can learn "border pixels are background". Nothing here builds in that
+shortcut: the label is always the inside of the lesion's contour, and the lesion lies where a photographer would put
 it. Its size and its distance from the centre follow the masks of the ISIC 2017 training set. What makes the shortcut
 worth learning is natural too: dark vignettes, ink and stains lie at the border and can look like lesions.
 
@@ -17,12 +17,12 @@ import numpy as np
 
 # Quantiles of 1600 masks of the ISIC 2017 training set, stretched to 256 x 256: area as a fraction of the image, offset
 # as the distance of the mask's centroid from the image's centre in half sides. The last two of each exceed ISIC's
-# (0.71 and 0.91; 0.40 and 0.68), because the border cuts large lesions off and far ones are drawn back into the frame.
+# (0.71 and 0.91; 0.40 and 0.68), because the border crops large lesions and far ones are moved back into the frame.
 _LEVELS = (0.0, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.98, 1.0)
 _AREA = (0.009, 0.016, 0.026, 0.051, 0.129, 0.279, 0.461, 0.584, 0.72, 1.00)
 _OFFSET = (0.0, 0.023, 0.036, 0.059, 0.103, 0.171, 0.260, 0.308, 0.43, 0.75)
 
-# RGB, 0 to 255: what the white balance of different dermoscopes makes of light to dark skin.
+# RGB, 0 to 255: light to dark skin under the white balance of different dermoscopes.
 _LIGHT_SKIN = (244, 230, 214), (240, 214, 208), (238, 150, 150), (206, 170, 150), (160, 174, 206)
 _DARK_SKIN = (172, 142, 138), (208, 152, 96), (164, 114, 86), (122, 84, 66)
 _SKIN = np.array([*_LIGHT_SKIN, *_DARK_SKIN])
@@ -91,7 +91,7 @@ def _draw_contour(rng):
     radii *= np.exp(amplitudes @ np.cos(orders[:, None] * _ANGLES + phases[:, None]))
     radii *= np.sqrt(area / (np.pi * np.mean(radii**2)))
     x, y = radii * np.cos(_ANGLES), radii * np.sin(_ANGLES)
-    # Offsets are measured at the centroid, so that is what has to lie at the drawn offset, not the curve's origin.
+    # Offsets are measured at the centroid, so the centroid must lie at the drawn offset, not the curve's origin.
     centroid = 2 / 3 * np.pi / area * np.array([np.mean(radii**2 * x), np.mean(radii**2 * y)])
     centre = offset * np.array([np.cos(direction), np.sin(direction)]) - centroid
     if rng.random() < 0.75:  # most, not all: some lesions leave the image
@@ -218,7 +218,7 @@ def _light_layers(rng, centre, radii, size):
     if rng.random() < 0.38:
         middle, squeeze = 0.06 * rng.standard_normal(2), rng.uniform(1.0, 1.25)
         outline = centre[:, None] + radii * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)])
-        # The lesion is what the dermoscope was put over, so the field of view holds it.
+        # The dermoscope was placed over the lesion, so the field of view contains it.
         needed = np.hypot(squeeze * (outline[0] - middle[0]), outline[1] - middle[1]).max()
         radius, softness = max(rng.uniform(1.02, 1.45), needed), np.exp(rng.uniform(np.log(0.008), np.log(0.12)))
         outside = np.hypot(squeeze * (x - middle[0]), y - middle[1]) - radius
@@ -282,8 +282,8 @@ def _strokes(roots, middles, tips, widths, size):
     t = np.linspace(0, 1, int(1.5 * size))[:, None, None]
     points = (1 - t) ** 2 * roots + 2 * t * (1 - t) * middles + t**2 * tips
     lengths = np.hypot(*(middles - roots).T) + np.hypot(*(tips - middles).T)
-    # Every point carries its part of the stroke's area, in pixels, and shares it among the four nearest of them. A
-    # margin of one pixel takes what lies outside of the image.
+    # Every point carries its part of the stroke's area, in pixels, and shares it among the four nearest pixels. A
+    # margin of one pixel collects what lies outside the image.
     areas = np.broadcast_to(lengths * widths * (size / 2) ** 2 / t.size, points.shape[:2])
     x, y = np.clip((points + 1) * (size / 2) + 0.5, 0, size + 0.999).transpose(2, 0, 1)
     column, row, width = x.astype(np.intp), y.astype(np.intp), size + 2

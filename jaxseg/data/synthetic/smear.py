@@ -11,16 +11,16 @@ What the paper leaves open:
 - Matter is pasted as absorbance. A template counts as `log(glass / rgb)`, glass being the median colour of the
   background template, and absorbances add up: the image is `background * exp(-sum)` (Beer-Lambert). Cells that lie on
   each other darken, as they do under the microscope; an artifact hides no cell whose label stays; the order does not
-  matter; and no patch has a border, because glass absorbs nothing. What else is around a mask fades within a few
+  matter; and no patch has a border, because glass absorbs nothing. What surrounds a mask fades within a few
   pixels.
-- The centres of cells and artifacts are uniform in the image: every cell shows, and the border cuts some of them. A
+- The centres of cells and artifacts are uniform in the image: every cell is visible, and the border crops some. A
   pixel at the very border is therefore covered half as often as others; the strip is half a cell wide.
 - Templates are drawn with replacement. Cells are not turned, as in the paper.
 - Low density is 1 to 50 cells, high density 51 to 100. Cases with an even number are of low density, the others of
   high density, so that a data set has the same share of both, and its counts are uniform in 1 to 100.
 
-The shifts of the paper act on finished images and are in `jaxseg.data.shifts`. What can only be changed in the making
-is what stain takes: in Giemsa's, red cells are pink and everything else is violet, so a network can tell cells by
+The shifts of the paper act on finished images and are in `jaxseg.data.shifts`. Only composition can change what takes
+up stain: in Giemsa's, red cells are pink and everything else is violet, so a network can tell cells by
 colour alone. The option `stain` of `render` takes that shortcut away.
 """
 
@@ -45,7 +45,7 @@ ARTIFACT_NAMES = ("leukocyte", "difficult", "WBC", "Platelets")
 
 TEMPLATES = 3  # of cells, and of artifacts
 _ARTIFACTS = 3  # in an image
-FADE = 3  # pixels around a mask in which what else is in the patch fades
+FADE = 3  # pixels around a mask over which the rest of the patch fades
 _TURNS = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 # third word of a seed: one of two words is that of a scene, and 1 that of drawn templates
 _SPLITTING = 2
@@ -78,7 +78,7 @@ class Templates(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What stands where.
+    """What lies where.
 
     Attributes:
       turns: by how many times 90 degrees the background is turned, counterclockwise.
@@ -114,7 +114,7 @@ def render(
       scene: what was pasted; `len(scene.cells)` is the number of cells.
 
     Raises:
-      ValueError: a size, seed or index that cannot be, an unknown density, or templates that do not fit together.
+      ValueError: an impossible size, seed or index, an unknown density, or templates that do not fit together.
       InputError: the stain is not in 0 to 1.
 
     Source: Wilm et al. 2024, section III.A.
@@ -148,24 +148,24 @@ def render(
         at, part = _overlap(mask.shape, row, column)
         covered[at] |= mask[part]
     image = np.clip(np.rint(_reduce(canvas, size)), 0, 255).astype(np.uint8)
-    # half of a pixel may come out a rounding error below a half
+    # rounding may leave half of a pixel just below a half
     labels = (_reduce(covered.astype(np.float32), size) >= 0.5 - 1e-6).astype(np.uint8)
     return image, labels, scene
 
 
 def density_of(index: int) -> Density:
-    """The density of a case, unless `render` is told another: low for even numbers, high for odd ones."""
+    """The density of a case, unless `render` is given another: low for even numbers, high for odd ones."""
     return "high" if index % 2 else "low"
 
 
 def splits(seed: int, cases: int, *, fractions: Mapping[str, float] = HELD_OUT) -> dict[str, np.ndarray]:
-    """Deals out the cases 0 to `cases - 1` by chance, with the same share of low and high densities in every split.
+    """Assigns the cases 0 to `cases - 1` at random, with the same share of low and high densities in every split.
 
     By default 20 % are held out as in Wilm et al. 2024, section III.A. The split named last keeps its cases when those
     before it are divided otherwise: `{"train": 0.7, "validation": 0.1, "test": 0.2}` has the test cases of the default.
 
     Args:
-      seed: of the chance.
+      seed: of the random draws.
       cases: how many there are; where they are odd, the two densities of a split may differ by one case.
       fractions: of the cases by split, positive, 1 together; rounded to whole cases within each density.
 
@@ -236,7 +236,7 @@ def glass_of(background: np.ndarray) -> np.ndarray:
 def _absorbance(patch: Patch, glass: np.ndarray) -> np.ndarray:
     """Absorbance above that of glass, `[h,w,3]` float32, fading to zero around the mask.
 
-    It may be negative: in a microscope a cell has a bright seam.
+    It may be negative: in a microscope a cell has a bright rim.
     """
     levels = np.log(np.maximum(np.arange(256, dtype=np.float32), 1))
     grown = cv2.dilate(patch.mask.astype(np.float32), disc(FADE))
@@ -247,7 +247,7 @@ def _absorbance(patch: Patch, glass: np.ndarray) -> np.ndarray:
 def _hue(absorbances: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
     """The usual absorbance of things by channel, `[3]`, relative to its mean over the channels.
 
-    It is the median over the pixels, so that parasites, which are violet as artifacts are, do not count.
+    It is the median over the pixels, so that parasites, which are violet like artifacts, do not count.
     """
     pixels = np.concatenate([absorbance[mask] for absorbance, mask in zip(absorbances, masks, strict=True)])
     means = pixels.mean(-1, keepdims=True)

@@ -24,8 +24,8 @@ from jaxseg.data.synthetic.smear import (
 )
 from jaxseg.errors import InputError
 
-_LOOSE = 0.2  # how little an artifact may fill its box: those around platelets are wide
-_NOISE = 1.2  # pixels: the Gaussian that takes noise away before a threshold
+_LOOSE = 0.2  # least share of its box that an artifact fills: boxes around platelets are wide
+_NOISE = 1.2  # pixels: the Gaussian that removes noise before thresholding
 
 
 def cut_templates(
@@ -41,15 +41,15 @@ def cut_templates(
     The light is evened out first: patches have the colours that they would have on the glass of the background. Masks
     are thresholds of the green channel, which haemoglobin and Giemsa's stain both absorb, with holes filled: a red cell
     can be as pale as glass in its middle. For cells it is Otsu's threshold of the box. For artifacts, where it would
-    part the nucleus from the rest of a white cell, it is six times the spread of the glass (5 % at least).
+    separate the nucleus from the rest of a white cell, it is six times the spread of the glass (5 % at least).
 
-    Cells are whole and convex, and at most a quarter of their outline touches other things: in crowded smears nearly
+    Cells are whole and convex, and at most a quarter of their outline touches other objects: in crowded smears nearly
     all do. The three that touch least are taken. Artifacts are, in this order until there are three: annotated ones
     that are whole; nuclei or lobes of annotated white cells (Otsu's threshold of the red channel, which red cells
-    hardly absorb); things in no box that are smaller than a quarter of a cell, such as platelets, which BBBC041 does
+    hardly absorb); objects in no box that are smaller than a quarter of a cell, such as platelets, which BBBC041 does
     not annotate.
 
-    The background is the largest square without any thing, if its side is a quarter of the image's shorter side or
+    The background is the largest empty square, if its side is a quarter of the image's shorter side or
     more. Otherwise it is the light alone: a quadratic surface fitted to the glass. Had the boxes of the image been
     filled with it, their outlines would show as cells that no label mentions. Either is smoother than the cells, the
     square because it is enlarged, which the paper does as well; networks may see that.
@@ -59,7 +59,7 @@ def cut_templates(
       boxes: `[N,4]` integer pixels, (top, left, bottom, right), the last two excluded; parts outside are ignored.
       names: `[N]`, the classes.
       cell_names: classes that are cells.
-      artifact_names: classes that are artifacts; other classes are neither, and keep distance.
+      artifact_names: classes that are artifacts; other classes are neither, and are avoided.
 
     Raises:
       ValueError: arrays of another type or shape.
@@ -104,10 +104,10 @@ def _largest_first(boxes: np.ndarray) -> np.ndarray:
 
 
 def _first_three(patches: Iterable[Patch], what: str) -> tuple[Patch, ...]:
-    found = tuple(itertools.islice(patches, TEMPLATES))
-    if len(found) < TEMPLATES:
-        raise InputError(f"the image has {len(found)} {what}, and {TEMPLATES} are needed; choose another image")
-    return found
+    templates = tuple(itertools.islice(patches, TEMPLATES))
+    if len(templates) < TEMPLATES:
+        raise InputError(f"the image has {len(templates)} {what}, and {TEMPLATES} are needed; choose another image")
+    return templates
 
 
 def _absorbing(levels: np.ndarray, part: tuple[slice, slice] = np.s_[:, :]) -> np.ndarray:
@@ -132,13 +132,13 @@ def _fit_light(image: np.ndarray, free: np.ndarray) -> np.ndarray:
 
 
 def _darker_than_glass(transmittance: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Where what the green channel lets through differs from glass, `[H,W]`."""
+    """Where the green channel is darker than glass, `[H,W]`."""
     spread = 1.4826 * np.median(np.abs(transmittance[free] - 1))  # the standard deviation, if it were Gaussian
     return cv2.GaussianBlur(transmittance, (0, 0), _NOISE) < 1 - max(6 * spread, 0.05)
 
 
 def _cut_background(image: np.ndarray, light: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    # in the chessboard metric a pixel's distance from things and the border is half the side of its free square
+    # in the chessboard metric a pixel's distance from objects and the border is half the side of its free square
     distance = cv2.distanceTransform(np.pad(~taken, 1).astype(np.uint8), cv2.DIST_C, 3)[1:-1, 1:-1]
     row, column = np.unravel_index(np.argmax(distance), distance.shape)
     reach = int(distance[row, column]) - 1
@@ -148,16 +148,16 @@ def _cut_background(image: np.ndarray, light: np.ndarray, taken: np.ndarray) -> 
 
 
 def _cut_cells(image: np.ndarray, boxes: np.ndarray) -> Iterator[Patch]:
-    """Cells that are good templates, those that touch least first; none twice, as boxes may be."""
-    found = []
+    """Cells that are good templates, those that touch least first; none twice, even if boxes repeat."""
+    candidates = []
     for box in boxes:
         rgb, within = _crop(image, box)
         things = _absorbing(rgb[..., 1], _near(within))
         cut = _cut_whole(rgb, things, within, fill=0.6)
         if cut and cut.convexity > 0.93:
-            found.append((cut, box))
+            candidates.append((cut, box))
     taken: list[np.ndarray] = []
-    for cut, box in sorted(found, key=lambda pair: pair[0].contact):
+    for cut, box in sorted(candidates, key=lambda pair: pair[0].contact):
         if not any(_overlap_of_boxes(box, other) > 0.3 for other in taken):
             taken.append(box)
             yield cut.patch
@@ -173,15 +173,15 @@ def _cut_artifacts(image: np.ndarray, dark: np.ndarray, boxes: np.ndarray) -> It
 
 class _Cut(NamedTuple):
     patch: Patch
-    contact: float  # share of the outline that touches other things
+    contact: float  # share of the outline that touches other objects
     convexity: float  # area by that of the convex hull
 
 
 def _cut_whole(rgb: np.ndarray, things: np.ndarray, within: Box, *, fill: float) -> _Cut | None:
-    """The thing in a box.
+    """The object in a box.
 
-    None where more than a quarter of its outline touches others, where the image's border cuts it, or where its own box
-    and the given one share too little.
+    None where more than a quarter of its outline touches others, where the image's border crops it, or where its own
+    box and the given one share too little.
 
     Args:
       rgb: `[h,w,3]`, the surroundings of the box.
@@ -232,7 +232,7 @@ def _cut_nuclei(image: np.ndarray, box: np.ndarray) -> Iterator[Patch]:
 def _cut_unnamed(
     image: np.ndarray, dark: np.ndarray, artifacts: np.ndarray, others: np.ndarray, most: float
 ) -> Iterator[Patch]:
-    """Things of at most `most` pixels that touch no box but artifacts' and have none of their own, largest first."""
+    """Objects of at most `most` pixels that touch only artifacts' boxes and have no own box, largest first."""
     components, _ = ndimage.label(ndimage.binary_fill_holes(dark))
     boxed = [components[top:bottom, left:right].ravel() for top, left, bottom, right in others]
     touching = np.unique(np.concatenate([[0], *boxed]))

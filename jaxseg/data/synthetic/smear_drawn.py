@@ -1,6 +1,6 @@
-"""Templates of a smear for those who have none at hand: drawn after Giemsa-stained thin films.
+"""Templates of a smear for those without one: drawn after Giemsa-stained thin films.
 
-Everything but noise is absorbance: a field `[h,w]` times what a stain absorbs of each channel.
+Everything but noise is absorbance: a field `[h,w]` times a stain's absorbance in each channel.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,14 +18,14 @@ _AZURE = np.array((0.60, 0.50, 0.10))  # cytoplasm of parasites
 _VIOLET = np.array((0.72, 1.15, 0.22))  # nuclei, platelets
 _DEPOSIT = np.array((1.0, 1.3, 0.75))  # precipitated stain
 _PIGMENT = np.array((0.55, 0.75, 0.95))  # haemozoin, the brown that parasites make of haemoglobin
-_Drawn = tuple[np.ndarray, np.ndarray]  # absorbance [side,side,3] and mask [side,side]
+_Template = tuple[np.ndarray, np.ndarray]  # absorbance [side,side,3] and mask [side,side]
 _Layers = Iterator[tuple[np.ndarray, np.ndarray]]  # amount [side,side] and what it absorbs [3]
 _SIDE = 180  # of a drawn patch
 _RADIUS = 52.0  # of a red cell, as large as in BBBC041
 
 
 def drawn_templates(seed: int) -> Templates:
-    """Templates for those who have no smear at hand, drawn after Giemsa-stained thin films.
+    """Templates for those without a smear, drawn after Giemsa-stained thin films.
 
     The cells are three of these: an uninfected red cell, one with a ring, one with a trophozoite, one with a schizont.
     The artifacts are a clump of platelets, a deposit of stain and the remains of a white cell. Background and
@@ -58,7 +58,7 @@ def _draw_background(rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.rint(glass * np.exp(-absorbance)[..., None] + noise), 0, 255).astype(np.uint8)
 
 
-def _draw_cell(rng: np.random.Generator, eosin: np.ndarray, parasite: Callable[..., _Layers]) -> _Drawn:
+def _draw_cell(rng: np.random.Generator, eosin: np.ndarray, parasite: Callable[..., _Layers]) -> _Template:
     radius, middle = _RADIUS * rng.uniform(0.9, 1.08), np.full(2, _SIDE / 2)
     depth = _blob(rng, middle, radius, roughness=0.05)
     pallor = rng.uniform(0.3, 0.75) * np.exp(-(((1 - depth) / rng.uniform(0.35, 0.5)) ** 4))
@@ -106,7 +106,7 @@ def _draw_schizont(rng: np.random.Generator, middle: np.ndarray, radius: float) 
     yield 0.8 * _grains(rng, middle, 0.1 * radius, count=12, width=2.0), _PIGMENT
 
 
-def _draw_platelets(rng: np.random.Generator) -> _Drawn:
+def _draw_platelets(rng: np.random.Generator) -> _Template:
     place, total = np.full(2, _SIDE / 2), np.zeros((_SIDE, _SIDE, 3))
     for _ in range(rng.integers(1, 4)):
         size = rng.uniform(0.2, 0.34) * _RADIUS
@@ -118,7 +118,7 @@ def _draw_platelets(rng: np.random.Generator) -> _Drawn:
     return total, _thing(total)
 
 
-def _draw_deposit(rng: np.random.Generator) -> _Drawn:
+def _draw_deposit(rng: np.random.Generator) -> _Template:
     steps = rng.normal(0, 0.11 * _RADIUS, (rng.integers(25, 60), 2))
     places = np.cumsum(steps, 0)
     places -= (places.min(0) + places.max(0)) / 2
@@ -128,7 +128,7 @@ def _draw_deposit(rng: np.random.Generator) -> _Drawn:
     return total, _thing(total)
 
 
-def _draw_remains(rng: np.random.Generator) -> _Drawn:
+def _draw_remains(rng: np.random.Generator) -> _Template:
     middle, total = np.full(2, _SIDE / 2), np.zeros((_SIDE, _SIDE, 3))
     size = rng.uniform(0.9, 1.1) * _RADIUS
     plasm = _body(rng, middle, size, roughness=0.1, softness=5) * (0.75 + 0.3 * _mottle(rng, 24, _SIDE))
@@ -144,7 +144,7 @@ def _draw_remains(rng: np.random.Generator) -> _Drawn:
 
 
 def _thing(absorbance: np.ndarray) -> np.ndarray:
-    """Where four per cent of the light are gone, which can just be seen."""
+    """Where four per cent of the light is absorbed, which is just visible."""
     return opened(ndimage.binary_fill_holes(absorbance.mean(-1) > 0.04), 3)
 
 

@@ -1,13 +1,13 @@
 """Synthetic fetal ultrasound with known organs, for the study of the caliper shortcut.
 
 Lin, Weng et al. 2024, *Shortcut Learning in Medical Image Segmentation*, section 3: sonographers freeze an image, write
-the plane's name on it and measure the organ with calipers, so a network that is trained on such images can lean on the
+the plane's name on it and measure the organ with calipers, so a network that is trained on such images can rely on the
 marks and fails on images without. Here every image exists with and without marks: `render` draws the same scene to the
 bit, whatever is written on it, and `clip` is the frozen frame on which the marks appear one by one.
 
-How much a network needs the marks is `difficulty`: it fades the organ's outline and inner anatomy, casts shadows on it
-and puts look-alikes beside it. The same geometry of the scan is drawn for all planes, so that the plane can be told by
-the anatomy or by the marks, and by nothing else.
+`difficulty` sets how much a network needs the marks: it fades the organ's outline and inner anatomy, casts shadows on
+it and puts look-alikes next to it. The geometry of the scan is the same for all planes, so the plane can be told by the
+anatomy or by the marks, and by nothing else.
 
 The image is made as a curved array makes it. Matter has a level of backscatter, reflections and a loss, in decibels, on
 a grid of beams and depths; complex Gaussian noise under a point spread function of constant angular width turns it into
@@ -32,19 +32,19 @@ CLASS_NAMES = ("background", *PLANES)
 
 _DEPTHS, _BEAMS = 256, 160  # of the polar grid
 _FINE = 256  # pixels a side, at least, at which the fan is sampled before it is averaged down
-_SCENE, _MARKS = 0, 1  # streams of random numbers, so that marks change nothing of the scene
+_SCENE, _MARKS = 0, 1  # streams of random numbers, so that marks do not change the scene
 
 # Backscatter in decibels below white.
 _FLUID, _BRAIN, _SOFT, _LIVER, _PLACENTA, _WALL, _BONE = -68.0, -41.0, -37.0, -32.0, -29.0, -27.0, -12.0
 
 
 class Frame(NamedTuple):
-    """An image with what is true about it.
+    """An image and its ground truth.
 
     Attributes:
       image: uint8 `[S,S,3]`, with marks if there are any.
       clean: uint8 `[S,S,3]`, without. The machine's own legend, gray in the upper left corner, is on both: it was there
-        before the image was frozen, and is no mark.
+        before the image was frozen, and is not a mark.
       labels: uint8 `[S,S]`: the organ has the class number of its plane in `CLASS_NAMES`, all else is 0.
       overlay: bool `[S,S]`, where a mark covers the image, if only in part.
       plane: one of `PLANES`.
@@ -89,7 +89,7 @@ def render(
       text: whether the plane's name and the measured values are written.
       text_of: the plane whose name and measures are written; by default the image's own, as in clinics.
       difficulty: 0 to 1. At 0 the organ stands out and is alone; at 1 its outline and inner anatomy are almost gone,
-        partly in shadow, and look-alikes are brighter than the organ, so that little but the marks tells where it is.
+        partly in shadow, and look-alikes are brighter than the organ, so that little but the marks shows where it is.
 
     Raises:
       ValueError: `size` is not positive, `seed` or `index` is negative, `difficulty` is not in 0 to 1, or there is no
@@ -135,7 +135,7 @@ def annotate(
 ) -> Frame:
     """The frame with these marks on its clean image, and no others.
 
-    Where the texts stand, their colours and the calipers' style belong to the machine, which is a function of the
+    The places of the texts, their colours and the calipers' style belong to the machine, which is a function of the
     frame's source and knows nothing of the plane. Sizes of marks follow the image's.
 
     Args:
@@ -145,7 +145,7 @@ def annotate(
       values: whether the measured values are written.
       text_of: see `render`.
       points: `[P,2]`, (y, x): where the calipers are put and what the values measure; by default the organ's own. The
-        truth in the frame stays what it is.
+        ground truth in the frame does not change.
 
     Raises:
       ValueError: there is no such plane, or there are fewer points than calipers or values ask for.
@@ -184,7 +184,7 @@ def clip(
       difficulty: see `render`.
 
     Returns:
-      Frames of one and the same scan, the first without marks, the last with all; what was written stays.
+      Frames of the same scan, the first without marks, the last with all; marks stay once they are written.
 
     Raises:
       ValueError: fewer than two frames, or as `render`.
@@ -262,7 +262,7 @@ def _values(plane, points):
     """What a machine prints for calipers at these places, in centimetres."""
     pairs = points.reshape(-1, 2, 2)
     long, *rest = np.hypot(*(pairs[:, 0] - pairs[:, 1]).T)
-    short = rest[0] if rest else 0.8 * long  # a name that does not belong to two points
+    short = rest[0] if rest else 0.8 * long  # a name that does not fit two points
     h = ((long - short) / (long + short)) ** 2
     around = math.pi / 2 * (long + short) * (1 + 3 * h / (10 + math.sqrt(4 - 3 * h)))  # Ramanujan's perimeter
     return {
@@ -274,7 +274,7 @@ def _values(plane, points):
 
 
 def _draw_legend(image, seed, index):
-    """What the machine itself writes, on every plane the same: it is part of the clean image, as on a frozen frame."""
+    """What the machine itself writes, the same on every plane: it is part of the clean image, as on a frozen frame."""
     legend = _draw_machine(seed, index).legend
     return _write(image, legend, 0, _LEGEND_COLOUR)[0]
 
@@ -356,7 +356,7 @@ class _Shape(NamedTuple):
 
     def _level(self, u, v):
         """The function that is 1 at the outline, and its slopes."""
-        p, q = abs(u) / self.half_length + 1e-6, abs(v) / self.half_width + 1e-6  # never 0: it divides
+        p, q = abs(u) / self.half_length + 1e-6, abs(v) / self.half_width + 1e-6  # never 0: it is a divisor
         level = _root(_power(p, self.doublings) + _power(q, self.doublings), self.doublings)
         slope_u = np.copysign(_power(p / level, self.doublings) * level / p / self.half_length, u)
         slope_v = np.copysign(_power(q / level, self.doublings) * level / q / self.half_width, v)
@@ -393,12 +393,12 @@ _DEPTH_IN_CM = {"head": (11, 15), "abdomen": (11, 15), "femur": (9, 13), "cervix
 _HALF_LENGTH = {"head": (0.27, 0.42), "abdomen": (0.25, 0.38), "femur": (0.17, 0.31), "cervix": (0.18, 0.32)}
 _ASPECT = {"head": (0.72, 0.85), "abdomen": (0.84, 1.0), "femur": (0.07, 0.10), "cervix": (0.40, 0.58)}
 _DOUBLINGS = {"head": 1, "abdomen": 1, "femur": 3, "cervix": 2}
-_CUT_SHARE = 0.3  # of organs that are placed at the fan's border; about half of them fit nevertheless, bones always
+_CUT_SHARE = 0.3  # of organs that are placed at the fan's border; about half of them fit anyway, bones always
 _MOST_FADING = 0.7  # of the organ, at difficulty 1
 
 
 def _draw_organ(rng, plane, fan):
-    """The organ's shape, where its measured ends can be seen."""
+    """The organ's shape, placed so that its measured ends are visible."""
     half_length = rng.uniform(*_HALF_LENGTH[plane])
     half_width = half_length * rng.uniform(*_ASPECT[plane])
     turn = 0.35 * rng.standard_normal() + (math.pi if rng.random() < 0.5 else 0.0)
@@ -407,7 +407,7 @@ def _draw_organ(rng, plane, fan):
     places = _draw_places(rng, fan, 64)
     best, chosen = math.inf, None
     for number, (x, y) in enumerate(places):
-        shrunk = min(1.0, 1.15 - number / 140)  # what fits nowhere is made smaller
+        shrunk = min(1.0, 1.15 - number / 140)  # what fits nowhere is shrunk
         shape = _Shape(x, y, turn, shrunk * half_length, shrunk * half_width, shrunk * bend, _DOUBLINGS[plane])
         hidden = np.count_nonzero(~fan.holds(*shape.ends(), margin=0.02))
         miss = 10 * hidden + abs(fan.holds(*shape.outline(), margin=0.02).mean() - wanted)
@@ -433,10 +433,10 @@ class _Matter:
         angle, radius = self.across * np.float32(fan.half_angle), self.below + np.float32(fan.near)
         self.beam = np.sin(angle), np.cos(angle)
         self.x, self.y = radius * self.beam[0], radius * self.beam[1]
-        self.rough = _noise(rng, 9, 8)  # irregularity of all that is seen here
+        self.rough = _noise(rng, 9, 8)  # irregularity of everything seen here
         self.level = _PLACENTA + 3 * self.rough + 3 * _noise(rng, 45, 30)  # dB, of backscatter
         self.echo = np.zeros_like(self.x)  # amplitude of reflections, 1 is white
-        self.loss = np.zeros_like(self.x)  # dB per unit of depth, above what time gain makes up for
+        self.loss = np.zeros_like(self.x)  # dB per unit of depth, beyond what time-gain compensation corrects
 
     def of(self, shape):
         """The shape's coordinates as shares of the half axes, the depth inside of it, how it faces the beams."""
@@ -445,7 +445,7 @@ class _Matter:
         return u / shape.half_length, v / shape.half_width, depth + 0.003 * self.rough, facing
 
     def fill(self, weight, level, loss=0.0, texture=0.0):
-        """Matter in the place of what was there."""
+        """Replaces what was there by matter."""
         self.level += weight * (level + texture * self.rough - self.level)
         self.loss += weight * (loss - self.loss)
         self.echo -= weight * self.echo
@@ -454,7 +454,7 @@ class _Matter:
         self.echo += amplitude * np.maximum(1 + 0.4 * self.rough, 0)
 
     def fade(self, before, share):
-        """Goes back towards what was there `before` until a share of what came is left, as in a slice that is thick."""
+        """Fades back towards what was there `before` until a share of the change is left, as in a thick slice."""
         self.level = before.level + share * (self.level - before.level)
         self.loss = before.loss + share * (self.loss - before.loss)
         self.echo = before.echo + share * share * (self.echo - before.echo)  # lines fade faster than areas
@@ -602,7 +602,7 @@ def _scan(rng, plane, organ, fan, difficulty):
 
 
 def _cast_shadows(matter, rng, organ, difficulty):
-    """Lost contact, gas and bone in the near field: two shadows anywhere, one on the organ as it gets difficult."""
+    """Lost contact, gas and bone in the near field: two shadows anywhere, one on the organ at higher difficulty."""
     onto = math.atan2(organ.x, organ.y) / matter.fan.half_angle + rng.uniform(-1, 1) * organ.half_length
     for centre, most in ((rng.uniform(-1.2, 1.2), 1), (rng.uniform(-1.2, 1.2), 1), (onto, difficulty)):
         decibels, width = most * rng.uniform(2, 22), rng.uniform(0.04, 0.14)
@@ -610,7 +610,7 @@ def _cast_shadows(matter, rng, organ, difficulty):
 
 
 def _speckle(rng, matter, haze):
-    """Real and imaginary part of what comes back, 1 is white; `haze` is the level of clutter, which nothing shadows."""
+    """Real and imaginary part of the echo, 1 is white; `haze` is the level of clutter, which nothing shadows."""
     noise = rng.standard_normal((2, _DEPTHS, _BEAMS), dtype=np.float32)
     axial, lateral = _smoothing(_DEPTHS, 1.3), _smoothing(_BEAMS, 1.5)
     lost = np.cumsum(matter.loss, axis=0) @ _smoothing(_BEAMS, 2.0).T  # a beam is wider than the line it stands for

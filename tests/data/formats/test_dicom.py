@@ -320,7 +320,7 @@ def test_real_numbers_whose_white_is_low_are_turned_over_in_their_own_range_and_
         made.save(tmp_path / f"{i}.dcm", file)
     picture = formats.read(tmp_path)
     np.testing.assert_allclose(picture.array[..., 0], values.min() + values.max() - values, rtol=1e-5, atol=1e-5)
-    assert picture.notes == ("is white where its real numbers are low; they were turned over within their own range",)
+    assert picture.notes == ("is white where its real numbers are low; they were inverted within their own range",)
 
 
 def test_a_table_of_the_modality_is_applied(tmp_path):
@@ -439,7 +439,7 @@ NO_VOLUME = {
     "a gap": ({"place": [10, -20, 41]}, "lacks frames: they lie 2.5 to 6 mm apart"),
     "another direction": (
         {"directions": [1, 0, 0, 0, 0, -1]},
-        "turned against each other by 90.0 degrees, such as frame 1 and frame 4",
+        "rotated against each other by 90.0 degrees, such as frame 1 and frame 4",
     ),
 }
 
@@ -461,7 +461,7 @@ def test_a_tilted_gantry_and_slices_beside_each_other_are_one_line(tmp_path):
             made.save(tmp_path / folder / f"{i}.dcm", file)
     with pytest.raises(formats.Unusable, match=r"lie 21\.8 degrees off their normal, as a tilted gantry leaves them"):
         formats.read(tmp_path / "tilted")
-    with pytest.raises(formats.Unusable, match="lie up to 2 mm beside each other"):
+    with pytest.raises(formats.Unusable, match="shifted sideways by up to 2 mm"):
         formats.read(tmp_path / "beside")
 
 
@@ -616,5 +616,5 @@ def test_slices_that_are_white_where_others_are_black_are_one_line(tmp_path):
     for i, file in enumerate(made.slices(plain_stack())):
         file.PhotometricInterpretation = "MONOCHROME1" if i == 2 else "MONOCHROME2"
         made.save(tmp_path / f"{i}.dcm", file)
-    with pytest.raises(formats.Unusable, match="some are white where others are black"):
+    with pytest.raises(formats.Unusable, match="some of them white where others are black"):
         formats.read(tmp_path)

@@ -112,10 +112,10 @@ def test_numbers_in_another_file_that_are_missing_or_cut(tmp_path):
     write(tmp_path / "a.mhd")
     numbers = (tmp_path / "a.raw").read_bytes()
     (tmp_path / "a.raw").write_bytes(numbers[:100])
-    with pytest.raises(formats.Unusable, match="holds 100 bytes of numbers and says that there are 240"):
+    with pytest.raises(formats.Unusable, match="holds 100 bytes of data, and its header says 240"):
         formats.read(tmp_path / "a.mhd")
     (tmp_path / "a.raw").unlink()
-    with pytest.raises(formats.Unusable, match=r"has its numbers in a\.raw, which is not there; put it beside"):
+    with pytest.raises(formats.Unusable, match=r"has its data in a\.raw, which is not there; put it next to"):
         formats.read(tmp_path / "a.mhd")
 
 

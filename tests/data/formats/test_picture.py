@@ -46,9 +46,9 @@ def test_warnings_are_kept_from_the_first_to_the_last_of_several_threads():
         (OSError("image file is truncated (3 bytes not processed)"), "fetch it again"),
         (ValueError("Expected 3600 bytes, got 720 bytes from object"), "fetch it again"),
         (ValueError("mmap length is greater than file size"), "fetch it again"),
-        (MemoryError("Unable to allocate 9 TiB"), "cut it into parts"),
-        (RuntimeError("no decoder for this"), "save it anew with a program that opens it"),
-        (KeyError("x"), "save it anew with a program that opens it"),
+        (MemoryError("Unable to allocate 9 TiB"), "split it into parts"),
+        (RuntimeError("no decoder for this"), "save it again with a program that opens it"),
+        (KeyError("x"), "save it again with a program that opens it"),
     ],
 )
 def test_the_remedy_is_to_fetch_only_what_is_proven_broken(error, remedy):

@@ -196,7 +196,7 @@ def test_what_is_not_proven_broken_is_not_to_be_fetched_again(tmp_path, monkeypa
 
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(
-        formats.Unusable, match=r"\(decoder zip not available\); save it anew with a program that opens"
+        formats.Unusable, match=r"\(decoder zip not available\); save it again with a program that opens"
     ):
         formats.read(tmp_path / "a.png")
 
