@@ -204,6 +204,6 @@ def test_what_is_not_proven_broken_is_not_to_be_fetched_again(tmp_path, monkeypa
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tif", "a.nii", "a.nii.gz", "a.dcm", "a.mha", "a.nrrd"])
 def test_what_is_not_there_is_said(tmp_path, name):
     with pytest.raises(
-        formats.Unusable, match=r"^cannot be read as an image \(\[Errno 2\] No such file .*\); see that it is there"
+        formats.Unusable, match=r"^cannot be read as an image \(\[Errno 2\] No such file .*\); check that it is there"
     ):
         formats.read(tmp_path / name)
