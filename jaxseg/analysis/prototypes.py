@@ -259,8 +259,8 @@ def unit_heat_map(
 def mean_sa_score(
     layers: Sequence[jax.Array],
     mask: jax.Array,
-    labels: jax.Array | None = None,
     *,
+    labels: jax.Array | None = None,
     region: jax.Array | None = None,
     interpolation: Interpolation = "bilinear",
 ) -> jax.Array:
@@ -400,7 +400,7 @@ def _class_probabilities(
     moved = features.astype(jnp.float32) - _over_pixels(shift, features.ndim)
     scores = jnp.einsum("b...c,bkc->b...k", moved, centres, precision=_EXACT)
     offset = jnp.where(defined, jnp.sum(centres**2, -1), jnp.inf)
-    logits = upsample(2 * scores, masks.shape[1:-1], interpolation) - _over_pixels(offset, features.ndim)
+    logits = upsample(2 * scores, masks.shape[1:-1], interpolation=interpolation) - _over_pixels(offset, features.ndim)
     enough = _over_pixels(jnp.sum(defined, 1, keepdims=True) > 1, features.ndim)
     return jnp.where(enough, jax.nn.softmax(jnp.where(enough, logits, 0.0)), jnp.nan)
 
@@ -525,7 +525,7 @@ def _object_logit(
     middle = (centres.target + centres.background) / 2
     along = jnp.einsum("bnc,bc->bn", _flat(features), difference, precision=_EXACT)
     along = (along - jnp.sum(middle * difference, -1)[:, None]).reshape(features.shape[:-1])
-    return upsample(2 * along, mask.shape[1:], interpolation)
+    return upsample(2 * along, mask.shape[1:], interpolation=interpolation)
 
 
 @functools.partial(jax.jit, static_argnames=("score", "interpolation"))
@@ -572,7 +572,7 @@ def _weighted_means(
     """Means `[B,K,C]` of the up-sampled features with K weights `[B,*H]`, and where `[B,K]` these are not all 0."""
     sizes, axes = features.shape[1:-1], tuple(range(1, features.ndim - 1))
     # each gathered by itself: stacked at the mask's size they would take more memory than deep features
-    low = jnp.stack([upsample_adjoint(weight, sizes, interpolation) for weight in weights], -1)
+    low = jnp.stack([upsample_adjoint(weight, sizes, interpolation=interpolation) for weight in weights], -1)
     sums = jnp.einsum("bnk,bnc->bkc", _flat(low), _flat(features), precision=_EXACT)
     total = jnp.stack([jnp.sum(weight, axes) for weight in weights], -1)
     defined = total > 0
@@ -585,7 +585,7 @@ def _unit_logits(
     """`[B,*H,C]`: log of p over 1 - p of every unit."""
     difference = _over_pixels(centres.target - centres.background, features.ndim)
     middle = _over_pixels((centres.target + centres.background) / 2, features.ndim)
-    return upsample(2 * (features.astype(jnp.float32) - middle) * difference, sizes, interpolation)
+    return upsample(2 * (features.astype(jnp.float32) - middle) * difference, sizes, interpolation=interpolation)
 
 
 def _over_unit_chunks(

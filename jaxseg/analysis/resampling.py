@@ -15,7 +15,7 @@ INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "bilinear_aligned", "ne
 
 
 @arrays.native("x")
-def upsample(x: jax.Array, sizes: Sequence[int], interpolation: Interpolation = "bilinear") -> jax.Array:
+def upsample(x: jax.Array, sizes: Sequence[int], *, interpolation: Interpolation = "bilinear") -> jax.Array:
     """`[B,*h,...]` at the spatial `sizes`: `U x`.
 
     Args:
@@ -27,12 +27,12 @@ def upsample(x: jax.Array, sizes: Sequence[int], interpolation: Interpolation = 
 
 
 @arrays.native("y")
-def upsample_adjoint(y: jax.Array, sizes: Sequence[int], interpolation: Interpolation = "bilinear") -> jax.Array:
+def upsample_adjoint(y: jax.Array, sizes: Sequence[int], *, interpolation: Interpolation = "bilinear") -> jax.Array:
     """`U^T y`: `[B,*H,...]` gathered to the spatial `sizes`, so that `sum(y U x) = sum(x U^T y)`."""
     return _contract(y, tuple(sizes), y.shape[1 : 1 + len(sizes)], interpolation, adjoint=True)
 
 
-def matrix(low: int, high: int, interpolation: Interpolation = "bilinear") -> np.ndarray:
+def matrix(low: int, high: int, *, interpolation: Interpolation = "bilinear") -> np.ndarray:
     """`[high, low]` float32: what each of `high` pixels takes from `low` ones along one axis.
 
     Raises:
@@ -67,7 +67,7 @@ def _contract(
     for axis, (small, large) in enumerate(zip(low, high, strict=True), 1):
         if small == large:  # the identity, in every interpolation
             continue
-        weights = jnp.asarray(matrix(small, large, interpolation))
+        weights = jnp.asarray(matrix(small, large, interpolation=interpolation))
         summed = jnp.tensordot(
             weights, x.astype(jnp.float32), axes=(0 if adjoint else 1, axis), precision=jax.lax.Precision.HIGHEST
         )

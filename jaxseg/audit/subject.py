@@ -204,7 +204,7 @@ def evenly(cases: pipeline.InMemory, count: int) -> pipeline.InMemory:
 def read_cases(splits: runs.Splits, split: str, count: int) -> pipeline.InMemory:
     """At most so many cases of a split, evenly over it; no other is decoded."""
     source = splits.open(split)
-    return pipeline.in_memory(source, _spread(len(source), min(len(source), count)).tolist())
+    return pipeline.in_memory(source, chosen=_spread(len(source), min(len(source), count)).tolist())
 
 
 def _spread(length: int, count: int) -> np.ndarray:

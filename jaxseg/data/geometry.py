@@ -54,12 +54,12 @@ def is_usable(affine: np.ndarray) -> bool:
     return bool(abs(np.linalg.det(affine[:3, :3])) > 1e-6 * np.prod(lengths))  # not in one plane
 
 
-def spacing(affine: np.ndarray, rank: int = 3) -> tuple[float, ...]:
+def spacing(affine: np.ndarray, *, rank: int = 3) -> tuple[float, ...]:
     """Mm along the axes (slice, row, column), or of a picture (rank 2) along its own two."""
     return tuple(float(length) for length in np.linalg.norm(affine[:3, :3], axis=0)[-rank:])
 
 
-def orientation(affine: np.ndarray, rank: int = 3) -> str:
+def orientation(affine: np.ndarray, *, rank: int = 3) -> str:
     """The orientation of the axes, such as `SPL`: up, to the back, to the left."""
     with np.errstate(all="ignore"):
         return "".join(code or "?" for code in nibabel.aff2axcodes(affine))[-rank:]
@@ -68,9 +68,9 @@ def orientation(affine: np.ndarray, rank: int = 3) -> str:
 def text(affine: np.ndarray, size: Sequence[int]) -> str:
     """A grid in words, columns first: `64x64x10 of 1.5x1.5x8 mm to LPS from (3, -2, 7)`."""
     rank = len(size)
-    steps = "x".join(f"{step:.4g}" for step in reversed(spacing(affine, rank)))
+    steps = "x".join(f"{step:.4g}" for step in reversed(spacing(affine, rank=rank)))
     first = ", ".join(f"{place:.4g}" for place in affine[:3, 3])
-    sides = orientation(affine, rank)[::-1]
+    sides = orientation(affine, rank=rank)[::-1]
     return f"{'x'.join(str(n) for n in reversed(size))} of {steps} mm to {sides} from ({first})"
 
 

@@ -279,7 +279,7 @@ def split_sizes(directory: str | os.PathLike[str]) -> dict[str, int]:
     return _split_sizes(builder)
 
 
-def in_memory(split: Split, chosen: Sequence[int] | None = None) -> InMemory:
+def in_memory(split: Split, *, chosen: Sequence[int] | None = None) -> InMemory:
     """Decodes every case of a split once, or those at the chosen places, with two threads."""
     places = range(len(split)) if chosen is None else chosen
     texts: list[tuple[str, str, str]] = []

@@ -107,7 +107,7 @@ class Loaded(NamedTuple):
     @property
     def orientation(self) -> str:
         """To which side of the patient each spatial axis runs, such as `SPL`; empty where the file does not tell."""
-        return "" if self.affine is None else geometry.orientation(self.affine, self.labels.ndim)
+        return "" if self.affine is None else geometry.orientation(self.affine, rank=self.labels.ndim)
 
     def oriented(self, codes: str) -> "Loaded":
         """The volume with axes that run to the sides `codes`; as it is where either orientation is not known."""

@@ -123,7 +123,7 @@ def check_shares(**masks: Any) -> None:
             )
 
 
-def check_probabilities(probabilities: Any, name: str = "probabilities") -> None:
+def check_probabilities(probabilities: Any, *, name: str = "probabilities") -> None:
     """Raises a ValueError where known values are not from 0 to 1, or do not sum to 1 over the last axis, the classes.
 
     On the host the sums are those of at most 65,536 pixels, evenly spread.

@@ -7,7 +7,7 @@ import numpy as np
 
 
 @functools.lru_cache(maxsize=4)
-def of_patients(groups: int, resamples: int, seed: int, strata: tuple[int, ...] | None = None) -> np.ndarray:
+def of_patients(groups: int, resamples: int, seed: int, *, strata: tuple[int, ...] | None = None) -> np.ndarray:
     """How often each patient is drawn in each resample, `[resamples, groups]`: the one bootstrap for all estimates.
 
     Cached, because a study needs hundreds of intervals; do not write to it.

@@ -118,7 +118,7 @@ def exact_interval(successes: int, trials: int, *, level: float = 0.95) -> tuple
 
 
 @arrays.native("values")
-def defined_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+def defined_mean(values: np.ndarray, *, axis: int = -1) -> np.ndarray:
     """Mean along an axis, ignoring NaN; NaN where nothing is left.
 
     Args:

@@ -66,7 +66,7 @@ def _read(source: str) -> tuple[pathlib.Path, dict[str, np.ndarray]]:
     path = paths.expanded(source)
     file, colon, key = str(path).rpartition(":")
     if colon and not paths.exists(path) and paths.is_file(file):
-        return pathlib.Path(file), weight_files.read(file, key)
+        return pathlib.Path(file), weight_files.read(file, key=key)
     return path, weight_files.read(path)
 
 
@@ -101,7 +101,7 @@ IMAGENET: dict[str, Published] = {
 }
 
 
-def imagenet(encoder: str, cache: pathlib.Path | None = None) -> pathlib.Path:
+def imagenet(encoder: str, *, cache: pathlib.Path | None = None) -> pathlib.Path:
     """The file with an encoder's ImageNet weights, downloaded if the cache has none.
 
     A `.safetensors` file of the same stem in the cache is taken as it is: there is no published checksum of one.

@@ -119,7 +119,7 @@ class UNet(UNetSkeleton):
     @property
     def margin(self) -> int:
         """Pixels of reflection on every side of the image: 0 unless the padding is valid."""
-        return image_margin(self.halvings, self._upsample_loss) if self.padding == "valid" else 0
+        return image_margin(self.halvings, upsample_loss=self._upsample_loss) if self.padding == "valid" else 0
 
     def encode(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, Skips]:
         """The bottleneck's activation and the skips, top level first, None where a skip is off.
@@ -170,7 +170,7 @@ def decoder_margins(levels: int, upsample_loss: int) -> list[int]:
     return margins
 
 
-def image_margin(levels: int, upsample_loss: int = 1) -> int:
+def image_margin(levels: int, *, upsample_loss: int = 1) -> int:
     """Pixels of reflection on every side of the image that `padding="valid"` needs."""
     margin = decoder_margins(levels, upsample_loss)[-1] + 2
     for _ in range(levels):

@@ -29,7 +29,7 @@ _OTHERS = {
 }
 
 
-def read(path: str | bytes | os.PathLike[str], key: str | None = None) -> Tensors:
+def read(path: str | bytes | os.PathLike[str], *, key: str | None = None) -> Tensors:
     """The tensors of a file, by name.
 
     The content tells what a file is: `.safetensors`, `.npz`, or anything that `torch.save` wrote, under any name

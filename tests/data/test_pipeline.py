@@ -54,7 +54,7 @@ class Grey:
 
 def test_some_cases_are_those_of_all_whether_decoded_alone_or_taken(directory, memory):
     chosen = [5, 0, 3]
-    decoded = pipeline.in_memory(pipeline.Split(directory, "train", size=16), chosen)
+    decoded = pipeline.in_memory(pipeline.Split(directory, "train", size=16), chosen=chosen)
     for some in (decoded, memory.take(np.array(chosen))):
         assert some.name == memory.name and len(some) == 3
         for place, case in zip(chosen, some, strict=True):

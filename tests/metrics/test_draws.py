@@ -7,7 +7,7 @@ from jaxseg.metrics import draws
 
 def test_every_resample_has_as_many_patients_as_there_are_in_each_stratum():
     strata = (1, 0, 1, 1, 0, 0, 0)
-    drawn = draws.of_patients(7, 300, 4, strata)
+    drawn = draws.of_patients(7, 300, 4, strata=strata)
     of = np.array(strata)
     for stratum, count in ((0, 4), (1, 3)):
         np.testing.assert_array_equal(drawn[:, of == stratum].sum(1), count)

@@ -188,7 +188,7 @@ def published(tmp_path, monkeypatch):
 
 def not_had(encoder, cache, *words):
     with pytest.raises(InputError) as error:
-        pretrained.imagenet(encoder, cache)
+        pretrained.imagenet(encoder, cache=cache)
     text = str(error.value)
     assert "\n" not in text
     for word in ("net.pth", pretrained.IMAGENET[encoder].url, str(cache), "config.model.pretrained = None", *words):
@@ -199,9 +199,9 @@ def not_had(encoder, cache, *words):
 def test_a_file_is_fetched_once(tmp_path, published, encoder):
     _, asked = published
     cache = tmp_path / "new" / "cache"
-    path = pretrained.imagenet(encoder, cache)
+    path = pretrained.imagenet(encoder, cache=cache)
     assert path == cache / "net.pth" and path.read_bytes() == b"weights"
-    assert pretrained.imagenet(encoder, cache) == path
+    assert pretrained.imagenet(encoder, cache=cache) == path
     assert asked == ["/net.pth"]
     assert os.listdir(cache) == ["net.pth"]
 
@@ -235,14 +235,14 @@ def test_a_cache_that_cannot_be_written_is_named_before_anything_is_fetched(tmp_
 def test_a_cached_file_with_another_checksum_is_to_be_removed(tmp_path, published):
     (tmp_path / "net.pth").write_bytes(b"other")
     with pytest.raises(InputError, match="move it away") as error:
-        pretrained.imagenet("whole", tmp_path)
+        pretrained.imagenet("whole", cache=tmp_path)
     assert str(tmp_path / "net.pth") in str(error.value)
     assert published[1] == []
 
 
 def test_a_safetensors_file_put_there_by_hand_is_taken(tmp_path, published):
     (tmp_path / "net.safetensors").write_bytes(b"any")
-    assert pretrained.imagenet("whole", tmp_path) == tmp_path / "net.safetensors"
+    assert pretrained.imagenet("whole", cache=tmp_path) == tmp_path / "net.safetensors"
     assert published[1] == []
 
 

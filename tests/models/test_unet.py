@@ -94,7 +94,7 @@ def test_valid_interior_equals_the_other_modes(drawn_variables, levels, upsample
     ]
     run = jax.jit(lambda variables, images: [module.apply(variables, images) for module in modules])
     valid, zero = run(drawn_variables(modules[0], images), images)
-    margin = unet.image_margin(levels, 0 if upsample == "transpose" else 1)
+    margin = unet.image_margin(levels, upsample_loss=0 if upsample == "transpose" else 1)
     inside = slice(margin, size - margin)
     np.testing.assert_allclose(valid[:, inside, inside], zero[:, inside, inside], atol=1e-4)
     assert size - 2 * margin > 0

@@ -326,11 +326,11 @@ def test_among_several_networks_a_key_chooses(path):
     content = {"student": {"w": W, "head.b": double}, "callbacks": {"EMA": {"w": double, "head.b": double}}}
     write_zip(path, content, {"0": NUMBERS, "1": np.arange(2.0)})
     refused(path, "several networks, under student, callbacks.EMA", "FILE:student")
-    assert weight_files.read(path, "student")["w"].shape == (3, 4)
-    assert weight_files.read(path, "callbacks.EMA")["w"].dtype == np.float64
-    assert list(weight_files.read(path, "student.head")) == ["b"]
+    assert weight_files.read(path, key="student")["w"].shape == (3, 4)
+    assert weight_files.read(path, key="callbacks.EMA")["w"].dtype == np.float64
+    assert list(weight_files.read(path, key="student.head")) == ["b"]
     with pytest.raises(InputError, match=r"no tensors under 'teacher'; there are some under student, callbacks.EMA"):
-        weight_files.read(path, "teacher")
+        weight_files.read(path, key="teacher")
 
 
 def test_an_empty_key_is_the_network_at_the_root_without_copies_of_it(tmp_path):
@@ -343,14 +343,14 @@ def test_an_empty_key_is_the_network_at_the_root_without_copies_of_it(tmp_path):
         key = start.removesuffix(".") if start == "model." else ""
         read = weight_files.read(path, key)
         assert {name: array.max() for name, array in read.items()} == dict.fromkeys(network, 1)
-        read = weight_files.read(path, f"{key}.ema" if key else "ema")
+        read = weight_files.read(path, key=f"{key}.ema" if key else "ema")
         assert {name: array.max() for name, array in read.items()} == dict.fromkeys(network, 2)
 
 
 def test_the_networks_own_parts_are_no_copies_of_others(tmp_path):
     names = [f"{part}{i}.weight" for part in ("", "layer1.0.", "layer1.1.", "layer2.0.") for i in ("conv1", "conv2")]
     np.savez(tmp_path / "resnet.npz", **{f"model.{name}": np.ones((2, 2)) for name in names if name != "conv2.weight"})
-    assert len(weight_files.read(tmp_path / "resnet.npz", "model")) == 7
+    assert len(weight_files.read(tmp_path / "resnet.npz", key="model")) == 7
 
 
 def test_a_path_may_be_bytes(tmp_path):

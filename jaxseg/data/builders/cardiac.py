@@ -40,7 +40,7 @@ class Cardiac(drawn.SyntheticBuilder):
     @classmethod
     def cases(cls, scene: int, size: int) -> Iterator[RawCase]:
         for vendor in cardiac.VENDORS:
-            yield drawn.drawn_case(scene, size, f"_{vendor}", vendor, vendor=vendor)
+            yield drawn.drawn_case(scene, size, suffix=f"_{vendor}", domain=vendor, vendor=vendor)
 
     @classmethod
     def draw(cls, scene: int, size: int, options: Mapping[str, Any]) -> Loaded:

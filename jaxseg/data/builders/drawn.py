@@ -71,7 +71,7 @@ class SyntheticBuilder(records.Builder):
         raise NotImplementedError
 
 
-def drawn_case(scene: int, size: int, suffix: str = "", domain: str = "", **options: Any) -> RawCase:
+def drawn_case(scene: int, size: int, *, suffix: str = "", domain: str = "", **options: Any) -> RawCase:
     """A case of a scene; the scene is the patient."""
     name = f"synthetic{scene:05d}"
     return RawCase(name + suffix, (), None, patient=name, domain=domain, part=Drawing(scene, size, options))

@@ -40,7 +40,7 @@ class Ultrasound(drawn.SyntheticBuilder):
     def cases(cls, scene: int, size: int) -> Iterator[RawCase]:
         for domain in ("annotated", "clean"):
             marked = domain == "annotated"
-            yield drawn.drawn_case(scene, size, f"_{domain}", domain, calipers=marked, text=marked)
+            yield drawn.drawn_case(scene, size, suffix=f"_{domain}", domain=domain, calipers=marked, text=marked)
 
     @classmethod
     def draw(cls, scene: int, size: int, options: Mapping[str, Any]) -> Loaded:

@@ -59,7 +59,7 @@ class Picture(NamedTuple):
     @property
     def orientation(self) -> str:
         """The orientation of the array's spatial axes, such as `SPL`; empty without an affine."""
-        return "" if self.affine is None else geometry.orientation(self.affine, len(self.spacing))
+        return "" if self.affine is None else geometry.orientation(self.affine, rank=len(self.spacing))
 
 
 def unplaced(array: np.ndarray) -> Picture:
@@ -69,7 +69,7 @@ def unplaced(array: np.ndarray) -> Picture:
 
 def placed(array: np.ndarray, affine: np.ndarray) -> Picture:
     """With the spacing that the affine says."""
-    return Picture(array, geometry.spacing(affine, array.ndim - 1), np.asarray(affine, np.float64))
+    return Picture(array, geometry.spacing(affine, rank=array.ndim - 1), np.asarray(affine, np.float64))
 
 
 class _Quiet:

@@ -147,7 +147,7 @@ def render(
         raise ValueError(f"size is {size}, but an image needs at least one pixel a side")
     if not 0 <= position <= 1:
         raise ValueError(f"position is {position}, but a heart has slices from 0 (base) to 1 (apex)")
-    machine = scanner(vendor, strength)
+    machine = scanner(vendor, strength=strength)
     position = float(position)
     heart_rng, outline_rng, body_rng, texture_rng, field_rng = _generators(seed, patient)
     heart = _draw_heart(heart_rng)
@@ -190,7 +190,7 @@ def volume(
     return images, labels, (heart.length / slices, FIELD_OF_VIEW / size, FIELD_OF_VIEW / size)
 
 
-def scanner(vendor: str, strength: float = 1.0) -> Scanner:
+def scanner(vendor: str, *, strength: float = 1.0) -> Scanner:
     """The scanner at `strength` between vendor A's and the vendor's own, every attribute linearly.
 
     Raises:
