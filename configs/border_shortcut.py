@@ -34,7 +34,7 @@ def get_config(size: str = "demo") -> ml_collections.ConfigDict:
     """The study in one of the sizes tiny, demo, cpu, paper; `size,padding` for all five padding modes."""
     name, _, variant = size.partition(",")
     if name not in _SIZES or variant not in ("", "padding"):
-        raise ValueError(f"unknown size {size!r}; choose one of {', '.join(_SIZES)}, with ',padding' behind it or not")
+        raise ValueError(f"unknown size {size!r}; choose one of {', '.join(_SIZES)}, with ',padding' after it or not")
     config = _paper()
     config.size = size
     config.update(_SIZES[name])

@@ -2,8 +2,8 @@
 
     python -m launch.study --config=configs/planted_shortcuts.py:demo --workdir=runs/planted
 
-No paper's study; it judges `launch.audit`. For every kind of shortcut and every seed, images are drawn twice: with the
-cue, and as a twin, the same scenes without it. A network is trained on each and audited on its own test images.
+No paper's study; it judges `launch.audit`. For every kind of shortcut and every seed, scenes are rendered twice: with
+the cue, and, as a twin, without it. A network is trained on each and audited on its own test images.
 
 | kind    | planted                                           | twin                                          |
 | ------- | ------------------------------------------------- | --------------------------------------------- |

@@ -152,8 +152,8 @@ def compiled(
         count = len(images)
         if 1 < count < batch:
             images = np.concatenate([images, np.repeat(images[-1:], batch - count, 0)])
-        probabilities, found = program(known, images)
-        ordered = {score.key: np.asarray(found[score.key])[:count] for score in scores}  # jit sorts them
+        probabilities, values = program(known, images)
+        ordered = {score.key: np.asarray(values[score.key])[:count] for score in scores}  # jit sorts them
         return np.asarray(probabilities)[:count], ordered
 
     return network
