@@ -99,10 +99,7 @@ Terms = list[tuple[float, np.ndarray]]
 def _border_quantities(settings: Settings, padding: str, measured: Measured, test_view: str) -> dict[str, Terms]:
     """Each a weighted sum of means per case."""
     of = lambda view, place, padding=padding: measured.of_runs[padding, view][f"{test_view}_{place}"]
-    gap = lambda place, padding=padding: [
-        (1.0, of("quadrant", place, padding)),
-        (-1.0, of("original", place, padding)),
-    ]
+    gap = lambda place, padding=padding: [(1.0, of("quadrant", place, padding)), (-1.0, of("original", place, padding))]
     quantities: dict[str, Terms] = {
         "M_ori at the border": [(1.0, of("original", "border"))],
         "M_crop at the border": [(1.0, of("quadrant", "border"))],

@@ -76,11 +76,7 @@ def train_and_measure(settings: Settings, scans: Mapping[str, Scans], workdir: p
 
 
 def measure(
-    settings: Settings,
-    run: ml_collections.ConfigDict,
-    folder: pathlib.Path,
-    images: Images,
-    clips: Clips,
+    settings: Settings, run: ml_collections.ConfigDict, folder: pathlib.Path, images: Images, clips: Clips
 ) -> dict[str, np.ndarray]:
     """The best checkpoint of a run on all images of the study.
 

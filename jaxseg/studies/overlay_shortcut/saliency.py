@@ -46,14 +46,7 @@ def measure(settings: Settings, model: nn.Module, variables: Any, images: Images
 
 @functools.partial(jax.jit, static_argnames=("model", "layer", "size"))
 def _explain(
-    model: nn.Module,
-    variables: Any,
-    image: jax.Array,
-    marks: jax.Array,
-    class_index: Any,
-    *,
-    layer: str,
-    size: int,
+    model: nn.Module, variables: Any, image: jax.Array, marks: jax.Array, class_index: Any, *, layer: str, size: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Saliency `[B,n,n]`, the share of it on the marks `[B]`, and the share of the image under them `[B]`."""
     seen = augment.whole({"image": image, "labels": marks}, size=size)["images"]

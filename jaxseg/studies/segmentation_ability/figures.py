@@ -58,10 +58,7 @@ def _series(label: str, rows: Table, x: str) -> figures.Series:
 
 
 def _draw_layers(
-    folder: pathlib.Path,
-    settings: Settings,
-    measured: Mapping[str, Measures],
-    results: tables.Tables,
+    folder: pathlib.Path, settings: Settings, measured: Mapping[str, Measures], results: tables.Tables
 ) -> None:
     """Figs. 5, 7 and 16."""
     abstract = settings.layer_groups["abstract"]

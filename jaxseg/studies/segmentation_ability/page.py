@@ -177,7 +177,7 @@ def _units_section(settings: Settings, results: tables.Tables, figure: page.Figu
             "Section 4.5 of the paper finds that many units of the last layer hardly separate object and background, "
             "supposes that what they add is about constant, and suggests to prune them. Here that is done: those "
             "channels are taken out of the last convolution and the head, so that the network is smaller, and what "
-            "they add on average is in the head's bias.",
+            "they add on average is in the head's bias."
         ],
         [units, heat, pruning],
         [
@@ -236,7 +236,7 @@ def _quality_section(results: tables.Tables, figure: page.FigureOf) -> page.Sect
         [
             "The mean SA score takes the network's own output for the truth: it asks how well the units of the last "
             "two layers agree with it, each by itself. VoG is how much the gradient of the logits with respect to the "
-            "image varied over the checkpoints of the training.",
+            "image varied over the checkpoints of the training."
         ],
         shown,
         [

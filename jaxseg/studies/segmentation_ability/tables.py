@@ -84,10 +84,7 @@ def tabulate(settings: Settings, splits: runs.Splits, measures: Measured) -> Tab
 def _performance_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
     """Table 1."""
     rows = []
-    for what, values, convention in (
-        ("output", measures["dice"], DICE),
-        ("last layer", measures["sa"][:, -1], SA),
-    ):
+    for what, values, convention in (("output", measures["dice"], DICE), ("last layer", measures["sa"][:, -1], SA)):
         mean, std = PAPER_PERFORMANCE[network, what]
         more = {"std": _std(values), "paper": mean, "paper_std": std}
         keys = {"network": network, "segmentation": what}
@@ -243,11 +240,7 @@ def _cost_rows(settings: Settings, network: str, measures: Measures) -> list[dic
 def _separableness_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
     """Table 3."""
     listed = [
-        (
-            "separableness",
-            measures["separableness"],
-            f"{SA}. Separableness: with the image's colours as features",
-        ),
+        ("separableness", measures["separableness"], f"{SA}. Separableness: with the image's colours as features"),
         ("output", measures["dice"], DICE),
         ("gain", measures["gain"], "Dice of the output minus separableness per case, mean: m(d)"),
     ]
@@ -299,10 +292,7 @@ def _noise_group_rows(settings: Settings, network: str, measures: Measures, pati
         terms = [
             (weight / len(chosen), values)
             for v in chosen
-            for weight, values in (
-                *_over(change[:, v], groups[group]),
-                *_over(change[:, v], groups["abstract"], -1.0),
-            )
+            for weight, values in (*_over(change[:, v], groups[group]), *_over(change[:, v], groups["abstract"], -1.0))
         ]
         convention = f"{_NOISE}. Difference of the groups' means, below 0 where the first loses more"
         who = {"network": network, "noise": noise, "quantity": quantity}

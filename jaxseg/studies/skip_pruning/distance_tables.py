@@ -72,10 +72,7 @@ def _differences(
     layers = measured[0]["layers"].tolist()
     *_, bottleneck = (layer for layer in layers if layer not in decoder)
     first, of_decoder = _mean_weights(layers[:1], layers), _mean_weights(decoder, layers)
-    within = {
-        EARLY: first - _mean_weights(layers[1:], layers),
-        DEEPEST: first - _mean_weights([bottleneck], layers),
-    }
+    within = {EARLY: first - _mean_weights(layers[1:], layers), DEEPEST: first - _mean_weights([bottleneck], layers)}
     for (pruned, measures), (quantity, weights) in itertools.product(measured.items(), within.items()):
         yield architecture(pruned), quantity, _weighted(measures, condition, weights)
     for more, less in pairs:

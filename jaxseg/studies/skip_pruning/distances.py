@@ -26,11 +26,7 @@ def block_layers(model: UNetSkeleton) -> tuple[str, ...]:
 
 
 def measure(
-    settings: Settings,
-    model: UNetSkeleton,
-    members: Sequence[Any],
-    tested: Sequence[Condition],
-    shifter: Shifter,
+    settings: Settings, model: UNetSkeleton, members: Sequence[Any], tested: Sequence[Condition], shifter: Shifter
 ) -> dict[str, np.ndarray]:
     """Hellinger distances between the unshifted test set and every compared condition (section IV.B).
 

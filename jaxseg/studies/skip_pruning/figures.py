@@ -118,11 +118,7 @@ def _examples(
 
 
 def matrices(
-    path: PathLike,
-    panels: Mapping[str, tuple[Sequence[str], Sequence[str], np.ndarray]],
-    *,
-    xlabel: str,
-    label: str,
+    path: PathLike, panels: Mapping[str, tuple[Sequence[str], Sequence[str], np.ndarray]], *, xlabel: str, label: str
 ) -> None:
     """Matrices below each other on one colour scale from 0 to 1, the number in every cell.
 

@@ -60,10 +60,7 @@ def resampled(counts: np.ndarray, weights: np.ndarray, patients: int, classes: S
       patients: how many there are.
       classes: numbers of those that are averaged.
     """
-    return {
-        SET: _of_set(counts, weights, patients, classes),
-        CASE: _per_case(counts, weights, patients, classes),
-    }
+    return {SET: _of_set(counts, weights, patients, classes), CASE: _per_case(counts, weights, patients, classes)}
 
 
 def _of_set(counts: np.ndarray, weights: np.ndarray, patients: int, classes: Sequence[int]) -> Resampled:
