@@ -1,4 +1,4 @@
-"""The border shortcut (Lin, Weng et al. 2024, section 4): which runs, which numbers.
+"""The border shortcut (Lin, Weng et al. 2024, section 4): what is trained and measured.
 
 One network per padding mode and training view; each is tested on both views of the same test cases:
 
@@ -10,7 +10,6 @@ Scores are taken on a grid of `evaluation.grid` pixels, to which labels and pred
 that a ring 10 pixels wide means the same at every network size.
 """
 
-import functools
 import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -23,20 +22,14 @@ import numpy as np
 from jaxseg import inference
 from jaxseg.data import augment, pipeline
 from jaxseg.metrics import overlap, regions
-from jaxseg.results.stored import kept
-from jaxseg.studies.base import SPLITS
+from jaxseg.studies import base
+from jaxseg.studies.base import SPLITS, Measures
 from jaxseg.studies.border_shortcut import features as border_features
 from jaxseg.studies.border_shortcut import moving_window
 from jaxseg.studies.border_shortcut.settings import Evaluation, Run, Settings
 from jaxseg.training import runs
 
 TEST_VIEWS = ("original", "quadrant")
-Measures = Mapping[str, np.ndarray]
-
-
-def run_folder(workdir: pathlib.Path, run: Run) -> pathlib.Path:
-    """Where a run of the study keeps its checkpoints, metrics and measures."""
-    return workdir / "runs" / "_".join(run)
 
 
 class Measured(NamedTuple):
@@ -53,12 +46,9 @@ class Measured(NamedTuple):
 
 def train_and_measure(settings: Settings, splits: runs.Splits, workdir: pathlib.Path) -> Measured:
     """Every run of the study, trained and measured, or read back where that was done before."""
-    measured = {}
-    for run in settings.runs:
-        config, folder = settings.of_run(run), run_folder(workdir, run)
-        runs.train(config, splits, folder)
-        measured[run] = kept(folder / "measures.npz", functools.partial(measure, settings, config, folder, splits))
-    return Measured(measured, mask_centres(settings, splits))
+    of_run = lambda run, folder: measure(settings, run, folder, splits)
+    of_runs = base.train_and_measure(settings, workdir, lambda _: splits, of_run)
+    return Measured(of_runs, mask_centres(settings, splits))
 
 
 def measure(
@@ -103,7 +93,7 @@ def mask_centres(settings: Settings, splits: runs.Splits) -> dict[tuple[str, str
 
 
 def score(labels: jax.Array, predictions: jax.Array, evaluation: Evaluation) -> dict[str, jax.Array]:
-    """All numbers of one batch, `[B,...]`; labels and predictions `[B,n,n]`."""
+    """All scores of one batch, `[B,...]`; labels and predictions `[B,n,n]`."""
     factor = evaluation.grid // labels.shape[1]
     a, b = (jnp.repeat(jnp.repeat(x, factor, 1), factor, 2) for x in (labels, predictions))
     rings = regions.band_index(a.shape[1:], evaluation.border_width)
@@ -111,12 +101,12 @@ def score(labels: jax.Array, predictions: jax.Array, evaluation: Evaluation) -> 
     foreground = lambda mask, where: jnp.where(where, mask > 0, False)
     inside = lambda where: overlap.dice(foreground(a, where), foreground(b, where), num_classes=2)[:, 0]
     lesion = jnp.sum(foreground(a, at_border), (1, 2))
-    found = jnp.sum(foreground(a, at_border) & (b > 0), (1, 2))
+    overlapped = jnp.sum(foreground(a, at_border) & (b > 0), (1, 2))
     return {
         "dice": inside(True),
         "border": inside(at_border),
         "interior": inside(~at_border),
-        "border_recall": jnp.where(lesion > 0, found / jnp.maximum(lesion, 1), jnp.nan),
+        "border_recall": jnp.where(lesion > 0, overlapped / jnp.maximum(lesion, 1), jnp.nan),
         "bands": regions.band_dice(a, b, width=evaluation.band_width)[1],
         "bands_smooth1": regions.band_dice(a, b, width=evaluation.band_width, smooth=1.0)[1],
         "predictions": predictions.astype(jnp.uint8),

@@ -10,7 +10,8 @@ from jaxseg.data import pipeline
 from jaxseg.metrics import regions
 from jaxseg.results.patients import Patients
 from jaxseg.results.table import NONE, PAIRED, Row, Table, exact, table
-from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS, Measured, Measures
+from jaxseg.studies.base import Measures
+from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS, Measured
 from jaxseg.studies.border_shortcut.settings import NAMES, Evaluation, Run, Settings
 from jaxseg.training import checks, runs
 

@@ -1,7 +1,7 @@
 """The distortion study's scores and Dice as tables.
 
-A number of several networks is the mean of what each gives. Its interval is from resampled patients and does not cover
-what further seeds would change; the standard deviation over runs stands beside.
+A number of several networks is the mean over them. Its interval is from resampled patients and does not cover the
+variation between seeds, which the standard deviation over runs shows.
 """
 
 import dataclasses
@@ -126,19 +126,19 @@ class _Unit:
     def row(
         self,
         keys: Mapping[str, str],
-        numbers: Resampled,
-        number: int,
+        resampled: Resampled,
+        index: int,
         convention: str,
         paper: str,
         *,
         minus: str | None = None,
         **more: float,
     ) -> Row:
-        """One of the numbers of the `score` in the `domain` that keys name, or how much it exceeds another score's."""
+        """A number of the `score` in the `domain` that keys name, or by how much it exceeds that of another score."""
         domain, score = keys.get("domain", TOGETHER), keys["score"]
         pooled = domain in (MEAN, TOGETHER)
         where = np.isin(self.of.domains, self.domains.counted if pooled else (domain,))
-        estimate = numbers.estimate(number, score, where, minus=minus)
+        estimate = resampled.estimate(index, score, where, minus=minus)
         of = {"unit": self.name, **keys, "score": minus or score}
         said = paper if IN_PAPER[minus or score] else "score not in the paper"
         return Row(of, estimate, convention, PAIRED if minus else OVER_PATIENTS, {**more, "paper": said})
@@ -168,7 +168,7 @@ def _correlation_rows(unit: _Unit) -> Iterator[Row]:
 
 def _difference_rows(unit: _Unit) -> Iterator[Row]:
     """SD minus every other score: rank correlations, and the shares flagged as out-of-distribution; paired."""
-    for quantity, numbers, what, paper in (
+    for quantity, resampled, what, paper in (
         (CORRELATION, unit.correlations, RANK, "SD higher in almost all cases (Fig. 3)"),
         (FLAGGED, unit.detection, SHARE, "PM far higher than SD (Fig. 4)"),
     ):
@@ -176,7 +176,7 @@ def _difference_rows(unit: _Unit) -> Iterator[Row]:
         for q, domain in enumerate((*unit.domains.names, MEAN)):
             for other in (name for name in unit.of.names if name != OURS):
                 keys = {"quantity": quantity, "domain": domain, "score": OURS}
-                yield unit.row(keys, numbers, q, convention, paper, minus=other)
+                yield unit.row(keys, resampled, q, convention, paper, minus=other)
 
 
 def _detection_rows(unit: _Unit, *, keep: float) -> Iterator[Row]:
@@ -285,7 +285,7 @@ def _class_records(cases: Cases) -> list[dict[str, Any]]:
 
 
 def _setting_records(settings: Settings, cases: Cases) -> list[dict[str, Any]]:
-    """What differs from the paper, side by side."""
+    """Settings here and in the paper."""
     run, evaluation, training = settings.run, settings.evaluation, settings.run.training
     augmented = augment.check_augmentation(run.data.augmentation.to_dict()).moves
     patients = lambda role: cases.patient_count(cases.roles == role)

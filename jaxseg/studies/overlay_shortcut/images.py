@@ -15,7 +15,7 @@ import numpy as np
 from jaxseg.data import overlays, pipeline
 from jaxseg.errors import InputError
 from jaxseg.results.stored import kept
-from jaxseg.studies.base import SPLITS
+from jaxseg.studies.base import SPLITS, Data
 from jaxseg.studies.overlay_shortcut.marker import Marker
 from jaxseg.studies.overlay_shortcut.settings import Removal, Settings
 from jaxseg.training import checks, inpainting, runs
@@ -38,8 +38,8 @@ class Scans:
 
     Attributes:
       annotated: RGB images with marks.
-      clean: the same without; None where nobody knows them.
-      marks: bool `[N,S,S]`, where the two differ; None where nobody knows.
+      clean: the same without; None where they are unknown.
+      marks: bool `[N,S,S]`, where the two differ; None where that is unknown.
     """
 
     annotated: pipeline.InMemory
@@ -47,11 +47,21 @@ class Scans:
     marks: np.ndarray | None
 
 
+ScansOfSplits = Mapping[str, Scans]
+
+
+def gather(settings: Settings, data: Data) -> ScansOfSplits:
+    """The scans of the study's data set; raises InputError as `load`, or where they are fewer than a batch."""
+    scans = load(settings, data.prepare(settings.run.data.dataset))
+    check_batch(settings.run.training.batch_size, scans)
+    return scans
+
+
 def load(settings: Settings, directory: pathlib.Path) -> dict[str, Scans]:
     """The splits of a prepared data set with and without marks, as `settings.source` says.
 
     Raises:
-      InputError: the data set has no such domains, no pictures, other than 1 or 3 channels, or no organ to be marked.
+      InputError: the data set has no such domains, no pictures, other than 1 or 3 channels, or no organ to mark.
     """
     read = lambda *domains: runs.Splits(directory, settings.run.data.source_size, domains)
     if settings.source == "world":
@@ -65,13 +75,13 @@ def load(settings: Settings, directory: pathlib.Path) -> dict[str, Scans]:
     return {split: _paired(_annotate(cases), cases) for split, cases in stored.items()}
 
 
-def check_batch(batch_size: int, scans: Mapping[str, Scans]) -> None:
+def check_batch(batch_size: int, scans: ScansOfSplits) -> None:
     """Raises InputError when a training batch is more than all cases."""
     train = scans["train"].annotated
     if batch_size > len(train):
         raise InputError(
-            f"config.training.batch_size is {batch_size}, {train.name} has {len(train)} cases to train "
-            "on; it can be at most that"
+            f"config.training.batch_size is {batch_size}, {train.name} has {len(train)} cases to train on; it can be "
+            "at most that"
         )
 
 
@@ -97,14 +107,14 @@ class Images:
 
     Attributes:
       scans: split -> with and without marks.
-      found: split -> the marks that were found on the annotated images, bool `[N,S,S]`.
+      found: split -> the marks that were detected on the annotated images, bool `[N,S,S]`.
       network: split -> annotated images with the found marks filled in by the network, uint8 `[N,S,S,3]`; under
         `test true`, test images with the true marks filled in.
       cleaned: split -> annotated images with the found marks removed as `removal.method` says.
       margin: pixels by which marks are widened before they are removed.
     """
 
-    scans: Mapping[str, Scans]
+    scans: ScansOfSplits
     found: Mapping[str, np.ndarray]
     network: Mapping[str, np.ndarray]
     cleaned: Mapping[str, pipeline.InMemory]
@@ -154,16 +164,11 @@ class Images:
         return overlays.remove(image, self.marks(which)[index], method=method, margin=self.margin, seed=index)
 
 
-def clean_up(settings: Settings, scans: Mapping[str, Scans], workdir: pathlib.Path) -> Images:
+def clean_up(settings: Settings, scans: ScansOfSplits, workdir: pathlib.Path) -> Images:
     """Finds the marks of all images, trains a network that fills them in, and removes them.
 
-    The network learns from annotated training images alone, as there are no others in clinics; what the marks that
-    were found cover is hidden from it.
-
-    Args:
-      settings: of the study.
-      scans: as `load` gives them.
-      workdir: of the study; `runs/inpainting.npz` there is written, or read back.
+    The network learns from annotated training images alone, as clinics have no others; what is under the detected marks
+    is hidden from it. `runs/inpainting.npz` in the work directory is written, or read back.
     """
     removal = settings.removal
     stored = kept(workdir / "runs" / "inpainting.npz", lambda: _inpaint(removal, settings.run.seed, scans))
@@ -180,7 +185,7 @@ def clean_up(settings: Settings, scans: Mapping[str, Scans], workdir: pathlib.Pa
     return Images(scans, found, network, cleaned, removal.margin)
 
 
-def _inpaint(removal: Removal, seed: int, scans: Mapping[str, Scans]) -> dict[str, np.ndarray]:
+def _inpaint(removal: Removal, seed: int, scans: ScansOfSplits) -> dict[str, np.ndarray]:
     detect = functools.partial(overlays.detect, gray_share=removal.gray_share)
     found = {split: np.stack([detect(image) for image in both.annotated.images]) for split, both in scans.items()}
     region = functools.partial(overlays.removed_region, method="network", margin=removal.margin)

@@ -12,10 +12,11 @@ from jaxseg.data import pipeline
 from jaxseg.metrics import overlap
 from jaxseg.results.patients import Patients
 from jaxseg.results.table import OVER_PATIENTS, PAIRED, Row, Table, table
+from jaxseg.studies.base import Measures
 from jaxseg.studies.overlay_shortcut import paper, restoration
 from jaxseg.studies.overlay_shortcut.clips import CHANGES
-from jaxseg.studies.overlay_shortcut.experiment import Measured, Measures, restored_counts
-from jaxseg.studies.overlay_shortcut.images import NOTHING, RESTORED, Images, Scans, planes_of_labels
+from jaxseg.studies.overlay_shortcut.experiment import Measured, restored_counts
+from jaxseg.studies.overlay_shortcut.images import NOTHING, RESTORED, Images, ScansOfSplits, planes_of_labels
 from jaxseg.studies.overlay_shortcut.settings import NETWORKS, Settings
 
 ALL = "all"  # planes together
@@ -59,7 +60,7 @@ class Tables:
     cases: list[dict[str, Any]]
 
 
-def tabulate(settings: Settings, scans: Mapping[str, Scans], measured: Measured) -> Tables:
+def tabulate(settings: Settings, scans: ScansOfSplits, measured: Measured) -> Tables:
     """All numbers of the study."""
     test, resamples = scans["test"].annotated, settings.evaluation.resamples
     images, clips, networks = measured.images, measured.clips, measured.networks

@@ -9,6 +9,7 @@ import ml_collections
 from jaxseg.audit import run as audits
 from jaxseg.errors import InputError
 from jaxseg.settings import count, number, read, some_of
+from jaxseg.studies.base import changed
 from jaxseg.training import checks
 
 KINDS = ("border", "overlay")
@@ -23,15 +24,10 @@ class Network(NamedTuple):
     arm: str
     seed: int
 
-    @property
-    def name(self) -> str:
-        """In words, and of its folder."""
-        return f"{self.kind}_{self.arm}_{self.seed}"
-
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """How many images of each split are drawn, and how long a network is trained on them."""
+    """How many images of each split are rendered, and how long a network is trained on them."""
 
     train: int = count()
     validation: int = count()
@@ -52,7 +48,7 @@ class Settings:
     """Which networks are trained, and how they are audited.
 
     Attributes:
-      worlds: that are drawn.
+      worlds: that are rendered.
       run: config of a training run, but for its seed and epochs.
       audit: settings of the audit.
       seeds: of the pairs of worlds.
@@ -74,17 +70,11 @@ class Settings:
 
     def of_run(self, network: Network) -> ml_collections.ConfigDict:
         """The config of one training run."""
-        made = self.run.copy_and_resolve_references().unlock()
-        made.seed, made.training.epochs = network.seed, self.worlds.of[network.kind].epochs
-        return made.lock()
+        return changed(self.run, {"seed": network.seed, "training.epochs": self.worlds.of[network.kind].epochs})
 
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
-    """The settings of the study.
-
-    Raises:
-      InputError: a field of the config cannot work.
-    """
+    """The settings of the study; raises InputError where a field of the config cannot work."""
     run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
     of_kinds = {kind: read(World, config, f"worlds.{kind}", shown_in=_SHOWN_IN) for kind in KINDS}
     worlds = read(Worlds, config, "worlds", shown_in=_SHOWN_IN, of=of_kinds)
@@ -94,8 +84,8 @@ def settings(config: ml_collections.ConfigDict) -> Settings:
         raise InputError(f"config.seeds is {made.seeds!r}; give numbers of at least 0, each once")
     if run.data.source_size != run.data.image_size:
         raise InputError(
-            f"config.data.source_size is {run.data.source_size}, image_size {run.data.image_size}; images are drawn at "
-            "the size that the network sees, so give the same"
+            f"config.data.source_size is {run.data.source_size}, image_size {run.data.image_size}; images are "
+            "rendered at the size that the network sees, so give the same"
         )
     for kind in made.kinds:
         checks.check(made.of_run(Network(kind, PLANTED, made.seeds[0])))

@@ -17,12 +17,12 @@ from jaxseg.studies.planted_shortcuts.settings import ARMS, Settings
 from jaxseg.training import runs
 
 _CLASSES = {"border": ("background", "lesion"), "overlay": ("background", "head")}
-_DERMOSCOPY, _ULTRASOUND = 1000, 3000  # added to the seed, so that no data set's images are drawn
+_DERMOSCOPY, _ULTRASOUND = 1000, 3000  # added to the seed, so that no data set has the same images
 Picture = tuple[np.ndarray, np.ndarray]  # image and labels
 
 
 def draw(settings: Settings, kind: str, seed: int) -> dict[str, runs.InMemorySplits]:
-    """Arm -> the world of a kind and a seed, all from the same scenes."""
+    """Arm -> the world of a kind and a seed, all of the same scenes."""
     parts: dict[str, dict[str, pipeline.InMemory]] = {arm: {} for arm in ARMS}
     first = 0
     for split in SPLITS:

@@ -1,4 +1,4 @@
-"""Pruned skip connections (Wilm et al. 2024): which runs, which numbers.
+"""Pruned skip connections (Wilm et al. 2024): what is trained and measured.
 
 One network per encoder and number of removed skips, counted from the top; each is trained once per fold, and every
 fold's network is tested on the same held-out cases under several conditions:
@@ -8,9 +8,9 @@ fold's network is tested on the same held-out cases under several conditions:
   brightness, contrast, saturation the same cases, shifted by every strength
   domain                           the cases of every other domain, whose patients no network has seen
 
-IoU is that of pixels accumulated over the set (section V), a number per fold and their mean; beside it stands the mean
-over cases. Intervals are over patients, with the trained networks as they are: patients are drawn within the domains
-that they occur in, the same ones for everything, so that differences are paired. Over folds the range is given.
+IoU is that of pixels accumulated over the set (section V), per fold and their mean, and the mean over cases. Intervals
+are over patients, with the trained networks as they are: patients are resampled within the domains that they occur in,
+the same ones for everything, so that differences are paired. Over folds the range is given.
 """
 
 import functools
@@ -28,12 +28,12 @@ from jaxseg import inference
 from jaxseg.data import augment
 from jaxseg.metrics import overlap
 from jaxseg.results.stored import kept
+from jaxseg.studies.base import Data, Measures, open_splits
 from jaxseg.studies.skip_pruning import distances
-from jaxseg.studies.skip_pruning.conditions import Condition, Shifter, example_cases
+from jaxseg.studies.skip_pruning.conditions import Condition, Shifter, conditions, example_cases
+from jaxseg.studies.skip_pruning.iou import class_numbers
 from jaxseg.studies.skip_pruning.settings import Network, Settings
 from jaxseg.training import runs
-
-Measures = Mapping[str, np.ndarray]
 
 
 class Cases(NamedTuple):
@@ -41,6 +41,14 @@ class Cases(NamedTuple):
 
     splits: runs.Splits
     tested: tuple[Condition, ...]
+
+
+def gather(settings: Settings, data: Data) -> Cases:
+    """The cases of the study's data set; raises InputError as `conditions`, or where a class is unknown."""
+    directory, splits = open_splits(settings.of_run(settings.networks[0]), data)
+    tested = conditions(settings, splits, runs.Splits(directory, settings.run.data.source_size))
+    class_numbers(settings.evaluation.classes, tested[0].cases.class_names)  # says which is unknown
+    return Cases(splits, tested)
 
 
 class Example(NamedTuple):

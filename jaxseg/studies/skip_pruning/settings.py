@@ -10,18 +10,14 @@ from jaxseg.data import shifts
 from jaxseg.errors import InputError
 from jaxseg.models.resnet_unet import ENCODERS
 from jaxseg.settings import count, read
+from jaxseg.studies.base import changed
 from jaxseg.training import checks
 
 _SHOWN_IN = "configs/skip_pruning.py"
 
 
 class Network(NamedTuple):
-    """A network of the study.
-
-    Attributes:
-      encoder: its encoder, or the network's name where it has but one.
-      pruned: how many of the top skips it lacks.
-    """
+    """A network by its encoder, or its name where it has but one, and by how many of the top skips it lacks."""
 
     encoder: str
     pruned: int
@@ -85,19 +81,13 @@ class Settings:
 
     def of_run(self, network: Network) -> ml_collections.ConfigDict:
         """The config of the run that trains a network."""
-        made = self.run.copy_and_resolve_references().unlock()
-        if self.encoders:
-            made.model.encoder = network.encoder
-        made.model.skips = (False,) * network.pruned + (True,) * (len(made.model.skips) - network.pruned)
-        return made.lock()
+        skips = (False,) * network.pruned + (True,) * (len(self.run.model.skips) - network.pruned)
+        encoder = {"model.encoder": network.encoder} if self.encoders else {}
+        return changed(self.run, {"model.skips": skips, **encoder})
 
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
-    """The settings of the study.
-
-    Raises:
-      InputError: a field of the config cannot work.
-    """
+    """The settings of the study; raises InputError where a field of the config cannot work."""
     run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
     checks.check(run)
     evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)

@@ -15,9 +15,10 @@ from jaxseg.models import tracing
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.results.resampled import Resampled, mean_of, weighted_sum
 from jaxseg.results.table import Row, Table, table
+from jaxseg.studies.base import Measures
 from jaxseg.studies.skip_pruning import distance_tables, paper
 from jaxseg.studies.skip_pruning.conditions import IN_DOMAIN, Condition
-from jaxseg.studies.skip_pruning.experiment import Cases, Measured, Measures
+from jaxseg.studies.skip_pruning.experiment import Cases, Measured
 from jaxseg.studies.skip_pruning.iou import CASE, SET, Scores, class_numbers, of_cases, scores
 from jaxseg.studies.skip_pruning.settings import Network, Settings, architecture, difference
 from jaxseg.training import checks
@@ -164,8 +165,6 @@ def _case_records(
             row[f"{network.encoder} {network.architecture}"] = float(value)
     return rows
 
-
-# ------------------------------------------------------------------------------------------- beside the paper's numbers
 
 _CHANGE = "difference from the baseline's IoU of the set, the paper's from its numbers of two digits"
 
