@@ -20,6 +20,7 @@ from jaxseg.training import checks, runs
 
 SPLITS = ("train", "validation", "test")
 Measures = Mapping[str, np.ndarray]
+Overlay = tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]  # a row of `figures.overlays`
 Settings = TypeVar("Settings")
 Cases = TypeVar("Cases")
 Measured = TypeVar("Measured")
@@ -166,20 +167,22 @@ def train_and_measure(
     workdir: pathlib.Path,
     splits: Callable[[Any], runs.Splits],
     measure: Callable[[ml_collections.ConfigDict, pathlib.Path], Measures],
+    folder_of: Callable[[pathlib.Path, Any], pathlib.Path] = run_folder,
     **options: int,
 ) -> dict[Any, Measures]:
     """Every network of the settings -> its measures; trained and measured, or read back where that was done before.
 
     Args:
-      settings: of the study, with `networks` and `of_run`.
+      settings: with `networks` and `of_run`.
       workdir: of the study.
       splits: network -> the cases that it is trained on.
       measure: config and folder of a run -> the measures of its best checkpoint.
+      folder_of: work directory and network -> the folder of its run.
       **options: of `runs.train`.
     """
     measured: dict[Any, Measures] = {}
     for network in settings.networks:
-        run, folder = settings.of_run(network), run_folder(workdir, network)
+        run, folder = settings.of_run(network), folder_of(workdir, network)
         runs.train(run, splits(network), folder, **options)
         measured[network] = kept(folder / "measures.npz", functools.partial(measure, run, folder))
     return measured

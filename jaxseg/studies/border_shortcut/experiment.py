@@ -33,15 +33,10 @@ TEST_VIEWS = ("original", "quadrant")
 
 
 class Measured(NamedTuple):
-    """What the study measures.
+    """What the study measures."""
 
-    Attributes:
-      of_runs: as of `measure`.
-      mask_centres: (split, view) -> centres of mass `[N,2]`, as of `mask_centres`.
-    """
-
-    of_runs: Mapping[Run, Measures]
-    mask_centres: Mapping[tuple[str, str], np.ndarray]
+    of_runs: Mapping[Run, Measures]  # as of `measure`
+    mask_centres: Mapping[tuple[str, str], np.ndarray]  # (split, view) -> centres of mass `[N,2]`, as of `mask_centres`
 
 
 def train_and_measure(settings: Settings, splits: runs.Splits, workdir: pathlib.Path) -> Measured:

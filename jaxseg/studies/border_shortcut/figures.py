@@ -10,7 +10,7 @@ from jaxseg import atomic
 from jaxseg.data import augment
 from jaxseg.report import figures
 from jaxseg.results.table import Table
-from jaxseg.studies.base import Measures, Report, at_even_quantiles, lines
+from jaxseg.studies.base import Measures, Overlay, Report, at_even_quantiles, lines
 from jaxseg.studies.border_shortcut import moving_window, tables
 from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS, Measured
 from jaxseg.studies.border_shortcut.settings import NAMES, Evaluation, Run, Settings
@@ -66,9 +66,7 @@ def _draw_band_boxes(folder: pathlib.Path, settings: Settings, measured: Mapping
     )
 
 
-def _examples(
-    settings: Settings, splits: runs.Splits, measured: Mapping[Run, Measures]
-) -> list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+def _examples(settings: Settings, splits: runs.Splits, measured: Mapping[Run, Measures]) -> list[Overlay]:
     """Quadrants at even quantiles of how much better M_crop is at the border, so that nobody chose them."""
     ori, crop = measured[settings.padding, "original"], measured[settings.padding, "quadrant"]
     gain = crop["quadrant_border"] - ori["quadrant_border"]

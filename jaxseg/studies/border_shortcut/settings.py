@@ -33,20 +33,12 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Which networks are trained, and how they are tested.
-
-    Attributes:
-      evaluation: how the networks are tested.
-      run: config of a training run, whatever its padding and view.
-      paddings: padding modes; the first is that of the answer.
-      views: that networks are trained on.
-      seed: of all runs.
-    """
+    """Which networks are trained, and how they are tested."""
 
     evaluation: Evaluation
-    run: ml_collections.ConfigDict
-    paddings: tuple[str, ...] = some_of(*PADDINGS)
-    views: tuple[str, ...] = some_of(*augment.VIEWS, every=True)
+    run: ml_collections.ConfigDict  # config of a training run, whatever its padding and view
+    paddings: tuple[str, ...] = some_of(*PADDINGS)  # padding modes; the first is that of the answer
+    views: tuple[str, ...] = some_of(*augment.VIEWS, every=True)  # that networks are trained on
     seed: int = count(least=0)
 
     @property

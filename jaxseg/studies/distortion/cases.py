@@ -19,36 +19,22 @@ VALIDATION, TEST, SHIFTED = ROLES = ("validation", "test", "shifted")
 
 
 class Domains(NamedTuple):
-    """The domains of the cases, by name.
+    """The domains of the cases, by name."""
 
-    Attributes:
-      names: of all, in the order of tables: validation, test, then those that are shifted.
-      validation: in-distribution; sets the threshold of detection.
-      inside: in-distribution, from which shifted cases are told: test, or validation where there are no test cases.
-      counted: shifted, with enough patients for an interval; means are over these.
-    """
-
-    names: tuple[str, ...]
-    validation: str
-    inside: str
-    counted: tuple[str, ...]
+    names: tuple[str, ...]  # of all, in the order of tables: validation, test, then those that are shifted
+    validation: str  # in-distribution; sets the threshold of detection
+    inside: str  # in-distribution, from which shifted cases are told: test, or validation where there are no test cases
+    counted: tuple[str, ...]  # shifted, with enough patients for an interval; means are over these
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cases:
-    """All cases that are scored.
+    """All cases that are scored."""
 
-    Attributes:
-      stored: images, and labels in the network's classes.
-      roles: validation, test or shifted, `[N]`.
-      domains: as tables name them, `[N]`; all cases of one have the same role.
-      patients: `[N]`; cases of one are drawn together, of whatever domain they are.
-    """
-
-    stored: pipeline.InMemory
-    roles: np.ndarray
-    domains: np.ndarray
-    patients: np.ndarray
+    stored: pipeline.InMemory  # images, and labels in the network's classes
+    roles: np.ndarray  # validation, test or shifted, `[N]`
+    domains: np.ndarray  # as tables name them, `[N]`; all cases of one have the same role
+    patients: np.ndarray  # `[N]`; cases of one are drawn together, of whatever domain they are
 
     def of_role(self, role: str) -> tuple[str, ...]:
         """The names of the domains with this role."""

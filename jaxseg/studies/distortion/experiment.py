@@ -35,18 +35,12 @@ _OF_ENSEMBLE = tuple(score for score in registry.computable({ENSEMBLE}) if ENSEM
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """What all networks and ensembles scored.
+    """What all networks and ensembles scored."""
 
-    Attributes:
-      networks: per network, `of_network` of all cases, and VoG.
-      ensembles: per ensemble, `of_ensemble`; none where there are too few networks for one.
-      training: per network, what its best checkpoint and that of its autoencoder reached.
-      examples: domain -> `images` `[h,w,C]`, `labels` and `classes` `[h,w]` of a case and the first network.
-    """
-
-    networks: tuple[Measures, ...]
-    ensembles: tuple[Measures, ...]
-    training: tuple[dict[str, Any], ...]
+    networks: tuple[Measures, ...]  # per network, `of_network` of all cases, and VoG
+    ensembles: tuple[Measures, ...]  # per ensemble, `of_ensemble`; none where there are too few networks for one
+    training: tuple[dict[str, Any], ...]  # per network, what its best checkpoint and that of its autoencoder reached
+    # domain -> `images` `[h,w,C]`, `labels` and `classes` `[h,w]` of a case and the first network
     examples: Mapping[str, Measures] = dataclasses.field(default_factory=dict)
 
     def of_networks(self, key: str) -> np.ndarray:
@@ -178,16 +172,14 @@ def _training_record(settings: Settings, network: Network) -> dict[str, Any]:
     summary = lambda folder: json.loads((folder / "summary.json").read_bytes())
     of_network, of_autoencoder = summary(network.folder), summary(network.autoencoder)
     selection = settings.run.training.selection
-    return {
-        "network": network.number,
-        "seed": network.run.seed,
-        "best_step": of_network["best_step"],
-        "validation_score": of_network[f"best_validation_{selection}"],
-        "autoencoder_best_step": of_autoencoder["best_step"],
-        "autoencoder_validation_loss": of_autoencoder["best_validation_loss"],
-        "convention": f"best of the in-distribution validation: {selection} of the network over the defined pairs of "
-        "case and class, L_seg + L_mse of the autoencoder",
-    }
+    best = {"best_step": of_network["best_step"], "validation_score": of_network[f"best_validation_{selection}"]}
+    step, loss = of_autoencoder["best_step"], of_autoencoder["best_validation_loss"]
+    best |= {"autoencoder_best_step": step, "autoencoder_validation_loss": loss}
+    convention = (
+        f"best of the in-distribution validation: {selection} of the network over the defined pairs of case and class, "
+        "L_seg + L_mse of the autoencoder"
+    )
+    return {"network": network.number, "seed": network.run.seed, **best, "convention": convention}
 
 
 def typical_cases(cases: Cases, dice: np.ndarray) -> dict[str, int]:

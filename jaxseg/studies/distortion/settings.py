@@ -43,23 +43,14 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Which networks and autoencoders are trained, and on which cases they are tested.
-
-    Attributes:
-      shifted: the cases that are out-of-distribution.
-      evaluation: how scores are computed and judged.
-      run: config of the networks, replicas with other seeds.
-      layer: of the networks, whose activations the autoencoders reconstruct.
-      autoencoder: its shape.
-      autoencoder_training: section `training` of its run.
-    """
+    """Which networks and autoencoders are trained, and on which cases they are tested."""
 
     shifted: Shifted
     evaluation: Evaluation
-    run: ml_collections.ConfigDict
-    layer: str
+    run: ml_collections.ConfigDict  # config of the networks, replicas with other seeds
+    layer: str  # of the networks, whose activations the autoencoders reconstruct
     autoencoder: ml_collections.ConfigDict
-    autoencoder_training: ml_collections.ConfigDict
+    autoencoder_training: ml_collections.ConfigDict  # section `training` of its run
 
     def of_autoencoder(self, network: pathlib.Path, seed: int) -> ml_collections.ConfigDict:
         """The config of the autoencoder of the network in the folder `network`."""

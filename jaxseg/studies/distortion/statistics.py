@@ -43,7 +43,7 @@ def detection(of: Observations, domains: Domains, threshold: np.ndarray) -> np.n
     The `threshold` `[P]` of `thresholds` is not resampled.
 
     Returns:
-      `[3(D+1),P]`: share above the threshold for every of the D domains and then `MEAN`, area under the ROC curve
+      `[3(D+1),P]`: share above the threshold for each of the D domains and then `MEAN`, area under the ROC curve
       likewise, and the false-positive rate at 95 % sensitivity likewise; the latter two only for counted domains.
     """
     scores_of = lambda name: of.scores[:, of.domains == name]

@@ -36,21 +36,13 @@ from jaxseg.training import runs
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """What was measured, and on what.
+    """What was measured, and on what."""
 
-    Attributes:
-      images: with and without marks.
-      clips: frames of an annotation.
-      networks: per network, as `measure` gives it.
-      agreement: per network, as `agreement_with_last` gives it of the clips.
-      removal: as `restoration.measure` gives it.
-    """
-
-    images: Images
-    clips: Clips
-    networks: Mapping[str, Measures]
-    agreement: Measures
-    removal: Measures
+    images: Images  # with and without marks
+    clips: Clips  # frames of an annotation
+    networks: Mapping[str, Measures]  # per network, as `measure` gives it
+    agreement: Measures  # per network, as `agreement_with_last` gives it of the clips
+    removal: Measures  # as `restoration.measure` gives it
 
 
 def train_and_measure(settings: Settings, scans: Mapping[str, Scans], workdir: pathlib.Path) -> Measured:

@@ -34,17 +34,11 @@ def in_words(method: str) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scans:
-    """One split, with marks and without.
+    """One split, with marks and without."""
 
-    Attributes:
-      annotated: RGB images with marks.
-      clean: the same without; None where they are unknown.
-      marks: bool `[N,S,S]`, where the two differ; None where that is unknown.
-    """
-
-    annotated: pipeline.InMemory
-    clean: pipeline.InMemory | None
-    marks: np.ndarray | None
+    annotated: pipeline.InMemory  # RGB images with marks
+    clean: pipeline.InMemory | None  # the same without; None where they are unknown
+    marks: np.ndarray | None  # bool `[N,S,S]`, where the two differ; None where that is unknown
 
 
 ScansOfSplits = Mapping[str, Scans]
@@ -103,22 +97,16 @@ def _in_colour(cases: pipeline.InMemory) -> pipeline.InMemory:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images:
-    """All images of the study.
+    """All images of the study."""
 
-    Attributes:
-      scans: split -> with and without marks.
-      found: split -> the marks that were detected on the annotated images, bool `[N,S,S]`.
-      network: split -> annotated images with the found marks filled in by the network, uint8 `[N,S,S,3]`; under
-        `test true`, test images with the true marks filled in.
-      cleaned: split -> annotated images with the found marks removed as `removal.method` says.
-      margin: pixels by which marks are widened before they are removed.
-    """
-
-    scans: ScansOfSplits
-    found: Mapping[str, np.ndarray]
+    scans: ScansOfSplits  # split -> with and without marks
+    found: Mapping[str, np.ndarray]  # split -> the marks that were detected on the annotated images, bool `[N,S,S]`
+    # split -> annotated images with the found marks filled in by the network, uint8 `[N,S,S,3]`; under `test true`,
+    # test images with the true marks filled in
     network: Mapping[str, np.ndarray]
+    # split -> annotated images with the found marks removed as `removal.method` says
     cleaned: Mapping[str, pipeline.InMemory]
-    margin: int
+    margin: int  # pixels by which marks are widened before they are removed
 
     def of(self, kind: str, split: str) -> pipeline.InMemory:
         """The split as one of `kinds`."""
@@ -149,13 +137,7 @@ class Images:
         return self.found["test"] if which == "found" or true is None else true
 
     def restored(self, method: str, which: str, index: int) -> np.ndarray:
-        """A test image without its marks, uint8 `[S,S,3]`.
-
-        Args:
-          method: one of `overlays.REMOVALS`, or `NOTHING`.
-          which: one of `MASKS`.
-          index: of the case.
-        """
+        """A test image uint8 `[S,S,3]` without its marks (`MASKS`), by a method of `overlays.REMOVALS` or `NOTHING`."""
         image = self.scans["test"].annotated.images[index]
         if method == NOTHING:
             return image

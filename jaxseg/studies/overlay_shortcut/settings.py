@@ -43,19 +43,12 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Where marks come from, how they are removed, and how networks are trained and tested.
-
-    Attributes:
-      removal: of marks.
-      evaluation: of the networks.
-      run: config of a training run, whatever its images.
-      source: of the images with marks and without.
-    """
+    """Where marks come from, how they are removed, and how networks are trained and tested."""
 
     removal: Removal
     evaluation: Evaluation
-    run: ml_collections.ConfigDict
-    source: str = one_of(*SOURCES)
+    run: ml_collections.ConfigDict  # config of a training run, whatever its images
+    source: str = one_of(*SOURCES)  # of the images with marks and without
 
     @property
     def clean_known(self) -> bool:

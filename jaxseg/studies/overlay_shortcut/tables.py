@@ -151,11 +151,9 @@ def _stability_rows(cases: _Cases, agreement: Measures) -> Iterator[Row]:
 
 
 def _frame_rows(cases: _Cases, agreement: Measures, network: str, measures: Measures) -> Iterator[Row]:
-    quantities = {
-        WITH_LAST: (agreement[network], _STABLE.format("given")),
-        WITH_LABEL: (_dice_of(measures, "clip"), DICE),
-    }
-    for plane, (quantity, (values, convention)) in itertools.product(cases.planes, quantities.items()):
+    with_last = (WITH_LAST, agreement[network], _STABLE.format("given"))
+    quantities = (with_last, (WITH_LABEL, _dice_of(measures, "clip"), DICE))
+    for plane, (quantity, values, convention) in itertools.product(cases.planes, quantities):
         for frame, of_frame in enumerate(values.T):
             keys = {"network": network, "plane": plane, "quantity": quantity, "frame": frame}
             yield cases.row(keys, [(1.0, of_frame)], convention, plane)
@@ -219,13 +217,9 @@ def _downstream_rows(cases: _Cases, images: Images, network: str, measures: Meas
 
 
 def _training_record(network: str, measures: Measures, selection: str) -> dict[str, Any]:
-    return {
-        "network": network,
-        "trained_on": NETWORKS[network],
-        "best_step": int(measures["step"]),
-        "validation_dice": float(measures[f"validation_{selection}"]),
-        "convention": f"{selection} of the validation set, on images like those trained on",
-    }
+    best = {"best_step": int(measures["step"]), "validation_dice": float(measures[f"validation_{selection}"])}
+    convention = f"{selection} of the validation set, on images like those trained on"
+    return {"network": network, "trained_on": NETWORKS[network], **best, "convention": convention}
 
 
 def _case_records(test: pipeline.InMemory, cases: _Cases, measured: Measured) -> list[dict[str, Any]]:

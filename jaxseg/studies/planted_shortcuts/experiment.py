@@ -22,19 +22,12 @@ from jaxseg.training import runs
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What the audit says of a network.
-
-    Attributes:
-      network: that was audited.
-      dice: its mean Dice on its own test images, NaN where that was not measured.
-      findings: their kinds, the most harmful first.
-      candidates: the numbers that decide on findings of the kind `found_kind`, each with its `margin`.
-    """
+    """What the audit says of a network."""
 
     network: Network
-    dice: float
-    findings: tuple[str, ...]
-    candidates: Table
+    dice: float  # its mean Dice on its own test images, NaN where that was not measured
+    findings: tuple[str, ...]  # their kinds, the most harmful first
+    candidates: Table  # the numbers that decide on findings of the kind `found_kind`, each with its `margin`
 
 
 def train_and_audit(settings: Settings, _: None, workdir: pathlib.Path) -> list[Outcome]:

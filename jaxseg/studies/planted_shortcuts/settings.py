@@ -45,22 +45,13 @@ class Worlds:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Which networks are trained, and how they are audited.
+    """Which networks are trained, and how they are audited."""
 
-    Attributes:
-      worlds: that are rendered.
-      run: config of a training run, but for its seed and epochs.
-      audit: settings of the audit.
-      seeds: of the pairs of worlds.
-      learned: Dice on its own test images above which a network has learned.
-      kinds: of shortcuts.
-    """
-
-    worlds: Worlds
-    run: ml_collections.ConfigDict
+    worlds: Worlds  # that are rendered
+    run: ml_collections.ConfigDict  # config of a training run, but for its seed and epochs
     audit: audits.Settings
-    seeds: tuple[int, ...]
-    learned: float
+    seeds: tuple[int, ...]  # of the pairs of worlds
+    learned: float  # Dice on its own test images above which a network has learned
     kinds: tuple[str, ...] = some_of(*KINDS)
 
     @property

@@ -16,18 +16,13 @@ _OVER_SEEDS = "Clopper-Pearson over seeds, 95 %"
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """All numbers of the study.
+    """All numbers of the study."""
 
-    Attributes:
-      counts: per kind, in how many planted networks it was found, and in how many twins any shortcut; `silent` ones
-        are `unclear` where an interval reaches beyond its margin.
-      networks: every network, with its Dice and what was found.
-      numbers: the numbers of every network that decide on findings.
-    """
-
+    # per kind, in how many planted networks it was found, and in how many twins any shortcut; `silent` ones are
+    # `unclear` where an interval reaches beyond its margin
     counts: Table
-    networks: list[dict[str, Any]]
-    numbers: Table
+    networks: list[dict[str, Any]]  # every network, with its Dice and what was found
+    numbers: Table  # the numbers of every network that decide on findings
 
 
 def tabulate(settings: Settings, _: None, outcomes: Sequence[Outcome]) -> Tables:

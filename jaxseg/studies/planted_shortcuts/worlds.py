@@ -49,12 +49,9 @@ def _scene(settings: Settings, kind: str, seed: int, scene: int) -> tuple[Pictur
 
 
 def place_anywhere(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray) -> Picture:
-    """The image moved so that the object's centre lies anywhere in it, mirrored where there is none.
+    """The image uint8 `[S,S,C]` moved so that the object's centre lies anywhere in it, mirrored where there is none.
 
-    Args:
-      rng: draws the place, uniformly over the image.
-      image: uint8 `[S,S,C]`.
-      labels: uint8 `[S,S]`; of an empty mask the image's own centre is moved.
+    The place is uniform over the image. With empty labels uint8 `[S,S]` the image's own centre is moved.
     """
     size = len(labels)
     pixels = np.argwhere(labels)

@@ -32,15 +32,10 @@ from jaxseg.training import runs
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """What was measured.
+    """What was measured."""
 
-    Attributes:
-      networks: per network, as of `measure`.
-      shown: as of `show`.
-    """
-
-    networks: Mapping[str, Measures]
-    shown: Mapping[str, np.ndarray]
+    networks: Mapping[str, Measures]  # per network, as of `measure`
+    shown: Mapping[str, np.ndarray]  # as of `show`
 
 
 def train_and_measure(settings: Settings, splits: runs.Splits, workdir: pathlib.Path) -> Measured:

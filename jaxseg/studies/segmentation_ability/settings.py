@@ -38,18 +38,11 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Settings:
-    """Which networks are trained, and what is asked of them.
-
-    Attributes:
-      evaluation: what is asked.
-      run: config of a training run, without the SA score in its loss.
-      online_weight: of the SA score in the loss of the online network.
-      replicas: one.
-    """
+    """Which networks are trained, and what is asked of them."""
 
     evaluation: Evaluation
-    run: ml_collections.ConfigDict
-    online_weight: float = number(above=0)
+    run: ml_collections.ConfigDict  # config of a training run, without the SA score in its loss
+    online_weight: float = number(above=0)  # of the SA score in the loss of the online network
     replicas: int = number(least=1, most=1)  # the study trains one network of each kind
     networks: ClassVar[tuple[str, ...]] = NETWORKS
 

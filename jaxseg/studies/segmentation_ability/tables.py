@@ -187,22 +187,17 @@ def _pruning_rows(settings: Settings, network: str, measures: Measures, patients
 
 def _cost_rows(settings: Settings, network: str, measures: Measures) -> list[dict[str, Any]]:
     active = _active(settings, measures)
-    units = len(active), int(active.sum())
+    parameters, flops, seconds = (measures[name] for name in ("parameters", "flops", "seconds"))
+    convention = (
+        "one forward pass of one image; trained parameters; operations by XLA's cost analysis of the program as "
+        "written; milliseconds: median of n passes in turns, beside what else the machine did"
+    )
+    said = {"interval": NONE, "n": settings.evaluation.rounds, "undefined": 0, "convention": convention}
     return [
-        {
-            "network": network,
-            "which": which,
-            "last_layer": units[i],
-            "parameters": int(measures["parameters"][i]),
-            "megaflops": float(measures["flops"][i]) / 1e6,
-            "milliseconds": 1e3 * float(measures["seconds"][i]),
-            "interval": NONE,
-            "n": settings.evaluation.rounds,
-            "undefined": 0,
-            "convention": "one forward pass of one image; trained parameters; operations by XLA's cost analysis of the "
-            "program as written; milliseconds: median of n passes in turns, beside what else the machine did",
-        }
-        for i, which in enumerate(("whole", "without inert units"))
+        {"network": network, "which": which, "last_layer": units, "parameters": int(parameters[i])}
+        | {"megaflops": float(flops[i]) / 1e6, "milliseconds": 1e3 * float(seconds[i])}
+        | said
+        for i, (which, units) in enumerate((("whole", len(active)), ("without inert units", int(active.sum()))))
     ]
 
 
@@ -254,16 +249,11 @@ def _noise_group_rows(settings: Settings, network: str, measures: Measures, pati
 
 
 def _training_row(settings: Settings, network: str, measures: Measures, splits: runs.Splits) -> dict[str, Any]:
-    return {
-        "network": network,
-        "ability_weight": settings.of_run(network).training.ability_weight,
-        "best_step": int(measures["step"]),
-        "validation_dice": float(measures["validation_dice"]),
-        "n": len(splits["validation"]),
-        "undefined": int(np.isnan(measures["validation_output"]).sum()),
-        "interval": NONE,
-        "convention": "mean per case and foreground class, undefined left out",
-    }
+    weight, undefined = settings.of_run(network).training.ability_weight, np.isnan(measures["validation_output"]).sum()
+    best = {"best_step": int(measures["step"]), "validation_dice": float(measures["validation_dice"])}
+    counts = {"n": len(splits["validation"]), "undefined": int(undefined), "interval": NONE}
+    convention = "mean per case and foreground class, undefined left out"
+    return {"network": network, "ability_weight": weight, **best, **counts, "convention": convention}
 
 
 def _case_rows(test: pipeline.InMemory, measured: Mapping[str, Measures]) -> list[dict[str, Any]]:

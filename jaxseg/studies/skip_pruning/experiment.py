@@ -13,7 +13,6 @@ are over patients, with the trained networks as they are: patients are resampled
 the same ones for everything, so that differences are paired. Over folds the range is given.
 """
 
-import functools
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ import numpy as np
 from jaxseg import inference
 from jaxseg.data import augment
 from jaxseg.metrics import overlap
-from jaxseg.results.stored import kept
+from jaxseg.studies import base
 from jaxseg.studies.base import Data, Measures, open_splits
 from jaxseg.studies.skip_pruning import distances
 from jaxseg.studies.skip_pruning.conditions import Condition, Shifter, conditions, example_cases
@@ -52,29 +51,18 @@ def gather(settings: Settings, data: Data) -> Cases:
 
 
 class Example(NamedTuple):
-    """A case of a condition that is shown.
+    """A case of a condition that is shown."""
 
-    Attributes:
-      name: of condition and case.
-      image: as a network sees it, uint8 `[n,n,C]`.
-      labels: `[n,n]`.
-    """
-
-    name: str
-    image: np.ndarray
-    labels: np.ndarray
+    name: str  # of condition and case
+    image: np.ndarray  # as a network sees it, uint8 `[n,n,C]`
+    labels: np.ndarray  # `[n,n]`
 
 
 class Measured(NamedTuple):
-    """What the study measures.
+    """What the study measures."""
 
-    Attributes:
-      of_networks: as of `measure`.
-      examples: one for each of `example_cases`.
-    """
-
-    of_networks: Mapping[Network, Measures]
-    examples: Sequence[Example]
+    of_networks: Mapping[Network, Measures]  # as of `measure`
+    examples: Sequence[Example]  # one for each of `example_cases`
 
 
 def run_folder(workdir: pathlib.Path, network: Network) -> pathlib.Path:
@@ -84,13 +72,9 @@ def run_folder(workdir: pathlib.Path, network: Network) -> pathlib.Path:
 
 def train_and_measure(settings: Settings, cases: Cases, workdir: pathlib.Path) -> Measured:
     """Every network of the study, trained and measured, or read back where that was done before."""
-    measured = {}
     shifter = Shifter(settings.run.training.batch_size)
-    for network in settings.networks:
-        run, folder = settings.of_run(network), run_folder(workdir, network)
-        runs.train(run, cases.splits, folder)
-        make = functools.partial(measure, settings, run, folder, cases.tested, shifter)
-        measured[network] = kept(folder / "measures.npz", make)
+    of_run = lambda run, folder: measure(settings, run, folder, cases.tested, shifter)
+    measured = base.train_and_measure(settings, workdir, lambda _: cases.splits, of_run, run_folder)
     return Measured(measured, examples(settings.run.data.image_size, cases.tested))
 
 

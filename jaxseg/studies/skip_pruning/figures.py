@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from jaxseg.atomic import PathLike
 from jaxseg.report import canvas, figures
 from jaxseg.results.table import Table
-from jaxseg.studies.base import Measures, Report
+from jaxseg.studies.base import Measures, Overlay, Report
 from jaxseg.studies.skip_pruning import tables
 from jaxseg.studies.skip_pruning.conditions import DOMAIN, IN_DOMAIN, Condition, compared
 from jaxseg.studies.skip_pruning.experiment import Cases, Measured
@@ -88,9 +88,7 @@ def _violins(measures: Measures, condition: Condition) -> dict[str, tuple[np.nda
     }
 
 
-def _examples(
-    settings: Settings, measured: Measured, encoder: str
-) -> list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+def _examples(settings: Settings, measured: Measured, encoder: str) -> list[Overlay]:
     shown = {
         architecture(pruned): measured.of_networks[Network(encoder, pruned)]["examples"]
         for pruned in dict.fromkeys(settings.pruned[i] for i in _SHOWN)

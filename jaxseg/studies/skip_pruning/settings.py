@@ -53,21 +53,13 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Which networks are trained, and under which conditions they are tested.
-
-    Attributes:
-      evaluation: how the networks are tested.
-      run: config of a training run, with all skips; a replica per fold.
-      encoders: each is a network of its own; none: the network of `run` as it stands.
-      pruned: how many of the top skips are removed, rising; 0 is the baseline.
-      shifts: name -> strengths.
-    """
+    """Which networks are trained, and under which conditions they are tested."""
 
     evaluation: Evaluation
-    run: ml_collections.ConfigDict
-    encoders: tuple[str, ...]
-    pruned: tuple[int, ...]
-    shifts: Mapping[str, tuple[float, ...]]
+    run: ml_collections.ConfigDict  # config of a training run, with all skips; a replica per fold
+    encoders: tuple[str, ...]  # each is a network of its own; none: the network of `run` as it stands
+    pruned: tuple[int, ...]  # how many of the top skips are removed, rising; 0 is the baseline
+    shifts: Mapping[str, tuple[float, ...]]  # name -> strengths
 
     @property
     def encoder_names(self) -> tuple[str, ...]:
