@@ -15,7 +15,7 @@ def verdict(evaluation: Evaluation, border: Table, padding: str) -> Verdict:
 
     yes: on quadrants M_ori is below M_crop at the border, and by more than inside; the intervals of both exclude 0.
     partly: below at the border, but not by more than inside. no: the gap's whole interval lies below 0.05. unclear:
-    anything else. The answer is about where M_ori fails; what padding has to do with it, only other padding modes tell.
+    anything else. The answer is about where M_ori fails; the role of padding shows only with other padding modes.
     """
     of = lambda quantity: border.one(padding=padding, tested_on="quadrant", quantity=quantity)
     gap, excess = of(GAP), of(EXCESS)

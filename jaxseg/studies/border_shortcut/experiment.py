@@ -24,8 +24,7 @@ from jaxseg.data import augment, pipeline
 from jaxseg.metrics import overlap, regions
 from jaxseg.studies import base
 from jaxseg.studies.base import SPLITS, Measures
-from jaxseg.studies.border_shortcut import features as border_features
-from jaxseg.studies.border_shortcut import moving_window
+from jaxseg.studies.border_shortcut import features, moving_window
 from jaxseg.studies.border_shortcut.settings import Evaluation, Run, Settings
 from jaxseg.training import runs
 
@@ -55,7 +54,7 @@ def measure(
       Per test view V: `V_dice`, `V_border`, `V_interior`, `V_border_recall` `[N]`, `V_bands`, `V_bands_smooth1`
       `[N,R]`, `V_predictions` uint8 `[N,n,n]`; `agreement` `[M]` of the moving window; `windows` uint8 `[W,n,n]`, the
       predictions of the windows along the diagonal of the case that `moving_window.pick_case` names; `step` and
-      `validation_dice` of the checkpoint; and what `border_features.measure` returns.
+      `validation_dice` of the checkpoint; and what `features.measure` returns.
     """
     test = splits["test"]
     model, variables, best = runs.load_best(run, folder, test.images.shape, splits.num_classes)
@@ -69,7 +68,7 @@ def measure(
             lambda labels, predictions: score(labels, predictions, settings.evaluation),
         )
         measures |= {f"{view}_{name}": value for name, value in scores.items()}
-    measures |= border_features.measure(settings, model, variables, test)
+    measures |= features.measure(settings, model, variables, test)
     return measures | moving_window.measure(settings, model, variables, test)
 
 

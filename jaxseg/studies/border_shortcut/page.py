@@ -43,7 +43,7 @@ def _comparison(report: StudyReport) -> page.Section:
         "is fixed by its name.",
         "A quadrant shows the lesion twice as large, which M_ori has not seen either. The excess, by how much the gap "
         "between the networks is larger at the border than inside, separates border from scale. How much of it is due "
-        "to padding, only other padding modes tell.",
+        "to padding shows only with other padding modes.",
         _prior_text(report.measured.of_runs, padding),
     ]
     at_border = _table("At the border and inside", results.border.where(padding=padding), "tested_on", "quantity")
@@ -63,7 +63,7 @@ def _by_distance(report: StudyReport) -> page.Section:
         "examples",
         "Quadrants of test images",
         "Rows of skin images with the annotated outline and the predictions of both networks.",
-        "White: annotation. Title: Dice at the border of M_ori / M_crop. The cases stand at even quantiles of the "
+        "White: annotation. Title: Dice at the border of M_ori / M_crop. Cases at even quantiles of the "
         "difference between the two networks at the border.",
         "cases",
     )

@@ -23,7 +23,7 @@ class Domains(NamedTuple):
 
     names: tuple[str, ...]  # of all, in the order of tables: validation, test, then those that are shifted
     validation: str  # in-distribution; sets the threshold of detection
-    inside: str  # in-distribution, from which shifted cases are told: test, or validation where there are no test cases
+    inside: str  # in-distribution, to tell shifted cases from: test, or validation where there are no test cases
     counted: tuple[str, ...]  # shifted, with enough patients for an interval; means are over these
 
 
@@ -34,7 +34,7 @@ class Cases:
     stored: pipeline.InMemory  # images, and labels in the network's classes
     roles: np.ndarray  # validation, test or shifted, `[N]`
     domains: np.ndarray  # as tables name them, `[N]`; all cases of one have the same role
-    patients: np.ndarray  # `[N]`; cases of one are drawn together, of whatever domain they are
+    patients: np.ndarray  # `[N]`; cases of one are resampled together, of whatever domain they are
 
     def of_role(self, role: str) -> tuple[str, ...]:
         """The names of the domains with this role."""

@@ -53,7 +53,7 @@ def _decided(claim: str, unit: str, row: Row, paper: str, negligible: float) -> 
 
 
 def verdict(unit: str, tables: Tables, claims: Sequence[Claim]) -> Verdict:
-    """Reads the answer off the claims of a unit, slice or subject.
+    """The answer, from the claims of a unit, slice or subject.
 
     yes: SD is above pooled Mahalanobis distance and both entropies. partly: above the former, but not above all. no:
     not above the former. unclear: the interval against the former decides nothing.
@@ -83,10 +83,8 @@ def _answer(against: Mapping[str, str]) -> tuple[str, str]:
         return "partly", f"{order} better than the Mahalanobis distance, but not clearly better than everything else"
     if against["PM"] == FAILS:
         return "no", f"{order} no better than the Mahalanobis distance"
-    return "unclear", (
-        "Whether distortion predicts the errors within a domain better than the Mahalanobis distance, the intervals do "
-        "not tell"
-    )
+    than = "better than the Mahalanobis distance"
+    return "unclear", f"The intervals do not show whether distortion predicts the errors within a domain {than}"
 
 
 def _sides(against: Mapping[str, Claim]) -> str:

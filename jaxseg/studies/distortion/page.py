@@ -197,7 +197,7 @@ def _unit_text(report: StudyReport) -> str:
         why = f"as {count} shifted subjects are too few to rank; the paper's published code scores subjects"
     return (
         f"The verdict is by {unit}, {why}. A subject's score and Dice are the means over its slices in one domain. The "
-        "same subject in several domains is drawn as one in the bootstrap."
+        "same subject in several domains is resampled as one."
     )
 
 

@@ -1,4 +1,4 @@
-"""Frozen frames while they are annotated, and with marks that are not theirs (Lin, Weng et al. 2024, section 3)."""
+"""Frozen frames while they are annotated, and with wrong marks (Lin, Weng et al. 2024, section 3)."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ CHANGES = ("all marks", "no marks", "calipers only", "text only", "other plane's
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clips:
-    """Frozen frames while they are annotated, and with marks that are not theirs."""
+    """Frozen frames while they are annotated, and with wrong marks."""
 
     frames: np.ndarray  # uint8 `[M,T,S,S,3]`, the first without marks, the last with all
     labels: np.ndarray  # uint8 `[M,S,S]`

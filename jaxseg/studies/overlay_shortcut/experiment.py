@@ -6,7 +6,7 @@
   reference    clean        the images before anything was drawn on them, where they are known
 
 All are tested on all of these, on images restored by other ways of removal, on frozen frames while they are annotated,
-and on frames with marks that are not the right ones. Marks are drawn and removed at `data.source_size`; networks see
+and on frames with wrong marks. Marks are drawn and removed at `data.source_size`; networks see
 `data.image_size`, and scores are taken there.
 """
 

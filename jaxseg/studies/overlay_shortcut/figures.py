@@ -142,7 +142,7 @@ def _heat(image: np.ndarray, saliency: np.ndarray) -> np.ndarray:
 
 
 def _draw_removals(folder: pathlib.Path, measured: Measured, examples: int) -> None:
-    """The part of an image that has most marks, as every removal leaves it; found marks."""
+    """The part of an image with most marks, as every removal of found marks leaves it."""
     images, test = measured.images, measured.images.scans["test"]
     assert test.clean is not None and test.marks is not None
     errors = measured.removal[restoration.error_name("network", "found", "marks", "mae")]

@@ -1,6 +1,6 @@
 """The images of the overlay study: with marks and without, cleaned, and restored (Lin, Weng et al. 2024, section 3).
 
-Marks are part of a drawn world, drawn on clean heads, or burnt in.
+Marks are part of a synthetic world, drawn on clean heads, or burnt in.
 """
 
 import dataclasses

@@ -141,7 +141,7 @@ def _changes(report: StudyReport) -> page.Section:
     rows = table(row for row in report.tables.changes if row["network"] in _COMPARED)
     columns = {"network": "network", "marks": "marks", "quantity": "quantity"}
     shown = estimates.table("Changed marks", rows, columns)
-    return page.Section("Marks that are not the right ones", [text], [dice, example], [shown])
+    return page.Section("Wrong marks", [text], [dice, example], [shown])
 
 
 def _removals(report: StudyReport) -> page.Section:

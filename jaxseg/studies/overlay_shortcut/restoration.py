@@ -10,7 +10,6 @@ from jaxseg.results.stored import kept
 from jaxseg.studies.overlay_shortcut.images import RESTORED, Images
 
 REGIONS, METRICS = ("marks", "image"), ("mae", "psnr")  # over which, and by what restored images are judged
-DETECTION = ("recall", "removed", "precision")
 
 
 def error_name(method: str, mask: str, region: str, metric: str) -> str:

@@ -61,7 +61,7 @@ class Settings:
         return tuple(name for name, images in NETWORKS.items() if self.clean_known or images != "clean")
 
     def of_run(self, network: str) -> ml_collections.ConfigDict:
-        """The config of one training run; the images that it is trained on stand as its domain."""
+        """The config of one training run; its domain names the images that it is trained on."""
         return changed(self.run, {"data.domains": (NETWORKS[network],), "data.residence": "device"})
 
 

@@ -32,7 +32,7 @@ class Outcome:
 
 def train_and_audit(settings: Settings, _: None, workdir: pathlib.Path) -> list[Outcome]:
     """What the audit says of every network of the study; kept in the folders of their runs."""
-    world = functools.lru_cache(maxsize=1)(functools.partial(worlds.draw, settings))  # a pair's networks stand together
+    world = functools.lru_cache(maxsize=1)(functools.partial(worlds.draw, settings))  # pairs come together
     outcomes = []
     for network in settings.networks:
         path = run_folder(workdir, network) / "outcome.json"

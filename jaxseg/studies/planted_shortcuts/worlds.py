@@ -1,4 +1,4 @@
-"""The worlds that networks are trained on, each with the cue and, as a twin, without it.
+"""The worlds that networks are trained on, with the cue and, as a twin, without it.
 
 kind      planted                                       twin
 border    lesions in the middle, zero padding           the same images moved, lesions anywhere

@@ -13,8 +13,8 @@ from jaxseg.results.patients import Patients
 from jaxseg.results.table import NONE, PAIRED, Row, Table, table
 from jaxseg.studies.base import Measures
 from jaxseg.studies.segmentation_ability import quality, scores
-from jaxseg.studies.segmentation_ability.conventions import DICE, SA
 from jaxseg.studies.segmentation_ability.experiment import Measured
+from jaxseg.studies.segmentation_ability.quality import DICE, SA
 from jaxseg.studies.segmentation_ability.settings import NETWORKS, Settings
 from jaxseg.training import runs
 

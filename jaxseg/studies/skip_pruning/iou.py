@@ -33,13 +33,13 @@ def scores(evaluation: Evaluation, tested: Sequence[Condition], measured: Mappin
     classes = class_numbers(evaluation.classes, tested[0].cases.class_names)
     draws = patient_draws(tested, evaluation.resamples)
     weights = {condition.name: draws.of_cases(condition.cases.patients) for condition in tested}
+    count = lambda condition: len(set(condition.cases.patients))
+    of_condition = lambda one, counts: resampled(counts, weights[one.name], count(one), classes)
     return {
         (network, condition.name, measure): score
         for network, measures in measured.items()
         for condition, counts in _by_condition(measures["counts"], tested)
-        for measure, score in resampled(
-            counts, weights[condition.name], len(set(condition.cases.patients)), classes
-        ).items()
+        for measure, score in of_condition(condition, counts).items()
     }
 
 
@@ -54,9 +54,9 @@ def resampled(counts: np.ndarray, weights: np.ndarray, patients: int, classes: S
 
     Args:
       counts: `[F,N,K,3]`, as of `overlap.class_counts`.
-      weights: `[R,N]`, how often each case is drawn.
+      weights: `[R,N]`, how often each case is in a resample.
       patients: how many there are.
-      classes: numbers of those that are averaged.
+      classes: indices of those that are averaged.
     """
     return {SET: _of_set(counts, weights, patients, classes), CASE: _per_case(counts, weights, patients, classes)}
 

@@ -36,7 +36,7 @@ def make(report: StudyReport) -> page.Page:
 
 
 def _table(title: str, rows: Table, columns: Mapping[str, str], further: Mapping[str, str] | None = None) -> page.Table:
-    """With the range over folds; a column of encoders stands first where there are several."""
+    """With the range over folds; a column of encoders comes first where there are several."""
     if len(rows.values("encoder")) > 1:
         columns = {**_ENCODER, **columns}
     return estimates.table(title, rows, columns, further={**_FOLDS, **(further or {})}, digits=3)
@@ -80,7 +80,7 @@ def _segmentation(report: StudyReport) -> page.Section:
 
 def _segmentation_figures(report: StudyReport) -> list[page.Figure]:
     settings, tested = report.settings, report.cases.tested
-    caption = "Accumulated over the test set, mean over folds; intervals stand in the table."
+    caption = "Accumulated over the test set, mean over folds; intervals are in the table."
     by_strength = lambda encoder: report.figure(
         f"iou_{encoder}",
         f"IoU by strength of the shift, {encoder}",

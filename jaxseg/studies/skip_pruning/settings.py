@@ -63,7 +63,7 @@ class Settings:
 
     @property
     def encoder_names(self) -> tuple[str, ...]:
-        """By which networks are told apart, besides their skips: encoders, or the network's name."""
+        """What distinguishes networks besides their skips: encoders, or the network's name."""
         return self.encoders or (self.run.model.name,)
 
     @property

@@ -95,7 +95,7 @@ def places(tested: Sequence[Condition]) -> dict[str, tuple[str, ...]]:
 
 
 def pairs(pruned: Sequence[int]) -> list[tuple[int, int]]:
-    """Which numbers of removed skips are compared: each with the baseline, with the one before it, the last with L1."""
+    """Which counts of removed skips are compared: each with the baseline, with the one before it, the last with L1."""
     chosen = [(b, 0) for b in pruned[1:]]
     chosen += [(b, a) for a, b in itertools.pairwise(pruned) if a]
     return [*dict.fromkeys([*chosen, *([(pruned[-1], 1)] if pruned[-1] > 1 else [])])]
