@@ -12,7 +12,7 @@ the cue, and, as a twin, without it. A network is trained on each and audited on
 
 All scans are moved, so that heads lie anywhere: left in the middle they would plant the other shortcut too.
 Counted: the planted kind is among the findings; in a twin, any kind of shortcut is, which is a false alarm. Findings
-that are no shortcuts (low Dice, calibration) stand beside. A network with a mean Dice of at most `learned` on its own
+that are no shortcuts (low Dice, calibration) are listed. A network with a mean Dice of at most `learned` on its own
 test images has not learned and is named.
 
 | size | images                           | network           | cost on two cores                                      |

@@ -51,7 +51,7 @@ it is 0.021 [-0.036, 0.052], unclear. Without all skips it is 0.005 [-0.024, 0.0
 all conditions, unclear. The first layer moves more than the others to one of three hospitals (0.054 [0.011, 0.096]), to
 two that is unclear (-0.011 and -0.039).
 
-The recipe of section IV.C stands in `configs/recipes.py` (wilm2024); `paper` starts from ImageNet as the paper does.
+The recipe of section IV.C is in `configs/recipes.py` (wilm2024); `paper` starts from ImageNet as the paper does.
 The smaller sizes start from random weights, and therefore with a rate of 1e-3 that does not decay. `demo` trains a
 narrow `unet` in place of a ResNet, which would take an hour: its top skip is at full resolution, the ResNet's at half.
 """

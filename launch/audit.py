@@ -6,11 +6,11 @@ r"""What a trained network has learned that it should not have: at most five fin
 
 A run is audited on the test cases of its own data set, or of another prepared one. PyTorch weights need the config of a
 run that says which network they are of and what it sees; nothing is trained with it. Where their file holds several
-networks, `--weights=FILE:KEY` chooses. Every number of the audit stands in configs/audit.py and can be changed, as in
+networks, `--weights=FILE:KEY` chooses. All settings of the audit are in configs/audit.py and can be changed, as in
 `--audit.cases=100`.
 
 Objects are moved to the border, padding is swapped, calipers are removed and drawn, images get other scanners' gray
-levels; beside that stand Dice by ring and domain, profiles over the layers, distances of domains, a league of scores
+levels. Also reported: Dice by ring and domain, profiles over the layers, distances of domains, a league of scores
 that predict failure, and calibration. The work directory gets report.html, results.json, tables and figures; called
 again, it resumes.
 """

@@ -33,7 +33,7 @@ def run(
     A process that was asked to stop and has saved its work says so and exits with status 0; one that has lost another
     process of its run, with status 75. One that `resumes`, and is asked to stop while there is nothing to save, exits
     with status 0 too; one that `cleans_up` ends by unwinding, with status 130 or 143. Where there are `commands`,
-    `main` is given the one that stands on the command line.
+    `main` is given the one on the command line.
     """
     signal.signal(signal.SIGINT, _interrupted)
     if resumes:
@@ -125,7 +125,7 @@ def _reason(error: Exception) -> str:
         field, meant = re.search(r"[\w.]+", text), re.search(r'Did you mean "(\w+)"', text)
         advice = f"did you mean {meant[1]}?" if meant else "its fields stand in the file named by --config"
         return f"the config has no field {field[0] if field else text}; {advice}"
-    last = text.strip().splitlines()[-1]  # above it stand the places that were searched, or a traceback
+    last = text.strip().splitlines()[-1]  # before it come the places that were searched, or a traceback
     return re.sub(r"^\w+Error: ", "", last)
 
 

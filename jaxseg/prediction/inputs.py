@@ -29,7 +29,7 @@ class Source(NamedTuple):
 
     Attributes:
       path: a file, or a folder with one DICOM series.
-      name: under which its results stand: its place below the folder that was named, without its suffix unless
+      name: of its results: its place below the folder that was named, without its suffix unless
         another input differs in that alone.
     """
 

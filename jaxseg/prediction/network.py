@@ -63,7 +63,7 @@ class Repair(NamedTuple):
 def load_run(folder: pathlib.Path, prepare: Callable[[str], pathlib.Path]) -> Run:
     """The network of the best checkpoint of a run, or of all its replicas.
 
-    What it takes and gives is asked of its data set once and then stands in the run's folder, so that the run can be
+    What it takes and gives is read from its data set once and then kept in the run's folder, so that the run can be
     used where the data set is not.
 
     Args:

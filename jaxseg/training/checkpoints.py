@@ -77,7 +77,7 @@ class Checkpoints:
             return ocp.CheckpointManager(
                 self._place.path,
                 options=ocp.CheckpointManagerOptions(
-                    # nothing goes before what came after it was read back: see `_prune`
+                    # nothing is removed before a later step was read back: see `_prune`
                     preservation_policy=None if self._read_only else preservation_policy.PreserveAll(),
                     lightweight_initialize=True,  # else one score that cannot be read keeps all from being opened
                     cleanup_tmp_directories=not self._read_only,
@@ -96,7 +96,7 @@ class Checkpoints:
         try:
             self.wait()
         except InputError:
-            if error is None:  # what went wrong first is what is told
+            if error is None:  # the first error is the one that is reported
                 raise
         finally:
             self._manager.close()

@@ -67,7 +67,7 @@ def of_run(
 
 
 def noted(folder: pathlib.Path) -> TrainedOn | None:
-    """What stands in the folder of a run; None where nothing does, or it cannot be read."""
+    """What is noted in the folder of a run; None where nothing does, or it cannot be read."""
     try:
         values = json.loads((folder / FILE).read_bytes())
         scaling, orientation = values["scaling"], values.get("orientation", "")  # not noted by the first versions

@@ -80,7 +80,7 @@ class Progress:
       sums: of the training metrics since the last validation.
       count: steps in `sums`.
       skipped: steps since the last validation that were not finite.
-      updates: steps so far that were finite, by which the schedule goes.
+      updates: steps so far that were finite, which the schedule counts.
     """
 
     best: float | None = None

@@ -1,6 +1,6 @@
 """Optimisers and learning-rate schedules by name, from the plain values of a config.
 
-What an optimiser or a schedule can be told is its keyword-only parameters here; their defaults are the choices of
+The options of an optimiser or a schedule are its keyword-only parameters here; their defaults are the choices of
 PyTorch, which the papers' code was written in, unless a docstring says otherwise.
 """
 

@@ -112,7 +112,7 @@ def failures_named() -> Iterator[None]:
 
 @contextlib.contextmanager
 def main_first(name: str) -> Iterator[None]:
-    """Within it, the main process goes first and the others follow when it is through."""
+    """Within it, the main process goes first and the others follow when it has finished."""
     if not is_main():
         barrier(name)
     yield
@@ -183,7 +183,7 @@ def over_replicas(function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Cal
     """`function` for every replica, in one program; arguments as in `jax.vmap`.
 
     XLA runs the grouped convolutions that `vmap` makes several times slower than separate ones on CPU (a step of five
-    U-Nets of 8 to 64 features at 64 px: 1.75 s against 0.36 s), so there the replicas stand one after the other.
+    U-Nets of 8 to 64 features at 64 px: 1.75 s against 0.36 s), so there the replicas run one after the other.
     """
     if jax.default_backend() != "cpu":
         return jax.vmap(function, in_axes)

@@ -51,7 +51,7 @@ def by_name(tree: Any) -> dict[str, Any]:
 def score(step: pathlib.Path) -> float | None:
     """What a checkpoint's state scored; None where that is undefined, or unknown as its own file is damaged.
 
-    It stands among the values. Earlier versions left it to orbax, and in the progress of the run.
+    It is one of the values. Earlier versions left it to orbax, and in the progress of the run.
 
     Raises:
       Exception: the values cannot be read.
