@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.findings = 5  # shown at most
     config.seed = 0  # of the autoencoder
     config.cases = 400  # test cases at most, evenly over the split
-    config.familiar_cases = 1000  # training cases at most, for scores that need them
+    config.familiar_cases = 1000  # at most so many training cases, for scores that need them
     config.profile_cases = 64  # for profiles over layers and distances of domains
     config.resamples = 2000  # of the bootstrap
     config.examples = 2  # cases in a finding's picture

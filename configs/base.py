@@ -12,7 +12,7 @@ def run() -> ml_collections.ConfigDict:
     """A run of the U-Net on ISIC 2017 at 256 pixels."""
     config = ml_collections.ConfigDict()
     config.seed = 0
-    config.parallel = "jit"  # over a mesh of all devices; or pmap, which gives the same numbers
+    config.parallel = "jit"  # over a mesh of all devices; or pmap, which gives the same results
     config.replicas = 1  # runs of one shape that are trained as one program, each in a folder of its own
     config.vary = "seed"  # what differs between replicas: seed, or fold
     config.on_nonfinite = "stop"  # when loss or gradient are not finite; or skip, which leaves the step out

@@ -16,8 +16,8 @@ A comma and `padding` after the size (`demo,padding`) repeats the study with all
 | cpu   | ISIC 2017, 128 px              | 16 ... 128 features, 4 levels | 31 min on two cores, an earlier state |
 | paper | ISIC 2017, 256 px, 100 epochs  | 64 ... 512 features, 4 levels | an accelerator; not measured yet      |
 
-Expected, as the paper finds: on quadrants `M_ori` falls off towards the border and `M_crop` does not. What was
-measured stands in the README.
+Expected, as the paper finds: on quadrants `M_ori` falls off towards the border and `M_crop` does not. Measured
+results are in the README.
 
 The paper's recipe, kept in every size: Dice loss, Adam with 1e-3, batch 16, images in [-1, 1], the checkpoint with the
 best validation Dice. No other augmentation than the random quadrant.
@@ -34,7 +34,7 @@ def get_config(size: str = "demo") -> ml_collections.ConfigDict:
     """The study in one of the sizes tiny, demo, cpu, paper; `size,padding` for all five padding modes."""
     name, _, variant = size.partition(",")
     if name not in _SIZES or variant not in ("", "padding"):
-        raise ValueError(f"unknown size {size!r}; choose one of {', '.join(_SIZES)}, with ',padding' behind it or not")
+        raise ValueError(f"unknown size {size!r}; choose one of {', '.join(_SIZES)}, with ',padding' after it or not")
     config = _paper()
     config.size = size
     config.update(_SIZES[name])

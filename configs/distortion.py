@@ -1,7 +1,7 @@
 """Segmentation distortion: does what an autoencoder changes tell where a segmentation is wrong under domain shift?
 
 Paper: Lennartz and Schultz 2023, *Segmentation Distortion*. Several networks are trained on one domain, and for each an
-autoencoder of its bottleneck's activations; scores of uncertainty are held against the Dice on other domains.
+autoencoder of its bottleneck's activations; scores of uncertainty are compared with the Dice on other domains.
 
     python -m launch.study --config=configs/distortion.py:demo --workdir=runs/demo
     python -m launch.study --config=configs/distortion.py:cpu --workdir=runs/ge --manual_dir=ACDC \
@@ -13,8 +13,8 @@ autoencoder of its bottleneck's activations; scores of uncertainty are held agai
 
 | size       | trained on                    | tested on                       | networks | cost                      |
 | ---------- | ----------------------------- | ------------------------------- | -------- | ------------------------- |
-| tiny       | drawn hearts, vendor A, 32 px | vendors A to D                  | 2        | for the tests             |
-| demo       | drawn hearts, vendor A, 64 px | vendors A to D, the same hearts | 3        | 5 min 20 s on two cores   |
+| tiny       | synthetic hearts, A, 32 px    | vendors A to D                  | 2        | for the tests             |
+| demo       | synthetic hearts, A, 64 px    | vendors A to D, the same hearts | 3        | 5 min 20 s on two cores   |
 | cpu        | ACDC, 128 px                  | a folder of GE slices           | 3        | 77 min of one core        |
 | cpu,lgg    | one site of LGG, 128 px       | the other sites                 | 3        | 54 min on 1 to 2 cores    |
 | paper      | CC-359, Siemens 3 T, 256 px   | the five other scanners         | 10       | accelerator; not measured |
@@ -23,7 +23,7 @@ autoencoder of its bottleneck's activations; scores of uncertainty are held agai
 Expected, as the paper finds: distortion (SD) correlates with 1 - Dice more closely than pooled Mahalanobis distance
 (PM) and entropy, and detects other scanners less well than PM.
 
-Measured with `demo` (2026-11-25, two CPU cores; twice, with the same numbers): Dice 0.80 on the training vendor's test
+Measured with `demo` (2026-11-25, two CPU cores; twice, with the same results): Dice 0.80 on the training vendor's test
 hearts, and 0.67, 0.60 and 0.54 on the others. By slice, mean of the three, the rank correlation with 1 - Dice is 0.16
 [0.05, 0.26] for SD, 0.14 [-0.04, 0.28] for PM, 0.10 [-0.02, 0.23] for LM, 0.72 [0.64, 0.80] for entropy and 0.75 [0.68,
 0.83] for that of the ensemble, -0.40 [-0.52, -0.30] for VoG: whether SD is above PM is unclear, above entropy it is

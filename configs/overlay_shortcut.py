@@ -41,7 +41,7 @@ The paper's 3,775 images and 110 videos are private. `paper` keeps its recipe an
 and what is below them is then unknown, so the comparison of removals and the changed marks are left out.
 
 Not stated in the paper and therefore ours: the loss of the smaller sizes (Dice and cross-entropy), the size of images,
-and all numbers of the network that inpaints.
+and all settings of the network that inpaints.
 """
 
 import ml_collections

@@ -2,8 +2,8 @@
 
     python -m launch.study --config=configs/planted_shortcuts.py:demo --workdir=runs/planted
 
-No paper's study; it judges `launch.audit`. For every kind of shortcut and every seed, images are drawn twice: with the
-cue, and as a twin, the same scenes without it. A network is trained on each and audited on its own test images.
+No paper's study; it judges `launch.audit`. For every kind of shortcut and every seed, scenes are rendered twice: with
+the cue, and, as a twin, without it. A network is trained on each and audited on its own test images.
 
 | kind    | planted                                           | twin                                          |
 | ------- | ------------------------------------------------- | --------------------------------------------- |
@@ -12,7 +12,7 @@ cue, and as a twin, the same scenes without it. A network is trained on each and
 
 All scans are moved, so that heads lie anywhere: left in the middle they would plant the other shortcut too.
 Counted: the planted kind is among the findings; in a twin, any kind of shortcut is, which is a false alarm. Findings
-that are no shortcuts (low Dice, calibration) stand beside. A network with a mean Dice of at most `learned` on its own
+that are no shortcuts (low Dice, calibration) are listed. A network with a mean Dice of at most `learned` on its own
 test images has not learned and is named.
 
 | size | images                           | network           | cost on two cores                                      |

@@ -21,7 +21,7 @@ suggests is done: the inert units of the last layer are taken out.
 | paper | ISIC 2017, 256 px, 50 epochs        | 64 ... 1024 features, 4 levels | accelerator; not measured |
 
 Expected, as the paper finds on ISIC: late layers separate better than early ones; the online network has the higher
-scores and loses no Dice (0.835 and 0.833); the mean SA score goes with the Dice and VoG hardly does; the half of the
+scores and loses no Dice (0.835 and 0.833); the mean SA score correlates with the Dice, VoG hardly; the half of the
 images with the highest mean SA score has a Dice of 0.855; a map of the colours alone reaches 0.667.
 
 Measured with `demo` on 2026-11-25 (two CPU cores; one seed, 160 test images, 95 % intervals over them): SA score of
@@ -42,7 +42,7 @@ cases, but not better (difference -0.20 [-0.34, -0.06] and -0.09 [-0.22, 0.04]).
 gains 0.046 [0.021, 0.068] Dice. Without the 13 (offline) and 8 (online) inert ones of 16 units the Dice falls by 0.690
 [0.661, 0.720] and 0.243 [0.221, 0.264].
 
-The recipe of section 4.2 stands in `configs/recipes.py` (he2022). The smaller sizes have fewer steps, and therefore a
+The recipe of section 4.2 is in `configs/recipes.py` (he2022). The smaller sizes have fewer steps, and therefore a
 rate of 1e-3 that does not decay. Not stated in the paper and therefore ours: the size of the images and the widths of
 the network; that the checkpoint with the best validation Dice is taken; which checkpoints and which gradient VoG is of;
 the noise's distribution; the threshold of inert units.

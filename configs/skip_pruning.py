@@ -1,4 +1,4 @@
-"""Skip connections removed from the top: does a U-Net with less of its shallow layers stand a domain shift better?
+"""Skip connections removed from the top: does a U-Net with less of its shallow layers withstand a domain shift better?
 
 Paper: Wilm et al. 2024, *Rethinking U-net Skip Connections for Biomedical Image Segmentation*. The baseline has all
 four skips, `Ln` lacks the top n. Each is trained on every fold of a cross-validation and tested on the held-out test
@@ -12,8 +12,8 @@ it was not trained on. How far a layer's activations move is their Hellinger dis
 
 | size       | images                                        | networks           | folds, epochs | cost          |
 | ---------- | --------------------------------------------- | ------------------ | ------------- | ------------- |
-| tiny       | drawn smears, 32 px, for the tests            | unet 4 ... 8       | 2, 1          | 90 s of CPU   |
-| demo       | drawn smears, 64 px                           | unet 8 ... 64      | 2, 16         | 5 min         |
+| tiny       | synthetic smears, 32 px, for the tests        | unet 4 ... 8       | 2, 1          | 90 s of CPU   |
+| demo       | synthetic smears, 64 px                       | unet 8 ... 64      | 2, 16         | 5 min         |
 | cpu        | smears of real templates, 128 px              | resnet18           | 2, 12         | 47 min of CPU |
 | cpu,wbc    | white blood cells of two laboratories, 96 px  | resnet18, L1, L4   | 2, 12         | 11 min of CPU |
 | cpu,lgg    | brain tumours of five hospitals, 128 px       | resnet18, L1, L4   | 2, 8          | 18 min of CPU |
@@ -24,12 +24,12 @@ it was not trained on. How far a layer's activations move is their Hellinger dis
 Expected, as the paper finds: L1 is at least as good as the baseline in-domain and better under shift, more pruning
 hurts, the first layers move most.
 
-Measured with `demo` on 2026-11-25 (two CPU cores; twice, with the same numbers; one seed, two folds, 60 test images;
+Measured with `demo` on 2026-11-25 (two CPU cores; twice, with the same results; one seed, two folds, 60 test images;
 95 % intervals over them): IoU of the set in-domain 0.81 [0.80, 0.81] for the baseline, then 0.80, 0.68, 0.37 and 0.19
 for L1 to L4. L1 minus baseline is -0.010 [-0.013, -0.008] in-domain (unclear at a margin of 0.01) and -0.065 [-0.067,
 -0.063] over the shifts: the paper's main claim does not hold there. More pruning hurts, and the first layer moves more
 than those after it (Hellinger distance 0.55 to 0.20 at the bottleneck); the decoder does not move less without the
-top skip (by -0.063 [-0.078, -0.048]). Those networks are small, start from drawn weights and are trained for 240
+top skip (by -0.063 [-0.078, -0.048]). Those networks are small, start from random weights and are trained for 240
 steps, too few for L3 and L4.
 
 Measured with `cpu,wbc` on 2026-11-25 (two CPU cores, other work beside; one seed, two folds; 60 and 100 test images):
@@ -38,7 +38,7 @@ IoU of the set in the laboratory of the training 0.88 for the baseline, 0.85 and
 laboratory, but in the two folds -0.077 and 0.145: both claims are unclear. Without all skips it is worse by 0.193
 [0.180, 0.207] than without the top one; the first layer moves more than the others, by 0.115 [0.097, 0.132].
 
-Measured with `cpu` on 2026-11-26 (one CPU core; cells cut from five real smears; one seed, two folds, 60 test images):
+Measured with `cpu` on 2026-11-26 (one CPU core; cells of five real smears; one seed, two folds, 60 test images):
 IoU of the set in-domain 0.93 for the baseline, then 0.88, 0.81, 0.53 and 0.28 for L1 to L4. L1 minus baseline is -0.055
 [-0.057, -0.053] in-domain and -0.077 [-0.079, -0.075] over the shifts, in both folds: neither claim holds. Without all
 skips it is worse by 0.434 [0.426, 0.442] than without the top one; the first layer moves more than the others, by 0.393
@@ -51,8 +51,8 @@ it is 0.021 [-0.036, 0.052], unclear. Without all skips it is 0.005 [-0.024, 0.0
 all conditions, unclear. The first layer moves more than the others to one of three hospitals (0.054 [0.011, 0.096]), to
 two that is unclear (-0.011 and -0.039).
 
-The recipe of section IV.C stands in `configs/recipes.py` (wilm2024); `paper` starts from ImageNet as the paper does.
-The smaller sizes start from drawn weights, and therefore with a rate of 1e-3 that does not decay. `demo` trains a
+The recipe of section IV.C is in `configs/recipes.py` (wilm2024); `paper` starts from ImageNet as the paper does.
+The smaller sizes start from random weights, and therefore with a rate of 1e-3 that does not decay. `demo` trains a
 narrow `unet` in place of a ResNet, which would take an hour: its top skip is at full resolution, the ResNet's at half.
 """
 

@@ -4,10 +4,10 @@
     python -m launch.train --config=configs/train.py:demo,resnet_unet --workdir=runs/resnet
     python -m launch.evaluate --workdir=runs/unet
 
-Sizes (tiny, demo, cpu, paper), data and recipe are those of the border-shortcut study (Lin, Weng et al. 2024); behind
-the size may stand a network: unet, resnet_unet (Wilm et al. 2024), residual_unet (Lennartz and Schultz 2023) or dtu_net
-(Lin et al. 2023), and behind that a recipe of configs/recipes.py, as in `demo,unet,he2022`. All fields stand, with what
-they mean, in configs/base.py, and every one can be changed on the command line, as in `--config.model.padding=reflect`.
+Sizes (tiny, demo, cpu, paper), data and recipe are those of the border-shortcut study (Lin, Weng et al. 2024); after
+the size a network may follow: unet, resnet_unet (Wilm et al. 2024), residual_unet (Lennartz and Schultz 2023) or
+dtu_net (Lin et al. 2023), and after that a recipe of configs/recipes.py, as in `demo,unet,he2022`. All fields are
+explained in configs/base.py; any can be changed on the command line, as in `--config.model.padding=reflect`.
 
 `--config.model.pretrained=imagenet` starts the encoder of resnet_unet from torchvision's weights, and
 `--config.model.pretrained=FILE` any network but dtu_net from PyTorch tensors in a .safetensors, .npz or any file of
@@ -31,7 +31,7 @@ from configs import base, border_shortcut, recipes
 
 
 def get_config(size: str = "demo") -> ml_collections.ConfigDict:
-    """The run in one of the sizes tiny, demo, cpu, paper; behind commas a network's name and a recipe may follow."""
+    """The run in one of the sizes tiny, demo, cpu, paper; a network's name and a recipe may follow after commas."""
     parts = size.split(",")
     if len(parts) > 3:
         raise ValueError(f"unknown size {size!r}; give a size, a network and a recipe, separated by commas")

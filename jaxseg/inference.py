@@ -1,4 +1,4 @@
-"""A network and a data set in, per-case numbers out, batch by batch."""
+"""A network and a data set in, per-case results out, batch by batch."""
 
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ def score_cases(
     *,
     predict: Callable[[nn.Module, Any, jax.Array], jax.Array] = predict,
 ) -> dict[str, np.ndarray]:
-    """Numbers per case, in the order of the cases; network, view and score run as one compiled program.
+    """Results per case, in the order of the cases; network, view and score run as one compiled program.
 
     Args:
       model: `images -> logits`.
@@ -65,7 +65,7 @@ def score_cases(
 
 
 def over_cases(run: Callable[[Batch], Mapping[str, jax.Array]], batches: Iterator[Batch]) -> dict[str, np.ndarray]:
-    """Numbers per case, in the order of the cases, of a program that is compiled elsewhere and used more than once.
+    """Results per case, in the order of the cases, of a program that is compiled elsewhere and used more than once.
 
     Args:
       run: `stored batch -> {name: [B,...]}`.
@@ -93,7 +93,7 @@ def evaluate_run(
 
     Returns:
       One row per case, with `dice_<class>`, and class -> mean with its interval over patients; where there are several
-      domains, behind them `<class> in <domain>`.
+      domains, then `<class> in <domain>`.
 
     Raises:
       InputError: the run has no checkpoint, or the data set no such split.

@@ -6,13 +6,13 @@ r"""What a trained network has learned that it should not have: at most five fin
 
 A run is audited on the test cases of its own data set, or of another prepared one. PyTorch weights need the config of a
 run that says which network they are of and what it sees; nothing is trained with it. Where their file holds several
-networks, `--weights=FILE:KEY` chooses. Every number of the audit stands in configs/audit.py and can be changed, as in
+networks, `--weights=FILE:KEY` chooses. All settings of the audit are in configs/audit.py and can be changed, as in
 `--audit.cases=100`.
 
 Objects are moved to the border, padding is swapped, calipers are removed and drawn, images get other scanners' gray
-levels; beside that stand Dice by ring and domain, profiles over the layers, distances of domains, a league of scores
-that foretell failure, and calibration. The work directory gets report.html, results.json, tables and figures; called
-again, it goes on.
+levels. Also reported: Dice by ring and domain, profiles over the layers, distances of domains, a league of scores
+that predict failure, and calibration. The work directory gets report.html, results.json, tables and figures; called
+again, it resumes.
 """
 
 from absl import flags
@@ -23,10 +23,10 @@ from launch import cli
 _RUN = flags.DEFINE_string("run", None, "Folder of a run, as launch.train leaves it.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "File with PyTorch tensors, or FILE:KEY; with --config.")
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Of a run, for --weights: configs/train.py:demo.")
-_AUDIT = config_flags.DEFINE_config_file("audit", "configs/audit.py", help_string="The audit's numbers.")
+_AUDIT = config_flags.DEFINE_config_file("audit", "configs/audit.py", help_string="Settings of the audit.")
 _DATASET = flags.DEFINE_string("dataset", None, "Data set, like isic2017/256; the run's own if not given.")
 _SPLIT = flags.DEFINE_string("split", "test", "Which cases.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the report; an audit in it goes on.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the report; an audit in it is resumed.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of prepared data sets.")
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, if the data set is not prepared yet.")
 

@@ -12,7 +12,7 @@ from absl import flags
 
 from launch import cli
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/benchmark", "Folder for the numbers, one JSON file per benchmark.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/benchmark", "Folder for the results, one JSON file per benchmark.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "How often the two sides of a comparison take turns.", lower_bound=1)
 
 

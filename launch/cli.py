@@ -1,4 +1,4 @@
-"""What every launcher shares: errors that a person can mend end as one line and exit status 2, not as a traceback."""
+"""What every launcher shares: errors that a person can fix end as one line and exit status 2, not as a traceback."""
 
 import io
 import os
@@ -18,11 +18,11 @@ from absl import app, flags, logging
 from jaxseg import paths
 from jaxseg.errors import InputError, LostProcess, Preempted
 
-_TRY_AGAIN = 75  # EX_TEMPFAIL: nothing to be mended, the same command goes on
+_TRY_AGAIN = 75  # EX_TEMPFAIL: nothing to fix: the same command resumes
 
 
 class _Stopped(BaseException):
-    """A signal to stop, for programs that clean up behind them."""
+    """A signal to stop, for programs that clean up after themselves."""
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
     A process that was asked to stop and has saved its work says so and exits with status 0; one that has lost another
     process of its run, with status 75. One that `resumes`, and is asked to stop while there is nothing to save, exits
     with status 0 too; one that `cleans_up` ends by unwinding, with status 130 or 143. Where there are `commands`,
-    `main` is given the one that stands on the command line.
+    `main` is given the one on the command line.
     """
     signal.signal(signal.SIGINT, _interrupted)
     if resumes:
@@ -64,7 +64,7 @@ def run(
 
 
 def _cache() -> pathlib.Path | None:
-    """Where compiled programs are kept, so that going on does not begin with compiling; one place per machine.
+    """Where compiled programs are kept, so that resuming does not begin with compiling; one place per machine.
 
     None where there is no home, or none that can be written to.
 
@@ -86,14 +86,14 @@ def _unwind(number: int, frame: types.FrameType | None) -> NoReturn:
 def _interrupted(number: int, frame: types.FrameType | None) -> NoReturn:
     """Ends at once: unwinding under XLA's and orbax's threads can crash or be swallowed, and all writes are atomic."""
     del number, frame
-    os.write(2, b"\ninterrupted; the same command goes on where it was\n")
+    os.write(2, b"\ninterrupted; the same command resumes where it stopped\n")
     os._exit(130)
 
 
 def _stopped(number: int, frame: types.FrameType | None) -> NoReturn:
-    """As `_interrupted`; what is left half done is nothing that the next call does not do."""
+    """As `_interrupted`; the next call does what is left half done."""
     del number, frame
-    os.write(2, b"asked to stop: nothing was left to save; the same command goes on where it was\n")
+    os.write(2, b"asked to stop: nothing was left to save; the same command resumes where it stopped\n")
     os._exit(0)
 
 
@@ -125,7 +125,7 @@ def _reason(error: Exception) -> str:
         field, meant = re.search(r"[\w.]+", text), re.search(r'Did you mean "(\w+)"', text)
         advice = f"did you mean {meant[1]}?" if meant else "its fields stand in the file named by --config"
         return f"the config has no field {field[0] if field else text}; {advice}"
-    last = text.strip().splitlines()[-1]  # above it stand the places that were searched, or a traceback
+    last = text.strip().splitlines()[-1]  # before it come the places that were searched, or a traceback
     return re.sub(r"^\w+Error: ", "", last)
 
 

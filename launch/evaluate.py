@@ -33,7 +33,7 @@ def main() -> None:
     if known := contract.of_run(config, workdir, lambda name: own):
         contract.check_split(directory, _SPLIT.value, known, workdir)
     else:
-        print(f"{workdir}: what it was trained on is not known, so {name} is taken for alike", file=sys.stderr)
+        print(f"{workdir}: what it was trained on is not known, so {name} is assumed to match", file=sys.stderr)
     rows, estimates = inference.evaluate_run(config, workdir, directory, split=_SPLIT.value, view=view)
     path = workdir / f"cases_{name.replace('/', '_')}_{_SPLIT.value}_{view}.csv"
     try:

@@ -1,4 +1,4 @@
-"""A paper's study: config in; runs, tables, figures and one report page out. Called again, it goes on where it was.
+"""A paper's study: config in; runs, tables, figures and one report page out. Called again, it resumes.
 
 python -m launch.study --config=configs/border_shortcut.py:demo --workdir=runs/demo
 """

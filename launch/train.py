@@ -1,4 +1,4 @@
-"""One training run: config in, checkpoints and metrics out. Called again, it goes on where it was.
+"""One training run: config in, checkpoints and metrics out. Called again, it resumes.
 
 python -m launch.train --config=configs/train.py:demo --workdir=runs/unet
 
@@ -17,7 +17,7 @@ from ml_collections import config_flags
 from launch import cli
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Recipe and size, like configs/train.py:demo.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and metrics; a run in it goes on.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and metrics; a run in it is resumed.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of prepared data sets; the run's own is prepared in it.")
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of raw files, for data sets that need them.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Address and port of process 0, as 10.0.0.1:1234.")

@@ -123,9 +123,9 @@ def forward(size: int, widths: tuple[int, ...], *, rounds: int) -> dict[str, Any
     labels = (images[..., 0] > 0).astype(jnp.int32)
 
     def scored(variables: Any, images: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-        logits, found = capture.capture(module, variables, images, module.numbered_layers)
+        logits, activations = capture.capture(module, variables, images, module.numbered_layers)
         mask = jax.nn.softmax(logits)[..., 1]
-        return logits, [prototypes.sa_score(found[name], mask, labels) for name in module.numbered_layers]
+        return logits, [prototypes.sa_score(activations[name], mask, labels) for name in module.numbered_layers]
 
     plain, scored = jax.jit(module.apply), jax.jit(scored)
     pair = timing.compare(
@@ -146,7 +146,7 @@ def streamed_hellinger(images: int, *, rounds: int, stages: tuple[int, ...] = ST
     domains = [[random.gamma(2.0, 1.0 + shift, shape(c)).astype(np.float32) for c in stages] for shift in (0.0, 0.1)]
     ranges = [hellinger.init_range(channels) for channels in stages]
     for domain in domains:
-        ranges = [hellinger.update_range(found, jnp.asarray(x)) for found, x in zip(ranges, domain, strict=True)]
+        ranges = [hellinger.update_range(r, jnp.asarray(x)) for r, x in zip(ranges, domain, strict=True)]
     batches, peak = images // _IMAGES_PER_BATCH, _peak_kilobytes()
 
     def update_all(states: list[hellinger.Histograms], batch: list[jax.Array]) -> list[hellinger.Histograms]:
@@ -157,7 +157,7 @@ def streamed_hellinger(images: int, *, rounds: int, stages: tuple[int, ...] = ST
     on_device = [[jnp.asarray(layer) for layer in domain] for domain in domains]
 
     def stream(batch: list[jax.Array]) -> list[hellinger.Histograms]:
-        states = [hellinger.init(*found) for found in ranges]
+        states = [hellinger.init(*r) for r in ranges]
         for _ in range(batches):
             states = update(states, batch)
         return jax.block_until_ready(states)
@@ -173,7 +173,7 @@ def streamed_hellinger(images: int, *, rounds: int, stages: tuple[int, ...] = ST
         pair = timing.compare(streamed, looped, rounds=rounds)
         differences = [np.abs(np.asarray(a) - b).max() for a, b in zip(streamed(), looped(), strict=True)]
     seconds, numpy_seconds = pair.best
-    states = [hellinger.init(*found) for found in ranges]
+    states = [hellinger.init(*r) for r in ranges]
     return {
         "images": images,
         "layers": len(stages),

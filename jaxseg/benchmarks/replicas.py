@@ -1,4 +1,4 @@
-"""Five folds trained as one program beside five programs of one fold each, with the real step on drawn cases."""
+"""Five folds trained as one program beside five programs of one fold each, with the real step on synthetic cases."""
 
 import dataclasses
 import time

@@ -21,7 +21,7 @@ MARKER = "prediction.json"  # a folder that holds this file holds results, and n
 ALL = "*"
 _ENDS = {"R": "right", "L": "left", "A": "front", "P": "back", "I": "feet", "S": "head"}
 _ACROSS = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal", "I": "axial", "S": "axial"}
-_LONGEST = 248  # bytes of a name; most file systems take 255, and .nii.gz comes behind it
+_LONGEST = 248  # bytes of a name; most file systems take 255, and .nii.gz is appended
 
 
 class Source(NamedTuple):
@@ -29,7 +29,7 @@ class Source(NamedTuple):
 
     Attributes:
       path: a file, or a folder with one DICOM series.
-      name: under which its results stand: its place below the folder that was named, without its suffix unless
+      name: of its results: its place below the folder that was named, without its suffix unless
         another input differs in that alone.
     """
 
@@ -87,8 +87,8 @@ def find(paths: Sequence[pathlib.Path], *, pattern: str = ALL) -> Found:
     Folders are searched with all folders below, but for hidden ones and those that hold results. DICOM files of one
     series that share a folder are one volume, whatever they are called; a DICOM file that is a series by itself is a
     picture, and one without pixels, such as a structure set, is of no format that is known. What looks like a mask of
-    an image beside it is left out, unless a pattern asks for names. What cannot be read is found too, and named by
-    whoever reads it.
+    an image beside it is left out, unless a pattern asks for names. Files that cannot be read are returned too, and
+    reported by whoever reads them.
 
     Args:
       paths: files and folders.
@@ -100,12 +100,12 @@ def find(paths: Sequence[pathlib.Path], *, pattern: str = ALL) -> Found:
     missing = [path for path in paths if not exists(path)]
     if missing:
         raise InputError(f"--inputs={missing[0]}: no such file or folder")
-    found: dict[pathlib.Path, pathlib.PurePath] = {}  # a file that is named twice is one input
+    places: dict[pathlib.Path, pathlib.PurePath] = {}  # a file that is named twice is one input
     unknown: list[pathlib.Path] = []
     masks: list[pathlib.Path] = []
     for path in paths:
         if not path.is_dir():
-            found.setdefault(path, pathlib.PurePath(path.name))
+            places.setdefault(path, pathlib.PurePath(path.name))
             continue
         files = list(_walk(path, pattern, unknown, set()))
         left_out = likely_masks.find(path, files) if pattern == ALL else set()
@@ -114,17 +114,17 @@ def find(paths: Sequence[pathlib.Path], *, pattern: str = ALL) -> Found:
             if file in left_out:
                 continue
             place = file.relative_to(path) if file != path else pathlib.PurePath(path.resolve().name)
-            found.setdefault(file, place if len(paths) == 1 or file == path else path.resolve().name / place)
-    if not found:
+            places.setdefault(file, place if len(paths) == 1 or file == path else path.resolve().name / place)
+    if not places:
         known = f"; {len(unknown)} files are of no known format" if unknown else ""
         raise InputError(f"--inputs: holds no image named {pattern}{known}; use {formats.known_formats()}")
-    return Found(_named(found), unknown, [mask for mask in masks if mask not in found])
+    return Found(_named(places), unknown, [mask for mask in masks if mask not in places])
 
 
-def _named(found: dict[pathlib.Path, pathlib.PurePath]) -> list[Source]:
-    bare = {path: _without_suffix(path, place) for path, place in found.items()}
+def _named(places: dict[pathlib.Path, pathlib.PurePath]) -> list[Source]:
+    bare = {path: _without_suffix(path, place) for path, place in places.items()}
     counts = collections.Counter(bare.values())
-    names = {path: bare[path] if counts[bare[path]] == 1 else found[path].as_posix() for path in found}
+    names = {path: bare[path] if counts[bare[path]] == 1 else places[path].as_posix() for path in places}
     sources = [Source(path, _storable(name)) for path, name in names.items()]
     first: dict[str, pathlib.Path] = {}
     for source in sources:
@@ -138,7 +138,7 @@ def _named(found: dict[pathlib.Path, pathlib.PurePath]) -> list[Source]:
 
 
 def _storable(name: str) -> str:
-    """The name, cut where no file could have it with a suffix behind; a checksum keeps it apart from others then."""
+    """The name, truncated where it is too long for a file with a suffix; a checksum then keeps it unique."""
     folder, slash, last = name.rpartition("/")
     stored = os.fsencode(last)
     if len(stored) <= _LONGEST:
@@ -168,7 +168,7 @@ def _walk(
             yield folder
             return
         raise InputError(f"{folder}: cannot be read ({error.strerror}); see to its rights") from error
-    # with links that lead nowhere, and what there are no rights to look at, at which pathlib's functions fail
+    # with broken links and unreadable files, at which pathlib's functions fail
     there = [path for path in entries if os.path.isfile(path) or not os.path.exists(path)]
     files = [path for path in there if fnmatch.fnmatch(path.name, pattern)]
     dicom = {path: formats.dicom_object(path) for path in files if os.path.isfile(path) and formats.is_dicom(path)}
@@ -176,8 +176,8 @@ def _walk(
     if series:
         yield folder  # where they are several series, whoever reads it says so
     for path in [path for path in files if path not in series]:
-        found = dicom.get(path)
-        if formats.is_image(path) and (found is None or found.kind != "other"):
+        held = dicom.get(path)
+        if formats.is_image(path) and (held is None or held.kind != "other"):
             yield path
         else:
             unknown.append(path)
@@ -188,10 +188,10 @@ def _walk(
 
 def _series(dicom: Mapping[pathlib.Path, formats.DicomObject | None]) -> list[pathlib.Path]:
     """Those that are slices of one volume, damaged ones with them; none where every image is a series of its own."""
-    slices = collections.Counter(found.series for found in dicom.values() if found and found.kind == "image")
+    slices = collections.Counter(held.series for held in dicom.values() if held and held.kind == "image")
     if not slices or max(slices.values()) == 1:
         return []
-    return [path for path, found in dicom.items() if found is None or found.kind == "image"]
+    return [path for path, held in dicom.items() if held is None or held.kind == "image"]
 
 
 def load(path: pathlib.Path, trained_on: TrainedOn, *, whole: bool, source_size: int) -> Loaded:
@@ -247,8 +247,8 @@ def _oriented(image: np.ndarray, picture: formats.Picture, codes: str) -> tuple[
     volume = image if rank == 3 else image[None]
     turned, _ = geometry.oriented(volume, picture.affine, codes)
     if volume.shape[0] == 1 != turned.shape[0]:
-        found, wanted = (_ACROSS[sides[0]] for sides in (geometry.orientation(picture.affine), codes))
-        raise formats.Unusable(f"is a {found} slice, the network saw {wanted} ones; give such a slice, or the volume")
+        own, wanted = (_ACROSS[sides[0]] for sides in (geometry.orientation(picture.affine), codes))
+        raise formats.Unusable(f"is a {own} slice, the network saw {wanted} ones; give such a slice, or the volume")
     return np.ascontiguousarray(turned if rank == 3 else turned[0]), codes
 
 

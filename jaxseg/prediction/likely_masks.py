@@ -39,13 +39,13 @@ def find(root: pathlib.Path, files: Sequence[pathlib.Path]) -> set[pathlib.Path]
       files: all images in it and in the folders below.
     """
     named = _by_table(root, files)
-    found = set(named)
+    masks = set(named)
     for rule in (_by_kind, _by_folder, _by_name):
-        rest = [file for file in files if file not in found]
-        masks = rule(root, rest)
-        if len(masks) < len(rest):  # where there are masks alone, they are what is meant
-            found |= masks
-    return found
+        rest = [file for file in files if file not in masks]
+        further = rule(root, rest)
+        if len(further) < len(rest):  # where there are masks alone, they are what is meant
+            masks |= further
+    return masks
 
 
 def _by_table(root: pathlib.Path, files: Iterable[pathlib.Path]) -> set[pathlib.Path]:
@@ -62,8 +62,8 @@ def _by_kind(root: pathlib.Path, files: Iterable[pathlib.Path]) -> set[pathlib.P
 
 
 def _is_dicom_seg(file: pathlib.Path) -> bool:
-    found = formats.dicom_object(file)
-    return found is not None and found.kind == "segmentation"
+    held = formats.dicom_object(file)
+    return held is not None and held.kind == "segmentation"
 
 
 def _is_of_slicer(file: pathlib.Path) -> bool:
@@ -168,13 +168,13 @@ class _Beside:
     def has_image(self, mask: Words) -> bool:
         """Whether there is one that a mask of that name may belong to."""
         at = next(i for i, word in enumerate(mask) if word in _MASK)
-        before, behind = mask[:at], mask[at + 1 :]
-        if _without_kind(before or behind) in self._beginnings:
+        before, after = mask[:at], mask[at + 1 :]
+        if _without_kind(before or after) in self._beginnings:
             return True
         if any(before[: len(case)] == case and not before[len(case)].isdigit() for case in self._cases):
             return True
         last = next(word for word in reversed(mask) if not word.isdigit())
-        plain = all(word not in _IMAGE | _MODALITY and not word.isdigit() for word in behind)
+        plain = all(word not in _IMAGE | _MODALITY and not word.isdigit() for word in after)
         return self._one_case and (last in _MASK or (not before and plain))
 
 

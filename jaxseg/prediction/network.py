@@ -63,7 +63,7 @@ class Repair(NamedTuple):
 def load_run(folder: pathlib.Path, prepare: Callable[[str], pathlib.Path]) -> Run:
     """The network of the best checkpoint of a run, or of all its replicas.
 
-    What it takes and gives is asked of its data set once and then stands in the run's folder, so that the run can be
+    What it takes and gives is read from its data set once and then kept in the run's folder, so that the run can be
     used where the data set is not.
 
     Args:
@@ -152,8 +152,8 @@ def compiled(
         count = len(images)
         if 1 < count < batch:
             images = np.concatenate([images, np.repeat(images[-1:], batch - count, 0)])
-        probabilities, found = program(known, images)
-        ordered = {score.key: np.asarray(found[score.key])[:count] for score in scores}  # jit sorts them
+        probabilities, values = program(known, images)
+        ordered = {score.key: np.asarray(values[score.key])[:count] for score in scores}  # jit sorts them
         return np.asarray(probabilities)[:count], ordered
 
     return network

@@ -59,7 +59,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of it.
+    """The results of a call.
 
     Attributes:
       table: the CSV file.
@@ -86,9 +86,9 @@ def run(
     """Predicts everything; the results of an earlier call in the output folder are written again, or go.
 
     The folder has `predictions.csv`, `masks/`, perhaps `probabilities/` and `flagged.png`, and `prediction.json`, which
-    says how all came about and marks the folder as one of results. Inputs are only read. One that cannot be used,
-    whatever the reason, is a row with it in the table and a line on stderr; the others go on. Where the disk is full
-    the table is written too, with what is known by then.
+    says how they were made and marks the folder as one of results. Inputs are only read. One that cannot be used is a
+    row with the reason in the table and a line on stderr; the others are predicted. Where the disk is full the table is
+    still written, with what is known by then.
 
     Args:
       workdir: of the run.

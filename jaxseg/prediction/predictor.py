@@ -101,13 +101,13 @@ class Predictor:
     def _joined(
         self, parts: Iterable[tuple[np.ndarray, views.Scores]], probabilities: bool, *, single: bool = False
     ) -> Prediction:
-        labels, kept, found = [], [], []
+        labels, kept, of_parts = [], [], []
         for part, scores in parts:
             labels.append(_likeliest(part))
             kept += [part] if probabilities else []
-            found.append(scores)
+            of_parts.append(scores)
         join = lambda arrays: np.concatenate(arrays)[0] if single else np.concatenate(arrays)
-        means = {name: quality.mean_defined(np.concatenate([one[name] for one in found])) for name in found[0]}
+        means = {name: quality.mean_defined(np.concatenate([one[name] for one in of_parts])) for name in of_parts[0]}
         return Prediction(join(labels), join(kept) if probabilities else None, means)
 
     @functools.cached_property
@@ -126,7 +126,7 @@ def _likeliest(probabilities: np.ndarray) -> np.ndarray:
 
 
 class Reference(NamedTuple):
-    """Scores of the validation cases, which those of new images are held against.
+    """Scores of the validation cases, with which those of new images are compared.
 
     Attributes:
       cases: name -> `[N]` of the cases as the data set stores them.
@@ -168,11 +168,11 @@ def reference(predictor: Predictor, prepare: Callable[[str], pathlib.Path]) -> R
 
 
 def _validation_scores(predictor: Predictor, directory: pathlib.Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    names, found = [], []
+    names, of_cases = [], []
     for case in _validation_cases(predictor, directory):
         names.append(case["case"])
-        found.append(predictor.predict(case["image"], case["labels"].shape).scores)
-    return names, {name: np.array([scores[name] for scores in found]) for name in found[0]}
+        of_cases.append(predictor.predict(case["image"], case["labels"].shape).scores)
+    return names, {name: np.array([scores[name] for scores in of_cases]) for name in of_cases[0]}
 
 
 def _validation_cases(predictor: Predictor, directory: pathlib.Path) -> Any:

@@ -2,7 +2,7 @@
 
 He et al. 2022, section 4.6: at a coverage of 80 %, the predictions that look worse than 80 % of the validation cases do
 are given to a person. A case whose score is undefined, as the mean SA score is where nothing was segmented, ranks
-behind all others; where that is common among the validation cases it is no reason to flag one.
+last; where that is common among the validation cases it is no reason to flag one.
 """
 
 import math

@@ -80,10 +80,10 @@ def sliding(network: Network, image: np.ndarray, tiling: Tiling) -> tuple[np.nda
     axes = [_starts(length, tiling) for length in image.shape[:-1]]
     window = _window(tiling)
     total: np.ndarray | None = None
-    found: list[Scores] = []
+    of_batches: list[Scores] = []
     for corners in batched(itertools.product(*axes), tiling.batch):
-        probabilities, scores = network(np.stack([_cut(image, corner, tiling.size) for corner in corners]))
-        found.append(scores)
+        probabilities, scores = network(np.stack([_tile(image, corner, tiling.size) for corner in corners]))
+        of_batches.append(scores)
         if total is None:
             total = np.zeros((*image.shape[:-1], probabilities.shape[-1]), np.float32)
         for corner, one in zip(corners, probabilities, strict=True):
@@ -91,7 +91,7 @@ def sliding(network: Network, image: np.ndarray, tiling: Tiling) -> tuple[np.nda
     assert total is not None  # no axis is empty
     for axis, (length, starts) in enumerate(zip(image.shape[:-1], axes, strict=True)):
         total /= _along(_weights(length, starts, window), axis, total.ndim)
-    return total, {name: np.concatenate([scores[name] for scores in found]) for name in found[0]}
+    return total, {name: np.concatenate([scores[name] for scores in of_batches]) for name in of_batches[0]}
 
 
 def check(tiling: Tiling) -> None:
@@ -152,7 +152,7 @@ def _window(tiling: Tiling) -> np.ndarray:
     return np.exp(-0.5 * (offset / (_GAUSSIAN_WIDTH * tiling.size)) ** 2).astype(np.float32)
 
 
-def _cut(image: np.ndarray, corner: Sequence[int], size: int) -> np.ndarray:
+def _tile(image: np.ndarray, corner: Sequence[int], size: int) -> np.ndarray:
     places = [_mirrored(start + np.arange(size), length) for start, length in zip(corner, image.shape, strict=False)]
     return image[np.ix_(*places)]
 

@@ -1,1 +1,1 @@
-"""One module per paper: which runs, which numbers."""
+"""One package per study."""

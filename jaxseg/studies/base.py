@@ -1,19 +1,26 @@
-"""What a study is to the runner: from a config to the cases, the measures, the tables, the answer and the page."""
+"""What a study is to the runner, from its config to its page, and what several studies share."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+import jax
 import ml_collections
 import numpy as np
 
 from jaxseg.data import builders
-from jaxseg.report import page
-from jaxseg.results.claims import Claim, Verdict
-from jaxseg.training import runs
+from jaxseg.models import capture, tracing
+from jaxseg.report import figures, page
+from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
+from jaxseg.results.stored import kept
+from jaxseg.results.table import Table
+from jaxseg.training import checks, runs
 
 SPLITS = ("train", "validation", "test")
+Measures = Mapping[str, np.ndarray]
+Overlay = tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]  # a row of `figures.overlays`
 Settings = TypeVar("Settings")
 Cases = TypeVar("Cases")
 Measured = TypeVar("Measured")
@@ -55,14 +62,12 @@ class Report(Generic[Settings, Cases, Measured, Tables]):
     """What figures and page are made of.
 
     Attributes:
-      workdir: of the study.
-      size: of the study, as its config calls it.
-      settings: of the study.
+      workdir, size, settings: of the study.
       cases: that networks are trained and tested on.
       measured: by all networks.
       tables: a dataclass whose fields are the rows of the tables.
       judgement: what they say.
-      origin: where the numbers come from, with the data in words.
+      origin: where the results come from, with the data in words.
     """
 
     workdir: pathlib.Path
@@ -79,52 +84,29 @@ class Report(Generic[Settings, Cases, Measured, Tables]):
         """The folder of the figures."""
         return self.workdir / "figures"
 
-    @property
-    def figure(self) -> page.FigureOf:
-        """A figure by its name, with what the page says of it."""
-        return page.figures_in(self.workdir)
+    def figure(self, name: str, title: str, alt: str, caption: str, table: str = "") -> page.Figure:
+        """A figure by its name, with what the page says of it and the table of its numbers, by default of its name."""
+        return page.figures_in(self.workdir)(name, title, alt, caption, table or name)
 
-
-@dataclasses.dataclass(frozen=True)
-class Study(Generic[Settings, Cases, Measured, Tables]):
-    """The parts of a study, called in this order; what was trained and measured before is read back.
-
-    Attributes:
-      settings: the config, checked once: raises InputError, before anything is computed, when a field cannot work.
-      gather: the cases that networks are trained and tested on; what is not prepared yet is.
-      fingerprints: name -> checksum of the cases, by which a work directory is known.
-      describe: the data in words, with how many cases there are.
-      measure: trains in the work directory, and measures.
-      tabulate: the measures as a dataclass of tables.
-      judge: what the tables say.
-      folders: of the training runs.
-      draw: the figures, into the report's folder of them.
-      page: what the page says.
-      known: the config by which a work directory is known.
-    """
-
-    settings: Callable[[ml_collections.ConfigDict], Settings]
-    gather: Callable[[Settings, Data], Cases]
-    fingerprints: Callable[[Cases], Mapping[str, str]]
-    describe: Callable[[Settings, Cases], str]
-    measure: Callable[[Settings, Cases, pathlib.Path], Measured]
-    tabulate: Callable[[Settings, Cases, Measured], Tables]
-    judge: Callable[[Settings, Tables], Judgement]
-    folders: Callable[[Settings, pathlib.Path], Sequence[pathlib.Path]]
-    draw: Callable[[Report[Settings, Cases, Measured, Tables]], None]
-    page: Callable[[Report[Settings, Cases, Measured, Tables]], page.Page]
-    known: Callable[[ml_collections.ConfigDict], ml_collections.ConfigDict] = lambda config: config
+    def write_up(
+        self,
+        title: str,
+        question: str,
+        lead: page.Figure,
+        facts: Sequence[tuple[str, str]],
+        sections: Sequence[Callable[[Any], page.Section]],
+        answer: str = "",
+    ) -> page.Page:
+        """The page: the first verdict, with its sentence unless an `answer` is given, and a section per function."""
+        first, made = self.judgement.verdicts[0], [section(self) for section in sections]
+        title = f"{title} ({self.size})"
+        return page.Page(title, question, first.verdict, answer or first.sentence, lead, facts, made)
 
 
 def open_splits(run: ml_collections.ConfigDict, data: Data) -> tuple[pathlib.Path, runs.Splits]:
     """The folder of the data set of a training run, prepared if need be, and its splits.
 
-    Args:
-      run: config of a training run of the study.
-      data: where data sets are.
-
-    Raises:
-      InputError: the data set cannot be had, or has too few cases for the run.
+    Raises InputError where the data set cannot be had, or has too few cases for the run.
     """
     directory = data.prepare(run.data.dataset)
     splits = runs.Splits(directory, run.data.source_size, run.data.domains)
@@ -137,9 +119,105 @@ def fingerprints(splits: runs.Splits) -> dict[str, str]:
     return {name: splits[name].fingerprint for name in SPLITS}
 
 
-def described(dataset: str, splits: runs.Splits) -> str:
+def described(settings: Any, splits: runs.Splits) -> str:
     """The data set, with how many cases its splits have."""
-    return f"{dataset}: {', '.join(f'{len(splits[name])} {name}' for name in SPLITS)}"
+    return f"{settings.run.data.dataset}: {', '.join(f'{len(splits[name])} {name}' for name in SPLITS)}"
+
+
+def run_folder(workdir: pathlib.Path, network: str | tuple[Any, ...]) -> pathlib.Path:
+    """Where a run of a study, by its network, keeps its checkpoints, metrics and measures."""
+    return workdir / "runs" / (network if isinstance(network, str) else "_".join(map(str, network)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Study(Generic[Settings, Cases, Measured, Tables]):
+    """The parts of a study; what was trained and measured before is read back.
+
+    Attributes:
+      settings: the config, checked once: raises InputError, before anything is computed, when a field cannot work.
+      measure: trains in the work directory, and measures.
+      tabulate: the measures as a dataclass of tables.
+      judge: what the tables say.
+      draw: the figures, into the report's folder of them.
+      page: what the page says.
+      gather: the cases that networks are trained and tested on; data sets that are not prepared yet are prepared.
+      fingerprints: name -> checksum of the cases, by which a work directory is known.
+      describe: the data in words, with how many cases there are.
+      folders: of the training runs.
+      known: the config by which a work directory is known.
+    """
+
+    settings: Callable[[ml_collections.ConfigDict], Settings]
+    measure: Callable[[Settings, Cases, pathlib.Path], Measured]
+    tabulate: Callable[[Settings, Cases, Measured], Tables]
+    judge: Callable[[Settings, Tables], Judgement]
+    draw: Callable[[Report[Settings, Cases, Measured, Tables]], None]
+    page: Callable[[Report[Settings, Cases, Measured, Tables]], page.Page]
+    gather: Callable[[Any, Data], Any] = lambda settings, data: open_splits(settings.run, data)[1]
+    fingerprints: Callable[[Any], Mapping[str, str]] = fingerprints
+    describe: Callable[[Any, Any], str] = described
+    folders: Callable[[Any, pathlib.Path], Sequence[pathlib.Path]] = lambda settings, workdir: [
+        run_folder(workdir, network) for network in settings.networks
+    ]
+    known: Callable[[ml_collections.ConfigDict], ml_collections.ConfigDict] = lambda config: config
+
+
+def train_and_measure(
+    settings: Any,
+    workdir: pathlib.Path,
+    splits: Callable[[Any], runs.Splits],
+    measure: Callable[[ml_collections.ConfigDict, pathlib.Path], Measures],
+    folder_of: Callable[[pathlib.Path, Any], pathlib.Path] = run_folder,
+    **options: int,
+) -> dict[Any, Measures]:
+    """Every network of the settings -> its measures; trained and measured, or read back where that was done before.
+
+    Args:
+      settings: with `networks` and `of_run`.
+      workdir: of the study.
+      splits: network -> the cases that it is trained on.
+      measure: config and folder of a run -> the measures of its best checkpoint.
+      folder_of: work directory and network -> the folder of its run.
+      **options: of `runs.train`.
+    """
+    measured: dict[Any, Measures] = {}
+    for network in settings.networks:
+        run, folder = settings.of_run(network), folder_of(workdir, network)
+        runs.train(run, splits(network), folder, **options)
+        measured[network] = kept(folder / "measures.npz", functools.partial(measure, run, folder))
+    return measured
+
+
+def changed(config: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """A locked copy of a config with other values of some fields, given as in `data.view`."""
+    made = config.copy_and_resolve_references().unlock()
+    made.update_from_flattened_dict(fields)
+    return made.lock()
+
+
+def layer_names(run: ml_collections.ConfigDict) -> Sequence[str]:
+    """The layers of the network of a run, whose names are the same for any number of channels and classes."""
+    model, size = checks.build_model(run, 2), run.data.image_size
+    image: Any = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    return capture.layer_names(model, tracing.variable_shapes(model, image.shape), image)
+
+
+def answer(holds: bool, fails: bool) -> str:
+    """Whether a claim holds; unclear where neither condition is met, as with NaN."""
+    return HOLDS if holds else FAILS if fails else UNCLEAR
+
+
+def claims_table(claims: Sequence[Claim], intervals: str) -> page.Table:
+    """All claims, with what each is of, and how their intervals were taken."""
+    columns = {"claim": "claim", **{name: name for name in claims[0].of}, "answer": "answer"}
+    columns |= {"sentence": "by these numbers", "paper": "the paper"}
+    return page.Table("Claims", [claim.record() for claim in claims], f"Intervals: 95 %, {intervals}.", columns)
+
+
+def lines(rows: Table, x: str, by: str, names: Sequence[Any]) -> list[figures.Series]:
+    """A panel of `figures.curves`: estimates against the column `x`, a line for each of the names in column `by`."""
+    tables = {name if isinstance(name, str) else f"{name:g}": rows.where(**{by: name}) for name in names}
+    return [figures.Series(label, [row[x] for row in own], *own.numbers) for label, own in tables.items()]
 
 
 def at_even_quantiles(values: np.ndarray, count: int) -> list[int]:

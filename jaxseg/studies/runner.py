@@ -27,9 +27,9 @@ def run(
     manual_dir: str | None,
     command: str,
 ) -> pathlib.Path:
-    """Runs the study that `config.study` names, or what is left of it, and writes its report.
+    """Runs, or resumes, the study that `config.study` names, and writes its report.
 
-    `results.json`, a CSV file for each table, figures, and `report.html`.
+    The report is `results.json`, a CSV file for each table, figures, and `report.html`.
 
     Args:
       config: as the file of that name in configs/ gives it.
@@ -60,11 +60,7 @@ def run(
 def write(
     study: Study[Settings, Cases, Measured, Tables], report: Report[Settings, Cases, Measured, Tables]
 ) -> pathlib.Path:
-    """Writes `results.json`, tables, figures and the page, whose path is returned.
-
-    Raises:
-      InputError: the work directory cannot be written to.
-    """
+    """Writes `results.json`, tables, figures and the page, whose path is returned; raises InputError if it cannot."""
     path = report.workdir / "report.html"
     with atomic.writing(report.workdir):
         _write_results(report)
@@ -80,8 +76,8 @@ def _named(name: Any) -> Study[Any, Any, Any, Any]:
             f"the config is not a study's (config.study is {name!r}); give configs/NAME.py with NAME one of "
             f"{', '.join(known)}, or use launch.train"
         )
-    found: Study[Any, Any, Any, Any] = importlib.import_module(f"{studies.__name__}.{name}.study").STUDY
-    return found
+    study: Study[Any, Any, Any, Any] = importlib.import_module(f"{studies.__name__}.{name}.study").STUDY
+    return study
 
 
 def _origin(

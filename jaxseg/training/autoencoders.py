@@ -1,7 +1,7 @@
 """Fits an autoencoder to the activations of a trained network, for segmentation distortion (Lennartz, Schultz 2023).
 
-It goes through the same loop as every run; what differs is the objective, what is frozen, and that less is better. A
-config has, besides a run's own fields, `network` (the folder of the run whose network is taken), `layer` and
+It is trained by the same loop as every run, with another objective, the network frozen, and a lower score better. Its
+config has, besides the fields of a run, `network` (the folder of the run whose network is taken), `layer` and
 `autoencoder`; `configs/autoencoder.py` shows them.
 """
 
@@ -28,7 +28,7 @@ from jaxseg.training.checkpoints import checksums
 
 @in_32_bits
 def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathlib.Path) -> None:
-    """Fits, or goes on fitting, the autoencoder in `folder`, or its replicas in folders below it.
+    """Fits the autoencoder in `folder`, or resumes it; of replicas, those in the folders below it.
 
     The network is that of the best checkpoint of the run in `config.network`, which must be there again when the
     autoencoder is used; it is not copied.
@@ -47,8 +47,8 @@ def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathli
 
     def eval_step(variables: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> jax.Array:
         images = view(batch)["images"]
-        logits, found = capture.capture(network, variables["frozen"], images, (config.layer,))
-        x = found[config.layer]
+        logits, activations = capture.capture(network, variables["frozen"], images, (config.layer,))
+        x = activations[config.layer]
         r: Any = fitted.apply({"params": variables["params"]}, x)
         after = capture.replace(network, variables["frozen"], images, {config.layer: lambda _: r})
         mean_square = lambda a, b: jnp.mean(jnp.square(a.astype(jnp.float32) - b), tuple(range(1, a.ndim)))

@@ -1,4 +1,4 @@
-"""An autoencoder of a network's bottleneck, fitted on the spot (Lennartz and Schultz 2023, Eqs. 1 to 3)."""
+"""An autoencoder of a network's bottleneck, fitted in a few steps (Lennartz and Schultz 2023, Eqs. 1 to 3)."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def fit_autoencoder(
       image_size: n, side of what it sees.
       batch_size: cases in a step, at most.
       steps_taken: how many.
-      latent: numbers to which the activations are reduced.
+      latent: dimension to which the activations are reduced.
       width: of the autoencoder's first block.
       seed: of its first weights and of the order of the cases.
 
@@ -53,7 +53,7 @@ def fit_autoencoder(
     image: Any = jax.ShapeDtypeStruct((1, image_size, image_size, cases.num_channels), np.float32)
     made = autoencoder.for_activations(jax.eval_shape(read, variables, image), latent=latent, width=width)
     optimizer = optax.adam(1e-3)
-    # all from one program, so that the first step finds its state placed as the second does and both are one program
+    # created by one program, so that the state of the first step is placed as that of the second: one compilation
     create = jax.jit(lambda key, frozen: state.create(key, made, optimizer, (1, *made.shape)).replace(frozen=frozen))
     fresh = create(jax.random.key(seed), dict(variables))
     seen = augment.training_view(view, size=image_size)

@@ -77,7 +77,7 @@ class Checkpoints:
             return ocp.CheckpointManager(
                 self._place.path,
                 options=ocp.CheckpointManagerOptions(
-                    # nothing goes before what came after it was read back: see `_prune`
+                    # nothing is removed before a later step was read back: see `_prune`
                     preservation_policy=None if self._read_only else preservation_policy.PreserveAll(),
                     lightweight_initialize=True,  # else one score that cannot be read keeps all from being opened
                     cleanup_tmp_directories=not self._read_only,
@@ -96,7 +96,7 @@ class Checkpoints:
         try:
             self.wait()
         except InputError:
-            if error is None:  # what went wrong first is what is told
+            if error is None:  # the first error is the one that is reported
                 raise
         finally:
             self._manager.close()
@@ -114,7 +114,7 @@ class Checkpoints:
     def save(self, state: Any, values: Mapping[str, Any], *, step: int, score: float | None) -> None:
         """Begins to save after `step` updates, once the save before it is done; `state` may be changed at once.
 
-        A checkpoint of that step which is there already, from a save that a replica's kill made useless, is replaced.
+        An existing checkpoint of that step, left by a save that the kill of a replica made useless, is replaced.
 
         Args:
           state: a pytree of arrays.
@@ -140,13 +140,13 @@ class Checkpoints:
         self._pending, self._scores[step] = (step, held), score
 
     def _check_room(self, state: Any) -> None:
-        """Raises InputError where there is none: asked beforehand, as tensorstore's threads fail with many words."""
+        """Raises InputError where there is none; checked beforehand, as tensorstore's errors are long and unclear."""
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _ROOM_FOR_THE_REST
         free = shutil.disk_usage(self._folder).free
         if free < needed:
             raise InputError(
                 f"{self._folder}: a checkpoint takes up to {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free; make "
-                "room there and give the same command again: the run goes on from the last checkpoint"
+                "room there and give the same command again: the run resumes from the last checkpoint"
             )
 
     def wait(self) -> None:
@@ -230,11 +230,11 @@ class Checkpoints:
             held = stored.values(place)
             values, sums = held["values"], held["checksums"]
             part = stored.by_name(like).keys() if isinstance(like, Mapping) else None
-            found = stored.arrays(place, part)
-            stored.check(found, sums, part)
+            arrays = stored.arrays(place, part)
+            stored.check(arrays, sums, part)
         except Exception as error:  # tensorstore raises nearly anything for a damaged file
             raise self._told(step, error) from error
-        return fitting.fitted(self._folder / str(step), found, like), values
+        return fitting.fitted(self._folder / str(step), arrays, like), values
 
     def restore_best(self, like: Any) -> tuple[int, Any, float]:
         """Step, state and score (NaN if undefined) of the step with the highest score; see `restore`.
@@ -299,7 +299,7 @@ class Checkpoints:
             raise error
         aside = self.set_aside(steps[-1])
         if parallel.is_main():
-            reason, before = str(error).partition(";")[0], f"the run goes on from step {steps[-2]}"
+            reason, before = str(error).partition(";")[0], f"the run resumes from step {steps[-2]}"
             print(f"{reason}; it is now {aside.name}, and {before}", file=sys.stderr)
 
     def _told(self, step: int, error: Exception) -> InputError:
@@ -307,13 +307,13 @@ class Checkpoints:
         where = self._folder / str(step)
         if proof := stored.damage(self._place.path / str(step), error):
             return Damaged(
-                f"{where}: is damaged ({proof}); move that folder away to go on from an older checkpoint, or "
+                f"{where}: is damaged ({proof}); move that folder away to resume from an older checkpoint, or "
                 "choose another work directory to start anew"
             )
         writer = stored.other_writer(self._place.path / str(step))
-        foreign = f" (it was written by orbax {writer[0]}, here is {writer[1]})" if writer else ""
+        writer_note = f" (it was written by orbax {writer[0]}, here is {writer[1]})" if writer else ""
         return InputError(
-            f"{where}: cannot be read here: {self._reason(error)}{foreign}; nothing was changed: mend that and give "
+            f"{where}: cannot be read here: {self._reason(error)}{writer_note}; nothing was changed: fix that and give "
             "the same command again"
         )
 
@@ -351,7 +351,7 @@ def restore_newest(members: Sequence[Checkpoints], like: Any) -> tuple[list[tupl
 def _apart(members: Sequence[Checkpoints]) -> InputError:
     steps = "; ".join(f"{member.name} has {', '.join(map(str, member.steps)) or 'none'}" for member in members)
     return InputError(
-        f"the replicas are at different steps ({steps}), so they cannot go on together; go on with each alone, giving "
+        f"the replicas are at different steps ({steps}), so they cannot resume together; resume each alone, giving "
         "its folder as --workdir and its own config, or choose another work directory"
     )
 
@@ -395,7 +395,7 @@ def _as_text(value: Any) -> str:
 def _unwritable(folder: pathlib.Path, error: Exception) -> InputError:
     return InputError(
         f"{folder}: a checkpoint cannot be written ({_reason(error)}); make room there or see to its rights, and "
-        "give the same command again: the run goes on from the last checkpoint"
+        "give the same command again: the run resumes from the last checkpoint"
     )
 
 

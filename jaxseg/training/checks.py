@@ -48,7 +48,7 @@ _CHOICES = {
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError when the run cannot work; the message names the field and how to mend it."""
+    """Raises InputError when the run cannot work; the message names the field and how to fix it."""
     check_common(config)
     check_fields(config, ("model",))
     _check_choices(config, {"model.dtype": ("float32", "bfloat16"), "training.selection": ("dice", "miou")})

@@ -1,7 +1,7 @@
 """What a network takes and gives, by the data set that it was trained on: noted in its run's folder, and compared.
 
 A run may be used where its data set is not, on data sets that were prepared on their own. What a prepared data set has
-of its own is classes, channels, orientation and scaling; a network that meets others is wrong without a word.
+of its own is classes, channels, orientation and scaling; a network that is given others fails silently.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ def of_run(
 
 
 def noted(folder: pathlib.Path) -> TrainedOn | None:
-    """What stands in the folder of a run; None where nothing does, or it cannot be read."""
+    """What is noted in the folder of a run; None where nothing does, or it cannot be read."""
     try:
         values = json.loads((folder / FILE).read_bytes())
         scaling, orientation = values["scaling"], values.get("orientation", "")  # not noted by the first versions
@@ -91,48 +91,48 @@ def keep(path: pathlib.Path, value: Mapping[str, Any]) -> None:
 
 def check_split(directory: pathlib.Path, split: str, known: TrainedOn, run: pathlib.Path) -> None:
     """Asks `check` of a split of a prepared data set, and says on stderr what may make the network fail."""
-    found = of_split(pipeline.Split(directory, split, size=None))
-    for line in check(str(directory), found, known, run):
+    given = of_split(pipeline.Split(directory, split, size=None))
+    for line in check(str(directory), given, known, run):
         print(f"{directory}: {line}", file=sys.stderr)
 
 
-def check(where: str, found: TrainedOn, known: TrainedOn, run: pathlib.Path) -> list[str]:
-    """Whether a network can be asked of a data set.
+def check(where: str, given: TrainedOn, known: TrainedOn, run: pathlib.Path) -> list[str]:
+    """Whether a network can be used on a data set.
 
     Args:
       where: names the data set.
-      found: what a network that was trained on it would take and give.
+      given: what a network that was trained on it would take and give.
       known: what this one does.
       run: its folder.
 
     Returns:
-      What may make it fail all the same, a line each.
+      What may make it fail nevertheless, a line each.
 
     Raises:
       InputError: it cannot: rank, channels, classes or orientation are others.
     """
-    if found.rank != known.rank:
-        kind, other = ("pictures", "volumes") if found.rank == 2 else ("volumes", "pictures")
+    if given.rank != known.rank:
+        kind, other = ("pictures", "volumes") if given.rank == 2 else ("volumes", "pictures")
         raise InputError(f"{where}: holds {kind}, and the network takes {other}; prepare its {other}")
-    if found.num_channels != known.num_channels:
+    if given.num_channels != known.num_channels:
         wanted = known.num_channels
         colour = {3: "save its images as RGB", 1: "save its images as gray"}.get(wanted, "give it all of them")
-        raise InputError(f"{where}: has {count(found.num_channels, 'channel')}, the network takes {wanted}; {colour}")
-    classes, names = found.class_names, known.class_names
+        raise InputError(f"{where}: has {count(given.num_channels, 'channel')}, the network takes {wanted}; {colour}")
+    classes, names = given.class_names, known.class_names
     if len(classes) != len(names) or (sorted(classes) == sorted(names) and classes != names):  # or in another order
         raise InputError(
             f"{where}: has the classes {', '.join(classes)}, and the network tells {', '.join(names)} apart; name "
             "these, in this order, in the classes.csv of its folder, and prepare it anew"
         )
     remedy = f"prepare it as those, with --like={run} and another --data_dir"
-    sides, saw = found.preparation.orientation, known.preparation.orientation
-    if found.preparation.volumes and saw and sides and sides != saw:
+    sides, saw = given.preparation.orientation, known.preparation.orientation
+    if given.preparation.volumes and saw and sides and sides != saw:
         raise InputError(f"{where}: its volumes run to {sides}, those that the network saw to {saw}; {remedy}")
     notes = []
-    if found.preparation.volumes and bool(saw) != bool(sides):
+    if given.preparation.volumes and bool(saw) != bool(sides):
         notes.append(f"whether its volumes run as those that the network saw, {saw or sides}, is not known")
-    if found.preparation.scaling != known.preparation.scaling:
-        ours, theirs = (_scaled(one.preparation.scaling) for one in (found, known))
+    if given.preparation.scaling != known.preparation.scaling:
+        ours, theirs = (_scaled(one.preparation.scaling) for one in (given, known))
         notes.append(f"its intensities are {ours}, those that the network saw {theirs}; {remedy}")
     return notes
 

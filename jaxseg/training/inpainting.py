@@ -1,8 +1,8 @@
 """Trains a small network that fills in what calipers and text have covered: the method `network` of `overlays.remove`.
 
 Mikolaj et al. 2023, *Removing confounding information from fetal ultrasound images*, which Lin, Weng et al. 2024
-(*Shortcut Learning in Medical Image Segmentation*, section 3) follow. It learns from images of the same kind: holes of
-the shapes of overlays are cut where nothing is known to cover the image, and the network is asked what was there.
+(*Shortcut Learning in Medical Image Segmentation*, section 3) follow. It learns from images of the same kind: holes
+shaped like overlays are made where nothing is known to cover the image, and the network predicts what was there.
 """
 
 import functools
@@ -79,8 +79,7 @@ def train_inpainter(
     """Trains a U-Net on crops with holes; the loss is the mean absolute error in the holes.
 
     Adam, with a rate that falls to zero along half a cosine. The same arguments give the same network on the same
-    device. What is under a known overlay is hidden from the network and is never asked for, so it can have no
-    influence.
+    device. What is under a known overlay is hidden from the network and never scored, so it has no influence.
 
     Args:
       key: typed random key.
@@ -96,7 +95,7 @@ def train_inpainter(
     Raises:
       ValueError: images that are not uint8 `[N,H,W,C]`, overlays of another shape, or a crop larger than an image or
         not divisible.
-      FloatingPointError: the loss is not finite any more; choose a lower learning rate.
+      FloatingPointError: the loss is no longer finite; choose a lower learning rate.
     """
     if images.ndim != 4 or images.dtype != np.uint8 or not len(images):
         raise ValueError(f"images must be uint8 [N,H,W,C] with N above 0, got {images.dtype}{images.shape}")
@@ -152,7 +151,7 @@ def _view(key: jax.Array, batch: Batch, *, crop: int) -> dict[str, jax.Array]:
     """A random crop of every stored image, in [-1, 1], with holes."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, 0), batch["position"])
 
-    def cut(key: jax.Array, image: jax.Array, covered: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def cropped(key: jax.Array, image: jax.Array, covered: jax.Array) -> tuple[jax.Array, jax.Array]:
         room = jnp.array(covered.shape, jnp.int32) - crop + 1
         y, x = jax.random.randint(key, (2,), 0, room, jnp.int32)
         return (
@@ -160,7 +159,7 @@ def _view(key: jax.Array, batch: Batch, *, crop: int) -> dict[str, jax.Array]:
             jax.lax.dynamic_slice(covered, (y, x), (crop, crop)),
         )
 
-    image, covered = jax.vmap(cut)(keys, batch["image"], batch["overlays"])
+    image, covered = jax.vmap(cropped)(keys, batch["image"], batch["overlays"])
     images = image.astype(jnp.float32) / 127.5 - 1.0
     seen = {"images": images, "overlays": covered, "position": batch["position"]}
     return overlays.holes(jax.random.fold_in(key, 1), seen)

@@ -20,7 +20,7 @@ class MetricLog:
         atomic.replace(self._path, "".join(f"{line}\n" for line in kept).encode())
         try:
             from tensorboardX import SummaryWriter
-        except ImportError:  # optional: the JSON lines hold the same numbers
+        except ImportError:  # optional: the JSON lines hold the same values
             self._board = None
         else:
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
@@ -45,5 +45,5 @@ class MetricLog:
 def _complete_step(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):  # cut short by a kill
+    except (json.JSONDecodeError, KeyError, TypeError):  # truncated by a kill
         return math.inf

@@ -1,4 +1,4 @@
-"""Runs the steps: checkpoints, metrics and messages out. Called again, it goes on where it was."""
+"""Runs the steps: checkpoints, metrics and messages out. Called again, it resumes."""
 
 import contextlib
 import dataclasses
@@ -30,8 +30,8 @@ class Loop:
 
     Attributes:
       program: training and validation on the devices.
-      summarise: the validation scores of all cases `[N,...]` -> named numbers.
-      selection: the number by which the best checkpoint is chosen, and 1 where more is better, -1 where less is.
+      summarise: the validation scores of all cases `[N,...]` -> metrics by name.
+      selection: the metric by which the best checkpoint is chosen, and 1 where more is better, -1 where less is.
       patience: validations without a better one after which a run ends; 0 never ends it.
       total_steps: updates in all.
       evaluate_every: updates between two validations, each followed by a checkpoint.
@@ -59,7 +59,7 @@ class Loop:
     keep_every: int = 0
 
     def boundary(self, step: int) -> int:
-        """The next step after `step` behind which something has to be done."""
+        """The next step after `step` that is followed by a validation or a save, or is the last."""
         ends = [every * (step // every + 1) for every in (self.evaluate_every, self.save_every) if every]
         return min(self.total_steps, *ends)
 
@@ -80,7 +80,7 @@ class Progress:
       sums: of the training metrics since the last validation.
       count: steps in `sums`.
       skipped: steps since the last validation that were not finite.
-      updates: steps so far that were finite, by which the schedule goes.
+      updates: steps so far that were finite, which the schedule counts.
     """
 
     best: float | None = None
@@ -144,8 +144,8 @@ def fit(loop: Loop, fresh: list[TrainState], folders: Sequence[pathlib.Path], va
                 _fit(loop, fresh, folders, values, stores, request)
         except OSError as error:
             raise InputError(
-                f"{error.filename or folders[0]}: {error.strerror}; mend that and give the same command again: the run "
-                "goes on from the last checkpoint"
+                f"{error.filename or folders[0]}: {error.strerror}; fix that and give the same command again: the run "
+                "resumes from the last checkpoint"
             ) from error
 
 
@@ -173,17 +173,17 @@ def _fit(
 def _resume(
     fresh: Sequence[TrainState], stores: Sequence[Checkpoints]
 ) -> tuple[list[TrainState], list[Progress], int, dict[int, int]]:
-    """States and progress of all members, the step at which they go on, and the last step of those that have ended.
+    """States and progress of all members, the step at which they resume, and the last step of those that have ended.
 
     Members that early stopping has ended keep the state of their last step, which is not saved again.
     """
     like = fresh[0].saved
-    found_ended = {i: _restore_ended(store, like) for i, store in enumerate(stores)}
-    restored = {i: found for i, found in found_ended.items() if found is not None}
+    ended = {i: _restore_ended(store, like) for i, store in enumerate(stores)}
+    restored = {i: held for i, held in ended.items() if held is not None}
     ends = {i: stores[i].steps[-1] for i in restored}
     running = [i for i in range(len(stores)) if i not in restored]
-    found, step = checkpoints.restore_newest([stores[i] for i in running], like) if running else ([], 0)
-    restored |= dict(zip(running, found, strict=False))
+    newest, step = checkpoints.restore_newest([stores[i] for i in running], like) if running else ([], 0)
+    restored |= dict(zip(running, newest, strict=False))
     states, progress = list(fresh), [Progress() for _ in fresh]
     for i, (state, stored) in restored.items():
         states[i] = state.replace(frozen=fresh[i].frozen)
@@ -192,7 +192,7 @@ def _resume(
 
 
 def _restore_ended(store: Checkpoints, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-    """What a member that early stopping has ended holds; None for one that goes on."""
+    """What a member that early stopping has ended holds; None for one that still runs."""
     while steps := store.steps:
         try:
             if not store.progress(steps[-1], Progress).stopped:
@@ -204,7 +204,7 @@ def _restore_ended(store: Checkpoints, like: TrainState) -> tuple[TrainState, di
 
 
 class _Trainer:
-    """Runs the program from boundary to boundary and keeps the members' books."""
+    """Runs the program from boundary to boundary and does the bookkeeping of the members."""
 
     def __init__(
         self,
@@ -325,7 +325,7 @@ class _Trainer:
         for store in self._stores:
             store.wait()
         raise Preempted(
-            f"asked to stop: saved at step {step} of {self._loop.total_steps}; the same command goes on from there"
+            f"asked to stop: saved at step {step} of {self._loop.total_steps}; the same command resumes from there"
         )
 
 

@@ -14,7 +14,7 @@ def dice_loss(logits: jax.Array, labels: jax.Array, *, smooth: float = 1.0) -> j
 
     Args:
       logits: `[B,...,K]`.
-      labels: `[B,...]` integer class numbers.
+      labels: `[B,...]` integer class indices.
       smooth: added to numerator and denominator of every image and class, so that an image without a class has a
         gradient: it asks the network to predict less of it.
 
@@ -38,7 +38,7 @@ def cross_entropy_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Args:
       logits: `[B,...,K]`.
-      labels: `[B,...]` integer class numbers.
+      labels: `[B,...]` integer class indices.
 
     Returns:
       A float32 scalar in nats, at least 0.
@@ -54,7 +54,7 @@ def focal_loss(logits: jax.Array, labels: jax.Array, *, gamma: float = 2.0) -> j
 
     Args:
       logits: `[B,...,K]`.
-      labels: `[B,...]` integer class numbers.
+      labels: `[B,...]` integer class indices.
       gamma: at 0 this is the cross-entropy.
 
     Returns:
@@ -88,7 +88,7 @@ def dice_bce_loss(logits: jax.Array, labels: jax.Array, *, smooth: float = 1.0) 
 
     Args:
       logits: `[B,...,K]`.
-      labels: `[B,...]` integer class numbers.
+      labels: `[B,...]` integer class indices.
       smooth: of `dice_loss`.
 
     Returns:

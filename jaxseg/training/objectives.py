@@ -58,7 +58,7 @@ def segmentation_ability(
 
     Raises:
       ValueError: the padding is valid, where layers cover more than the image and cannot be compared with its labels.
-        An unknown layer is found by the objective.
+        An unknown layer raises when the objective is called.
     """
     if model.padding == "valid":
         raise ValueError("the layers of a network with padding='valid' cover more than the image; choose another one")
@@ -66,11 +66,11 @@ def segmentation_ability(
 
     def objective(key: jax.Array, variables: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, Any]:
         labels = batch["labels"]
-        logits, found, updated = capture.capture_and_update(
+        logits, activations, updated = capture.capture_and_update(
             model, variables, batch["images"], names, mutable=["batch_stats"], train=True, rngs={"dropout": key}
         )
         mask = 1 - jax.nn.softmax(logits.astype(jnp.float32))[..., 0]
-        lacking = prototypes.sa_loss([found[name] for name in names], mask, labels)
+        lacking = prototypes.sa_loss([activations[name] for name in names], mask, labels)
         return loss_fn(logits, labels, **options) + weight * lacking, updated.get("batch_stats", {})
 
     return objective
@@ -80,8 +80,8 @@ def reconstruction(network: nn.Module, autoencoder: Autoencoder, layer: str, *, 
     """What fits an autoencoder to a layer's activations of a network that stays as it is: Lennartz and Schultz 2023.
 
     `distortion.autoencoder_loss` (Eqs. 1 to 3): the reconstruction is to be near the activation, and the logits that
-    the network makes of it near its own. Of labels nothing is used, and the network runs as in testing. In one jitted
-    step what comes before the layer is computed once: XLA merges it.
+    the network makes of it near its own. Labels are not used, and the network runs as in testing. In one jitted
+    step the layers before it are computed once: XLA merges them.
 
     The objective's `variables["params"]` are the autoencoder's, which has no running statistics;
     `variables["frozen"]` are the network's, `{"params": ..., "batch_stats": ...}`, and get no gradient.
@@ -99,8 +99,8 @@ def reconstruction(network: nn.Module, autoencoder: Autoencoder, layer: str, *, 
 
     def objective(key: jax.Array, variables: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, Any]:
         frozen, images = jax.lax.stop_gradient(variables["frozen"]), batch["images"]
-        logits, found = capture.capture(network, frozen, images, (layer,), train=False)
-        x = found[layer]
+        logits, activations = capture.capture(network, frozen, images, (layer,), train=False)
+        x = activations[layer]
         fitted = {"params": variables["params"]}
         both: Any = autoencoder.apply(fitted, x, train=True, method="reconstruct", rngs={"noise": key})
         r, divergence = both

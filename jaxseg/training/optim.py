@@ -1,6 +1,6 @@
 """Optimisers and learning-rate schedules by name, from the plain values of a config.
 
-What an optimiser or a schedule can be told is its keyword-only parameters here; their defaults are the choices of
+The options of an optimiser or a schedule are its keyword-only parameters here; their defaults are the choices of
 PyTorch, which the papers' code was written in, unless a docstring says otherwise.
 """
 
@@ -102,7 +102,7 @@ def make(
 ) -> optax.GradientTransformation:
     """The optimiser of a run: clipped gradients, the update of `optimizer`, the rate of `schedule`.
 
-    Its state is arrays alone, with the number of updates in it, so that what is restored goes on where it was.
+    Its state is arrays alone, with the number of updates in it, so that a restored run resumes exactly.
 
     Args:
       optimizer: a name of `OPTIMIZERS`.
@@ -124,16 +124,16 @@ def make(
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
     )
-    found = _chosen("optimizer", OPTIMIZERS, optimizer, optimizer_options)
-    if found.get("nesterov") and not found.get("momentum"):
+    chosen = _chosen("optimizer", OPTIMIZERS, optimizer, optimizer_options)
+    if chosen.get("nesterov") and not chosen.get("momentum"):
         raise InputError("config.training.optimizer_options.nesterov needs a momentum above 0")
     _check_value("clip_norm", "clip_norm", clip_norm)
-    update = OPTIMIZERS[optimizer](rate, **found)
+    update = OPTIMIZERS[optimizer](rate, **chosen)
     return apart(optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm else update)
 
 
 def apart(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The optimiser, whose numbers and types do not depend on JAX's global switches."""
+    """The optimiser, whose values and types do not depend on JAX's global switches."""
     return optax.GradientTransformation(at_defaults(optimizer.init), at_defaults(optimizer.update))
 
 
@@ -157,15 +157,15 @@ def make_schedule(
     Raises:
       InputError: as `make`.
     """
-    found = _chosen("schedule", SCHEDULES, name, schedule_options)
+    chosen = _chosen("schedule", SCHEDULES, name, schedule_options)
     _check_value("learning_rate", "learning_rate", learning_rate)
-    warmup = found.get("warmup_epochs", 0) * steps_per_epoch
+    warmup = chosen.get("warmup_epochs", 0) * steps_per_epoch
     if warmup and warmup >= total_steps:
         raise InputError(
-            f"config.training.schedule_options.warmup_epochs is {found['warmup_epochs']}, which is no less than the "
+            f"config.training.schedule_options.warmup_epochs is {chosen['warmup_epochs']}, which is no less than the "
             f"run's {total_steps} steps of {steps_per_epoch} an epoch; choose fewer"
         )
-    rate = SCHEDULES[name](learning_rate, steps_per_epoch, total_steps, **found)
+    rate = SCHEDULES[name](learning_rate, steps_per_epoch, total_steps, **chosen)
     return at_defaults(lambda step: jnp.asarray(rate(step), jnp.float32))
 
 
@@ -181,10 +181,10 @@ def _kernels(params: Any) -> Any:
 
 def _chosen(field: str, table: Mapping[str, Any], name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
     """The options that the choice of that name takes, with values that can be."""
-    found = options.chosen(f"training.{field}", table, name, given or {})
-    for option, value in found.items():
+    chosen = options.chosen(f"training.{field}", table, name, given or {})
+    for option, value in chosen.items():
         _check_value(f"{field}_options.{option}", option, value)
-    return found
+    return chosen
 
 
 def _check_value(field: str, name: str, value: Any) -> None:

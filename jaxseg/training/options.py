@@ -11,7 +11,7 @@ def chosen(field: str, table: Mapping[str, Callable[..., Any]], name: str, given
     """The options that `table[name]` takes, which are its keyword-only parameters.
 
     A config holds the options of all choices, so that another name can be given on the command line; those that belong
-    to others must stand at their defaults, else something would be asked for that does not happen.
+    to others must be at their defaults, else something would be asked for that does not happen.
 
     Args:
       field: of the config, such as `training.loss`; its options are in `<field>_options`.

@@ -1,8 +1,8 @@
 """Devices, hosts and replicas: how one training step is laid out over all of them.
 
 By default a program is compiled by `jit` over a mesh of all devices of all hosts with one axis, `data`: the state is
-on every device, a batch is cut along its cases, and XLA inserts what they have to tell each other. Means over the
-batch (losses, batch statistics) are those of the global batch. `pmap` gives the same numbers.
+on every device, a batch is split along its cases, and XLA inserts the communication. Means over the
+batch (losses, batch statistics) are those of the global batch. `pmap` gives the same results.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ def initialize(
 ) -> None:
     """Joins the processes of a run on many hosts; does nothing where there is one process.
 
-    Under SLURM, Open MPI and in Kubernetes TPU pods all arguments are found out; on other TPU pods `ask` for that;
+    Under SLURM, Open MPI and in Kubernetes TPU pods all arguments are detected; on other TPU pods set `ask`;
     elsewhere give all three. To be called before anything asks for a device.
 
     Args:
@@ -105,14 +105,14 @@ def failures_named() -> Iterator[None]:
         if jax.process_count() == 1:
             raise
         raise LostProcess(
-            "another process of this run has ended; start all of them again with the same command, and the run goes "
-            f"on from its last checkpoint ({text[:120]})"
+            "another process of this run has ended; start all of them again with the same command: the run resumes "
+            f"from its last checkpoint ({text[:120]})"
         ) from error
 
 
 @contextlib.contextmanager
 def main_first(name: str) -> Iterator[None]:
-    """Within it, the main process goes first and the others follow when it is through."""
+    """Within it, the main process goes first and the others follow when it has finished."""
     if not is_main():
         barrier(name)
     yield
@@ -144,9 +144,9 @@ def check_batch(batch_size: int, accumulate: int = 1) -> None:
 
 
 def place(array: Any, *spec: str | None) -> jax.Array:
-    """A host's array on the mesh, cut along the axes that are named in `spec` and whole on every device otherwise.
+    """A host's array on the mesh, split along the axes that are named in `spec` and whole on every device otherwise.
 
-    With many hosts, each gives its own part of an axis that is cut, and the whole of all others.
+    With many hosts, each gives its own part of an axis that is split, and the whole of all others.
     """
     return jax.make_array_from_process_local_data(NamedSharding(mesh(), PartitionSpec(*spec)), np.asarray(array))
 
@@ -183,7 +183,7 @@ def over_replicas(function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Cal
     """`function` for every replica, in one program; arguments as in `jax.vmap`.
 
     XLA runs the grouped convolutions that `vmap` makes several times slower than separate ones on CPU (a step of five
-    U-Nets of 8 to 64 features at 64 px: 1.75 s against 0.36 s), so there the replicas stand one after the other.
+    U-Nets of 8 to 64 features at 64 px: 1.75 s against 0.36 s), so there the replicas run one after the other.
     """
     if jax.default_backend() != "cpu":
         return jax.vmap(function, in_axes)

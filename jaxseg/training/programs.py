@@ -1,7 +1,7 @@
 """What the loop runs on the devices: many training steps in one call, and a whole validation, for one run or several.
 
 A program has `members`: one run, or replicas that are trained together and each give what a run of their own would.
-Cases either stay on the devices as uint8 and are asked for by number, or stream from disk.
+Cases either stay on the devices as uint8 and are read by index, or stream from disk.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class Cases:
 
     Attributes:
       source: where they are.
-      index: their numbers there, int32 `[N]`.
+      index: their indices there, int32 `[N]`.
       resident: whether the source is kept on the devices.
     """
 
@@ -139,7 +139,7 @@ class Program:
         return [self._split(state, np.int32(i)) for i in range(len(self.members))]
 
     def items(self, start_step: int) -> Iterator[Any]:
-        """What `run` takes for every step from `start_step` on: numbers of cases, or the cases."""
+        """What `run` takes for every step from `start_step` on: indices of cases, or the cases."""
         orders = [self._order(member, start_step) for member in self.members]
         if len(orders) == 1:
             return orders[0]
@@ -153,8 +153,8 @@ class Program:
         stacked = jax.tree.map(lambda *parts: np.stack(parts), *items)
         store = self._stores[id(self.members[0].train.source)]
         if self._pmap:
-            cut = lambda x: x.reshape(len(items), jax.device_count(), -1, *x.shape[2:])
-            state, metrics = self._run(state, store, jax.tree.map(cut, stacked))
+            spread = lambda x: x.reshape(len(items), jax.device_count(), -1, *x.shape[2:])
+            state, metrics = self._run(state, store, jax.tree.map(spread, stacked))
             metrics = {name: value[0] for name, value in metrics.items()}
         else:
             placed = jax.tree.map(lambda x: parallel.place(x, *self._item_spec), stacked)
@@ -178,7 +178,7 @@ class Program:
             scores.append(self._evaluate(store, variables, placed))
         stacked = np.concatenate(jax.device_get(scores), 1 if len(self.members) > 1 else 0)
         per_member = stacked if len(self.members) > 1 else [stacked]
-        # only repetitions of the last case, which fill up the last batches, stand behind the cases
+        # after the cases there are only repetitions of the last one, which fill up the last batches
         return [rows[: len(m.validation)] for rows, m in zip(per_member, self.members, strict=True)]
 
     def _order(self, member: Member, start_step: int) -> Iterator[Any]:
@@ -186,9 +186,9 @@ class Program:
         if not self._resident:
             part = (jax.process_index(), jax.process_count())
             return pipeline.batches(member.train, part=part, **options)
-        numbers = pipeline.order(len(member.train), **options)
+        order = pipeline.order(len(member.train), **options)
         own = pipeline.part_of_batch(self._batch_size, jax.process_index(), jax.process_count())
-        return (member.train.index[batch][own] for batch in numbers)
+        return (member.train.index[batch][own] for batch in order)
 
     def _validation_items(self) -> Iterator[Any]:
         part = (jax.process_index(), jax.process_count())
@@ -197,9 +197,9 @@ class Program:
                 yield {name: value for name, value in batch.items() if name != "valid"}
             return
         longest = max(len(member.validation) for member in self.members)
-        numbers, _ = pipeline.whole_batches(longest, self._batch_size)
+        batches, _ = pipeline.whole_batches(longest, self._batch_size)
         own = pipeline.part_of_batch(self._batch_size, *part)
-        for batch in numbers:
+        for batch in batches:
             chosen = [m.validation.index[np.minimum(batch, len(m.validation) - 1)][own] for m in self.members]
             yield np.stack(chosen) if len(chosen) > 1 else chosen[0]
 
@@ -212,7 +212,7 @@ def _store(source: pipeline.InMemory | pipeline.Split) -> dict[str, jax.Array]:
 
 
 def _on_cases(step: Callable[..., Any], store: Any, first: Any, item: Any) -> Any:
-    """`step(first, batch)`, where `item` is the batch or the numbers of its cases in the store."""
+    """`step(first, batch)`, where `item` is the batch or the indices of its cases in the store."""
     if not isinstance(item, Mapping):
         item = {"image": store["image"][item], "labels": store["labels"][item], "index": item}
     return step(first, item)

@@ -96,7 +96,7 @@ class Task:
       input_shape: `[1,...]` of what it takes.
       objective: what is made small.
       eval_step: `(variables, stored batch) -> [B,...]`.
-      summarise: the scores of all validation cases -> named numbers.
+      summarise: the scores of all validation cases -> metrics by name.
       selection: by which of them the best is chosen, and 1 where more is better, -1 where less is.
       start: changes a fresh state before its first step, such as to weights from elsewhere.
       frozen: variables that the objective reads and nothing changes.
@@ -226,7 +226,7 @@ class Data:
     def _folds(self) -> np.ndarray:
         pool = self._splits.pool
         strata = folds.foreground_strata(pool.labels)
-        # the cut is that of the data set, not of a run: replicas with other seeds keep their folds
+        # folds belong to the data set, not to a run: replicas with other seeds keep their folds
         return folds.stratified_folds(strata, np.array(pool.patients), folds=self._config.data.folds, seed=0)
 
     def _is_resident(self) -> bool:
@@ -378,7 +378,7 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, data: Mapping
     if data is None:
         return
     stored = _stored(folder / "data.json", data)
-    for name in sorted(stored.keys() & data.keys()):  # cases in memory and cases on disk are told apart differently
+    for name in sorted(stored.keys() & data.keys()):  # fingerprints in memory and on disk differ in name
         if stored[name] != data[name]:
             raise InputError(
                 f"{folder} was made with other data: {name} differs; choose another work directory, or the same "
@@ -431,9 +431,9 @@ def stored_config(folder: pathlib.Path, absent: str) -> ml_collections.ConfigDic
         raise InputError(f"{path}: cannot be read here ({error}); see to its rights and to what it holds") from error
 
 
-def _differences(found: Any, wanted: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for name in sorted(found.keys() | wanted.keys()):
-            yield from _differences(found.get(name), wanted.get(name), f"{prefix}.{name}")
-    elif found != wanted:
-        yield prefix, found, wanted
+def _differences(stored: Any, wanted: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        for name in sorted(stored.keys() | wanted.keys()):
+            yield from _differences(stored.get(name), wanted.get(name), f"{prefix}.{name}")
+    elif stored != wanted:
+        yield prefix, stored, wanted

@@ -37,11 +37,11 @@ def make_train_step(
       objective: what is made small; a mean over the cases of a batch.
       optimizer: an optax transformation.
       view: `(key, stored batch) -> {"images", "labels"}`, on the device.
-      accumulate: parts into which the batch is cut, computed one after the other; gradients are averaged, and batch
+      accumulate: parts into which the batch is split, computed one after the other; gradients are averaged, and batch
         statistics are those of a part.
       on_nonfinite: `skip` leaves everything but the step as it is when loss or gradient are not finite, the place in
         the schedule too; `stop` leaves the decision to the caller, who must not use the state.
-      axis: name of the mapped axis over which the batch is cut, under `pmap`; None under `jit`.
+      axis: name of the mapped axis over which the batch is split, under `pmap`; None under `jit`.
     """
 
     def value_and_gradient(key: jax.Array, state: TrainState, batch: Batch) -> tuple[jax.Array, Any, Any]:
@@ -95,7 +95,7 @@ def tensor_names(params: Any) -> tuple[str, ...]:
 
 
 def _positions(batch: Batch, axis: str | None) -> jax.Array:
-    """The place of every case in the global batch, so that its draws do not depend on how the batch is cut."""
+    """The place of every case in the global batch, so that its draws do not depend on how the batch is split."""
     count = batch["index"].shape[0]
     first = 0 if axis is None else jax.lax.axis_index(axis) * count
     return first + jnp.arange(count, dtype=jnp.int32)
@@ -110,7 +110,7 @@ def _accumulated(
 ) -> tuple[jax.Array, Any, Any]:
     """Mean loss and gradient over `parts` of the batch; batch statistics go from one to the next."""
     # every part takes cases from everywhere in the batch, so that each device keeps to its own
-    cut = {name: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0) for name, x in batch.items()}
+    split = {name: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0) for name, x in batch.items()}
     zero = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, state.params))
 
     def add(carry: Any, item: tuple[jax.Array, Batch]) -> tuple[Any, None]:
@@ -121,7 +121,7 @@ def _accumulated(
         return (batch_stats, jax.tree.map(jnp.add, total, (loss, grads))), None
 
     carry = (state.batch_stats, zero)
-    (batch_stats, total), _ = parallel.scan(add, carry, (jnp.arange(parts, dtype=jnp.uint32), cut))
+    (batch_stats, total), _ = parallel.scan(add, carry, (jnp.arange(parts, dtype=jnp.uint32), split))
     loss, grads = jax.tree.map(lambda x: x / parts, total)
     return loss, batch_stats, grads
 

@@ -51,7 +51,7 @@ def by_name(tree: Any) -> dict[str, Any]:
 def score(step: pathlib.Path) -> float | None:
     """What a checkpoint's state scored; None where that is undefined, or unknown as its own file is damaged.
 
-    It stands among the values. Earlier versions left it to orbax, and in the progress of the run.
+    It is one of the values. Earlier versions left it to orbax, and in the progress of the run.
 
     Raises:
       Exception: the values cannot be read.
@@ -136,21 +136,21 @@ def checksum(x: np.ndarray) -> int:
     return int(np.sum(words, dtype=np.uint32))
 
 
-def check(found: Mapping[str, np.ndarray], checksums: Mapping[str, int], wanted: Collection[str] | None = None) -> None:
+def check(read: Mapping[str, np.ndarray], checksums: Mapping[str, int], wanted: Collection[str] | None = None) -> None:
     """Raises Changed when one of the arrays is not what was saved, or is not there.
 
     Args:
-      found: what was read.
+      read: the arrays, by name.
       checksums: of all arrays that were saved.
       wanted: names of what was to be read; None means all.
     """
     for key, expected in checksums.items():
-        if key not in found:
+        if key not in read:
             if wanted is None or key in wanted:
                 raise Changed(f"{key} is not there")
-        elif expected != checksum(found[key]):
+        elif expected != checksum(read[key]):
             raise Changed(f"{key} is not what was saved")
-    if unknown := sorted(found.keys() - checksums.keys()):
+    if unknown := sorted(read.keys() - checksums.keys()):
         raise Changed(f"{unknown[0]} has no checksum")
 
 
@@ -160,7 +160,7 @@ def seal(step: pathlib.Path) -> None:
     for path in sorted(path for path in step.rglob("*") if path.is_file()):
         with path.open("rb") as file:
             digests[str(path.relative_to(step))] = _digest(file)
-    # cut short by a kill, or damaged itself, it counts as none
+    # truncated by a kill, or damaged itself, it counts as none
     (step / _SEAL).write_text(json.dumps({**digests, _SEAL: _of_digests(digests)}, indent=0) + "\n")
 
 
@@ -205,7 +205,7 @@ def reason_of_system(text: str) -> str | None:
 
 
 def _unsealed_damage(step: pathlib.Path, error: Exception) -> str | None:
-    """The same of a checkpoint of an earlier version, or of one whose process was killed right behind its save."""
+    """The same of a checkpoint of an earlier version, or of one whose process was killed right after its save."""
     for path in step.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -230,7 +230,7 @@ def _unsealed_damage(step: pathlib.Path, error: Exception) -> str | None:
 
 
 def _sealed(step: pathlib.Path) -> dict[str, str] | None:
-    """The digest of each file; None where there is no seal, or none that is whole."""
+    """The digest of each file; None where there is no intact seal."""
     try:
         digests = json.loads((step / _SEAL).read_bytes())
     except (FileNotFoundError, ValueError):

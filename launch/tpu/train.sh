@@ -5,7 +5,7 @@
 #     launch/tpu/train.sh --config=configs/train.py:paper --workdir=/mnt/shared/runs/unet --data_dir=/mnt/shared/data
 #
 # The hosts need a folder that all of them see (Filestore over NFS, or a mounted disk) for --workdir. Given again, the
-# command goes on from the last checkpoint; a pod that is taken away asks every process to stop, which saves.
+# command resumes from the last checkpoint; a pod that is taken away asks every process to stop, which saves.
 set -euo pipefail
 : "${TPU:?name of the TPU}" "${ZONE:?its zone}" "${REPOSITORY:?address to clone jaxseg from}"
 

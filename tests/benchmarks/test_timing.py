@@ -23,7 +23,7 @@ def test_short_sides_are_repeated_and_sides_take_turns():
 
     pair = timing.compare(lambda: side("a", 0.001), lambda: side("b", 0.02), rounds=3, least_seconds=0.01)
     assert len(pair.seconds) == len(pair.baseline_seconds) == 3
-    measured = calls[4:]  # behind the warm-up and the first timing of both
+    measured = calls[4:]  # after the warm-up and the first timing of both
     assert measured.index("b") > 1 and measured[-1] == "b"
     assert [*dict.fromkeys(measured)] == ["a", "b"]
     assert 2 < pair.speedup < 60

@@ -76,7 +76,7 @@ def launched_run(once, launch, drawn_data) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def one_line():
-    """`(answer, message)`: the process says what a person can mend in one line, and ends with status 2."""
+    """`(answer, message)`: the process says what a person can fix in one line, and ends with status 2."""
 
     def check(answer: subprocess.CompletedProcess, message: str) -> None:
         assert answer.returncode == 2, answer.stderr

@@ -10,7 +10,7 @@ from jaxseg.data.builders.isic2017 import FOLDERS
 
 
 def problems(result: subprocess.CompletedProcess) -> list[str]:
-    """The lines of a failure that a person can mend."""
+    """The lines of a failure that a person can fix."""
     assert result.returncode == 2 and result.stdout == ""
     assert "Traceback" not in result.stderr
     return result.stderr.splitlines()

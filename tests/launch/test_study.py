@@ -88,7 +88,7 @@ def test_a_stopped_study_goes_on_and_ends_with_its_report(finished):
 def test_an_interrupt_ends_with_one_line(finished):
     interrupted = finished[2]
     assert interrupted.returncode == 130
-    assert interrupted.stderr.rstrip().endswith("interrupted; the same command goes on where it was")
+    assert interrupted.stderr.rstrip().endswith("interrupted; the same command resumes where it stopped")
     assert "Traceback" not in interrupted.stderr
 
 

@@ -119,7 +119,7 @@ MASKS = {  # files, and which of them are masks
     "a mask without an image": ("a_mask.png b.png"),
     "a word within others": ("masked/a.png seglabs/b.png label_free_microscopy/c.png d.png"),
     "the word in every name": ("gt_car_1.png gt_car_2.png"),
-    "a name that goes on without a separator": ("ab.png a_mask.png"),
+    "a name that continues without a separator": ("ab.png a_mask.png"),
 }
 
 

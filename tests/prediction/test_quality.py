@@ -22,7 +22,7 @@ KNOWN = np.array([0.9, 0.5, 0.7, 0.6, 0.8])
         (0.1, False, 0),
         (0.7, False, 40),
         (0.95, False, 100),
-        (math.nan, False, 100),  # behind all
+        (math.nan, False, 100),  # after all others
         (math.nan, True, 100),
     ],
 )

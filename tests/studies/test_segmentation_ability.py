@@ -23,7 +23,7 @@ from jaxseg.studies.segmentation_ability import claims as claimed
 from jaxseg.studies.segmentation_ability import experiment as study
 from jaxseg.studies.segmentation_ability import figures as study_figures
 from jaxseg.studies.segmentation_ability import quality, scores
-from jaxseg.studies.segmentation_ability import tables as numbers
+from jaxseg.studies.segmentation_ability import tables as study_tables
 from jaxseg.studies.segmentation_ability.settings import NETWORKS, settings
 from jaxseg.training import checks
 
@@ -294,7 +294,7 @@ def tabulated(offline=None, online=None):
         for seed, (network, fields) in enumerate({"offline": offline, "online": online}.items())
     }
     splits = {name: cases(40) for name in base.SPLITS}
-    return made, numbers.tabulate(made, splits, study.Measured(measured, {})), measured
+    return made, study_tables.tabulate(made, splits, study.Measured(measured, {})), measured
 
 
 AS_IN_THE_PAPER = {"late": 0.85, "dice": 0.805, "active": 2}
@@ -350,7 +350,7 @@ def test_every_claim_holds_where_the_numbers_are_as_in_the_paper():
 )
 def test_each_claim_follows_its_interval(online, claim, answer):
     found, _ = answers(online=online)
-    network = numbers.BOTH if (numbers.BOTH, claim) in found else "online"
+    network = study_tables.BOTH if (study_tables.BOTH, claim) in found else "online"
     assert found[network, claim] == answer
 
 
@@ -365,8 +365,8 @@ def test_the_verdict_counts_the_core_claims():
 def test_sentences_say_the_numbers_of_the_tables():
     _, tables, _ = tabulated({}, AS_IN_THE_PAPER)
     found = {(claim.of["network"], claim.claim): claim.sentence for claim in claimed.claims(tables)}
-    mean, low, high = tables.differences.one(network=numbers.BOTH, quantity=numbers.OUTPUT).numbers
-    assert f"{mean:.3f} [{low:.3f}, {high:.3f}]" in found[numbers.BOTH, claimed.NO_COST]
+    mean, low, high = tables.differences.one(network=study_tables.BOTH, quantity=study_tables.OUTPUT).numbers
+    assert f"{mean:.3f} [{low:.3f}, {high:.3f}]" in found[study_tables.BOTH, claimed.NO_COST]
     assert found["online", claimed.PRUNE].startswith("2 of 4 units taken out (84 instead of 100 parameters, 70% of")
     noise = next(iter(tables.noise_groups.where(network="online", noise="all"))).estimate
     assert f"{-noise.mean:.3f} [{-noise.high:.3f}" in found["online", claimed.EARLY_NOISE]
@@ -386,9 +386,9 @@ def test_tables_are_means_of_the_cases_and_have_the_paper_s_numbers():
     }  # fmt: skip
     assert [r["paper"] for r in tables.separableness if r["network"] == "online"] == [0.667, 0.835, 0.168]
     differences = {(r["network"], r["quantity"]): r for r in tables.differences}
-    assert differences["online", numbers.OVER_OUTPUT]["paper"] == pytest.approx(0.0092)
-    assert differences["online", numbers.LATE].estimate.mean == pytest.approx(0.75 * 0.35, abs=0.01)
-    assert differences["online", numbers.RISE].estimate.mean == pytest.approx(0.35, abs=0.01)
+    assert differences["online", study_tables.OVER_OUTPUT]["paper"] == pytest.approx(0.0092)
+    assert differences["online", study_tables.LATE].estimate.mean == pytest.approx(0.75 * 0.35, abs=0.01)
+    assert differences["online", study_tables.RISE].estimate.mean == pytest.approx(0.35, abs=0.01)
     for field in ("layers", "units", "pruning", "quality", "buckets", "coverage_gains", "noise", "noise_groups"):
         rows = getattr(tables, field)
         assert len(rows) and all(row.convention and row.interval for row in rows)
@@ -420,7 +420,7 @@ def test_cases_without_a_score_are_left_out_and_counted():
     measured["online"]["mean_sa"][:3] = np.nan
     measured["online"]["sa"][5] = np.nan
     splits = {name: cases(40) for name in base.SPLITS}
-    tables = numbers.tabulate(made, splits, study.Measured(measured, {}))
+    tables = study_tables.tabulate(made, splits, study.Measured(measured, {}))
     row = next(r for r in tables.quality if (r["network"], r["score"]) == ("online", quality.MEAN_SA))
     assert (row.estimate.n, row.estimate.undefined) == (37, 3)
     assert sum(r.estimate.n for r in tables.buckets if (r["network"], r["score"]) == ("online", quality.MEAN_SA)) == 37
@@ -497,7 +497,7 @@ def test_a_study_ends_with_tables_figures_and_a_page_that_agree(untrained, tmp_p
         assert [float(row["mean"]) for row in rows] == pytest.approx([r["mean"] for r in results[name]], rel=1e-5)
     rows = {(r["network"], r["quantity"]): r for r in results["differences"]}
     core = next(c for c in results["claims"] if c["claim"] == claimed.NO_COST)
-    mean, low, high = (rows[numbers.BOTH, numbers.OUTPUT][name] for name in ("mean", "low", "high"))
+    mean, low, high = (rows[study_tables.BOTH, study_tables.OUTPUT][name] for name in ("mean", "low", "high"))
     assert f"{mean:z.3f} [{low:z.3f}, {high:z.3f}]" in core["sentence"]
     # a second call trains and measures nothing again
     monkeypatch.setattr(study.runs, "train", lambda *_, **__: None)

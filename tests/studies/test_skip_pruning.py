@@ -20,6 +20,7 @@ from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.models import capture
 from jaxseg.results import table
+from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR
 from jaxseg.results.table import Row
 from jaxseg.studies import runner
 from jaxseg.studies.base import Judgement, Report
@@ -355,10 +356,10 @@ def _study_of(l1, distance):
 @pytest.mark.parametrize(
     ("l1", "expected", "in_domain", "shifted"),
     [
-        ((0.85, 0.6), "yes", paper_claims.HOLDS, paper_claims.HOLDS),
-        ((0.85, 0.4), "partly", paper_claims.HOLDS, paper_claims.FAILS),
-        ((0.7, 0.4), "no", paper_claims.FAILS, paper_claims.FAILS),
-        ((0.79, 0.5), "unclear", paper_claims.UNCLEAR, paper_claims.UNCLEAR),
+        ((0.85, 0.6), "yes", HOLDS, HOLDS),
+        ((0.85, 0.4), "partly", HOLDS, FAILS),
+        ((0.7, 0.4), "no", FAILS, FAILS),
+        ((0.79, 0.5), "unclear", UNCLEAR, UNCLEAR),
     ],
 )
 def test_the_verdict_follows_the_intervals(l1, expected, in_domain, shifted):
@@ -366,7 +367,7 @@ def test_the_verdict_follows_the_intervals(l1, expected, in_domain, shifted):
     claims = paper_claims.claims(results, "unet", 2)
     answers = {claim.claim: claim.answer for claim in claims}
     assert (answers[paper_claims.AS_GOOD], answers[paper_claims.BETTER]) == (in_domain, shifted)
-    assert answers[paper_claims.MORE_HURTS] == paper_claims.HOLDS
+    assert answers[paper_claims.MORE_HURTS] == HOLDS
     found = paper_claims.verdict(claims, "unet")
     assert found.verdict == expected
     for place in ("in-domain", tables.SHIFTED):
@@ -379,10 +380,10 @@ def test_the_verdict_follows_the_intervals(l1, expected, in_domain, shifted):
 @pytest.mark.parametrize(
     ("distance", "early", "top", "all_skips"),
     [
-        ((SHALLOW, FLAT, {**FLAT, "decoder_1": 0.1, "decoder_0": 0.1}), paper_claims.HOLDS, None, paper_claims.HOLDS),
-        ((SHALLOW, {**FLAT, "decoder_0": 0.1}, FLAT), paper_claims.HOLDS, paper_claims.HOLDS, None),
-        ((dict(zip(LAYERS, (0.1, 0.3, 0.3, 0.3, 0.3), strict=True)), SHALLOW, FLAT), paper_claims.FAILS, None, None),
-        (({**FLAT, "encoder_0": 0.31}, {**FLAT, "decoder_0": 0.6}, FLAT), None, paper_claims.FAILS, None),
+        ((SHALLOW, FLAT, {**FLAT, "decoder_1": 0.1, "decoder_0": 0.1}), HOLDS, None, HOLDS),
+        ((SHALLOW, {**FLAT, "decoder_0": 0.1}, FLAT), HOLDS, HOLDS, None),
+        ((dict(zip(LAYERS, (0.1, 0.3, 0.3, 0.3, 0.3), strict=True)), SHALLOW, FLAT), FAILS, None, None),
+        (({**FLAT, "encoder_0": 0.31}, {**FLAT, "decoder_0": 0.6}, FLAT), None, FAILS, None),
     ],
 )
 def test_claims_on_layers_follow_the_intervals(distance, early, top, all_skips):
@@ -397,19 +398,19 @@ def test_claims_on_layers_follow_the_intervals(distance, early, top, all_skips):
 @pytest.mark.parametrize(
     ("low", "high", "lowest_fold", "highest_fold", "expected"),
     [
-        (0.1, 0.3, 0.1, 0.2, paper_claims.HOLDS),
-        (0.1, 0.3, -0.1, 0.5, paper_claims.UNCLEAR),  # folds disagree
-        (-0.3, -0.1, -0.2, -0.1, paper_claims.FAILS),
-        (-0.3, -0.1, -0.5, 0.1, paper_claims.UNCLEAR),
-        (-0.1, 0.3, 0.1, 0.1, paper_claims.UNCLEAR),
-        (math.nan, math.nan, 0.1, 0.1, paper_claims.UNCLEAR),
+        (0.1, 0.3, 0.1, 0.2, HOLDS),
+        (0.1, 0.3, -0.1, 0.5, UNCLEAR),  # folds disagree
+        (-0.3, -0.1, -0.2, -0.1, FAILS),
+        (-0.3, -0.1, -0.5, 0.1, UNCLEAR),
+        (-0.1, 0.3, 0.1, 0.1, UNCLEAR),
+        (math.nan, math.nan, 0.1, 0.1, UNCLEAR),
     ],
 )
 def test_interval_and_folds_have_to_agree(low, high, lowest_fold, highest_fold, expected):
     folds = {"lowest_fold": lowest_fold, "highest_fold": highest_fold}
     row = Row({}, Estimate(0.2, low, high, 9, 0, 9), "mean", more=folds)
     assert paper_claims._claim("unet", paper_claims.BETTER, row, what="IoU").answer == expected
-    opposite = {paper_claims.HOLDS: paper_claims.FAILS, paper_claims.FAILS: paper_claims.HOLDS}
+    opposite = {HOLDS: FAILS, FAILS: HOLDS}
     turned = paper_claims._claim("unet", paper_claims.BETTER, paper_claims._reversed(row), what="IoU")
     assert turned.answer == opposite.get(expected, expected)
 

@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(saved, tmp_path, c
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and f"{tmp_path / 'run' / '3'}: " in message and "is damaged" in message
     assert "it is now damaged_3" in message
-    assert ", and the run goes on from step 2\n" in message
+    assert ", and the run resumes from step 2\n" in message
     assert (tmp_path / "run" / "damaged_3").is_dir()
 
 
@@ -233,7 +233,7 @@ def test_progress_that_an_earlier_version_cannot_have_written_is_damage(saved, t
             store.progress(2, kind)
         store.fall_back(error.value, store.steps)
         assert store.progress(1, kind) is False and store.steps == [1]
-    assert "it is now damaged_2, and the run goes on from step 1" in capsys.readouterr().err
+    assert "it is now damaged_2, and the run resumes from step 1" in capsys.readouterr().err
 
 
 def test_of_damaged_steps_the_next_best_is_used_and_one_line_said_where_there_is_none(saved, tmp_path, capsys):
@@ -349,7 +349,7 @@ def test_replicas_go_on_from_the_newest_step_that_all_have_or_not_at_all(saved, 
     saved(tmp_path / "b" / "checkpoints", scores(b))
     with Checkpoints(tmp_path / "a" / "checkpoints") as one, Checkpoints(tmp_path / "b" / "checkpoints") as other:
         if found is None:
-            with pytest.raises(InputError, match=r"a has 2, 4(, 6)?; b has .*, so they cannot go on together") as error:
+            with pytest.raises(InputError, match=r"a has 2, 4(, 6)?; b has .* cannot resume together") as error:
                 restore_newest([one, other], example(0))
             assert "\n" not in str(error.value)
         else:

@@ -1,4 +1,4 @@
-"""SIGKILL and SIGTERM at random moments of real runs: the next call goes on, and ends with the same bits."""
+"""SIGKILL and SIGTERM at random moments of real runs: the next call resumes, and ends with the same bits."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,7 @@ PROCESSES.set_forkserver_preload(["configs.train", "jaxseg.training.runs", "jaxs
 
 
 def config(replicas=1):
-    """Twelve steps, a validation and a checkpoint behind every third, further checkpoints behind every second."""
+    """Twelve steps, a validation and a checkpoint after every third, further checkpoints after every second."""
     config = train.get_config("tiny").unlock()
     config.model.features = (2, 4)
     config.model.skips = (True,)
@@ -111,14 +111,14 @@ def log_of(place):
 
 @dataclasses.dataclass
 class Kill:
-    """A signal so many seconds behind the progress bar's coming to a step, or behind the start."""
+    """A signal so many seconds after the progress bar comes to a step, or after the start."""
 
     step: int | None
     seconds: float
     signal: int = signal.SIGKILL
 
     def await_and_send(self, process, log, seen):
-        """Goes by the steps that this process has shown, behind the first `seen` characters of the log."""
+        """Goes by the steps that this process has shown, after the first `seen` characters of the log."""
         while self.step is not None and process.is_alive():
             shown = re.findall(r" (\d+)/12 \[", log.read_text()[seen:]) if log.exists() else []
             if any(int(done) >= self.step for done in shown):
@@ -130,7 +130,7 @@ class Kill:
 
 
 def kills(chance, signals=(signal.SIGKILL,)):
-    """In the start, in the compilation, behind each of the validations but the last."""
+    """In the start, in the compilation, after each of the validations but the last."""
     waits = [(None, 1.5), (0, 0.5), (3, 0.3), (6, 0.3), (9, 0.3)]
     return [Kill(step, chance.uniform(0, longest), chance.choice(signals)) for step, longest in waits]
 
@@ -173,14 +173,14 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bits(undisturbed, killed)
 @pytest.mark.slow
 def test_a_hundred_kills_leave_the_same_bits(undisturbed, tiny):
     chance = random.Random(100)
-    for group in range(20):  # several kills a run: each goes on from what the one before left
+    for group in range(20):  # several kills a run: each resumes from what the one before left
         moments = kills(chance, (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
         assert killed_and_finished(tiny, undisturbed.parent / f"killed_{group}", moments) == result(undisturbed)
 
 
 def test_a_run_asked_to_stop_saves_where_it_is_and_goes_on(killed):
     log = log_of(killed[1]).read_text()
-    assert "asked to stop: saved at step" in log and "the same command goes on from there" in log
+    assert "asked to stop: saved at step" in log and "the same command resumes from there" in log
 
 
 def test_a_path_is_never_a_pattern(shallow_runs, undisturbed, tiny, killed):

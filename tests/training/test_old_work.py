@@ -1,4 +1,4 @@
-"""What an earlier version left, with JAX_ENABLE_X64 and without it, opens, is evaluated and goes on."""
+"""What an earlier version left, with JAX_ENABLE_X64 and without it, opens, is evaluated and resumes."""
 
 import json
 import pathlib

@@ -104,7 +104,7 @@ def test_when_one_of_two_ends_the_other_does_and_the_next_start_ends_with_the_pa
     text = (tmp_path / f"{1 - victim}.log").read_text()
     if number == signal.SIGTERM:  # all agree to stop at the same step
         assert ended(processes) == [0, 0]
-        assert re.search(r"asked to stop: saved at step \d+ of 6; the same command goes on from there", text)
+        assert re.search(r"asked to stop: saved at step \d+ of 6; the same command resumes from there", text)
     else:
         assert other == 75 or "another task died" in text, text[-2000:]
         assert other != 0 and processes[victim].wait(90) == -number
@@ -125,7 +125,7 @@ def test_when_one_of_two_ends_the_other_does_and_the_next_start_ends_with_the_pa
         fit(config, data, alone)
     ours, expected = params(run, 6), params(alone, 6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), ours, expected)
-    # what one host began, another number of devices can go on with: the checkpoint of both is opened here, on one
+    # what one host began, another number of devices can resume: the checkpoint of both is opened here, on one
     fit(config, data, run)
 
 

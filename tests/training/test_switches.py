@@ -88,7 +88,7 @@ def test_no_type_of_an_autoencoder_follows_the_switches(kind):
 
 
 def config():
-    """Six steps with all that is drawn: a validation and a checkpoint behind every second."""
+    """Six steps with all that is drawn: a validation and a checkpoint after every second."""
     config = train.get_config("tiny").unlock()
     config.model.features, config.model.skips = (2, 4), (True,)
     config.data.image_size, config.data.augmentation.rotate = 8, 10.0

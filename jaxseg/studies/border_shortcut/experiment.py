@@ -1,4 +1,4 @@
-"""The border shortcut (Lin, Weng et al. 2024, section 4): which runs, which numbers.
+"""The border shortcut (Lin, Weng et al. 2024, section 4): what is trained and measured.
 
 One network per padding mode and training view; each is tested on both views of the same test cases:
 
@@ -10,7 +10,6 @@ Scores are taken on a grid of `evaluation.grid` pixels, to which labels and pred
 that a ring 10 pixels wide means the same at every network size.
 """
 
-import functools
 import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -23,42 +22,27 @@ import numpy as np
 from jaxseg import inference
 from jaxseg.data import augment, pipeline
 from jaxseg.metrics import overlap, regions
-from jaxseg.results.stored import kept
-from jaxseg.studies.base import SPLITS
-from jaxseg.studies.border_shortcut import features as border_features
-from jaxseg.studies.border_shortcut import moving_window
+from jaxseg.studies import base
+from jaxseg.studies.base import SPLITS, Measures
+from jaxseg.studies.border_shortcut import features, moving_window
 from jaxseg.studies.border_shortcut.settings import Evaluation, Run, Settings
 from jaxseg.training import runs
 
 TEST_VIEWS = ("original", "quadrant")
-Measures = Mapping[str, np.ndarray]
-
-
-def run_folder(workdir: pathlib.Path, run: Run) -> pathlib.Path:
-    """Where a run of the study keeps its checkpoints, metrics and measures."""
-    return workdir / "runs" / "_".join(run)
 
 
 class Measured(NamedTuple):
-    """What the study measures.
+    """What the study measures."""
 
-    Attributes:
-      of_runs: as of `measure`.
-      mask_centres: (split, view) -> centres of mass `[N,2]`, as of `mask_centres`.
-    """
-
-    of_runs: Mapping[Run, Measures]
-    mask_centres: Mapping[tuple[str, str], np.ndarray]
+    of_runs: Mapping[Run, Measures]  # as of `measure`
+    mask_centres: Mapping[tuple[str, str], np.ndarray]  # (split, view) -> centres of mass `[N,2]`, as of `mask_centres`
 
 
 def train_and_measure(settings: Settings, splits: runs.Splits, workdir: pathlib.Path) -> Measured:
     """Every run of the study, trained and measured, or read back where that was done before."""
-    measured = {}
-    for run in settings.runs:
-        config, folder = settings.of_run(run), run_folder(workdir, run)
-        runs.train(config, splits, folder)
-        measured[run] = kept(folder / "measures.npz", functools.partial(measure, settings, config, folder, splits))
-    return Measured(measured, mask_centres(settings, splits))
+    of_run = lambda run, folder: measure(settings, run, folder, splits)
+    of_runs = base.train_and_measure(settings, workdir, lambda _: splits, of_run)
+    return Measured(of_runs, mask_centres(settings, splits))
 
 
 def measure(
@@ -70,7 +54,7 @@ def measure(
       Per test view V: `V_dice`, `V_border`, `V_interior`, `V_border_recall` `[N]`, `V_bands`, `V_bands_smooth1`
       `[N,R]`, `V_predictions` uint8 `[N,n,n]`; `agreement` `[M]` of the moving window; `windows` uint8 `[W,n,n]`, the
       predictions of the windows along the diagonal of the case that `moving_window.pick_case` names; `step` and
-      `validation_dice` of the checkpoint; and what `border_features.measure` returns.
+      `validation_dice` of the checkpoint; and what `features.measure` returns.
     """
     test = splits["test"]
     model, variables, best = runs.load_best(run, folder, test.images.shape, splits.num_classes)
@@ -84,7 +68,7 @@ def measure(
             lambda labels, predictions: score(labels, predictions, settings.evaluation),
         )
         measures |= {f"{view}_{name}": value for name, value in scores.items()}
-    measures |= border_features.measure(settings, model, variables, test)
+    measures |= features.measure(settings, model, variables, test)
     return measures | moving_window.measure(settings, model, variables, test)
 
 
@@ -103,7 +87,7 @@ def mask_centres(settings: Settings, splits: runs.Splits) -> dict[tuple[str, str
 
 
 def score(labels: jax.Array, predictions: jax.Array, evaluation: Evaluation) -> dict[str, jax.Array]:
-    """All numbers of one batch, `[B,...]`; labels and predictions `[B,n,n]`."""
+    """All scores of one batch, `[B,...]`; labels and predictions `[B,n,n]`."""
     factor = evaluation.grid // labels.shape[1]
     a, b = (jnp.repeat(jnp.repeat(x, factor, 1), factor, 2) for x in (labels, predictions))
     rings = regions.band_index(a.shape[1:], evaluation.border_width)
@@ -111,12 +95,12 @@ def score(labels: jax.Array, predictions: jax.Array, evaluation: Evaluation) -> 
     foreground = lambda mask, where: jnp.where(where, mask > 0, False)
     inside = lambda where: overlap.dice(foreground(a, where), foreground(b, where), num_classes=2)[:, 0]
     lesion = jnp.sum(foreground(a, at_border), (1, 2))
-    found = jnp.sum(foreground(a, at_border) & (b > 0), (1, 2))
+    overlapped = jnp.sum(foreground(a, at_border) & (b > 0), (1, 2))
     return {
         "dice": inside(True),
         "border": inside(at_border),
         "interior": inside(~at_border),
-        "border_recall": jnp.where(lesion > 0, found / jnp.maximum(lesion, 1), jnp.nan),
+        "border_recall": jnp.where(lesion > 0, overlapped / jnp.maximum(lesion, 1), jnp.nan),
         "bands": regions.band_dice(a, b, width=evaluation.band_width)[1],
         "bands_smooth1": regions.band_dice(a, b, width=evaluation.band_width, smooth=1.0)[1],
         "predictions": predictions.astype(jnp.uint8),

@@ -1,8 +1,8 @@
 """Do features know where the border is? (Lin, Weng et al. 2024, Fig. 5.)
 
-Two views of the same question. The score of every layer: how well can a pixel's distance from the border be read off
-its features (`jaxseg.analysis.position`)? And the picture: the features of the last layer in the plane of their two
-largest principal components, where pixels near the border lie apart if padding marks them.
+How well a regression predicts a pixel's distance from the border from the features of each layer (`analysis.position`),
+and the last layer's features in the plane of their two largest principal components, where pixels near the border
+separate if padding marks them.
 """
 
 from typing import Any
@@ -24,9 +24,9 @@ def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline
 
     Returns:
       `position`: `[L]` R^2 of the distance from the border, cross-validated over patients, of all convolutions;
-      `projection`: `[P,2]` the largest principal components of the last layer's features at pixels drawn over all test
-      images; `projection_distance`: `[P]` their distances from the border, 1 in the middle; `projection_share`: `[2]`
-      of the variance.
+      `projection`: `[P,2]` the largest principal components of the last layer's features at pixels sampled from all
+      test images; `projection_distance`: `[P]` their distances from the border, 1 in the middle; `projection_share`:
+      `[2]` of the variance.
     """
     assert isinstance(model, UNet)  # the study's network, whose layers are numbered
     evaluation, layers = settings.evaluation, model.roles.convolutions
@@ -38,27 +38,27 @@ def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline
         return capture.capture(model, variables, view(batch)["images"], layers)[1]
 
     @jax.jit
-    def add(states: Any, found: dict[str, jax.Array], fold: jax.Array) -> Any:
-        return {layer: position.update(states[layer], found[layer].astype(jnp.float32), fold) for layer in layers}
+    def add(states: Any, features: dict[str, jax.Array], fold: jax.Array) -> Any:
+        return {layer: position.update(states[layer], features[layer].astype(jnp.float32), fold) for layer in layers}
 
     states: Any = None
-    drawn, distances = [], []
+    sampled, distances = [], []
     random = np.random.default_rng(settings.seed)
     each = -(-evaluation.feature_pixels // len(test))
     for batch in pipeline.epoch(test, batch_size=settings.run.training.batch_size):
         stored = {name: batch[name] for name in ("image", "labels", "index")}
-        found = run(variables, stored)
+        features = run(variables, stored)
         if states is None:
-            states = {name: position.init(found[name].shape[-1], folds=evaluation.position_folds) for name in layers}
-        # a number that no fold has leaves the repetitions out
-        states = add(states, found, np.where(batch["valid"], folds[batch["index"]], evaluation.position_folds))
-        last = np.asarray(found[layers[-1]], np.float32)[batch["valid"]]
+            states = {name: position.init(features[name].shape[-1], folds=evaluation.position_folds) for name in layers}
+        # an index that is no fold's leaves the repetitions out
+        states = add(states, features, np.where(batch["valid"], folds[batch["index"]], evaluation.position_folds))
+        last = np.asarray(features[layers[-1]], np.float32)[batch["valid"]]
         distance = position.border_distance(last.shape[1:-1]).ravel()
         for image in last.reshape(len(last), -1, last.shape[-1]):
             chosen = random.choice(len(distance), min(each, len(distance)), replace=False)
-            drawn.append(image[chosen])
+            sampled.append(image[chosen])
             distances.append(distance[chosen])
-    projection, share = _principal(np.concatenate(drawn))
+    projection, share = _principal(np.concatenate(sampled))
     return {
         "position": np.array([float(_score(states[layer])) for layer in layers], np.float32),
         "projection": projection,

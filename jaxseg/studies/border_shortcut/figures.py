@@ -10,10 +10,9 @@ from jaxseg import atomic
 from jaxseg.data import augment
 from jaxseg.report import figures
 from jaxseg.results.table import Table
-from jaxseg.studies.base import Report, at_even_quantiles
-from jaxseg.studies.border_shortcut import moving_window
-from jaxseg.studies.border_shortcut import tables as numbers
-from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS, Measured, Measures
+from jaxseg.studies.base import Measures, Overlay, Report, at_even_quantiles, lines
+from jaxseg.studies.border_shortcut import moving_window, tables
+from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS, Measured
 from jaxseg.studies.border_shortcut.settings import NAMES, Evaluation, Run, Settings
 from jaxseg.training import runs
 
@@ -22,10 +21,10 @@ _PANELS = {view: f"Tested on {_SEEN[view]}" for view in reversed(TEST_VIEWS)}
 _BAND_AXIS = "outer edge of the band: distance from the centre (px of {grid})"
 
 
-def draw(report: Report[Settings, runs.Splits, Measured, numbers.Tables]) -> None:
+def draw(report: Report[Settings, runs.Splits, Measured, tables.Tables]) -> None:
     """Writes all figures of the study; `paddings.png` where more than one padding mode was run.
 
-    Numbers that stand in no table of the study go into tables beside it: `mask_centre_map` and `border_features`.
+    Numbers in no table of the study are written to tables of their own: `mask_centre_map` and `border_features`.
     """
     folder, settings, measured, results = report.figures, report.settings, report.measured.of_runs, report.tables
     _draw_bands(folder, settings.evaluation, results.bands.where(padding=settings.padding))
@@ -42,14 +41,14 @@ def draw(report: Report[Settings, runs.Splits, Measured, numbers.Tables]) -> Non
 
 
 def _draw_bands(folder: pathlib.Path, evaluation: Evaluation, bands: Table) -> None:
-    def series(model: str, test_view: str) -> figures.Series:
-        own = bands.where(model=model, tested_on=test_view, convention=numbers.DICE)
-        return figures.Series(model, np.array([row["outer_distance_px"] for row in own], float), *own.numbers)
-
+    own = lambda test_view: bands.where(tested_on=test_view, convention=tables.DICE)
+    panels = {
+        title: lines(own(view), "outer_distance_px", "model", [*NAMES.values()]) for view, title in _PANELS.items()
+    }
     half = evaluation.grid // 2
     figures.curves(
         folder / "bands.png",
-        {title: [series(model, view) for model in NAMES.values()] for view, title in _PANELS.items()},
+        panels,
         xlabel=_BAND_AXIS.format(grid=evaluation.grid),
         ylabel="Dice",
         shade=(half - evaluation.border_width, half, "border"),
@@ -57,7 +56,7 @@ def _draw_bands(folder: pathlib.Path, evaluation: Evaluation, bands: Table) -> N
 
 
 def _draw_band_boxes(folder: pathlib.Path, settings: Settings, measured: Mapping[Run, Measures]) -> None:
-    distances = numbers.band_distances(settings.evaluation)
+    distances = tables.band_distances(settings.evaluation)
     of = lambda view, test_view: (distances, measured[settings.padding, view][f"{test_view}_bands"])
     figures.boxes(
         folder / "band_boxes.png",
@@ -67,9 +66,7 @@ def _draw_band_boxes(folder: pathlib.Path, settings: Settings, measured: Mapping
     )
 
 
-def _examples(
-    settings: Settings, splits: runs.Splits, measured: Mapping[Run, Measures]
-) -> list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+def _examples(settings: Settings, splits: runs.Splits, measured: Mapping[Run, Measures]) -> list[Overlay]:
     """Quadrants at even quantiles of how much better M_crop is at the border, so that nobody chose them."""
     ori, crop = measured[settings.padding, "original"], measured[settings.padding, "quadrant"]
     gain = crop["quadrant_border"] - ori["quadrant_border"]
@@ -90,8 +87,8 @@ def _draw_windows(
 ) -> None:
     test, starts = splits["test"], moving_window.diagonal_starts(settings)
     image = test.images[moving_window.pick_case(test.labels)]
-    cut = moving_window.cut_windows(image, starts, settings.run.data.image_size)
-    windows = [np.asarray(augment.levels(window)) for window in cut]
+    crops = moving_window.cut_windows(image, starts, settings.run.data.image_size)
+    windows = [np.asarray(augment.levels(window)) for window in crops]
     rows: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"window": [(window, None) for window in windows]}
     for view, name in NAMES.items():
         rows[name] = list(zip(windows, measured[settings.padding, view]["windows"] > 0, strict=True))
@@ -123,14 +120,14 @@ def _centre_map(centres: np.ndarray, bins: int = 16) -> np.ndarray:
 
 
 def _draw_position(folder: pathlib.Path, paddings: tuple[str, ...], position: Table) -> None:
-    def series(padding: str, model: str) -> figures.Series:
+    def line(padding: str, model: str) -> figures.Series:
         own = position.where(padding=padding, model=model)
-        r2 = own.numbers[0]
+        r2 = own.numbers[0]  # without an interval
         return figures.Series(f"{padding} padding", np.array([row["layer"] for row in own]), r2, r2, r2)
 
     figures.curves(
         folder / "position.png",
-        {f"trained on {_SEEN[view]}": [series(padding, NAMES[view]) for padding in paddings] for view in NAMES},
+        {f"trained on {_SEEN[view]}": [line(padding, NAMES[view]) for padding in paddings] for view in NAMES},
         xlabel="layer, from input to output",
         ylabel="R² of the distance",
         ylim=None,
@@ -158,9 +155,6 @@ def _draw_features(folder: pathlib.Path, measured: Mapping[Run, Measures]) -> No
 
 
 def _draw_paddings(folder: pathlib.Path, border: Table) -> None:
-    shown = [row for row in border if row["quantity"] in (numbers.GAP, numbers.EXCESS)]
-    figures.dots(
-        folder / "paddings.png",
-        [(row["padding"], row["quantity"], *row.numbers) for row in shown],
-        xlabel="Dice of M_crop minus Dice of M_ori, quadrant images",
-    )
+    shown = [row for row in border if row["quantity"] in (tables.GAP, tables.EXCESS)]
+    dots = [(row["padding"], row["quantity"], *row.numbers) for row in shown]
+    figures.dots(folder / "paddings.png", dots, xlabel="Dice of M_crop minus Dice of M_ori, quadrant images")

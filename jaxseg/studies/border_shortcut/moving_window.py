@@ -47,8 +47,8 @@ def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline
 def cut_windows(image: jax.Array, starts: np.ndarray, size: int) -> jax.Array:
     """Windows of half the side of an image uint8 `[S,S,C]`, as the network sees quadrants: `[W,size,size,C]`."""
     half = image.shape[0] // 2
-    cut = jax.vmap(lambda start: jax.lax.dynamic_slice(image, (start[0], start[1], 0), (half, half, image.shape[2])))
-    windows = cut(jnp.asarray(starts))
+    crop = jax.vmap(lambda start: jax.lax.dynamic_slice(image, (start[0], start[1], 0), (half, half, image.shape[2])))
+    windows = crop(jnp.asarray(starts))
     return augment.whole({"image": windows, "labels": jnp.zeros(windows.shape[:3], jnp.uint8)}, size=size)["images"]
 
 

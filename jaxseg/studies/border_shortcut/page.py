@@ -7,57 +7,43 @@ import numpy as np
 
 from jaxseg.report import estimates, page
 from jaxseg.results.table import Table, table
-from jaxseg.studies.base import Report
-from jaxseg.studies.border_shortcut import tables as numbers
-from jaxseg.studies.border_shortcut.experiment import Measured, Measures
+from jaxseg.studies.base import Measures, Report
+from jaxseg.studies.border_shortcut import tables
+from jaxseg.studies.border_shortcut.experiment import Measured
 from jaxseg.studies.border_shortcut.settings import NAMES, Run, Settings
 from jaxseg.training import checks, runs
 
-StudyReport = Report[Settings, runs.Splits, Measured, numbers.Tables]
+StudyReport = Report[Settings, runs.Splits, Measured, tables.Tables]
 _WHO = ("padding", "model", "trained_on", "tested_on")
 _PADDINGS = "Padding as a factor"
 
 
 def make(report: StudyReport) -> page.Page:
     """What the page says."""
-    settings, answer = report.settings, report.judgement.verdicts[0]
+    settings = report.settings
     lead = report.figure(
         "bands",
         "Dice by distance from the centre",
         "Two panels of Dice against distance from the centre, for M_ori and M_crop, on quadrants and on whole images.",
-        "Mean per case over the cases in which annotation or prediction has lesion in the band, with 95 % bootstrap "
-        f"intervals over patients; {settings.padding} padding; the shaded range is what counts as border "
-        f"({settings.evaluation.border_width} px). After Fig. 4 of Lin, Weng et al. 2024.",
-        "bands",
+        "Mean over the cases in which annotation or prediction has lesion in the band, with 95 % bootstrap intervals "
+        f"over patients; {settings.padding} padding; shaded: the border ({settings.evaluation.border_width} px). After "
+        "Fig. 4 of Lin, Weng et al. 2024.",
     )
-    return page.Page(
-        title=f"Border shortcut ({report.size})",
-        question="Did the network learn that pixels near the border are background?",
-        verdict=answer.verdict,
-        answer=answer.sentence,
-        lead=lead,
-        facts=_facts(report.tables, settings.padding),
-        sections=[
-            _comparison(report),
-            _by_distance(report),
-            _moving_window(report),
-            _features(report),
-            _mask_centres(report),
-            _paddings(report) if len(settings.paddings) > 1 else _one_padding(settings.padding),
-        ],
-    )
+    question = "Did the network learn that pixels near the border are background?"
+    sections = (_comparison, _by_distance, _moving_window, _features, _mask_centres, _paddings)
+    return report.write_up("Border shortcut", question, lead, _facts(report.tables, settings.padding), sections)
 
 
 def _comparison(report: StudyReport) -> page.Section:
     padding, results = report.settings.padding, report.tables
     text = [
-        f"M_ori was trained on whole images, M_crop on quadrants ({report.origin['data']}). A quadrant is cut at the "
-        "image's midpoint before it is resized, and one of the four is drawn each time. Lesions lie in the middle of "
-        "whole images and at the edges of quadrants. Both networks are tested on both; the quadrant of a test case is "
-        "fixed by its name.",
-        "A quadrant shows the lesion twice as large, which M_ori has not seen either. What speaks for the border "
-        "rather than for the scale is the excess: how much larger the gap between the networks is at the border than "
-        "inside. How much of it is due to padding, only other padding modes tell.",
+        f"M_ori was trained on whole images, M_crop on quadrants ({report.origin['data']}). Quadrants are cropped "
+        "at the image's midpoint before resizing, and one of the four is sampled each time. Lesions lie in the middle "
+        "of whole images and at the edges of quadrants. Both networks are tested on both; the quadrant of a test case "
+        "is fixed by its name.",
+        "A quadrant shows the lesion twice as large, which M_ori has not seen either. The excess, by how much the gap "
+        "between the networks is larger at the border than inside, separates border from scale. How much of it is due "
+        "to padding shows only with other padding modes.",
         _prior_text(report.measured.of_runs, padding),
     ]
     at_border = _table("At the border and inside", results.border.where(padding=padding), "tested_on", "quantity")
@@ -77,20 +63,18 @@ def _by_distance(report: StudyReport) -> page.Section:
         "examples",
         "Quadrants of test images",
         "Rows of skin images with the annotated outline and the predictions of both networks.",
-        "White: annotation. Title: Dice at the border of M_ori / M_crop. The cases stand at even quantiles of the "
+        "White: annotation. Title: Dice at the border of M_ori / M_crop. Cases at even quantiles of the "
         "difference between the two networks at the border.",
         "cases",
     )
-    drawn = (report.figures / "examples.png").exists()  # not where no case is defined
-    shown = [boxes, examples] if drawn else [boxes]
+    shown = [boxes, examples][: 1 + (report.figures / "examples.png").exists()]  # none where no case is defined
     return page.Section("By distance from the centre", [_smooth_text(bands)], shown, [_band_table(bands)])
 
 
 def _moving_window(report: StudyReport) -> page.Section:
     text = (
-        "If a network judges a pixel by what surrounds it, its answer stays when the window moves. The number is the "
-        "Dice of the predictions of all pairs of overlapping windows, mapped back to the image; 1 means that no pixel "
-        "changed."
+        "If a network classifies a pixel by its surroundings, its answer stays when the window moves. Agreement is the "
+        "Dice of the predictions of all pairs of overlapping windows, mapped back to the image; 1: no pixel changes."
     )
     windows = report.figure(
         "moving_window",
@@ -98,7 +82,6 @@ def _moving_window(report: StudyReport) -> page.Section:
         "Windows along the diagonal of one image with the predictions of both networks.",
         "The case with the median lesion area; the offset of the window from the top left corner is in pixels of the "
         "stored image. After Fig. 1 of the paper's appendix.",
-        "moving_window",
     )
     agreement = _table("Agreement of overlapping windows", report.tables.moving_window, *_WHO)
     return page.Section("The moving window", [text], [windows], [agreement])
@@ -110,16 +93,14 @@ def _features(report: StudyReport) -> page.Section:
         "position",
         "What each layer knows of the border",
         "Lines of R squared of the distance from the border by layer, for both networks.",
-        "Cross-validated over patients, on whole test images. A network without padding has 0 here but for what "
+        "Cross-validated over patients, on whole test images. A network without padding has 0 here, but for what "
         "lesions tell: they lie in the middle.",
-        "position",
     )
     features = report.figure(
         "border_features",
         "Features of pixels near the border",
         "Scatter plots of the last layer's features of many pixels, coloured by distance from the border.",
-        "Two largest principal components of the last layer in front of the logits. After Fig. 5 of the paper.",
-        "border_features",
+        "Two largest principal components of the last layer before the logits. After Fig. 5 of the paper.",
     )
     text = _position_text(position.where(padding=report.settings.padding))
     shown = _table("R² of the distance from the border", position, "padding", "model", "layer", "name")
@@ -145,9 +126,9 @@ def _position_text(position: Table) -> str:
         best = max(position.where(model=model), key=lambda row: row.estimate.mean)
         parts.append(f"{model} {best.text()} in layer {best['layer']} ({best['name']})")
     return (
-        "Zero padding changes the features of pixels whose surroundings reach beyond the image. How well a regression "
-        f"reads the distance from the border off a layer's features, at best: {'; '.join(parts)}. That the information "
-        "is there does not yet say that the network uses it."
+        "Zero padding changes the features of pixels whose surroundings reach beyond the image. The best regression of "
+        f"the distance from the border on a layer's features: {'; '.join(parts)}. That the information is there does "
+        "not mean that the network uses it."
     )
 
 
@@ -165,11 +146,11 @@ def _band_table(bands: Table) -> page.Table:
         line: dict[str, Any] = {"distance": distance}
         for model in NAMES.values():
             own = bands.where(outer_distance_px=distance, model=model)
-            ours, theirs = own.one(convention=numbers.DICE), own.one(convention=numbers.SMOOTH)
+            ours, theirs = own.one(convention=tables.DICE), own.one(convention=tables.SMOOTH)
             line |= {model: ours.text(), f"{model}_n": ours.estimate.n, f"{model}_empty": ours.estimate.undefined}
             line |= {f"{model}_smooth": theirs.text()}
         lines.append(line)
-    return page.Table("Dice by band, quadrants", lines, f"{numbers.DICE}. {numbers.SMOOTH}.", headers)
+    return page.Table("Dice by band, quadrants", lines, f"{tables.DICE}. {tables.SMOOTH}.", headers)
 
 
 def _prior_text(measured: Mapping[Run, Measures], padding: str) -> str:
@@ -180,24 +161,24 @@ def _prior_text(measured: Mapping[Run, Measures], padding: str) -> str:
         without = np.isnan(measures["original_border_recall"])  # no lesion there
         marked[model] = int((without & ~np.isnan(measures["original_border"])).sum())
     return (
-        "M_crop is no neutral judge: at the edges of quadrants lesions are common, and it learned that too. On whole "
-        f"images it marks lesion at the border of {marked['M_crop']} of the {int(without.sum())} test cases that have "
-        f"none there, M_ori of {marked['M_ori']}. What M_ori finds of a lesion does not depend on M_crop."
+        "M_crop is not neutral: lesions are common at the edges of quadrants, and it learned that too. On "
+        f"whole images it predicts lesion at the border of {marked['M_crop']} of the {int(without.sum())} test cases "
+        f"that have none there, M_ori of {marked['M_ori']}. What M_ori finds of a lesion does not depend on M_crop."
     )
 
 
-def _facts(results: numbers.Tables, padding: str) -> list[tuple[str, str]]:
+def _facts(results: tables.Tables, padding: str) -> list[tuple[str, str]]:
     quadrants = results.border.where(tested_on="quadrant")
     wanted = {
         "M_ori at the border": "M_ori, border of quadrants",
         "M_crop at the border": "M_crop, border of quadrants",
-        numbers.GAP: "gap at the border",
-        numbers.EXCESS: "excess over the gap inside",
+        tables.GAP: "gap at the border",
+        tables.EXCESS: "excess over the gap inside",
     }
     facts = [(label, quadrants.one(padding=padding, quantity=name).text()) for name, label in wanted.items()]
     facts += [
         (f"gap with {row['padding']} padding", row.text())
-        for row in quadrants.where(quantity=numbers.GAP)
+        for row in quadrants.where(quantity=tables.GAP)
         if row["padding"] != padding
     ]
     windows = results.moving_window.where(padding=padding)
@@ -208,27 +189,21 @@ def _smooth_text(bands: Table) -> str:
     outermost = bands.where(outer_distance_px=max(bands.values("outer_distance_px")))
     parts = []
     for model in NAMES.values():
-        ours, theirs = (outermost.one(model=model, convention=name).estimate for name in (numbers.DICE, numbers.SMOOTH))
+        ours, theirs = (outermost.one(model=model, convention=name).estimate for name in (tables.DICE, tables.SMOOTH))
         counted = f"n = {ours.n}, {ours.undefined} empty"
         parts.append(f"{model} {ours.mean:.2f} ({counted}) and {theirs.mean:.2f} with smooth=1")
     return (
-        "Bands that hold no lesion in annotation and prediction are undefined, left out and counted. The authors' code "
-        "adds 1 to numerator and denominator, which scores such a band as perfect. In the outermost band of quadrants: "
-        + "; ".join(parts)
-        + ". Both conventions stand in tables/bands.csv."
+        "Bands without lesion in annotation and prediction are undefined, left out and counted. The authors' code adds "
+        "1 to numerator and denominator, which scores such a band as perfect. In the outermost band of quadrants: "
+        f"{'; '.join(parts)}. Both conventions are in tables/bands.csv."
     )
-
-
-def _one_padding(padding: str) -> page.Section:
-    text = (
-        f"Only {padding} padding was run. Appending ,padding to the size in --config repeats the study with zero, "
-        "reflect, replicate, circular and valid padding."
-    )
-    return page.Section(_PADDINGS, [text])
 
 
 def _paddings(report: StudyReport) -> page.Section:
     settings, border = report.settings, report.tables.border.where(tested_on="quadrant")
+    if len(settings.paddings) == 1:
+        more = "Appending ,padding to the size in --config repeats the study with all five padding modes."
+        return page.Section(_PADDINGS, [f"Only {settings.padding} padding was run. {more}"])
     text = [
         "The paper supposes that reflection or replication would make the shortcut harder to learn, but not "
         "impossible. Measured on quadrants:",
@@ -237,12 +212,12 @@ def _paddings(report: StudyReport) -> page.Section:
     if "valid" in settings.paddings:
         margin = checks.build_model(settings.of_run(("valid", "original")), 2).margin
         text.append(
-            f"With valid padding no feature map is padded; the image itself is extended beforehand by {margin} px of "
-            "reflection on every side (overlap-tile), and the logits are those of the image. With circular padding a "
-            "network cannot tell where the border is, but for the seam that the image's two sides make. What gap is "
-            "left in these two modes is no work of zero padding: lesions are larger in quadrants, and cut off."
+            f"With valid padding no feature map is padded; the image is extended beforehand by {margin} px of "
+            "reflection on every side (overlap-tile), and the logits have its size. With circular padding a network "
+            "sees of the border only the seam between opposite sides. A gap that is left in these two modes is not due "
+            "to zero padding: lesions are larger in quadrants, and truncated."
         )
-    shown = (numbers.GAP, numbers.EXCESS, numbers.minus_that_of(settings.padding))
+    shown = (tables.GAP, tables.EXCESS, tables.minus_that_of(settings.padding))
     gaps = table(row for row in border if row["quantity"] in shown)
     dots = report.figure(
         "paddings",
@@ -257,17 +232,14 @@ def _paddings(report: StudyReport) -> page.Section:
 
 def _padding_text(border: Table, padding: str, reference: str) -> str:
     of = lambda quantity: border.one(padding=padding, quantity=quantity)
-    found = [f"{of(numbers.found_by(model)).estimate.mean:.0%} by {model}" for model in NAMES.values()]
+    recalls = [f"{of(tables.found_by(model)).estimate.mean:.0%} by {model}" for model in NAMES.values()]
     facts = (
-        f"{padding.capitalize()}: gap at the border {of(numbers.GAP).text()}, excess over the gap inside "
-        f"{of(numbers.EXCESS).text()}; of the lesion at the border {' and '.join(found)} is found."
+        f"{padding.capitalize()}: gap at the border {of(tables.GAP).text()}, excess over the gap inside "
+        f"{of(tables.EXCESS).text()}; of the lesion at the border {' and '.join(recalls)} is found."
     )
     if padding == reference:
         return facts
-    difference = of(numbers.minus_that_of(reference))
-    change = "not distinguishable from"
-    if difference.estimate.high < 0:
-        change = "smaller than"
-    elif difference.estimate.low > 0:
-        change = "larger than"
+    difference = of(tables.minus_that_of(reference))
+    smaller, larger = difference.estimate.high < 0, difference.estimate.low > 0
+    change = "smaller than" if smaller else "larger than" if larger else "not distinguishable from"
     return f"{facts} The gap is {change} that of {reference} padding (difference {difference.text()})."

@@ -8,6 +8,7 @@ from jaxseg.data import augment
 from jaxseg.errors import InputError
 from jaxseg.models.layers import PADDINGS
 from jaxseg.settings import count, read, some_of
+from jaxseg.studies.base import changed
 from jaxseg.training import checks
 
 NAMES = {"original": "M_ori", "quadrant": "M_crop"}  # of networks, by the view that they are trained on
@@ -17,7 +18,7 @@ _SHOWN_IN = "configs/border_shortcut.py"
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Sizes in pixels of the grid, and how many of what is drawn; see configs/border_shortcut.py."""
+    """Sizes in pixels of the grid, and how many of what is sampled; see configs/border_shortcut.py."""
 
     grid: int = count()
     band_width: int = count()
@@ -32,20 +33,12 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Which networks are trained, and how they are tested.
-
-    Attributes:
-      evaluation: how the networks are tested.
-      run: config of a training run, whatever its padding and view.
-      paddings: padding modes; the first is that of the answer.
-      views: that networks are trained on.
-      seed: of all runs.
-    """
+    """Which networks are trained, and how they are tested."""
 
     evaluation: Evaluation
-    run: ml_collections.ConfigDict
-    paddings: tuple[str, ...] = some_of(*PADDINGS)
-    views: tuple[str, ...] = some_of(*augment.VIEWS, every=True)
+    run: ml_collections.ConfigDict  # config of a training run, whatever its padding and view
+    paddings: tuple[str, ...] = some_of(*PADDINGS)  # padding modes; the first is that of the answer
+    views: tuple[str, ...] = some_of(*augment.VIEWS, every=True)  # that networks are trained on
     seed: int = count(least=0)
 
     @property
@@ -54,27 +47,21 @@ class Settings:
         return self.paddings[0]
 
     @property
-    def runs(self) -> tuple[Run, ...]:
-        """All training runs."""
+    def networks(self) -> tuple[Run, ...]:
+        """All networks, by the runs that train them."""
         return tuple((padding, view) for padding in self.paddings for view in self.views)
 
     def of_run(self, run: Run) -> ml_collections.ConfigDict:
         """The config of one training run."""
-        made = self.run.copy_and_resolve_references().unlock()
-        made.model.padding, made.data.view = run
-        return made.lock()
+        return changed(self.run, {"model.padding": run[0], "data.view": run[1]})
 
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
-    """The settings of the study.
-
-    Raises:
-      InputError: a field of the config cannot work.
-    """
+    """The settings of the study; raises InputError where a field of the config cannot work."""
     run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
     evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
     made = read(Settings, config, shown_in=_SHOWN_IN, evaluation=evaluation, run=run)
-    for one in made.runs:
+    for one in made.networks:
         checks.check(made.of_run(one))
     if evaluation.grid % run.data.image_size:
         raise InputError(

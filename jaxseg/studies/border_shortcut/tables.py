@@ -10,7 +10,8 @@ from jaxseg.data import pipeline
 from jaxseg.metrics import regions
 from jaxseg.results.patients import Patients
 from jaxseg.results.table import NONE, PAIRED, Row, Table, exact, table
-from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS, Measured, Measures
+from jaxseg.studies.base import Measures
+from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS, Measured
 from jaxseg.studies.border_shortcut.settings import NAMES, Evaluation, Run, Settings
 from jaxseg.training import checks, runs
 
@@ -57,15 +58,15 @@ def tabulate(settings: Settings, splits: runs.Splits, measured: Measured) -> Tab
     )
 
 
-def _of(run: Run, test_view: str) -> dict[str, Any]:
+def _of(run: Run, test_view: str = "") -> dict[str, Any]:
     padding, view = run
-    return {"padding": padding, "model": NAMES[view], "trained_on": view, "tested_on": test_view}
+    of = {"padding": padding, "model": NAMES[view], "trained_on": view}
+    return of | {"tested_on": test_view} if test_view else of
 
 
 def _dice_rows(settings: Settings, run: Run, measures: Measures, patients: Patients) -> Iterator[Row]:
     for test_view in TEST_VIEWS:
-        estimate = patients.mean(measures[f"{test_view}_dice"])
-        yield Row(_of(run, test_view), estimate, DICE)
+        yield Row(_of(run, test_view), patients.mean(measures[f"{test_view}_dice"]), DICE)
 
 
 def _band_rows(settings: Settings, run: Run, measures: Measures, patients: Patients) -> Iterator[Row]:
@@ -80,8 +81,7 @@ def _band_rows(settings: Settings, run: Run, measures: Measures, patients: Patie
 
 def band_distances(evaluation: Evaluation) -> np.ndarray:
     """Outer distance of every band from the centre, in pixels of the grid, `[R]`."""
-    grid = evaluation.grid
-    return regions.outer_distances((grid, grid), evaluation.band_width)
+    return regions.outer_distances((evaluation.grid,) * 2, evaluation.band_width)
 
 
 def _border_rows(settings: Settings, padding: str, measured: Measured, patients: Patients) -> Iterator[Row]:
@@ -99,20 +99,13 @@ Terms = list[tuple[float, np.ndarray]]
 def _border_quantities(settings: Settings, padding: str, measured: Measured, test_view: str) -> dict[str, Terms]:
     """Each a weighted sum of means per case."""
     of = lambda view, place, padding=padding: measured.of_runs[padding, view][f"{test_view}_{place}"]
-    gap = lambda place, padding=padding: [
-        (1.0, of("quadrant", place, padding)),
-        (-1.0, of("original", place, padding)),
-    ]
+    gap = lambda place, padding=padding: [(1.0, of("quadrant", place, padding)), (-1.0, of("original", place, padding))]
+    alone = lambda place, name: {name(model): [(1.0, of(view, place))] for view, model in NAMES.items()}
     quantities: dict[str, Terms] = {
-        "M_ori at the border": [(1.0, of("original", "border"))],
-        "M_crop at the border": [(1.0, of("quadrant", "border"))],
-        "M_ori inside": [(1.0, of("original", "interior"))],
-        "M_crop inside": [(1.0, of("quadrant", "interior"))],
-        GAP: gap("border"),
-        "gap inside": gap("interior"),
-        EXCESS: gap("border") + _negative(gap("interior")),
-        found_by("M_ori"): [(1.0, of("original", "border_recall"))],
-        found_by("M_crop"): [(1.0, of("quadrant", "border_recall"))],
+        **alone("border", lambda model: f"{model} at the border"),
+        **alone("interior", lambda model: f"{model} inside"),
+        **{GAP: gap("border"), "gap inside": gap("interior"), EXCESS: gap("border") + _negative(gap("interior"))},
+        **alone("border_recall", found_by),
     }
     reference = settings.padding
     if padding != reference:
@@ -136,11 +129,8 @@ def _negative(terms: Terms) -> Terms:
 
 def _border_convention(settings: Settings, quantity: str) -> str:
     what = "share of lesion pixels per case, mean" if quantity in map(found_by, NAMES.values()) else DICE
-    evaluation = settings.evaluation
-    return (
-        f"{what}, each mean over its own defined cases; border: within {evaluation.border_width} of {evaluation.grid} "
-        "px; gap: M_crop minus M_ori"
-    )
+    border = f"within {settings.evaluation.border_width} of {settings.evaluation.grid} px"
+    return f"{what}, each mean over its own defined cases; border: {border}; gap: M_crop minus M_ori"
 
 
 def _window_rows(settings: Settings, run: Run, measures: Measures, patients: Patients) -> Iterator[Row]:
@@ -149,11 +139,10 @@ def _window_rows(settings: Settings, run: Run, measures: Measures, patients: Pat
 
 
 def _position_rows(settings: Settings, splits: runs.Splits, run: Run, measures: Measures) -> Iterator[Row]:
-    padding, view = run
     layers = checks.build_model(settings.of_run(run), splits["test"].num_classes).roles.convolutions
     convention = f"{_POSITION}, {settings.evaluation.position_folds} folds over patients"
     for number, (name, r2) in enumerate(zip(layers, measures["position"], strict=True), 1):
-        keys = {"padding": padding, "model": NAMES[view], "trained_on": view, "layer": number, "name": name}
+        keys = {**_of(run), "layer": number, "name": name}
         yield Row(keys, exact(float(r2), len(splits["test"])), convention, NONE)
 
 
@@ -165,15 +154,8 @@ def _centre_rows(settings: Settings, splits: runs.Splits, measured: Measured) ->
 
 
 def _training_record(run: Run, measures: Measures) -> dict[str, Any]:
-    padding, view = run
-    return {
-        "padding": padding,
-        "model": NAMES[view],
-        "trained_on": view,
-        "best_step": int(measures["step"]),
-        "validation_dice": float(measures["validation_dice"]),
-        "convention": "mean per case, undefined left out, on the view trained on",
-    }
+    best = {"best_step": int(measures["step"]), "validation_dice": float(measures["validation_dice"])}
+    return {**_of(run), **best, "convention": "mean per case, undefined left out, on the view trained on"}
 
 
 def _case_records(settings: Settings, test: pipeline.InMemory, measured: Measured) -> list[dict[str, Any]]:

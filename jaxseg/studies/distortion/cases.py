@@ -19,36 +19,22 @@ VALIDATION, TEST, SHIFTED = ROLES = ("validation", "test", "shifted")
 
 
 class Domains(NamedTuple):
-    """The domains of the cases, by name.
+    """The domains of the cases, by name."""
 
-    Attributes:
-      names: of all, in the order of tables: validation, test, then those that are shifted.
-      validation: in-distribution; sets the threshold of detection.
-      inside: in-distribution, from which shifted cases are told: test, or validation where there are no test cases.
-      counted: shifted, with enough patients for an interval; means are over these.
-    """
-
-    names: tuple[str, ...]
-    validation: str
-    inside: str
-    counted: tuple[str, ...]
+    names: tuple[str, ...]  # of all, in the order of tables: validation, test, then those that are shifted
+    validation: str  # in-distribution; sets the threshold of detection
+    inside: str  # in-distribution, to tell shifted cases from: test, or validation where there are no test cases
+    counted: tuple[str, ...]  # shifted, with enough patients for an interval; means are over these
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cases:
-    """All cases that are scored, one after the other.
+    """All cases that are scored."""
 
-    Attributes:
-      stored: images, and labels in the network's classes.
-      roles: validation, test or shifted, `[N]`.
-      domains: as tables name them, `[N]`; all cases of one have the same role.
-      patients: `[N]`; cases of one are drawn together, of whatever domain they are.
-    """
-
-    stored: pipeline.InMemory
-    roles: np.ndarray
-    domains: np.ndarray
-    patients: np.ndarray
+    stored: pipeline.InMemory  # images, and labels in the network's classes
+    roles: np.ndarray  # validation, test or shifted, `[N]`
+    domains: np.ndarray  # as tables name them, `[N]`; all cases of one have the same role
+    patients: np.ndarray  # `[N]`; cases of one are resampled together, of whatever domain they are
 
     def of_role(self, role: str) -> tuple[str, ...]:
         """The names of the domains with this role."""
@@ -74,8 +60,8 @@ class Cases:
     def class_dice(self, dice: np.ndarray) -> np.ndarray:
         """Dice `[...,N,K-1]`, with NaN for a class that is not annotated in the case's domain.
 
-        That is taken to be so if none of the domain's cases has a pixel of the class: a network that predicts it there
-        makes no error that could be told.
+        A class without a pixel in any case of a domain counts as not annotated there: predicting it is no error that
+        could be recognised.
         """
         return np.where(np.stack([self.annotated[domain] > 0 for domain in self.domains]), dice, np.nan)
 
@@ -94,13 +80,11 @@ class Gathered(NamedTuple):
 def gather(settings: Settings, data: Data) -> Gathered:
     """The training data, the in-distribution and the shifted cases, the latter of another data set if one is named.
 
-    Args:
-      settings: of the study.
-      data: where data sets are; `manual_dir` is of the training data set, that of the shifted one is a setting.
+    `data.manual_dir` is of the training data set; that of the shifted one is a setting.
 
     Raises:
-      InputError: a data set or a split is not there, there is no shifted case, classes or channels do not match those
-        of the network, a shifted patient was trained on, or no shifted domain has patients enough.
+      InputError: a data set or split is missing, there is no shifted case, classes or channels do not match those of
+        the network, a shifted patient was trained on, or no shifted domain has enough patients.
     """
     directory, splits = open_splits(settings.run, data)
     inside = {role: splits[role] for role in (VALIDATION, TEST) if role in pipeline.split_sizes(directory)}
@@ -144,9 +128,9 @@ def _shifted(settings: Settings, splits: runs.Splits, directory: pathlib.Path, d
                 f"{split.name} has {split.num_channels} channels and rank {split.rank}, {train.name} has "
                 f"{train.num_channels} and {train.rank}; prepare both from images of one kind"
             )
-    numbers = match_classes(train.class_names, opened[0].class_names, shifted.classes, opened[0].name)
+    own_class = match_classes(train.class_names, opened[0].class_names, shifted.classes, opened[0].name)
     cases = pipeline.joined([pipeline.in_memory(split) for split in opened])
-    cases = dataclasses.replace(cases, class_names=train.class_names, labels=numbers[cases.labels])
+    cases = dataclasses.replace(cases, class_names=train.class_names, labels=own_class[cases.labels])
     return cases if shifted.dataset else _of_other_domains(settings, splits, cases)
 
 
@@ -170,16 +154,12 @@ def _of_other_domains(settings: Settings, splits: runs.Splits, cases: pipeline.I
 
 
 def match_classes(own: Sequence[str], other: Sequence[str], how: str, name: str) -> np.ndarray:
-    """Which of the network's classes each class of another data set is, uint8 `[K]` for its K classes.
+    """The network's class of each class of another data set, uint8 `[K]`; raises InputError where one has none.
 
     Args:
-      own: the network's classes, the background first.
-      other: those of the other data set, the background first.
-      how: by name, or by order, where the numbers are known to mean the same.
+      own, other: classes of the network and of the other data set, the background first.
+      how: by name, or by order, where class indices are known to mean the same.
       name: of the other data set, for the message.
-
-    Raises:
-      InputError: a class has no counterpart.
     """
     if how == BY_ORDER:
         if len(other) > len(own):
@@ -192,6 +172,6 @@ def match_classes(own: Sequence[str], other: Sequence[str], how: str, name: str)
     if unknown:
         raise InputError(
             f"{name} has the class {unknown[0]!r}, the network knows {', '.join(own[1:])}; name the classes alike "
-            "(classes.csv of a folder), or set config.shifted.classes to 'order' where their numbers mean the same"
+            "(classes.csv of a folder), or set config.shifted.classes to 'order' where their indices mean the same"
         )
     return np.array([0, *(own.index(each) for each in other[1:])], np.uint8)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
 from jaxseg.results.table import Row
+from jaxseg.studies.base import answer
 from jaxseg.studies.distortion.settings import UNITS
 from jaxseg.studies.distortion.statistics import MEAN, TOGETHER
 from jaxseg.studies.distortion.tables import CORRELATION, FLAGGED, LOST, OURS, SHARE, Tables
@@ -47,24 +48,19 @@ def claims(tables: Tables) -> list[Claim]:
 
 
 def _decided(claim: str, unit: str, row: Row, paper: str, negligible: float) -> Claim:
-    if row.estimate.low > 0:
-        answer = HOLDS
-    elif row.estimate.high < negligible:
-        answer = FAILS
-    else:  # also where there is no interval
-        answer = UNCLEAR
-    return Claim({"unit": unit}, claim, answer, f"difference {row.text()}", paper, row)
+    decided = answer(holds=row.estimate.low > 0, fails=row.estimate.high < negligible)
+    return Claim({"unit": unit}, claim, decided, f"difference {row.text()}", paper, row)
 
 
 def verdict(unit: str, tables: Tables, claims: Sequence[Claim]) -> Verdict:
-    """Reads the answer off the claims of a unit, slice or subject.
+    """The answer, from the claims of a unit, slice or subject.
 
     yes: SD is above pooled Mahalanobis distance and both entropies. partly: above the former, but not above all. no:
     not above the former. unclear: the interval against the former decides nothing.
     """
     of_unit = {claim.claim: claim for claim in claims if claim.of["unit"] == unit}
     against = {score: of_unit[claim] for score in _PAPER if (claim := predicts_better(score)) in of_unit}
-    answer, start = _answer({score: claim.answer for score, claim in against.items()})
+    word, start = _answer({score: claim.answer for score, claim in against.items()})
     correlation = lambda score: tables.correlation.one(unit=unit, domain=MEAN, score=score).text()
     flagged = lambda score: tables.detection.one(unit=unit, domain=MEAN, quantity=FLAGGED, score=score).text()
     row = against["PM"].row
@@ -75,28 +71,26 @@ def verdict(unit: str, tables: Tables, claims: Sequence[Claim]) -> Verdict:
         f"cases as out-of-distribution, PM {flagged('PM')} (mean of the shifted domains and networks, by {unit}, "
         f"{row.estimate.patients} patients, 95 % intervals)."
     )
-    return Verdict(answer, sentence, {"unit": unit})
+    return Verdict(word, sentence, {"unit": unit})
 
 
 def _answer(against: Mapping[str, str]) -> tuple[str, str]:
     """The verdict, and how its sentence begins, by what became of the claim against each score."""
     order = "Distortion predicts the errors within a domain"
-    if all(answer == HOLDS for score, answer in against.items() if score != "LM"):
+    if all(decided == HOLDS for score, decided in against.items() if score != "LM"):
         return "yes", f"{order} better than the paper's other scores"
     if against["PM"] == HOLDS:
         return "partly", f"{order} better than the Mahalanobis distance, but not clearly better than everything else"
     if against["PM"] == FAILS:
         return "no", f"{order} no better than the Mahalanobis distance"
-    return "unclear", (
-        "Whether distortion predicts the errors within a domain better than the Mahalanobis distance, the intervals do "
-        "not tell"
-    )
+    than = "better than the Mahalanobis distance"
+    return "unclear", f"The intervals do not show whether distortion predicts the errors within a domain {than}"
 
 
 def _sides(against: Mapping[str, Claim]) -> str:
     """Above which scores it is, above which not, and where that is undecided."""
     sides = []
-    for answer, words in ((HOLDS, "above"), (FAILS, "not above"), (UNCLEAR, "undecided against")):
-        if scores := [score for score, claim in against.items() if claim.answer == answer]:
+    for decided, words in ((HOLDS, "above"), (FAILS, "not above"), (UNCLEAR, "undecided against")):
+        if scores := [score for score, claim in against.items() if claim.answer == decided]:
             sides.append(f"{words} {' and '.join(scores)}")
     return ", ".join(sides)

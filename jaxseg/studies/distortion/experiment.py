@@ -24,29 +24,23 @@ from jaxseg.results.stored import kept
 from jaxseg.scores import compute, registry, vog
 from jaxseg.scores.base import AUTOENCODER, BOTTLENECK, ENSEMBLE
 from jaxseg.scores.evidence import Asked, Evidence, Known
+from jaxseg.studies.base import Measures, at_even_quantiles
 from jaxseg.studies.distortion.cases import ROLES, Cases, Gathered
 from jaxseg.studies.distortion.settings import Settings
 from jaxseg.training import autoencoders, runs
 
-Measures = Mapping[str, np.ndarray]
 _OF_NETWORK = registry.computable({AUTOENCODER, BOTTLENECK})
 _OF_ENSEMBLE = tuple(score for score in registry.computable({ENSEMBLE}) if ENSEMBLE in score.needs)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """What all networks and ensembles scored.
+    """What all networks and ensembles scored."""
 
-    Attributes:
-      networks: per network, `of_network` of all cases, and VoG.
-      ensembles: per ensemble, `of_ensemble`; none where there are too few networks for one.
-      training: per network, what its best checkpoint and that of its autoencoder reached.
-      examples: domain -> `images` `[h,w,C]`, `labels` and `classes` `[h,w]` of a case and the first network.
-    """
-
-    networks: tuple[Measures, ...]
-    ensembles: tuple[Measures, ...]
-    training: tuple[dict[str, Any], ...]
+    networks: tuple[Measures, ...]  # per network, `of_network` of all cases, and VoG
+    ensembles: tuple[Measures, ...]  # per ensemble, `of_ensemble`; none where there are too few networks for one
+    training: tuple[dict[str, Any], ...]  # per network, what its best checkpoint and that of its autoencoder reached
+    # domain -> `images` `[h,w,C]`, `labels` and `classes` `[h,w]` of a case and the first network
     examples: Mapping[str, Measures] = dataclasses.field(default_factory=dict)
 
     def of_networks(self, key: str) -> np.ndarray:
@@ -55,13 +49,9 @@ class Measured:
 
 
 class Network(NamedTuple):
-    """A network and its autoencoder.
+    """A network by its `number` from 0, with config and folder of its run and the folder of its autoencoder's.
 
-    Attributes:
-      number: of the network, from 0.
-      run: config of its training.
-      folder: of its run.
-      autoencoder: folder of its autoencoder's run, and of what both scored.
+    The latter also holds what both scored.
     """
 
     number: int
@@ -92,28 +82,17 @@ def train_and_measure(settings: Settings, gathered: Gathered, workdir: pathlib.P
     runs.train(settings.run, splits, _networks_folder(workdir), keep_every=settings.evaluation.vog_every)
     for network in of_all:
         autoencoders.train(settings.of_autoencoder(network.folder, network.run.seed), splits, network.autoencoder)
-    of_networks = tuple(
-        kept(
-            network.autoencoder / "measures.npz",
-            functools.partial(_of_network, settings, gathered, network),
-            wanted=[score.key for score in _OF_NETWORK],
-        )
-        for network in of_all
+    stored = lambda folder, make, of, wanted=(): kept(
+        folder / "measures.npz", functools.partial(make, settings, gathered, *of), wanted=[one.key for one in wanted]
     )
-    size = settings.evaluation.ensemble_size
+    of_networks = tuple(stored(one.autoencoder, _of_network, (one,), _OF_NETWORK) for one in of_all)
+    size, runs_folder = settings.evaluation.ensemble_size, workdir / "runs"
     of_ensembles = tuple(
-        kept(
-            workdir / "runs" / f"ensemble_{i}" / "measures.npz",
-            functools.partial(_of_ensemble, settings, gathered, of_all[i * size : (i + 1) * size]),
-            wanted=[score.key for score in _OF_ENSEMBLE],
-        )
+        stored(runs_folder / f"ensemble_{i}", _of_ensemble, (of_all[i * size : (i + 1) * size],), _OF_ENSEMBLE)
         for i in range(len(of_all) // size)
     )
     typical = typical_cases(gathered.scored, of_networks[0]["dice"])
-    examples = kept(
-        workdir / "runs" / "examples" / "measures.npz",
-        functools.partial(_examples, settings, gathered, of_all[0], list(typical.values())),
-    )
+    examples = stored(runs_folder / "examples", _examples, (of_all[0], list(typical.values())))
     return Measured(
         of_networks,
         of_ensembles,
@@ -126,11 +105,10 @@ def load(settings: Settings, splits: runs.Splits, network: Network) -> tuple[Ask
     """A network and its autoencoder, both at their best checkpoint."""
     run = settings.of_autoencoder(network.folder, network.run.seed)
     channels = splits.open("train").num_channels
-    autoencoder, weights, model, variables = autoencoders.load_best(
-        run, network.autoencoder, splits.num_classes, channels
-    )
-    asked = Asked(model, tuple(settings.evaluation.ability_layers), settings.layer, autoencoder)
-    return asked, Known((variables,), weights)
+    loaded = autoencoders.load_best(run, network.autoencoder, splits.num_classes, channels)
+    autoencoder, weights, model, variables = loaded
+    layers = tuple(settings.evaluation.ability_layers)
+    return Asked(model, layers, settings.layer, autoencoder), Known((variables,), weights)
 
 
 def _seen(settings: Settings, cases: pipeline.InMemory) -> tuple[compute.Batches, compute.View]:
@@ -143,10 +121,9 @@ def _seen(settings: Settings, cases: pipeline.InMemory) -> tuple[compute.Batches
 def of_network(
     settings: Settings, asked: Asked, known: Known, train: pipeline.InMemory, scored: pipeline.InMemory
 ) -> dict[str, np.ndarray]:
-    """All scores of one network that a forward pass gives, `[N]` by their keys, and its Dice.
+    """All scores of one network that a forward pass gives, `[N]` by their keys.
 
-    Returns:
-      Also `dice` and `dice_after` `[N,K-1]` of the prediction as it is and with the bottleneck reconstructed.
+    Also `dice` and `dice_after` `[N,K-1]`, of the prediction as it is and with the bottleneck reconstructed.
     """
     known = compute.fit_bottleneck(asked, known, *_seen(settings, train))
     return compute.score_cases(asked, known, _OF_NETWORK, *_seen(settings, scored), further=_dice_before_and_after)
@@ -192,28 +169,21 @@ def _examples(settings: Settings, gathered: Gathered, network: Network, chosen: 
 
 
 def _training_record(settings: Settings, network: Network) -> dict[str, Any]:
-    of_network, of_autoencoder = (
-        json.loads((folder / "summary.json").read_bytes()) for folder in (network.folder, network.autoencoder)
-    )
+    summary = lambda folder: json.loads((folder / "summary.json").read_bytes())
+    of_network, of_autoencoder = summary(network.folder), summary(network.autoencoder)
     selection = settings.run.training.selection
-    return {
-        "network": network.number,
-        "seed": network.run.seed,
-        "best_step": of_network["best_step"],
-        "validation_score": of_network[f"best_validation_{selection}"],
-        "autoencoder_best_step": of_autoencoder["best_step"],
-        "autoencoder_validation_loss": of_autoencoder["best_validation_loss"],
-        "convention": f"best of the in-distribution validation: {selection} of the network over the defined pairs of "
-        "case and class, L_seg + L_mse of the autoencoder",
-    }
+    best = {"best_step": of_network["best_step"], "validation_score": of_network[f"best_validation_{selection}"]}
+    step, loss = of_autoencoder["best_step"], of_autoencoder["best_validation_loss"]
+    best |= {"autoencoder_best_step": step, "autoencoder_validation_loss": loss}
+    convention = (
+        f"best of the in-distribution validation: {selection} of the network over the defined pairs of case and class, "
+        "L_seg + L_mse of the autoencoder"
+    )
+    return {"network": network.number, "seed": network.run.seed, **best, "convention": convention}
 
 
 def typical_cases(cases: Cases, dice: np.ndarray) -> dict[str, int]:
     """Of every domain the case with the median Dice `[N,K-1]`; none where no Dice is defined."""
     of_case = cases.case_dice(dice)
-    typical = {}
-    for name in (name for role in ROLES for name in cases.of_role(role)):
-        defined = np.flatnonzero((cases.domains == name) & ~np.isnan(of_case))
-        if len(defined):
-            typical[name] = int(defined[np.argsort(of_case[defined], kind="stable")[len(defined) // 2]])
-    return typical
+    median = lambda domain: at_even_quantiles(np.where(cases.domains == domain, of_case, np.nan), 1)
+    return {name: case for role in ROLES for name in cases.of_role(role) for case in median(name)}

@@ -30,11 +30,13 @@ def draw(report: Report[Settings, Gathered, Measured, tables.Tables]) -> None:
     domains = cases.by_domain(evaluation.least_patients)
     correlation = results.correlation.where(unit=evaluation.unit)
     detected = results.detection.where(unit=evaluation.unit, quantity=tables.FLAGGED)
-    _draw_correlation(folder, correlation.where(domain=MEAN))
+    group = {True: "in the paper", False: "not in the paper"}
+    ranked = correlation.where(domain=MEAN)
+    dots = [(row["score"], group[tables.IN_PAPER[row["score"]]], *row.numbers) for row in ranked]
+    figures.dots(folder / "correlation.png", dots, xlabel=_RANK_AXIS)
     _draw_by_domain(folder / "correlation_domains.png", domains, correlation, xlabel=_RANK_AXIS)
-    _draw_by_domain(
-        folder / "detection.png", domains, detected, xlabel="share of the cases flagged as out-of-distribution"
-    )
+    flagged = "share of the cases flagged as out-of-distribution"
+    _draw_by_domain(folder / "detection.png", domains, detected, xlabel=flagged)
     dice = cases.case_dice(measured.of_networks("dice"))
     figures.curves(
         folder / "dice_domains.png",
@@ -45,15 +47,6 @@ def draw(report: Report[Settings, Gathered, Measured, tables.Tables]) -> None:
     slices = tables.observe(cases, measured)
     _draw_rejection(folder, slices if evaluation.unit == "slice" else slices.by_subject(), domains)
     _draw_examples(folder, cases, domains, measured.examples, results.dice.where(quantity=tables.BEFORE))
-
-
-def _draw_correlation(folder: pathlib.Path, mean: Table) -> None:
-    group = lambda score: "in the paper" if tables.IN_PAPER[score] else "not in the paper"
-    figures.dots(
-        folder / "correlation.png",
-        [(row["score"], group(row["score"]), *row.numbers) for row in mean],
-        xlabel=_RANK_AXIS,
-    )
 
 
 def _draw_by_domain(path: pathlib.Path, domains: Domains, rows: Table, *, xlabel: str) -> None:

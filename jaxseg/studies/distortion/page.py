@@ -23,39 +23,24 @@ _DEVIATION = {"runs_std": "std over runs", **_PAPER}
 
 def make(report: StudyReport) -> page.Page:
     """What the page says."""
-    answer, unit = report.judgement.verdicts[0], report.settings.evaluation.unit
+    unit = report.settings.evaluation.unit
     lead = report.figure(
         "correlation",
         "Rank correlation with 1 - Dice",
         "Dots with intervals: rank correlation of every score with 1 - Dice, mean of the shifted domains.",
         f"Within each shifted domain, by {unit}; mean of the domains. {_runs_text(report)}",
-        "correlation",
     )
-    return page.Page(
-        title=f"Segmentation distortion ({report.size})",
-        question="Does distortion tell where a segmentation is wrong on another scanner?",
-        verdict=answer.verdict,
-        answer=answer.sentence,
-        lead=lead,
-        facts=_facts(report),
-        sections=[
-            _comparison(report),
-            _claims(report),
-            _failure_prediction(report),
-            _detection(report),
-            _rejection(report),
-            _segmentation(report),
-        ],
-    )
+    question = "Does distortion tell where a segmentation is wrong on another scanner?"
+    sections = (_comparison, _claims, _failure_prediction, _detection, _rejection, _segmentation)
+    return report.write_up("Segmentation distortion", question, lead, _facts(report), sections)
 
 
 def _comparison(report: StudyReport) -> page.Section:
     shown = report.tables.correlation.values("score")
     text = [
         f"{report.settings.run.replicas} networks that differ in their seed were trained on one domain, and for each "
-        f"an autoencoder of its bottleneck's activations ({report.origin['data']}). A score of a case is compared with "
-        "1 - Dice of the same network, one of an ensemble with that of the ensemble: a useful score correlates "
-        "positively.",
+        f"an autoencoder of its bottleneck's activations ({report.origin['data']}). Each score of a case is compared "
+        "with 1 - Dice of the same network, or ensemble: a useful score correlates positively.",
         *(
             f"{score.name}: {score.risk_meaning}{'' if tables.IN_PAPER[score.name] else '; not in the paper'}."
             for score in tables.SCORES
@@ -63,15 +48,14 @@ def _comparison(report: StudyReport) -> page.Section:
         ),
     ]
     columns = {"setting": "", "here": "here", **_PAPER}
-    return page.Section(
-        "What was compared", text, [], [_facts_table("Here and in the paper", report.tables.settings, columns)]
-    )
+    compared = _facts_table("Here and in the paper", report.tables.settings, columns)
+    return page.Section("What was compared", text, [], [compared])
 
 
 def _claims(report: StudyReport) -> page.Section:
     unit = report.settings.evaluation.unit
     text = [
-        "The rule stood before the result: a claim holds if the whole interval of its difference lies above 0, does "
+        "The rule was set before the result: a claim holds if the whole interval of its difference lies above 0, does "
         f"not hold if it lies below {NEGLIGIBLE} (of the Dice lost: below 0), and is unclear otherwise. The verdict "
         f"above reads those by {unit}.",
         _unit_text(report),
@@ -111,23 +95,21 @@ def _failure_prediction(report: StudyReport) -> page.Section:
 def _detection(report: StudyReport) -> page.Section:
     evaluation = report.settings.evaluation
     text = (
-        "A score that is higher on another scanner need not be higher where the segmentation is wrong: whoever rejects "
-        "by it also loses what would have been segmented well."
+        "A score that is higher on another scanner need not be higher where the segmentation is wrong: rejecting by it "
+        "also loses cases that are segmented well."
     )
     detected = report.figure(
         "detection",
         "Flagged as out-of-distribution",
         "Dots with intervals: share of the cases of every domain that each of the paper's scores flags.",
-        f"By {evaluation.unit}. The threshold keeps {evaluation.keep:.0%} of in-distribution validation. After Fig. 4, "
-        "left.",
-        "detection",
+        f"By {evaluation.unit}. The threshold keeps {evaluation.keep:.0%} of in-distribution validation. Fig. 4, left.",
     )
     dice = report.figure(
         "dice_domains",
         "Dice by domain",
         "Curves of the share of cases up to every Dice, for every domain.",
-        "Share of the cases (slices) with at most that Dice, with intervals; the further to the right, the better. "
-        "What Fig. 4, right, shows as distributions.",
+        "Share of the cases (slices) with at most that Dice, with intervals; further to the right is better. Fig. 4, "
+        "right, shows distributions.",
         "cases",
     )
     rows = report.tables.detection.where(unit=evaluation.unit)
@@ -147,7 +129,7 @@ def _rejection(report: StudyReport) -> page.Section:
     )
     columns = {"unit": "by", "quantity": "quantity", "score": "score"}
     shown = _table("Area under the risk-coverage curve", report.tables.risk_coverage, columns, _PAPER)
-    text = "What is left when the cases with the highest scores are rejected, all shifted domains together."
+    text = "What remains when the cases with the highest scores are rejected, all shifted domains together."
     return page.Section("Rejecting what a score suspects", [text], [curves], [shown])
 
 
@@ -157,8 +139,8 @@ def _segmentation(report: StudyReport) -> page.Section:
         "examples",
         "Examples",
         "One image of every domain with its annotation, and the prediction with its errors in red.",
-        "Of every domain the case with the median Dice, by the first network; red is what it gets wrong in the classes "
-        "that are annotated there. Numbers: mean Dice of domain and networks. After Fig. 2.",
+        "The case of every domain with the median Dice, by the first network; red: its errors in the classes that are "
+        "annotated there. Numbers: mean Dice of domain and networks. After Fig. 2.",
         "dice",
     )
     classes = {"domain": "domain", "class": "class", "cases_with_it": "cases with it", "n": "cases", "scored": "scored"}
@@ -209,15 +191,13 @@ def _runs_text(report: StudyReport) -> str:
 def _unit_text(report: StudyReport) -> str:
     cases, unit = report.cases.scored, report.settings.evaluation.unit
     count = cases.patient_count(cases.roles == SHIFTED)
-    why = (
-        "as in the code that was published with the paper; its text speaks of images"
-        if unit == "subject"
-        else f"as there are {count} shifted subjects, too few to rank; the code that was published with the paper "
-        "scores subjects"
-    )
+    if unit == "subject":
+        why = "as in the paper's published code; its text speaks of images"
+    else:
+        why = f"as {count} shifted subjects are too few to rank; the paper's published code scores subjects"
     return (
         f"The verdict is by {unit}, {why}. A subject's score and Dice are the means over its slices in one domain. The "
-        "same subject in several domains is drawn as one in the bootstrap."
+        "same subject in several domains is resampled as one."
     )
 
 
@@ -225,8 +205,8 @@ def _counted_text(report: StudyReport) -> str:
     cases, least = report.cases.scored, report.settings.evaluation.least_patients
     counted = cases.by_domain(least).counted
     text = (
-        "The mean is over the shifted domains, with equal weights: across domains, a score that only knows the scanner "
-        f"would seem to know the error. '{TOGETHER}' ranks over all of them."
+        "The mean is over the shifted domains, with equal weights: across domains, a score that only reflects the "
+        f"scanner would seem to predict the error. '{TOGETHER}' ranks over all of them."
     )
     left_out = [name for name in cases.of_role(SHIFTED) if name not in counted]
     return f"{text} Left out of both: {', '.join(left_out)}, with fewer than {least} patients." if left_out else text
@@ -237,6 +217,6 @@ def _annotated_text(results: tables.Tables) -> str:
     if not missing:
         return "All classes are annotated in all domains."
     return (
-        f"Not annotated, and so not scored: {'; '.join(missing)}. What a network predicts of these classes there "
-        "counts neither for nor against it; the scores know nothing of this and take all classes."
+        f"Not annotated, and so not scored: {'; '.join(missing)}. Predictions of these classes there count neither for "
+        "nor against a network; the scores do not know this and use all classes."
     )

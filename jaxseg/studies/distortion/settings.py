@@ -2,16 +2,13 @@
 
 import dataclasses
 import pathlib
-from typing import Any
 
-import jax
 import ml_collections
-import numpy as np
 
 from jaxseg.errors import InputError
-from jaxseg.models import capture, tracing
 from jaxseg.scores import vog
 from jaxseg.settings import count, number, one_of, read
+from jaxseg.studies.base import changed, layer_names
 from jaxseg.training import checks
 
 UNITS = ("slice", "subject")
@@ -46,23 +43,14 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Which networks and autoencoders are trained, and on which cases they are tested.
-
-    Attributes:
-      shifted: the cases that are out-of-distribution.
-      evaluation: how scores are computed and judged.
-      run: config of the networks, replicas with other seeds.
-      layer: of the networks, whose activations the autoencoders reconstruct.
-      autoencoder: its shape.
-      autoencoder_training: section `training` of its run.
-    """
+    """Which networks and autoencoders are trained, and on which cases they are tested."""
 
     shifted: Shifted
     evaluation: Evaluation
-    run: ml_collections.ConfigDict
-    layer: str
+    run: ml_collections.ConfigDict  # config of the networks, replicas with other seeds
+    layer: str  # of the networks, whose activations the autoencoders reconstruct
     autoencoder: ml_collections.ConfigDict
-    autoencoder_training: ml_collections.ConfigDict
+    autoencoder_training: ml_collections.ConfigDict  # section `training` of its run
 
     def of_autoencoder(self, network: pathlib.Path, seed: int) -> ml_collections.ConfigDict:
         """The config of the autoencoder of the network in the folder `network`."""
@@ -74,11 +62,7 @@ class Settings:
 
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
-    """The settings of the study.
-
-    Raises:
-      InputError: a field of the config cannot work.
-    """
+    """The settings of the study; raises InputError where a field of the config cannot work."""
     run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
     checks.check(run)
     shifted = read(Shifted, config, "shifted", shown_in=_SHOWN_IN)
@@ -93,9 +77,7 @@ def settings(config: ml_collections.ConfigDict) -> Settings:
 
 def known(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The config by which a work directory is known: raw files may move, as those of --manual_dir may."""
-    stays = config.copy_and_resolve_references().unlock()
-    stays.shifted.manual_dir = ""
-    return stays.lock()
+    return changed(config, {"shifted.manual_dir": ""})
 
 
 def _check_data(run: ml_collections.ConfigDict, shifted: Shifted) -> None:
@@ -116,9 +98,7 @@ def _check_data(run: ml_collections.ConfigDict, shifted: Shifted) -> None:
 
 
 def _check_layers(settings: Settings) -> None:
-    model, size = checks.build_model(settings.run, 2), settings.run.data.image_size
-    image: Any = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)  # layers have the same names for any channels
-    names = capture.layer_names(model, tracing.variable_shapes(model, image.shape), image)
+    names = layer_names(settings.run)
     ability = settings.evaluation.ability_layers
     for field, layers in (("layer", (settings.layer,)), ("evaluation.ability_layers", ability)):
         unknown = [layer for layer in layers if layer not in names]

@@ -1,6 +1,6 @@
 """What the paper asks of scores: do they order the errors within a domain, and do they detect shifted cases?
 
-Each function gives numbers of every row of observations, for `Observations.resampled`.
+Each function gives statistics of every row of observations, for `Observations.resampled`.
 """
 
 from collections.abc import Sequence
@@ -32,25 +32,19 @@ def areas(of: Observations, domains: Domains) -> np.ndarray:
 def thresholds(of: Observations, domains: Domains, keep: float) -> np.ndarray:
     """Per row the score at or below which that share of validation lies, `[P]`; NaN where none is defined."""
     none = np.zeros(0)
-    return np.array(
-        [
-            np.nan if np.isnan(row).all() else ranking.ood_accuracy(row, none, none, keep=keep).threshold
-            for row in of.scores[:, of.domains == domains.validation]
-        ]
-    )
+    of_row = lambda row: ranking.ood_accuracy(row, none, none, keep=keep).threshold
+    rows = of.scores[:, of.domains == domains.validation]
+    return np.array([np.nan if np.isnan(row).all() else of_row(row) for row in rows])
 
 
 def detection(of: Observations, domains: Domains, threshold: np.ndarray) -> np.ndarray:
     """How well each score tells the cases of a domain from in-distribution ones.
 
-    Args:
-      of: scores.
-      domains: D of them.
-      threshold: `[P]`, from `thresholds`; the resamples leave it as it is.
+    The `threshold` `[P]` of `thresholds` is not resampled.
 
     Returns:
-      `[3(D+1),P]`: share above the threshold for every domain and then `MEAN`, area under the ROC curve likewise, and
-      the false-positive rate at 95 % sensitivity likewise; the two latter are NaN but for the counted domains.
+      `[3(D+1),P]`: share above the threshold for each of the D domains and then `MEAN`, area under the ROC curve
+      likewise, and the false-positive rate at 95 % sensitivity likewise; the latter two only for counted domains.
     """
     scores_of = lambda name: of.scores[:, of.domains == name]
     inside, nothing = scores_of(domains.inside), np.full(len(threshold), np.nan)

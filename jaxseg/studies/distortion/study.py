@@ -26,15 +26,6 @@ def _judge(settings: Settings, results: tables.Tables) -> Judgement:
 
 
 STUDY = Study(
-    settings=settings,
-    gather=gather,
-    fingerprints=_fingerprints,
-    describe=_describe,
-    measure=experiment.train_and_measure,
-    tabulate=tables.tabulate,
-    judge=_judge,
-    folders=experiment.run_folders,
-    draw=figures.draw,
-    page=page.make,
-    known=known,
+    *(settings, experiment.train_and_measure, tables.tabulate, _judge, figures.draw, page.make),
+    *(gather, _fingerprints, _describe, experiment.run_folders, known),
 )

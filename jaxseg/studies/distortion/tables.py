@@ -1,7 +1,7 @@
 """The distortion study's scores and Dice as tables.
 
-A number of several networks is the mean of what each gives. Its interval is from resampled patients and does not cover
-what further seeds would change; the standard deviation over runs stands beside.
+A number of several networks is the mean over them. Its interval is from resampled patients and does not cover the
+variation between seeds, which the standard deviation over runs shows.
 """
 
 import dataclasses
@@ -90,72 +90,54 @@ def _if_enough(row: Row, least_patients: int) -> Row:
 
 def observe(cases: Cases, measured: Measured) -> Observations:
     """Scores and risks of every slice."""
-    scores: list[np.ndarray] = []
-    risks: list[np.ndarray] = []
-    owner: list[int] = []
-    names: list[str] = []
-    for score in SCORES:
-        runs_of = measured.ensembles if ENSEMBLE in score.needs else measured.networks
-        if not runs_of:
-            continue
-        scores += [score.risk(run[score.key]).astype(np.float64) for run in runs_of]
-        risks += [1.0 - cases.case_dice(run["dice"]) for run in runs_of]
-        owner += [len(names)] * len(runs_of)
-        names.append(score.name)
-    return Observations(np.stack(scores), np.stack(risks), np.array(owner), tuple(names), cases.domains, cases.patients)
+    runs_of = {score: measured.ensembles if ENSEMBLE in score.needs else measured.networks for score in SCORES}
+    names = tuple(score.name for score, runs in runs_of.items() if runs)
+    pairs = [(score, run) for score, runs in runs_of.items() for run in runs]
+    scores = np.stack([score.risk(run[score.key]).astype(np.float64) for score, run in pairs])
+    risks = np.stack([1.0 - cases.case_dice(run["dice"]) for _, run in pairs])
+    owner = np.array([names.index(score.name) for score, _ in pairs])
+    return Observations(scores, risks, owner, names, cases.domains, cases.patients)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Unit:
-    """What all scores are worth, by slice or by subject.
+    """What all scores are worth, by slice or by subject."""
 
-    Attributes:
-      name: slice or subject.
-      of: scores and risks.
-      domains: of the cases.
-      correlations, detection, areas: as the functions of that name in `statistics`.
-    """
-
-    name: str
+    name: str  # slice or subject
     of: Observations
     domains: Domains
-    correlations: Resampled
+    correlations: Resampled  # as the functions of that name in `statistics`
     detection: Resampled
     areas: Resampled
 
     def row(
         self,
         keys: Mapping[str, str],
-        numbers: Resampled,
-        number: int,
+        resampled: Resampled,
+        index: int,
         convention: str,
         paper: str,
         *,
         minus: str | None = None,
         **more: float,
     ) -> Row:
-        """One of the numbers of the `score` in the `domain` that keys name, or how much it exceeds another score's."""
+        """A number of the `score` in the `domain` that keys name, or by how much it exceeds that of another score."""
         domain, score = keys.get("domain", TOGETHER), keys["score"]
         pooled = domain in (MEAN, TOGETHER)
         where = np.isin(self.of.domains, self.domains.counted if pooled else (domain,))
-        estimate = numbers.estimate(number, score, where, minus=minus)
+        estimate = resampled.estimate(index, score, where, minus=minus)
         of = {"unit": self.name, **keys, "score": minus or score}
         said = paper if IN_PAPER[minus or score] else "score not in the paper"
         return Row(of, estimate, convention, PAIRED if minus else OVER_PATIENTS, {**more, "paper": said})
 
 
 def _ask(name: str, of: Observations, domains: Domains, evaluation: Evaluation) -> _Unit:
-    resampled = functools.partial(of.resampled, resamples=evaluation.resamples)
-    threshold = statistics.thresholds(of, domains, evaluation.keep)
-    detection = functools.partial(statistics.detection, domains=domains, threshold=threshold)
-    return _Unit(
-        name,
-        of,
-        domains,
-        correlations=resampled(functools.partial(statistics.correlations, domains=domains)),
-        detection=resampled(detection, needs_risk=False),
-        areas=resampled(functools.partial(statistics.areas, domains=domains)),
+    resampled = lambda statistic, needs_risk=True, **more: of.resampled(
+        functools.partial(statistic, domains=domains, **more), resamples=evaluation.resamples, needs_risk=needs_risk
     )
+    threshold = statistics.thresholds(of, domains, evaluation.keep)
+    detection = resampled(statistics.detection, needs_risk=False, threshold=threshold)
+    return _Unit(name, of, domains, resampled(statistics.correlations), detection, resampled(statistics.areas))
 
 
 def _correlation_rows(unit: _Unit) -> Iterator[Row]:
@@ -168,7 +150,7 @@ def _correlation_rows(unit: _Unit) -> Iterator[Row]:
 
 def _difference_rows(unit: _Unit) -> Iterator[Row]:
     """SD minus every other score: rank correlations, and the shares flagged as out-of-distribution; paired."""
-    for quantity, numbers, what, paper in (
+    for quantity, resampled, what, paper in (
         (CORRELATION, unit.correlations, RANK, "SD higher in almost all cases (Fig. 3)"),
         (FLAGGED, unit.detection, SHARE, "PM far higher than SD (Fig. 4)"),
     ):
@@ -176,17 +158,14 @@ def _difference_rows(unit: _Unit) -> Iterator[Row]:
         for q, domain in enumerate((*unit.domains.names, MEAN)):
             for other in (name for name in unit.of.names if name != OURS):
                 keys = {"quantity": quantity, "domain": domain, "score": OURS}
-                yield unit.row(keys, numbers, q, convention, paper, minus=other)
+                yield unit.row(keys, resampled, q, convention, paper, minus=other)
 
 
 def _detection_rows(unit: _Unit, *, keep: float) -> Iterator[Row]:
     domains, inside = (*unit.domains.names, MEAN), f"in-distribution ({unit.domains.inside})"
+    flagged = f"{SHARE}; threshold: at or below it lie {keep:.0%} of in-distribution validation"
     quantities = (
-        (
-            FLAGGED,
-            f"{SHARE}; threshold: at or below it lie {keep:.0%} of in-distribution validation",
-            "drawn in Fig. 4 for M&Ms; near-perfect for all on CC-359",
-        ),
+        (FLAGGED, flagged, "drawn in Fig. 4 for M&Ms; near-perfect for all on CC-359"),
         (AUROC, f"against {inside} cases", _NOT_GIVEN),
         (FPR, f"{inside} cases flagged where 95 % of the shifted ones are", _NOT_GIVEN),
     )
@@ -207,19 +186,12 @@ def _risk_rows(unit: _Unit) -> Iterator[Row]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _DiceQuantity:
-    """A mean over networks, or ensembles, or the difference of two.
+    """A mean over networks, or ensembles, or the difference of two."""
 
-    Attributes:
-      of_runs: Dice of each of M runs, `[M,N]`.
-      minus: the same that is subtracted, if it is a difference.
-      of_class: whether it is of one class, which need not be annotated everywhere.
-      convention, paper: as tables have them.
-    """
-
-    of_runs: np.ndarray
-    minus: np.ndarray | None = None
-    of_class: bool = False
-    convention: str = _DICE
+    of_runs: np.ndarray  # Dice of each of M runs, `[M,N]`
+    minus: np.ndarray | None = None  # the same that is subtracted, if it is a difference
+    of_class: bool = False  # whether it is of one class, which need not be annotated everywhere
+    convention: str = _DICE  # as tables have them
     paper: str = _FIG2
 
     def estimate(self, where: np.ndarray, patients: Patients) -> Estimate:
@@ -270,22 +242,18 @@ def _dice_quantities(cases: Cases, measured: Measured) -> dict[str, _DiceQuantit
 
 
 def _class_records(cases: Cases) -> list[dict[str, Any]]:
+    convention = "a class of which a domain has no pixel is taken as not annotated there, and not scored"
+    size = lambda domain: int((cases.domains == domain).sum())
     return [
-        {
-            "domain": domain,
-            "class": name,
-            "cases_with_it": int(count),
-            "n": int((cases.domains == domain).sum()),
-            "scored": bool(count),
-            "convention": "a class of which a domain has no pixel is taken as not annotated there, and not scored",
-        }
+        {"domain": domain, "class": name, "cases_with_it": int(count), "n": size(domain), "scored": bool(count)}
+        | {"convention": convention}
         for domain, counts in cases.annotated.items()
         for name, count in zip(cases.stored.class_names[1:], counts, strict=True)
     ]
 
 
 def _setting_records(settings: Settings, cases: Cases) -> list[dict[str, Any]]:
-    """What differs from the paper, side by side."""
+    """Settings here and in the paper."""
     run, evaluation, training = settings.run, settings.evaluation, settings.run.training
     augmented = augment.check_augmentation(run.data.augmentation.to_dict()).moves
     patients = lambda role: cases.patient_count(cases.roles == role)
@@ -312,14 +280,11 @@ def _setting_records(settings: Settings, cases: Cases) -> list[dict[str, Any]]:
 def _case_records(cases: Cases, of: Observations, measured: Measured) -> list[dict[str, Any]]:
     scores = of.mean_over_runs(of.scores.T)  # [N,S]
     dice = defined_mean(cases.case_dice(measured.of_networks("dice")), axis=0)
+    said = {"domain": cases.domains, "role": cases.roles}
     return [
-        {
-            "case": cases.stored.cases[i],
-            "patient": str(cases.patients[i]),
-            "domain": str(cases.domains[i]),
-            "role": str(cases.roles[i]),
-            "dice": float(dice[i]),
-        }
+        {"case": cases.stored.cases[i], "patient": str(cases.patients[i])}
+        | {name: str(values[i]) for name, values in said.items()}
+        | {"dice": float(dice[i])}
         | dict(zip(of.names, scores[i].tolist(), strict=True))
         | {"convention": "means over the networks, or ensembles"}
         for i in range(len(cases.stored))

@@ -11,7 +11,7 @@ NEGLIGIBLE = 0.02  # of Dice; the smallest drop that the paper calls one (femur,
 
 
 def verdict(results: Tables) -> Verdict:
-    """Does the network segment by the marks? Read off the tables.
+    """Does the network segment by the marks?
 
     The baseline's drop from annotated to cleaned test images, over all planes, decides. yes: its whole interval lies
     above 0.02, and on images that never had marks, where they are known, there is a drop too (its interval lies above
@@ -48,7 +48,7 @@ def _answer(drop: Row, truly: Row | None) -> tuple[str, str]:
 
 
 def removal_sentence(results: Tables) -> str:
-    """Which way of removing found marks costs the reference least, and which cannot be told from it."""
+    """Which way of removing found marks costs the reference least, and which cannot be distinguished from it."""
     if not results.downstream:
         return "What is below the marks is not known, so removals cannot be compared."
     of_reference = results.downstream.where(network="reference", mask="found")

@@ -1,4 +1,4 @@
-"""Frozen frames while they are annotated, and with marks that are not theirs (Lin, Weng et al. 2024, section 3)."""
+"""Frozen frames while they are annotated, and with wrong marks (Lin, Weng et al. 2024, section 3)."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,18 +17,12 @@ CHANGES = ("all marks", "no marks", "calipers only", "text only", "other plane's
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clips:
-    """Frozen frames while they are annotated, and with marks that are not theirs.
+    """Frozen frames while they are annotated, and with wrong marks."""
 
-    Attributes:
-      frames: uint8 `[M,T,S,S,3]`, the first without marks, the last with all.
-      labels: uint8 `[M,S,S]`.
-      patients: `[M]`.
-      changed: one of `CHANGES` -> uint8 `[M,S,S,3]`; empty where the clean images are not known.
-    """
-
-    frames: np.ndarray
-    labels: np.ndarray
-    patients: np.ndarray
+    frames: np.ndarray  # uint8 `[M,T,S,S,3]`, the first without marks, the last with all
+    labels: np.ndarray  # uint8 `[M,S,S]`
+    patients: np.ndarray  # `[M]`
+    # one of `CHANGES` -> uint8 `[M,S,S,3]`; empty where the clean images are not known
     changed: Mapping[str, np.ndarray]
 
 

@@ -1,4 +1,4 @@
-"""The overlay shortcut (Lin, Weng et al. 2024, section 3): which runs, which numbers.
+"""The overlay shortcut (Lin, Weng et al. 2024, section 3): what is trained and measured.
 
   network      trained on   which are
   baseline     annotated    images with calipers and text
@@ -6,7 +6,7 @@
   reference    clean        the images before anything was drawn on them, where they are known
 
 All are tested on all of these, on images restored by other ways of removal, on frozen frames while they are annotated,
-and on frames with marks that are not the right ones. Marks are drawn and removed at `data.source_size`; networks see
+and on frames with wrong marks. Marks are drawn and removed at `data.source_size`; networks see
 `data.image_size`, and scores are taken there.
 """
 
@@ -25,69 +25,46 @@ import numpy as np
 from jaxseg import inference
 from jaxseg.data import augment, pipeline
 from jaxseg.metrics import overlap, regional
-from jaxseg.results.stored import kept
-from jaxseg.studies.base import SPLITS
+from jaxseg.studies import base
+from jaxseg.studies.base import SPLITS, Measures
 from jaxseg.studies.overlay_shortcut import restoration, saliency
 from jaxseg.studies.overlay_shortcut.clips import Clips, make_clips
 from jaxseg.studies.overlay_shortcut.images import NOTHING, RESTORED, Images, Scans, clean_up
 from jaxseg.studies.overlay_shortcut.settings import NETWORKS, Settings
 from jaxseg.training import runs
 
-Measures = Mapping[str, np.ndarray]
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """What was measured, and on what.
+    """What was measured, and on what."""
 
-    Attributes:
-      images: with and without marks.
-      clips: frames of an annotation.
-      networks: per network, as `measure` gives it.
-      agreement: per network, as `agreement_with_last` gives it of the clips.
-      removal: as `restoration.measure` gives it.
-    """
-
-    images: Images
-    clips: Clips
-    networks: Mapping[str, Measures]
-    agreement: Measures
-    removal: Measures
-
-
-def run_folder(workdir: pathlib.Path, network: str) -> pathlib.Path:
-    """Where a run of the study keeps its checkpoints, metrics and measures."""
-    return workdir / "runs" / network
+    images: Images  # with and without marks
+    clips: Clips  # frames of an annotation
+    networks: Mapping[str, Measures]  # per network, as `measure` gives it
+    agreement: Measures  # per network, as `agreement_with_last` gives it of the clips
+    removal: Measures  # as `restoration.measure` gives it
 
 
 def train_and_measure(settings: Settings, scans: Mapping[str, Scans], workdir: pathlib.Path) -> Measured:
     """Images, clips and every network of the study, made and measured, or read back where that was done before."""
     images = clean_up(settings, scans, workdir)
     clips = make_clips(settings, images)
-    measured = {}
-    for network in settings.networks:
-        run, folder = settings.of_run(network), run_folder(workdir, network)
-        trained_on = {split: images.of(NETWORKS[network], split) for split in SPLITS}
-        runs.train(run, runs.InMemorySplits(trained_on), folder)
-        make = functools.partial(measure, settings, run, folder, images, clips)
-        measured[network] = kept(folder / "measures.npz", make)
+    trained_on = lambda network: runs.InMemorySplits({split: images.of(NETWORKS[network], split) for split in SPLITS})
+    of_run = lambda run, folder: measure(settings, run, folder, images, clips)
+    measured = base.train_and_measure(settings, workdir, trained_on, of_run)
     agreement = {name: agreement_with_last(measures["clip_predictions"]) for name, measures in measured.items()}
     return Measured(images, clips, measured, agreement, restoration.measure(images, workdir))
 
 
 def measure(
-    settings: Settings,
-    run: ml_collections.ConfigDict,
-    folder: pathlib.Path,
-    images: Images,
-    clips: Clips,
+    settings: Settings, run: ml_collections.ConfigDict, folder: pathlib.Path, images: Images, clips: Clips
 ) -> dict[str, np.ndarray]:
     """The best checkpoint of a run on all images of the study.
 
     Returns:
       Pixels of each class in both, in the labels, in the predictions: per kind of test images `K_counts`, per removal
       `METHOD MASK_counts` int32 `[N,K,3]`, per change `CHANGE_counts` and for clips `clip_counts`, `[M,K,3]` and
-      `[M,T,K,3]`. Class numbers uint8: `K_predictions` `[N,n,n]`, `CHANGE_predictions` `[M,n,n]`, `clip_predictions`
+      `[M,T,K,3]`. Class indices uint8: `K_predictions` `[N,n,n]`, `CHANGE_predictions` `[M,n,n]`, `clip_predictions`
       `[M,T,n,n]`. What `saliency.measure` returns. `step` and `validation_dice` of the checkpoint.
     """
     test = images.scans["test"].annotated
@@ -126,18 +103,10 @@ def predict_and_count(
     images: np.ndarray,
     labels: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A network's predictions, and how they overlap with labels.
-
-    Args:
-      model: the network.
-      variables: of it.
-      run: config that it was trained with.
-      num_classes: K.
-      images: uint8 `[N,S,S,C]`.
-      labels: `[N,S,S]`.
+    """A network's predictions on images uint8 `[N,S,S,C]`, and how they overlap with labels `[N,S,S]`.
 
     Returns:
-      Counts `[N,K,3]`, as of `overlap.class_counts`, and class numbers uint8 `[N,n,n]`.
+      Counts `[N,K,3]`, as of `overlap.class_counts`, and class indices uint8 `[N,n,n]`.
     """
     parts = []
     for index, valid in zip(*pipeline.whole_batches(len(images), run.training.batch_size), strict=True):

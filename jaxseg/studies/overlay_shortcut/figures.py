@@ -12,11 +12,11 @@ from jaxseg.data import overlays
 from jaxseg.metrics import overlap
 from jaxseg.report import figures
 from jaxseg.results.table import Row, Table
-from jaxseg.studies.base import Report, at_even_quantiles
+from jaxseg.studies.base import Measures, Report, at_even_quantiles, lines
 from jaxseg.studies.overlay_shortcut import restoration, tables
 from jaxseg.studies.overlay_shortcut.clips import CHANGES, Clips
-from jaxseg.studies.overlay_shortcut.experiment import Measured, Measures
-from jaxseg.studies.overlay_shortcut.images import NOTHING, Images, Scans, in_words
+from jaxseg.studies.overlay_shortcut.experiment import Measured
+from jaxseg.studies.overlay_shortcut.images import NOTHING, Images, ScansOfSplits, in_words
 from jaxseg.studies.overlay_shortcut.settings import Settings
 
 _COMPARED = ("baseline", "mitigation")
@@ -26,7 +26,7 @@ _SHORT = ("all", "none", "calipers", "text", "other text", "moved")  # of CHANGE
 _Cells = Sequence[tuple[Any, Any]]  # image and mask of every column
 
 
-def draw(report: Report[Settings, Mapping[str, Scans], Measured, tables.Tables]) -> None:
+def draw(report: Report[Settings, ScansOfSplits, Measured, tables.Tables]) -> None:
     """Writes all figures of the study; those of changed marks and removals if clean images are known."""
     folder, examples = report.figures, report.settings.evaluation.examples
     measured, results = report.measured, report.tables
@@ -39,32 +39,25 @@ def draw(report: Report[Settings, Mapping[str, Scans], Measured, tables.Tables])
     _draw_changes(folder, results.changes.where(quantity="Dice"))
     _draw_changed_scan(folder, measured.clips, measured.networks)
     _draw_removals(folder, measured, examples)
-    _draw_reconstruction(folder, results.reconstruction.where(region="marks", metric="mae"))
+    errors = _by_method(results.reconstruction.where(region="marks", metric="mae"), 1)
+    figures.dots(folder / "reconstruction.png", errors, xlabel="mean absolute error under the marks (gray levels)")
     for network in ("reference", "baseline"):
-        _draw_downstream(folder, network, results.downstream.where(network=network, quantity=tables.LOSS))
+        losses = _by_method(results.downstream.where(network=network, quantity=tables.LOSS), 100)
+        label = "Dice on restored minus clean images (points, 0.01)"
+        figures.dots(folder / f"downstream_{network}.png", losses, xlabel=label)
 
 
 def _draw_drops(folder: pathlib.Path, drops: Table) -> None:
-    figures.dots(
-        folder / "drops.png",
-        [
-            (row["plane"], row["network"], *_hundredths(row))
-            for plane in drops.values("plane")
-            for row in drops.where(plane=plane)
-            if row["network"] in _COMPARED
-        ],
-        xlabel="Dice with marks minus marks removed (points, 0.01)",
-    )
+    rows = [row for plane in drops.values("plane") for row in drops.where(plane=plane) if row["network"] in _COMPARED]
+    dots = [(row["plane"], row["network"], *_scaled(row)) for row in rows]
+    figures.dots(folder / "drops.png", dots, xlabel="Dice with marks minus marks removed (points, 0.01)")
 
 
 def _draw_clips(folder: pathlib.Path, frames: Table) -> None:
-    def series(network: str, plane: str) -> figures.Series:
-        own = frames.where(network=network, plane=plane)
-        return figures.Series(network, np.array([row["frame"] for row in own], float), *own.numbers)
-
+    of_plane = lambda plane: lines(frames.where(plane=plane), "frame", "network", _COMPARED)
     figures.curves(
         folder / "clips.png",
-        {plane: [series(network, plane) for network in _COMPARED] for plane in frames.values("plane")},
+        {plane: of_plane(plane) for plane in frames.values("plane")},
         xlabel="frame of the clip: the first without marks, the last with all",
         ylabel="Dice with the prediction of the last frame",
         ylim=None,
@@ -72,47 +65,20 @@ def _draw_clips(folder: pathlib.Path, frames: Table) -> None:
 
 
 def _draw_changes(folder: pathlib.Path, changes: Table) -> None:
-    figures.dots(
-        folder / "changes.png",
-        [
-            (change, row["network"], *row.numbers)
-            for change in CHANGES
-            for row in changes.where(marks=change)
-            if row["network"] in _COMPARED
-        ],
-        xlabel="Dice",
-        zero=False,
-    )
+    rows = [row for change in CHANGES for row in changes.where(marks=change) if row["network"] in _COMPARED]
+    dots = [(row["marks"], row["network"], *row.numbers) for row in rows]
+    figures.dots(folder / "changes.png", dots, xlabel="Dice", zero=False)
 
 
-def _draw_reconstruction(folder: pathlib.Path, errors: Table) -> None:
-    figures.dots(
-        folder / "reconstruction.png",
-        [
-            (in_words(method), _MASKS[row["mask"]], *row.numbers)
-            for method in _METHODS
-            for row in errors.where(method=method)
-        ],
-        xlabel="mean absolute error under the marks (gray levels)",
-    )
+def _by_method(rows: Table, times: float) -> list[tuple[str, str, float, float, float]]:
+    """Dots by method and marks, in parts of a unit where it is large."""
+    ordered = [row for method in _METHODS for row in rows.where(method=method)]
+    return [(in_words(row["method"]), _MASKS[row["mask"]], *_scaled(row, times)) for row in ordered]
 
 
-def _draw_downstream(folder: pathlib.Path, network: str, losses: Table) -> None:
-    figures.dots(
-        folder / f"downstream_{network}.png",
-        [
-            (in_words(method), _MASKS[row["mask"]], *_hundredths(row))
-            for method in _METHODS
-            for row in losses.where(method=method)
-        ],
-        xlabel="Dice on restored minus clean images (points, 0.01)",
-    )
-
-
-def _hundredths(row: Row) -> tuple[float, float, float]:
-    """The differences are small."""
+def _scaled(row: Row, times: float = 100) -> tuple[float, float, float]:
     mean, low, high = row.numbers
-    return 100 * mean, 100 * low, 100 * high
+    return times * mean, times * low, times * high
 
 
 def _at_size(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -168,7 +134,7 @@ def _draw_saliency(folder: pathlib.Path, images: Images, measured: Mapping[str, 
 
 
 def _heat(image: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-    """Saliency over an image: transparent at 0, so that the image shows where nothing speaks for the organ."""
+    """Saliency over an image, transparent at 0, so that the image shows where nothing indicates the organ."""
     strength = cv2.resize(saliency.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
     colours = matplotlib.colormaps["inferno"](strength[..., 0])[..., :3] * 255
     share = 0.7 * np.sqrt(np.clip(strength, 0, 1))
@@ -176,7 +142,7 @@ def _heat(image: np.ndarray, saliency: np.ndarray) -> np.ndarray:
 
 
 def _draw_removals(folder: pathlib.Path, measured: Measured, examples: int) -> None:
-    """The part of an image that has most marks, as every removal leaves it; found marks."""
+    """The part of an image with most marks, as every removal of found marks leaves it."""
     images, test = measured.images, measured.images.scans["test"]
     assert test.clean is not None and test.marks is not None
     errors = measured.removal[restoration.error_name("network", "found", "marks", "mae")]

@@ -1,6 +1,6 @@
 """The images of the overlay study: with marks and without, cleaned, and restored (Lin, Weng et al. 2024, section 3).
 
-Marks are part of a drawn world, drawn on clean heads, or burnt in.
+Marks are part of a synthetic world, drawn on clean heads, or burnt in.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 from jaxseg.data import overlays, pipeline
 from jaxseg.errors import InputError
 from jaxseg.results.stored import kept
-from jaxseg.studies.base import SPLITS
+from jaxseg.studies.base import SPLITS, Data
 from jaxseg.studies.overlay_shortcut.marker import Marker
 from jaxseg.studies.overlay_shortcut.settings import Removal, Settings
 from jaxseg.training import checks, inpainting, runs
@@ -34,24 +34,28 @@ def in_words(method: str) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scans:
-    """One split, with marks and without.
+    """One split, with marks and without."""
 
-    Attributes:
-      annotated: RGB images with marks.
-      clean: the same without; None where nobody knows them.
-      marks: bool `[N,S,S]`, where the two differ; None where nobody knows.
-    """
+    annotated: pipeline.InMemory  # RGB images with marks
+    clean: pipeline.InMemory | None  # the same without; None where they are unknown
+    marks: np.ndarray | None  # bool `[N,S,S]`, where the two differ; None where that is unknown
 
-    annotated: pipeline.InMemory
-    clean: pipeline.InMemory | None
-    marks: np.ndarray | None
+
+ScansOfSplits = Mapping[str, Scans]
+
+
+def gather(settings: Settings, data: Data) -> ScansOfSplits:
+    """The scans of the study's data set; raises InputError as `load`, or where they are fewer than a batch."""
+    scans = load(settings, data.prepare(settings.run.data.dataset))
+    check_batch(settings.run.training.batch_size, scans)
+    return scans
 
 
 def load(settings: Settings, directory: pathlib.Path) -> dict[str, Scans]:
     """The splits of a prepared data set with and without marks, as `settings.source` says.
 
     Raises:
-      InputError: the data set has no such domains, no pictures, other than 1 or 3 channels, or no organ to be marked.
+      InputError: the data set has no such domains, no pictures, other than 1 or 3 channels, or no organ to mark.
     """
     read = lambda *domains: runs.Splits(directory, settings.run.data.source_size, domains)
     if settings.source == "world":
@@ -65,13 +69,13 @@ def load(settings: Settings, directory: pathlib.Path) -> dict[str, Scans]:
     return {split: _paired(_annotate(cases), cases) for split, cases in stored.items()}
 
 
-def check_batch(batch_size: int, scans: Mapping[str, Scans]) -> None:
+def check_batch(batch_size: int, scans: ScansOfSplits) -> None:
     """Raises InputError when a training batch is more than all cases."""
     train = scans["train"].annotated
     if batch_size > len(train):
         raise InputError(
-            f"config.training.batch_size is {batch_size}, {train.name} has {len(train)} cases to train "
-            "on; it can be at most that"
+            f"config.training.batch_size is {batch_size}, {train.name} has {len(train)} cases to train on; it can be "
+            "at most that"
         )
 
 
@@ -93,22 +97,16 @@ def _in_colour(cases: pipeline.InMemory) -> pipeline.InMemory:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images:
-    """All images of the study.
+    """All images of the study."""
 
-    Attributes:
-      scans: split -> with and without marks.
-      found: split -> the marks that were found on the annotated images, bool `[N,S,S]`.
-      network: split -> annotated images with the found marks filled in by the network, uint8 `[N,S,S,3]`; under
-        `test true`, test images with the true marks filled in.
-      cleaned: split -> annotated images with the found marks removed as `removal.method` says.
-      margin: pixels by which marks are widened before they are removed.
-    """
-
-    scans: Mapping[str, Scans]
-    found: Mapping[str, np.ndarray]
+    scans: ScansOfSplits  # split -> with and without marks
+    found: Mapping[str, np.ndarray]  # split -> the marks that were detected on the annotated images, bool `[N,S,S]`
+    # split -> annotated images with the found marks filled in by the network, uint8 `[N,S,S,3]`; under `test true`,
+    # test images with the true marks filled in
     network: Mapping[str, np.ndarray]
+    # split -> annotated images with the found marks removed as `removal.method` says
     cleaned: Mapping[str, pipeline.InMemory]
-    margin: int
+    margin: int  # pixels by which marks are widened before they are removed
 
     def of(self, kind: str, split: str) -> pipeline.InMemory:
         """The split as one of `kinds`."""
@@ -139,13 +137,7 @@ class Images:
         return self.found["test"] if which == "found" or true is None else true
 
     def restored(self, method: str, which: str, index: int) -> np.ndarray:
-        """A test image without its marks, uint8 `[S,S,3]`.
-
-        Args:
-          method: one of `overlays.REMOVALS`, or `NOTHING`.
-          which: one of `MASKS`.
-          index: of the case.
-        """
+        """A test image uint8 `[S,S,3]` without its marks (`MASKS`), by a method of `overlays.REMOVALS` or `NOTHING`."""
         image = self.scans["test"].annotated.images[index]
         if method == NOTHING:
             return image
@@ -154,16 +146,11 @@ class Images:
         return overlays.remove(image, self.marks(which)[index], method=method, margin=self.margin, seed=index)
 
 
-def clean_up(settings: Settings, scans: Mapping[str, Scans], workdir: pathlib.Path) -> Images:
+def clean_up(settings: Settings, scans: ScansOfSplits, workdir: pathlib.Path) -> Images:
     """Finds the marks of all images, trains a network that fills them in, and removes them.
 
-    The network learns from annotated training images alone, as there are no others in clinics; what the marks that
-    were found cover is hidden from it.
-
-    Args:
-      settings: of the study.
-      scans: as `load` gives them.
-      workdir: of the study; `runs/inpainting.npz` there is written, or read back.
+    The network learns from annotated training images alone, as clinics have no others; what is under the detected marks
+    is hidden from it. `runs/inpainting.npz` in the work directory is written, or read back.
     """
     removal = settings.removal
     stored = kept(workdir / "runs" / "inpainting.npz", lambda: _inpaint(removal, settings.run.seed, scans))
@@ -180,7 +167,7 @@ def clean_up(settings: Settings, scans: Mapping[str, Scans], workdir: pathlib.Pa
     return Images(scans, found, network, cleaned, removal.margin)
 
 
-def _inpaint(removal: Removal, seed: int, scans: Mapping[str, Scans]) -> dict[str, np.ndarray]:
+def _inpaint(removal: Removal, seed: int, scans: ScansOfSplits) -> dict[str, np.ndarray]:
     detect = functools.partial(overlays.detect, gray_share=removal.gray_share)
     found = {split: np.stack([detect(image) for image in both.annotated.images]) for split, both in scans.items()}
     region = functools.partial(overlays.removed_region, method="network", margin=removal.margin)

@@ -1,6 +1,5 @@
 """The page of the overlay-shortcut study."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from jaxseg.report import estimates, page
@@ -8,18 +7,19 @@ from jaxseg.results.table import Table, table
 from jaxseg.studies.base import Report
 from jaxseg.studies.overlay_shortcut import tables
 from jaxseg.studies.overlay_shortcut.experiment import Measured
-from jaxseg.studies.overlay_shortcut.images import Scans, in_words
+from jaxseg.studies.overlay_shortcut.images import ScansOfSplits, in_words
 from jaxseg.studies.overlay_shortcut.settings import NETWORKS, Settings
 
-StudyReport = Report[Settings, Mapping[str, Scans], Measured, tables.Tables]
+StudyReport = Report[Settings, ScansOfSplits, Measured, tables.Tables]
 _NOT_LEARNED = 0.1  # Dice below which a plane counts as not learned
 _COMPARED = ("baseline", "mitigation")
-_PAPER = {"paper_mean": "paper", "paper_sd": "paper, sd"}
+_SPREAD = {"sd": "sd", "paper_mean": "paper", "paper_sd": "paper, sd"}
+_WHO = {"network": "network", "plane": "plane"}
 _SOURCES = {
-    "world": "Every scan of this drawn world exists with and without marks; the marks go with the plane and the organ, "
-    "as in clinics, and nothing else does.",
+    "world": "Every scan of this synthetic world exists with and without marks; only the marks depend on the plane and "
+    "the organ, as in clinics.",
     "drawn": "The images had no marks of the study's kind; calipers at the ends of the head's axes and the machine's "
-    "text were drawn on them, so what is below is known. What the files themselves have printed on them was left.",
+    "text were drawn on them, so what is below is known. What is printed on the files themselves was left.",
     "burnt_in": "The images have marks, and what is below them is not known: there is no network trained on clean "
     "images, and removals cannot be compared.",
 }
@@ -27,27 +27,16 @@ _SOURCES = {
 
 def make(report: StudyReport) -> page.Page:
     """What the page says."""
-    answer = report.judgement.verdicts[0]
     lead = report.figure(
         "drops",
         "What the marks are worth",
         "Dots with intervals: the drop of the Dice when marks are removed, by plane, baseline and mitigated network.",
         "Annotated minus cleaned test images, paired, 95 % bootstrap intervals over patients. To the right of 0 the "
         "network needs the marks. After Table 1 of Lin, Weng et al. 2024.",
-        "drops",
     )
-    sections = [_comparison(report), _stability(report), _saliency(report)]
-    if report.settings.clean_known:
-        sections += [_changes(report), _removals(report)]
-    return page.Page(
-        title=f"Overlay shortcut ({report.size})",
-        question="Does the network segment by the marks?",
-        verdict=answer.verdict,
-        answer=answer.sentence,
-        lead=lead,
-        facts=_facts(report.tables),
-        sections=sections,
-    )
+    sections = [_comparison, _stability, _saliency, *([_changes, _removals] if report.settings.clean_known else [])]
+    question = "Does the network segment by the marks?"
+    return report.write_up("Overlay shortcut", question, lead, _facts(report.tables), sections)
 
 
 def _facts(results: tables.Tables) -> list[tuple[str, str]]:
@@ -71,29 +60,19 @@ def _comparison(report: StudyReport) -> page.Section:
         "ones: marks were found on each image by their colour and their sharp edges, and filled in as config.removal "
         f"says ({in_words(settings.removal.method)}). The reference was trained on clean images. "
         + _SOURCES[settings.source],
-        "The paper's ultrasound is private, and other images and a smaller network stand here: its numbers are for "
-        "orientation, not a target. Its standard deviations are over images, as in the column sd.",
+        "The paper's ultrasound is private; images and network here differ, so its numbers are for orientation, not a "
+        "target. Its standard deviations are over images, as in the column sd.",
         *_not_learned_text(results.dice),
     ]
-    who = {"network": "network", "plane": "plane"}
-    dice = estimates.table(
-        "Dice with and without marks (Table 1)",
-        results.dice,
-        {**who, "tested_on": "tested on"},
-        further={"sd": "sd", **_PAPER},
-    )
-    drops = estimates.table(
-        "The drop of the Dice",
-        results.drops,
-        {**who, "drop_to": "from annotated to"},
-        further={"paper_mean": "paper"},
-        digits=3,
-    )
+    columns = {**_WHO, "tested_on": "tested on"}
+    dice = estimates.table("Dice with and without marks (Table 1)", results.dice, columns, further=_SPREAD)
+    columns, paper = {**_WHO, "drop_to": "from annotated to"}, {"paper_mean": "paper"}
+    drops = estimates.table("The drop of the Dice", results.drops, columns, further=paper, digits=3)
     return page.Section("What was compared", text, [], [dice, drops])
 
 
 def _not_learned_text(dice: Table) -> list[str]:
-    """Names what is not segmented even with marks: nothing can be lost there, and it pulls the mean over planes."""
+    """Names what is not segmented even with marks: nothing can be lost there, and it affects the mean over planes."""
     planes = [
         f"{row['plane']} by the {row['network']}"
         for row in dice
@@ -103,7 +82,7 @@ def _not_learned_text(dice: Table) -> list[str]:
 
 
 def _stability(report: StudyReport) -> page.Section:
-    text = "The image stays, marks appear. A network that looks at the organ gives the same answer before and after."
+    text = "The image stays, marks appear. A network that looks at the organ predicts the same before and after."
     frames = report.figure(
         "clips",
         "Agreement with the last frame",
@@ -118,28 +97,22 @@ def _stability(report: StudyReport) -> page.Section:
         "The clip on which the baseline's first and last prediction agree least: the worst case.",
         "clip_frames",
     )
-    shown = estimates.table(
-        "Dice of the predictions at start and end (Table 2)",
-        report.tables.stability,
-        {"network": "network", "plane": "plane"},
-        further={"sd": "sd", **_PAPER},
-    )
+    title = "Dice of the predictions at start and end (Table 2)"
+    shown = estimates.table(title, report.tables.stability, _WHO, further=_SPREAD)
     return page.Section("While a frozen frame is annotated", [text], [frames, example], [shown])
 
 
 def _saliency(report: StudyReport) -> page.Section:
     text = (
         "Grad-CAM on the last layer of the encoder. Enrichment is the share of saliency on the marks over the share of "
-        "the image that they cover; 1 means that marks get no more attention than any other place. Calipers lie where "
-        "the organ ends, which has saliency of its own: what the marks add is the difference from the same places on "
-        "the same images without marks."
+        "the image that they cover; at 1, marks get no more attention than other places. Calipers lie where the organ "
+        "ends, which has saliency of its own: the marks add the difference from the same places without marks."
     )
     maps = report.figure(
         "saliency",
         "Grad-CAM on test images",
         "Rows of test images with saliency maps of the baseline, without and with marks, and the mitigated network.",
         "Cases at even quantiles of the baseline's share on marks. After Fig. 2 of the paper's appendix.",
-        "saliency",
     )
     columns = {"network": "network", "tested_on": "tested on", "quantity": "quantity"}
     shown = estimates.table("Saliency on the marks", report.tables.saliency, columns)
@@ -149,15 +122,14 @@ def _saliency(report: StudyReport) -> page.Section:
 def _changes(report: StudyReport) -> page.Section:
     text = (
         "The same scans with calipers alone, with text alone, with another plane's name and measures, and with the "
-        "calipers a quarter of the image away. Area is what is predicted over what is annotated; misnamed is the share "
-        "of the prediction that has the class of an organ that is not there."
+        "calipers a quarter of the image away. Area: predicted over annotated area; misnamed: share of the prediction "
+        "with the class of an absent organ."
     )
     dice = report.figure(
         "changes",
         "Dice by kind of marks",
         "Dots with intervals: Dice of baseline and mitigated network for every kind of marks.",
         "Mean over scans with 95 % bootstrap intervals.",
-        "changes",
     )
     example = report.figure(
         "changes_example",
@@ -169,7 +141,7 @@ def _changes(report: StudyReport) -> page.Section:
     rows = table(row for row in report.tables.changes if row["network"] in _COMPARED)
     columns = {"network": "network", "marks": "marks", "quantity": "quantity"}
     shown = estimates.table("Changed marks", rows, columns)
-    return page.Section("Marks that are not the right ones", [text], [dice, example], [shown])
+    return page.Section("Wrong marks", [text], [dice, example], [shown])
 
 
 def _removals(report: StudyReport) -> page.Section:
@@ -177,8 +149,8 @@ def _removals(report: StudyReport) -> page.Section:
     text = [
         report.judgement.verdicts[0].of["removal"],
         "True marks are the pixels that were drawn, found marks those that were detected; both are widened by "
-        "config.removal.margin. Errors are taken under the true marks, so that a mark that was not found counts, and "
-        "over the whole image, so that what was removed by mistake counts.",
+        "config.removal.margin. Errors are taken under the true marks, so that missed marks count, and over the whole "
+        "image, so that mistaken removals count.",
     ]
     rows = table(row for row in results.downstream if row["network"] in ("reference", "baseline"))
     columns = {"network": "network", "method": "method", "mask": "marks", "quantity": "quantity"}
@@ -187,42 +159,31 @@ def _removals(report: StudyReport) -> page.Section:
         estimates.table("Dice on restored images", rows, columns, digits=3),
         estimates.table("How well marks are found", results.detection, {"quantity": "quantity"}),
     ]
-    return page.Section("How marks are best removed", text, _removal_figures(report), shown)
-
-
-def _removal_figures(report: StudyReport) -> list[page.Figure]:
+    examples = report.figure(
+        "removals",
+        "Restored images",
+        "Rows of image parts: with marks, clean, and as each of five removals leaves them.",
+        "The half of the image with most marks, found marks removed; cases at even quantiles of the network's error.",
+        "reconstruction",
+    )
+    errors = report.figure(
+        "reconstruction",
+        "How close to the clean image",
+        "Dots with intervals: error under the marks by method, true and found marks.",
+        "Mean over test images with 95 % bootstrap intervals.",
+    )
     gap = "Test images without their marks, by every method, as the difference from the Dice on clean images; paired."
-    return [
-        report.figure(
-            "removals",
-            "Restored images",
-            "Rows of image parts: with marks, clean, and as each of five removals leaves them.",
-            "The half of the image with most marks, found marks removed; cases at even quantiles of the network's "
-            "error.",
-            "reconstruction",
-        ),
-        report.figure(
-            "reconstruction",
-            "How near to the clean image",
-            "Dots with intervals: error under the marks by method, true and found marks.",
-            "Mean over test images with 95 % bootstrap intervals.",
-            "reconstruction",
-        ),
-        report.figure(
-            "downstream_reference",
-            "What it costs a network trained on clean images",
-            "Dots with intervals: change of the reference's Dice by method, true and found marks.",
-            gap,
-            "downstream",
-        ),
-        report.figure(
-            "downstream_baseline",
-            "What it costs the baseline",
-            "Dots with intervals: change of the baseline's Dice by method, true and found marks.",
-            gap + " With the marks left in, the baseline has what it learned from.",
-            "downstream",
-        ),
-    ]
+    more = " With the marks left in, the baseline has what it learned from."
+    of_network = lambda network, title, caption: report.figure(
+        f"downstream_{network}",
+        title,
+        f"Dots with intervals: change of the {network}'s Dice by method, true and found marks.",
+        caption,
+        "downstream",
+    )
+    of_reference = of_network("reference", "What it costs a network trained on clean images", gap)
+    figures = [examples, errors, of_reference, of_network("baseline", "What it costs the baseline", gap + more)]
+    return page.Section("How marks are best removed", text, figures, shown)
 
 
 def _reconstruction_table(errors: Table) -> page.Table:
@@ -235,4 +196,4 @@ def _reconstruction_table(errors: Table) -> page.Table:
         headers[column] = f"{row['metric'].upper()}, {row['region']}"
         line |= {column: row.text(digits=1), "n": row.estimate.n}
     note = estimates.note(row.record() for row in errors)
-    return page.Table("How near to the clean image", list(lines.values()), note, headers | {"n": "n"})
+    return page.Table("How close to the clean image", list(lines.values()), note, headers | {"n": "n"})

@@ -1,4 +1,4 @@
-"""Numbers of the paper (Lin, Weng et al. 2024) that stand beside the study's, as columns of its tables.
+"""Numbers of the paper (Lin, Weng et al. 2024) beside the study's, as columns of its tables.
 
 Dice, mean and standard deviation over images: percent in the paper, parts of one in the tables; NaN where it has none.
 """

@@ -1,4 +1,4 @@
-"""How well marks are found, and how near restored images come to the clean ones."""
+"""How well marks are found, and how close restored images are to the clean ones."""
 
 import itertools
 import pathlib
@@ -10,7 +10,6 @@ from jaxseg.results.stored import kept
 from jaxseg.studies.overlay_shortcut.images import RESTORED, Images
 
 REGIONS, METRICS = ("marks", "image"), ("mae", "psnr")  # over which, and by what restored images are judged
-DETECTION = ("recall", "removed", "precision")
 
 
 def error_name(method: str, mask: str, region: str, metric: str) -> str:
@@ -43,7 +42,7 @@ def _errors(images: Images) -> dict[str, np.ndarray]:
             errors.append([overlays.reconstruction_error(clean, restored, region) for region in regions])
         values = np.array(errors)  # [N, region, metric]
         for (r, region), (m, metric) in itertools.product(enumerate(REGIONS), enumerate(METRICS)):
-            # no error at all has no finite ratio: undefined, and counted as that
+            # without any error the ratio is not finite: undefined, and counted as such
             defined = np.isfinite(values[:, r, m])
             measures[error_name(method, mask, region, metric)] = np.where(defined, values[:, r, m], np.nan)
     return measures

@@ -18,8 +18,7 @@ from jaxseg.studies.overlay_shortcut.settings import Settings
 def measure(settings: Settings, model: nn.Module, variables: Any, images: Images) -> dict[str, np.ndarray]:
     """Grad-CAM of every test image for the class of its own organ, with marks and, at the same places, without.
 
-    What lies near the organ's outline, as calipers do, has saliency of its own. The same places on the same image
-    without marks tell how much.
+    The outline of the organ, where calipers lie, has saliency of its own; the same places without marks show how much.
 
     Returns:
       `cover` `[N]`, share of the image that the marks cover; per kind K, annotated and unmarked images,
@@ -46,14 +45,7 @@ def measure(settings: Settings, model: nn.Module, variables: Any, images: Images
 
 @functools.partial(jax.jit, static_argnames=("model", "layer", "size"))
 def _explain(
-    model: nn.Module,
-    variables: Any,
-    image: jax.Array,
-    marks: jax.Array,
-    class_index: Any,
-    *,
-    layer: str,
-    size: int,
+    model: nn.Module, variables: Any, image: jax.Array, marks: jax.Array, class_index: Any, *, layer: str, size: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Saliency `[B,n,n]`, the share of it on the marks `[B]`, and the share of the image under them `[B]`."""
     seen = augment.whole({"image": image, "labels": marks}, size=size)["images"]

@@ -1,16 +1,13 @@
 """What the overlay-shortcut study needs of its config, which is checked here."""
 
 import dataclasses
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 
 from jaxseg.data import overlays
 from jaxseg.errors import InputError
-from jaxseg.models import capture, tracing
 from jaxseg.settings import count, number, one_of, read
+from jaxseg.studies.base import changed, layer_names
 from jaxseg.training import checks
 
 SOURCES = ("world", "drawn", "burnt_in")
@@ -46,19 +43,12 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Where marks come from, how they are removed, and how networks are trained and tested.
-
-    Attributes:
-      removal: of marks.
-      evaluation: of the networks.
-      run: config of a training run, whatever its images.
-      source: of the images with marks and without.
-    """
+    """Where marks come from, how they are removed, and how networks are trained and tested."""
 
     removal: Removal
     evaluation: Evaluation
-    run: ml_collections.ConfigDict
-    source: str = one_of(*SOURCES)
+    run: ml_collections.ConfigDict  # config of a training run, whatever its images
+    source: str = one_of(*SOURCES)  # of the images with marks and without
 
     @property
     def clean_known(self) -> bool:
@@ -71,19 +61,12 @@ class Settings:
         return tuple(name for name, images in NETWORKS.items() if self.clean_known or images != "clean")
 
     def of_run(self, network: str) -> ml_collections.ConfigDict:
-        """The config of one training run; the images that it is trained on stand as its domain."""
-        made = self.run.copy_and_resolve_references().unlock()
-        made.data.domains = (NETWORKS[network],)
-        made.data.residence = "device"
-        return made.lock()
+        """The config of one training run; its domain names the images that it is trained on."""
+        return changed(self.run, {"data.domains": (NETWORKS[network],), "data.residence": "device"})
 
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
-    """The settings of the study.
-
-    Raises:
-      InputError: a field of the config cannot work.
-    """
+    """The settings of the study; raises InputError where a field of the config cannot work."""
     run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
     checks.check(run)  # networks differ in their images alone
     removal = read(Removal, config, "removal", shown_in=_SHOWN_IN)
@@ -97,24 +80,14 @@ def settings(config: ml_collections.ConfigDict) -> Settings:
         )
     if made.source == "world" and data.domains:
         raise InputError("config.data.domains must be empty: a world has the domains annotated and clean")
-    _check_crop(removal, data.source_size)
-    _check_layer(run, evaluation.saliency_layer)
-    return made
-
-
-def _check_crop(removal: Removal, source_size: int) -> None:
     unit = 2 ** (len(removal.features) - 1)
-    if removal.crop > source_size or removal.crop % unit:
+    if removal.crop > data.source_size or removal.crop % unit:
         raise InputError(
-            f"config.removal.crop is {removal.crop}; it must be at most config.data.source_size ({source_size}) and "
-            f"divisible by {unit}, as the features halve it"
+            f"config.removal.crop is {removal.crop}; it must be at most config.data.source_size ({data.source_size}) "
+            f"and divisible by {unit}, as the features halve it"
         )
-
-
-def _check_layer(run: ml_collections.ConfigDict, layer: str) -> None:
-    model, size = checks.build_model(run, 2), run.data.image_size
-    image: Any = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    known = capture.layer_names(model, tracing.variable_shapes(model, image.shape), image)
+    known, layer = layer_names(run), evaluation.saliency_layer
     if layer not in known:
         shown = ", ".join(name for name in known if name.count("/") == 1)
         raise InputError(f"config.evaluation.saliency_layer is {layer!r}; the network has {shown}")
+    return made

@@ -12,10 +12,11 @@ from jaxseg.data import pipeline
 from jaxseg.metrics import overlap
 from jaxseg.results.patients import Patients
 from jaxseg.results.table import OVER_PATIENTS, PAIRED, Row, Table, table
+from jaxseg.studies.base import Measures
 from jaxseg.studies.overlay_shortcut import paper, restoration
 from jaxseg.studies.overlay_shortcut.clips import CHANGES
-from jaxseg.studies.overlay_shortcut.experiment import Measured, Measures, restored_counts
-from jaxseg.studies.overlay_shortcut.images import NOTHING, RESTORED, Images, Scans, planes_of_labels
+from jaxseg.studies.overlay_shortcut.experiment import Measured, restored_counts
+from jaxseg.studies.overlay_shortcut.images import NOTHING, RESTORED, Images, ScansOfSplits, planes_of_labels
 from jaxseg.studies.overlay_shortcut.settings import NETWORKS, Settings
 
 ALL = "all"  # planes together
@@ -59,7 +60,7 @@ class Tables:
     cases: list[dict[str, Any]]
 
 
-def tabulate(settings: Settings, scans: Mapping[str, Scans], measured: Measured) -> Tables:
+def tabulate(settings: Settings, scans: ScansOfSplits, measured: Measured) -> Tables:
     """All numbers of the study."""
     test, resamples = scans["test"].annotated, settings.evaluation.resamples
     images, clips, networks = measured.images, measured.clips, measured.networks
@@ -150,11 +151,9 @@ def _stability_rows(cases: _Cases, agreement: Measures) -> Iterator[Row]:
 
 
 def _frame_rows(cases: _Cases, agreement: Measures, network: str, measures: Measures) -> Iterator[Row]:
-    quantities = {
-        WITH_LAST: (agreement[network], _STABLE.format("given")),
-        WITH_LABEL: (_dice_of(measures, "clip"), DICE),
-    }
-    for plane, (quantity, (values, convention)) in itertools.product(cases.planes, quantities.items()):
+    with_last = (WITH_LAST, agreement[network], _STABLE.format("given"))
+    quantities = (with_last, (WITH_LABEL, _dice_of(measures, "clip"), DICE))
+    for plane, (quantity, values, convention) in itertools.product(cases.planes, quantities):
         for frame, of_frame in enumerate(values.T):
             keys = {"network": network, "plane": plane, "quantity": quantity, "frame": frame}
             yield cases.row(keys, [(1.0, of_frame)], convention, plane)
@@ -218,13 +217,9 @@ def _downstream_rows(cases: _Cases, images: Images, network: str, measures: Meas
 
 
 def _training_record(network: str, measures: Measures, selection: str) -> dict[str, Any]:
-    return {
-        "network": network,
-        "trained_on": NETWORKS[network],
-        "best_step": int(measures["step"]),
-        "validation_dice": float(measures[f"validation_{selection}"]),
-        "convention": f"{selection} of the validation set, on images like those trained on",
-    }
+    best = {"best_step": int(measures["step"]), "validation_dice": float(measures[f"validation_{selection}"])}
+    convention = f"{selection} of the validation set, on images like those trained on"
+    return {"network": network, "trained_on": NETWORKS[network], **best, "convention": convention}
 
 
 def _case_records(test: pipeline.InMemory, cases: _Cases, measured: Measured) -> list[dict[str, Any]]:

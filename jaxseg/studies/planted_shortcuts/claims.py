@@ -6,11 +6,7 @@ from jaxseg.studies.planted_shortcuts.settings import PLANTED, TWIN
 
 
 def verdict(counts: Table) -> Verdict:
-    """yes: of every kind the interval of the detection rate lies above that of the false-alarm rate; partly: of some.
-
-    Args:
-      counts: of tables.
-    """
+    """yes: for every kind the interval of the detection rate lies above that of false alarms; partly: for some."""
     apart, parts = [], []
     interval = lambda row: f"[{row.estimate.low:.2f}, {row.estimate.high:.2f}]"
     for kind in counts.values("kind"):

@@ -14,6 +14,7 @@ from jaxseg.audit.probe import ALL
 from jaxseg.audit.subject import Subject
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.results.table import Row, Table, table
+from jaxseg.studies.base import run_folder
 from jaxseg.studies.planted_shortcuts import worlds
 from jaxseg.studies.planted_shortcuts.settings import Network, Settings
 from jaxseg.training import runs
@@ -21,29 +22,17 @@ from jaxseg.training import runs
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What the audit says of a network.
-
-    Attributes:
-      network: that was audited.
-      dice: its mean Dice on its own test images, NaN where that was not asked.
-      findings: their kinds, the most harmful first.
-      candidates: the numbers that decide on findings of the kind `found_kind`, each with its `margin`.
-    """
+    """What the audit says of a network."""
 
     network: Network
-    dice: float
-    findings: tuple[str, ...]
-    candidates: Table
-
-
-def run_folder(workdir: pathlib.Path, network: Network) -> pathlib.Path:
-    """Where a network keeps its checkpoints and its audit."""
-    return workdir / "runs" / network.name
+    dice: float  # its mean Dice on its own test images, NaN where that was not measured
+    findings: tuple[str, ...]  # their kinds, the most harmful first
+    candidates: Table  # the numbers that decide on findings of the kind `found_kind`, each with its `margin`
 
 
 def train_and_audit(settings: Settings, _: None, workdir: pathlib.Path) -> list[Outcome]:
     """What the audit says of every network of the study; kept in the folders of their runs."""
-    world = functools.lru_cache(maxsize=1)(functools.partial(worlds.draw, settings))  # a pair's networks stand together
+    world = functools.lru_cache(maxsize=1)(functools.partial(worlds.draw, settings))  # pairs come together
     outcomes = []
     for network in settings.networks:
         path = run_folder(workdir, network) / "outcome.json"
@@ -67,7 +56,7 @@ def _audit(settings: Settings, network: Network, splits: runs.InMemorySplits, fo
         batch_size=run.training.batch_size,
         test=test,
         familiar=splits["train"],
-        name=network.name.replace("_", " "),
+        name=" ".join(map(str, network)),
     )
     audit = audits.run(subject, settings.audit, folder / "audit")
     return {
@@ -78,9 +67,9 @@ def _audit(settings: Settings, network: Network, splits: runs.InMemorySplits, fo
     }
 
 
-def _dice(numbers: Table) -> float:
-    """The mean Dice among the numbers of an audit; NaN if it was not asked."""
-    asked = numbers.where(probe="accuracy", quantity="Dice", where=ALL)
+def _dice(rows: Table) -> float:
+    """The mean Dice among the numbers of an audit; NaN if it was not measured."""
+    asked = rows.where(probe="accuracy", quantity="Dice", where=ALL)
     return asked[0].estimate.mean if len(asked) else math.nan
 
 

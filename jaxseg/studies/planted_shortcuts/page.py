@@ -1,9 +1,10 @@
 """The page of the planted-shortcuts study."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 from jaxseg.report import estimates, page
-from jaxseg.results.table import Table
 from jaxseg.studies.base import Report
 from jaxseg.studies.planted_shortcuts.experiment import Outcome
 from jaxseg.studies.planted_shortcuts.settings import Settings
@@ -14,7 +15,7 @@ StudyReport = Report[Settings, None, Sequence[Outcome], Tables]
 
 def make(report: StudyReport) -> page.Page:
     """What the page says."""
-    answer, counts = report.judgement.verdicts[0], report.tables.counts
+    counts, kinds = report.tables.counts, report.settings.kinds
     lead = report.figure(
         "rates",
         "How often the audit finds a shortcut",
@@ -22,32 +23,25 @@ def make(report: StudyReport) -> page.Page:
         "Exact intervals over seeds (Clopper and Pearson).",
         "counts",
     )
-    return page.Page(
-        title=f"Planted shortcuts ({report.size})",
-        question="Does the audit find a planted shortcut, and is it silent on the twin without it?",
-        verdict=answer.verdict,
-        answer=answer.sentence,
-        lead=lead,
-        facts=[
-            (f"{row['kind']}, {row['arm']}", f"{row['found']} of {row.estimate.n} found, {row['learned']} learned")
-            for row in counts
-        ],
-        sections=[_counts(counts), *(_kind(report, kind) for kind in report.settings.kinds)],
-    )
+    question = "Does the audit find a planted shortcut, and is it silent on the twin without it?"
+    shares = [f"{row['found']} of {row.estimate.n} found, {row['learned']} learned" for row in counts]
+    facts = [(f"{row['kind']}, {row['arm']}", share) for row, share in zip(counts, shares, strict=True)]
+    sections: list[Any] = [_counts, *(functools.partial(_kind, kind=kind) for kind in kinds)]
+    return report.write_up("Planted shortcuts", question, lead, facts, sections)
 
 
-def _counts(counts: Table) -> page.Section:
+def _counts(report: StudyReport) -> page.Section:
     text = (
-        "Every seed draws its own scenes, once with the cue and once without, and a network is trained on each. A "
+        "Every seed renders its own scenes, once with the cue and once without, and a network is trained on each. A "
         "planted network counts when the planted kind is among the findings; a twin counts, as a false alarm, when any "
-        "kind of shortcut is. Of a silent network the audit says 'unclear' where an interval reaches beyond its "
-        "margin: with more test cases it would say no, or find something. Findings of low Dice, calibration or domains "
-        "are no shortcuts."
+        "kind of shortcut is. A silent network is unclear where an interval reaches beyond its margin: with more test "
+        "cases the audit would say no, or find something. Low Dice, calibration and domains are no shortcuts."
     )
     columns = {"kind": "kind", "arm": "images", "found": "found", "silent": "silent", "unclear": "of these unclear"}
     further = {"learned": "learned", "least_dice": "lowest Dice", "other_findings": "with other findings"}
     rate = "rate [95 % interval]"
-    shown = estimates.table("Found and silent", counts, columns, further=further, estimate=rate, counts=())
+    rows = report.tables.counts
+    shown = estimates.table("Found and silent", rows, columns, further=further, estimate=rate, counts=())
     return page.Section("Counted", [text], [], [shown])
 
 

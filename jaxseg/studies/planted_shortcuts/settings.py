@@ -9,6 +9,7 @@ import ml_collections
 from jaxseg.audit import run as audits
 from jaxseg.errors import InputError
 from jaxseg.settings import count, number, read, some_of
+from jaxseg.studies.base import changed
 from jaxseg.training import checks
 
 KINDS = ("border", "overlay")
@@ -23,15 +24,10 @@ class Network(NamedTuple):
     arm: str
     seed: int
 
-    @property
-    def name(self) -> str:
-        """In words, and of its folder."""
-        return f"{self.kind}_{self.arm}_{self.seed}"
-
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """How many images of each split are drawn, and how long a network is trained on them."""
+    """How many images of each split are rendered, and how long a network is trained on them."""
 
     train: int = count()
     validation: int = count()
@@ -49,22 +45,13 @@ class Worlds:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Which networks are trained, and how they are audited.
+    """Which networks are trained, and how they are audited."""
 
-    Attributes:
-      worlds: that are drawn.
-      run: config of a training run, but for its seed and epochs.
-      audit: settings of the audit.
-      seeds: of the pairs of worlds.
-      learned: Dice on its own test images above which a network has learned.
-      kinds: of shortcuts.
-    """
-
-    worlds: Worlds
-    run: ml_collections.ConfigDict
+    worlds: Worlds  # that are rendered
+    run: ml_collections.ConfigDict  # config of a training run, but for its seed and epochs
     audit: audits.Settings
-    seeds: tuple[int, ...]
-    learned: float
+    seeds: tuple[int, ...]  # of the pairs of worlds
+    learned: float  # Dice on its own test images above which a network has learned
     kinds: tuple[str, ...] = some_of(*KINDS)
 
     @property
@@ -74,17 +61,11 @@ class Settings:
 
     def of_run(self, network: Network) -> ml_collections.ConfigDict:
         """The config of one training run."""
-        made = self.run.copy_and_resolve_references().unlock()
-        made.seed, made.training.epochs = network.seed, self.worlds.of[network.kind].epochs
-        return made.lock()
+        return changed(self.run, {"seed": network.seed, "training.epochs": self.worlds.of[network.kind].epochs})
 
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
-    """The settings of the study.
-
-    Raises:
-      InputError: a field of the config cannot work.
-    """
+    """The settings of the study; raises InputError where a field of the config cannot work."""
     run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
     of_kinds = {kind: read(World, config, f"worlds.{kind}", shown_in=_SHOWN_IN) for kind in KINDS}
     worlds = read(Worlds, config, "worlds", shown_in=_SHOWN_IN, of=of_kinds)
@@ -94,8 +75,8 @@ def settings(config: ml_collections.ConfigDict) -> Settings:
         raise InputError(f"config.seeds is {made.seeds!r}; give numbers of at least 0, each once")
     if run.data.source_size != run.data.image_size:
         raise InputError(
-            f"config.data.source_size is {run.data.source_size}, image_size {run.data.image_size}; images are drawn at "
-            "the size that the network sees, so give the same"
+            f"config.data.source_size is {run.data.source_size}, image_size {run.data.image_size}; images are "
+            "rendered at the size that the network sees, so give the same"
         )
     for kind in made.kinds:
         checks.check(made.of_run(Network(kind, PLANTED, made.seeds[0])))

@@ -16,18 +16,13 @@ _OVER_SEEDS = "Clopper-Pearson over seeds, 95 %"
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """All numbers of the study.
+    """All numbers of the study."""
 
-    Attributes:
-      counts: per kind, in how many planted networks it was found, and in how many twins any shortcut; `silent` ones
-        are `unclear` where an interval reaches beyond its margin.
-      networks: every network, with its Dice and what was found.
-      numbers: the numbers of every network that decide on findings.
-    """
-
+    # per kind, in how many planted networks it was found, and in how many twins any shortcut; `silent` ones are
+    # `unclear` where an interval reaches beyond its margin
     counts: Table
-    networks: list[dict[str, Any]]
-    numbers: Table
+    networks: list[dict[str, Any]]  # every network, with its Dice and what was found
+    numbers: Table  # the numbers of every network that decide on findings
 
 
 def tabulate(settings: Settings, _: None, outcomes: Sequence[Outcome]) -> Tables:
@@ -54,21 +49,21 @@ def _network_record(outcome: Outcome, learned: float) -> dict[str, Any]:
 def _count(kind: str, arm: str, outcomes: Sequence[Outcome], learned: float) -> Row:
     counted = {kind} if arm == PLANTED else SHORTCUTS  # in a twin, any shortcut is a false alarm
     n = len(outcomes)
-    found = sum(bool(counted & set(one.findings)) for one in outcomes)
+    hits = sum(bool(counted & set(one.findings)) for one in outcomes)
     more = {
-        "found": found,
-        "silent": n - found,
+        "found": hits,
+        "silent": n - hits,
         "unclear": sum(_is_unclear(one) for one in outcomes),
         "learned": sum(one.dice > learned for one in outcomes),
         "least_dice": min(one.dice for one in outcomes),
         "other_findings": sum(bool(set(one.findings) - counted) for one in outcomes),
     }
-    estimate = Estimate(found / n, *exact_interval(found, n), n=n, undefined=0, patients=n)
+    estimate = Estimate(hits / n, *exact_interval(hits, n), n=n, undefined=0, patients=n)
     convention = f"share of networks with a finding of the kind {' or '.join(sorted(counted))}"
     return Row({"kind": kind, "arm": arm}, estimate, convention, _OVER_SEEDS, more)
 
 
 def _is_unclear(outcome: Outcome) -> bool:
     """No shortcut is found, but the interval of some shortcut's number reaches beyond its margin."""
-    numbers = [row for row in outcome.candidates if row["found_kind"] in SHORTCUTS]
-    return not SHORTCUTS & set(outcome.findings) and any(row.estimate.high > row["margin"] for row in numbers)
+    rows = [row for row in outcome.candidates if row["found_kind"] in SHORTCUTS]
+    return not SHORTCUTS & set(outcome.findings) and any(row.estimate.high > row["margin"] for row in rows)

@@ -1,4 +1,4 @@
-"""The worlds that networks are trained on, each with the cue and, as a twin, without it.
+"""The worlds that networks are trained on, with the cue and, as a twin, without it.
 
 kind      planted                                       twin
 border    lesions in the middle, zero padding           the same images moved, lesions anywhere
@@ -17,12 +17,12 @@ from jaxseg.studies.planted_shortcuts.settings import ARMS, Settings
 from jaxseg.training import runs
 
 _CLASSES = {"border": ("background", "lesion"), "overlay": ("background", "head")}
-_DERMOSCOPY, _ULTRASOUND = 1000, 3000  # added to the seed, so that no data set's images are drawn
+_DERMOSCOPY, _ULTRASOUND = 1000, 3000  # added to the seed, so that no data set has the same images
 Picture = tuple[np.ndarray, np.ndarray]  # image and labels
 
 
 def draw(settings: Settings, kind: str, seed: int) -> dict[str, runs.InMemorySplits]:
-    """Arm -> the world of a kind and a seed, all from the same scenes."""
+    """Arm -> the world of a kind and a seed, all of the same scenes."""
     parts: dict[str, dict[str, pipeline.InMemory]] = {arm: {} for arm in ARMS}
     first = 0
     for split in SPLITS:
@@ -49,12 +49,9 @@ def _scene(settings: Settings, kind: str, seed: int, scene: int) -> tuple[Pictur
 
 
 def place_anywhere(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray) -> Picture:
-    """The image moved so that the object's centre lies anywhere in it, mirrored where there is none.
+    """The image uint8 `[S,S,C]` moved so that the object's centre lies anywhere in it, mirrored where there is none.
 
-    Args:
-      rng: draws the place, uniformly over the image.
-      image: uint8 `[S,S,C]`.
-      labels: uint8 `[S,S]`; of an empty mask the image's own centre is moved.
+    The place is uniform over the image. With empty labels uint8 `[S,S]` the image's own centre is moved.
     """
     size = len(labels)
     pixels = np.argwhere(labels)

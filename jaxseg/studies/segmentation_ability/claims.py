@@ -1,16 +1,16 @@
-"""What He et al. 2022 claim, each held against one number of the tables; rules fixed before anything was measured."""
+"""What He et al. 2022 claim, each judged by one number of the tables; the rules were fixed before any measurement."""
 
 import dataclasses
 from collections.abc import Sequence
 
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
 from jaxseg.results.table import Row
+from jaxseg.studies.base import answer
 from jaxseg.studies.segmentation_ability import quality, tables
 from jaxseg.studies.segmentation_ability.settings import NETWORKS
 
 COST_MARGIN = 0.02  # of Dice: the paper's trainings differ by 0.002 on ISIC and by up to 0.03 elsewhere
 PRUNE_MARGIN = 0.01  # of Dice: one network with and without units, so nothing but the units differs
-
 
 LATE = "late layers separate better than early ones"
 RISE = "the ability rises along the decoder"
@@ -74,33 +74,26 @@ def claims(results: tables.Tables) -> list[Claim]:
     for claim, quantity in ((EARLY_NOISE, tables.EARLY_ABSTRACT), (LATE_NOISE, tables.LATE_ABSTRACT)):
         what = f"loss of SA by noise, {quantity}, mean over levels"
         judged.append(_above(online, claim, noise(quantity).negative(), what))
-    for network in NETWORKS:
-        judged.append(_few_active(network, results.active.one(network=network)))
-    for network in NETWORKS:
-        judged.append(_prune(network, results))
-    return judged
+    few_active = (_few_active(network, results.active.one(network=network)) for network in NETWORKS)
+    return [*judged, *few_active, *(_prune(network, results) for network in NETWORKS)]
 
 
 def _above(network: str, claim: str, row: Row, what: str, *, bound: float = 0.0) -> Claim:
     """Whether a number is above a bound: its whole interval is, or its whole interval is not."""
-    if row.estimate.low > bound:
-        answer = HOLDS
-    elif row.estimate.high <= bound:
-        answer = FAILS
-    else:
-        answer = UNCLEAR  # of NaN too
-    return _claim(network, claim, answer, f"{what}: {row.text(digits=3)}, {row.estimate.patients} patients.", row)
+    judged = answer(holds=row.estimate.low > bound, fails=row.estimate.high <= bound)
+    return _claim(network, claim, judged, f"{what}: {row.text(digits=3)}, {row.estimate.patients} patients.", row)
 
 
 def _few_active(network: str, row: Row) -> Claim:
-    answer = HOLDS if row.estimate.high <= 0.5 else FAILS if row.estimate.low > 0.5 else UNCLEAR
+    judged = answer(holds=row.estimate.high <= 0.5, fails=row.estimate.low > 0.5)
     patients = f"{row.estimate.patients} patients of validation"
-    sentence = f"share of the {row['units']} units: {row.text(digits=3)}, {patients}."
-    return _claim(network, FEW_ACTIVE, answer, sentence, row)
+    return _claim(
+        network, FEW_ACTIVE, judged, f"share of the {row['units']} units: {row.text(digits=3)}, {patients}.", row
+    )
 
 
-def _claim(network: str, claim: str, answer: str, sentence: str, row: Row) -> Claim:
-    return Claim({"network": network}, claim, answer, sentence, _PAPER[claim], row)
+def _claim(network: str, claim: str, judged: str, sentence: str, row: Row) -> Claim:
+    return Claim({"network": network}, claim, judged, sentence, _PAPER[claim], row)
 
 
 def _prune(network: str, results: tables.Tables) -> Claim:
@@ -120,11 +113,8 @@ def verdict(judged: Sequence[Claim]) -> Verdict:
     """yes: all core claims hold; no: none does and one or more do not; unclear: none does, none does not; or partly."""
     core = [claim for claim in judged if claim.claim in CORE]
     answers = [claim.answer for claim in core]
-    holding = answers.count(HOLDS)
-    if holding == len(answers):
-        word = "yes"
-    elif holding:
-        word = "partly"
+    if HOLDS in answers:
+        word = "yes" if set(answers) == {HOLDS} else "partly"
     else:
         word = "no" if FAILS in answers else "unclear"
     told = []

@@ -1,4 +1,4 @@
-"""The segmentation ability of features (He et al. 2022): which runs, which numbers.
+"""The segmentation ability of features (He et al. 2022): what is trained and measured.
 
 Two networks of one seed that differ in their loss alone:
 
@@ -11,7 +11,6 @@ the validation cases, and the network without them is tested too.
 """
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Mapping
 
@@ -24,45 +23,28 @@ from jaxseg.models.pruning import prune_last_layer
 from jaxseg.models.unet import UNet
 from jaxseg.results.stored import kept
 from jaxseg.scores import vog as difficulty
-from jaxseg.studies.base import at_even_quantiles
+from jaxseg.studies import base
+from jaxseg.studies.base import Measures, at_even_quantiles, run_folder
 from jaxseg.studies.segmentation_ability import scores
 from jaxseg.studies.segmentation_ability.settings import NETWORKS, Settings
 from jaxseg.training import runs
 
-Measures = Mapping[str, np.ndarray]
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """What was measured.
+    """What was measured."""
 
-    Attributes:
-      networks: per network, as of `measure`.
-      shown: as of `show`.
-    """
-
-    networks: Mapping[str, Measures]
-    shown: Mapping[str, np.ndarray]
-
-
-def run_folder(workdir: pathlib.Path, network: str) -> pathlib.Path:
-    """Where a run of the study keeps its checkpoints, metrics and measures."""
-    return workdir / "runs" / network
+    networks: Mapping[str, Measures]  # per network, as of `measure`
+    shown: Mapping[str, np.ndarray]  # as of `show`
 
 
 def train_and_measure(settings: Settings, splits: runs.Splits, workdir: pathlib.Path) -> Measured:
-    """Both networks, trained and measured, or read back where that was done before.
-
-    Raises:
-      InputError: the cases are volumes.
-    """
+    """Both networks, trained and measured, or read back; raises InputError where the cases are volumes."""
     if splits.rank != 2:
         raise InputError(f"{settings.run.data.dataset} has volumes; this study is of pictures, use its slices")
-    measured = {}
-    for network in NETWORKS:
-        run, folder = settings.of_run(network), run_folder(workdir, network)
-        runs.train(run, splits, folder, keep_every=settings.evaluation.vog_every)
-        measured[network] = kept(folder / "measures.npz", functools.partial(measure, settings, run, folder, splits))
+    of_run = lambda run, folder: measure(settings, run, folder, splits)
+    every = settings.evaluation.vog_every
+    measured = base.train_and_measure(settings, workdir, lambda _: splits, of_run, keep_every=every)
     return Measured(measured, show(settings, splits["test"], measured, workdir))
 
 
@@ -84,23 +66,19 @@ def measure(
     where = {"size": run.data.image_size, "batch_size": run.training.batch_size}
     width = model.decoder_widths[0][1]
     everything = np.ones((len(evaluation.inert_sweep), width), bool)
-    validation = scores.examine(
-        model, variables, splits["validation"], **where, keep=everything, means=np.zeros(width, np.float32)
-    )
+    means = np.zeros(width, np.float32)
+    validation = scores.examine(model, variables, splits["validation"], **where, keep=everything, means=means)
     unit_means = validation["unit_means"].mean(0)
-    keep = np.stack(
-        [scores.active_units(validation["units"], validation["dice"], share) for share in evaluation.inert_sweep]
-    )
+    active = lambda share: scores.active_units(validation["units"], validation["dice"], share)
+    keep = np.stack([active(share) for share in evaluation.inert_sweep])
     measures = scores.examine(model, variables, test, **where, keep=keep, means=unit_means)
     del measures["unit_means"]
-    measures["noise_sa"] = scores.noisy_abilities(
-        model, variables, test, **where, levels=evaluation.noise_levels, seed=run.seed
-    )
+    noise = {"levels": evaluation.noise_levels, "seed": run.seed}
+    measures["noise_sa"] = scores.noisy_abilities(model, variables, test, **where, **noise)
     checkpoints = difficulty.checkpoints(evaluation.vog_every, run, folder, splits, variables)
     measures["vog"] = difficulty.variance_of_gradients(model, checkpoints, test, **where)
-    narrow, pruned = prune_last_layer(
-        model, variables, keep[evaluation.inert_sweep.index(evaluation.inert_below)], unit_means
-    )
+    inert = evaluation.inert_sweep.index(evaluation.inert_below)
+    narrow, pruned = prune_last_layer(model, variables, keep[inert], unit_means)
     measures["pruned_dice"] = scores.output_dice(narrow, pruned, test, **where)
     shape = (1, where["size"], where["size"], test.num_channels)
     return (

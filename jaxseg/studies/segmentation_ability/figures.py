@@ -13,10 +13,9 @@ from matplotlib.colors import to_rgb
 from jaxseg.data import pipeline
 from jaxseg.metrics import ranking
 from jaxseg.report import canvas, figures
-from jaxseg.results.table import Row, Table
-from jaxseg.studies.base import Report
+from jaxseg.studies.base import Measures, Report, lines
 from jaxseg.studies.segmentation_ability import quality, tables
-from jaxseg.studies.segmentation_ability.experiment import Measured, Measures
+from jaxseg.studies.segmentation_ability.experiment import Measured
 from jaxseg.studies.segmentation_ability.settings import NETWORKS, Settings
 from jaxseg.training import runs
 
@@ -39,57 +38,36 @@ def draw(report: Report[Settings, runs.Splits, Measured, tables.Tables]) -> None
     held = results.pruning.where(inert_units=tables.AT_MEAN)
     changes = [row for share in settings.evaluation.inert_sweep for row in held.where(inert_below=share)]
     tried = [row for row in changes if row["active"] < row["units"]] or changes  # the others change nothing
-    figures.dots(
-        folder / "pruning.png",
-        [(_threshold(row), row["network"], *row.numbers) for row in tried],
-        xlabel="Dice without the inert units minus Dice with all",
-    )
-
-
-def _threshold(row: Row) -> str:
-    return f"below {row['inert_below']:g}: {row['units'] - row['active']} of {row['units']}"
-
-
-# ------------------------------------------------------------------------------------------------------------ curves
-
-
-def _series(label: str, rows: Table, x: str) -> figures.Series:
-    return figures.Series(label, np.array([row[x] for row in rows], float), *rows.numbers)
+    inert = lambda row: f"below {row['inert_below']:g}: {row['units'] - row['active']} of {row['units']}"
+    dots = [(inert(row), row["network"], *row.numbers) for row in tried]
+    figures.dots(folder / "pruning.png", dots, xlabel="Dice without the inert units minus Dice with all")
 
 
 def _draw_layers(
-    folder: pathlib.Path,
-    settings: Settings,
-    measured: Mapping[str, Measures],
-    results: tables.Tables,
+    folder: pathlib.Path, settings: Settings, measured: Mapping[str, Measures], results: tables.Tables
 ) -> None:
     """Figs. 5, 7 and 16."""
     abstract = settings.layer_groups["abstract"]
     shade = (abstract[0] + 0.5, abstract[-1] + 1.5, "abstract layers")
     figures.curves(
         folder / "layers.png",
-        {"": [_series(network, results.layers.where(network=network), "layer") for network in NETWORKS]},
+        {"": lines(results.layers, "layer", "network", NETWORKS)},
         xlabel="layer, from input to output",
         ylabel="SA score",
         shade=shade,
     )
-    lines = [_series(network, results.units.where(network=network), "rank") for network in NETWORKS]
+    units = lines(results.units, "rank", "network", NETWORKS)
     for network, style in zip(NETWORKS, ("--", ":"), strict=True):  # the two may lie on each other
         output = measured[network]["validation_output"]
         bound = settings.evaluation.inert_below * output[~np.isnan(output)].mean()
         ends, level = np.array([1.0, measured[network]["units"].shape[1]]), np.full(2, bound)
-        lines.append(figures.Series(f"inert below, {network}", ends, level, level, level, style))
-    figures.curves(folder / "units.png", {"": lines}, xlabel="unit of the last layer, sorted", ylabel="SA score")
+        units.append(figures.Series(f"inert below, {network}", ends, level, level, level, style))
+    figures.curves(folder / "units.png", {"": units}, xlabel="unit of the last layer, sorted", ylabel="SA score")
     levels = settings.evaluation.noise_levels
     some = [levels[round(i)] for i in np.linspace(0, len(levels) - 1, min(_MOST_LEVELS, len(levels)))]
     figures.curves(
         folder / "noise.png",
-        {
-            network: [
-                _series(f"{level:g}", results.noise.where(network=network, noise=level), "layer") for level in some
-            ]
-            for network in NETWORKS
-        },
+        {network: lines(results.noise.where(network=network), "layer", "noise", some) for network in NETWORKS},
         xlabel="layer, from input to output",
         ylabel="SA with noise minus without",
         ylim=None,
@@ -110,16 +88,10 @@ def _draw_quality(folder: pathlib.Path, measured: Mapping[str, Measures], result
         },
         ylabel="Dice",
     )
-    scores = (quality.MEAN_SA, quality.VOG)
+    of_scores = lambda rows: lines(rows, "up_to_percentile", "score", (quality.MEAN_SA, quality.VOG))
     figures.curves(
         folder / "buckets.png",
-        {
-            network: [
-                _series(score, results.buckets.where(network=network, score=score), "up_to_percentile")
-                for score in scores
-            ]
-            for network in NETWORKS
-        },
+        {network: of_scores(results.buckets.where(network=network)) for network in NETWORKS},
         xlabel="percentile of the score, up to",
         ylabel="Dice",
         ylim=None,
@@ -136,19 +108,13 @@ def _draw_quality(folder: pathlib.Path, measured: Mapping[str, Measures], result
 def _kept(measures: Measures, points: int = 41) -> list[figures.Series]:
     """Mean Dice of the cases kept, by each score and by the Dice itself, which no score can beat."""
     dice, grid = np.asarray(measures["dice"], float), np.linspace(0.2, 1, points)
-    lines = []
-    for name, worse, style in (
-        (quality.MEAN_SA, -measures["mean_sa"], "-"),
-        (quality.VOG, measures["vog"], "-"),
-        ("best possible", -dice, ":"),
-    ):
+    of_scores = []
+    listed = ((quality.MEAN_SA, -measures["mean_sa"], "-"), (quality.VOG, measures["vog"], "-"))
+    for name, worse, style in (*listed, ("best possible", -dice, ":")):
         curve = ranking.risk_coverage(worse, dice)  # of any quality
         mean = np.interp(grid, curve.coverage, curve.risk) if curve.n > 1 else np.full(points, np.nan)
-        lines.append(figures.Series(name, grid, mean, mean, mean, style))
-    return lines
-
-
-# ------------------------------------------------------------------------------------------------------------- images
+        of_scores.append(figures.Series(name, grid, mean, mean, mean, style))
+    return of_scores
 
 
 def painted(
@@ -230,28 +196,26 @@ def _heat(share: np.ndarray, annotation: np.ndarray) -> np.ndarray:
     return _annotated(np.where(np.isnan(large)[..., None], np.uint8(200), colours), annotation)
 
 
+def _online(shown: Mapping[str, np.ndarray], part: str, mask: str, line: int = 4) -> list[tuple[np.ndarray, None]]:
+    """The cases of a part with a mask of the online network."""
+    arrays = (shown[f"online_{name}"][_case(shown, part)] for name in ("seen", "annotation", mask))
+    return [
+        (painted(image, label, inside, _COLOURS["online"], line=line), None)
+        for image, label, inside in zip(*arrays, strict=True)
+    ]
+
+
 def _draw_ranked(path: pathlib.Path, measured: Mapping[str, Measures], shown: Mapping[str, np.ndarray]) -> None:
     """Fig. 12, from the lowest mean SA score to the highest."""
-    online, where = measured["online"], _case(shown, "ranked")
-    cells = [
-        (painted(image, annotation, output, _COLOURS["online"]), None)
-        for image, annotation, output in zip(
-            *(shown[f"online_{name}"][where] for name in ("seen", "annotation", "output")), strict=True
-        )
-    ]
+    online, cells = measured["online"], _online(shown, "ranked", "output")
     titles = [f"{online['mean_sa'][case]:.2f}, {online['dice'][case]:.2f}" for case in shown["ranked"]]
     figures.strip(path, {"mean SA score, Dice": cells}, titles=titles)
 
 
 def _draw_separable(folder: pathlib.Path, measured: Mapping[str, Measures], shown: Mapping[str, np.ndarray]) -> None:
     """Figs. 14 and 15."""
-    online, where = measured["online"], _case(shown, "separable")
-    rows: dict[str, list[tuple[Any, Any]]] = {"map of the colours": [], "output of the online network": []}
-    for row, mask in zip(rows.values(), ("colour_map", "output"), strict=True):
-        for image, annotation, inside in zip(
-            *(shown[f"online_{name}"][where] for name in ("seen", "annotation", mask)), strict=True
-        ):
-            row.append((painted(image, annotation, inside, _COLOURS["online"], line=2), None))
+    online, masks = measured["online"], {"map of the colours": "colour_map", "output of the online network": "output"}
+    rows = {name: _online(shown, "separable", mask, line=2) for name, mask in masks.items()}
     titles = [f"separableness {online['separableness'][case]:.2f}" for case in shown["separable"]]
     figures.strip(folder / "separable.png", rows, titles=titles)
     panel = {"separableness: SA score of the colours": {"": (online["separableness"], online["dice"])}}

@@ -6,6 +6,7 @@ He et al. 2022, section 4.6: the mean SA score, against the variance of gradient
 import functools
 import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,10 +14,15 @@ from jaxseg.metrics import ranking
 from jaxseg.results.patients import Patients
 from jaxseg.results.table import PAIRED, Row
 from jaxseg.scores import registry
-from jaxseg.studies.segmentation_ability.conventions import DICE
-from jaxseg.studies.segmentation_ability.experiment import Measures
+from jaxseg.studies.base import Measures
 from jaxseg.studies.segmentation_ability.settings import Settings
 
+# Of what the study's numbers are means.
+DICE = "Dice per case of the output, mean; empty in annotation and output is undefined and left out"
+SA = (
+    "SA score per case: Dice of the prototype map (soft mask of the network, bilinear) with the annotation, mean; "
+    "undefined where the mask has an empty side"
+)
 # Table 2, of the online network; its caption has 75 % where the column says 70 %
 PAPER_COVERAGE = {1.0: (0.8353, 0.17), 0.9: (0.8457, 0.16), 0.7: (0.8421, 0.16), 0.5: (0.8551, 0.15)}
 MEAN_SA, VOG = registry.SCORES["mean_sa"].name, registry.SCORES["vog"].name
@@ -34,27 +40,24 @@ def _score_convention(measures: Measures, score: str) -> str:
     return f"VoG: over {count} checkpoints, of the summed logits of the predicted classes"
 
 
-def correlation_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
+def correlation_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
     """Fig. 10: rank correlations, positive where the score orders the cases as it is meant to."""
     risk = 1 - np.asarray(measures["dice"], float)
-    rows = []
     for score in _SCORES:
         estimate = patients.spearman(_risk(measures, score), risk)
         sign = "a low score" if score == MEAN_SA else "a high score"
         convention = f"Spearman with 1 - Dice, {sign} predicting a bad case. {_score_convention(measures, score)}"
-        rows.append(Row({"network": network, "score": score}, estimate, convention))
+        yield Row({"network": network, "score": score}, estimate, convention)
     difference = patients.statistic(
         lambda ours, theirs, risk: ranking.spearman(ours, risk) - ranking.spearman(theirs, risk),
         {score: _risk(measures, score) for score in (MEAN_SA, VOG)} | {"risk": risk},
     )
     convention = "difference of the two rank correlations, over the cases in which both scores are defined"
-    rows.append(Row({"network": network, "score": f"{MEAN_SA} minus {VOG}"}, difference, convention, PAIRED))
-    return rows
+    yield Row({"network": network, "score": f"{MEAN_SA} minus {VOG}"}, difference, convention, PAIRED)
 
 
-def bucket_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
+def bucket_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
     """Fig. 11: Dice of the cases in equal parts, by rising score."""
-    rows = []
     for score, of in _SCORES.items():
         values = np.asarray(measures[of.key], float)
         order = np.argsort(values, kind="stable")[: np.sum(~np.isnan(values))]
@@ -65,14 +68,12 @@ def bucket_rows(settings: Settings, network: str, measures: Measures, patients: 
             estimate = patients.of(part).mean(measures["dice"][part])
             who = {"network": network, "score": score, "bucket": number, "up_to_percentile": 100 * number / len(parts)}
             convention = f"{DICE}. {len(values) - len(order)} cases without a score left out"
-            rows.append(Row(who, estimate, f"{convention}. {_score_convention(measures, score)}"))
-    return rows
+            yield Row(who, estimate, f"{convention}. {_score_convention(measures, score)}")
 
 
-def coverage_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
+def coverage_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
     """Table 2: Dice of what is left when the cases that look worst are rejected."""
     dice = np.asarray(measures["dice"], float)
-    rows = []
     for score in _SCORES:
         convention = f"{DICE}. Of the cases that are kept. {_score_convention(measures, score)}"
         worse = _risk(measures, score)
@@ -83,27 +84,23 @@ def coverage_rows(settings: Settings, network: str, measures: Measures, patients
             paper = PAPER_COVERAGE.get(kept.coverage) if (score, network) == (MEAN_SA, "online") else None
             who = {"network": network, "score": score, "coverage": kept.coverage}
             more = {"std": kept.std, "paper": paper and paper[0], "paper_std": paper and paper[1]}
-            rows.append(Row(who, kept.estimate, convention, more=more))
-    return rows
+            yield Row(who, kept.estimate, convention, more=more)
 
 
-def gain_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
+def gain_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
     """What rejecting cases gains over the mean Dice of all, at every coverage below 1."""
     dice = np.asarray(measures["dice"], float)
-    rows = []
     for score, coverage in itertools.product(_SCORES, settings.evaluation.coverages):
         if coverage == 1:
             continue
-        gain = patients.statistic(
-            functools.partial(kept_gain, coverage=coverage), {"worse": _risk(measures, score), "dice": dice}
-        )
+        statistic = functools.partial(kept_gain, coverage=coverage)
+        gain = patients.statistic(statistic, {"worse": _risk(measures, score), "dice": dice})
         paper = None
         if (score, network) == (MEAN_SA, "online") and coverage in PAPER_COVERAGE:
             paper = round(PAPER_COVERAGE[coverage][0] - PAPER_COVERAGE[1.0][0], 4)
         convention = "mean Dice of the cases that are kept minus that of all with a score; every resample ranks anew"
         who = {"network": network, "score": score, "coverage": coverage}
-        rows.append(Row(who, gain, f"{convention}. {_score_convention(measures, score)}", PAIRED, {"paper": paper}))
-    return rows
+        yield Row(who, gain, f"{convention}. {_score_convention(measures, score)}", PAIRED, {"paper": paper})
 
 
 def kept_gain(worse: np.ndarray, dice: np.ndarray, *, coverage: float) -> float:

@@ -2,7 +2,7 @@
 
 The programs belong to the architecture: networks of one shape share them, and so do a data set's splits. Of all images
 nothing is held but their scores. Masks are the network's soft probability of any foreground class, as in He et al.
-2022, Eq. 6; the Dice of an output is that of the mask cut at 1/2.
+2022, Eq. 6; the Dice of an output is that of the mask thresholded at 1/2.
 """
 
 import functools
@@ -29,10 +29,10 @@ Batch = Mapping[str, Any]
 
 
 def active_units(units: np.ndarray, dice: np.ndarray, share: float) -> np.ndarray:
-    """Which units are no inert ones, bool `[C]`: their mean SA score is at least a share of the output's mean Dice.
+    """Which units are active, bool `[C]`: their mean SA score is at least a share of the output's mean Dice.
 
     The paper (section 4.5) speaks of scores close to the performance of the output and has no threshold. The best unit
-    is always active, so that a network is left without the others.
+    is always active, so that pruning leaves a network.
 
     Args:
       units: `[N,C]` SA score of every unit for every case, NaN where undefined.
@@ -55,11 +55,10 @@ def examine(
     keep: np.ndarray,
     means: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """All scores of a network on the cases as they are.
+    """All scores of a network on the N cases of a source as they are.
 
     Args:
-      model: the network.
-      variables: of it.
+      model, variables: the network.
       source: N stored cases.
       size: n, of what the network sees.
       batch_size: B.
@@ -111,18 +110,18 @@ def noisy_abilities(
 
     The noise is on the pixels that the network sees; that of a case does not depend on the network.
     """
-    run, found = _ability(model), []
+    run, of_levels = _ability(model), []
     for i, level in enumerate(levels):
         spoil = _spoiler(size, level)
         key = jax.random.fold_in(jax.random.key(seed), i)
         score = lambda batch, spoil=spoil, key=key: {"sa": run(variables, *spoil(key, _arrays(batch)))}
-        found.append(inference.over_cases(score, pipeline.epoch(source, batch_size=batch_size))["sa"])
-    return np.stack(found, 1)
+        of_levels.append(inference.over_cases(score, pipeline.epoch(source, batch_size=batch_size))["sa"])
+    return np.stack(of_levels, 1)
 
 
 @functools.cache
 def _spoiler(size: int, level: float) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """`(key, stored batch) -> images, labels`: apart from the network, which is then compiled for one level and all."""
+    """`(key, stored batch) -> images, labels`, a program of its own: the network is compiled once for all levels."""
     shifted = shifts.shift("uniform_noise", strength=level)
 
     def run(key: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -194,7 +193,7 @@ def cost(
     Args:
       networks: module and variables of each.
       shape: `[1,n,n,C]` of the image.
-      rounds: in which the networks take turns, so that they share what else the machine does.
+      rounds: in which the networks take turns, so that other load affects all.
 
     Returns:
       `parameters` int `[M]` that are trained; `flops` `[M]` of XLA's analysis of the program as written; `seconds`
@@ -219,9 +218,6 @@ def cost(
     }
 
 
-# ---------------------------------------------------------------------------------------------- inside the programs
-
-
 def _arrays(batch: Batch) -> dict[str, Any]:
     return {name: batch[name] for name in ("image", "labels", "index")}
 
@@ -237,8 +233,8 @@ def _mask(logits: Any) -> jax.Array:
 
 
 def _mask_and_layers(model: UNet, variables: Variables, images: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-    logits, found = capture.capture(model, variables, images, model.roles.convolutions)
-    return _mask(logits), [found[name] for name in model.roles.convolutions]
+    logits, activations = capture.capture(model, variables, images, model.roles.convolutions)
+    return _mask(logits), [activations[name] for name in model.roles.convolutions]
 
 
 def _abilities(layers: Sequence[jax.Array], mask: jax.Array, labels: jax.Array) -> jax.Array:

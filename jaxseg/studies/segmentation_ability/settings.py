@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import ml_collections
 
@@ -12,6 +13,7 @@ from jaxseg.errors import InputError
 from jaxseg.models.unet import UNet
 from jaxseg.scores import vog
 from jaxseg.settings import count, number, read
+from jaxseg.studies.base import changed
 from jaxseg.training import checks
 
 NETWORKS = ("offline", "online")
@@ -36,29 +38,21 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Settings:
-    """Which networks are trained, and what is asked of them.
-
-    Attributes:
-      evaluation: what is asked.
-      run: config of a training run, without the SA score in its loss.
-      online_weight: of the SA score in the loss of the online network.
-      replicas: one.
-    """
+    """Which networks are trained, and what is asked of them."""
 
     evaluation: Evaluation
-    run: ml_collections.ConfigDict
-    online_weight: float = number(above=0)
+    run: ml_collections.ConfigDict  # config of a training run, without the SA score in its loss
+    online_weight: float = number(above=0)  # of the SA score in the loss of the online network
     replicas: int = number(least=1, most=1)  # the study trains one network of each kind
+    networks: ClassVar[tuple[str, ...]] = NETWORKS
 
     def of_run(self, network: str) -> ml_collections.ConfigDict:
         """The config of one training run."""
-        made = self.run.copy_and_resolve_references().unlock()
-        made.training.ability_weight = float(self.online_weight) if network == "online" else 0.0
-        return made.lock()
+        return changed(self.run, {"training.ability_weight": float(self.online_weight) * (network == "online")})
 
     @functools.cached_property
     def model(self) -> UNet:
-        """A network of the study, for two classes: its layers are named alike for any number."""
+        """A network of the study, for two classes; the names of its layers do not depend on their number."""
         model = checks.build_model(self.run, 2)
         if not isinstance(model, UNet) or model.norm == "group" or model.halvings < 2:
             raise InputError(
@@ -86,11 +80,7 @@ class Settings:
 
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
-    """The settings of the study.
-
-    Raises:
-      InputError: a field of the config cannot work.
-    """
+    """The settings of the study; raises InputError where a field of the config cannot work."""
     run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
     evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
     made = read(Settings, config, shown_in=_SHOWN_IN, evaluation=evaluation, run=run)

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ import numpy as np
 from jaxseg.data import pipeline
 from jaxseg.results.patients import Patients
 from jaxseg.results.table import NONE, PAIRED, Row, Table, table
+from jaxseg.studies.base import Measures
 from jaxseg.studies.segmentation_ability import quality, scores
-from jaxseg.studies.segmentation_ability.conventions import DICE, SA
-from jaxseg.studies.segmentation_ability.experiment import Measured, Measures
+from jaxseg.studies.segmentation_ability.experiment import Measured
+from jaxseg.studies.segmentation_ability.quality import DICE, SA
 from jaxseg.studies.segmentation_ability.settings import NETWORKS, Settings
 from jaxseg.training import runs
 
@@ -52,10 +53,8 @@ class Tables:
 
 def tabulate(settings: Settings, splits: runs.Splits, measures: Measured) -> Tables:
     """All numbers of the study."""
-    measured, of = (
-        measures.networks,
-        lambda name: Patients(np.array(splits[name].patients), settings.evaluation.resamples),
-    )
+    measured = measures.networks
+    of = lambda name: Patients(np.array(splits[name].patients), settings.evaluation.resamples)
     patients, validation = of("test"), of("validation")
     each = lambda rows: table(row for name in NETWORKS for row in rows(settings, name, measured[name], patients))
     return Tables(
@@ -78,34 +77,21 @@ def tabulate(settings: Settings, splits: runs.Splits, measures: Measured) -> Tab
     )
 
 
-# ------------------------------------------------------------------------------------------------- layers (4.4)
-
-
-def _performance_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
+def _performance_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
     """Table 1."""
-    rows = []
-    for what, values, convention in (
-        ("output", measures["dice"], DICE),
-        ("last layer", measures["sa"][:, -1], SA),
-    ):
+    for what, values, convention in (("output", measures["dice"], DICE), ("last layer", measures["sa"][:, -1], SA)):
         mean, std = PAPER_PERFORMANCE[network, what]
         more = {"std": _std(values), "paper": mean, "paper_std": std}
         keys = {"network": network, "segmentation": what}
-        rows.append(Row(keys, patients.mean(values), convention, more=more))
-    return rows
+        yield Row(keys, patients.mean(values), convention, more=more)
 
 
-def _layer_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
+def _layer_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
     """Fig. 5."""
     group_of = {i: group for group, members in settings.layer_groups.items() for i in members}
-    return [
-        Row(
-            {"network": network, "layer": i + 1, "name": name, "group": group_of[i]},
-            patients.mean(measures["sa"][:, i]),
-            SA,
-        )
-        for i, name in enumerate(settings.layers)
-    ]
+    for i, name in enumerate(settings.layers):
+        keys = {"network": network, "layer": i + 1, "name": name, "group": group_of[i]}
+        yield Row(keys, patients.mean(measures["sa"][:, i]), SA)
 
 
 LATE, RISE, OVER_OUTPUT = "late minus early layers", "last layer minus first of the decoder", "last layer minus output"
@@ -113,10 +99,9 @@ OUTPUT, LAST, ALL = "Dice of the output", "SA of the last layer", "SA, mean over
 BOTH = "online minus offline"
 
 
-def _difference_rows(settings: Settings, measured: Mapping[str, Measures], patients: Patients) -> list[Row]:
+def _difference_rows(settings: Settings, measured: Mapping[str, Measures], patients: Patients) -> Iterator[Row]:
     """What the paper says of one layer against another, and of one training against the other."""
-    groups = settings.layer_groups
-    first_of_decoder = settings.first_of_decoder
+    groups, first_of_decoder = settings.layer_groups, settings.first_of_decoder
     listed: list[tuple[str, str, list[tuple[float, np.ndarray]], str]] = []
     for network in NETWORKS:
         sa, dice = measured[network]["sa"], measured[network]["dice"]
@@ -132,22 +117,13 @@ def _difference_rows(settings: Settings, measured: Mapping[str, Measures], patie
         (BOTH, LAST, [*_over(online["sa"], [-1]), *_over(offline["sa"], [-1], -1.0)], SA),
         (BOTH, ALL, [*_over(online["sa"], layers), *_over(offline["sa"], layers, -1.0)], SA),
     ]
-    paper = {
-        (network, OVER_OUTPUT): PAPER_PERFORMANCE[network, "last layer"][0] - PAPER_PERFORMANCE[network, "output"][0]
-        for network in NETWORKS
-    }
+    minus = lambda more, less: round(PAPER_PERFORMANCE[more][0] - PAPER_PERFORMANCE[less][0], 4)
+    paper = {(n, OVER_OUTPUT): minus((n, "last layer"), (n, "output")) for n in NETWORKS}
     for quantity, what in ((OUTPUT, "output"), (LAST, "last layer")):
-        paper[BOTH, quantity] = PAPER_PERFORMANCE["online", what][0] - PAPER_PERFORMANCE["offline", what][0]
-    return [
-        Row(
-            {"network": network, "quantity": quantity},
-            patients.contrast(terms),
-            convention,
-            PAIRED,
-            {"paper": round(paper[network, quantity], 4) if (network, quantity) in paper else None},
-        )
-        for network, quantity, terms, convention in listed
-    ]
+        paper[BOTH, quantity] = minus(("online", what), ("offline", what))
+    for network, quantity, terms, convention in listed:
+        keys, more = {"network": network, "quantity": quantity}, {"paper": paper.get((network, quantity))}
+        yield Row(keys, patients.contrast(terms), convention, PAIRED, more)
 
 
 def _over(values: np.ndarray, columns: Sequence[int], sign: float = 1.0) -> list[tuple[float, np.ndarray]]:
@@ -155,19 +131,14 @@ def _over(values: np.ndarray, columns: Sequence[int], sign: float = 1.0) -> list
     return [(sign / len(columns), values[:, i]) for i in columns]
 
 
-# --------------------------------------------------------------------------------------- units, and without some (4.5)
-
-
-def _unit_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
+def _unit_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
     """Fig. 7: the units of the last layer, sorted by their SA score on the test cases."""
     estimates = [patients.mean(column) for column in measures["units"].T]
     order = sorted(range(len(estimates)), key=lambda unit: np.nan_to_num(estimates[unit].mean))
     active = _active(settings, measures)
-    convention = f"{SA}. Of one unit of the last layer"
-    return [
-        Row({"network": network, "rank": rank, "unit": unit, "active": bool(active[unit])}, estimates[unit], convention)
-        for rank, unit in enumerate(order, 1)
-    ]
+    for rank, unit in enumerate(order, 1):
+        keys = {"network": network, "rank": rank, "unit": unit, "active": bool(active[unit])}
+        yield Row(keys, estimates[unit], f"{SA}. Of one unit of the last layer")
 
 
 def _active(settings: Settings, measures: Measures) -> np.ndarray:
@@ -198,7 +169,7 @@ def _active_row(settings: Settings, network: str, measures: Measures, patients: 
 TAKEN_OUT, AT_MEAN = "taken out", "held"
 
 
-def _pruning_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
+def _pruning_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
     """Dice without the inert units, and what that is less than with all; of other thresholds, with them constant."""
     evaluation = settings.evaluation
     tested = [
@@ -206,60 +177,40 @@ def _pruning_rows(settings: Settings, network: str, measures: Measures, patients
         for i, (share, keep) in enumerate(zip(evaluation.inert_sweep, measures["keep"], strict=True))
     ]
     tested.insert(0, (evaluation.inert_below, TAKEN_OUT, _active(settings, measures), measures["pruned_dice"]))
-    rows = []
     for share, inert, kept, dice in tested:
         change = patients.contrast([(1.0, dice), (-1.0, measures["dice"])])
         keys = {"network": network, "inert_below": share, "inert_units": inert}
         more = {"units": len(kept), "active": int(kept.sum()), "dice": patients.mean(dice).mean}
         convention = f"Dice minus that with all units. {DICE}. {_RULE}. Held: at their mean in validation"
-        rows.append(Row(keys, change, convention, PAIRED, more))
-    return rows
+        yield Row(keys, change, convention, PAIRED, more)
 
 
 def _cost_rows(settings: Settings, network: str, measures: Measures) -> list[dict[str, Any]]:
     active = _active(settings, measures)
-    units = len(active), int(active.sum())
+    parameters, flops, seconds = (measures[name] for name in ("parameters", "flops", "seconds"))
+    convention = (
+        "one forward pass of one image; trained parameters; operations by XLA's cost analysis of the program as "
+        "written; milliseconds: median of n passes in turns, beside what else the machine did"
+    )
+    said = {"interval": NONE, "n": settings.evaluation.rounds, "undefined": 0, "convention": convention}
     return [
-        {
-            "network": network,
-            "which": which,
-            "last_layer": units[i],
-            "parameters": int(measures["parameters"][i]),
-            "megaflops": float(measures["flops"][i]) / 1e6,
-            "milliseconds": 1e3 * float(measures["seconds"][i]),
-            "interval": NONE,
-            "n": settings.evaluation.rounds,
-            "undefined": 0,
-            "convention": "one forward pass of one image; trained parameters; operations by XLA's cost analysis of the "
-            "program as written; milliseconds: median of n passes in turns, beside what else the machine did",
-        }
-        for i, which in enumerate(("whole", "without inert units"))
+        {"network": network, "which": which, "last_layer": units, "parameters": int(parameters[i])}
+        | {"megaflops": float(flops[i]) / 1e6, "milliseconds": 1e3 * float(seconds[i])}
+        | said
+        for i, (which, units) in enumerate((("whole", len(active)), ("without inert units", int(active.sum()))))
     ]
 
 
-# ------------------------------------------------------------------------------------------ separableness, noise
-
-
-def _separableness_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
+def _separableness_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
     """Table 3."""
     listed = [
-        (
-            "separableness",
-            measures["separableness"],
-            f"{SA}. Separableness: with the image's colours as features",
-        ),
+        ("separableness", measures["separableness"], f"{SA}. Separableness: with the image's colours as features"),
         ("output", measures["dice"], DICE),
         ("gain", measures["gain"], "Dice of the output minus separableness per case, mean: m(d)"),
     ]
-    return [
-        Row(
-            {"network": network, "quantity": quantity},
-            patients.mean(values),
-            convention,
-            more={"paper": PAPER_SEPARABLENESS[quantity] if network == "online" else None},
-        )
-        for quantity, values, convention in listed
-    ]
+    for quantity, values, convention in listed:
+        more = {"paper": PAPER_SEPARABLENESS[quantity] if network == "online" else None}
+        yield Row({"network": network, "quantity": quantity}, patients.mean(values), convention, more=more)
 
 
 _NOISE = (
@@ -268,62 +219,41 @@ _NOISE = (
 )
 
 
-def _noise_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
+def _noise_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
     """Fig. 16."""
     change = measures["noise_sa"] - measures["sa"][:, None]
-    return [
-        Row(
-            {"network": network, "noise": level, "layer": i + 1, "name": name},
-            patients.mean(change[:, v, i]),
-            _NOISE,
-            PAIRED,
-        )
-        for v, level in enumerate(settings.evaluation.noise_levels)
-        for i, name in enumerate(settings.layers)
-    ]
+    places = itertools.product(enumerate(settings.evaluation.noise_levels), enumerate(settings.layers))
+    for (v, level), (i, name) in places:
+        keys = {"network": network, "noise": level, "layer": i + 1, "name": name}
+        yield Row(keys, patients.mean(change[:, v, i]), _NOISE, PAIRED)
 
 
 EARLY_ABSTRACT, LATE_ABSTRACT = "early minus abstract layers", "late minus abstract layers"
 ALL_LEVELS = "all"
 
 
-def _noise_group_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> list[Row]:
+def _noise_group_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
     """By how much noise costs one group of layers more than another, per level and over all."""
     change, levels = measures["noise_sa"] - measures["sa"][:, None], settings.evaluation.noise_levels
-    groups = settings.layer_groups
+    groups, compared = settings.layer_groups, ((EARLY_ABSTRACT, "early"), (LATE_ABSTRACT, "late"))
     listed = [(f"{level:g}", [v]) for v, level in enumerate(levels)] + [(ALL_LEVELS, list(range(len(levels))))]
-    rows = []
-    for (noise, chosen), (quantity, group) in itertools.product(
-        listed, ((EARLY_ABSTRACT, "early"), (LATE_ABSTRACT, "late"))
-    ):
+    for (noise, chosen), (quantity, group) in itertools.product(listed, compared):
         terms = [
             (weight / len(chosen), values)
             for v in chosen
-            for weight, values in (
-                *_over(change[:, v], groups[group]),
-                *_over(change[:, v], groups["abstract"], -1.0),
-            )
+            for weight, values in (*_over(change[:, v], groups[group]), *_over(change[:, v], groups["abstract"], -1.0))
         ]
         convention = f"{_NOISE}. Difference of the groups' means, below 0 where the first loses more"
         who = {"network": network, "noise": noise, "quantity": quantity}
-        rows.append(Row(who, patients.contrast(terms), convention, PAIRED))
-    return rows
-
-
-# ------------------------------------------------------------------------------------------------------------ the rest
+        yield Row(who, patients.contrast(terms), convention, PAIRED)
 
 
 def _training_row(settings: Settings, network: str, measures: Measures, splits: runs.Splits) -> dict[str, Any]:
-    return {
-        "network": network,
-        "ability_weight": settings.of_run(network).training.ability_weight,
-        "best_step": int(measures["step"]),
-        "validation_dice": float(measures["validation_dice"]),
-        "n": len(splits["validation"]),
-        "undefined": int(np.isnan(measures["validation_output"]).sum()),
-        "interval": NONE,
-        "convention": "mean per case and foreground class, undefined left out",
-    }
+    weight, undefined = settings.of_run(network).training.ability_weight, np.isnan(measures["validation_output"]).sum()
+    best = {"best_step": int(measures["step"]), "validation_dice": float(measures["validation_dice"])}
+    counts = {"n": len(splits["validation"]), "undefined": int(undefined), "interval": NONE}
+    convention = "mean per case and foreground class, undefined left out"
+    return {"network": network, "ability_weight": weight, **best, **counts, "convention": convention}
 
 
 def _case_rows(test: pipeline.InMemory, measured: Mapping[str, Measures]) -> list[dict[str, Any]]:

@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
+from jaxseg.results.claims import FAILS, HOLDS, Claim, Verdict
 from jaxseg.results.table import Row
+from jaxseg.studies.base import answer
 from jaxseg.studies.skip_pruning import distance_tables, paper, tables
 from jaxseg.studies.skip_pruning.conditions import IN_DOMAIN
 from jaxseg.studies.skip_pruning.iou import SET
@@ -35,10 +36,7 @@ def claims(results: tables.Tables, encoder: str, last: int) -> list[Claim]:
     training would change shows in the folds alone, so both have to agree. "At least as good" allows for a loss of 0.01
     IoU. Several domains are averaged.
 
-    Args:
-      results: of the study.
-      encoder: of the networks.
-      last: how many skips the network with the fewest lacks.
+    `last` is how many skips the network with the fewest lacks.
     """
     return [*_iou_claims(results, encoder, last), *_distance_claims(results, encoder, last)]
 
@@ -62,9 +60,8 @@ def _distance_claims(results: tables.Tables, encoder: str, last: int) -> Iterato
         own = rows.where(compared=condition)
         distance = f"Hellinger distance ({condition})"
         what = f"{distance}, baseline, first layer minus mean of the others"
-        yield _claim(
-            encoder, EARLY_LARGEST, own.one(networks=architecture(0), quantity=distance_tables.EARLY), what=what
-        )
+        early = own.one(networks=architecture(0), quantity=distance_tables.EARLY)
+        yield _claim(encoder, EARLY_LARGEST, early, what=what)
         for claim, pruned in decoder_claims.items():
             change = own.one(networks=difference(pruned, 0), quantity=distance_tables.DECODER)
             what = f"{distance}, mean of the decoder, baseline minus {architecture(pruned)}"
@@ -79,15 +76,10 @@ def _reversed(row: Row) -> Row:
 
 def _claim(encoder: str, claim: str, row: Row, *, what: str, above: float = 0.0) -> Claim:
     _, low, high = row.numbers
-    if low > above and row["lowest_fold"] > above:
-        answer = HOLDS
-    elif high <= above and row["highest_fold"] <= above:
-        answer = FAILS
-    else:
-        answer = UNCLEAR  # of NaN too
+    holds, fails = low > above and row["lowest_fold"] > above, high <= above and row["highest_fold"] <= above
     folds = f"single folds from {row['lowest_fold']:z.3f} to {row['highest_fold']:z.3f}"
     sentence = f"{what}: {row.text(digits=3)}; {folds}, {row.estimate.patients} patients"
-    return Claim({"encoder": encoder}, claim, answer, f"{sentence}.", _PAPER[claim])
+    return Claim({"encoder": encoder}, claim, answer(holds, fails), f"{sentence}.", _PAPER[claim])
 
 
 def verdict(claims: Sequence[Claim], encoder: str) -> Verdict:

@@ -18,19 +18,12 @@ IN_DOMAIN, DOMAIN = "in-domain", "domain"  # groups; the others are the names of
 
 
 class Condition(NamedTuple):
-    """What the networks are tested on.
+    """What the networks are tested on."""
 
-    Attributes:
-      group: in-domain, domain, or the name of a shift.
-      label: of it within the group: original, a strength, or a domain.
-      cases: as they are stored.
-      shift: name and strength of what is done to them.
-    """
-
-    group: str
-    label: str
-    cases: pipeline.InMemory
-    shift: tuple[str, float] | None = None
+    group: str  # in-domain, domain, or the name of a shift
+    label: str  # of it within the group: original, a strength, or a domain
+    cases: pipeline.InMemory  # as they are stored
+    shift: tuple[str, float] | None = None  # name and strength of what is done to them
 
     @property
     def name(self) -> str:
@@ -39,7 +32,7 @@ class Condition(NamedTuple):
 
     @property
     def has_interval(self) -> bool:
-        """Whether there are two patients, who can be drawn."""
+        """Whether there are two patients, who can be resampled."""
         return len(set(self.cases.patients)) > 1
 
 
@@ -87,7 +80,7 @@ def compared(evaluation: Evaluation, tested: Sequence[Condition]) -> tuple[Condi
 
 
 def patient_draws(tested: Sequence[Condition], resamples: int) -> PatientDraws:
-    """How often the patients of the conditions are drawn in each resample."""
+    """How often the patients of the conditions are in each resample."""
     return PatientDraws(((c.cases.patients, c.cases.domains) for c in tested), resamples)
 
 
@@ -122,11 +115,9 @@ class Shifter:
     def batches(self, condition: Condition) -> Iterator[dict[str, Any]]:
         """Every case once, shifted as it is stored, in the batches of `pipeline.epoch`."""
         for batch in pipeline.epoch(condition.cases, batch_size=self._batch_size):
-            if condition.shift:
-                yield batch | {"image": self._compiled(*condition.shift)(batch["image"])}
-            else:
-                yield batch
+            shifted = self._compiled(*condition.shift) if condition.shift else lambda image: image
+            yield batch | {"image": shifted(batch["image"])}
 
 
 def _shifted(name: str, strength: float, images: jax.Array) -> jax.Array:
-    return shifts.shift(name, strength=strength)(jax.random.key(0), {"image": images})["image"]  # nothing is drawn
+    return shifts.shift(name, strength=strength)(jax.random.key(0), {"image": images})["image"]  # nothing is random

@@ -7,8 +7,8 @@ import numpy as np
 
 from jaxseg.results.resampled import Resampled, weighted_sum
 from jaxseg.results.table import Row
+from jaxseg.studies.base import Measures
 from jaxseg.studies.skip_pruning.conditions import Condition, compared
-from jaxseg.studies.skip_pruning.experiment import Measures
 from jaxseg.studies.skip_pruning.settings import Network, Settings, architecture, difference
 from jaxseg.training import checks
 
@@ -72,10 +72,7 @@ def _differences(
     layers = measured[0]["layers"].tolist()
     *_, bottleneck = (layer for layer in layers if layer not in decoder)
     first, of_decoder = _mean_weights(layers[:1], layers), _mean_weights(decoder, layers)
-    within = {
-        EARLY: first - _mean_weights(layers[1:], layers),
-        DEEPEST: first - _mean_weights([bottleneck], layers),
-    }
+    within = {EARLY: first - _mean_weights(layers[1:], layers), DEEPEST: first - _mean_weights([bottleneck], layers)}
     for (pruned, measures), (quantity, weights) in itertools.product(measured.items(), within.items()):
         yield architecture(pruned), quantity, _weighted(measures, condition, weights)
     for more, less in pairs:
@@ -90,23 +87,24 @@ def _decoder(settings: Settings, network: Network) -> tuple[str, ...]:
 
 def _weighted(measures: Measures, condition: Condition, weights: np.ndarray) -> Resampled:
     """A weighted sum `[L]` of the layers' distances, mean over folds."""
-    distances, drawn = layer_distances(measures, condition)
+    distances, of_draws = layer_distances(measures, condition)
     folds = distances @ weights
     cases, undefined = condition.cases, int(np.isnan(folds).sum())
-    of_draws = (weights @ drawn).mean(0)
-    return Resampled(float(folds.mean()), of_draws, folds, len(cases), undefined, len(set(cases.patients)))
+    return Resampled(
+        float(folds.mean()), (weights @ of_draws).mean(0), folds, len(cases), undefined, len(set(cases.patients))
+    )
 
 
 def layer_distances(measures: Measures, condition: Condition) -> tuple[np.ndarray, np.ndarray]:
-    """Distances `[F,L]` of the layers, and `[F,L,R]` of drawn patients, the latter centred on the former.
+    """Distances `[F,L]` of the layers, and `[F,L,R]` of resampled patients, the latter centred on the former.
 
     A resample has some patients twice and others not at all, which adds distance as a smaller test set would; only its
     spread is of interest.
     """
     name = condition.name
     values = [measures[f"{name}/distance/{layer}"].mean(1, dtype=np.float64) for layer in measures["layers"]]
-    estimate, drawn = np.stack(values, 1), measures[f"{name}/drawn"].astype(np.float64)
-    return estimate, drawn - drawn.mean(-1, keepdims=True) + estimate[..., None]
+    estimate, of_draws = np.stack(values, 1), measures[f"{name}/drawn"].astype(np.float64)
+    return estimate, of_draws - of_draws.mean(-1, keepdims=True) + estimate[..., None]
 
 
 def _mean_weights(chosen: Collection[str], layers: Sequence[str]) -> np.ndarray:

@@ -26,18 +26,14 @@ def block_layers(model: UNetSkeleton) -> tuple[str, ...]:
 
 
 def measure(
-    settings: Settings,
-    model: UNetSkeleton,
-    members: Sequence[Any],
-    tested: Sequence[Condition],
-    shifter: Shifter,
+    settings: Settings, model: UNetSkeleton, members: Sequence[Any], tested: Sequence[Condition], shifter: Shifter
 ) -> dict[str, np.ndarray]:
     """Hellinger distances between the unshifted test set and every compared condition (section IV.B).
 
     Activations are averaged over the cells of a grid of the size of the deepest layer (with five halvings the paper's,
     one cell per 32 pixels). Images are streamed twice, for the joint range and for histograms, which are kept per
-    patient: their sums give the distance, sums over drawn patients its interval, and sums over the two halves of the
-    unshifted test set what the distance is without a shift, all with the same bins.
+    patient: their sums give the distance, sums over resampled patients its interval, and sums over two halves of the
+    unshifted test set the distance without a shift, all with the same bins.
 
     Returns:
       `layers` `[L]` str, input to output; per compared condition C: `C/distance/LAYER` `[F,D]`, `C/drawn` and `C/null`
@@ -120,16 +116,15 @@ def _distances(
     drawn_q: np.ndarray,
     halvings: int,
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
-    """Per layer: distance per channel `[D]`, the layer's with drawn patients `[R]`, of halves `[S]`, constant channels.
+    """Per layer: distance per channel `[D]`, the layer's by resample `[R]`, of halves `[S]`, constant channels.
 
     Args:
       p, q: histograms per patient, `[P,D,bins]` and `[Q,D,bins]`.
       ranges: that the bins divide.
-      drawn_p, drawn_q: how often each patient is drawn, `[R,P]` and `[R,Q]`.
+      drawn_p, drawn_q: how often each patient is in a resample, `[R,P]` and `[R,Q]`.
       halvings: S.
     """
-    patients = len(next(iter(p.values())))
-    first, second = _halves(patients, halvings)
+    first, second = _halves(len(next(iter(p.values()))), halvings)
     of_layers = {}
     for name, r in ranges.items():
         between = functools.partial(_channel_distances, low=r.low, high=r.high)

@@ -1,4 +1,4 @@
-"""Pruned skip connections (Wilm et al. 2024): which runs, which numbers.
+"""Pruned skip connections (Wilm et al. 2024): what is trained and measured.
 
 One network per encoder and number of removed skips, counted from the top; each is trained once per fold, and every
 fold's network is tested on the same held-out cases under several conditions:
@@ -8,12 +8,11 @@ fold's network is tested on the same held-out cases under several conditions:
   brightness, contrast, saturation the same cases, shifted by every strength
   domain                           the cases of every other domain, whose patients no network has seen
 
-IoU is that of pixels accumulated over the set (section V), a number per fold and their mean; beside it stands the mean
-over cases. Intervals are over patients, with the trained networks as they are: patients are drawn within the domains
-that they occur in, the same ones for everything, so that differences are paired. Over folds the range is given.
+IoU is that of pixels accumulated over the set (section V), per fold and their mean, and the mean over cases. Intervals
+are over patients, with the trained networks as they are: patients are resampled within the domains that they occur in,
+the same ones for everything, so that differences are paired. Over folds the range is given.
 """
 
-import functools
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -27,13 +26,13 @@ import numpy as np
 from jaxseg import inference
 from jaxseg.data import augment
 from jaxseg.metrics import overlap
-from jaxseg.results.stored import kept
+from jaxseg.studies import base
+from jaxseg.studies.base import Data, Measures, open_splits
 from jaxseg.studies.skip_pruning import distances
-from jaxseg.studies.skip_pruning.conditions import Condition, Shifter, example_cases
+from jaxseg.studies.skip_pruning.conditions import Condition, Shifter, conditions, example_cases
+from jaxseg.studies.skip_pruning.iou import class_numbers
 from jaxseg.studies.skip_pruning.settings import Network, Settings
 from jaxseg.training import runs
-
-Measures = Mapping[str, np.ndarray]
 
 
 class Cases(NamedTuple):
@@ -43,30 +42,27 @@ class Cases(NamedTuple):
     tested: tuple[Condition, ...]
 
 
+def gather(settings: Settings, data: Data) -> Cases:
+    """The cases of the study's data set; raises InputError as `conditions`, or where a class is unknown."""
+    directory, splits = open_splits(settings.of_run(settings.networks[0]), data)
+    tested = conditions(settings, splits, runs.Splits(directory, settings.run.data.source_size))
+    class_numbers(settings.evaluation.classes, tested[0].cases.class_names)  # says which is unknown
+    return Cases(splits, tested)
+
+
 class Example(NamedTuple):
-    """A case of a condition that is shown.
+    """A case of a condition that is shown."""
 
-    Attributes:
-      name: of condition and case.
-      image: as a network sees it, uint8 `[n,n,C]`.
-      labels: `[n,n]`.
-    """
-
-    name: str
-    image: np.ndarray
-    labels: np.ndarray
+    name: str  # of condition and case
+    image: np.ndarray  # as a network sees it, uint8 `[n,n,C]`
+    labels: np.ndarray  # `[n,n]`
 
 
 class Measured(NamedTuple):
-    """What the study measures.
+    """What the study measures."""
 
-    Attributes:
-      of_networks: as of `measure`.
-      examples: one for each of `example_cases`.
-    """
-
-    of_networks: Mapping[Network, Measures]
-    examples: Sequence[Example]
+    of_networks: Mapping[Network, Measures]  # as of `measure`
+    examples: Sequence[Example]  # one for each of `example_cases`
 
 
 def run_folder(workdir: pathlib.Path, network: Network) -> pathlib.Path:
@@ -76,13 +72,9 @@ def run_folder(workdir: pathlib.Path, network: Network) -> pathlib.Path:
 
 def train_and_measure(settings: Settings, cases: Cases, workdir: pathlib.Path) -> Measured:
     """Every network of the study, trained and measured, or read back where that was done before."""
-    measured = {}
     shifter = Shifter(settings.run.training.batch_size)
-    for network in settings.networks:
-        run, folder = settings.of_run(network), run_folder(workdir, network)
-        runs.train(run, cases.splits, folder)
-        make = functools.partial(measure, settings, run, folder, cases.tested, shifter)
-        measured[network] = kept(folder / "measures.npz", make)
+    of_run = lambda run, folder: measure(settings, run, folder, cases.tested, shifter)
+    measured = base.train_and_measure(settings, workdir, lambda _: cases.splits, of_run, run_folder)
     return Measured(measured, examples(settings.run.data.image_size, cases.tested))
 
 

@@ -15,10 +15,10 @@ from matplotlib.patches import Patch
 from jaxseg.atomic import PathLike
 from jaxseg.report import canvas, figures
 from jaxseg.results.table import Table
-from jaxseg.studies.base import Report
+from jaxseg.studies.base import Measures, Overlay, Report
 from jaxseg.studies.skip_pruning import tables
 from jaxseg.studies.skip_pruning.conditions import DOMAIN, IN_DOMAIN, Condition, compared
-from jaxseg.studies.skip_pruning.experiment import Cases, Measured, Measures
+from jaxseg.studies.skip_pruning.experiment import Cases, Measured
 from jaxseg.studies.skip_pruning.iou import SET
 from jaxseg.studies.skip_pruning.settings import Network, Settings, architecture
 
@@ -40,33 +40,20 @@ def draw(report: Report[Settings, Cases, Measured, tables.Tables]) -> None:
         _draw_matrices(folder, encoder, tested, results.iou.where(encoder=encoder, measure=SET))
         layers = results.distances.where(encoder=encoder, architecture=architecture(0), part="decoder")
         for i, condition in enumerate(compared(settings.evaluation, tested)):
-            violins(
-                folder / f"distances_{encoder}_{i}.png",
-                {
-                    architecture(pruned): _violins(measured.of_networks[Network(encoder, pruned)], condition)
-                    for pruned in settings.pruned
-                },
-                decoder=layers.values("layer"),
-                ylabel="Hellinger distance",
-            )
+            networks = {
+                architecture(pruned): measured.of_networks[Network(encoder, pruned)] for pruned in settings.pruned
+            }
+            panels = {name: _violins(measures, condition) for name, measures in networks.items()}
+            path, decoder = folder / f"distances_{encoder}_{i}.png", layers.values("layer")
+            violins(path, panels, decoder=decoder, ylabel="Hellinger distance")
         figures.overlays(folder / f"examples_{encoder}.png", _examples(settings, measured, encoder))
 
 
 def _draw_differences(folder: pathlib.Path, differences: Table) -> None:
     several = len(differences.values("encoder")) > 1
-    figures.dots(
-        folder / "differences.png",
-        [
-            (
-                f"{row['architecture']}, {row['encoder']}" if several else row["architecture"],
-                _PLACES[row["place"]],
-                *row.numbers,
-            )
-            for row in differences
-            if row["place"] in _PLACES
-        ],
-        xlabel="IoU of the pruned network minus that of the baseline",
-    )
+    name = lambda row: f"{row['architecture']}, {row['encoder']}" if several else row["architecture"]
+    dots = [(name(row), _PLACES[row["place"]], *row.numbers) for row in differences if row["place"] in _PLACES]
+    figures.dots(folder / "differences.png", dots, xlabel="IoU of the pruned network minus that of the baseline")
 
 
 def _draw_matrices(folder: pathlib.Path, encoder: str, tested: Sequence[Condition], iou: Table) -> None:
@@ -101,9 +88,7 @@ def _violins(measures: Measures, condition: Condition) -> dict[str, tuple[np.nda
     }
 
 
-def _examples(
-    settings: Settings, measured: Measured, encoder: str
-) -> list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+def _examples(settings: Settings, measured: Measured, encoder: str) -> list[Overlay]:
     shown = {
         architecture(pruned): measured.of_networks[Network(encoder, pruned)]["examples"]
         for pruned in dict.fromkeys(settings.pruned[i] for i in _SHOWN)
@@ -114,15 +99,8 @@ def _examples(
     ]
 
 
-# ------------------------------------------------------------------------------------------------------ general figures
-
-
 def matrices(
-    path: PathLike,
-    panels: Mapping[str, tuple[Sequence[str], Sequence[str], np.ndarray]],
-    *,
-    xlabel: str,
-    label: str,
+    path: PathLike, panels: Mapping[str, tuple[Sequence[str], Sequence[str], np.ndarray]], *, xlabel: str, label: str
 ) -> None:
     """Matrices below each other on one colour scale from 0 to 1, the number in every cell.
 

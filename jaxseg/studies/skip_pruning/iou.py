@@ -8,8 +8,8 @@ from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.metrics.intervals import defined_mean
 from jaxseg.results.resampled import Resampled
+from jaxseg.studies.base import Measures
 from jaxseg.studies.skip_pruning.conditions import Condition, patient_draws
-from jaxseg.studies.skip_pruning.experiment import Measures
 from jaxseg.studies.skip_pruning.settings import Evaluation, Network
 
 SET, CASE = "of the set", "per case"  # measures
@@ -17,11 +17,9 @@ Scores = Mapping[tuple[Network, str, str], Resampled]  # network, name of the co
 
 
 def class_numbers(wanted: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
-    """Numbers of the classes whose IoU is averaged; raises InputError if one is unknown.
+    """Indices of the `wanted` classes, whose IoU is averaged; raises InputError if one is unknown.
 
-    Args:
-      wanted: their names; none means all but the background.
-      names: of all classes, the background first.
+    None means all but the background, the first of all `names`.
     """
     known = list(names[1:])
     unknown = [name for name in wanted if name not in known]
@@ -35,13 +33,13 @@ def scores(evaluation: Evaluation, tested: Sequence[Condition], measured: Mappin
     classes = class_numbers(evaluation.classes, tested[0].cases.class_names)
     draws = patient_draws(tested, evaluation.resamples)
     weights = {condition.name: draws.of_cases(condition.cases.patients) for condition in tested}
+    count = lambda condition: len(set(condition.cases.patients))
+    of_condition = lambda one, counts: resampled(counts, weights[one.name], count(one), classes)
     return {
         (network, condition.name, measure): score
         for network, measures in measured.items()
         for condition, counts in _by_condition(measures["counts"], tested)
-        for measure, score in resampled(
-            counts, weights[condition.name], len(set(condition.cases.patients)), classes
-        ).items()
+        for measure, score in of_condition(condition, counts).items()
     }
 
 
@@ -56,22 +54,19 @@ def resampled(counts: np.ndarray, weights: np.ndarray, patients: int, classes: S
 
     Args:
       counts: `[F,N,K,3]`, as of `overlap.class_counts`.
-      weights: `[R,N]`, how often each case is drawn.
+      weights: `[R,N]`, how often each case is in a resample.
       patients: how many there are.
-      classes: numbers of those that are averaged.
+      classes: indices of those that are averaged.
     """
-    return {
-        SET: _of_set(counts, weights, patients, classes),
-        CASE: _per_case(counts, weights, patients, classes),
-    }
+    return {SET: _of_set(counts, weights, patients, classes), CASE: _per_case(counts, weights, patients, classes)}
 
 
 def _of_set(counts: np.ndarray, weights: np.ndarray, patients: int, classes: Sequence[int]) -> Resampled:
     n = counts.shape[1]
     flat = np.moveaxis(counts, 1, 0).reshape(n, -1).astype(np.float64)
-    drawn = np.rint(weights @ flat).reshape(len(weights), len(counts), *counts.shape[2:])
+    resamples = np.rint(weights @ flat).reshape(len(weights), len(counts), *counts.shape[2:])
     folds = overlap.class_mean_iou(counts.sum(1, dtype=np.int64), classes=classes)
-    of_draws = defined_mean(overlap.class_mean_iou(drawn, classes=classes), axis=1)
+    of_draws = defined_mean(overlap.class_mean_iou(resamples, classes=classes), axis=1)
     return Resampled(float(defined_mean(folds, axis=0)), of_draws, folds, n, 0, patients)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from jaxseg.report import estimates, page
 from jaxseg.results.table import Table
-from jaxseg.studies.base import Report
+from jaxseg.studies.base import Report, claims_table
 from jaxseg.studies.skip_pruning.conditions import DOMAIN, IN_DOMAIN, compared
 from jaxseg.studies.skip_pruning.experiment import Cases, Measured
 from jaxseg.studies.skip_pruning.iou import CASE, SET
@@ -24,31 +24,19 @@ def make(report: StudyReport) -> page.Page:
         "differences",
         "What removing skips changes",
         "Dots with intervals: IoU of each pruned network minus that of the baseline, in-domain and under shift.",
-        "IoU of the test set, mean over folds; 95 % bootstrap intervals over patients, paired. The networks are taken "
-        "as they are: the interval does not cover what another training would change, which the range over folds in "
-        "the table tells.",
-        "differences",
+        "IoU of the test set, mean over folds; 95 % bootstrap intervals over patients, paired. The interval takes the "
+        "networks as they are; the variation between trainings shows in the range over folds in the table.",
     )
-    return page.Page(
-        title=f"Pruned skip connections ({report.size})",
-        question="Is a U-Net better, in-domain and under domain shift, without its uppermost skip connection?",
-        verdict=verdicts[0].verdict,
-        answer=" ".join(f"{v.of['encoder']}: {v.sentence}" if len(verdicts) > 1 else v.sentence for v in verdicts),
-        lead=lead,
-        facts=_facts(report.tables.iou),
-        sections=[_claims(report), _segmentation(report), _layers(report), _paper(report), _parameters(report)],
-    )
-
-
-def _facts(iou: Table) -> list[tuple[str, str]]:
-    return [
-        (f"{row['encoder']}, {row['architecture']}, in-domain", row.text())
-        for row in iou.where(measure=SET, group=IN_DOMAIN)
-    ]
+    question = "Is a U-Net better, in-domain and under domain shift, without its uppermost skip connection?"
+    answer = " ".join(f"{v.of['encoder']}: {v.sentence}" if len(verdicts) > 1 else v.sentence for v in verdicts)
+    in_domain = report.tables.iou.where(measure=SET, group=IN_DOMAIN)
+    facts = [(f"{row['encoder']}, {row['architecture']}, in-domain", row.text()) for row in in_domain]
+    sections = (_claims, _segmentation, _layers, _paper, _parameters)
+    return report.write_up("Pruned skip connections", question, lead, facts, sections, answer)
 
 
 def _table(title: str, rows: Table, columns: Mapping[str, str], further: Mapping[str, str] | None = None) -> page.Table:
-    """With the range over folds; a column of encoders stands first where there are several."""
+    """With the range over folds; a column of encoders comes first where there are several."""
     if len(rows.values("encoder")) > 1:
         columns = {**_ENCODER, **columns}
     return estimates.table(title, rows, columns, further={**_FOLDS, **(further or {})}, digits=3)
@@ -61,25 +49,19 @@ def _claims(report: StudyReport) -> page.Section:
         f"The baseline has all skips, Ln lacks the top n. Trained: {folds} ({report.origin['data']}); every one is "
         "tested on the same held-out cases.",
         "A claim holds if the whole interval and every single fold lie on its side of 0, does not hold if they lie on "
-        "the other, and is unclear otherwise. The interval is over patients and takes the networks as they are; what "
-        "another training would change shows in the folds alone. At least as good allows for a loss of 0.01 IoU. Each "
-        "claim is judged by itself, without correction for their number.",
+        "the other, and is unclear otherwise. The interval is over patients and takes the networks as they are; the "
+        "variation between trainings shows in the folds alone. At least as good allows for a loss of 0.01 IoU. Claims "
+        "are not corrected for their number.",
     ]
-    columns = {"claim": "claim", **_ENCODER, "answer": "answer", "sentence": "by these numbers", "paper": "the paper"}
-    claims = page.Table(
-        "Claims",
-        [claim.record() for claim in report.judgement.claims],
-        "Intervals: 95 %, bootstrap over patients, paired; folds are not resampled.",
-        columns,
-    )
+    claims = claims_table(report.judgement.claims, "bootstrap over patients, paired; folds are not resampled")
     return page.Section("The paper's claims", text, [], [claims])
 
 
 def _segmentation(report: StudyReport) -> page.Section:
     tested, results = report.cases.tested, report.tables
     text = [
-        "The paper's text gives few of Fig. 7's values; they stand beside ours where it does. A value of the paper is "
-        "of its own images and networks, so only tendencies compare."
+        "The paper's text gives few of Fig. 7's values, shown beside ours. They are of other images and networks, so "
+        "only tendencies compare."
     ]
     left_out = sorted({f"{c.label} ({len(c.cases)} cases)" for c in tested if not c.has_interval})
     if left_out:
@@ -98,7 +80,7 @@ def _segmentation(report: StudyReport) -> page.Section:
 
 def _segmentation_figures(report: StudyReport) -> list[page.Figure]:
     settings, tested = report.settings, report.cases.tested
-    caption = "Accumulated over the test set, mean over folds; intervals stand in the table."
+    caption = "Accumulated over the test set, mean over folds; intervals are in the table."
     by_strength = lambda encoder: report.figure(
         f"iou_{encoder}",
         f"IoU by strength of the shift, {encoder}",
@@ -129,8 +111,8 @@ def _layers(report: StudyReport) -> page.Section:
     settings, results = report.settings, report.tables
     text = (
         "The distance is that of histograms, per channel, between activations of the unshifted and of the shifted "
-        "images: 0 for equal frequencies, 1 for no value in common. A channel that never fires counts with 0 and "
-        "lowers its layer's mean; the table says how many there are."
+        "images: 0 for equal frequencies, 1 for no value in common. Constant channels count with 0 and lower the mean "
+        "of their layer; the table has their number."
     )
     shown = [
         report.figure(

@@ -1,4 +1,4 @@
-"""Numbers of the paper (Wilm et al. 2024) that stand beside the study's: IoU, its change by pruning, parameters.
+"""Numbers of the paper (Wilm et al. 2024) beside the study's: IoU, its change by pruning, parameters.
 
 Networks are given by encoder and number of removed skips.
 """

@@ -10,18 +10,14 @@ from jaxseg.data import shifts
 from jaxseg.errors import InputError
 from jaxseg.models.resnet_unet import ENCODERS
 from jaxseg.settings import count, read
+from jaxseg.studies.base import changed
 from jaxseg.training import checks
 
 _SHOWN_IN = "configs/skip_pruning.py"
 
 
 class Network(NamedTuple):
-    """A network of the study.
-
-    Attributes:
-      encoder: its encoder, or the network's name where it has but one.
-      pruned: how many of the top skips it lacks.
-    """
+    """A network by its encoder, or its name where it has but one, and by how many of the top skips it lacks."""
 
     encoder: str
     pruned: int
@@ -57,25 +53,17 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Which networks are trained, and under which conditions they are tested.
-
-    Attributes:
-      evaluation: how the networks are tested.
-      run: config of a training run, with all skips; a replica per fold.
-      encoders: each is a network of its own; none: the network of `run` as it stands.
-      pruned: how many of the top skips are removed, rising; 0 is the baseline.
-      shifts: name -> strengths.
-    """
+    """Which networks are trained, and under which conditions they are tested."""
 
     evaluation: Evaluation
-    run: ml_collections.ConfigDict
-    encoders: tuple[str, ...]
-    pruned: tuple[int, ...]
-    shifts: Mapping[str, tuple[float, ...]]
+    run: ml_collections.ConfigDict  # config of a training run, with all skips; a replica per fold
+    encoders: tuple[str, ...]  # each is a network of its own; none: the network of `run` as it stands
+    pruned: tuple[int, ...]  # how many of the top skips are removed, rising; 0 is the baseline
+    shifts: Mapping[str, tuple[float, ...]]  # name -> strengths
 
     @property
     def encoder_names(self) -> tuple[str, ...]:
-        """By which networks are told apart, besides their skips: encoders, or the network's name."""
+        """What distinguishes networks besides their skips: encoders, or the network's name."""
         return self.encoders or (self.run.model.name,)
 
     @property
@@ -85,19 +73,13 @@ class Settings:
 
     def of_run(self, network: Network) -> ml_collections.ConfigDict:
         """The config of the run that trains a network."""
-        made = self.run.copy_and_resolve_references().unlock()
-        if self.encoders:
-            made.model.encoder = network.encoder
-        made.model.skips = (False,) * network.pruned + (True,) * (len(made.model.skips) - network.pruned)
-        return made.lock()
+        skips = (False,) * network.pruned + (True,) * (len(self.run.model.skips) - network.pruned)
+        encoder = {"model.encoder": network.encoder} if self.encoders else {}
+        return changed(self.run, {"model.skips": skips, **encoder})
 
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
-    """The settings of the study.
-
-    Raises:
-      InputError: a field of the config cannot work.
-    """
+    """The settings of the study; raises InputError where a field of the config cannot work."""
     run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
     checks.check(run)
     evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)

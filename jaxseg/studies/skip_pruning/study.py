@@ -3,19 +3,10 @@
 import pathlib
 from collections.abc import Mapping
 
-from jaxseg.studies.base import Data, Judgement, Study, open_splits
+from jaxseg.studies.base import Judgement, Study
 from jaxseg.studies.skip_pruning import claims, experiment, figures, page, tables
-from jaxseg.studies.skip_pruning.conditions import conditions
-from jaxseg.studies.skip_pruning.iou import class_numbers
 from jaxseg.studies.skip_pruning.settings import Settings, settings
 from jaxseg.training import runs
-
-
-def _gather(settings: Settings, data: Data) -> experiment.Cases:
-    directory, splits = open_splits(settings.of_run(settings.networks[0]), data)
-    tested = conditions(settings, splits, runs.Splits(directory, settings.run.data.source_size))
-    class_numbers(settings.evaluation.classes, tested[0].cases.class_names)  # says which is unknown
-    return experiment.Cases(splits, tested)
 
 
 def _fingerprints(cases: experiment.Cases) -> Mapping[str, str]:
@@ -30,29 +21,17 @@ def _describe(settings: Settings, cases: experiment.Cases) -> str:
 
 
 def _judge(settings: Settings, results: tables.Tables) -> Judgement:
-    found = [
-        claim for encoder in settings.encoder_names for claim in claims.claims(results, encoder, settings.pruned[-1])
-    ]
-    return Judgement([claims.verdict(found, encoder) for encoder in settings.encoder_names], found)
+    names, last = settings.encoder_names, settings.pruned[-1]
+    decided = [claim for encoder in names for claim in claims.claims(results, encoder, last)]
+    return Judgement([claims.verdict(decided, encoder) for encoder in names], decided)
 
 
 def _folders(settings: Settings, workdir: pathlib.Path) -> list[pathlib.Path]:
-    return [
-        place
-        for network in settings.networks
-        for _, place in runs.member_runs(settings.of_run(network), experiment.run_folder(workdir, network))
-    ]
+    folders = {network: experiment.run_folder(workdir, network) for network in settings.networks}
+    return [place for network in folders for _, place in runs.member_runs(settings.of_run(network), folders[network])]
 
 
 STUDY = Study(
-    settings=settings,
-    gather=_gather,
-    fingerprints=_fingerprints,
-    describe=_describe,
-    measure=experiment.train_and_measure,
-    tabulate=tables.tabulate,
-    judge=_judge,
-    folders=_folders,
-    draw=figures.draw,
-    page=page.make,
+    *(settings, experiment.train_and_measure, tables.tabulate, _judge, figures.draw, page.make),
+    *(experiment.gather, _fingerprints, _describe, _folders),
 )

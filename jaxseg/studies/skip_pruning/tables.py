@@ -15,9 +15,10 @@ from jaxseg.models import tracing
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.results.resampled import Resampled, mean_of, weighted_sum
 from jaxseg.results.table import Row, Table, table
+from jaxseg.studies.base import Measures
 from jaxseg.studies.skip_pruning import distance_tables, paper
 from jaxseg.studies.skip_pruning.conditions import IN_DOMAIN, Condition
-from jaxseg.studies.skip_pruning.experiment import Cases, Measured, Measures
+from jaxseg.studies.skip_pruning.experiment import Cases, Measured
 from jaxseg.studies.skip_pruning.iou import CASE, SET, Scores, class_numbers, of_cases, scores
 from jaxseg.studies.skip_pruning.settings import Network, Settings, architecture, difference
 from jaxseg.training import checks
@@ -94,7 +95,7 @@ def places(tested: Sequence[Condition]) -> dict[str, tuple[str, ...]]:
 
 
 def pairs(pruned: Sequence[int]) -> list[tuple[int, int]]:
-    """Which numbers of removed skips are compared: each with the baseline, with the one before it, the last with L1."""
+    """Which counts of removed skips are compared: each with the baseline, with the one before it, the last with L1."""
     chosen = [(b, 0) for b in pruned[1:]]
     chosen += [(b, a) for a, b in itertools.pairwise(pruned) if a]
     return [*dict.fromkeys([*chosen, *([(pruned[-1], 1)] if pruned[-1] > 1 else [])])]
@@ -109,15 +110,9 @@ def _difference_rows(
 ) -> Iterator[Row]:
     for encoder, measure, (more, less) in itertools.product(encoders, (SET, CASE), compared):
         for place, names in places(tested).items():
-            keys = {
-                "encoder": encoder,
-                "difference": difference(more, less),
-                "architecture": architecture(more),
-                "minus": architecture(less),
-                "place": place,
-                "measure": measure,
-                "conditions": len(names),
-            }
+            keys: dict[str, Any] = {"encoder": encoder, "difference": difference(more, less)}
+            keys |= {"architecture": architecture(more), "minus": architecture(less), "place": place}
+            keys |= {"measure": measure, "conditions": len(names)}
             change = _change(iou, encoder, more, less, names, measure)
             convention = f"{conventions[measure]}; mean over conditions"
             yield Row(keys, change.estimate, convention, f"{_OVER_PATIENTS}, paired", change.over_folds)
@@ -132,22 +127,14 @@ def _change(iou: Scores, encoder: str, more: int, less: int, names: Sequence[str
 def _fold_records(
     tested: Sequence[Condition], measured: Mapping[Network, Measures], iou: Scores
 ) -> list[dict[str, Any]]:
+    convention = "IoU of the set, per condition; validation: on the fold held out"
+    said = {"n": len(tested[0].cases), "undefined": 0, "interval": "none, one network", "convention": convention}
     return [
-        _who(network)
-        | {
-            "fold": fold,
-            "best_step": int(measures["step"][fold]),
-            "validation_miou": float(measures["validation_miou"][fold]),
-        }
+        {**_who(network), "fold": fold, "best_step": int(step), "validation_miou": float(miou)}
         | {condition.name: float(iou[network, condition.name, SET].folds[fold]) for condition in tested}
-        | {
-            "n": len(tested[0].cases),
-            "undefined": 0,
-            "interval": "none, one network",
-            "convention": "IoU of the set, per condition; validation: on the fold held out",
-        }
+        | said
         for network, measures in measured.items()
-        for fold in range(len(measures["step"]))
+        for fold, (step, miou) in enumerate(zip(measures["step"], measures["validation_miou"], strict=True))
     ]
 
 
@@ -165,46 +152,31 @@ def _case_records(
     return rows
 
 
-# ------------------------------------------------------------------------------------------- beside the paper's numbers
-
-_CHANGE = "difference from the baseline's IoU of the set, the paper's from its numbers of two digits"
+def _change_record(data: str, network: Network, in_domain: float, shifted: float, conditions: int) -> dict[str, Any]:
+    convention = "difference from the baseline's IoU of the set, the paper's from its numbers of two digits"
+    of = {"data": data, "encoder": network.encoder, "difference": difference(network.pruned, 0)}
+    changes = {"in_domain": in_domain, "shifted": shifted, "conditions": conditions}
+    return of | changes | {"convention": convention}
 
 
 def _paper_records() -> list[dict[str, Any]]:
     """What pruning changes in the paper's three clinical data sets (differences of Fig. 9)."""
+    change = lambda data, of, domains: round(paper.change(data, of.encoder, of.pruned, 0, domains), 3)
+    ends = paper.TRAINED_ON, paper.OTHERS
     return [
-        {
-            "data": f"{data}, the paper",
-            "encoder": encoder,
-            "difference": difference(pruned, 0),
-            "in_domain": round(paper.change(data, encoder, pruned, 0, paper.TRAINED_ON), 3),
-            "shifted": round(paper.change(data, encoder, pruned, 0, paper.OTHERS), 3),
-            "conditions": len(values) - 1,
-            "convention": _CHANGE,
-        }
+        _change_record(f"{data}, the paper", of, change(data, of, ends[0]), change(data, of, ends[1]), len(values) - 1)
         for data, networks in paper.DOMAINS.items()
-        for (encoder, pruned), values in networks.items()
-        if pruned
+        for of, values in ((Network(*key), values) for key, values in networks.items())
+        if of.pruned
     ]
 
 
 def _beside_paper_records(settings: Settings, tested: Sequence[Condition], iou: Scores) -> list[dict[str, Any]]:
     """The same of the study's networks."""
-    names = places(tested)
+    names, data = places(tested), f"{settings.run.data.dataset}, here"
     change = lambda network, place: _change(iou, network.encoder, network.pruned, 0, names[place], SET).value
-    return [
-        {
-            "data": f"{settings.run.data.dataset}, here",
-            "encoder": network.encoder,
-            "difference": difference(network.pruned, 0),
-            "in_domain": change(network, IN_DOMAIN),
-            "shifted": change(network, SHIFTED),
-            "conditions": len(names[SHIFTED]),
-            "convention": _CHANGE,
-        }
-        for network in settings.networks
-        if network.pruned
-    ]
+    record = lambda of: _change_record(data, of, change(of, IN_DOMAIN), change(of, SHIFTED), len(names[SHIFTED]))
+    return [record(network) for network in settings.networks if network.pruned]
 
 
 def parameter_records(settings: Settings, cases: pipeline.InMemory) -> list[dict[str, Any]]:
@@ -228,12 +200,12 @@ def parameter_records(settings: Settings, cases: pipeline.InMemory) -> list[dict
 @functools.cache
 def _paper_network_size(encoder: str, pruned: int) -> int:
     skips = (False,) * pruned + (True,) * (len(paper.PARAMETERS[encoder]) - 1 - pruned)
-    # of this type and size the study at the paper's size has traced them, which takes seconds, and is remembered
+    # the study at the paper's size has traced them in this type and size, which takes seconds and is remembered
     model = models.build("resnet_unet", 2, encoder=encoder, skips=skips, dtype=jnp.dtype("float32"))
     return count_parameters(model, 512, 3)
 
 
 def count_parameters(model: UNetSkeleton, size: int, channels: int) -> int:
-    """How many numbers are trained; nothing is computed."""
+    """How many parameters are trained; nothing is computed."""
     variables = tracing.variable_shapes(model, (1, size, size, channels))
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
