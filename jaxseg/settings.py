@@ -34,7 +34,7 @@ def number(*, default: Any = dataclasses.MISSING, **bounds: float) -> Any:
     return dataclasses.field(kw_only=True, default=default, metadata={"bounds": ordered})
 
 
-def count(least: int = 1, *, default: Any = dataclasses.MISSING) -> Any:
+def count(*, least: int = 1, default: Any = dataclasses.MISSING) -> Any:
     """A field that says how many."""
     return number(least=least, default=default)
 

@@ -64,10 +64,12 @@ class Report(NamedTuple):
 
     @property
     def errors(self) -> list[Finding]:
+        """What keeps the data set from being prepared."""
         return [finding for finding in self.findings if finding.level == "error"]
 
     @property
     def warnings(self) -> list[Finding]:
+        """What a person should know."""
         return [finding for finding in self.findings if finding.level == "warning"]
 
     @property

@@ -49,6 +49,8 @@ def curves(
     Args:
       path: PNG to write.
       panels: title -> series. An empty title is fine for a single panel.
+      xlabel: of the axis.
+      ylabel: of the axis.
       ylim: range of the shared y axis; None: from the data.
       shade: from x, to x, and the words that say what this range is.
     """
@@ -86,6 +88,8 @@ def boxes(path: PathLike, panels: Mapping[str, Mapping[str, tuple[Any, Any]]], *
     Args:
       path: PNG to write.
       panels: title -> label -> (x `[R]`, values `[N,R]`); NaN is dropped.
+      xlabel: of the axis.
+      ylabel: of the axis.
     """
     _need(panels, "panels")
     looks = canvas.looks(label for panel in panels.values() for label in panel)
@@ -122,6 +126,7 @@ def dots(
     Args:
       path: PNG to write.
       rows: (label, group, mean, low, high); groups have a colour and a marker each; a NaN mean reads "undefined".
+      xlabel: of the axis.
       zero: draw a vertical line at 0, and keep 0 in view.
     """
     _need(rows, "rows")

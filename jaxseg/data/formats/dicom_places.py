@@ -22,6 +22,7 @@ class Place(NamedTuple):
 
     @property
     def normal(self) -> np.ndarray:
+        """Direction across the slice, `[3]`."""
         return np.cross(self.row, self.column)
 
 
