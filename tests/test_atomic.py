@@ -90,13 +90,16 @@ def test_files_have_the_usual_permissions(tmp_path):
     [
         ((0.42, 0.37, 0.471), "0.42 [0.37, 0.47]"),
         ((-0.001, -0.5, 0.5), "0.00 [-0.50, 0.50]"),
-        ((0.1234, 0.1, 0.2, 3), "0.123 [0.100, 0.200]"),
         ((NAN, NAN, NAN), "undefined"),
         ((0.42, NAN, NAN), "0.42 [undefined, undefined]"),
     ],
 )
 def test_estimate_text(arguments, expected):
     assert estimate_text(*arguments) == expected
+
+
+def test_more_digits():
+    assert estimate_text(0.1234, 0.1, 0.2, digits=3) == "0.123 [0.100, 0.200]"
 
 
 def test_a_file_name_that_is_no_utf_8_is_written(tmp_path):

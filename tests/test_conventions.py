@@ -11,8 +11,8 @@ SECTIONS = ("Attributes", "Args", "Returns", "Yields", "Raises")
 LONGEST = 70
 # rooms of functions that others call on arrays and results of their own, whose options are keyword-only
 CALLED = {"analysis", "metrics", "models", "data", "results", "report", "scores", "audit"}
-# `train` is where linen has it, so are the layers of a capture; all readers of files are called alike
-POSITIONAL = {"train", "layers", "at_least"}
+# `train` is where linen has it; layers of a capture and labels are no options; all readers of files are called alike
+POSITIONAL = {"train", "layers", "labels", "at_least"}
 # methods that a base class or a protocol describes
 DESCRIBED = {"find", "load", "draw", "cases", "scenes", "config", "config_names", "instructions"}  # of a builder
 DESCRIBED |= {"setup", "open", "num_classes", "rank"}  # of a module, of splits

@@ -259,8 +259,8 @@ def unit_heat_map(
 def mean_sa_score(
     layers: Sequence[jax.Array],
     mask: jax.Array,
-    *,
     labels: jax.Array | None = None,
+    *,
     region: jax.Array | None = None,
     interpolation: Interpolation = "bilinear",
 ) -> jax.Array:

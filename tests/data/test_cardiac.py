@@ -273,7 +273,7 @@ def test_images_leave_vendor_a_as_strength_grows(vendor):
 def test_scanners_lie_on_a_line():
     start, end = cardiac.SCANNERS["A"], cardiac.SCANNERS["D"]
     assert cardiac.scanner("D", strength=0) == start and cardiac.scanner("D") == end
-    quarter = cardiac.scanner("D", 0.25)
+    quarter = cardiac.scanner("D", strength=0.25)
     for name in ("tissues", "resolution", "noise", "gamma", "banding", "coil", "shading", "smoothing"):
         first, second, found = (np.array(getattr(machine, name)) for machine in (start, end, quarter))
         np.testing.assert_allclose(found, first + 0.25 * (second - first))

@@ -341,7 +341,7 @@ def test_an_empty_key_is_the_network_at_the_root_without_copies_of_it(tmp_path):
         tensors = {f"{start}{name}": array for name, array in (network | copy).items()}
         np.savez(path, **tensors)
         key = start.removesuffix(".") if start == "model." else ""
-        read = weight_files.read(path, key)
+        read = weight_files.read(path, key=key)
         assert {name: array.max() for name, array in read.items()} == dict.fromkeys(network, 1)
         read = weight_files.read(path, key=f"{key}.ema" if key else "ema")
         assert {name: array.max() for name, array in read.items()} == dict.fromkeys(network, 2)
