@@ -49,7 +49,7 @@ Image("images.png", width=600)
 # ## Training
 #
 # A run is a config and a folder. Every number stands in the config (`print(config)` shows them), and a call that was
-# interrupted goes on where it was.
+# interrupted resumes where it was.
 
 # %%
 runs.train(config, splits, WORK / "unet")

@@ -114,7 +114,7 @@ Image("layers.png", width=600)
 # %% [markdown]
 # The dotted line is what chance makes of two halves of the images as they are: a layer near it has not moved. It lies
 # higher than it should, as halves are smaller and of other images. The paper finds the first layers highest, and sees a
-# slight rise again behind the bottleneck.
+# slight rise again after the bottleneck.
 #
 # ## The whole study
 #

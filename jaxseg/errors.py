@@ -1,4 +1,4 @@
-"""The errors that a person can mend, and the end that is none."""
+"""The errors that a person can fix, and the end that is none."""
 
 
 class InputError(ValueError):
@@ -14,4 +14,4 @@ class LostProcess(InputError):
 
 
 class Preempted(Exception):
-    """The process was asked to stop and has saved its work; the message says how it goes on."""
+    """The process was asked to stop and has saved its work; the message says how to resume."""

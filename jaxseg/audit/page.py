@@ -52,7 +52,7 @@ def run(
     prepare: Callable[[str], pathlib.Path],
     command: str,
 ) -> pathlib.Path:
-    """Audits, or goes on where an earlier call was, and writes the report.
+    """Audits, or resumes an earlier call, and writes the report.
 
     Args:
       request: what is audited.
@@ -187,7 +187,7 @@ def _page(workdir: pathlib.Path, asked: subject.Subject, audit: audits.Audit, ve
     lead = figure(
         "candidates",
         "What was asked, and from where on it is a finding",
-        "Dots with intervals: the number behind every possible finding.",
+        "Dots with intervals: the number of every possible finding.",
         f"A finding's whole interval lies above its margin ({margins}); see the table of numbers."
         if margins
         else "Nothing that was asked could be a finding; see the tables of numbers.",

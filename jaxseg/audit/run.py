@@ -1,4 +1,4 @@
-"""All probes, one after the other; what was measured is kept, so that a killed audit goes on."""
+"""All probes, one after the other; what was measured is kept, so that a killed audit resumes."""
 
 import dataclasses
 import importlib

@@ -20,13 +20,13 @@ def table(
     counts: tuple[str, ...] = _COUNTS,
     digits: int = 2,
 ) -> page.Table:
-    """Some columns, the estimate, further columns, and what stands behind it; the rows' conventions as the note.
+    """Some columns, the estimate, further columns, and what it is of; the rows' conventions as the note.
 
     Args:
       title: of the table.
       rows: in their order.
       columns: of `keys` and `more` -> how the page calls them.
-      further: the same, behind the estimate.
+      further: the same, after the estimate.
       estimate: how the page calls it.
       counts: of the estimate: n, undefined, patients.
       digits: of the estimate.

@@ -21,7 +21,7 @@ class Row:
 
     Attributes:
       keys: what it is of: a network, a test view, a quantity.
-      estimate: the number, its interval, and how many values stand behind it.
+      estimate: the number, its interval, and how many values it is of.
       convention: of what it is the mean, and what became of undefined values.
       interval: how the interval was taken.
       more: further columns, such as the paper's number.
