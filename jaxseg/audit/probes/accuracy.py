@@ -19,7 +19,6 @@ from jaxseg.settings import number as bounded
 
 ACCURACY, DOMAIN = Kind("accuracy"), Kind("domain")
 _DICE = "Dice per case, mean over its foreground classes, a class in neither left out"
-_OVER_CASES = "Mean per case with 95 % bootstrap intervals over patients."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +55,11 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     classes = [number("Dice", patients.mean(v), "Dice per case", where=name) for name, v in of_classes]
     bands = _bands(arrays, patients)
     domains, gaps, gap = _domains(subject, settings, dice)
+    alt = "Dots with intervals of the mean Dice of all cases, and of each class and domain where there are several."
     shown = [overall, *(classes if len(classes) > 1 else []), *domains]
     return Answer(
         [overall, *(classes if len(classes) > 1 else []), *bands, *domains, *gaps],
-        (_weak(overall, settings, _dice_figure(shown)), *gap),
+        (_weak(overall, settings, _dots("dice", "Dice of all cases", alt, shown)), *gap),
         [_band_figure(subject, arrays["outer"], Table(tuple(bands)))] if bands else [],
         facts=[("mean Dice", overall.text())],
     )
@@ -137,7 +137,7 @@ def _domains(
         margin=settings.margin,
         damage=gaps[worst].mean,
         remedy=f"Add annotated cases of {worst!r} to the training set, or do not use the network there.",
-        figure=_domain_figure(rows),
+        figure=_dots("domains", "Dice in every domain", "Dots with intervals of the mean Dice of every domain.", rows),
     )
     return rows, told, (gap,)
 
@@ -154,26 +154,10 @@ def _band_figure(subject: Subject, outer: np.ndarray, bands: Table) -> Figure:
     )
 
 
-def _dice_figure(rows: list[Row]) -> Figure:
-    return Figure(
-        "dice",
-        "Dice of all cases",
-        "Dots with intervals of the mean Dice of all cases, and of each class and domain where there are several.",
-        _OVER_CASES,
-        lambda path: figures.dots(path, [(row["where"], "", *row.numbers) for row in rows], xlabel="Dice"),
-        table="accuracy",
-    )
-
-
-def _domain_figure(rows: list[Row]) -> Figure:
-    return Figure(
-        "domains",
-        "Dice in every domain",
-        "Dots with intervals of the mean Dice of every domain.",
-        _OVER_CASES,
-        lambda path: figures.dots(path, [(row["where"], "", *row.numbers) for row in rows], xlabel="Dice"),
-        table="accuracy",
-    )
+def _dots(name: str, title: str, alt: str, rows: list[Row]) -> Figure:
+    shown = [(row["where"], "", *row.numbers) for row in rows]
+    draw = lambda path: figures.dots(path, shown, xlabel="Dice")
+    return Figure(name, title, alt, "Mean per case with 95 % bootstrap intervals over patients.", draw, "accuracy")
 
 
 PROBE = Probe("accuracy", "How good is the segmentation, and where?", "accuracy", Settings, measure, tabulate)
