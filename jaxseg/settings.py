@@ -10,16 +10,23 @@ evaluation = read(Evaluation, config, "evaluation", shown_in="configs/border_sho
 """
 
 import dataclasses
-import functools
 import operator
-from collections.abc import Collection, Mapping
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import ml_collections
 
 from jaxseg.errors import InputError
 
 Read = TypeVar("Read")
+_KINDS: Mapping[Any, tuple[Any, str]] = {  # annotation -> what a value is, and the words for it
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+    str: (str, "a text"),
+    bool: (bool, "true or false"),
+    ml_collections.ConfigDict: (ml_collections.ConfigDict, "a section"),
+}
+_OF = {int: " of whole numbers", float: " of numbers", str: " of texts"}
 _BOUNDS = {  # keyword of `number` -> how a value is compared, and the words for it
     "above": (operator.gt, "above"),
     "least": (operator.ge, "at least"),
@@ -69,27 +76,49 @@ def read(cls: type[Read], config: ml_collections.ConfigDict, section: str = "", 
     """
     place = f"config.{section}." if section else "config."
     parts = section.split(".") if section else []
+    found: Any = config
     for i, part in enumerate(parts, 1):
-        if part not in functools.reduce(operator.getitem, parts[: i - 1], config):
+        if part not in found:
             raise InputError(f"config.{'.'.join(parts[:i])} is missing; {shown_in} shows every field")
-    found: Any = functools.reduce(operator.getitem, parts, config)
+        found = found[part]
+        if not isinstance(found, ml_collections.ConfigDict):
+            raise InputError(f"config.{'.'.join(parts[:i])} is {found!r}; it must be a section, as in {shown_in}")
+    hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name in made or (field.name not in found and field.default is not dataclasses.MISSING):
             continue
         if field.name not in found:
             raise InputError(f"{place}{field.name} is missing; {shown_in} shows every field")
-        if problem := _problem(found[field.name], field.metadata):
-            raise InputError(f"{place}{field.name} is {found[field.name]!r}; {problem}")
+        value = found[field.name]
+        if problem := _kind_problem(value, hints[field.name]) or _problem(value, field.metadata):
+            shown = value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value
+            raise InputError(f"{place}{field.name} is {shown!r}; {problem}")
         made[field.name] = found[field.name]
     return cls(**made)
+
+
+def _kind_problem(value: Any, hint: Any) -> str:
+    """What a value has to be by the annotation of its field, and is not; of other annotations than these, nothing."""
+    if get_origin(hint) in (tuple, Sequence):
+        fits = isinstance(value, tuple | list) and not any(_kind_problem(one, get_args(hint)[0]) for one in value)
+        return "" if fits else f"it must be a list{_OF.get(get_args(hint)[0], '')}"
+    if get_origin(hint) is Mapping:
+        fits = isinstance(value, ml_collections.ConfigDict)
+        problems = (
+            [_kind_problem(one, get_args(hint)[1]) for one in value.values()] if fits else ["it must be a section"]
+        )
+        return next(filter(None, problems), "")
+    if hint not in _KINDS:
+        return ""
+    kinds, words = _KINDS[hint]
+    return "" if isinstance(value, kinds) and isinstance(value, bool) == (hint is bool) else f"it must be {words}"
 
 
 def _problem(value: Any, wanted: Mapping[str, Any]) -> str:
     """What a value has to be and is not; empty where it may stay."""
     if bounds := wanted.get("bounds"):
         words = " and ".join(f"{_BOUNDS[name][1]} {bound:g}" for name, bound in bounds.items())
-        number = isinstance(value, int | float)
-        return "" if number and all(_BOUNDS[k][0](value, v) for k, v in bounds.items()) else f"it must be {words}"
+        return "" if all(_BOUNDS[k][0](value, v) for k, v in bounds.items()) else f"it must be {words}"
     if known := wanted.get("known"):
         return "" if value in known else f"choose one of {', '.join(known)}"
     if known := wanted.get("listed"):

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,8 @@ class Probe:
       settings: dataclass of what it reads of the audit's config (`jaxseg.settings`).
       measure: computes what is expensive; raises NotAskedError.
       tabulate: makes the answer of it.
+      wanted: of the measures' names, those that depend on what is at hand, such as training cases; where a work folder
+        lacks one, all are measured anew.
     """
 
     name: str
@@ -150,6 +152,7 @@ class Probe:
     settings: type
     measure: Callable[[Subject, Any], Arrays]
     tabulate: Callable[[Subject, Any, Arrays], Answer]
+    wanted: Callable[[Subject], Collection[str]] = lambda subject: ()
 
     @property
     def slug(self) -> str:

@@ -1,6 +1,7 @@
 """All probes, one after the other; what was measured is kept, so that a killed audit resumes."""
 
 import dataclasses
+import functools
 import importlib
 import pathlib
 import pkgutil
@@ -51,9 +52,11 @@ def settings(config: ml_collections.ConfigDict) -> Settings:
     Raises:
       InputError: a setting is missing or cannot work; the message names it.
     """
-    if "probes" not in config:
+    if not isinstance(config, ml_collections.ConfigDict) or "probes" not in config:
         raise InputError(f"config.probes is missing; {_SHOWN_IN} shows every field")
     known = {probe.name: probe for probe in all_probes()}
+    if not isinstance(config.probes, tuple | list):
+        raise InputError(f"config.probes is {config.probes!r}; give a list of {', '.join(known)}")
     if unknown := [name for name in config.probes if name not in known]:
         raise InputError(f"config.probes has {unknown[0]!r}; choose from {', '.join(known)}")
     asked = [probe for name, probe in known.items() if name in (config.probes or known)]
@@ -105,7 +108,8 @@ def run(subject: Subject, settings: Settings, workdir: pathlib.Path) -> Audit:
     answers, nothing = {}, []
     for probe, own in settings.probes.items():
         path = workdir / "probes" / f"{probe.slug}.npz"
-        arrays = kept(path, lambda probe=probe, own=own: _measured(probe, subject, own))  # type: ignore[misc]
+        make = functools.partial(_measured, probe, subject, own)
+        arrays = kept(path, make, wanted=probe.wanted(subject))
         if _WHY in arrays:
             nothing.append(_of(probe, not_asked(str(arrays[_WHY]))))
             continue

@@ -16,6 +16,8 @@ from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.prediction import quality, views
 from jaxseg.prediction.network import Repair, Run, compiled
+from jaxseg.scores import registry
+from jaxseg.scores.base import AUTOENCODER
 from jaxseg.training import runs
 from jaxseg.training.contract import keep
 
@@ -155,8 +157,9 @@ def reference(predictor: Predictor, prepare: Callable[[str], pathlib.Path]) -> R
     try:
         stored = json.loads(path.read_bytes())
         cases, scores = stored["cases"], {name: _floats(values) for name, values in stored["scores"].items()}
-        if not cases or any(len(values) != len(cases) for values in scores.values()):
-            raise ValueError("lengths differ")
+        wanted = {score.key for score in registry.computable({AUTOENCODER} if predictor.repair else ())}
+        if not cases or any(len(values) != len(cases) for values in scores.values()) or not wanted <= set(scores):
+            raise ValueError("lengths differ, or an earlier version lacks a score")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged
         cases, scores = _validation_scores(predictor, prepare(run.config.data.dataset))
         plain = {

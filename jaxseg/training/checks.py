@@ -1,7 +1,7 @@
 """Whether a run's config can work, before anything is computed."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -37,6 +37,20 @@ _AT_LEAST = {
     **{"seed": 0, "replicas": 1, "data.image_size": 1, "data.source_size": 1, "data.folds": 0, "data.fold": 0},
     **{f"training.{name}": 1 for name in ("batch_size", "accumulate", "epochs", "evaluate_every")},
     **{f"training.{name}": 0 for name in ("save_every", "steps_per_call", "patience", "ability_weight")},
+}
+_WHOLE = (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number")
+_TEXTS = (
+    lambda value: isinstance(value, tuple | list) and all(isinstance(one, str) for one in value),
+    "a list of texts",
+)
+_SECTION = (lambda value: isinstance(value, ml_collections.ConfigDict), "a section")
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys((name for name in _AT_LEAST if name != "training.ability_weight"), _WHOLE),
+    **dict.fromkeys(("data.domains", "training.ability_layers"), _TEXTS),
+    **dict.fromkeys(
+        ("data.augmentation", *(f"training.{n}_options" for n in ("loss", "optimizer", "schedule"))), _SECTION
+    ),
+    **dict.fromkeys(("data.dataset", "data.view"), (lambda value: isinstance(value, str), "a text")),
 }
 _CHOICES = {
     "parallel": parallel.PARALLEL,
@@ -76,13 +90,20 @@ def check_common(config: ml_collections.ConfigDict) -> None:
     if "study" in config:
         raise InputError("the config is that of a study, not of a run; give it to python -m launch.study")
     check_fields(config, ("", "data", "training"))
+    _check_kinds(config)
     for name, least in _AT_LEAST.items():
         value = field(config, name)
-        if not (value >= least and math.isfinite(value)):
+        if not (isinstance(value, int | float) and value >= least and math.isfinite(value)):
             raise InputError(f"config.{name} is {value}; it must be at least {least}")
     _check_choices(config, _CHOICES)
     _check_recipe(config)
     _check_layout(config)
+
+
+def _check_kinds(config: ml_collections.ConfigDict) -> None:
+    for name, (fits, words) in _KINDS.items():
+        if not fits(field(config, name)):
+            raise InputError(f"config.{name} is {field(config, name)!r}; it must be {words}")
 
 
 def _check_choices(config: ml_collections.ConfigDict, known: Mapping[str, Sequence[str]]) -> None:
@@ -94,9 +115,10 @@ def _check_choices(config: ml_collections.ConfigDict, known: Mapping[str, Sequen
 def check_fields(config: ml_collections.ConfigDict, sections: Sequence[str] = tuple(_FIELDS)) -> None:
     """Raises InputError when a field of a run is missing in one of the `sections`."""
     for section in sections:
+        found = config.get(section) if section else config
         for name in _FIELDS[section]:
             place = f"{section}.{name}" if section else name
-            if (section and section not in config) or name not in (config[section] if section else config):
+            if not isinstance(found, ml_collections.ConfigDict) or name not in found:
                 raise InputError(f"config.{place} is missing; configs/train.py shows every field of a run")
 
 
@@ -104,6 +126,13 @@ def run_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The part of a larger config, such as a study's, that is a run's."""
     names = [*_FIELDS[""], *(section for section in _FIELDS if section)]
     return {name: value for name, value in config.to_dict().items() if name in names}
+
+
+def run_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The run's part of a larger config, such as a study's; raises InputError where a field is missing."""
+    check_fields(config)
+    _check_kinds(config)
+    return ml_collections.ConfigDict(run_fields(config)).lock()
 
 
 def field(config: ml_collections.ConfigDict, name: str) -> Any:

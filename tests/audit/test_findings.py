@@ -247,7 +247,7 @@ def test_scores_that_need_no_training_cases_are_asked_of_any_network(subject_of,
     model = Layered()
     variables = layered_variables(model)
     found, arrays = answer(failures.PROBE, dataclasses.replace(subject_of(model, cases), variables=variables))
-    assert set(arrays) == {"dice", "entropy", "mean_sa"}
+    assert set(arrays) == {"dice", "entropy", "mean_sa", "lacking", "why"}
     assert [row["where"] for row in found.rows if row["quantity"] == "rank correlation"] == ["mean SA", "entropy"]
     assert found.not_asked[0].convention == "not asked: the network does not say which layer is its bottleneck"
     row = next(row for row in found.rows if row["quantity"] == "rank correlation")

@@ -1,12 +1,16 @@
 """Failure detection: which score, computed without annotation, says which cases are segmented badly?"""
 
 import dataclasses
+from typing import Any
 
-from jaxseg.audit.probe import Answer, Arrays, Figure, NotAskedError, Probe, not_asked, number, plain
+import numpy as np
+
+from jaxseg.audit.probe import Answer, Arrays, Figure, Probe, not_asked, number, plain
 from jaxseg.audit.subject import Subject
 from jaxseg.data import augment, pipeline
 from jaxseg.metrics import ranking
 from jaxseg.metrics.intervals import defined_mean
+from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.report import figures
 from jaxseg.results.table import Row
@@ -31,18 +35,24 @@ class Settings:
 
 
 def measure(subject: Subject, settings: Settings) -> Arrays:
-    """Scores of every test case and its Dice: `dice` `[N,K-1]`, and `[N]` by the key of each score.
+    """Scores of every test case and its Dice: `dice` `[N,K-1]`, and `[N]` by the key of each score that can be had.
 
-    Scores of the bottleneck need cases like those of training; where there are none, or no bottleneck, the others are
-    computed.
+    Also `lacking` and `why` `[L]`, the needs of scores that are not there, and the reasons.
     """
-    asked, known = Asked(subject.model, subject.layers[-2:]), Known((subject.variables,))
-    given: tuple[str, ...] = ()
-    if not _missing(subject):
-        asked, known = _with_bottleneck(subject, settings, asked, known)
-        given = (AUTOENCODER, BOTTLENECK)
-    scores = registry.computable(given)
-    return compute.score_cases(asked, known, scores, *_seen(subject, subject.test))
+    lacking = _lacking(subject)
+    asked, known = Asked(subject.model, subject.layers[-2:], subject.bottleneck), Known((subject.variables,))
+    if AUTOENCODER not in lacking:
+        try:
+            made, variables = _autoencoder(subject, settings)
+            asked, known = dataclasses.replace(asked, autoencoder=made), known._replace(autoencoder=variables)
+        except FloatingPointError as error:
+            lacking[AUTOENCODER] = f"{error} (config.autoencoder_steps)"
+    if BOTTLENECK not in lacking:
+        assert subject.familiar is not None
+        known = compute.fit_bottleneck(asked, known, *_seen(subject, subject.familiar))
+    scores = registry.computable({AUTOENCODER, BOTTLENECK} - set(lacking))
+    values = compute.score_cases(asked, known, scores, *_seen(subject, subject.test))
+    return values | {"lacking": np.array(list(lacking)), "why": np.array(list(lacking.values()))}
 
 
 def _seen(subject: Subject, cases: pipeline.InMemory) -> tuple[compute.Batches, compute.View]:
@@ -51,40 +61,34 @@ def _seen(subject: Subject, cases: pipeline.InMemory) -> tuple[compute.Batches, 
     return pipeline.epoch(cases, batch_size=subject.batch_size), view
 
 
-def _missing(subject: Subject) -> str:
-    """Why scores of the bottleneck cannot be computed; empty where they can."""
-    if subject.rank != 2:
-        return "the cases are volumes; autoencoders are for activations of pictures"
+def _lacking(subject: Subject) -> dict[str, str]:
+    """What scores need and cannot have of this subject -> why."""
+    lacking: dict[str, str] = {}
     if subject.bottleneck is None:
-        return "the network does not say which layer is its bottleneck"
-    if isinstance(subject.model, UNetSkeleton) and subject.model.margin:
-        return "with padding 'valid' the bottleneck is larger than the image"
-    if subject.familiar is None:
-        return "there are no cases like those of its training"
-    return ""
+        lacking = dict.fromkeys((AUTOENCODER, BOTTLENECK), "the network does not say which layer is its bottleneck")
+    elif subject.familiar is None:
+        lacking = dict.fromkeys((AUTOENCODER, BOTTLENECK), "there are no cases like those of its training")
+    elif subject.rank != 2:
+        lacking[AUTOENCODER] = "the cases are volumes; autoencoders are for activations of pictures"
+    elif isinstance(subject.model, UNetSkeleton) and subject.model.margin:
+        lacking[AUTOENCODER] = "with padding 'valid' the bottleneck is larger than the image"
+    return lacking
 
 
-def _with_bottleneck(subject: Subject, settings: Settings, asked: Asked, known: Known) -> tuple[Asked, Known]:
-    """The same with an autoencoder of the bottleneck, and with what training cases look like there."""
+def _autoencoder(subject: Subject, settings: Settings) -> tuple[Autoencoder, dict[str, Any]]:
     assert isinstance(subject.model, UNetSkeleton) and subject.familiar is not None
-    try:
-        made, variables = fit_autoencoder(
-            subject.model,
-            subject.variables,
-            subject.familiar,
-            view=subject.view,
-            image_size=subject.image_size,
-            batch_size=subject.batch_size,
-            steps_taken=settings.autoencoder_steps,
-            latent=settings.latent,
-            width=settings.autoencoder_width,
-            seed=settings.seed,
-        )
-    except FloatingPointError as error:
-        raise NotAskedError(f"{error} (config.autoencoder_steps)") from error
-    asked = dataclasses.replace(asked, bottleneck=subject.bottleneck, autoencoder=made)
-    known = known._replace(autoencoder=variables)
-    return asked, compute.fit_bottleneck(asked, known, *_seen(subject, subject.familiar))
+    return fit_autoencoder(
+        subject.model,
+        subject.variables,
+        subject.familiar,
+        view=subject.view,
+        image_size=subject.image_size,
+        batch_size=subject.batch_size,
+        steps_taken=settings.autoencoder_steps,
+        latent=settings.latent,
+        width=settings.autoencoder_width,
+        seed=settings.seed,
+    )
 
 
 def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
@@ -101,8 +105,12 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
         curve = ranking.risk_coverage(risk, error)
         counts = {"n": curve.n, "undefined": curve.undefined}
         rows += [league[score], plain("area under risk and coverage", curve.aurc, what, where=score.name, **counts)]
-    why = _missing(subject)
-    nothing = [not_asked(why, where="SD, PM and LM")] if why else []
+    why = dict(zip(arrays["lacking"], arrays["why"], strict=True))
+    nothing = [
+        not_asked("; ".join(why[need] for need in sorted(score.needs) if need in why), where=score.name)
+        for score in registry.SCORES.values()
+        if score.needs & set(why)
+    ]
     return Answer(rows, figures=[_figure(list(league.values()))], advice=_advice(league), not_asked=nothing)
 
 
@@ -134,4 +142,8 @@ def _advice(league: dict[Score, Row]) -> str:
     )
 
 
-PROBE = Probe("failures", "Which score predicts failures?", "trust", Settings, measure, tabulate)
+def _wanted(subject: Subject) -> list[str]:
+    return [score.key for score in registry.computable({AUTOENCODER, BOTTLENECK} - set(_lacking(subject)))]
+
+
+PROBE = Probe("failures", "Which score predicts failures?", "trust", Settings, measure, tabulate, _wanted)

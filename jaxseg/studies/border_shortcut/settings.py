@@ -58,7 +58,7 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
+    run = checks.run_config(config)
     evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
     made = read(Settings, config, shown_in=_SHOWN_IN, evaluation=evaluation, run=run)
     for one in made.networks:

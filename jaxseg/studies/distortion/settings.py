@@ -6,10 +6,11 @@ import pathlib
 import ml_collections
 
 from jaxseg.errors import InputError
+from jaxseg.models import tracing
 from jaxseg.scores import vog
 from jaxseg.settings import count, number, one_of, read
 from jaxseg.studies.base import changed, layer_names
-from jaxseg.training import checks
+from jaxseg.training import autoencoders, checks
 
 UNITS = ("slice", "subject")
 BY_NAME, BY_ORDER = "name", "order"  # how classes of another data set become the network's
@@ -63,7 +64,7 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
+    run = checks.run_config(config)
     checks.check(run)
     shifted = read(Shifted, config, "shifted", shown_in=_SHOWN_IN)
     evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
@@ -104,3 +105,6 @@ def _check_layers(settings: Settings) -> None:
         unknown = [layer for layer in layers if layer not in names]
         if unknown or not layers:
             raise InputError(f"config.{field} names no layer {unknown[:1]}; the network has {', '.join(names)}")
+    model, size = checks.build_model(settings.run, 2), settings.run.data.image_size
+    variables = tracing.variable_shapes(model, (1, size, size, 3))
+    autoencoders.build(settings.of_autoencoder(pathlib.Path(), 0), model, variables, 3)

@@ -67,7 +67,7 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
+    run = checks.run_config(config)
     checks.check(run)  # networks differ in their images alone
     removal = read(Removal, config, "removal", shown_in=_SHOWN_IN)
     evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
@@ -80,6 +80,8 @@ def settings(config: ml_collections.ConfigDict) -> Settings:
         )
     if made.source == "world" and data.domains:
         raise InputError("config.data.domains must be empty: a world has the domains annotated and clean")
+    if not removal.features or min(removal.features) < 1:
+        raise InputError(f"config.removal.features is {removal.features!r}; give a number of features for every level")
     unit = 2 ** (len(removal.features) - 1)
     if removal.crop > data.source_size or removal.crop % unit:
         raise InputError(

@@ -8,7 +8,7 @@ import ml_collections
 
 from jaxseg.audit import run as audits
 from jaxseg.errors import InputError
-from jaxseg.settings import count, number, read, some_of
+from jaxseg.settings import count, number, read, share, some_of
 from jaxseg.studies.base import changed
 from jaxseg.training import checks
 
@@ -51,7 +51,7 @@ class Settings:
     run: ml_collections.ConfigDict  # config of a training run, but for its seed and epochs
     audit: audits.Settings
     seeds: tuple[int, ...]  # of the pairs of worlds
-    learned: float  # Dice on its own test images above which a network has learned
+    learned: float = share()  # Dice on its own test images above which a network has learned
     kinds: tuple[str, ...] = some_of(*KINDS)
 
     @property
@@ -66,10 +66,10 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    run = ml_collections.ConfigDict(checks.run_fields(config)).lock()
+    run = checks.run_config(config)
     of_kinds = {kind: read(World, config, f"worlds.{kind}", shown_in=_SHOWN_IN) for kind in KINDS}
     worlds = read(Worlds, config, "worlds", shown_in=_SHOWN_IN, of=of_kinds)
-    audit = audits.settings(config.audit)
+    audit = audits.settings(config.get("audit"))
     made = read(Settings, config, shown_in=_SHOWN_IN, worlds=worlds, run=run, audit=audit)
     if not made.seeds or len(set(made.seeds)) < len(made.seeds) or min(made.seeds) < 0:
         raise InputError(f"config.seeds is {made.seeds!r}; give numbers of at least 0, each once")
