@@ -20,7 +20,8 @@ def kept(
       make: computes them.
       wanted: names that an earlier version may have left out; where one is missing, all are made anew.
     """
-    with contextlib.suppress(Exception), np.load(path) as stored:  # a damaged file may raise nearly anything
+    # a damaged file may raise nearly anything
+    with contextlib.suppress(Exception), np.load(io.BytesIO(path.read_bytes())) as stored:
         if set(wanted) <= set(stored):
             return dict(stored)
     made = dict(make())
