@@ -30,7 +30,12 @@ def main() -> None:
     config, workdir = cli.config(_CONFIG), cli.path(_WORKDIR)
     from jaxseg.training import parallel
 
-    parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, ask=_DISTRIBUTED.value)
+    parallel.initialize(
+        coordinator=_COORDINATOR.value,
+        num_processes=_NUM_PROCESSES.value,
+        process_id=_PROCESS_ID.value,
+        ask=_DISTRIBUTED.value,
+    )
     with parallel.failures_named():
         _train(config, workdir)
     if parallel.is_main():

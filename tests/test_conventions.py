@@ -9,10 +9,9 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 SECTIONS = ("Attributes", "Args", "Returns", "Yields", "Raises")
 LONGEST = 70
-# rooms of functions that others call on arrays and results of their own, whose options are keyword-only
-CALLED = {"analysis", "metrics", "models", "data", "results", "report", "scores", "audit"}
-# `train` is where linen has it; layers of a capture and labels are no options; all readers of files are called alike
-POSITIONAL = {"train", "layers", "labels", "at_least"}
+# `train` is where linen has it; layers of a capture, labels and a section of a config are not options; all readers of
+# files are called alike
+POSITIONAL = {"train", "layers", "labels", "section", "at_least"}
 # methods that a base class or a protocol describes
 DESCRIBED = {"find", "load", "draw", "cases", "scenes", "config", "config_names", "instructions"}  # of a builder
 DESCRIBED |= {"setup", "open", "num_classes", "rank"}  # of a module, of splits
@@ -49,7 +48,7 @@ def described(docstring):
     return [name.strip().lstrip("*") for line in lines for name in line.split(",")]
 
 
-def problems(room, name, node):
+def problems(name, node):
     """What of a function or a class is against the conventions."""
     docstring = ast.get_docstring(node) or ""
     sections = re.findall(r"^(\w+):$", docstring, re.M)
@@ -68,7 +67,7 @@ def problems(room, name, node):
     if "Args" in sections and sorted(described(docstring)) != sorted(every):
         yield f"{name}: Args are {described(docstring)}, parameters {every}"
     options = positional[len(positional) - len(node.args.defaults) :] if node.args.defaults else []
-    if room in CALLED and set(options) - POSITIONAL:
+    if set(options) - POSITIONAL:
         yield f"{name}: options {options} are not keyword-only"
 
 
@@ -81,8 +80,7 @@ def overrides(name):
 def test_public_names_keep_to_the_conventions(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), "the module has no docstring"
-    room = path.relative_to(ROOT / "jaxseg").parts[0]
-    assert not [problem for name, node in public(tree) for problem in problems(room, name, node)]
+    assert not [problem for name, node in public(tree) for problem in problems(name, node)]
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT / "jaxseg")))

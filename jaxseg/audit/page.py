@@ -72,7 +72,7 @@ def run(
     claimed = ml_collections.ConfigDict(
         {"audit": config.to_dict(), "network": asked.name, "dataset": dataset, "split": request.split}
     )
-    runs.claim(workdir, claimed, asked.fingerprint)
+    runs.claim(workdir, claimed, data=asked.fingerprint)
     audit = audits.run(asked, settings, workdir)
     origin = {
         "command": command,

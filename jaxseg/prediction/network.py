@@ -97,7 +97,7 @@ def load_repair(folder: pathlib.Path, run: Run) -> Repair:
     """
     absent = "holds no autoencoder; make one with configs/autoencoder.py"
     config = runs.stored_config(folder, absent)
-    checks.check_fields(config, ("", "data", "training"))
+    checks.check_fields(config, sections=("", "data", "training"))
     if not {"network", "layer", "autoencoder"} <= set(config):
         raise InputError(f"{folder} {absent}")
     if config.replicas > 1 or len(run.members) > 1:

@@ -84,7 +84,7 @@ class Report(Generic[Settings, Cases, Measured, Tables]):
         """The folder of the figures."""
         return self.workdir / "figures"
 
-    def figure(self, name: str, title: str, alt: str, caption: str, table: str = "") -> page.Figure:
+    def figure(self, name: str, title: str, alt: str, caption: str, *, table: str = "") -> page.Figure:
         """A figure by its name, with what the page says of it and the table of its numbers, by default of its name."""
         return page.figures_in(self.workdir)(name, title, alt, caption, table or name)
 
@@ -95,6 +95,7 @@ class Report(Generic[Settings, Cases, Measured, Tables]):
         lead: page.Figure,
         facts: Sequence[tuple[str, str]],
         sections: Sequence[Callable[[Any], page.Section]],
+        *,
         answer: str = "",
     ) -> page.Page:
         """The page: the first verdict, with its sentence unless an `answer` is given, and a section per function."""
@@ -167,6 +168,7 @@ def train_and_measure(
     workdir: pathlib.Path,
     splits: Callable[[Any], runs.Splits],
     measure: Callable[[ml_collections.ConfigDict, pathlib.Path], Measures],
+    *,
     folder_of: Callable[[pathlib.Path, Any], pathlib.Path] = run_folder,
     **options: int,
 ) -> dict[Any, Measures]:

@@ -49,7 +49,7 @@ def run(
     known = study.known(config)
     runs.claim(workdir, known)  # before anything is prepared; it is written when the data are known
     cases = study.gather(settings, Data(data_dir, manual_dir))
-    runs.claim(workdir, known, study.fingerprints(cases))
+    runs.claim(workdir, known, data=study.fingerprints(cases))
     measured = study.measure(settings, cases, workdir)
     tables = study.tabulate(settings, cases, measured)
     judgement = study.judge(settings, tables)

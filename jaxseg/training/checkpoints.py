@@ -200,7 +200,7 @@ class Checkpoints:
         rank = lambda step: (-math.inf if self._scores[step] is None else self._scores[step], step)
         return sorted(self._scores, key=rank, reverse=True)
 
-    def progress(self, step: int, kind: Callable[..., Any] = dict) -> Any:
+    def progress(self, step: int, *, kind: Callable[..., Any] = dict) -> Any:
         """The value `progress` of a step, without its state, as the keyword arguments of `kind`; see `restore`."""
         try:
             held = stored.values(self._place.path / str(step))
@@ -230,8 +230,8 @@ class Checkpoints:
             held = stored.values(place)
             values, sums = held["values"], held["checksums"]
             part = stored.by_name(like).keys() if isinstance(like, Mapping) else None
-            arrays = stored.arrays(place, part)
-            stored.check(arrays, sums, part)
+            arrays = stored.arrays(place, wanted=part)
+            stored.check(arrays, sums, wanted=part)
         except Exception as error:  # tensorstore raises nearly anything for a damaged file
             raise self._told(step, error) from error
         return fitting.fitted(self._folder / str(step), arrays, like), values

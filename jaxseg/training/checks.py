@@ -64,7 +64,7 @@ _CHOICES = {
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises InputError when the run cannot work; the message names the field and how to fix it."""
     check_common(config)
-    check_fields(config, ("model",))
+    check_fields(config, sections=("model",))
     _check_choices(config, {"model.dtype": ("float32", "bfloat16"), "training.selection": ("dice", "miou")})
     _check_loss(config)
     _check_model(config)
@@ -89,7 +89,7 @@ def check_common(config: ml_collections.ConfigDict) -> None:
     """`check` of all but the network, its loss and by what the best checkpoint is chosen."""
     if "study" in config:
         raise InputError("the config is that of a study, not of a run; give it to python -m launch.study")
-    check_fields(config, ("", "data", "training"))
+    check_fields(config, sections=("", "data", "training"))
     _check_kinds(config)
     for name, least in _AT_LEAST.items():
         value = field(config, name)
@@ -112,7 +112,7 @@ def _check_choices(config: ml_collections.ConfigDict, known: Mapping[str, Sequen
             raise InputError(f"config.{name} is {field(config, name)!r}; choose one of {', '.join(choices)}")
 
 
-def check_fields(config: ml_collections.ConfigDict, sections: Sequence[str] = tuple(_FIELDS)) -> None:
+def check_fields(config: ml_collections.ConfigDict, *, sections: Sequence[str] = tuple(_FIELDS)) -> None:
     """Raises InputError when a field of a run is missing in one of the `sections`."""
     for section in sections:
         found = config.get(section) if section else config
@@ -170,7 +170,7 @@ def _check_recipe(config: ml_collections.ConfigDict) -> None:
 def _check_layout(config: ml_collections.ConfigDict) -> None:
     """How the run is laid out over devices."""
     training = config.training
-    parallel.check_batch(training.batch_size, training.accumulate)
+    parallel.check_batch(training.batch_size, accumulate=training.accumulate)
     if config.replicas > 1 and config.parallel == "pmap":
         raise InputError("config.parallel 'pmap' trains one run at a time; use 'jit' for config.replicas")
     if config.replicas > 1 and config.data.residence == "stream":

@@ -195,7 +195,7 @@ def _restore_ended(store: Checkpoints, like: TrainState) -> tuple[TrainState, di
     """What a member that early stopping has ended holds; None for one that still runs."""
     while steps := store.steps:
         try:
-            if not store.progress(steps[-1], Progress).stopped:
+            if not store.progress(steps[-1], kind=Progress).stopped:
                 return None
             return store.restore(steps[-1], like)
         except InputError as error:

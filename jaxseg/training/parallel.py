@@ -27,10 +27,10 @@ _HEARTBEAT_SECONDS = 30  # a host that is silent for longer counts as dead
 
 
 def initialize(
+    *,
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
-    *,
     ask: bool = False,
 ) -> None:
     """Joins the processes of a run on many hosts; does nothing where there is one process.
@@ -125,7 +125,7 @@ def mesh() -> Mesh:
     return Mesh(np.array(jax.devices()), (AXIS,))
 
 
-def check_batch(batch_size: int, accumulate: int = 1) -> None:
+def check_batch(batch_size: int, *, accumulate: int = 1) -> None:
     """Raises InputError when the devices do not divide the batch, or a part of it that is computed at once.
 
     Args:
@@ -166,7 +166,7 @@ def replicated() -> NamedSharding:
 
 
 def compile_chunk(
-    chunk: Callable[..., Any], item_spec: PartitionSpec, compiler_options: dict[str, Any] | None = None
+    chunk: Callable[..., Any], item_spec: PartitionSpec, *, compiler_options: dict[str, Any] | None = None
 ) -> Callable[..., Any]:
     """`chunk(state, store, items) -> (state, metrics)` over the mesh; the state's buffers are used again."""
     whole = replicated()

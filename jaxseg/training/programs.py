@@ -112,7 +112,7 @@ class Program:
             axes: Any = {"in_axes": (0, None, 1), "out_axes": 0}
             self._run = jax.pmap(chunk, axis_name=parallel.AXIS, donate_argnums=0, **axes)
         else:
-            self._run = parallel.compile_chunk(chunk, PartitionSpec(*self._item_spec), options)
+            self._run = parallel.compile_chunk(chunk, PartitionSpec(*self._item_spec), compiler_options=options)
         self._evaluate = jax.jit(
             lambda store, variables, item: evaluate(store, variables, item),
             in_shardings=(whole, whole, NamedSharding(parallel.mesh(), PartitionSpec(*self._eval_spec))),

@@ -258,7 +258,7 @@ def fit_members(
         fresh = [task.start(member) for member in fresh]
     fresh = [member.replace(frozen=parallel.place_state(dict(task.frozen))) for member in fresh]
     for place, member in [(folder, config), *zip(places, configs, strict=True)]:
-        claim(place, member, data.fingerprints)
+        claim(place, member, data=data.fingerprints)
         data.note(place)
     training, axis = config.training, parallel.AXIS if config.parallel == "pmap" else None
     train_step = steps.make_train_step(
@@ -355,7 +355,7 @@ def restore_kept(folder: pathlib.Path, like: Mapping[str, Any], *, every: int) -
         return {step: checkpoints.restore(step, like)[0] for step in steps}
 
 
-def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, data: Mapping[str, str] | None = None) -> None:
+def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *, data: Mapping[str, str] | None = None) -> None:
     """Marks `folder` as belonging to `config` and data, in `config.json` and `data.json`.
 
     Args:

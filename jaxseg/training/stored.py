@@ -91,7 +91,7 @@ def _content(step: pathlib.Path, key: str) -> bytes:
     return content
 
 
-def arrays(step: pathlib.Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
+def arrays(step: pathlib.Path, *, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Arrays of a checkpoint by name, on the host, with the dtypes that they were written with; keys as their words.
 
     tensorstore is asked directly: orbax's own reading gives up at the first error and leaves the rest to a closed event
@@ -136,7 +136,9 @@ def checksum(x: np.ndarray) -> int:
     return int(np.sum(words, dtype=np.uint32))
 
 
-def check(read: Mapping[str, np.ndarray], checksums: Mapping[str, int], wanted: Collection[str] | None = None) -> None:
+def check(
+    read: Mapping[str, np.ndarray], checksums: Mapping[str, int], *, wanted: Collection[str] | None = None
+) -> None:
     """Raises Changed when one of the arrays is not what was saved, or is not there.
 
     Args:

@@ -181,7 +181,7 @@ def prepare(drawn_data):
 
 
 def write_run(folder, config, module, shape, seed):
-    runs.claim(folder, config, {})
+    runs.claim(folder, config, data={})
     random = np.random.default_rng(seed)
     drawn = lambda leaf: np.float32(
         random.uniform(-0.5, 0.5, leaf.shape) ** 2 + 0.2 * random.standard_normal(leaf.shape)

@@ -220,10 +220,10 @@ def test_a_folder_keeps_its_config(tmp_path):
     cfg = config()
     runs.claim(tmp_path / "a", cfg)  # looks, and writes nothing
     assert not (tmp_path / "a").exists()
-    runs.claim(tmp_path / "a", cfg, {"train": "1f"})
-    runs.claim(tmp_path / "a", config(), {"train": "1f"})
+    runs.claim(tmp_path / "a", cfg, data={"train": "1f"})
+    runs.claim(tmp_path / "a", config(), data={"train": "1f"})
     with pytest.raises(InputError, match=r"was made with other data: train differs; choose another work directory"):
-        runs.claim(tmp_path / "a", cfg, {"train": "2e"})
+        runs.claim(tmp_path / "a", cfg, data={"train": "2e"})
     assert json.loads((tmp_path / "a" / "config.json").read_text())["training"]["epochs"] == cfg.training.epochs
     other = config()
     other.training.epochs = 7
@@ -234,4 +234,4 @@ def test_a_folder_keeps_its_config(tmp_path):
         runs.claim(tmp_path / "a", cfg)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="choose another work directory"):
-        runs.claim(tmp_path / "file", cfg, {})
+        runs.claim(tmp_path / "file", cfg, data={})

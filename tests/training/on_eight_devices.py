@@ -110,7 +110,7 @@ def main(path):
     messages = []
     for size, parts in ((20, 1), (3, 1), (24, 2)):
         try:
-            parallel.check_batch(size, parts)
+            parallel.check_batch(size, accumulate=parts)
         except InputError as error:
             messages.append(str(error))
     flat = {f"{way}:{name}": value for way, found in results.items() for name, value in found.items()}

@@ -230,9 +230,9 @@ def test_progress_that_an_earlier_version_cannot_have_written_is_damage(saved, t
     kind = lambda *, stopped: stopped
     with Checkpoints(tmp_path) as store:
         with pytest.raises(checkpoints.Damaged, match="values/metadata holds no progress") as error:
-            store.progress(2, kind)
+            store.progress(2, kind=kind)
         store.fall_back(error.value, store.steps)
-        assert store.progress(1, kind) is False and store.steps == [1]
+        assert store.progress(1, kind=kind) is False and store.steps == [1]
     assert "it is now damaged_2, and the run resumes from step 1" in capsys.readouterr().err
 
 

@@ -135,5 +135,5 @@ def test_flags_that_belong_together_are_asked_for():
         (("x:1", 2, 2), "--process_id is 2; it must be from 0 to 1"),
     ):
         with pytest.raises(InputError, match=message) as error:
-            parallel.initialize(*arguments)
+            parallel.initialize(**dict(zip(("coordinator", "num_processes", "process_id"), arguments, strict=True)))
         assert "\n" not in str(error.value)

@@ -57,7 +57,7 @@ def _by_distance(report: StudyReport) -> page.Section:
         "The same, case by case",
         "Box plots of Dice per case against distance from the centre.",
         "Box: quartiles and median; whiskers to 1.5 interquartile ranges. Empty bands are left out.",
-        "cases",
+        table="cases",
     )
     examples = report.figure(
         "examples",
@@ -65,7 +65,7 @@ def _by_distance(report: StudyReport) -> page.Section:
         "Rows of skin images with the annotated outline and the predictions of both networks.",
         "White: annotation. Title: Dice at the border of M_ori / M_crop. Cases at even quantiles of the "
         "difference between the two networks at the border.",
-        "cases",
+        table="cases",
     )
     shown = [boxes, examples][: 1 + (report.figures / "examples.png").exists()]  # none where no case is defined
     return page.Section("By distance from the centre", [_smooth_text(bands)], shown, [_band_table(bands)])
@@ -114,7 +114,7 @@ def _mask_centres(report: StudyReport) -> page.Section:
         "Where the masks lie",
         "Heat maps of the centres of mass of the masks in every split, whole images and quadrants.",
         "Masks per cell, each panel on its own scale; of quadrants, the one that belongs to the case. After Fig. 6.",
-        "mask_centre_map",
+        table="mask_centre_map",
     )
     distance = _table("Mean distance from the centre", report.tables.mask_centres, "split", "view")
     return page.Section("Where the masks lie", [text], [centres], [distance])
@@ -225,7 +225,7 @@ def _paddings(report: StudyReport) -> page.Section:
         "Dots with intervals: gap at the border and its excess over the gap inside, for every padding mode.",
         "Quadrants; M_crop minus M_ori; bootstrap over patients, paired. One run per network: the interval does not "
         "cover what another seed would change.",
-        "border",
+        table="border",
     )
     return page.Section(_PADDINGS, text, [dots], [_table("Gaps", gaps, "padding", "quantity")])
 

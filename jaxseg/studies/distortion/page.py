@@ -79,7 +79,7 @@ def _failure_prediction(report: StudyReport) -> page.Section:
         "Rank correlation domain by domain",
         "Dots with intervals: rank correlation of the paper's scores with 1 - Dice in every domain.",
         f"By {unit}. {_runs_text(report)} After Fig. 3 of Lennartz and Schultz 2023, which prints no numbers.",
-        "correlation",
+        table="correlation",
     )
     columns = {"domain": "domain", "score": "score"}
     shown = [
@@ -110,7 +110,7 @@ def _detection(report: StudyReport) -> page.Section:
         "Curves of the share of cases up to every Dice, for every domain.",
         "Share of the cases (slices) with at most that Dice, with intervals; further to the right is better. Fig. 4, "
         "right, shows distributions.",
-        "cases",
+        table="cases",
     )
     rows = report.tables.detection.where(unit=evaluation.unit)
     columns = {"quantity": "quantity", "domain": "domain", "score": "score"}
@@ -125,7 +125,7 @@ def _rejection(report: StudyReport) -> page.Section:
         "Curves of the mean Dice of the kept cases against the share that is kept, for every score.",
         f"By {report.settings.evaluation.unit}, mean over the networks. 'best possible' rejects by the networks' own "
         "Dice; an ensemble has a Dice of its own, with which its curves end.",
-        "risk_coverage",
+        table="risk_coverage",
     )
     columns = {"unit": "by", "quantity": "quantity", "score": "score"}
     shown = _table("Area under the risk-coverage curve", report.tables.risk_coverage, columns, _PAPER)
@@ -141,7 +141,7 @@ def _segmentation(report: StudyReport) -> page.Section:
         "One image of every domain with its annotation, and the prediction with its errors in red.",
         "The case of every domain with the median Dice, by the first network; red: its errors in the classes that are "
         "annotated there. Numbers: mean Dice of domain and networks. After Fig. 2.",
-        "dice",
+        table="dice",
     )
     classes = {"domain": "domain", "class": "class", "cases_with_it": "cases with it", "n": "cases", "scored": "scored"}
     training = {

@@ -88,14 +88,14 @@ def _stability(report: StudyReport) -> page.Section:
         "Agreement with the last frame",
         "Panels of the Dice with the last frame against the frame of the clip, baseline and mitigated network.",
         "Mean over clips with 95 % bootstrap intervals. After Fig. 2 of the paper.",
-        "clip_frames",
+        table="clip_frames",
     )
     example = report.figure(
         "clip_example",
         "One clip",
         "Frames of one clip with the predictions of baseline and mitigated network.",
         "The clip on which the baseline's first and last prediction agree least: the worst case.",
-        "clip_frames",
+        table="clip_frames",
     )
     title = "Dice of the predictions at start and end (Table 2)"
     shown = estimates.table(title, report.tables.stability, _WHO, further=_SPREAD)
@@ -136,7 +136,7 @@ def _changes(report: StudyReport) -> page.Section:
         "One scan",
         "One scan with six kinds of marks and the predictions of baseline and mitigated network.",
         "The scan whose Dice with moved calipers is the baseline's median.",
-        "changes",
+        table="changes",
     )
     rows = table(row for row in report.tables.changes if row["network"] in _COMPARED)
     columns = {"network": "network", "marks": "marks", "quantity": "quantity"}
@@ -164,7 +164,7 @@ def _removals(report: StudyReport) -> page.Section:
         "Restored images",
         "Rows of image parts: with marks, clean, and as each of five removals leaves them.",
         "The half of the image with most marks, found marks removed; cases at even quantiles of the network's error.",
-        "reconstruction",
+        table="reconstruction",
     )
     errors = report.figure(
         "reconstruction",
@@ -179,7 +179,7 @@ def _removals(report: StudyReport) -> page.Section:
         title,
         f"Dots with intervals: change of the {network}'s Dice by method, true and found marks.",
         caption,
-        "downstream",
+        table="downstream",
     )
     of_reference = of_network("reference", "What it costs a network trained on clean images", gap)
     figures = [examples, errors, of_reference, of_network("baseline", "What it costs the baseline", gap + more)]

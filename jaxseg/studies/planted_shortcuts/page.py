@@ -21,7 +21,7 @@ def make(report: StudyReport) -> page.Page:
         "How often the audit finds a shortcut",
         "Dots with intervals: share of planted networks with that kind found, of twins with any shortcut found.",
         "Exact intervals over seeds (Clopper and Pearson).",
-        "counts",
+        table="counts",
     )
     question = "Does the audit find a planted shortcut, and is it silent on the twin without it?"
     shares = [f"{row['found']} of {row.estimate.n} found, {row['learned']} learned" for row in counts]
@@ -52,7 +52,7 @@ def _kind(report: StudyReport, kind: str) -> page.Section:
         title = f"The audit's numbers, {kind}"
         alt = f"Dots with intervals of the numbers that decide on {kind}, for every network."
         caption = f"A finding lies above {own[0]['margin']} with its whole interval."
-        dots = [report.figure(kind, title, alt, caption, "numbers")]
+        dots = [report.figure(kind, title, alt, caption, table="numbers")]
     columns = {
         **{"arm": "images", "seed": "seed", "dice": "Dice", "learned": "learned"},
         **{"planted_kind_found": f"{kind} found", "other_findings": "other findings"},

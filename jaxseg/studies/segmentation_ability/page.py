@@ -81,7 +81,7 @@ def _layers(report: StudyReport) -> page.Section:
             "Filled: what the layer's prototypes classify as object; white: annotation. Above: the numbers of the "
             "layers, for the first and the second line of a network. Cases at even quantiles of the online network's "
             "mean SA score. After Fig. 6.",
-            "cases",
+            table="cases",
         )
         for i in range(len(report.measured.shown["examples"]))
     ]
@@ -114,7 +114,7 @@ def _units(report: StudyReport) -> page.Section:
         "Rows of images with heat maps of both networks' last layers and the online network's output.",
         "The share of the last layer's units whose own map holds the pixel, from black (none) to light yellow (all); "
         "white: annotation. After Figs. 9 and 13.",
-        "cases",
+        table="cases",
     )
     pruning = report.figure(
         "pruning",
@@ -151,7 +151,7 @@ def _quality(report: StudyReport) -> page.Section:
         "Two scores against the Dice",
         "Two scatter plots of the Dice of each test case, against its mean SA score and against its VoG.",
         "The online network, as in the paper's tables. After Fig. 10.",
-        "cases",
+        table="cases",
     )
     buckets = report.figure(
         "buckets",
@@ -171,7 +171,7 @@ def _quality(report: StudyReport) -> page.Section:
         "Cases ranked by the mean SA score",
         "A row of images with annotation and output, from the lowest mean SA score to the highest.",
         "Above each: its mean SA score and its Dice; white: annotation. Cases at even quantiles. After Fig. 12.",
-        "cases",
+        table="cases",
     )
     text = (
         "The mean SA score takes the network's own output as the truth: how well do the units of the last two layers "
@@ -193,14 +193,14 @@ def _separableness(report: StudyReport) -> page.Section:
         "Low, middle and high separableness",
         "Three images with the map of their colours and the network's output.",
         "White: annotation. Cases at even quantiles of the separableness. After Fig. 14.",
-        "cases",
+        table="cases",
     )
     scatter = report.figure(
         "separableness",
         "What the network adds",
         "A scatter plot of the Dice of the output against the separableness of each test case.",
         "The online network. Above the line the network is better than a map of the colours. After Fig. 15.",
-        "cases",
+        table="cases",
     )
     text = "The colours of the image themselves, taken as features: how well could a lesion be told by colour alone?"
     rows = report.tables.separableness

@@ -84,7 +84,7 @@ def settings(config: ml_collections.ConfigDict) -> Settings:
     run = checks.run_config(config)
     evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
     made = read(Settings, config, shown_in=_SHOWN_IN, evaluation=evaluation, run=run)
-    checks.check_fields(run, ("training",))
+    checks.check_fields(run, sections=("training",))
     if run.training.ability_weight:
         raise InputError(
             f"config.training.ability_weight is {run.training.ability_weight}; it must be 0, as the networks differ in "

@@ -19,8 +19,8 @@ EARLY_LARGEST = "the first layer moves more than those after it"
 SHRINKS_TOP = "the decoder moves less without the top skip"
 SHRINKS_ALL = "the decoder moves less without all skips"
 _PAPER = {
-    AS_GOOD: paper.range_of_changes(1, 0, paper.TRAINED_ON),
-    BETTER: paper.range_of_changes(1, 0, paper.OTHERS),
+    AS_GOOD: paper.range_of_changes(1, 0, domains=paper.TRAINED_ON),
+    BETTER: paper.range_of_changes(1, 0, domains=paper.OTHERS),
     MORE_HURTS: paper.range_of_changes(1, 4),
     EARLY_LARGEST: "large at the first level, less towards the bottleneck (section V.A, Fig. 8)",
     SHRINKS_TOP: "a slight rise after the bottleneck with and without it (section V.A, Fig. 8)",

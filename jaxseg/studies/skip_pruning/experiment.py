@@ -74,7 +74,7 @@ def train_and_measure(settings: Settings, cases: Cases, workdir: pathlib.Path) -
     """Every network of the study, trained and measured, or read back where that was done before."""
     shifter = Shifter(settings.run.training.batch_size)
     of_run = lambda run, folder: measure(settings, run, folder, cases.tested, shifter)
-    measured = base.train_and_measure(settings, workdir, lambda _: cases.splits, of_run, run_folder)
+    measured = base.train_and_measure(settings, workdir, lambda _: cases.splits, of_run, folder_of=run_folder)
     return Measured(measured, examples(settings.run.data.image_size, cases.tested))
 
 

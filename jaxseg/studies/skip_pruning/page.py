@@ -32,7 +32,7 @@ def make(report: StudyReport) -> page.Page:
     in_domain = report.tables.iou.where(measure=SET, group=IN_DOMAIN)
     facts = [(f"{row['encoder']}, {row['architecture']}, in-domain", row.text()) for row in in_domain]
     sections = (_claims, _segmentation, _layers, _paper, _parameters)
-    return report.write_up("Pruned skip connections", question, lead, facts, sections, answer)
+    return report.write_up("Pruned skip connections", question, lead, facts, sections, answer=answer)
 
 
 def _table(title: str, rows: Table, columns: Mapping[str, str], further: Mapping[str, str] | None = None) -> page.Table:
@@ -86,21 +86,21 @@ def _segmentation_figures(report: StudyReport) -> list[page.Figure]:
         f"IoU by strength of the shift, {encoder}",
         "Matrices of IoU: architectures in rows, strengths of brightness, contrast and saturation in columns.",
         f"{caption} After Fig. 7 of Wilm et al. 2024.",
-        "iou",
+        table="iou",
     )
     by_domain = lambda encoder: report.figure(
         f"domains_{encoder}",
         f"IoU by domain, {encoder}",
         "A matrix of IoU: architectures in rows, domains in columns.",
         f"{caption} Cases of other domains are those of patients that no network has seen. After Fig. 9.",
-        "iou",
+        table="iou",
     )
     examples = lambda encoder: report.figure(
         f"examples_{encoder}",
         f"One case under shift, {encoder}",
         "Rows of images with the annotated outline and the predictions of three networks.",
         "The case with the median area of foreground; the networks of the first fold.",
-        "cases",
+        table="cases",
     )
     kinds = [by_strength] if settings.shifts else []
     kinds += [by_domain] if any(condition.group == DOMAIN for condition in tested) else []
@@ -123,7 +123,7 @@ def _layers(report: StudyReport) -> page.Section:
             + ("shifted. " if condition.shift else "that domain. ")
             + "Dashed: between two random halves of the unshifted test set, which differ by sampling alone. Halves are "
             "smaller, and of other images, so a small shift of the same images may lie below. After Fig. 8.",
-            "distances",
+            table="distances",
         )
         for encoder in settings.encoder_names
         for i, condition in enumerate(compared(settings.evaluation, report.cases.tested))

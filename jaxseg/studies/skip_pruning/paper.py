@@ -77,12 +77,12 @@ def iou(
 TRAINED_ON, OTHERS = slice(0, 1), slice(1, None)  # of the domains of a data set
 
 
-def change(data: str, encoder: str, more: int, less: int, domains: slice = slice(None)) -> float:
+def change(data: str, encoder: str, more: int, less: int, *, domains: slice = slice(None)) -> float:
     """IoU of a network with more removed skips minus that of one with less, mean over domains."""
     return float(np.mean(np.subtract(DOMAINS[data][encoder, more][domains], DOMAINS[data][encoder, less][domains])))
 
 
-def range_of_changes(more: int, less: int, domains: slice = slice(None)) -> str:
+def range_of_changes(more: int, less: int, *, domains: slice = slice(None)) -> str:
     """The smallest and the largest `change` of the paper's networks, in words."""
-    changes = [change(data, encoder, more, less, domains) for data in DOMAINS for encoder in PARAMETERS]
+    changes = [change(data, encoder, more, less, domains=domains) for data in DOMAINS for encoder in PARAMETERS]
     return f"{min(changes):+.2f} to {max(changes):+.2f} IoU in six networks on clinical data (Fig. 9)"

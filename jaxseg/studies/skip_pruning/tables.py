@@ -161,7 +161,7 @@ def _change_record(data: str, network: Network, in_domain: float, shifted: float
 
 def _paper_records() -> list[dict[str, Any]]:
     """What pruning changes in the paper's three clinical data sets (differences of Fig. 9)."""
-    change = lambda data, of, domains: round(paper.change(data, of.encoder, of.pruned, 0, domains), 3)
+    change = lambda data, of, domains: round(paper.change(data, of.encoder, of.pruned, 0, domains=domains), 3)
     ends = paper.TRAINED_ON, paper.OTHERS
     return [
         _change_record(f"{data}, the paper", of, change(data, of, ends[0]), change(data, of, ends[1]), len(values) - 1)
