@@ -7,6 +7,7 @@ What is drawn for a sample is a function of the key and of the sample's place in
 [B]`, without which the batch is whole: it does not matter how many devices share a batch.
 """
 
+import functools
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -195,9 +196,14 @@ def testing_view(view: str, *, size: int, cases: Sequence[str]) -> Callable[[Bat
     """
     _check_view(view)
     if view == "original":
-        return lambda batch: whole(batch, size=size)
+        return _whole_view(size)
     corners = jnp.asarray(case_corners(cases))
     return lambda batch: quadrant(batch, corners[batch["index"]], size=size)
+
+
+@functools.cache  # one function a size, so that what is compiled with it is compiled once
+def _whole_view(size: int) -> Callable[[Batch], dict[str, jax.Array]]:
+    return lambda batch: whole(batch, size=size)
 
 
 def case_corners(cases: Sequence[str]) -> np.ndarray:

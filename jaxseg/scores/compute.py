@@ -1,5 +1,6 @@
 """Quality scores of many cases, batch by batch; one program per network shape, view and choice of scores."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -46,6 +47,12 @@ def score_cases(
     Returns:
       `[N]` under the key of every score, and what `further` gives, `[N,...]`.
     """
+    run = _program(asked, tuple(scores), view, further)
+    return inference.over_cases(lambda batch: run(known, batch), batches)
+
+
+@functools.lru_cache(maxsize=16)  # networks of one shape, and data sets of one view, share a program
+def _program(asked: Asked, scores: tuple[Score, ...], view: View, further: Further) -> Callable[..., Any]:
     computed = [(score.key, score.compute) for score in scores if score.compute]
 
     @jax.jit
@@ -54,7 +61,7 @@ def score_cases(
         evidence = Evidence(asked, known, seen["images"])
         return {key: compute(evidence) for key, compute in computed} | further(evidence, seen["labels"])
 
-    return inference.over_cases(lambda batch: run(known, batch), batches)
+    return run
 
 
 def fit_bottleneck(asked: Asked, known: Known, batches: Batches, view: View) -> Known:
@@ -66,13 +73,7 @@ def fit_bottleneck(asked: Asked, known: Known, batches: Batches, view: View) -> 
       batches: stored cases with `valid` [B].
       view: `stored batch -> {"images", "labels"}`.
     """
-
-    @jax.jit
-    def vectors(known: Known, batch: Batch) -> dict[str, jax.Array]:
-        evidence = Evidence(asked, known, view(batch)["images"])
-        pooled = {"pooled": mahalanobis.pool(evidence.activations)}
-        return pooled | ({"latent": evidence.latent} if asked.autoencoder else {})
-
+    vectors = _vectors(asked, view)
     moments: dict[str, Any] = {}
     for batch in batches:
         for name, rows in vectors(known, batch).items():
@@ -81,3 +82,14 @@ def fit_bottleneck(asked: Asked, known: Known, batches: Batches, view: View) -> 
             moments[name] = mahalanobis.update(before, defined)
     fitted: dict[str, Any] = {name: mahalanobis.finish(of) for name, of in moments.items()}
     return known._replace(**fitted)
+
+
+@functools.lru_cache(maxsize=16)
+def _vectors(asked: Asked, view: View) -> Callable[..., dict[str, jax.Array]]:
+    @jax.jit
+    def vectors(known: Known, batch: Batch) -> dict[str, jax.Array]:
+        evidence = Evidence(asked, known, view(batch)["images"])
+        pooled = {"pooled": mahalanobis.pool(evidence.activations)}
+        return pooled | ({"latent": evidence.latent} if asked.autoencoder else {})
+
+    return vectors
