@@ -208,3 +208,9 @@ def test_dice_inside_a_region_asks_for_the_right_class():
     np.testing.assert_array_equal(counted, [[1, 5]])  # 1 right; 2 labelled and 3 predicted
     assert regional.dice_from_region_sums(counted)[0] == pytest.approx(2 / 5)
     assert np.isnan(regional.dice_from_region_sums(np.zeros((1, 2))))[0]
+
+
+def test_marks_are_drawn_on_one_or_three_channels(networks, subject_of, squares, settings):
+    subject = subject_of(networks.Threshold(), squares(channels=2))
+    with pytest.raises(NotAskedError, match="the images have 2 channels; marks are drawn on 1 or 3"):
+        overlay_marks.measure(subject, settings(overlay_marks.PROBE))

@@ -122,6 +122,15 @@ def test_an_encoder_is_not_a_whole_network(tmp_path, shapes):
         pretrained.load_whole(module, str(tmp_path / "resnet.npz"), (1, 32, 32, 3))
 
 
+def test_tensors_of_another_shape_do_not_count_as_fitting(tmp_path, shapes):
+    module, _ = network()
+    tensors = torchvision_tensors(shapes)
+    name = "layer1.0.conv1.weight"
+    np.savez(tmp_path / "resnet.npz", **(tensors | {name: tensors[name][:, :-1]}))
+    with pytest.raises(InputError, match=r"the encoder resnet18 of resnet_unet \(99 of its 100\)"):
+        pretrained.load_whole(module, str(tmp_path / "resnet.npz"), (1, 32, 32, 3))
+
+
 def test_behind_a_colon_stands_which_of_several_networks(tmp_path, shapes):
     module, variables = network()
     tensors = torchvision_tensors(shapes)

@@ -62,3 +62,8 @@ def test_slices_are_averaged_by_volume():
 def test_without_validation_cases_there_is_no_percentile():
     with pytest.raises(ValueError, match="reference is empty"):
         quality.percentile(np.array([]), 0.3, high_is_good=False)
+
+
+def test_a_percentile_at_the_coverage_is_flagged_whatever_its_product_rounds_to():
+    assert 100 * 0.55 > 55 and quality.is_flagged(55.0, coverage=0.55)
+    assert not quality.is_flagged(54.9, coverage=0.55)

@@ -172,3 +172,21 @@ def test_what_cannot_be_drawn_is_refused(tmp_path):
     with pytest.raises(ValueError, match="titles"):
         figures.strip(path, {"image": [(IMAGE, None)]}, titles=("a", "b"))
     assert not path.exists()
+
+
+def test_a_tint_is_the_colour_on_white():
+    assert canvas.tint("#ff0000", alpha=0.25) == (1.0, 0.75, 0.75)
+    assert canvas.tint("#000000", alpha=1.0) == (0.0, 0.0, 0.0)
+
+
+def test_boxes_have_at_most_ten_numbers_and_the_last_one(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        figures.canvas, "axis_labels", lambda figure, axes, *_, **__: given.append(axes[-1].get_xticks())
+    )
+    for boxes in (9, 10, 11, 25, 30):
+        x = np.arange(float(boxes))
+        figures.boxes(tmp_path / "a.png", {"": {"first": (x, np.full((3, boxes), 0.5))}}, xlabel="x", ylabel="y")
+        (ticks,) = given
+        assert max(ticks) == boxes - 1 and len(ticks) == -(-boxes // -(-boxes // 10))
+        given.clear()

@@ -114,6 +114,13 @@ def test_what_cannot_work_is_named_before_anything_runs(fields, message):
         settings_of(**fields)
 
 
+def test_a_network_without_skips_is_refused():
+    made = config().unlock()
+    del made.model.skips
+    with pytest.raises(InputError, match=r"config.model.skips is missing; configs/skip_pruning.py shows"):
+        settings(made.lock())
+
+
 def test_a_study_without_any_shift_is_refused():
     made = config().unlock()
     made.shifts = {}
