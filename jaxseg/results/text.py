@@ -9,8 +9,13 @@ def estimate_text(mean: float, low: float, high: float, *, digits: int = 2) -> s
     """An estimate with its interval: `0.42 [0.37, 0.47]`; `undefined` where there is no mean."""
     if not math.isfinite(mean):
         return "undefined"
-    number = lambda value: f"{value:z.{digits}f}" if math.isfinite(value) else "undefined"
-    return f"{number(mean)} [{number(low)}, {number(high)}]"
+    return f"{mean:z.{digits}f} {interval_text(low, high, digits=digits)}"
+
+
+def interval_text(low: float, high: float, *, digits: int = 2) -> str:
+    """`[0.37, 0.47]`."""
+    low_text, high_text = (f"{v:z.{digits}f}" if math.isfinite(v) else "undefined" for v in (low, high))
+    return f"[{low_text}, {high_text}]"
 
 
 def text_of(estimate: Estimate, *, digits: int = 2) -> str:

@@ -2,13 +2,14 @@
 
 from jaxseg.results.claims import Verdict
 from jaxseg.results.table import Table
+from jaxseg.results.text import interval_text
 from jaxseg.studies.planted_shortcuts.settings import PLANTED, TWIN
 
 
 def verdict(counts: Table) -> Verdict:
     """yes: for every kind the interval of the detection rate lies above that of false alarms; partly: for some."""
     apart, parts = [], []
-    interval = lambda row: f"[{row.estimate.low:.2f}, {row.estimate.high:.2f}]"
+    interval = lambda row: interval_text(row.estimate.low, row.estimate.high)
     for kind in counts.values("kind"):
         planted, twin = (counts.one(kind=kind, arm=arm) for arm in (PLANTED, TWIN))
         apart.append(planted.estimate.low > twin.estimate.high)
