@@ -127,7 +127,9 @@ def noticed(fault: Fault, copy: pathlib.Path) -> bool:
 
 def _fail(copy: pathlib.Path, tests: list[pathlib.Path]) -> bool:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", *map(str, tests)]
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    # all of its own, so that nothing fails but for the fault
+    own = {"PYTHONPATH": str(copy), "JAX_COMPILATION_CACHE_DIR": str(copy / ".jax_cache")}
+    environment = os.environ | own | {"PYTHONDONTWRITEBYTECODE": "1"}
     try:
         return subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=900).returncode == 1
     except subprocess.TimeoutExpired:
