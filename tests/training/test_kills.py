@@ -136,13 +136,16 @@ def kills(chance, signals=(signal.SIGKILL,)):
 
 
 def killed_and_finished(directory, place, kills, replicas=1):
-    log = log_of(place)
+    log, struck = log_of(place), 0
     for kill in kills:
         seen = len(log.read_text()) if log.exists() else 0
         process = start(directory, place, cache_of(place), replicas)
         kill.await_and_send(process, log, seen)
         process.join(300)
         assert process.exitcode in (0, -kill.signal)
+        struck += process.exitcode == -signal.SIGKILL
+    wanted = sum(kill.signal == signal.SIGKILL for kill in kills)
+    assert struck >= wanted / 2  # a signal may come late, but most must not
     finished(directory, place, replicas)
     return [result(place / f"replica_{i}") for i in range(replicas)] if replicas > 1 else result(place)
 

@@ -1,0 +1,39 @@
+"""Ensembles, and what is counted per case; networks whose answer is known."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg import inference
+
+
+class Constant(nn.Module):
+    """The same logits at every pixel, `variables["params"]["logits"]`."""
+
+    @nn.compact
+    def __call__(self, images):
+        logits = self.param("logits", nn.initializers.zeros, (2,))
+        return jnp.broadcast_to(logits, (*images.shape[:-1], 2))
+
+
+def member(*logits):
+    return {"params": {"logits": np.array(logits, np.float32)}}
+
+
+def test_an_ensemble_decides_by_its_mean_probability():
+    images = np.zeros((1, 2, 2, 1), np.float32)
+    predict = jax.jit(lambda members: inference.predict_ensemble(Constant(), members, images))
+    # a very sure member outvotes two others by the mean of the logits, not by that of the probabilities
+    members = [member(40.0, 0.0), member(0.0, 2.0), member(0.0, 2.0)]
+    assert (np.asarray(predict(members)) == 1).all()
+    assert (np.asarray(jax.jit(lambda one: inference.predict(Constant(), one, images))(members[0])) == 0).all()
+
+
+def test_values_of_cases_that_fill_up_a_batch_are_left_out():
+    batches = [
+        {"valid": np.array([True, True]), "x": np.array([1, 2])},
+        {"valid": np.array([True, False]), "x": np.array([3, 3])},
+    ]
+    found = inference.over_cases(lambda batch: {"twice": jnp.asarray(2 * batch["x"])}, iter(batches))
+    assert found["twice"].tolist() == [2, 4, 6]
