@@ -97,7 +97,7 @@ def make_page(report: StudyReport) -> page.Page:
     """What the page says."""
     verdict, correlation = report.judgement.verdicts[0], report.tables.correlation
     words = "Dots with intervals of the rank correlation of darkness and size in every split."
-    shown = report.figure("correlation", "Darkness and size", words, "Bootstrap over patients.", "correlation")
+    shown = report.figure("correlation", "Darkness and size", words, "Bootstrap over patients.")
     return page.Page(
         title=f"Brightness ({report.size})",
         question="Does the gray level tell the size of the object?",
