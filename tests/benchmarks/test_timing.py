@@ -49,3 +49,10 @@ def test_the_machine_names_device_and_versions():
 def test_arrays_are_waited_for(rounds):
     pair = timing.compare(lambda: jnp.zeros(3) + 1, lambda: None, rounds=rounds, least_seconds=0.0)
     assert pair.seconds[0] > 0
+
+
+def test_seconds_are_those_of_one_call(monkeypatch):
+    clock = iter([10.0, 16.0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    calls = []
+    assert timing._mean_seconds(lambda: calls.append(1), 3) == 2.0 and len(calls) == 3
