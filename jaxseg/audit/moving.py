@@ -8,14 +8,27 @@ image, which also completes the object. A network that uses no cue may lose a li
 finding is for it. The line runs along each of the image's four sides in turn.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxseg.settings import count, number, share
+
 SIDES = ("left", "right", "top", "bottom")
 PICTURES = ("mirrored", "moved")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What probes of objects at the border read of an audit's config; see configs/audit.py."""
+
+    border_share: float = number(above=0, below=0.25)  # beyond, nothing would be inside
+    margin: float = share()
+    examples: int = count()
+    resamples: int = count()
 
 
 class Cut(NamedTuple):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -168,7 +169,7 @@ def _draw(folder: pathlib.Path, audit: audits.Audit) -> None:
     dots = [
         (one.quantity, "finding" if one.found else "no finding", one.estimate.mean, one.estimate.low, one.estimate.high)
         for one in audit.candidates
-        if one.estimate.n
+        if not math.isnan(one.estimate.mean)
     ]
     nothing = ("nothing could be asked", "no finding", float("nan"), float("nan"), float("nan"))
     figures.dots(folder / "candidates.png", dots or [nothing], xlabel="number with 95 % interval")

@@ -174,9 +174,7 @@ def labelled_dice(counts: np.ndarray | jax.Array) -> np.ndarray:
       TypeError: not numbers.
     """
     both, labelled, predicted = _foreground(counts)
-    dice = np.where(labelled > 0, 2 * both / np.maximum(labelled + predicted, 1), 0)
-    there = (labelled > 0).sum(-1)
-    return np.where(there > 0, dice.sum(-1) / np.maximum(there, 1), np.nan)
+    return defined_mean(np.where(labelled > 0, 2 * both / np.maximum(labelled + predicted, 1), np.nan))
 
 
 @arrays.native("counts")

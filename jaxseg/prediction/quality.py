@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jaxseg.metrics.intervals import defined_mean
+
 
 def percentile(reference: np.ndarray, value: float, *, high_is_good: bool) -> float:
     """Per cent of the validation cases that look better than this one, from 0 (better than all) to 100.
@@ -36,8 +38,7 @@ def is_flagged(value: float, *, coverage: float) -> bool:
 
 def mean_defined(scores: np.ndarray) -> float:
     """The mean of what is defined, over the tiles of an image or the slices of a volume; NaN where nothing is."""
-    defined = scores[~np.isnan(scores)]
-    return float(defined.mean(dtype=np.float64)) if defined.size else math.nan
+    return float(defined_mean(np.asarray(scores, float)))
 
 
 def by_volume(cases: Sequence[str], scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,6 +1,5 @@
 """Padding swap: is it the padded zeros by which the network knows the border? (Lin, Weng et al. 2024, section 4.)"""
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -13,23 +12,11 @@ from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.data import augment
 from jaxseg.metrics import regional, regions
 from jaxseg.results.text import text_of
-from jaxseg.settings import count, share
-from jaxseg.settings import number as bounded
 
 _SWAPPED = "reflect"
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """See configs/audit.py."""
-
-    border_share: float = bounded(above=0, below=0.25)
-    margin: float = share()
-    examples: int = count()
-    resamples: int = count()
-
-
-def measure(subject: Subject, settings: Settings) -> Arrays:
+def measure(subject: Subject, settings: moving.Settings) -> Arrays:
     """The network with its own zeros around every feature map, and with mirrored features in their place.
 
     Returns:
@@ -80,7 +67,7 @@ def _classes(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
     return jnp.argmax(logits, -1).astype(jnp.int32)
 
 
-def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
+def tabulate(subject: Subject, settings: moving.Settings, arrays: Arrays) -> Answer:
     """What the swap gives back near the border, and what it changes elsewhere."""
     patients, width = subject.patients(settings.resamples), strip_width(subject, settings.border_share)
     where = f"objects moved to the border, visible pixels within {width} of {subject.image_size} px of it"
@@ -116,5 +103,10 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
 
 
 PROBE = Probe(
-    "padding", "Is it the padding by which the network knows the border?", "shortcuts", Settings, measure, tabulate
+    "padding",
+    "Is it the padding by which the network knows the border?",
+    "shortcuts",
+    moving.Settings,
+    measure,
+    tabulate,
 )

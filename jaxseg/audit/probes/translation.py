@@ -1,6 +1,5 @@
 """Translation: does an object disappear because it lies at the border? (Lin, Weng et al. 2024, section 4.)"""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,24 +13,12 @@ from jaxseg.data import augment
 from jaxseg.metrics import regional
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.results.text import text_of
-from jaxseg.settings import count, share
-from jaxseg.settings import number as bounded
 
 _VARIANTS = len(moving.SIDES) * len(moving.PICTURES)
 _REGIONS = ("strip", "rest", "visible")
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """See configs/audit.py."""
-
-    border_share: float = bounded(above=0, below=0.25)
-    margin: float = share()
-    examples: int = count()
-    resamples: int = count()
-
-
-def measure(subject: Subject, settings: Settings) -> Arrays:
+def measure(subject: Subject, settings: moving.Settings) -> Arrays:
     """What the network makes of objects that are cut off, with the border close by and without.
 
     Returns:
@@ -65,7 +52,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     return scores | pictures.of_pairs(answer, chosen).arrays()
 
 
-def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
+def tabulate(subject: Subject, settings: moving.Settings, arrays: Arrays) -> Answer:
     """The Dice near the line in both pictures, and what the border takes of it."""
     patients, width = subject.patients(settings.resamples), strip_width(subject, settings.border_share)
     convention = (
@@ -89,7 +76,7 @@ def _places(subject: Subject, width: int) -> dict[str, str]:
 
 
 def _candidate(
-    subject: Subject, settings: Settings, arrays: Arrays, lost: Mapping[str, Estimate], width: int
+    subject: Subject, settings: moving.Settings, arrays: Arrays, lost: Mapping[str, Estimate], width: int
 ) -> Candidate:
     all_visible, near, inside = (text_of(lost[name]) for name in ("visible", "strip", "rest"))
     return Candidate(
@@ -118,4 +105,4 @@ def _candidate(
     )
 
 
-PROBE = Probe("translation", "Do objects disappear at the border?", "shortcuts", Settings, measure, tabulate)
+PROBE = Probe("translation", "Do objects disappear at the border?", "shortcuts", moving.Settings, measure, tabulate)

@@ -19,10 +19,10 @@ from jaxseg import inference
 from jaxseg.analysis import prototypes
 from jaxseg.data import augment, pipeline, shifts
 from jaxseg.metrics import overlap
+from jaxseg.metrics.intervals import defined_mean
 from jaxseg.models import capture
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
 from jaxseg.models.unet import UNet
-from jaxseg.prediction import quality
 
 Variables = Mapping[str, Any]
 Batch = Mapping[str, Any]
@@ -39,8 +39,8 @@ def active_units(units: np.ndarray, dice: np.ndarray, share: float) -> np.ndarra
       dice: `[N]` of the output.
       share: of the mean Dice.
     """
-    scores = np.nan_to_num([quality.mean_defined(column) for column in units.T])
-    active = scores >= share * quality.mean_defined(dice)
+    scores = np.nan_to_num(defined_mean(np.asarray(units, float), axis=0))
+    active = scores >= share * defined_mean(np.asarray(dice, float))
     active[scores.argmax()] = True
     return active
 
