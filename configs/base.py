@@ -2,7 +2,7 @@
 
 import ml_collections
 
-# What an option is not given here, a choice by name does not have: see jaxseg.training.options.
+# What an option is not given here, a choice by name does not have: see jaxseg.options.
 _LOSS_OPTIONS = {"smooth": 1.0, "gamma": 2.0}
 _OPTIMIZER_OPTIONS = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 1e-2, "momentum": 0.0, "nesterov": False}
 _SCHEDULE_OPTIONS = {"warmup_epochs": 0, "final_fraction": 0.0, "every_epochs": 20, "factor": 0.5}
@@ -23,6 +23,23 @@ def run() -> ml_collections.ConfigDict:
     config.data.domains = ()  # scanners, vendors, hospitals whose cases are trained and validated on; none means all
     config.data.source_size = 512  # read at this size, so that a quadrant is not enlarged
     config.data.image_size = 256  # of what the network sees
+    config.data.geometry = "squash"  # or keep, patches: see jaxseg/data/grids.py; keep and patches take image_size alone
+    config.data.geometry_options = {
+        "spacing": (),  # mm that pixels are resampled to, as (1.5, 1.5); none: they stay as they are
+        "size": (),  # of the grid, or of a patch, where its sides differ; none: image_size along all of them
+        "multiple": (),  # all of a case is kept and padded to a multiple, as (32,); none: it is cropped or padded to size
+        "foreground": 1 / 3,  # share of a batch's patches that hold foreground
+        "overlap": 0.5,  # of patches where a window slides over a case
+    }
+    config.data.normalisation = "range"  # or percentiles, z_score, mean_std, none: see jaxseg/data/normalisation.py
+    config.data.normalisation_options = {
+        "low": 0.5,  # percentiles
+        "high": 99.5,
+        "scope": "image",  # or slice
+        "mean": (),  # for each channel; none: that of the training cases' foreground
+        "std": (),
+        "clip": (),  # two ends
+    }
     config.data.view = "original"  # or quadrant, drawn anew each time
     config.data.residence = "auto"  # device keeps the cases there, stream reads them from disk, auto: what fits
     config.data.folds = 0  # of a cross-validation over train and validation, stratified, patients whole; 0 is none

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from jaxseg.data import augment, pipeline
+from jaxseg.data import augment, inputs, pipeline
 from jaxseg.metrics import overlap
 from jaxseg.metrics.intervals import Estimate, bootstrap_mean
 from jaxseg.numerics import in_32_bits
@@ -98,7 +98,7 @@ def evaluate_run(
     Raises:
       InputError: the run has no checkpoint, or the data set no such split.
     """
-    source = pipeline.in_memory(pipeline.Split(directory, split, size=config.data.source_size))
+    source = pipeline.in_memory(pipeline.Split(directory, split, inputs=inputs.of_config(config)))
     members = [
         runs.load_best(member, place, source.images.shape, source.num_classes)[:2]
         for member, place in runs.member_runs(config, folder)

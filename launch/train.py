@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    from jaxseg.data import builders, diagnosis
+    from jaxseg.data import builders, diagnosis, inputs
     from jaxseg.training import autoencoders, checks, parallel, runs
 
     (checks.check_common if "network" in config else checks.check)(config)
@@ -51,7 +51,7 @@ def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     with parallel.main_first("prepare"):
         directory = builders.prepare(config.data.dataset, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
     train = autoencoders.train if "network" in config else runs.train
-    train(config, runs.Splits(directory, config.data.source_size, config.data.domains), workdir)
+    train(config, runs.Splits(directory, inputs.of_config(config), config.data.domains), workdir)
     if parallel.is_main():
         for line in diagnosis.untrained(directory):
             print(f"{config.data.dataset}: {line}", file=sys.stderr)

@@ -13,7 +13,7 @@ from jaxseg import atomic
 from jaxseg.audit import findings, subject
 from jaxseg.audit import run as audits
 from jaxseg.audit.probe import Figure, Probe
-from jaxseg.data import pipeline
+from jaxseg.data import inputs, pipeline
 from jaxseg.errors import InputError
 from jaxseg.numerics import in_32_bits
 from jaxseg.prediction.network import load_run
@@ -121,7 +121,7 @@ def _load(
 def _cases(
     directory: pathlib.Path, config: ml_collections.ConfigDict, split: str, count: int, domains: Sequence[str]
 ) -> pipeline.InMemory:
-    return subject.read_cases(runs.Splits(directory, config.data.source_size, tuple(domains)), split, count)
+    return subject.read_cases(runs.Splits(directory, inputs.of_config(config), tuple(domains)), split, count)
 
 
 def _write_results(workdir: pathlib.Path, audit: audits.Audit, verdict: Verdict, origin: Mapping[str, Any]) -> None:

@@ -33,6 +33,9 @@ class Facts(NamedTuple):
       labels_digest: of the labels.
       eight_bits: whether intensities are stored with 8 bits.
       gray_levels: whether they are whole numbers from 0 to 255, however they are stored.
+      lowest: of the intensities in the file.
+      highest: of them.
+      whole: whether they are whole numbers.
       top: 99th percentile of the intensities in the file, or the level with only outliers beyond; see `cases.span`.
       blank: whether all pixels are equal.
       clipped: share of the foreground that differs in the file and will be stored as one value, 0 or 255; of the
@@ -60,6 +63,9 @@ class Facts(NamedTuple):
     labels_digest: bytes
     eight_bits: bool
     gray_levels: bool
+    lowest: float
+    highest: float
+    whole: bool
     top: float
     blank: bool
     clipped: float
@@ -110,6 +116,7 @@ def of_case(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) 
     assert image is not None
     pixels = raw_cases.as_uint8(image, contents.scaling)
     foreground = raw_cases.classes(loaded.labels, contents.values)
+    foreground[foreground == raw_cases.IGNORED] = 0
     marks, near, area = (
         _overlays(pixels, foreground > 0) if search and not contents.volumes else (None, math.nan, math.nan)
     )
@@ -123,6 +130,9 @@ def of_case(case: RawCase, loaded: Loaded, contents: Contents, *, search: bool) 
         labels_digest=_digest(loaded.labels),
         eight_bits=loaded.image.dtype == np.uint8,
         gray_levels=raw_cases.are_gray_levels(loaded.image),
+        lowest=float(loaded.image.min()),
+        highest=float(loaded.image.max()),
+        whole=raw_cases.are_whole(loaded.image),
         top=float(raw_cases.span(thinned(loaded.image).reshape(-1, 1), 1, 99)[1][0]),
         blank=bool((loaded.image == loaded.image.flat[0]).all()),
         clipped=_clipped(image, foreground > 0, contents),
@@ -175,7 +185,8 @@ def _wrong_values(labels: np.ndarray, contents: Contents) -> Iterator[str]:
         remedy = "threshold it at 128" if len(wrong) > _SOFT_VALUES else "set every pixel to one of them"
         yield f"{held}; a mask is 0 outside of the object and 255 inside: {remedy}{contents.remedy}"
     else:
-        named = [f"{value} {contents.class_names[k]}" for value, k in sorted(contents.values.items())]
+        names = dict(enumerate(contents.class_names)) | {raw_cases.IGNORED: "without annotation"}
+        named = [f"{value} {names[k]}" for value, k in sorted(contents.values.items())]
         rest = len(named) - _NAMED_CLASSES
         known = ", ".join(named[:_NAMED_CLASSES]) + (f" and {rest} more" if rest > 0 else "")
         remedy = "resample it by nearest neighbours" if len(wrong) > _SOFT_VALUES else "set every pixel to one of them"

@@ -54,6 +54,7 @@ class Report(NamedTuple):
       findings: errors first.
       numbers: name -> value, of the whole data set, also where nothing is wrong.
       orientation: that of most volumes, to which the others are turned; empty where most do not tell, and of pictures.
+      dtype: in which all images can be stored.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Report(NamedTuple):
     findings: Sequence[Finding]
     numbers: Mapping[str, Any]
     orientation: str = ""
+    dtype: str = "uint8"
 
     @property
     def errors(self) -> list[Finding]:

@@ -107,7 +107,16 @@ def examine(name: str, found: Found, load: Load, *, in_threads: bool = True) -> 
     findings.sort(key=lambda finding: finding.level != "error")  # stable
     usable = not any(finding.level == "error" for finding in findings)
     orientation = _orientation(good) if found.contents.volumes else ""
-    return Report(name, cases if usable else (), findings, _numbers(cases, good), orientation)
+    dtype = _dtype([facts for _, facts in good], found.contents)
+    return Report(name, cases if usable else (), findings, _numbers(cases, good), orientation, dtype)
+
+
+def _dtype(good: Sequence[Facts], contents: Contents) -> str:
+    """In which all images are stored: 8 bits where their files have no more."""
+    if contents.scaling is None or all(facts.eight_bits for facts in good):
+        return "uint8"
+    ends = min(facts.lowest for facts in good), max(facts.highest for facts in good)
+    return raw_cases.storage(*ends, whole=all(facts.whole for facts in good))
 
 
 def _repeated_names(cases: Sequence[RawCase]) -> list[Finding]:

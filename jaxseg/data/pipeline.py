@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import math
 import os
 import pathlib
 import re
@@ -14,7 +15,11 @@ import numpy as np
 from PIL import Image
 
 from jaxseg import paths
-from jaxseg.data import resizing, threads
+from jaxseg.data import raw_cases, threads
+from jaxseg.data.grids import Misfit
+from jaxseg.data.inputs import STORED, Inputs
+from jaxseg.data.normalisation import Statistics
+from jaxseg.data.raw_cases import IGNORED
 from jaxseg.errors import InputError
 
 Case = dict[str, Any]
@@ -57,9 +62,9 @@ class Split:
     """One split of a prepared data set, read from disk case by case.
 
     `split[i]` is `{"case": str, "patient": str, "domain": str, "spacing": float32 [2] (mm, NaN where unknown),
-    "image": uint8 [S,S,C], "labels": uint8 [S,S]}`; of volumes `[3]`, `[S,S,S,C]` and `[S,S,S]`. Cases stored at
-    another size are squashed to S a side: images by antialiased bilinear interpolation, labels by nearest neighbours.
-    The spacing is that of what is returned.
+    "image": [H,W,C], "labels": uint8 [H,W]}`; of volumes `[3]`, `[D,H,W,C]` and `[D,H,W]`. Image, labels and spacing
+    are what a network is given (`jaxseg.data.inputs`), images as uint8 or as floats. Where pixels may not count,
+    because they are padding or have no annotation, `"valid"`, bool `[H,W]`, says which do; the label of the others is 0.
 
     Attributes:
       name: data set, config and split, as in `isic2017/256/train`, followed by the domains if they are chosen.
@@ -68,25 +73,33 @@ class Split:
       num_cases: N.
       num_channels: C.
       rank: 2, or 3 for volumes.
-      num_bytes: of all images and labels, once decoded.
+      inputs: what becomes of a stored case.
+      sides: spatial sizes of all cases; None where they differ.
+      masked: whether cases have `valid`.
+      num_bytes: of all images and labels, once decoded; 0 where their sizes differ.
       fingerprint: tells different cases apart without reading them.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], split: str, *, size: int | None, domains: Sequence[str] = ()):
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        split: str,
+        *,
+        inputs: Inputs = STORED,
+        domains: Sequence[str] = (),
+    ):
         """Opens the split.
 
         Args:
           directory: of the prepared data set, as `jaxseg.data.builders.prepare` returns it.
           split: its name, as `train`.
-          size: S, in pixels; None leaves every case as it is stored.
+          inputs: what becomes of a stored case; by default it is returned as it is stored.
           domains: only cases of these, for training on one scanner and testing on another; none means all.
 
         Raises:
           InputError: the folder is not a prepared data set, or it has no such split, or no case of such a domain (the
-            message names those it has).
+            message names those it has), or it lacks the intensities that the normalisation needs.
         """
-        if size is not None and size < 1:
-            raise InputError(f"size is {size}; cases need at least one pixel a side")
         self._place, builder = _open(directory)  # for as long as its files are read
         sizes = _split_sizes(builder)
         if split not in sizes:
@@ -107,14 +120,20 @@ class Split:
         except Exception as error:  # a shard is missing or truncated
             raise _unreadable(directory, error) from error
         self._mode = _MODES.get(self.num_channels, "")
-        self._size = None if size is None else (size,) * self.rank
+        self.inputs = inputs
+        self.sides = inputs.grid.sides(self.rank)
+        self._measured = "statistics" in features
+        self._check_intensities()
+        self.masked = inputs.grid.pads or bool(metadata.get("ignores", False))  # not recorded by the first versions
         self._numbers = range(sizes[split])
         self.name = "/".join(part for part in (builder.name, builder.builder_config_name, split) if part)
         if domains:
             self._numbers = self._of_domains(domains)
             self.name += f" ({', '.join(domains)})"
         self.num_cases = len(self._numbers)
-        self.num_bytes = len(self) * (size or 0) ** self.rank * (self.num_channels + 1)
+        width = inputs.normalisation.itemsize or np.dtype(features["image"].dtype).itemsize
+        pixels = 0 if self.sides is None else math.prod(self.sides)
+        self.num_bytes = len(self) * pixels * (self.num_channels * width + 1 + self.masked)
         self.fingerprint = f"{self.name} {self.num_cases} {builder.info.splits[split].num_bytes}"
 
     def _of_domains(self, domains: Sequence[str]) -> Any:
@@ -154,20 +173,42 @@ class Split:
 
     def __getitem__(self, index: int) -> Case:
         record = self._records[self._numbers[index]]
-        image, labels = self._image(record["image"]), _labels(record["labels"])
-        spacing = np.array(record["spacing"], np.float32)
-        if self._size is not None:
-            spacing = spacing * np.divide(labels.shape, self._size, dtype=np.float32)
-            image, labels = resizing.resize(image, self._size), resizing.resize_labels(labels, self._size)
-        texts = {name: record[name].decode() for name in ("case", "patient", "domain")}
-        return {**texts, "spacing": spacing, "image": image, "labels": labels}
+        known = Statistics(*record["statistics"]) if self._measured else None
+        name = record["case"].decode()
+        try:
+            fitted = self.inputs(
+                self._image(record["image"]),
+                _labels(record["labels"]),
+                np.array(record["spacing"], np.float32),
+                scaling=self._metadata.get("scaling"),
+                known=known,
+            )
+        except Misfit as error:
+            raise InputError(f"{self.name}: {name} {error}") from error
+        texts = {"case": name} | {field: record[field].decode() for field in ("patient", "domain")}
+        return {**texts, "spacing": fitted.spacing, "image": fitted.image, **self._annotated(fitted.labels)}
+
+    def _annotated(self, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Labels, and which of them count."""
+        if not self.masked:
+            return {"labels": labels}
+        valid = labels != IGNORED
+        return {"labels": np.where(valid, labels, 0).astype(np.uint8), "valid": valid}
+
+    def _check_intensities(self) -> None:
+        plain = self.inputs.normalisation.itemsize in (None, 1)
+        if plain or self._measured or self._metadata.get("scaling") is None:
+            return
+        raise InputError(
+            f"{self._directory}: was prepared by a version that stored 8 bits of its intensities; use "
+            "config.data.normalisation 'range', or prepare it again with python -m launch.prepare and another --data_dir"
+        )
 
     def _image(self, stored: Any) -> np.ndarray:
         if isinstance(stored, np.ndarray):
             return stored
         with Image.open(io.BytesIO(stored)) as image:
-            if self._size is not None:
-                side = resizing.DRAFT * self._size[-1]
+            if side := self.inputs.grid.draft:
                 image.draft(None, (side, side))
             array = np.asarray(image if image.mode == self._mode else image.convert(self._mode))
         return array.reshape(*array.shape[:2], self.num_channels)
@@ -179,6 +220,8 @@ class Split:
         """`self[index]`; raises InputError where the stored case cannot be read."""
         try:
             return self[index]
+        except InputError:
+            raise
         except Exception as error:  # array_record, protobuf and Pillow each raise their own
             raise _unreadable(self._directory, error) from error
 
@@ -190,12 +233,13 @@ class InMemory:
     Attributes:
       name: of the split.
       class_names: the background first.
-      images: uint8 `[N,S,S,C]`, of volumes `[N,S,S,S,C]`.
-      labels: uint8 `[N,S,S]` or `[N,S,S,S]`.
+      images: `[N,H,W,C]`, of volumes `[N,D,H,W,C]`; gray levels uint8, or floats.
+      labels: uint8 `[N,H,W]` or `[N,D,H,W]`.
       cases: their names, `[N]`.
       patients: whom they show, `[N]`.
       domains: where they are from, `[N]`.
       spacings: mm, float32 `[N,2]` or `[N,3]`, NaN where unknown.
+      valid: bool, as the labels: which pixels count; None: all.
     """
 
     name: str
@@ -206,14 +250,21 @@ class InMemory:
     patients: tuple[str, ...]
     domains: tuple[str, ...]
     spacings: np.ndarray
+    valid: np.ndarray | None = None
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """A checksum of names, images and labels, to check that a run resumes with the cases it started with."""
         digest = hashlib.blake2b(digest_size=8)
-        for part in (repr((self.cases, self.images.shape)).encode(), self.images.data, self.labels.data):
+        for part in (repr((self.cases, self.images.shape)).encode(), *(array.data for array in self.arrays.values())):
             digest.update(part)
         return digest.hexdigest()
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a stored batch has of every case: `image`, `labels` and, unless all pixels count, `valid`."""
+        arrays = {"image": self.images, "labels": self.labels}
+        return arrays if self.valid is None else arrays | {"valid": self.valid}
 
     @property
     def num_classes(self) -> int:
@@ -239,8 +290,7 @@ class InMemory:
             "patient": self.patients[index],
             "domain": self.domains[index],
             "spacing": self.spacings[index],
-            "image": self.images[index],
-            "labels": self.labels[index],
+            **{name: array[index] for name, array in self.arrays.items()},
         }
 
     def read(self, index: int) -> Case:
@@ -258,6 +308,7 @@ class InMemory:
             patients=pick(self.patients),
             domains=pick(self.domains),
             spacings=self.spacings[chosen],
+            valid=None if self.valid is None else self.valid[chosen],
         )
 
     def __iter__(self) -> Iterator[Case]:
@@ -283,17 +334,29 @@ def in_memory(split: Split, *, chosen: Sequence[int] | None = None) -> InMemory:
     """Decodes every case of a split once, or those at the chosen places, with two threads."""
     places = range(len(split)) if chosen is None else chosen
     texts: list[tuple[str, str, str]] = []
-    spacings, images, labels = [], None, None
+    spacings: list[np.ndarray] = []
+    arrays: dict[str, np.ndarray] = {}
     for i, case in enumerate(threads.in_threads(split.read, places, f"reading {split.name}")):
-        if images is None or labels is None:
-            images = np.empty((len(places), *case["image"].shape), np.uint8)
-            labels = np.empty((len(places), *case["labels"].shape), np.uint8)
-        images[i], labels[i] = case["image"], case["labels"]
+        if not arrays:  # TFDS prepares no empty splits
+            names = ("image", "labels", *(("valid",) if split.masked else ()))
+            arrays = {name: np.empty((len(places), *case[name].shape), case[name].dtype) for name in names}
+        for name, array in arrays.items():
+            if case[name].shape != array.shape[1:]:
+                raise InputError(_sizes_differ(split.name, array.shape[1:], case[name].shape))
+            array[i] = case[name]
         spacings.append(case["spacing"])
         texts.append((case["case"], case["patient"], case["domain"]))
-    assert images is not None and labels is not None  # TFDS prepares no empty splits
     cases, patients, domains = zip(*texts, strict=True)
-    return InMemory(split.name, split.class_names, images, labels, cases, patients, domains, np.stack(spacings))
+    images, labels = arrays.pop("image"), arrays.pop("labels")
+    return InMemory(split.name, split.class_names, images, labels, cases, patients, domains, np.stack(spacings), **arrays)
+
+
+def _sizes_differ(name: str, *shapes: tuple[int, ...]) -> str:
+    one, other = (raw_cases.size_text(shape[:-1]) for shape in shapes)
+    return (
+        f"{name}: has cases of {one} and of {other} pixels, and all have to have one size here; give "
+        "config.data.geometry 'keep' a size, and no multiple"
+    )
 
 
 def joined(parts: Sequence[InMemory]) -> InMemory:
@@ -307,6 +370,7 @@ def joined(parts: Sequence[InMemory]) -> InMemory:
         patients=tuple(patient for part in parts for patient in part.patients),
         domains=tuple(domain for part in parts for domain in part.domains),
         spacings=np.concatenate([part.spacings for part in parts]),
+        valid=None if parts[0].valid is None else np.concatenate([part.valid for part in parts]),
     )
 
 
@@ -346,8 +410,8 @@ def batches(
       part: `(i, P)`: only the i-th of P equal parts of every batch is read and yielded, as for one of P hosts.
 
     Yields:
-      `{"image": uint8 [B/P,S,S,C], "labels": uint8 [B/P,S,S], "index": int32 [B/P]}`; index is the case's place in
-      `source`.
+      `{"image": [B/P,H,W,C], "labels": uint8 [B/P,H,W], "index": int32 [B/P]}`, and `valid` where the source has it;
+      index is the case's place in `source`.
 
     Raises:
       InputError: there are fewer cases than the batch size, or it is not positive. Raised here, not by the iterator.
@@ -412,7 +476,8 @@ def part_of_batch(batch_size: int, number: int, parts: int) -> slice:
 def _stack(source: Source, index: np.ndarray) -> Batch:
     """The arrays alone, without the strings."""
     cases = [source[i] for i in index]
-    return {name: np.stack([case[name] for case in cases]) for name in ("image", "labels")} | {"index": index}
+    names = [name for name in ("image", "labels", "valid") if name in cases[0]]
+    return {name: np.stack([case[name] for case in cases]) for name in names} | {"index": index}
 
 
 def _read(dataset: Any) -> Iterator[Any]:

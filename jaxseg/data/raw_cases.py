@@ -9,6 +9,7 @@ import numpy as np
 from jaxseg.data import folds, formats, geometry
 from jaxseg.errors import InputError
 
+IGNORED = 255  # the stored label of pixels without annotation, and of padding
 SPLITS = ("train", "validation", "test")
 _TAKEN = "is compared with its image by its size alone, as one of them does not say where it lies"
 _SEED = 0  # of splits that do not come with the data set
@@ -51,13 +52,15 @@ class Contents(NamedTuple):
 
     Attributes:
       class_names: the background first.
-      values: number in the mask files -> class. A number that is missing here is an error.
+      values: number in the mask files -> class, or `IGNORED` without annotation. A number that is missing here is an
+        error.
       channels: C.
       scaling: how intensities become 0 to 255; None: they are that already. See `as_uint8`.
       volumes: whether the files hold volumes `[D,H,W,C]` rather than pictures `[H,W,C]`.
       remedy: what else can be done about a mask value that is not in `values`, appended to the message.
       orientation: to which side of the patient the axes of volumes run; other files are turned to match; empty
         where it is not known.
+      dtype: in which images are stored: uint8, or, where they are scaled when they are read, what holds all of them.
       one_depth: whether `scaling` was chosen for the depth of the files, volumes too; no other may be among them then.
     """
 
@@ -68,7 +71,18 @@ class Contents(NamedTuple):
     volumes: bool = False
     remedy: str = ""
     orientation: str = ""
+    dtype: str = "uint8"
     one_depth: bool = False
+
+    @property
+    def measured(self) -> bool:
+        """Whether a record says how the intensities of its file are spread, for `normalisation`."""
+        return self.volumes or self.scaling is not None
+
+    @property
+    def ignores(self) -> bool:
+        """Whether masks may have pixels without annotation."""
+        return IGNORED in self.values.values()
 
 
 class Found(NamedTuple):
@@ -250,11 +264,31 @@ def are_gray_levels(image: np.ndarray) -> bool:
     return image.size - int(np.count_nonzero(within)) < max(_OUTLIERS * image.size, 1)
 
 
+def are_whole(image: np.ndarray) -> bool:
+    """Whether all intensities are whole numbers, whatever their type."""
+    return image.dtype.kind in "iub" or bool((image == np.rint(image)).all())
+
+
+def storage(low: float, high: float, *, whole: bool) -> str:
+    """The dtype of 16 bits for intensities between two ends: exact where they are whole numbers of either kind.
+
+    Beyond what 16 bits hold it is float32.
+    """
+    for dtype in ("uint16", "int16") if whole else ():
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return dtype
+    return "float16" if max(-low, high) <= np.finfo(np.float16).max else "float32"
+
+
 def as_uint8(image: np.ndarray, scaling: tuple[str, float, float] | None) -> np.ndarray:
     """Intensities as 0 to 255, rounded: those of `ends` become these, what is beyond is clipped."""
     if image.dtype == np.uint8 and scaling is None:
         return image
-    low, high = ends(image, scaling)
+    return between(image, *ends(image, scaling))
+
+
+def between(image: np.ndarray, low: Any, high: Any) -> np.ndarray:
+    """Intensities as 0 to 255, rounded: `low` and `high`, numbers or one for each channel, become these."""
     width = np.maximum(np.subtract(high, low), 1e-12)
     return np.rint(np.clip((image.astype(np.float32) - low) / width, 0, 1) * 255).astype(np.uint8)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.data import pipeline
+from jaxseg.data import inputs, pipeline
 from jaxseg.errors import InputError
 from jaxseg.prediction import quality, views
 from jaxseg.prediction.network import Repair, Run, compiled
@@ -181,7 +181,7 @@ def _validation_scores(predictor: Predictor, directory: pathlib.Path) -> tuple[l
 def _validation_cases(predictor: Predictor, directory: pathlib.Path) -> Any:
     config = predictor.run.config
     if config.data.folds:
-        splits = runs.Splits(directory, config.data.source_size, config.data.domains)
+        splits = runs.Splits(directory, inputs.of_config(config), config.data.domains)
         held_out = runs.Data(config, splits).member(config).validation
         return [held_out.source[int(i)] for i in held_out.index]
     # as they are stored: with tiles, at their own scale

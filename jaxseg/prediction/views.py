@@ -52,7 +52,7 @@ def squashed(
     """
     sides = (source_size,) * (images.ndim - 2)
     probabilities, scores = network(np.stack([resizing.resize(image, sides) for image in images]))
-    return resize_linear(probabilities, size), scores
+    return resizing.resize_linear(probabilities, size), scores
 
 
 def sliding(network: Network, image: np.ndarray, tiling: Tiling) -> tuple[np.ndarray, Scores]:
@@ -102,29 +102,6 @@ def check(tiling: Tiling) -> None:
         raise ValueError(f"overlap is {tiling.overlap}; give a share of at least 0 and below 1")
     if tiling.blend not in BLENDS:
         raise ValueError(f"blend is {tiling.blend!r}; choose one of {', '.join(BLENDS)}")
-
-
-def resize_linear(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Linear interpolation at the centres of the new pixels, half-pixel centres, edge pixels continued.
-
-    Args:
-      array: float32 `[B,*S,K]`.
-      size: the new spatial sizes.
-
-    Returns:
-      float32 `[B,*size,K]`; what sums to one over K still does.
-    """
-    for axis, (old, new) in enumerate(zip(array.shape[1:-1], size, strict=True), 1):
-        if old == new:
-            continue
-        place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        below = np.minimum(place.astype(int), max(old - 2, 0))
-        weight = _along((place - below).astype(np.float32), axis, array.ndim)
-        low, high = np.take(array, below, axis), np.take(array, np.minimum(below + 1, old - 1), axis)
-        high -= low
-        high *= weight
-        array = np.add(low, high, out=high)
-    return array
 
 
 def batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

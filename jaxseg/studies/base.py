@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxseg.data import builders
+from jaxseg.data import builders, inputs
 from jaxseg.models import capture, tracing
 from jaxseg.report import figures, page
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
@@ -110,7 +110,7 @@ def open_splits(run: ml_collections.ConfigDict, data: Data) -> tuple[pathlib.Pat
     Raises InputError where the data set cannot be had, or has too few cases for the run.
     """
     directory = data.prepare(run.data.dataset)
-    splits = runs.Splits(directory, run.data.source_size, run.data.domains)
+    splits = runs.Splits(directory, inputs.of_config(run), run.data.domains)
     runs.Data(run, splits)  # says when there are too few
     return directory, splits
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from jaxseg import models
-from jaxseg.data import augment
+from jaxseg import models, options
+from jaxseg.data import augment, inputs
 from jaxseg.errors import InputError
 from jaxseg.models import tracing
 from jaxseg.models.skeleton import UNetSkeleton
-from jaxseg.training import objectives, optim, options, parallel
+from jaxseg.training import objectives, optim, parallel
 from jaxseg.training.losses import LOSSES
 from jaxseg.training.steps import ON_NONFINITE
 
@@ -24,7 +24,8 @@ VARIED = ("seed", "fold")
 _FIELDS: dict[str, tuple[str, ...]] = {
     "": ("seed", "parallel", "replicas", "vary", "on_nonfinite", "deterministic"),
     "data": (
-        *("dataset", "domains", "source_size", "image_size", "view", "augmentation", "residence", "folds", "fold"),
+        *("dataset", "domains", "source_size", "image_size", "geometry", "geometry_options", "normalisation"),
+        *("normalisation_options", "view", "augmentation", "residence", "folds", "fold"),
     ),
     "model": ("name", "dtype", "padding", "pretrained"),
     "training": (
@@ -159,6 +160,9 @@ def _check_recipe(config: ml_collections.ConfigDict) -> None:
     if training.ability_layers and not training.ability_weight:
         raise InputError("config.training.ability_layers are named, but ability_weight is 0; give it a weight")
     augment.check_augmentation(data.augmentation.to_dict())
+    inputs.of_config(config)
+    if data.geometry != "squash" and data.view != "original":
+        raise InputError(f"config.data.view is {data.view!r}, which is for geometry 'squash'; use 'original'")
     if data.source_size % 2:
         raise InputError(f"config.data.source_size is {data.source_size}; quadrants need an even size")
     if data.folds == 1 or data.fold >= max(data.folds, 1):

@@ -61,7 +61,7 @@ def of_run(
     directory = prepare(config.data.dataset)
     if directory is None:
         return None
-    known = of_split(pipeline.Split(directory, "train", size=None))
+    known = of_split(pipeline.Split(directory, "train"))
     note(folder, known)
     return known
 
@@ -91,7 +91,7 @@ def keep(path: pathlib.Path, value: Mapping[str, Any]) -> None:
 
 def check_split(directory: pathlib.Path, split: str, known: TrainedOn, run: pathlib.Path) -> None:
     """Asks `check` of a split of a prepared data set, and says on stderr what may make the network fail."""
-    given = of_split(pipeline.Split(directory, split, size=None))
+    given = of_split(pipeline.Split(directory, split))
     for line in check(str(directory), given, known, run):
         print(f"{directory}: {line}", file=sys.stderr)
 

@@ -14,7 +14,7 @@ import optax
 
 from jaxseg.errors import InputError
 from jaxseg.numerics import at_defaults
-from jaxseg.training import options
+from jaxseg import options
 
 Rate = Callable[[Any], jax.Array]
 

@@ -18,7 +18,7 @@ import ml_collections
 import numpy as np
 
 from jaxseg import atomic, paths
-from jaxseg.data import augment, folds, pipeline
+from jaxseg.data import augment, folds, inputs, pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.models import pretrained, tracing
@@ -36,9 +36,9 @@ _STEPS_PER_CALL = 32  # on accelerators, for 0
 class Splits:
     """The stored cases of a prepared data set, each split decoded into memory when it is first asked for."""
 
-    def __init__(self, directory: pathlib.Path, source_size: int, domains: Sequence[str] = ()):
+    def __init__(self, directory: pathlib.Path, given: inputs.Inputs, domains: Sequence[str] = ()):
         self._directory = directory
-        self._size = source_size
+        self._inputs = given
         self._domains = tuple(domains)
         self._opened: dict[str, pipeline.Split] = {}
         self._loaded: dict[str, pipeline.InMemory] = {}
@@ -46,7 +46,9 @@ class Splits:
     def open(self, split: str) -> pipeline.Split:
         """The split on disk."""
         if split not in self._opened:
-            self._opened[split] = pipeline.Split(self._directory, split, size=self._size, domains=self._domains)
+            self._opened[split] = pipeline.Split(
+                self._directory, split, inputs=self._inputs, domains=self._domains
+            )
         return self._opened[split]
 
     def __getitem__(self, split: str) -> pipeline.InMemory:

@@ -135,7 +135,7 @@ def test_a_window_that_cannot_slide_is_refused(tiling, message):
 @pytest.mark.parametrize(("old", "new"), [((8, 12), (96, 60)), ((8, 12), (5, 60)), ((1, 3), (4, 1)), ((9, 9), (9, 9))])
 def test_probabilities_come_back_by_linear_interpolation_at_the_pixels_centres(old, new):
     values = np.random.default_rng(1).random((2, *old, 3)).astype(np.float32)
-    found = views.resize_linear(values, new)
+    found = resizing.resize_linear(values, new)
     wanted = jax.image.resize(values, (2, *new, 3), "linear", antialias=False)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
@@ -143,7 +143,7 @@ def test_probabilities_come_back_by_linear_interpolation_at_the_pixels_centres(o
 def test_volumes_come_back_along_all_axes():
     values = np.random.default_rng(2).random((1, 4, 5, 6, 2)).astype(np.float32)
     wanted = jax.image.resize(values, (1, 9, 3, 13, 2), "linear", antialias=False)
-    np.testing.assert_allclose(views.resize_linear(values, (9, 3, 13)), wanted, atol=1e-6)
+    np.testing.assert_allclose(resizing.resize_linear(values, (9, 3, 13)), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -96,7 +96,7 @@ def prepare(
         if report.errors:
             raise InputError(_listed(report, given))
         wanted = like.orientation if like and found.contents.volumes else ""
-        contents = found.contents._replace(orientation=wanted or report.orientation)
+        contents = found.contents._replace(orientation=wanted or report.orientation, dtype=report.dtype)
         folder = _build(builder_class, config, work, found._replace(cases=report.cases, contents=contents))
         (folder / diagnosis.FILE).write_text(json.dumps(report.as_json(), indent=1))
         _move(folder, target)
@@ -206,7 +206,7 @@ def _checked(target: pathlib.Path, like: pipeline.Preparation | None) -> pathlib
     if like is None:
         return target
     split = next(iter(pipeline.split_sizes(target)))
-    existing = pipeline.Split(target, split, size=None).preparation
+    existing = pipeline.Split(target, split).preparation
     turned = existing.volumes and like.orientation not in ("", existing.orientation)
     if turned or existing.scaling != like.scaling:
         raise InputError(f"{target}: is already prepared, but differently; choose another data folder")
@@ -224,7 +224,11 @@ def prepared(name: str, *, data_dir: str | os.PathLike[str]) -> pathlib.Path | N
 
 
 def _target(builder_class: Any, config: Any, root: pathlib.Path) -> pathlib.Path:
-    return root / builder_class.name / config.name / str(builder_class.VERSION)
+    """Where the data set is, or will be: an earlier version that is there stays in use if it is read alike."""
+    folder = root / builder_class.name / config.name
+    target = folder / str(builder_class.VERSION)
+    earlier = [] if paths.exists(target) else [folder / version for version in builder_class.STILL_READ]
+    return next((place for place in earlier if paths.is_file(place / _INFO)), target)
 
 
 def _not_prepared(builder_class: Any, config: Any, root: pathlib.Path, wanted: str) -> str:

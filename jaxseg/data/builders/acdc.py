@@ -22,7 +22,8 @@ class Acdc(records.Builder):
     Intensities are scaled by volume, from the 0.5th percentile to the 99.5th.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    STILL_READ = records.EIGHT_BITS
     BUILDER_CONFIGS: ClassVar = records.SLICES_AND_VOLUMES
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "unpack ACDC (https://www.creatis.insa-lyon.fr/Challenge/acdc/databases.html) so that the folder holds "

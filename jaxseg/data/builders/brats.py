@@ -37,7 +37,8 @@ class Brats(records.Builder):
     the 99.5th.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    STILL_READ = records.EIGHT_BITS
     BUILDER_CONFIGS: ClassVar = records.SLICES_AND_VOLUMES
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "unpack the training data of one BraTS challenge, 2017 to 2020 (https://www.med.upenn.edu/cbica/brats2020), so "

@@ -23,7 +23,8 @@ class Cardiac(drawn.SyntheticBuilder):
     Train on one vendor and test on all: the hearts are the same.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    STILL_READ = records.EIGHT_BITS
     BUILDER_CONFIGS: ClassVar = [
         drawn.DrawnConfig(
             name=name + ("-volumes" if volumes else ""),

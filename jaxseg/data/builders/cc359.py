@@ -27,7 +27,8 @@ class Cc359(records.Builder):
     along the third axis of the files. Intensities are scaled by volume, from the 0.5th percentile to the 99.5th.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    STILL_READ = records.EIGHT_BITS
     BUILDER_CONFIGS: ClassVar = records.SLICES_AND_VOLUMES
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "fetch Original.zip and Silver-standard-STAPLE.zip (or Silver-standard-machine-learning.zip) of the "

@@ -32,7 +32,8 @@ class CovidCt(records.Builder):
     one and is stored as it is, as every chest in Hounsfield units contains air.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    STILL_READ = records.EIGHT_BITS
     BUILDER_CONFIGS: ClassVar = records.SLICES_AND_VOLUMES
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"fetch {_SCANS}.zip and {_MASKS}.zip of https://zenodo.org/records/3757476, and tr_im.nii.gz and "

@@ -17,7 +17,8 @@ from jaxseg.errors import InputError
 _CLASSES = "classes.csv"
 _VOLUMES = "-volumes"
 _MOST_CLASSES = 64  # a mask with greater numbers and no 255 holds something other than classes
-_STORED_CLASSES = 256  # labels are stored as 8 bits
+_STORED_CLASSES = 255  # labels are stored as 8 bits, of which one value means that there is no annotation
+_WITHOUT = "ignore"  # the name of values without annotation
 _MANY_MASKS = 10  # from this many on, a class must be in at least two of them
 _BINARY = {0: 0, 255: 1}
 _NAME_THEM = f"; or name it in {_CLASSES}, if it is a class"
@@ -36,7 +37,8 @@ class Folder(records.Builder):
     volume; see `looks.scaling`.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    STILL_READ = records.EIGHT_BITS
     BUILDER_CONFIGS: ClassVar = ()
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"write a table {case_table.NAME} ({','.join(case_table.NEEDED)}, and {', '.join(case_table.OPTIONAL)} where "
@@ -91,6 +93,9 @@ def _read_classes(table: pathlib.Path) -> tuple[_Classes | None, list[str]]:
     for number, row in rows:
         if not _CLASS.fullmatch(row["value"]) or not row["name"] or int(row["value"]) in values:
             problems.append(f"{table}: line {number} is not a class; give a whole number of its own and a name")
+            continue
+        if row["name"].casefold() == _WITHOUT:
+            values[int(row["value"])] = raw_cases.IGNORED
             continue
         values[int(row["value"])] = len(names)
         names.append(spelling.composed(row["name"]))

@@ -29,7 +29,8 @@ class Mnms(records.Builder):
     `Training/Unlabeled` is not read. Intensities are scaled by frame, from the 0.5th percentile to the 99.5th.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    STILL_READ = records.EIGHT_BITS
     BUILDER_CONFIGS: ClassVar = records.SLICES_AND_VOLUMES
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "unpack the M&Ms OpenDataset (https://www.ub.edu/mnms) so that the folder holds "

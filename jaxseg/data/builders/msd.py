@@ -57,7 +57,8 @@ class Msd(records.Builder):
     0.5th percentile to the 99.5th.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    STILL_READ = records.EIGHT_BITS
     BUILDER_CONFIGS: ClassVar = [
         Config(
             name=f"{name}{'-volumes' * volumes}",

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxseg.data import formats, raw_cases, resizing, threads
+from jaxseg.data import formats, normalisation, raw_cases, resizing, threads
 from jaxseg.data.raw_cases import Found, Loaded, RawCase
 from jaxseg.errors import InputError
 
@@ -22,6 +22,7 @@ _Example: Any = tf_example_pb2.Example
 CASES_PER_SHARD = 100
 VOLUMES_PER_SHARD = 8
 
+EIGHT_BITS = ("1.0.0",)  # versions that stored volumes with 8 bits, already scaled
 _PNG_CHANNELS = (1, 3, 4)  # other counts are stored as compressed arrays
 
 
@@ -49,10 +50,12 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     Attributes:
       VERSION: raise it when the same files give other records, or old ones stay in use.
+      STILL_READ: earlier versions whose records a run reads alike, as far as they go.
       BUILDER_CONFIGS: the first is the default.
       MANUAL_DOWNLOAD_INSTRUCTIONS: what the folder of raw files has to hold; None where there are no raw files.
     """
 
+    STILL_READ: ClassVar[Sequence[str]] = ()
     BUILDER_CONFIGS: ClassVar[Sequence[Config]] = (Config(name="full", description="as the files are"),)
     # Pillow and zlib release the interpreter's lock; drawing with NumPy does not, so threads only slow it down.
     THREADS: ClassVar[bool] = True
@@ -114,7 +117,8 @@ class Builder(tfds.core.ShardBasedBuilder):
     @property
     def _pictures(self) -> bool:
         """Whether a PNG or JPEG can hold a record's image."""
-        return not self._stacked and self.found.contents.channels in _PNG_CHANNELS
+        contents = self.found.contents
+        return not self._stacked and contents.channels in _PNG_CHANNELS and contents.dtype == "uint8"
 
     def _info(self) -> tfds.core.DatasetInfo:
         contents = self.found.contents
@@ -130,11 +134,15 @@ class Builder(tfds.core.ShardBasedBuilder):
                     "spacing": features.Tensor(shape=(len(axes),), dtype=np.float32),  # mm, NaN where unknown
                     "image": features.Image(shape=(*axes, contents.channels))
                     if self._pictures
-                    else features.Tensor(shape=(*axes, contents.channels), dtype=np.uint8, encoding="zlib"),
+                    else features.Tensor(
+                        shape=(*axes, contents.channels), dtype=np.dtype(contents.dtype), encoding="zlib"
+                    ),
                     "labels": features.Tensor(shape=axes, dtype=np.uint8, encoding="zlib")
                     if self._stacked
                     else features.Image(shape=(*axes, 1), encoding_format="png"),
                 }
+                # how the intensities of the whole file are spread: see `normalisation.Statistics`
+                | ({"statistics": features.Tensor(shape=(4, contents.channels), dtype=np.float32)} if contents.measured else {})
             ),
             metadata=tfds.core.MetadataDict(
                 class_names=list(contents.class_names),
@@ -144,6 +152,7 @@ class Builder(tfds.core.ShardBasedBuilder):
                 size=self._config.size,
                 volumes=contents.volumes,
                 orientation=contents.orientation,
+                ignores=contents.ignores,
             ),
         )
 
@@ -179,7 +188,11 @@ class Builder(tfds.core.ShardBasedBuilder):
         loaded = loaded.oriented(contents.orientation)
         image = raw_cases.with_channels(loaded.image, contents.channels)
         assert image is not None  # checked by the doctor
-        image, labels = raw_cases.as_uint8(image, contents.scaling), raw_cases.classes(loaded.labels, contents.values)
+        labels = raw_cases.classes(loaded.labels, contents.values)
+        statistics = normalisation.statistics(image, contents.scaling) if contents.measured else None
+        # what is scaled is so when it is read: a run may want all the levels of the file
+        image = raw_cases.as_uint8(image, None) if contents.scaling is None else image.astype(contents.dtype)
+        record = functools.partial(self._record, case, statistics=statistics)
         spacing = loaded.spacing
         if size is not None:
             squashed = (*labels.shape[:-2], size, size)
@@ -187,13 +200,21 @@ class Builder(tfds.core.ShardBasedBuilder):
             image, labels = resizing.resize(image, squashed), resizing.resize_labels(labels, squashed)
         if contents.volumes and not self._stacked:
             names = [f"{case.case}_{z:03d}" for z in range(len(image))]
-            return [self._record(case, names[z], image[z], labels[z], spacing[1:]) for z in range(len(image))]
-        return [self._record(case, case.case, image, labels, spacing)]
+            return [record(names[z], image[z], labels[z], spacing[1:]) for z in range(len(image))]
+        return [record(case.case, image, labels, spacing)]
 
     def _record(
-        self, case: RawCase, name: str, image: np.ndarray, labels: np.ndarray, spacing: Sequence[float]
+        self,
+        case: RawCase,
+        name: str,
+        image: np.ndarray,
+        labels: np.ndarray,
+        spacing: Sequence[float],
+        *,
+        statistics: np.ndarray | None,
     ) -> Example:
-        return {
+        measured = {} if statistics is None else {"statistics": statistics}
+        return measured | {
             "case": name,
             "patient": case.patient,
             "domain": case.domain,

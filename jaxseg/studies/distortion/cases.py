@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxseg.data import pipeline
+from jaxseg.data import inputs, pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import defined_mean
 from jaxseg.studies.base import Data, open_splits
@@ -119,8 +119,8 @@ def _shifted(settings: Settings, splits: runs.Splits, directory: pathlib.Path, d
     shifted = settings.shifted
     if shifted.dataset:
         directory = Data(data.folder, shifted.manual_dir or None).prepare(shifted.dataset)
-    size = settings.run.data.source_size
-    opened = [pipeline.Split(directory, split, size=size, domains=shifted.domains) for split in shifted.splits]
+    given = inputs.of_config(settings.run)
+    opened = [pipeline.Split(directory, split, inputs=given, domains=shifted.domains) for split in shifted.splits]
     train = splits.open("train")
     for split in opened:
         if (split.num_channels, split.rank) != (train.num_channels, train.rank):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from jaxseg.data import overlays, pipeline
+from jaxseg.data import inputs, overlays, pipeline
 from jaxseg.errors import InputError
 from jaxseg.results.stored import kept
 from jaxseg.studies.base import SPLITS, Data
@@ -57,7 +57,7 @@ def load(settings: Settings, directory: pathlib.Path) -> dict[str, Scans]:
     Raises:
       InputError: the data set has no such domains, no pictures, other than 1 or 3 channels, or no organ to mark.
     """
-    read = lambda *domains: runs.Splits(directory, settings.run.data.source_size, domains)
+    read = lambda *domains: runs.Splits(directory, inputs.of_config(settings.run), domains)
     if settings.source == "world":
         annotated, clean = read("annotated"), read("clean")
         return {split: _paired(annotated[split], clean[split]) for split in SPLITS}

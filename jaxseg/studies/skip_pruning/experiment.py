@@ -24,7 +24,7 @@ import ml_collections
 import numpy as np
 
 from jaxseg import inference
-from jaxseg.data import augment
+from jaxseg.data import augment, inputs
 from jaxseg.metrics import overlap
 from jaxseg.studies import base
 from jaxseg.studies.base import Data, Measures, open_splits
@@ -45,7 +45,7 @@ class Cases(NamedTuple):
 def gather(settings: Settings, data: Data) -> Cases:
     """The cases of the study's data set; raises InputError as `conditions`, or where a class is unknown."""
     directory, splits = open_splits(settings.of_run(settings.networks[0]), data)
-    tested = conditions(settings, splits, runs.Splits(directory, settings.run.data.source_size))
+    tested = conditions(settings, splits, runs.Splits(directory, inputs.of_config(settings.run)))
     class_numbers(settings.evaluation.classes, tested[0].cases.class_names)  # says which is unknown
     return Cases(splits, tested)
 

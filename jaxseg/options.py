@@ -15,7 +15,7 @@ def chosen(field: str, table: Mapping[str, Callable[..., Any]], name: str, given
 
     Args:
       field: of the config, such as `training.loss`; its options are in `<field>_options`.
-      table: name -> function.
+      table: name -> function, or dataclass.
       name: what was chosen.
       given: the options in the config.
 
@@ -30,9 +30,15 @@ def chosen(field: str, table: Mapping[str, Callable[..., Any]], name: str, given
         where = f"config.{field}_options.{option}"
         if not owners:
             raise InputError(f"{where} is unknown; {name} has {', '.join(defaults[name]) or 'no options'}")
-        if name not in owners and value != defaults[owners[0]][option]:
+        unchanged = _plain(value) == defaults[owners[0]][option]
+        if name not in owners and not unchanged:
             raise InputError(f"{where} is {value!r}, but {name} has no {option}; {', '.join(owners)} has")
     return {option: value for option, value in given.items() if option in defaults[name]}
+
+
+def _plain(value: Any) -> Any:
+    """A stored config has lists where its source has tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _defaults(function: Callable[..., Any]) -> dict[str, Any]:

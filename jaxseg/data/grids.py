@@ -1,0 +1,259 @@
+"""From a case's own pixels to the grid of a network, and back: on the host, case by case.
+
+| geometry | what becomes of a case |
+| --- | --- |
+| `squash` | all of it, resized to so many pixels a side, whatever its aspect |
+| `keep` | its aspect and pixels, or pixels of a given spacing; cropped or padded about its centre |
+| `patches` | the same, neither cropped nor padded, unless it is smaller than a patch |
+
+Labels that are padded are `IGNORED`, so nothing that is padded counts anywhere.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxseg import settings
+from jaxseg.data import resizing
+from jaxseg.data.raw_cases import IGNORED
+
+class Misfit(Exception):
+    """What of a case does not go with a geometry, and the remedy."""
+
+
+class Placement(NamedTuple):
+    """Where a case lies on a network's grid: it was resized, and then cropped or padded.
+
+    Attributes:
+      size: spatial sizes as stored.
+      resized: after resizing.
+      start: the first pixel of the resized case on the grid, along every axis; negative where it was cropped.
+      grid: spatial sizes of the grid.
+    """
+
+    size: tuple[int, ...]
+    resized: tuple[int, ...]
+    start: tuple[int, ...]
+    grid: tuple[int, ...]
+
+    @property
+    def inside(self) -> tuple[slice, ...]:
+        """Of the grid: what the case covers."""
+        ends = zip(self.start, self.resized, self.grid, strict=True)
+        return tuple(slice(max(first, 0), min(first + length, side)) for first, length, side in ends)
+
+    @property
+    def kept(self) -> tuple[slice, ...]:
+        """Of the resized case: what lies on the grid."""
+        return tuple(
+            slice(part.start - first, part.stop - first) for part, first in zip(self.inside, self.start, strict=True)
+        )
+
+    def onto(self, array: np.ndarray, fill: float) -> np.ndarray:
+        """A resized array `[*resized,...]` on the grid, with `fill` around it."""
+        if self.resized == self.grid:
+            return array
+        placed = np.full((*self.grid, *array.shape[len(self.grid) :]), fill, array.dtype)
+        placed[self.inside] = array[self.kept]
+        return placed
+
+    def back(self, probabilities: np.ndarray, size: Sequence[int] | None = None) -> np.ndarray:
+        """Probabilities on the grid as ones of the case: interpolated linearly; background where it was cropped.
+
+        Args:
+          probabilities: float32 `[*grid,K]`.
+          size: spatial sizes of the result; as stored, if None.
+
+        Returns:
+          float32 `[*size,K]`.
+        """
+        whole = probabilities
+        if self.resized != self.grid:
+            whole = np.zeros((*self.resized, probabilities.shape[-1]), probabilities.dtype)
+            whole[..., 0] = 1
+            whole[self.kept] = probabilities[self.inside]
+        return resizing.resize_linear(whole[None], self.size if size is None else size)[0]
+
+
+class Fitted(NamedTuple):
+    """A case on a network's grid.
+
+    Attributes:
+      image: `[*grid,C]`.
+      labels: `[*grid]`, `IGNORED` around the case.
+      spacing: mm, float32 `[rank]`, NaN where unknown.
+      placement: the way back.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    spacing: np.ndarray
+    placement: Placement
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Base of the geometries; by itself, cases stay as they are stored."""
+
+    @property
+    def draft(self) -> int | None:
+        """Pixels a side with which a JPEG may be decoded; None: all that it has."""
+        return None
+
+    @property
+    def pads(self) -> bool:
+        """Whether something of what a network sees may be padding."""
+        return False
+
+    def sides(self, rank: int) -> tuple[int, ...] | None:
+        """Spatial sizes of all cases; None where they differ."""
+        del rank
+        return None
+
+    def placement(self, size: Sequence[int], spacing: Sequence[float]) -> Placement:
+        """Where a case with these spatial sizes and mm comes to lie; raises Misfit where that cannot be said."""
+        resized = self._resized(tuple(size), spacing)
+        grid = self._grid(resized)
+        # an odd pixel is on the far side
+        start = tuple((side - length) // 2 for side, length in zip(grid, resized, strict=True))
+        return Placement(tuple(size), resized, start, grid)
+
+    def fit(self, image: np.ndarray, labels: np.ndarray, spacing: Sequence[float], *, fill: float) -> Fitted:
+        """A case on the grid.
+
+        Args:
+          image: `[*S,C]`; a JPEG may have been decoded at another size than that of its labels.
+          labels: `[*S]`.
+          spacing: mm along the axes of the labels, NaN where unknown.
+          fill: of the image where it is padded.
+
+        Raises:
+          Misfit: the case cannot be brought onto the grid.
+        """
+        placement = self.placement(labels.shape, spacing)
+        steps = np.divide(labels.shape, placement.resized, dtype=np.float32)
+        return Fitted(
+            placement.onto(resizing.resize(image, placement.resized), fill),
+            placement.onto(resizing.resize_labels(labels, placement.resized), IGNORED),
+            np.asarray(spacing, np.float32) * steps,
+            placement,
+        )
+
+    def _resized(self, size: tuple[int, ...], spacing: Sequence[float]) -> tuple[int, ...]:
+        del spacing
+        return size
+
+    def _grid(self, resized: tuple[int, ...]) -> tuple[int, ...]:
+        return resized
+
+
+@dataclasses.dataclass(frozen=True)
+class Squash(Grid):
+    """All of a case, resized to `side` pixels a side: images by area or linearly, labels by nearest neighbours."""
+
+    side: int
+
+    @property
+    def draft(self) -> int | None:
+        return resizing.DRAFT * self.side
+
+    def sides(self, rank: int) -> tuple[int, ...]:
+        return (self.side,) * rank
+
+    def _resized(self, size: tuple[int, ...], spacing: Sequence[float]) -> tuple[int, ...]:
+        return (self.side,) * len(size)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Resampled(Grid):
+    """Pixels as they are, or of a given spacing."""
+
+    side: int
+    _: dataclasses.KW_ONLY
+    spacing: Sequence[float] = ()
+    size: Sequence[int] = ()
+
+    @property
+    def pads(self) -> bool:
+        return True
+
+    def _resized(self, size: tuple[int, ...], spacing: Sequence[float]) -> tuple[int, ...]:
+        if not self.spacing:
+            return size
+        if len(self.spacing) > len(size):
+            raise Misfit(f"has {len(size)} axes, and a spacing along {len(self.spacing)} is wanted")
+        kept = len(size) - len(self.spacing)
+        known = [float(step) for step in spacing[kept:]]
+        if not all(math.isfinite(step) and step > 0 for step in known):
+            raise Misfit("does not say how large its pixels are, so it cannot be resampled; leave the spacing empty")
+        pairs = zip(size[kept:], known, self.spacing, strict=True)
+        return (*size[:kept], *(max(round(length * old / new), 1) for length, old, new in pairs))
+
+    def _wanted(self, rank: int) -> tuple[int, ...]:
+        return per_axis(self.size or (self.side,), rank)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Keep(_Resampled):
+    """A case with its aspect and its pixels, cropped or padded about its centre.
+
+    Attributes:
+      side: pixels a side to which it is cropped or padded.
+      spacing: mm that pixels are resampled to, along the last axes: two of a volume's are those in its plane, and the
+        distance of its slices stays; none: pixels stay as they are.
+      size: spatial sizes instead of `side`, where they differ.
+      multiple: instead, all of it is kept, and padded to the next multiple of so many pixels: a number for every axis,
+        or one for all.
+    """
+
+    multiple: Sequence[int] = ()
+
+    def sides(self, rank: int) -> tuple[int, ...] | None:
+        return None if self.multiple else self._wanted(rank)
+
+    def _grid(self, resized: tuple[int, ...]) -> tuple[int, ...]:
+        rank = len(resized)
+        if not self.multiple:
+            return self._wanted(rank)
+        return tuple(-(-n // unit) * unit for n, unit in zip(resized, per_axis(self.multiple, rank), strict=True))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Patches(_Resampled):
+    """Whole cases, padded to a patch where they are smaller; training draws patches of them, see `jaxseg.data.patches`.
+
+    Attributes:
+      side: pixels a side of a patch.
+      spacing: as of `Keep`.
+      size: spatial sizes of a patch instead of `side`, where they differ.
+      foreground: share of the patches of a batch that are sure to hold foreground, where a case has any.
+      overlap: share of a patch that the next one repeats, where a window slides over a case.
+    """
+
+    foreground: float = settings.number(least=0, most=1, default=1 / 3)
+    overlap: float = settings.number(least=0, below=1, default=0.5)
+
+    def patch(self, rank: int) -> tuple[int, ...]:
+        """Spatial sizes of a patch."""
+        return self._wanted(rank)
+
+    def _grid(self, resized: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(max(pair) for pair in zip(resized, self._wanted(len(resized)), strict=True))
+
+
+def per_axis(values: Sequence[int], rank: int) -> tuple[int, ...]:
+    """One number for every axis, or the numbers of all axes.
+
+    Raises:
+      Misfit: there are others.
+    """
+    if len(values) not in (1, rank):
+        raise Misfit(f"has {rank} axes, and {len(values)} sizes are given; give {rank}, or one for all")
+    return tuple(values) * (rank if len(values) == 1 else 1)
+
+
+# by the name in a config; their keyword-only fields are the options
+GEOMETRIES: dict[str, Callable[..., Grid]] = {"squash": Squash, "keep": Keep, "patches": Patches}

@@ -1,0 +1,89 @@
+"""What a network is given of a stored case: its geometry and its intensities, by a run's config."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+
+from jaxseg import options, settings
+from jaxseg.data import grids, normalisation
+from jaxseg.data.grids import Fitted, Grid
+from jaxseg.data.normalisation import Normalisation, Statistics
+from jaxseg.errors import InputError
+
+
+class Inputs(NamedTuple):
+    """What becomes of a stored case on its way to a network; by default nothing.
+
+    Attributes:
+      grid: its geometry.
+      normalisation: its intensities.
+    """
+
+    grid: Grid = Grid()
+    normalisation: Normalisation = Normalisation()
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        labels: np.ndarray,
+        spacing: np.ndarray,
+        *,
+        scaling: tuple[str, float, float] | None,
+        known: Statistics | None,
+    ) -> Fitted:
+        """A case as the network is given it.
+
+        Args:
+          image: as stored, `[*S,C]`.
+          labels: as stored, `[*S]`.
+          spacing: mm, `[rank]`.
+          scaling: of the data set.
+          known: of the file.
+
+        Raises:
+          grids.Misfit: the case does not go with the geometry.
+        """
+        normalised = self.normalisation(image, scaling=scaling, known=known)
+        return self.grid.fit(normalised, labels, spacing, fill=self.normalisation.fill)
+
+
+STORED = Inputs()
+
+
+def squashed(side: int) -> Inputs:
+    """All of a case on `side` pixels a side, as gray levels."""
+    return Inputs(grids.Squash(side), normalisation.Range())
+
+
+def of_config(config: ml_collections.ConfigDict) -> Inputs:
+    """What the network of a run is given, by the section `data` of its config.
+
+    Cases that are squashed are read at `source_size`, and resized to `image_size` on the device; the other geometries
+    have `image_size` from the start.
+
+    Raises:
+      InputError: a geometry, a normalisation or one of their options cannot be.
+    """
+    data = config.data
+    side = data.source_size if data.geometry == "squash" else data.image_size
+    grid = _chosen(config, "geometry", grids.GEOMETRIES, side=side)
+    for name in ("spacing", "size", "multiple"):
+        if any(value <= 0 for value in getattr(grid, name, ())):
+            raise InputError(f"config.data.geometry_options.{name} is {getattr(grid, name)}; give numbers above 0")
+    how = _chosen(config, "normalisation", normalisation.NORMALISATIONS)
+    if isinstance(how, normalisation.Percentiles) and how.low >= how.high:
+        raise InputError(f"config.data.normalisation_options.low is {how.low:g}, high {how.high:g}; give the lower first")
+    if isinstance(how, normalisation.MeanStd) and len(how.mean) != len(how.std):
+        raise InputError("config.data.normalisation_options: give as many numbers for mean as for std, or none")
+    return Inputs(grid, how)
+
+
+def _chosen(config: ml_collections.ConfigDict, name: str, known: Mapping[str, Any], **made: Any) -> Any:
+    """What a field of `data` names, with its options."""
+    choice, section = config.data[name], f"data.{name}_options"
+    if not isinstance(config.data[f"{name}_options"], ml_collections.ConfigDict):
+        raise InputError(f"config.{section} must be a section; configs/train.py shows it")
+    options.chosen(f"data.{name}", known, choice, config.data[f"{name}_options"])
+    return settings.read(known[choice], config, section, shown_in="configs/train.py", **made)
