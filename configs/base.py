@@ -23,7 +23,9 @@ def run() -> ml_collections.ConfigDict:
     config.data.domains = ()  # scanners, vendors, hospitals whose cases are trained and validated on; none means all
     config.data.source_size = 512  # read at this size, so that a quadrant is not enlarged
     config.data.image_size = 256  # of what the network sees
-    config.data.geometry = "squash"  # or keep, patches: see jaxseg/data/grids.py; keep and patches take image_size alone
+    config.data.geometry = (
+        "squash"  # or keep, patches: see jaxseg/data/grids.py; keep and patches take image_size alone
+    )
     config.data.geometry_options = {
         "spacing": (),  # mm that pixels are resampled to, as (1.5, 1.5); none: they stay as they are
         "size": (),  # of the grid, or of a patch, where its sides differ; none: image_size along all of them

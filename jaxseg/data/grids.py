@@ -20,6 +20,7 @@ from jaxseg import settings
 from jaxseg.data import resizing
 from jaxseg.data.raw_cases import IGNORED
 
+
 class Misfit(Exception):
     """What of a case does not go with a geometry, and the remedy."""
 
@@ -113,7 +114,7 @@ class Grid:
         del rank
         return None
 
-    def placement(self, size: Sequence[int], spacing: Sequence[float]) -> Placement:
+    def placement(self, size: Sequence[int], spacing: Sequence[float] | np.ndarray) -> Placement:
         """Where a case with these spatial sizes and mm comes to lie; raises Misfit where that cannot be said."""
         resized = self._resized(tuple(size), spacing)
         grid = self._grid(resized)
@@ -121,7 +122,9 @@ class Grid:
         start = tuple((side - length) // 2 for side, length in zip(grid, resized, strict=True))
         return Placement(tuple(size), resized, start, grid)
 
-    def fit(self, image: np.ndarray, labels: np.ndarray, spacing: Sequence[float], *, fill: float) -> Fitted:
+    def fit(
+        self, image: np.ndarray, labels: np.ndarray, spacing: Sequence[float] | np.ndarray, *, fill: float
+    ) -> Fitted:
         """A case on the grid.
 
         Args:
@@ -142,7 +145,7 @@ class Grid:
             placement,
         )
 
-    def _resized(self, size: tuple[int, ...], spacing: Sequence[float]) -> tuple[int, ...]:
+    def _resized(self, size: tuple[int, ...], spacing: Sequence[float] | np.ndarray) -> tuple[int, ...]:
         del spacing
         return size
 
@@ -163,7 +166,7 @@ class Squash(Grid):
     def sides(self, rank: int) -> tuple[int, ...]:
         return (self.side,) * rank
 
-    def _resized(self, size: tuple[int, ...], spacing: Sequence[float]) -> tuple[int, ...]:
+    def _resized(self, size: tuple[int, ...], spacing: Sequence[float] | np.ndarray) -> tuple[int, ...]:
         return (self.side,) * len(size)
 
 
@@ -180,7 +183,7 @@ class _Resampled(Grid):
     def pads(self) -> bool:
         return True
 
-    def _resized(self, size: tuple[int, ...], spacing: Sequence[float]) -> tuple[int, ...]:
+    def _resized(self, size: tuple[int, ...], spacing: Sequence[float] | np.ndarray) -> tuple[int, ...]:
         if not self.spacing:
             return size
         if len(self.spacing) > len(size):

@@ -74,7 +74,9 @@ def of_config(config: ml_collections.ConfigDict) -> Inputs:
             raise InputError(f"config.data.geometry_options.{name} is {getattr(grid, name)}; give numbers above 0")
     how = _chosen(config, "normalisation", normalisation.NORMALISATIONS)
     if isinstance(how, normalisation.Percentiles) and how.low >= how.high:
-        raise InputError(f"config.data.normalisation_options.low is {how.low:g}, high {how.high:g}; give the lower first")
+        raise InputError(
+            f"config.data.normalisation_options.low is {how.low:g}, high {how.high:g}; give the lower first"
+        )
     if isinstance(how, normalisation.MeanStd) and len(how.mean) != len(how.std):
         raise InputError("config.data.normalisation_options: give as many numbers for mean as for std, or none")
     return Inputs(grid, how)

@@ -161,8 +161,9 @@ class MeanStd(Normalisation):
         del scaling, known
         values = image.astype(np.float32)
         if self.clip:
-            values = np.clip(values, *self.clip)
-        return _narrow((values - np.float32(self.mean)) / np.maximum(np.float32(self.std), np.float32(_LEAST)))
+            values = np.clip(values, self.clip[0], self.clip[1])
+        mean, std = (np.asarray(numbers, np.float32) for numbers in (self.mean, self.std))
+        return _narrow((values - mean) / np.maximum(std, np.float32(_LEAST)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

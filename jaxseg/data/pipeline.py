@@ -256,8 +256,9 @@ class InMemory:
     def fingerprint(self) -> str:
         """A checksum of names, images and labels, to check that a run resumes with the cases it started with."""
         digest = hashlib.blake2b(digest_size=8)
-        for part in (repr((self.cases, self.images.shape)).encode(), *(array.data for array in self.arrays.values())):
-            digest.update(part)
+        digest.update(repr((self.cases, self.images.shape)).encode())
+        for array in self.arrays.values():
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     @property
@@ -348,7 +349,9 @@ def in_memory(split: Split, *, chosen: Sequence[int] | None = None) -> InMemory:
         texts.append((case["case"], case["patient"], case["domain"]))
     cases, patients, domains = zip(*texts, strict=True)
     images, labels = arrays.pop("image"), arrays.pop("labels")
-    return InMemory(split.name, split.class_names, images, labels, cases, patients, domains, np.stack(spacings), **arrays)
+    return InMemory(
+        split.name, split.class_names, images, labels, cases, patients, domains, np.stack(spacings), **arrays
+    )
 
 
 def _sizes_differ(name: str, *shapes: tuple[int, ...]) -> str:

@@ -185,7 +185,7 @@ def _validation_cases(predictor: Predictor, directory: pathlib.Path) -> Any:
         held_out = runs.Data(config, splits).member(config).validation
         return [held_out.source[int(i)] for i in held_out.index]
     # as they are stored: with tiles, at their own scale
-    return pipeline.Split(directory, "validation", size=None, domains=tuple(config.data.domains))
+    return pipeline.Split(directory, "validation", domains=tuple(config.data.domains))
 
 
 def _floats(values: Sequence[float | None]) -> np.ndarray:

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxseg import options
 from jaxseg.errors import InputError
 from jaxseg.numerics import at_defaults
-from jaxseg import options
 
 Rate = Callable[[Any], jax.Array]
 

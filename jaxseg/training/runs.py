@@ -46,9 +46,7 @@ class Splits:
     def open(self, split: str) -> pipeline.Split:
         """The split on disk."""
         if split not in self._opened:
-            self._opened[split] = pipeline.Split(
-                self._directory, split, inputs=self._inputs, domains=self._domains
-            )
+            self._opened[split] = pipeline.Split(self._directory, split, inputs=self._inputs, domains=self._domains)
         return self._opened[split]
 
     def __getitem__(self, split: str) -> pipeline.InMemory:

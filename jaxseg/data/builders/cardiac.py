@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from jaxseg.data.builders import drawn
+from jaxseg.data.builders import drawn, records
 from jaxseg.data.raw_cases import Contents, Loaded, RawCase
 from jaxseg.data.synthetic import cardiac
 

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxseg.data import formats, threads
+from jaxseg.data import formats, raw_cases, threads
 from jaxseg.data.builders import case_table, files, looks, records, spelling
 from jaxseg.data.raw_cases import Contents, Found, RawCase
 from jaxseg.errors import InputError

@@ -142,7 +142,11 @@ class Builder(tfds.core.ShardBasedBuilder):
                     else features.Image(shape=(*axes, 1), encoding_format="png"),
                 }
                 # how the intensities of the whole file are spread: see `normalisation.Statistics`
-                | ({"statistics": features.Tensor(shape=(4, contents.channels), dtype=np.float32)} if contents.measured else {})
+                | (
+                    {"statistics": features.Tensor(shape=(4, contents.channels), dtype=np.float32)}
+                    if contents.measured
+                    else {}
+                )
             ),
             metadata=tfds.core.MetadataDict(
                 class_names=list(contents.class_names),
@@ -231,6 +235,10 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     def _example_writer(self) -> Any:
         return _SortedWriter(super()._example_writer())
+
+
+def _statistics(channels: int) -> dict[str, Any]:
+    return {"statistics": tfds.features.Tensor(shape=(4, channels), dtype=np.float32)}
 
 
 class _SortedWriter:
