@@ -114,6 +114,12 @@ class Grid:
         del rank
         return None
 
+    def example(self, rank: int) -> tuple[int, ...]:
+        """Spatial sizes that a network is given, one of them where they differ."""
+        sides = self.sides(rank)
+        assert sides is not None
+        return sides
+
     def placement(self, size: Sequence[int], spacing: Sequence[float] | np.ndarray) -> Placement:
         """Where a case with these spatial sizes and mm comes to lie; raises Misfit where that cannot be said."""
         resized = self._resized(tuple(size), spacing)
@@ -122,15 +128,13 @@ class Grid:
         start = tuple((side - length) // 2 for side, length in zip(grid, resized, strict=True))
         return Placement(tuple(size), resized, start, grid)
 
-    def fit(
-        self, image: np.ndarray, labels: np.ndarray, spacing: Sequence[float] | np.ndarray, *, fill: float
-    ) -> Fitted:
+    def fit(self, image: np.ndarray, labels: np.ndarray, spacing: np.ndarray, *, fill: float) -> Fitted:
         """A case on the grid.
 
         Args:
           image: `[*S,C]`; a JPEG may have been decoded at another size than that of its labels.
           labels: `[*S]`.
-          spacing: mm along the axes of the labels, NaN where unknown.
+          spacing: mm along the axes of the labels, `[rank]`, NaN where unknown.
           fill: of the image where it is padded.
 
         Raises:
@@ -217,6 +221,9 @@ class Keep(_Resampled):
     def sides(self, rank: int) -> tuple[int, ...] | None:
         return None if self.multiple else self._wanted(rank)
 
+    def example(self, rank: int) -> tuple[int, ...]:
+        return per_axis(self.multiple, rank) if self.multiple else self._wanted(rank)
+
     def _grid(self, resized: tuple[int, ...]) -> tuple[int, ...]:
         rank = len(resized)
         if not self.multiple:
@@ -239,7 +246,7 @@ class Patches(_Resampled):
     foreground: float = settings.number(least=0, most=1, default=1 / 3)
     overlap: float = settings.number(least=0, below=1, default=0.5)
 
-    def patch(self, rank: int) -> tuple[int, ...]:
+    def example(self, rank: int) -> tuple[int, ...]:
         """Spatial sizes of a patch."""
         return self._wanted(rank)
 

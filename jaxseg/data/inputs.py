@@ -82,6 +82,25 @@ def of_config(config: ml_collections.ConfigDict) -> Inputs:
     return Inputs(grid, how)
 
 
+def sides(config: ml_collections.ConfigDict, rank: int) -> tuple[int, ...]:
+    """Spatial sizes of what the network of a run is built for; it may take others too, where cases keep theirs.
+
+    Raises:
+      InputError: sizes are given for another number of axes.
+    """
+    if config.data.geometry == "squash":
+        return (config.data.image_size,) * rank
+    try:
+        return of_config(config).grid.example(rank)
+    except grids.Misfit as error:
+        raise InputError(f"config.data.geometry_options: {config.data.dataset} {error}") from error
+
+
+def resized_to(config: ml_collections.ConfigDict) -> int | None:
+    """To how many pixels a side cases are resized on the device; None: they come as the network takes them."""
+    return config.data.image_size if config.data.geometry == "squash" else None
+
+
 def _chosen(config: ml_collections.ConfigDict, name: str, known: Mapping[str, Any], **made: Any) -> Any:
     """What a field of `data` names, with its options."""
     choice, section = config.data[name], f"data.{name}_options"

@@ -8,7 +8,7 @@
 | `mean_std` | given numbers, or those of the foreground of all training cases, as nnU-Net does for CT |
 | `none` | the intensities of the file |
 
-What is uint8 is gray levels, which `jaxseg.data.augment` maps to -1 to 1; all else is floats, which it takes as they are.
+Uint8 are gray levels, which `jaxseg.data.augment` maps to -1 to 1; all else is floats, which it takes as they are.
 """
 
 import dataclasses

@@ -64,7 +64,7 @@ class Split:
     `split[i]` is `{"case": str, "patient": str, "domain": str, "spacing": float32 [2] (mm, NaN where unknown),
     "image": [H,W,C], "labels": uint8 [H,W]}`; of volumes `[3]`, `[D,H,W,C]` and `[D,H,W]`. Image, labels and spacing
     are what a network is given (`jaxseg.data.inputs`), images as uint8 or as floats. Where pixels may not count,
-    because they are padding or have no annotation, `"valid"`, bool `[H,W]`, says which do; the label of the others is 0.
+    because they are padding or have no annotation, `"valid"`, bool `[H,W]`, says which do; others have the label 0.
 
     Attributes:
       name: data set, config and split, as in `isic2017/256/train`, followed by the domains if they are chosen.
@@ -201,7 +201,8 @@ class Split:
             return
         raise InputError(
             f"{self._directory}: was prepared by a version that stored 8 bits of its intensities; use "
-            "config.data.normalisation 'range', or prepare it again with python -m launch.prepare and another --data_dir"
+            "config.data.normalisation 'range', or prepare it again with python -m launch.prepare and another "
+            "--data_dir"
         )
 
     def _image(self, stored: Any) -> np.ndarray:

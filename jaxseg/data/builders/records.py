@@ -142,11 +142,7 @@ class Builder(tfds.core.ShardBasedBuilder):
                     else features.Image(shape=(*axes, 1), encoding_format="png"),
                 }
                 # how the intensities of the whole file are spread: see `normalisation.Statistics`
-                | (
-                    {"statistics": features.Tensor(shape=(4, contents.channels), dtype=np.float32)}
-                    if contents.measured
-                    else {}
-                )
+                | (_statistics(contents.channels) if contents.measured else {})
             ),
             metadata=tfds.core.MetadataDict(
                 class_names=list(contents.class_names),
