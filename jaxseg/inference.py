@@ -74,8 +74,12 @@ def over_cases(run: Callable[[Batch], Mapping[str, jax.Array]], batches: Iterato
     Returns:
       `{name: [N,...]}`.
     """
-    rows = [_keep(run(batch), batch["real"]) for batch in batches]
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    rows, order = [], []
+    for batch in batches:
+        rows.append(_keep(run(batch), batch["real"]))
+        order.append(np.asarray(batch["index"])[np.asarray(batch["real"])])
+    places = np.argsort(np.concatenate(order), kind="stable")  # cases of one size come together
+    return {name: np.concatenate([row[name] for row in rows])[places] for name in rows[0]}
 
 
 @in_32_bits
@@ -98,16 +102,18 @@ def evaluate_run(
     Raises:
       InputError: the run has no checkpoint, or the data set no such split.
     """
-    source = pipeline.in_memory(pipeline.Split(directory, split, inputs=inputs.of_config(config)))
+    source = pipeline.decoded(pipeline.Split(directory, split, inputs=inputs.of_config(config)))
+    rank = len(source[0]["labels"].shape)
+    shape = (1, *inputs.sides(config, rank), source.num_channels)
     members = [
-        runs.load_best(member, place, source.images.shape, source.num_classes)[:2]
+        runs.load_best(member, place, shape, source.num_classes)[:2]
         for member, place in runs.member_runs(config, folder)
     ]
     scores = score_cases(
         members[0][0],
         [variables for _, variables in members],
         pipeline.epoch(source, batch_size=config.training.batch_size),
-        augment.testing_view(view, size=config.data.image_size, cases=source.cases),
+        augment.testing_view(view, size=inputs.resized_to(config), cases=source.cases),
         lambda a, b: {"dice": overlap.dice(a, b, num_classes=source.num_classes)},
         predict=predict_ensemble,
     )["dice"]

@@ -57,17 +57,16 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of its raw files, 
 def main() -> None:
     workdir, output = (cli.path(flag) for flag in (_WORKDIR, _OUTPUT))
     paths = [pathlib.Path(path) for path in cli.required(_INPUTS)]
-    from jaxseg.data import builders
+    from jaxseg.data import builders, windows
     from jaxseg.errors import InputError
     from jaxseg.prediction import page as predictions
-    from jaxseg.prediction import views
 
     unused = [flag.name for flag in (_TILE_SIZE, _OVERLAP, _BLEND) if flag.present and not _TILE.value]
     if unused:
         raise InputError(f"--{unused[0]}: says how a window slides; give --tile too")
     options = predictions.Options(
         pattern=_PATTERN.value,
-        tiling=views.Tiling(_TILE_SIZE.value, _OVERLAP.value, _BLEND.value) if _TILE.value else None,
+        tiling=windows.Tiling(_TILE_SIZE.value, _OVERLAP.value, _BLEND.value) if _TILE.value else None,
         probabilities=_PROBABILITIES.value,
         score=_SCORE.value,
         coverage=_COVERAGE.value,

@@ -55,11 +55,16 @@ class Spatial(NamedTuple):
         return self._replace(fill="reflect") != Spatial()
 
 
-def whole(batch: Batch, *, size: int) -> dict[str, jax.Array]:
-    """The whole image, or volume, resized to `size` a side: linear with antialiasing, labels nearest."""
-    images = batch["image"].astype(jnp.float32) / 127.5 - 1.0
+def whole(batch: Batch, *, size: int | None) -> dict[str, jax.Array]:
+    """The whole image, or volume, resized to `size` a side: linear with antialiasing, labels nearest; None: as it is.
+
+    Gray levels become -1 to 1; floats are normalised already.
+    """
+    images = batch["image"].astype(jnp.float32)
+    if batch["image"].dtype == jnp.uint8:
+        images = images / 127.5 - 1.0
     labels = batch["labels"].astype(jnp.int32)
-    sides = (size,) * (labels.ndim - 1)
+    sides = labels.shape[1:] if size is None else (size,) * (labels.ndim - 1)
     if labels.shape[1:] != sides:
         images = jax.image.resize(images, (len(images), *sides, images.shape[-1]), "linear", antialias=True)
         labels = jax.image.resize(labels, (len(labels), *sides), "nearest")
@@ -72,7 +77,7 @@ def levels(images: jax.Array) -> jax.Array:
     return jnp.clip(jnp.round((images + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
 
 
-def quadrant(batch: Batch, corner: jax.Array, *, size: int) -> dict[str, jax.Array]:
+def quadrant(batch: Batch, corner: jax.Array, *, size: int | None) -> dict[str, jax.Array]:
     """One quadrant of every image, cropped at the image's midpoint *before* it is resized (Lin, Weng et al. 2024, 4.1).
 
     Args:
@@ -92,13 +97,13 @@ def quadrant(batch: Batch, corner: jax.Array, *, size: int) -> dict[str, jax.Arr
 
 
 def training_view(
-    view: str, *, size: int, augmentation: Mapping[str, Any] | None = None
+    view: str, *, size: int | None, augmentation: Mapping[str, Any] | None = None
 ) -> Callable[[jax.Array, Batch], dict[str, jax.Array]]:
     """`(key, batch) -> batch` for training: the whole image, or a newly drawn quadrant every time; then augmented.
 
     Args:
       view: original or quadrant.
-      size: n, of the network's images.
+      size: n, of the network's images; None: cases come as it takes them.
       augmentation: the fields of `Spatial` that differ from its defaults; none, or what moves nothing, costs nothing.
 
     Raises:
@@ -118,7 +123,7 @@ def training_view(
             viewed = whole(batch, size=size)
         if not spatial.moves:
             return viewed
-        return warp(viewed, draw(1, lambda key: draw_affine(key, spatial, size)), fill=spatial.fill)
+        return warp(viewed, draw(1, lambda key: draw_affine(key, spatial, viewed["labels"].shape[1])), fill=spatial.fill)
 
     return seen
 
@@ -186,7 +191,7 @@ def warp(seen: Batch, affine: jax.Array, *, fill: str) -> dict[str, jax.Array]:
     return {"images": images, "labels": labels}
 
 
-def testing_view(view: str, *, size: int, cases: Sequence[str]) -> Callable[[Batch], dict[str, jax.Array]]:
+def testing_view(view: str, *, size: int | None, cases: Sequence[str]) -> Callable[[Batch], dict[str, jax.Array]]:
     """`batch -> batch` for validation and testing: the whole image, or the quadrant that belongs to the case.
 
     Args:
@@ -202,7 +207,7 @@ def testing_view(view: str, *, size: int, cases: Sequence[str]) -> Callable[[Bat
 
 
 @functools.cache  # one function a size, so that what is compiled with it is compiled once
-def _whole_view(size: int) -> Callable[[Batch], dict[str, jax.Array]]:
+def _whole_view(size: int | None) -> Callable[[Batch], dict[str, jax.Array]]:
     return lambda batch: whole(batch, size=size)
 
 

@@ -1,7 +1,6 @@
 """A trained network on new images: masks in the geometry of each file, and how far each may be trusted.
 
 inputs.py    files and folders -> images as the network's data set has them
-views.py     images of any size through a network of one size: squashed, or tile by tile
 network.py   a run's best checkpoint -> class probabilities and quality estimates
 predictor.py masks of images of any size; the quality estimates of the validation cases
 quality.py   a quality estimate against those: percentile, flag

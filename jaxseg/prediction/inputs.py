@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxseg.data import formats, geometry, raw_cases, resizing
+from jaxseg.data import formats, geometry, normalisation, raw_cases, resizing
+from jaxseg.data.inputs import Inputs
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.paths import exists
@@ -55,9 +56,10 @@ class Loaded(NamedTuple):
     """An input, with its axes as those of the data set run.
 
     Attributes:
-      image: uint8 `[H,W,C]` or `[D,H,W,C]` as the data set has it: C channels, intensities of 0 to 255.
+      image: `[H,W,C]` or `[D,H,W,C]` as the data set has it: C channels, intensities as the network is given them.
       stored: the same at the size at which the data set stores its images.
       size: spatial sizes of the file; a JPEG may have been decoded at a smaller scale.
+      spacing: mm along the axes of `stored`, NaN where unknown.
       picture: the file as it was read.
       orientation: to which sides the axes were turned; empty where they are the file's.
       notes: what a person should know of it, one line each.
@@ -66,6 +68,7 @@ class Loaded(NamedTuple):
     image: np.ndarray
     stored: np.ndarray
     size: tuple[int, ...]
+    spacing: tuple[float, ...]
     picture: formats.Picture
     orientation: str = ""
     notes: tuple[str, ...] = ()
@@ -194,20 +197,20 @@ def _series(dicom: Mapping[pathlib.Path, formats.DicomObject | None]) -> list[pa
     return [path for path, held in dicom.items() if held is None or held.kind == "image"]
 
 
-def load(path: pathlib.Path, trained_on: TrainedOn, *, whole: bool, source_size: int) -> Loaded:
-    """Reads an input as the data set's builder would have.
+def load(path: pathlib.Path, trained_on: TrainedOn, given: Inputs) -> Loaded:
+    """Reads an input as the data set's builder would have, with intensities as the network is given them.
 
     Args:
       path: a file, or a folder with one DICOM series.
       trained_on: what the network takes.
-      whole: every pixel is wanted; else a JPEG may be decoded at a smaller scale, where the data set did so.
-      source_size: at which the run read its cases.
+      given: what becomes of an image on its way to the network; a JPEG may be decoded at a smaller scale where the
+        data set did so, and its geometry allows it.
 
     Raises:
       formats.Unusable: the file cannot be read, or is nothing that the network takes.
     """
     preparation = trained_on.preparation
-    picture = formats.read(path, at_least=None if whole else _draft(preparation, source_size))
+    picture = formats.read(path, at_least=_draft(preparation, given.grid.draft))
     if picture.array.dtype.kind == "f" and not np.isfinite(picture.array).all():
         raise formats.Unusable("holds values that are not finite; replace them")
     if trained_on.rank == 3 and picture.array.ndim == 3:
@@ -218,13 +221,24 @@ def load(path: pathlib.Path, trained_on: TrainedOn, *, whole: bool, source_size:
             f"has {picture.array.shape[-1]} channels or frames, and the network takes {trained_on.num_channels}; save "
             "what the network was trained on as one file"
         )
-    image = raw_cases.as_uint8(image, preparation.scaling)
+    known = normalisation.Statistics(*normalisation.statistics(image, preparation.scaling))
+    image = given.normalisation(image, scaling=preparation.scaling, known=known)
     image, orientation = _oriented(image, picture, preparation.orientation)
     squashed = None if preparation.size is None else (*image.shape[:-3], preparation.size, preparation.size)
     stored = image if squashed is None else resizing.resize(image, squashed)
     size = picture.full_size or image.shape[:-1]
     notes = (*picture.notes, *_about_orientation(picture, preparation))
-    return Loaded(image, stored, size, picture, orientation, notes)
+    spacing = _spacing(picture, orientation, stored.ndim - 1)
+    steps = tuple(step * old / new for step, old, new in zip(spacing, size, stored.shape, strict=False))
+    return Loaded(image, stored, size, steps, picture, orientation, notes)
+
+
+def _spacing(picture: formats.Picture, codes: str, rank: int) -> tuple[float, ...]:
+    """Mm along the axes as they were turned."""
+    if not codes or picture.affine is None:
+        return picture.spacing
+    _, affine = geometry.oriented(np.zeros((1,) * 3), picture.affine, codes)
+    return geometry.spacing(affine, rank=rank)
 
 
 def _about_orientation(picture: formats.Picture, preparation: Preparation) -> Iterator[str]:
@@ -252,11 +266,13 @@ def _oriented(image: np.ndarray, picture: formats.Picture, codes: str) -> tuple[
     return np.ascontiguousarray(turned if rank == 3 else turned[0]), codes
 
 
-def _draft(preparation: Preparation, source_size: int) -> int | None:
+def _draft(preparation: Preparation, of_grid: int | None) -> int | None:
     """The least size at which the data set, or the pipeline from its untouched files, decodes a JPEG."""
+    if of_grid is None:
+        return None
     if preparation.size is not None:
         return resizing.DRAFT * preparation.size
-    return resizing.DRAFT * source_size if preparation.scaling is None else None
+    return of_grid if preparation.scaling is None else None
 
 
 def inside(path: pathlib.Path, folder: pathlib.Path) -> bool:

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from jaxseg.data import augment
+from jaxseg.data import augment, inputs, windows
 from jaxseg.errors import InputError
 from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.numerics import in_32_bits
-from jaxseg.prediction import views
 from jaxseg.scores import registry
 from jaxseg.scores.base import AUTOENCODER
 from jaxseg.scores.evidence import Asked, Evidence, Known
@@ -78,8 +77,7 @@ def load_run(folder: pathlib.Path, prepare: Callable[[str], pathlib.Path]) -> Ru
         raise InputError(f"{folder}: its replicas share no validation cases; name one, as {folder / 'replica_0'}")
     trained_on = contract.of_run(config, folder, prepare)
     assert trained_on is not None  # `prepare` raises
-    size = config.data.image_size
-    shape = (1, *(size,) * trained_on.rank, trained_on.num_channels)
+    shape = (1, *inputs.sides(config, trained_on.rank), trained_on.num_channels)
     loaded = [
         runs.load_best(member, place, shape, len(trained_on.class_names))
         for member, place in runs.member_runs(config, folder)
@@ -118,21 +116,21 @@ def compiled(
     model: UNetSkeleton,
     members: Sequence[Mapping[str, Any]],
     *,
-    image_size: int,
+    image_size: int | None,
     batch: int,
     repair: Repair | None = None,
-) -> views.Network:
-    """The network as a function of stored images, for `views`.
+) -> windows.Network:
+    """The network as a function of stored images, for `windows`.
 
     Args:
       model: `images -> logits`.
       members: variables; of several, the softmax probabilities are averaged.
-      image_size: side of what it sees; images of another size are resized to it as in training.
+      image_size: side of what it sees, to which images are resized as in training; None: they come as it sees them.
       batch: images at once; fewer are filled up, but one is not, so that two programs are compiled at most.
       repair: gives the score `distortion` too.
 
     Returns:
-      `images uint8 [B,*n,C]`, B at most `batch` -> probabilities float32 `[B,*image_size,K]` and the scores `[B]` of
+      `images [B,*n,C]`, B at most `batch` -> probabilities float32 `[B,*image_size,K]` and the scores `[B]` of
       `scores.registry` that need no more than this, by their keys.
     """
 
@@ -148,7 +146,7 @@ def compiled(
         return evidence.probabilities, {score.key: score.compute(evidence) for score in scores if score.compute}
 
     @in_32_bits
-    def network(images: np.ndarray) -> tuple[np.ndarray, views.Scores]:
+    def network(images: np.ndarray) -> tuple[np.ndarray, windows.Scores]:
         count = len(images)
         if 1 < count < batch:
             images = np.concatenate([images, np.repeat(images[-1:], batch - count, 0)])

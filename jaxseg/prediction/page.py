@@ -15,11 +15,11 @@ import numpy as np
 import tqdm
 
 from jaxseg import atomic
-from jaxseg.data import formats, threads
-from jaxseg.data.raw_cases import size_text
+from jaxseg.data import formats, threads, windows
+from jaxseg.data.raw_cases import as_uint8, size_text
 from jaxseg.errors import InputError
 from jaxseg.paths import children, exists, is_folder
-from jaxseg.prediction import inputs, network, outputs, quality, views
+from jaxseg.prediction import inputs, network, outputs, quality
 from jaxseg.prediction.inputs import MARKER, Loaded, Source
 from jaxseg.prediction.predictor import Prediction, Predictor, Reference, reference
 from jaxseg.prediction.thumbnails import thumbnail
@@ -42,7 +42,8 @@ class Options:
 
     Attributes:
       pattern: of the names of files that are wanted from folders.
-      tiling: how a window slides; None: images are squashed. Its size may be 0, for that of the network's images.
+      tiling: how a window slides; None: images come as in training. Its size may be 0, for that of the network's
+        images.
       probabilities: whether these are written too.
       score: by which images are flagged; the key of one of `scores.registry`.
       coverage: share of the validation cases that would not be flagged.
@@ -50,7 +51,7 @@ class Options:
     """
 
     pattern: str = inputs.ALL
-    tiling: views.Tiling | None = None
+    tiling: windows.Tiling | None = None
     probabilities: bool = False
     score: str = "mean_sa"
     coverage: float = 0.8
@@ -217,12 +218,16 @@ def _predict_one(
     source: Source, predictor: Predictor, judged_by: Reference, output: pathlib.Path, options: Options
 ) -> tuple[dict[str, Any], contact_sheet.Cell | None]:
     """The row of an input whose files are written, and its picture for the sheet if it is flagged."""
-    trained_on, whole = predictor.run.trained_on, predictor.tiling is not None
-    loaded = inputs.load(source.path, trained_on, whole=whole, source_size=predictor.run.config.data.source_size)
+    trained_on = predictor.run.trained_on
+    loaded = inputs.load(source.path, trained_on, predictor.inputs)
     for note in loaded.notes:
         tqdm.tqdm.write(f"{source.path}: {note}", file=sys.stderr)
-    image = loaded.image if whole else loaded.stored
-    prediction = predictor.predict(image, loaded.size, probabilities=options.probabilities)
+    prediction = predictor.predict(
+        loaded.stored if predictor.tiling is None else loaded.image,
+        loaded.size,
+        spacing=loaded.spacing,
+        probabilities=options.probabilities,
+    )
     labels, picture = loaded.as_in_file(prediction.labels), loaded.picture
     mask = _write(output / _MASKS, source, *outputs.encode_mask(labels, source.path, picture))
     if prediction.probabilities is not None:
@@ -283,7 +288,8 @@ def _cell(
     source: Source, loaded: Loaded, prediction: Prediction, row: dict[str, Any], score: str
 ) -> contact_sheet.Cell:
     """The picture of a case; of a volume, its slice with most foreground."""
-    image, labels, where = loaded.image, prediction.labels, ""
+    levels = None if loaded.image.dtype == np.uint8 else ("percentiles", 0.5, 99.5)
+    image, labels, where = as_uint8(loaded.image, levels), prediction.labels, ""
     if labels.ndim == 3:
         z = int(np.argmax(np.count_nonzero(labels, (1, 2))))
         image, labels, where = image[z], labels[z], f", slice {z + 1} of {len(labels)}"

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.data import inputs, pipeline
+from jaxseg.data import formats, inputs, pipeline, windows
+from jaxseg.data.grids import Grid, Misfit, Patches, Placement
+from jaxseg.data.inputs import Inputs
 from jaxseg.errors import InputError
-from jaxseg.prediction import quality, views
+from jaxseg.prediction import quality
 from jaxseg.prediction.network import Repair, Run, compiled
 from jaxseg.scores import registry
 from jaxseg.scores.base import AUTOENCODER
@@ -42,13 +44,13 @@ class Predictor:
 
     Attributes:
       run: the network.
-      tiling: how a window slides over images at their own scale; None: they are squashed as in training.
+      tiling: how a window slides over images at their own scale; None: they come as in training.
       repair: an autoencoder, for the score `distortion`.
       batch: slices of a volume at once.
     """
 
     run: Run
-    tiling: views.Tiling | None = None
+    tiling: windows.Tiling | None = None
     repair: Repair | None = None
     batch: int = 8
 
@@ -56,9 +58,9 @@ class Predictor:
         if self.tiling is None:
             return
         try:
-            views.check(self.tiling)
-            side = (self.tiling.size,) * self.run.trained_on.rank
-            tile = jax.ShapeDtypeStruct((1, *side, self.run.trained_on.num_channels), jnp.float32)
+            windows.check(self.tiling)
+            sides = self.tiling.sides(self.run.trained_on.rank)
+            tile = jax.ShapeDtypeStruct((1, *sides, self.run.trained_on.num_channels), jnp.float32)
             jax.eval_shape(self.run.model.apply, self.run.members[0], tile)
         except ValueError as error:
             raise InputError(f"--tile: {error}") from error
@@ -71,10 +73,33 @@ class Predictor:
     @property
     def mode(self) -> str:
         """In words for a file's name: how images come to the network."""
-        tiling = self.tiling
-        return "squashed" if tiling is None else f"tiles{tiling.size}_{tiling.overlap:g}_{tiling.blend}"
+        tiling, geometry = self.tiling, self.run.config.data.geometry
+        if tiling is None:
+            return "squashed" if geometry == "squash" else geometry
+        return f"tiles{tiling.size}_{tiling.overlap:g}_{tiling.blend}"
 
-    def predict(self, image: np.ndarray, size: Sequence[int], *, probabilities: bool = False) -> Prediction:
+    @functools.cached_property
+    def inputs(self) -> Inputs:
+        """What becomes of an image on its way to the network; with tiles, its intensities alone."""
+        known = inputs.of_config(self.run.config)
+        return known if self.tiling is None else known._replace(grid=Grid())
+
+    @functools.cached_property
+    def _window(self) -> windows.Tiling | None:
+        """How a window slides: as was asked for, or as over the cases of a network that was trained on patches."""
+        grid = self.inputs.grid
+        if self.tiling is None and isinstance(grid, Patches):
+            return windows.Tiling(grid.example(self.run.trained_on.rank), grid.overlap)
+        return self.tiling
+
+    def predict(
+        self,
+        image: np.ndarray,
+        size: Sequence[int],
+        *,
+        spacing: Sequence[float] | None = None,
+        probabilities: bool = False,
+    ) -> Prediction:
         """Predicts an image, or a volume: as a whole with a network for volumes, else slice by slice.
 
         Memory beyond the result: the probabilities, 4 K bytes per pixel, and while they are interpolated once more as
@@ -82,26 +107,42 @@ class Predictor:
         needs for one batch.
 
         Args:
-          image: uint8 `[*S,C]`, at the size at which the data set stores its images, or for tiles at its own.
+          image: `[*S,C]`, normalised, at the size at which the data set stores its images, or for tiles at its own.
           size: spatial sizes of the result.
+          spacing: mm along its axes; None where unknown.
+
+        Raises:
+          Unusable: the image does not go with the network's geometry.
           probabilities: whether these are wanted too.
         """
-        if image.ndim - 1 == self.run.trained_on.rank:
-            return self._joined([self._at_once(image[None], size)], probabilities, single=True)
-        step = self.batch if self.tiling is None else 1
-        parts = (self._at_once(image[z : z + step], size[1:]) for z in range(0, len(image), step))
+        rank = self.run.trained_on.rank
+        steps = (math.nan,) * rank if spacing is None else tuple(spacing)[-rank:]
+        try:
+            placement = self.inputs.grid.placement(image.shape[-rank - 1 : -1], steps)
+        except Misfit as error:
+            raise formats.Unusable(str(error)) from error
+        if image.ndim - 1 == rank:
+            return self._joined([self._at_once(image[None], placement, size)], probabilities, single=True)
+        step = self.batch if self._window is None else 1
+        parts = (self._at_once(image[z : z + step], placement, size[1:]) for z in range(0, len(image), step))
         return self._joined(parts, probabilities)
 
-    def _at_once(self, images: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, views.Scores]:
+    def _at_once(
+        self, images: np.ndarray, placement: Placement, size: Sequence[int]
+    ) -> tuple[np.ndarray, windows.Scores]:
         """Of a few images `[B,*S,C]`, whose scores are `[B]`."""
-        if self.tiling is None:
-            return views.squashed(self._network, images, source_size=self.run.config.data.source_size, size=size)
+        network = self._network if self._window is None else self._slid
+        return windows.on_grid(network, images, placement, fill=self.inputs.normalisation.fill, size=size)
+
+    def _slid(self, images: np.ndarray) -> tuple[np.ndarray, windows.Scores]:
+        """A window slides over the one image; its scores are means over the tiles."""
+        assert self._window is not None
         (image,) = images
-        result, scores = views.sliding(self._network, image, self.tiling)
+        result, scores = windows.sliding(self._network, image, self._window)
         return result[None], {name: np.array([quality.mean_defined(values)]) for name, values in scores.items()}
 
     def _joined(
-        self, parts: Iterable[tuple[np.ndarray, views.Scores]], probabilities: bool, *, single: bool = False
+        self, parts: Iterable[tuple[np.ndarray, windows.Scores]], probabilities: bool, *, single: bool = False
     ) -> Prediction:
         labels, kept, of_parts = [], [], []
         for part, scores in parts:
@@ -113,9 +154,9 @@ class Predictor:
         return Prediction(join(labels), join(kept) if probabilities else None, means)
 
     @functools.cached_property
-    def _network(self) -> views.Network:
-        size = self.run.config.data.image_size if self.tiling is None else self.tiling.size
-        batch = self.batch if self.tiling is None else self.tiling.batch
+    def _network(self) -> windows.Network:
+        size = inputs.resized_to(self.run.config) if self._window is None else None
+        batch = self.batch if self._window is None else self._window.batch
         return compiled(self.run.model, self.run.members, image_size=size, batch=batch, repair=self.repair)
 
 
@@ -174,7 +215,7 @@ def _validation_scores(predictor: Predictor, directory: pathlib.Path) -> tuple[l
     names, of_cases = [], []
     for case in _validation_cases(predictor, directory):
         names.append(case["case"])
-        of_cases.append(predictor.predict(case["image"], case["labels"].shape).scores)
+        of_cases.append(predictor.predict(case["image"], case["labels"].shape, spacing=case["spacing"]).scores)
     return names, {name: np.array([scores[name] for scores in of_cases]) for name in of_cases[0]}
 
 
@@ -184,8 +225,9 @@ def _validation_cases(predictor: Predictor, directory: pathlib.Path) -> Any:
         splits = runs.Splits(directory, inputs.of_config(config), config.data.domains)
         held_out = runs.Data(config, splits).member(config).validation
         return [held_out.source[int(i)] for i in held_out.index]
-    # as they are stored: with tiles, at their own scale
-    return pipeline.Split(directory, "validation", domains=tuple(config.data.domains))
+    # on the grid on which they are stored: with tiles, at their own scale
+    stored = Inputs(normalisation=inputs.of_config(config).normalisation)
+    return pipeline.Split(directory, "validation", inputs=stored, domains=tuple(config.data.domains))
 
 
 def _floats(values: Sequence[float | None]) -> np.ndarray:

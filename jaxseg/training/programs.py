@@ -1,11 +1,12 @@
 """What the loop runs on the devices: many training steps in one call, and a whole validation, for one run or several.
 
 A program has `members`: one run, or replicas that are trained together and each give what a run of their own would.
-Cases either stay on the devices as uint8 and are read by index, or stream from disk.
+Cases either stay on the devices and are read by index, or stream from disk or from the host's memory.
 """
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ class Cases:
       resident: whether the source is kept on the devices.
     """
 
-    source: pipeline.InMemory | pipeline.Split
+    source: pipeline.InMemory | pipeline.Listed | pipeline.Split
     index: np.ndarray
 
     @property
@@ -41,8 +42,14 @@ class Cases:
         return self.source.name
 
     @property
+    def sizes(self) -> Sequence[tuple[int, ...]] | None:
+        """The spatial sizes of every case; None where all are alike."""
+        sizes = self.source.sizes
+        return None if sizes is None else [sizes[i] for i in self.index]
+
+    @property
     def resident(self) -> bool:
-        """Whether the source is in memory, so that the devices can have it."""
+        """Whether the source is arrays in memory, so that the devices can have it."""
         return isinstance(self.source, pipeline.InMemory)
 
     def __len__(self) -> int:
@@ -150,6 +157,17 @@ class Program:
 
         The buffers of `state` are used again.
         """
+        calls = [list(alike) for _, alike in itertools.groupby(items, _shape)]
+        parts = []
+        for call in calls:
+            state, metrics = self._call(state, call)
+            parts.append(metrics)
+        if len(parts) == 1:
+            return state, parts[0]
+        return state, {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _call(self, state: TrainState, items: Sequence[Any]) -> tuple[TrainState, dict[str, jax.Array]]:
+        """`run` of batches of one shape."""
         stacked = jax.tree.map(lambda *parts: np.stack(parts), *items)
         store = self._stores[id(self.members[0].train.source)]
         if self._pmap:
@@ -177,9 +195,11 @@ class Program:
             placed = jax.tree.map(lambda x: parallel.place(x, *self._eval_spec), item)
             scores.append(self._evaluate(store, variables, placed))
         stacked = np.concatenate(jax.device_get(scores), 1 if len(self.members) > 1 else 0)
-        per_member = stacked if len(self.members) > 1 else [stacked]
+        if len(self.members) == 1:
+            order = pipeline.in_order(*pipeline.epoch_order(self.members[0].validation, self._batch_size))
+            return [stacked[order]]
         # after the cases there are only repetitions of the last one, which fill up the last batches
-        return [rows[: len(m.validation)] for rows, m in zip(per_member, self.members, strict=True)]
+        return [rows[: len(m.validation)] for rows, m in zip(stacked, self.members, strict=True)]
 
     def _order(self, member: Member, start_step: int) -> Iterator[Any]:
         options = {"batch_size": self._batch_size, "seed": member.seed, "start_step": start_step}
@@ -204,15 +224,20 @@ class Program:
             yield np.stack(chosen) if len(chosen) > 1 else chosen[0]
 
 
-def _store(source: pipeline.InMemory | pipeline.Split) -> dict[str, jax.Array]:
+def _store(source: pipeline.InMemory | pipeline.Listed | pipeline.Split) -> dict[str, jax.Array]:
     """A source in memory on every device, as it is stored; nothing of one on disk."""
     if not isinstance(source, pipeline.InMemory):
         return {}
-    return {"image": parallel.place(source.images), "labels": parallel.place(source.labels)}
+    return {name: parallel.place(array) for name, array in source.arrays.items()}
+
+
+def _shape(item: Any) -> tuple[int, ...]:
+    """What the programs of batches differ in."""
+    return item["image"].shape if isinstance(item, Mapping) else ()
 
 
 def _on_cases(step: Callable[..., Any], store: Any, first: Any, item: Any) -> Any:
     """`step(first, batch)`, where `item` is the batch or the indices of its cases in the store."""
     if not isinstance(item, Mapping):
-        item = {"image": store["image"][item], "labels": store["labels"][item], "index": item}
+        item = {name: array[item] for name, array in store.items()} | {"index": item}
     return step(first, item)

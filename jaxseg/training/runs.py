@@ -42,6 +42,7 @@ class Splits:
         self._domains = tuple(domains)
         self._opened: dict[str, pipeline.Split] = {}
         self._loaded: dict[str, pipeline.InMemory] = {}
+        self._listed: dict[str, pipeline.Listed] = {}
 
     def open(self, split: str) -> pipeline.Split:
         """The split on disk."""
@@ -53,6 +54,12 @@ class Splits:
         if split not in self._loaded:
             self._loaded[split] = pipeline.in_memory(self.open(split))
         return self._loaded[split]
+
+    def listed(self, split: str) -> pipeline.Listed:
+        """The decoded cases of a split whose sizes may differ."""
+        if split not in self._listed:
+            self._listed[split] = pipeline.listed(self.open(split))
+        return self._listed[split]
 
     @functools.cached_property
     def pool(self) -> pipeline.InMemory:
@@ -132,9 +139,8 @@ def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Pat
     checks.check_rank(config, splits.rank)
     data = Data(config, splits)
     model = checks.build_model(config, splits.num_classes)
-    size = config.data.image_size
-    view = augment.testing_view(config.data.view, size=size, cases=data.validation_names)
-    shape = (1, *(size,) * splits.rank, data.num_channels)
+    view = augment.testing_view(config.data.view, size=inputs.resized_to(config), cases=data.validation_names)
+    shape = (1, *inputs.sides(config, splits.rank), data.num_channels)
 
     def start(fresh: state.TrainState) -> state.TrainState:
         if config.model.pretrained is None:
@@ -182,7 +188,7 @@ class Data:
         self._config = config
         self._splits = splits
         resident = self._is_resident()
-        source = splits.__getitem__ if resident else splits.open
+        source = splits.listed if self._differ else splits.__getitem__ if resident else splits.open
         self._sources = {"train": source("train"), "validation": source("validation")}
         self.fingerprints = {
             name if resident else f"records of {name}": source.fingerprint for name, source in self._sources.items()
@@ -229,8 +235,15 @@ class Data:
         # folds belong to the data set, not to a run: replicas with other seeds keep their folds
         return folds.stratified_folds(strata, np.array(pool.patients), folds=self._config.data.folds, seed=0)
 
+    @property
+    def _differ(self) -> bool:
+        """Whether cases come in several sizes."""
+        return self._config.data.geometry != "squash" and self._splits.open("train").sides is None
+
     def _is_resident(self) -> bool:
         data = self._config.data
+        if self._differ:
+            return False
         if data.residence != "auto" or data.folds or self._config.replicas > 1:
             return data.residence != "stream"
         size = sum(self._splits.open(split).num_bytes for split in ("train", "validation"))
@@ -265,7 +278,7 @@ def fit_members(
         task.objective,
         optimizer,
         augment.training_view(
-            config.data.view, size=config.data.image_size, augmentation=config.data.augmentation.to_dict()
+            config.data.view, size=inputs.resized_to(config), augmentation=config.data.augmentation.to_dict()
         ),
         accumulate=training.accumulate,
         on_nonfinite=config.on_nonfinite,
@@ -334,7 +347,7 @@ def load_best(
       num_classes: K.
     """
     model = checks.build_model(config, num_classes)
-    sides = (config.data.image_size,) * (len(image_shape) - 2)
+    sides = inputs.sides(config, len(image_shape) - 2)
     like = tracing.variable_shapes(model, (1, *sides, image_shape[-1]))
     step, best, score = restore_best(folder, like)
     return model, best, {"step": step, f"validation_{config.training.selection}": score}

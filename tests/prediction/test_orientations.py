@@ -14,7 +14,7 @@ from configs import train
 from jaxseg.data import formats, geometry
 from jaxseg.data.pipeline import Preparation
 from jaxseg.models.skeleton import Roles
-from jaxseg.prediction import network, predictor, views
+from jaxseg.prediction import network, predictor
 from jaxseg.prediction import page as predictions
 from jaxseg.prediction.inputs import TrainedOn
 
@@ -103,7 +103,7 @@ def dice(a, b):
 ORIENTATIONS = ("SPL", "SAR", "SPR", "RSA", "IAR", "PIR")
 
 
-@pytest.mark.parametrize("tiling", [None, views.Tiling(32)])
+@pytest.mark.parametrize("tiling", [None, windows.Tiling(32)])
 def test_a_volume_in_any_orientation_has_the_same_mask_in_the_patient(predict, tmp_path, tiling):
     paths = [save_nifti(tmp_path / f"{codes}.nii.gz", *stored(codes)) for codes in ORIENTATIONS]
     folder = predict(paths, tiling=tiling)

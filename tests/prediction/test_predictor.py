@@ -25,7 +25,7 @@ from jaxseg.prediction import network, predictor
 from jaxseg.prediction.inputs import TrainedOn
 from jaxseg.prediction.network import Run
 from jaxseg.prediction.predictor import Predictor
-from jaxseg.prediction.views import Tiling
+from jaxseg.data.windows import Tiling
 from jaxseg.training import checks, contract, runs
 from jaxseg.training.checkpoints import Checkpoints
 

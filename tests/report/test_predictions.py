@@ -17,7 +17,7 @@ from jaxseg.data import formats
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.models.skeleton import Roles
-from jaxseg.prediction import network, predictor, views
+from jaxseg.prediction import network, predictor
 from jaxseg.prediction import page as predictions
 from jaxseg.prediction.inputs import TrainedOn
 
@@ -72,7 +72,7 @@ def rows(outcome):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("tiling", [None, views.Tiling(0), views.Tiling(24, 0.3, "linear")])
+@pytest.mark.parametrize("tiling", [None, windows.Tiling(0), windows.Tiling(24, 0.3, "linear")])
 def test_every_input_has_a_mask_over_it_and_a_row(setting, tiling):
     folder, call = setting
     (folder / "sub").mkdir()
@@ -284,7 +284,7 @@ def test_folders_of_other_things_are_not_written_into(setting, tmp_path):
         ({"score": "distortion"}, "--score=distortion: give --autoencoder for distortion, or choose one of mean_sa"),
         ({"coverage": 1.2}, "--coverage=1.2: give a share from 0 to 1"),
         ({"coverage": float("nan")}, "--coverage=nan"),
-        ({"tiling": views.Tiling(0, 1.0)}, "--tile: overlap is 1.0"),
+        ({"tiling": windows.Tiling(0, 1.0)}, "--tile: overlap is 1.0"),
         ({"pattern": "*.dcm"}, r"holds no image named \*.dcm"),
     ],
 )

@@ -1,21 +1,18 @@
-"""Prepared data set in, batches out. A case is never lost, and a training batch is a function of its step alone."""
+"""One split of a prepared data set, read from disk case by case."""
 
-import dataclasses
 import functools
-import hashlib
 import io
 import math
 import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from jaxseg import paths
-from jaxseg.data import raw_cases, threads
 from jaxseg.data.grids import Misfit
 from jaxseg.data.inputs import STORED, Inputs
 from jaxseg.data.normalisation import Statistics
@@ -23,23 +20,10 @@ from jaxseg.data.raw_cases import IGNORED
 from jaxseg.errors import InputError
 
 Case = dict[str, Any]
-Batch = dict[str, np.ndarray]
 
 # what array_record and TFDS say of corrupted bytes and missing files
 _DAMAGE = re.compile("Corrupted|hash mismatch|should be at least 64KB|No such file or directory|Failed to load JSON")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-
-
-class Source(Protocol):
-    """Cases that can be read in any order: `Split` and `InMemory`."""
-
-    @property
-    def name(self) -> str:
-        """Named by errors."""
-        ...
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Case: ...
 
 
 class Preparation(NamedTuple):
@@ -74,7 +58,7 @@ class Split:
       num_channels: C.
       rank: 2, or 3 for volumes.
       inputs: what becomes of a stored case.
-      sides: spatial sizes of all cases; None where they differ.
+      sides: spatial sizes of all cases; None where they may differ, which `in_memory` and `listed` know.
       masked: whether cases have `valid`.
       num_bytes: of all images and labels, once decoded; 0 where their sizes differ.
       fingerprint: tells different cases apart without reading them.
@@ -146,6 +130,11 @@ class Split:
 
     def __len__(self) -> int:
         return self.num_cases
+
+    @property
+    def sizes(self) -> None:
+        """Cases of a split are read as if all were alike; `listed` knows the size of each."""
+        return None
 
     @property
     def preparation(self) -> Preparation:
@@ -227,101 +216,6 @@ class Split:
             raise _unreadable(self._directory, error) from error
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class InMemory:
-    """Decoded cases; the same access as `Split`, and the arrays.
-
-    Attributes:
-      name: of the split.
-      class_names: the background first.
-      images: `[N,H,W,C]`, of volumes `[N,D,H,W,C]`; gray levels uint8, or floats.
-      labels: uint8 `[N,H,W]` or `[N,D,H,W]`.
-      cases: their names, `[N]`.
-      patients: whom they show, `[N]`.
-      domains: where they are from, `[N]`.
-      spacings: mm, float32 `[N,2]` or `[N,3]`, NaN where unknown.
-      valid: bool, as the labels: which pixels count; None: all.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    images: np.ndarray
-    labels: np.ndarray
-    cases: tuple[str, ...]
-    patients: tuple[str, ...]
-    domains: tuple[str, ...]
-    spacings: np.ndarray
-    valid: np.ndarray | None = None
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """A checksum of names, images and labels, to check that a run resumes with the cases it started with."""
-        digest = hashlib.blake2b(digest_size=8)
-        digest.update(repr((self.cases, self.images.shape)).encode())
-        for array in self.arrays.values():
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What a stored batch has of every case: `image`, `labels` and, unless all pixels count, `valid`."""
-        arrays = {"image": self.images, "labels": self.labels}
-        return arrays if self.valid is None else arrays | {"valid": self.valid}
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.class_names)
-
-    @property
-    def num_cases(self) -> int:
-        """N."""
-        return len(self.cases)
-
-    @property
-    def num_channels(self) -> int:
-        """C."""
-        return self.images.shape[-1]
-
-    def __len__(self) -> int:
-        return len(self.cases)
-
-    def __getitem__(self, index: int) -> Case:
-        return {
-            "case": self.cases[index],
-            "patient": self.patients[index],
-            "domain": self.domains[index],
-            "spacing": self.spacings[index],
-            **{name: array[index] for name, array in self.arrays.items()},
-        }
-
-    def read(self, index: int) -> Case:
-        """`self[index]`, which cannot be damaged."""
-        return self[index]
-
-    def take(self, chosen: np.ndarray) -> "InMemory":
-        """Some of the cases, by their places `[M]`, in that order."""
-        pick = lambda values: tuple(values[i] for i in chosen)
-        return dataclasses.replace(
-            self,
-            images=self.images[chosen],
-            labels=self.labels[chosen],
-            cases=pick(self.cases),
-            patients=pick(self.patients),
-            domains=pick(self.domains),
-            spacings=self.spacings[chosen],
-            valid=None if self.valid is None else self.valid[chosen],
-        )
-
-    def __iter__(self) -> Iterator[Case]:
-        return (self[index] for index in range(len(self)))
-
-
-def nowhere(count: int) -> tuple[tuple[str, ...], np.ndarray]:
-    """`domains` and `spacings` of this many drawn pictures, for `InMemory`."""
-    return ("",) * count, np.full((count, 2), np.nan, np.float32)
-
-
 def split_sizes(directory: str | os.PathLike[str]) -> dict[str, int]:
     """How many cases each split of a prepared data set has.
 
@@ -330,166 +224,6 @@ def split_sizes(directory: str | os.PathLike[str]) -> dict[str, int]:
     """
     _place, builder = _open(directory)  # its name is valid until the builder has been queried
     return _split_sizes(builder)
-
-
-def in_memory(split: Split, *, chosen: Sequence[int] | None = None) -> InMemory:
-    """Decodes every case of a split once, or those at the chosen places, with two threads."""
-    places = range(len(split)) if chosen is None else chosen
-    texts: list[tuple[str, str, str]] = []
-    spacings: list[np.ndarray] = []
-    arrays: dict[str, np.ndarray] = {}
-    for i, case in enumerate(threads.in_threads(split.read, places, f"reading {split.name}")):
-        if not arrays:  # TFDS prepares no empty splits
-            names = ("image", "labels", *(("valid",) if split.masked else ()))
-            arrays = {name: np.empty((len(places), *case[name].shape), case[name].dtype) for name in names}
-        for name, array in arrays.items():
-            if case[name].shape != array.shape[1:]:
-                raise InputError(_sizes_differ(split.name, array.shape[1:], case[name].shape))
-            array[i] = case[name]
-        spacings.append(case["spacing"])
-        texts.append((case["case"], case["patient"], case["domain"]))
-    cases, patients, domains = zip(*texts, strict=True)
-    images, labels = arrays.pop("image"), arrays.pop("labels")
-    return InMemory(
-        split.name, split.class_names, images, labels, cases, patients, domains, np.stack(spacings), **arrays
-    )
-
-
-def _sizes_differ(name: str, *shapes: tuple[int, ...]) -> str:
-    one, other = (raw_cases.size_text(shape[:-1]) for shape in shapes)
-    return (
-        f"{name}: has cases of {one} and of {other} pixels, and all have to have one size here; give "
-        "config.data.geometry 'keep' a size, and no multiple"
-    )
-
-
-def joined(parts: Sequence[InMemory]) -> InMemory:
-    """The cases of several splits of one data set, joined."""
-    return InMemory(
-        name="+".join(part.name for part in parts),
-        class_names=parts[0].class_names,
-        images=np.concatenate([part.images for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        cases=tuple(case for part in parts for case in part.cases),
-        patients=tuple(patient for part in parts for patient in part.patients),
-        domains=tuple(domain for part in parts for domain in part.domains),
-        spacings=np.concatenate([part.spacings for part in parts]),
-        valid=None if parts[0].valid is None else np.concatenate([part.valid for part in parts]),
-    )
-
-
-def order(num_cases: int, *, batch_size: int, seed: int, start_step: int = 0) -> Iterator[np.ndarray]:
-    """Endless batches of case indices, int32 `[B]`, reshuffled in every epoch.
-
-    Batches continue across the end of an epoch, so every epoch has every case once and no case is dropped; a batch is
-    a function of the arguments and its step alone, so that a checkpoint needs to hold the step alone.
-
-    Args:
-      num_cases: N.
-      batch_size: B, at most N.
-      seed: of the order.
-      start_step: the first batch is the one of this step.
-    """
-    return _read(_order(num_cases, batch_size, seed)[start_step:])
-
-
-def _order(num_cases: int, batch_size: int, seed: int) -> Any:
-    import grain
-
-    indices = grain.MapDataset.range(num_cases).seed(seed).shuffle().repeat().map(np.int32)
-    # An endless stream has no remainder; a length rounded up would, for single cases, not fit into an integer.
-    return indices.batch(batch_size, drop_remainder=True)
-
-
-def batches(
-    source: Source, *, batch_size: int, seed: int, start_step: int = 0, part: tuple[int, int] = (0, 1)
-) -> Iterator[Batch]:
-    """Endless training batches in the order of `order`, read ahead by two threads.
-
-    Args:
-      source: the cases.
-      batch_size: B, at most the number of cases.
-      seed: of the order.
-      start_step: the first batch is the one of this step.
-      part: `(i, P)`: only the i-th of P equal parts of every batch is read and yielded, as for one of P hosts.
-
-    Yields:
-      `{"image": [B/P,H,W,C], "labels": uint8 [B/P,H,W], "index": int32 [B/P]}`, and `valid` where the source has it;
-      index is the case's place in `source`.
-
-    Raises:
-      InputError: there are fewer cases than the batch size, or it is not positive. Raised here, not by the iterator.
-    """
-    check_batch_size(source.name, len(source), batch_size)
-    own = part_of_batch(batch_size, *part)
-    return _read(_order(len(source), batch_size, seed)[start_step:].map(lambda index: _stack(source, index[own])))
-
-
-def check_batch_size(name: str, num_cases: int, batch_size: int) -> None:
-    """Raises InputError when a batch has no case, or more than the `num_cases` of the split `name`."""
-    _check_positive(batch_size)
-    if num_cases < batch_size:
-        raise InputError(
-            f"{name}: has {num_cases} cases, fewer than the batch size {batch_size}; choose a batch size of "
-            f"at most {num_cases}"
-        )
-
-
-def whole_batches(num_cases: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """All case indices in order as batches of one size, int32 `[M,B]`, and which are not repetitions, bool `[M,B]`.
-
-    The last batch is filled up with the last case.
-    """
-    _check_positive(batch_size)
-    place = np.arange(-(-num_cases // batch_size) * batch_size, dtype=np.int32).reshape(-1, batch_size)
-    return np.minimum(place, num_cases - 1), place < num_cases
-
-
-def epoch(source: Source, *, batch_size: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
-    """Every case once, in order, in the batches of `whole_batches`.
-
-    Args:
-      source: the cases.
-      batch_size: B.
-      part: as for `batches`.
-
-    Yields:
-      as `batches`, and `"real"`: bool `[B/P]`, False where a case is a repetition.
-
-    Raises:
-      InputError: the batch size is not positive. Raised here, not by the iterator.
-    """
-    import grain
-
-    index, real = (array[:, part_of_batch(batch_size, *part)] for array in whole_batches(len(source), batch_size))
-    indices = grain.MapDataset.range(len(index))
-    return _read(indices.map(lambda i: _stack(source, index[i]) | {"real": real[i]}))
-
-
-def _check_positive(batch_size: int) -> None:
-    if batch_size < 1:
-        raise InputError(f"the batch size is {batch_size}; it must be at least 1")
-
-
-def part_of_batch(batch_size: int, number: int, parts: int) -> slice:
-    """Which cases of a batch the part `number` of `parts` has."""
-    size = batch_size // parts
-    return slice(number * size, (number + 1) * size)
-
-
-def _stack(source: Source, index: np.ndarray) -> Batch:
-    """The arrays alone, without the strings."""
-    cases = [source[i] for i in index]
-    names = [name for name in ("image", "labels", "valid") if name in cases[0]]
-    return {name: np.stack([case[name] for case in cases]) for name in names} | {"index": index}
-
-
-def _read(dataset: Any) -> Iterator[Any]:
-    import grain
-
-    # an element is a batch, or its indices, so the buffer is short: two being read, two waiting (grain's default is
-    # 16 threads and 500 elements: seconds of work, during compilation)
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
 
 
 def _open(directory: str | os.PathLike[str]) -> tuple[paths.Literal, Any]:

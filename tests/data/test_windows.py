@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg.prediction import views
-from jaxseg.prediction.views import Tiling
+from jaxseg.data import windows
+from jaxseg.data.windows import Tiling
 
 
 def pixelwise(images):
@@ -28,7 +28,7 @@ def noise(*size, channels=1, seed=0):
 )
 def test_tiles_of_a_function_of_the_pixel_give_that_function(size, tile, overlap, blend):
     image = noise(*size, channels=3)
-    found, _ = views.sliding(pixelwise, image, Tiling(tile, overlap, blend, batch=5))
+    found, _ = windows.sliding(pixelwise, image, Tiling(tile, overlap, blend, batch=5))
     wanted, _ = pixelwise(image[None])
     np.testing.assert_allclose(found, wanted[0], atol=2e-6)
     np.testing.assert_array_equal(found.argmax(-1), image[..., 0] > 127)
@@ -36,12 +36,12 @@ def test_tiles_of_a_function_of_the_pixel_give_that_function(size, tile, overlap
 
 def test_volumes_are_tiled_along_all_three_axes():
     image = noise(9, 30, 21)
-    found, scores = views.sliding(pixelwise, image, Tiling(8, 0.5))
+    found, scores = windows.sliding(pixelwise, image, Tiling(8, 0.5))
     np.testing.assert_array_equal(found.argmax(-1), image[..., 0] > 127)
     assert len(scores["mean"]) == 3 * 8 * 6
 
 
-@pytest.mark.parametrize("blend", views.BLENDS)
+@pytest.mark.parametrize("blend", windows.BLENDS)
 def test_overlapping_tiles_are_averaged_with_the_weights_of_their_windows(blend):
     """Three tiles of 8 along a row of 12, of which each says a number of its own."""
     count = itertools.count(1)
@@ -50,7 +50,7 @@ def test_overlapping_tiles_are_averaged_with_the_weights_of_their_windows(blend)
         values = np.array([next(count) for _ in images], np.float32)
         return np.broadcast_to(values[:, None, None, None], (*images.shape[:-1], 1)), {}
 
-    found, _ = views.sliding(numbered, noise(8, 12), Tiling(8, 0.5, blend))
+    found, _ = windows.sliding(numbered, noise(8, 12), Tiling(8, 0.5, blend))
     places = np.arange(8) + 0.5 - 4
     window = 4.5 - abs(places) if blend == "linear" else np.exp(-0.5 * (places / 1) ** 2)  # an eighth of 8 is 1
     total, weight = np.zeros(12), np.zeros(12)
@@ -73,7 +73,7 @@ def test_beyond_the_border_tiles_see_the_image_mirrored_at_its_outermost_pixels(
         seen.extend(images)
         return pixelwise(images)
 
-    views.sliding(note, image, Tiling(32, 0.5))
+    windows.sliding(note, image, Tiling(32, 0.5))
     known = {
         mirrored[y : y + 32, x : x + 32].tobytes()
         for y in range(mirrored.shape[0] - 31)
@@ -86,7 +86,7 @@ def test_beyond_the_border_tiles_see_the_image_mirrored_at_its_outermost_pixels(
     ("length", "tile", "overlap"), [(100, 32, 0.5), (33, 32, 0.25), (1000, 64, 0.75), (65, 64, 0.0)]
 )
 def test_no_pixel_lies_only_at_the_borders_of_tiles(length, tile, overlap):
-    starts = views._starts(length, Tiling(tile, overlap))
+    starts = windows._starts(length, Tiling(tile, overlap))
     depth = [max(min(p - s, s + tile - 1 - p) for s in starts if s <= p < s + tile) for p in range(length)]
     assert min(depth) >= int(overlap * tile) // 2 - 1 and min(depth) >= 0
 
@@ -94,7 +94,7 @@ def test_no_pixel_lies_only_at_the_borders_of_tiles(length, tile, overlap):
 def test_an_image_of_the_networks_size_is_one_tile_as_in_training():
     image = noise(32, 32)
     seen = []
-    views.sliding(lambda images: seen.append(images) or pixelwise(images), image, Tiling(32, 0.5))
+    windows.sliding(lambda images: seen.append(images) or pixelwise(images), image, Tiling(32, 0.5))
     (batch,) = seen
     np.testing.assert_array_equal(batch, image[None])
 
@@ -109,7 +109,7 @@ def test_memory_is_the_result_and_one_batch():
 
     tiling = Tiling(64, 0.5, batch=4)
     tracemalloc.start()
-    views.sliding(constant, image, tiling)
+    windows.sliding(constant, image, tiling)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert max(shapes) == (4, 64, 64, 1) and len(shapes) > 400
@@ -129,7 +129,7 @@ def test_memory_is_the_result_and_one_batch():
 )
 def test_a_window_that_cannot_slide_is_refused(tiling, message):
     with pytest.raises(ValueError, match=message):
-        views.sliding(pixelwise, noise(9, 9), tiling)
+        windows.sliding(pixelwise, noise(9, 9), tiling)
 
 
 @pytest.mark.parametrize(("old", "new"), [((8, 12), (96, 60)), ((8, 12), (5, 60)), ((1, 3), (4, 1)), ((9, 9), (9, 9))])
@@ -154,12 +154,12 @@ def test_an_edge_comes_back_from_a_squashed_image_where_it_was(flip):
         inside = (slice(None),) * (1 + axis) + (slice(7 * unit, 22 * unit),)
         image[inside] = 255
         image = 255 - image if flip else image
-        found, _ = views.squashed(pixelwise, image, source_size=32, size=(96, 160))
+        found, _ = windows.squashed(pixelwise, image, source_size=32, size=(96, 160))
         np.testing.assert_array_equal(found.argmax(-1), image[..., 0] > 127)
 
 
 def test_what_is_squashed_is_the_networks_answer_to_the_squashed_image(slow_resize):
     image = noise(90, 70, channels=3)
     seen = []
-    views.squashed(lambda images: seen.append(images) or pixelwise(images), image[None], source_size=24, size=(9, 9))
+    windows.squashed(lambda images: seen.append(images) or pixelwise(images), image[None], source_size=24, size=(9, 9))
     np.testing.assert_allclose(seen[0][0], slow_resize(image, 24, 24), atol=1)

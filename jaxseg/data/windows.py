@@ -1,6 +1,6 @@
-"""Images of any size through a network of one size: squashed as in training, or tile by tile at their own scale.
+"""Images of any size through a network of one size: on the grid of its training, or tile by tile.
 
-A network is a function `images uint8 [B,*n,C] -> (probabilities float32 [B,*n,K], {name: scores [B]})`. What is said of
+A network is a function `images [B,*n,C] -> (probabilities float32 [B,*n,K], {name: scores [B]})`. What is said of
 pictures holds for volumes. Everything here is on the host; results have the size that is asked for.
 """
 
@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from jaxseg.data import resizing
+from jaxseg.data.grids import Placement, per_axis
 
 Scores = dict[str, np.ndarray]
 Network = Callable[[np.ndarray], tuple[np.ndarray, Scores]]
@@ -24,35 +25,40 @@ class Tiling(NamedTuple):
     """How a window slides.
 
     Attributes:
-      size: side of a tile in pixels of the image.
+      size: side of a tile in pixels of the image, or its sides along every axis.
       overlap: share of a tile, along each axis, that the next one repeats; at least 0 and below 1.
       blend: how much a tile's pixels count where tiles overlap, falling from its middle: gaussian or linear.
       batch: tiles that go through the network at once.
     """
 
-    size: int
+    size: int | Sequence[int]
     overlap: float = 0.5
     blend: str = "gaussian"
     batch: int = 8
 
+    def sides(self, rank: int) -> tuple[int, ...]:
+        """Of a tile, along every axis."""
+        return (self.size,) * rank if isinstance(self.size, int) else per_axis(self.size, rank)
 
-def squashed(
-    network: Network, images: np.ndarray, *, source_size: int, size: Sequence[int]
+
+def on_grid(
+    network: Network, images: np.ndarray, placement: Placement, *, fill: float, size: Sequence[int]
 ) -> tuple[np.ndarray, Scores]:
-    """Whole images squashed to `source_size` a side; the probabilities are brought back by linear interpolation.
+    """Images through a network on its grid; the probabilities come back by linear interpolation.
 
     Args:
-      network: takes images of `source_size`.
-      images: uint8 `[B,*S,C]`.
-      source_size: side of what it takes.
+      network: takes images of the grid's size.
+      images: `[B,*S,C]`.
+      placement: where they lie on the grid.
+      fill: of images where they are padded.
       size: spatial sizes of the result.
 
     Returns:
       Probabilities float32 `[B,*size,K]`, and scores `[B]`.
     """
-    sides = (source_size,) * (images.ndim - 2)
-    probabilities, scores = network(np.stack([resizing.resize(image, sides) for image in images]))
-    return resizing.resize_linear(probabilities, size), scores
+    fitted = [placement.onto(resizing.resize(image, placement.resized), fill) for image in images]
+    probabilities, scores = network(np.stack(fitted))
+    return np.stack([placement.back(one, size) for one in probabilities]), scores
 
 
 def sliding(network: Network, image: np.ndarray, tiling: Tiling) -> tuple[np.ndarray, Scores]:
@@ -67,7 +73,7 @@ def sliding(network: Network, image: np.ndarray, tiling: Tiling) -> tuple[np.nda
 
     Args:
       network: takes tiles of `tiling.size`.
-      image: uint8 `[*S,C]`.
+      image: `[*S,C]`.
       tiling: how the window slides.
 
     Returns:
@@ -77,26 +83,27 @@ def sliding(network: Network, image: np.ndarray, tiling: Tiling) -> tuple[np.nda
       ValueError: a tiling that cannot be.
     """
     check(tiling)
-    axes = [_starts(length, tiling) for length in image.shape[:-1]]
-    window = _window(tiling)
+    sides = tiling.sides(image.ndim - 1)
+    axes = [_starts(length, side, tiling.overlap) for length, side in zip(image.shape[:-1], sides, strict=True)]
+    windows = [_window(side, tiling.blend) for side in sides]
     total: np.ndarray | None = None
     of_batches: list[Scores] = []
     for corners in batched(itertools.product(*axes), tiling.batch):
-        probabilities, scores = network(np.stack([_tile(image, corner, tiling.size) for corner in corners]))
+        probabilities, scores = network(np.stack([_tile(image, corner, sides) for corner in corners]))
         of_batches.append(scores)
         if total is None:
             total = np.zeros((*image.shape[:-1], probabilities.shape[-1]), np.float32)
         for corner, one in zip(corners, probabilities, strict=True):
-            _add(total, one, corner, window)
+            _add(total, one, corner, windows)
     assert total is not None  # no axis is empty
-    for axis, (length, starts) in enumerate(zip(image.shape[:-1], axes, strict=True)):
+    for axis, (length, starts, window) in enumerate(zip(image.shape[:-1], axes, windows, strict=True)):
         total /= _along(_weights(length, starts, window), axis, total.ndim)
     return total, {name: np.concatenate([scores[name] for scores in of_batches]) for name in of_batches[0]}
 
 
 def check(tiling: Tiling) -> None:
     """Raises ValueError when a window cannot slide like that; the message names the field."""
-    if tiling.size < 1 or tiling.batch < 1:
+    if min(tiling.sides(1) if isinstance(tiling.size, int) else tiling.size) < 1 or tiling.batch < 1:
         raise ValueError(f"size is {tiling.size} and batch {tiling.batch}; both must be at least 1")
     if not 0 <= tiling.overlap < 1:
         raise ValueError(f"overlap is {tiling.overlap}; give a share of at least 0 and below 1")
@@ -111,26 +118,27 @@ def batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
         yield batch
 
 
-def _starts(length: int, tiling: Tiling) -> list[int]:
+def _starts(length: int, side: int, overlap: float) -> list[int]:
     """Where the tiles begin along an axis of the image; negative before it."""
-    if length <= tiling.size:
-        return [-((tiling.size - length) // 2)]
-    overlap = min(round(tiling.overlap * tiling.size), tiling.size - 1)
-    first, step = -(overlap // 2), tiling.size - overlap
-    count = 1 + math.ceil((length + overlap // 2 - tiling.size - first) / step)
+    if length <= side:
+        return [-((side - length) // 2)]
+    repeated = min(round(overlap * side), side - 1)
+    first, step = -(repeated // 2), side - repeated
+    count = 1 + math.ceil((length + repeated // 2 - side - first) / step)
     return [first + i * step for i in range(count)]
 
 
-def _window(tiling: Tiling) -> np.ndarray:
-    """`[size]` float32, above 0, the same from both ends."""
-    offset = np.arange(tiling.size) - (tiling.size - 1) / 2
-    if tiling.blend == "linear":
-        return (tiling.size / 2 + 0.5 - abs(offset)).astype(np.float32)
-    return np.exp(-0.5 * (offset / (_GAUSSIAN_WIDTH * tiling.size)) ** 2).astype(np.float32)
+def _window(side: int, blend: str) -> np.ndarray:
+    """`[side]` float32, above 0, the same from both ends."""
+    offset = np.arange(side) - (side - 1) / 2
+    if blend == "linear":
+        return (side / 2 + 0.5 - abs(offset)).astype(np.float32)
+    return np.exp(-0.5 * (offset / (_GAUSSIAN_WIDTH * side)) ** 2).astype(np.float32)
 
 
-def _tile(image: np.ndarray, corner: Sequence[int], size: int) -> np.ndarray:
-    places = [_mirrored(start + np.arange(size), length) for start, length in zip(corner, image.shape, strict=False)]
+def _tile(image: np.ndarray, corner: Sequence[int], sides: Sequence[int]) -> np.ndarray:
+    axes = zip(corner, sides, image.shape, strict=False)
+    places = [_mirrored(start + np.arange(side), length) for start, side, length in axes]
     return image[np.ix_(*places)]
 
 
@@ -143,12 +151,12 @@ def _mirrored(places: np.ndarray, length: int) -> np.ndarray:
     return np.where(places < length, places, period - places)
 
 
-def _add(total: np.ndarray, tile: np.ndarray, corner: Sequence[int], window: np.ndarray) -> None:
+def _add(total: np.ndarray, tile: np.ndarray, corner: Sequence[int], windows: Sequence[np.ndarray]) -> None:
     """Adds what of a tile lies in the image, weighed by the window along every axis."""
-    size = len(window)
-    bounds = [(max(-start, 0), min(size, length - start)) for start, length in zip(corner, total.shape, strict=False)]
+    axes = zip(corner, windows, total.shape, strict=False)
+    bounds = [(max(-start, 0), min(len(window), length - start)) for start, window, length in axes]
     part = tile[tuple(slice(low, high) for low, high in bounds)]
-    for axis, (low, high) in enumerate(bounds):
+    for axis, (window, (low, high)) in enumerate(zip(windows, bounds, strict=True)):
         part = part * _along(window[low:high], axis, part.ndim)
     total[tuple(slice(start + low, start + high) for start, (low, high) in zip(corner, bounds, strict=True))] += part
 

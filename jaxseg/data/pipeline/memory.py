@@ -1,0 +1,229 @@
+"""Decoded cases in memory: as arrays where all have one size, else as a list."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from jaxseg.data import raw_cases, threads
+from jaxseg.data.pipeline.split import Case, Split
+from jaxseg.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class InMemory:
+    """Decoded cases; the same access as `Split`, and the arrays.
+
+    Attributes:
+      name: of the split.
+      class_names: the background first.
+      images: `[N,H,W,C]`, of volumes `[N,D,H,W,C]`; gray levels uint8, or floats.
+      labels: uint8 `[N,H,W]` or `[N,D,H,W]`.
+      cases: their names, `[N]`.
+      patients: whom they show, `[N]`.
+      domains: where they are from, `[N]`.
+      spacings: mm, float32 `[N,2]` or `[N,3]`, NaN where unknown.
+      valid: bool, as the labels: which pixels count; None: all.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    images: np.ndarray
+    labels: np.ndarray
+    cases: tuple[str, ...]
+    patients: tuple[str, ...]
+    domains: tuple[str, ...]
+    spacings: np.ndarray
+    valid: np.ndarray | None = None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A checksum of names, images and labels, to check that a run resumes with the cases it started with."""
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update(repr((self.cases, self.images.shape)).encode())
+        for array in self.arrays.values():
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a stored batch has of every case: `image`, `labels` and, unless all pixels count, `valid`."""
+        arrays = {"image": self.images, "labels": self.labels}
+        return arrays if self.valid is None else arrays | {"valid": self.valid}
+
+    @property
+    def sizes(self) -> None:
+        """All cases have the same."""
+        return None
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @property
+    def num_cases(self) -> int:
+        """N."""
+        return len(self.cases)
+
+    @property
+    def num_channels(self) -> int:
+        """C."""
+        return self.images.shape[-1]
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> Case:
+        return {
+            "case": self.cases[index],
+            "patient": self.patients[index],
+            "domain": self.domains[index],
+            "spacing": self.spacings[index],
+            **{name: array[index] for name, array in self.arrays.items()},
+        }
+
+    def read(self, index: int) -> Case:
+        """`self[index]`, which cannot be damaged."""
+        return self[index]
+
+    def take(self, chosen: np.ndarray) -> "InMemory":
+        """Some of the cases, by their places `[M]`, in that order."""
+        pick = lambda values: tuple(values[i] for i in chosen)
+        return dataclasses.replace(
+            self,
+            images=self.images[chosen],
+            labels=self.labels[chosen],
+            cases=pick(self.cases),
+            patients=pick(self.patients),
+            domains=pick(self.domains),
+            spacings=self.spacings[chosen],
+            valid=None if self.valid is None else self.valid[chosen],
+        )
+
+    def __iter__(self) -> Iterator[Case]:
+        return (self[index] for index in range(len(self)))
+
+
+def nowhere(count: int) -> tuple[tuple[str, ...], np.ndarray]:
+    """`domains` and `spacings` of this many drawn pictures, for `InMemory`."""
+    return ("",) * count, np.full((count, 2), np.nan, np.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Listed:
+    """Decoded cases whose sizes differ; the same access as `Split`.
+
+    Attributes:
+      name: of the split.
+      class_names: the background first.
+      items: the cases.
+      fingerprint: of the split on disk.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    items: tuple[Case, ...]
+    fingerprint: str
+
+    @functools.cached_property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """The spatial sizes of every case."""
+        return tuple(case["labels"].shape for case in self.items)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @property
+    def num_channels(self) -> int:
+        """C."""
+        return self.items[0]["image"].shape[-1]
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """The names of all cases."""
+        return self._texts("case")
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Whom they show."""
+        return self._texts("patient")
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Where they are from."""
+        return self._texts("domain")
+
+    def _texts(self, name: str) -> tuple[str, ...]:
+        return tuple(case[name] for case in self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Case:
+        return self.items[index]
+
+    def read(self, index: int) -> Case:
+        """`self[index]`, which cannot be damaged."""
+        return self.items[index]
+
+
+def in_memory(split: Split, *, chosen: Sequence[int] | None = None) -> InMemory:
+    """Decodes every case of a split once, or those at the chosen places, with two threads."""
+    places = range(len(split)) if chosen is None else chosen
+    texts: list[tuple[str, str, str]] = []
+    spacings: list[np.ndarray] = []
+    arrays: dict[str, np.ndarray] = {}
+    for i, case in enumerate(threads.in_threads(split.read, places, f"reading {split.name}")):
+        if not arrays:  # TFDS prepares no empty splits
+            names = ("image", "labels", *(("valid",) if split.masked else ()))
+            arrays = {name: np.empty((len(places), *case[name].shape), case[name].dtype) for name in names}
+        for name, array in arrays.items():
+            if case[name].shape != array.shape[1:]:
+                raise InputError(_sizes_differ(split.name, array.shape[1:], case[name].shape))
+            array[i] = case[name]
+        spacings.append(case["spacing"])
+        texts.append((case["case"], case["patient"], case["domain"]))
+    cases, patients, domains = zip(*texts, strict=True)
+    images, labels = arrays.pop("image"), arrays.pop("labels")
+    return InMemory(
+        split.name, split.class_names, images, labels, cases, patients, domains, np.stack(spacings), **arrays
+    )
+
+
+def _sizes_differ(name: str, *shapes: tuple[int, ...]) -> str:
+    one, other = (raw_cases.size_text(shape[:-1]) for shape in shapes)
+    return (
+        f"{name}: has cases of {one} and of {other} pixels, and all have to have one size here; give "
+        "config.data.geometry 'keep' a size, and no multiple"
+    )
+
+
+def listed(split: Split) -> Listed:
+    """Decodes every case of a split once, whatever their sizes."""
+    cases = threads.in_threads(split.read, range(len(split)), f"reading {split.name}")
+    return Listed(split.name, split.class_names, tuple(cases), split.fingerprint)
+
+
+def decoded(split: Split) -> InMemory | Listed:
+    """Every case of a split: as arrays where the geometry gives all one size."""
+    return listed(split) if split.sides is None else in_memory(split)
+
+
+def joined(parts: Sequence[InMemory]) -> InMemory:
+    """The cases of several splits of one data set, joined."""
+    return InMemory(
+        name="+".join(part.name for part in parts),
+        class_names=parts[0].class_names,
+        images=np.concatenate([part.images for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        cases=tuple(case for part in parts for case in part.cases),
+        patients=tuple(patient for part in parts for patient in part.patients),
+        domains=tuple(domain for part in parts for domain in part.domains),
+        spacings=np.concatenate([part.spacings for part in parts]),
+        valid=None if parts[0].valid is None else np.concatenate([part.valid for part in parts]),
+    )
