@@ -123,7 +123,9 @@ def training_view(
             viewed = whole(batch, size=size)
         if not spatial.moves:
             return viewed
-        return warp(viewed, draw(1, lambda key: draw_affine(key, spatial, viewed["labels"].shape[1])), fill=spatial.fill)
+        return warp(
+            viewed, draw(1, lambda key: draw_affine(key, spatial, viewed["labels"].shape[1])), fill=spatial.fill
+        )
 
     return seen
 

@@ -109,16 +109,18 @@ class Grid:
         """Whether something of what a network sees may be padding."""
         return False
 
+    @property
+    def one_size(self) -> bool:
+        """Whether all cases come to have the same."""
+        return False
+
     def sides(self, rank: int) -> tuple[int, ...] | None:
-        """Spatial sizes of all cases; None where they differ."""
-        del rank
-        return None
+        """Spatial sizes of all cases; None where they may differ."""
+        return self.example(rank) if self.one_size else None
 
     def example(self, rank: int) -> tuple[int, ...]:
-        """Spatial sizes that a network is given, one of them where they differ."""
-        sides = self.sides(rank)
-        assert sides is not None
-        return sides
+        """Spatial sizes that a network is given, some of them where they differ."""
+        raise NotImplementedError
 
     def placement(self, size: Sequence[int], spacing: Sequence[float] | np.ndarray) -> Placement:
         """Where a case with these spatial sizes and mm comes to lie; raises Misfit where that cannot be said."""
@@ -167,7 +169,11 @@ class Squash(Grid):
     def draft(self) -> int | None:
         return resizing.DRAFT * self.side
 
-    def sides(self, rank: int) -> tuple[int, ...]:
+    @property
+    def one_size(self) -> bool:
+        return True
+
+    def example(self, rank: int) -> tuple[int, ...]:
         return (self.side,) * rank
 
     def _resized(self, size: tuple[int, ...], spacing: Sequence[float] | np.ndarray) -> tuple[int, ...]:
@@ -218,8 +224,9 @@ class Keep(_Resampled):
 
     multiple: Sequence[int] = ()
 
-    def sides(self, rank: int) -> tuple[int, ...] | None:
-        return None if self.multiple else self._wanted(rank)
+    @property
+    def one_size(self) -> bool:
+        return not self.multiple
 
     def example(self, rank: int) -> tuple[int, ...]:
         return per_axis(self.multiple, rank) if self.multiple else self._wanted(rank)

@@ -161,14 +161,31 @@ def _check_recipe(config: ml_collections.ConfigDict) -> None:
         raise InputError("config.training.ability_layers are named, but ability_weight is 0; give it a weight")
     augment.check_augmentation(data.augmentation.to_dict())
     inputs.of_config(config)
-    if data.geometry != "squash" and data.view != "original":
-        raise InputError(f"config.data.view is {data.view!r}, which is for geometry 'squash'; use 'original'")
+    _check_geometry(config)
     if data.source_size % 2:
         raise InputError(f"config.data.source_size is {data.source_size}; quadrants need an even size")
     if data.folds == 1 or data.fold >= max(data.folds, 1):
         raise InputError(
             f"config.data.folds is {data.folds} and fold {data.fold}; give at least 2 folds and one of them, or 0 and 0"
         )
+
+
+def _check_geometry(config: ml_collections.ConfigDict) -> None:
+    data, grid = config.data, inputs.of_config(config).grid
+    if data.geometry == "squash":
+        return
+    if data.view != "original":
+        raise InputError(f"config.data.view is {data.view!r}, which is for geometry 'squash'; use 'original'")
+    if grid.one_size:
+        return
+    for name, plain in (("data.folds", 0), ("replicas", 1)):
+        if field(config, name) != plain:
+            raise InputError(
+                f"config.{name} needs cases of one size, and config.data.geometry {data.geometry!r} has several; use "
+                "'keep' with a size and no multiple"
+            )
+    if data.residence == "device":
+        raise InputError("config.data.residence 'device' needs cases of one size; use 'auto'")
 
 
 def _check_layout(config: ml_collections.ConfigDict) -> None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxseg.data import pipeline
+from jaxseg.data import patches, pipeline
 from jaxseg.training import parallel
 from jaxseg.training.state import TrainState
 from jaxseg.training.steps import Batch, TrainStep
@@ -30,11 +30,13 @@ class Cases:
     Attributes:
       source: where they are.
       index: their indices there, int32 `[N]`.
+      patches: that are drawn of them instead; None: they are seen whole.
       resident: whether the source is kept on the devices.
     """
 
     source: pipeline.InMemory | pipeline.Listed | pipeline.Split
     index: np.ndarray
+    patches: Callable[["Cases"], patches.Sampler] | None = None
 
     @property
     def name(self) -> str:
@@ -83,6 +85,7 @@ class Program:
         *,
         batch_size: int,
         layout: str = "jit",
+        whole_cases: Callable[[Mapping[str, Any], Cases], np.ndarray] | None = None,
         compiler_options: Mapping[str, Any] | None = None,
     ):
         """Compiles nothing yet.
@@ -93,10 +96,12 @@ class Program:
           eval_step: `(variables, stored batch) -> [B,...]`.
           batch_size: of a member, over all devices of all hosts.
           layout: `jit` or `pmap`.
+          whole_cases: `(variables, cases) -> [N,...]` of validation cases of any size, instead of `eval_step`.
           compiler_options: for XLA, of the training program.
         """
         self.members = tuple(members)
         self._batch_size = batch_size
+        self._whole_cases = whole_cases
         self._pmap = layout == "pmap"
         options = dict(compiler_options or {})
         self._resident = self.members[0].train.resident
@@ -188,6 +193,8 @@ class Program:
         """What `eval_step` gives for every validation case of every member, `[N,...]` each."""
         if self._pmap:
             state = self.split(state)[0]
+        if self._whole_cases:
+            return [self._whole_cases(state.variables, self.members[0].validation)]
         variables = state.variables
         store = self._stores[id(self.members[0].validation.source)]
         scores = []
@@ -205,6 +212,8 @@ class Program:
         options = {"batch_size": self._batch_size, "seed": member.seed, "start_step": start_step}
         if not self._resident:
             part = (jax.process_index(), jax.process_count())
+            if member.train.patches:
+                return member.train.patches(member.train).batches(part=part, **options)
             return pipeline.batches(member.train, part=part, **options)
         order = pipeline.order(len(member.train), **options)
         own = pipeline.part_of_batch(self._batch_size, jax.process_index(), jax.process_count())

@@ -18,13 +18,13 @@ import ml_collections
 import numpy as np
 
 from jaxseg import atomic, paths
-from jaxseg.data import augment, folds, inputs, pipeline
+from jaxseg.data import augment, folds, grids, inputs, patches, pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.models import pretrained, tracing
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
 from jaxseg.numerics import in_32_bits
-from jaxseg.training import checks, contract, objectives, parallel, programs, provenance, state, steps
+from jaxseg.training import checks, contract, objectives, parallel, programs, provenance, sliding, state, steps
 from jaxseg.training.checkpoints import Checkpoints, has_steps
 from jaxseg.training.loop import Loop, Summarise, fit
 
@@ -108,6 +108,7 @@ class Task:
       start: changes a fresh state before its first step, such as to weights from elsewhere.
       frozen: variables that the objective reads and nothing changes.
       compiler_options: for XLA, of the training program.
+      whole_cases: `(variables, cases) -> [N,...]` of validation cases of any size, instead of `eval_step`.
     """
 
     module: nn.Module
@@ -119,6 +120,7 @@ class Task:
     start: Callable[[state.TrainState], state.TrainState]
     frozen: Mapping[str, Any]
     compiler_options: Mapping[str, Any]
+    whole_cases: Callable[[Mapping[str, Any], programs.Cases], np.ndarray] | None = None
 
 
 @in_32_bits
@@ -157,8 +159,17 @@ def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Pat
         start=start,
         frozen={},
         compiler_options=compiler_options(model),
+        whole_cases=_whole_cases(model, data.grid, splits),
     )
     fit_members(config, task, data, folder, keep_every=keep_every)
+
+
+def _whole_cases(model: nn.Module, grid: grids.Grid, splits: Splits) -> Any:
+    """How whole cases are validated where training sees patches of them."""
+    if not isinstance(grid, grids.Patches):
+        return None
+    sides = grid.example(splits.rank)
+    return sliding.make_counts(model, splits.num_classes, sides=sides, overlap=grid.overlap)
 
 
 def overlaps(counts: np.ndarray) -> dict[str, float]:
@@ -179,6 +190,7 @@ class Data:
     """The cases that a config asks for.
 
     Attributes:
+      grid: their geometry.
       fingerprints: of the cases, for `claim`.
       num_channels: C.
     """
@@ -187,6 +199,7 @@ class Data:
         """Decodes them, if they are to be on the devices; raises InputError when a batch is more than all."""
         self._config = config
         self._splits = splits
+        self.grid = inputs.of_config(config).grid
         resident = self._is_resident()
         source = splits.listed if self._differ else splits.__getitem__ if resident else splits.open
         self._sources = {"train": source("train"), "validation": source("validation")}
@@ -221,8 +234,13 @@ class Data:
 
     def _cases(self, config: ml_collections.ConfigDict, fold: int) -> tuple[programs.Cases, programs.Cases]:
         if not config.data.folds:
-            everything = lambda source: programs.Cases(source, np.arange(len(source), dtype=np.int32))
-            return everything(self._sources["train"]), everything(self._sources["validation"])
+            train, validation = (
+                programs.Cases(source, np.arange(len(source), dtype=np.int32)) for source in self._sources.values()
+            )
+            if isinstance(self.grid, grids.Patches):
+                draw = functools.partial(patches.sampler, grid=self.grid, rank=self._splits.rank)
+                train = dataclasses.replace(train, patches=draw)
+            return train, validation
         held_out = self._folds == fold
         chosen = (np.flatnonzero(where).astype(np.int32) for where in (~held_out, held_out))
         train, validation = (programs.Cases(self._splits.pool, index) for index in chosen)
@@ -290,6 +308,7 @@ def fit_members(
         task.eval_step,
         batch_size=training.batch_size,
         layout=config.parallel,
+        whole_cases=task.whole_cases,
         compiler_options=dict(task.compiler_options) | parallel.deterministic_options(config.deterministic),
     )
     on_cpu = jax.default_backend() == "cpu"
