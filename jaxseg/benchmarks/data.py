@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from jaxseg.benchmarks import timing
-from jaxseg.data import builders, inputs, pipeline
+from jaxseg.data import builders, pipeline
 from jaxseg.data.synthetic import dermoscopy
 
 _CASES = 400
@@ -49,7 +49,7 @@ def run(*, rounds: int = 5, settings: tuple[Setting, ...] = SETTINGS, cases: int
 def _compare(setting: Setting, folder: pathlib.Path, rounds: int, count: int) -> dict[str, Any]:
     raw = _write(folder / f"raw{setting.width}", setting, count)
     directory = builders.prepare(f"folder/jpeg{setting.width}", data_dir=folder / "data", manual_dir=raw)
-    split = pipeline.Split(directory, "train", inputs=inputs.squashed(setting.size))
+    split = pipeline.Split(directory, "train", size=setting.size)
     paths = [raw / "images" / f"{case}.jpg" for case in split.cases]
 
     def read() -> int:

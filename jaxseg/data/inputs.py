@@ -52,9 +52,15 @@ class Inputs(NamedTuple):
 STORED = Inputs()
 
 
-def squashed(side: int) -> Inputs:
-    """All of a case on `side` pixels a side, as gray levels."""
-    return Inputs(grids.Squash(side), normalisation.Range())
+def gray_levels(size: int | None) -> Inputs:
+    """Gray levels 0 to 255, squashed to `size` pixels a side, or on the grid on which they are stored.
+
+    Raises:
+      InputError: the size is below 1.
+    """
+    if size is not None and size < 1:
+        raise InputError(f"size is {size}; cases need at least one pixel a side")
+    return Inputs(grids.Grid() if size is None else grids.Squash(size), normalisation.Range())
 
 
 def of_config(config: ml_collections.ConfigDict) -> Inputs:

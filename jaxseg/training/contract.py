@@ -71,7 +71,8 @@ def noted(folder: pathlib.Path) -> TrainedOn | None:
     try:
         values = json.loads((folder / FILE).read_bytes())
         scaling, orientation = values["scaling"], values.get("orientation", "")  # not noted by the first versions
-        preparation = Preparation(scaling and tuple(scaling), values["size"], values["volumes"], orientation)
+        dtype = values.get("dtype", "uint8")
+        preparation = Preparation(scaling and tuple(scaling), values["size"], values["volumes"], orientation, dtype)
         return TrainedOn(tuple(values["class_names"]), values["num_channels"], values["rank"], preparation)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -30,13 +30,13 @@ class Cases:
     Attributes:
       source: where they are.
       index: their indices there, int32 `[N]`.
-      patches: that are drawn of them instead; None: they are seen whole.
+      draws: patches that training sees of them; None: they are seen whole.
       resident: whether the source is kept on the devices.
     """
 
     source: pipeline.InMemory | pipeline.Listed | pipeline.Split
     index: np.ndarray
-    patches: Callable[["Cases"], patches.Sampler] | None = None
+    draws: Callable[["Cases"], patches.Sampler] | None = None
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class Cases:
     @property
     def sizes(self) -> Sequence[tuple[int, ...]] | None:
         """The spatial sizes of every case; None where all are alike."""
-        sizes = self.source.sizes
+        sizes = pipeline.sizes_of(self.source)
         return None if sizes is None else [sizes[i] for i in self.index]
 
     @property
@@ -212,8 +212,8 @@ class Program:
         options = {"batch_size": self._batch_size, "seed": member.seed, "start_step": start_step}
         if not self._resident:
             part = (jax.process_index(), jax.process_count())
-            if member.train.patches:
-                return member.train.patches(member.train).batches(part=part, **options)
+            if member.train.draws:
+                return member.train.draws(member.train).batches(part=part, **options)
             return pipeline.batches(member.train, part=part, **options)
         order = pipeline.order(len(member.train), **options)
         own = pipeline.part_of_batch(self._batch_size, jax.process_index(), jax.process_count())

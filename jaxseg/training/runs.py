@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxseg import atomic, paths
 from jaxseg.data import augment, folds, grids, inputs, patches, pipeline
+from jaxseg.data.inputs import Inputs
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.models import pretrained, tracing
@@ -36,9 +37,10 @@ _STEPS_PER_CALL = 32  # on accelerators, for 0
 class Splits:
     """The stored cases of a prepared data set, each split decoded into memory when it is first asked for."""
 
-    def __init__(self, directory: pathlib.Path, given: inputs.Inputs, domains: Sequence[str] = ()):
+    def __init__(self, directory: pathlib.Path, given: Inputs | int, domains: Sequence[str] = ()):
+        """Opens nothing yet; `given` is what becomes of a case, a number: gray levels squashed to that many pixels."""
         self._directory = directory
-        self._inputs = given
+        self._inputs = inputs.gray_levels(given) if isinstance(given, int) else given
         self._domains = tuple(domains)
         self._opened: dict[str, pipeline.Split] = {}
         self._loaded: dict[str, pipeline.InMemory] = {}
@@ -239,7 +241,7 @@ class Data:
             )
             if isinstance(self.grid, grids.Patches):
                 draw = functools.partial(patches.sampler, grid=self.grid, rank=self._splits.rank)
-                train = dataclasses.replace(train, patches=draw)
+                train = dataclasses.replace(train, draws=draw)
             return train, validation
         held_out = self._folds == fold
         chosen = (np.flatnonzero(where).astype(np.int32) for where in (~held_out, held_out))

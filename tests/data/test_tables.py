@@ -15,6 +15,7 @@ from PIL import Image
 
 from jaxseg.data import builders, case_facts, diagnosis, pipeline, raw_cases
 from jaxseg.data.builders import case_table, looks
+from jaxseg.data.inputs import gray_levels
 from jaxseg.errors import InputError
 from jaxseg.prediction import inputs
 
@@ -304,12 +305,12 @@ def test_what_is_not_prepared_is_said_with_what_is_and_the_command(tmp_path):
 
 def test_no_more_classes_than_can_be_stored(tmp_path):
     raw = with_splits(tmp_path / "raw", ["train", "train", "validation", "test"], inside=[1, 2, 1, 2])
-    rows = [f"{i},class {i}" for i in range(257)]
+    rows = [f"{i},class {i}" for i in range(256)]
     (raw / "classes.csv").write_text("\n".join(["value,name", *rows]))
-    with pytest.raises(InputError, match=r"classes.csv: names 257 classes, of which 256 can be stored; give classes"):
+    with pytest.raises(InputError, match=r"classes.csv: names 256 classes, of which 255 can be stored; give classes"):
         prepare(raw)
     (raw / "classes.csv").write_text("\n".join(["value,name", *rows[:-1]]))
-    assert pipeline.Split(prepare(raw), "train", size=None).num_classes == 256
+    assert pipeline.Split(prepare(raw), "train", size=None).num_classes == 255
 
 
 def test_numbers_of_classes_may_be_larger_than_what_is_stored(tmp_path):
@@ -367,7 +368,7 @@ def test_levels_of_0_to_255_are_the_same_in_8_and_in_16_bits(tmp_path, order):
             number = int(case["case"][1])
             np.testing.assert_array_equal(case["image"][..., 0], arrays[number])
             known = inputs.TrainedOn(("a", "b"), 1, 3, pipeline.Split(directory, split, size=None).preparation)
-            new = inputs.load(tmp_path / "raw" / f"image{number}.nii.gz", known, whole=False, source_size=16)
+            new = inputs.load(tmp_path / "raw" / f"image{number}.nii.gz", known, gray_levels(16))
             np.testing.assert_array_equal(new.image, case["image"])  # so does a prediction see it
 
 

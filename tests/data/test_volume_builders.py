@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from jaxseg.data import builders, pipeline
+from jaxseg.data import builders, pipeline, resizing
 from jaxseg.errors import InputError
 
 SIZE = (13, 10, 5)  # x, y, z
@@ -416,7 +416,7 @@ def test_sequences_of_a_slice_do_not_mix_when_it_is_resized(tmp_path):
     assert (full[0]["image"][..., 3] == 0).any()
     for one, other in zip(full, small, strict=True):
         for channel in range(4):
-            alone = pipeline.resizing.resize(one["image"][..., channel : channel + 1], (8, 8))
+            alone = resizing.resize(one["image"][..., channel : channel + 1], (8, 8))
             np.testing.assert_array_equal(other["image"][..., channel], alone[..., 0])
 
 

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg.data import windows
+from jaxseg.data import resizing, windows
+from jaxseg.data.grids import Squash
 from jaxseg.data.windows import Tiling
 
 
@@ -86,7 +87,7 @@ def test_beyond_the_border_tiles_see_the_image_mirrored_at_its_outermost_pixels(
     ("length", "tile", "overlap"), [(100, 32, 0.5), (33, 32, 0.25), (1000, 64, 0.75), (65, 64, 0.0)]
 )
 def test_no_pixel_lies_only_at_the_borders_of_tiles(length, tile, overlap):
-    starts = windows._starts(length, Tiling(tile, overlap))
+    starts = windows._starts(length, tile, overlap)
     depth = [max(min(p - s, s + tile - 1 - p) for s in starts if s <= p < s + tile) for p in range(length)]
     assert min(depth) >= int(overlap * tile) // 2 - 1 and min(depth) >= 0
 
@@ -146,6 +147,11 @@ def test_volumes_come_back_along_all_axes():
     np.testing.assert_allclose(resizing.resize_linear(values, (9, 3, 13)), wanted, atol=1e-6)
 
 
+def squashed(network, images, side, size):
+    placement = Squash(side).placement(images.shape[1:-1], (np.nan, np.nan))
+    return windows.on_grid(network, images, placement, fill=0, size=size)
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_an_edge_comes_back_from_a_squashed_image_where_it_was(flip):
     """96 x 160 to 32 x 32 and back: pixels are 3 x 5 then, and edges between them are hit to the pixel."""
@@ -154,12 +160,12 @@ def test_an_edge_comes_back_from_a_squashed_image_where_it_was(flip):
         inside = (slice(None),) * (1 + axis) + (slice(7 * unit, 22 * unit),)
         image[inside] = 255
         image = 255 - image if flip else image
-        found, _ = windows.squashed(pixelwise, image, source_size=32, size=(96, 160))
+        found, _ = squashed(pixelwise, image, 32, (96, 160))
         np.testing.assert_array_equal(found.argmax(-1), image[..., 0] > 127)
 
 
 def test_what_is_squashed_is_the_networks_answer_to_the_squashed_image(slow_resize):
     image = noise(90, 70, channels=3)
     seen = []
-    windows.squashed(lambda images: seen.append(images) or pixelwise(images), image[None], source_size=24, size=(9, 9))
+    squashed(lambda images: seen.append(images) or pixelwise(images), image[None], 24, (9, 9))
     np.testing.assert_allclose(seen[0][0], slow_resize(image, 24, 24), atol=1)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from jaxseg.data import builders, formats, pipeline
+from jaxseg.data.inputs import gray_levels
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.prediction import inputs
@@ -268,7 +269,8 @@ def trained_on(channels=1, rank=2, **preparation):
 
 
 def load(path, *arguments, whole=False, source_size=16, **options):
-    return inputs.load(path, trained_on(*arguments, **options), whole=whole, source_size=source_size)
+    given = gray_levels(None if whole else source_size)
+    return inputs.load(path, trained_on(*arguments, **options), given)
 
 
 def test_gray_and_colour_become_what_the_network_takes(tmp_path):
@@ -351,11 +353,13 @@ def test_a_file_becomes_what_its_data_set_made_of_it(tmp_path, write, capsys):
     known = TrainedOn(split.class_names, split.num_channels, split.rank, split.preparation)
     volumes = write is write_volumes
     assert split.preparation == (
-        Preparation(("percentiles", 0.5, 99.5), None, True, "SAR") if volumes else Preparation(None, 256, False)
+        Preparation(("percentiles", 0.5, 99.5), None, True, "SAR", "float16")
+        if volumes
+        else Preparation(None, 256, False)
     )
     assert len(split) == (6 if volumes else 2)
     for case in split:
-        loaded = inputs.load(file(case["case"]), known, whole=False, source_size=32)
+        loaded = inputs.load(file(case["case"]), known, gray_levels(32))
         stored = loaded.stored[int(case["case"][-3:])] if volumes else loaded.stored
         np.testing.assert_array_equal(stored, case["image"])
         assert loaded.size == ((3, 80, 60) if volumes else (60, 80))

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK
 
 from configs import train
-from jaxseg.data import formats, geometry
+from jaxseg.data import formats, geometry, windows
 from jaxseg.data.pipeline import Preparation
 from jaxseg.models.skeleton import Roles
 from jaxseg.prediction import network, predictor

@@ -16,6 +16,7 @@ from jaxseg import inference, models
 from jaxseg.analysis import distortion, prototypes, uncertainty
 from jaxseg.data import augment, builders, pipeline, resizing
 from jaxseg.data.pipeline import Preparation
+from jaxseg.data.windows import Tiling
 from jaxseg.errors import InputError
 from jaxseg.models import capture, tracing
 from jaxseg.models.autoencoder import Autoencoder
@@ -25,7 +26,6 @@ from jaxseg.prediction import network, predictor
 from jaxseg.prediction.inputs import TrainedOn
 from jaxseg.prediction.network import Run
 from jaxseg.prediction.predictor import Predictor
-from jaxseg.data.windows import Tiling
 from jaxseg.training import checks, contract, runs
 from jaxseg.training.checkpoints import Checkpoints
 
@@ -293,7 +293,9 @@ def test_the_scores_of_the_validation_cases_are_computed_once(loaded, with_repai
 def test_slices_of_the_validation_cases_are_held_against_slices_and_volumes_against_volumes(tmp_path, monkeypatch):
     run = fake_run(tmp_path, volumes=True)
     cases = [
-        {"case": f"p{v}_{z:03d}", "image": noise(8, 8), "labels": np.zeros((8, 8))} for v in (1, 2) for z in (0, 1)
+        {"case": f"p{v}_{z:03d}", "image": noise(8, 8), "labels": np.zeros((8, 8)), "spacing": (1.0, 1.0)}
+        for v in (1, 2)
+        for z in (0, 1)
     ]
     monkeypatch.setattr(predictor, "_validation_cases", lambda *_: cases)
     found = predictor.reference(Predictor(run), lambda name: tmp_path)

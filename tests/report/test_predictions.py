@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from configs import train
-from jaxseg.data import formats
+from jaxseg.data import formats, windows
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.models.skeleton import Roles

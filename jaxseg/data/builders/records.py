@@ -189,9 +189,9 @@ class Builder(tfds.core.ShardBasedBuilder):
         image = raw_cases.with_channels(loaded.image, contents.channels)
         assert image is not None  # checked by the doctor
         labels = raw_cases.classes(loaded.labels, contents.values)
-        statistics = normalisation.statistics(image, contents.scaling) if contents.measured else None
         # what is scaled is so when it is read: a run may want all the levels of the file
         image = raw_cases.as_uint8(image, None) if contents.scaling is None else image.astype(contents.dtype)
+        statistics = normalisation.statistics(image, contents.scaling) if contents.measured else None
         record = functools.partial(self._record, case, statistics=statistics)
         spacing = loaded.spacing
         if size is not None:

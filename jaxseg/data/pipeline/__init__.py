@@ -11,6 +11,7 @@ from jaxseg.data.pipeline.batches import (
     in_order,
     order,
     part_of_batch,
+    sizes_of,
     whole_batches,
 )
 from jaxseg.data.pipeline.memory import InMemory, Listed, decoded, in_memory, joined, listed, nowhere
@@ -37,6 +38,7 @@ __all__ = [
     "nowhere",
     "order",
     "part_of_batch",
+    "sizes_of",
     "split_sizes",
     "whole_batches",
 ]

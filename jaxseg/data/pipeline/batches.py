@@ -19,16 +19,14 @@ _BLOCK = 1024  # steps over which the groups have their exact shares
 
 
 class Source(Protocol):
-    """Cases that can be read in any order: `pipeline.Split`, `InMemory` and `Listed`."""
+    """Cases that can be read in any order: `pipeline.Split`, `InMemory` and `Listed`.
+
+    One whose cases differ in size has `sizes`, the spatial sizes of every case.
+    """
 
     @property
     def name(self) -> str:
         """Named by errors."""
-        ...
-
-    @property
-    def sizes(self) -> Sequence[tuple[int, ...]] | None:
-        """The spatial sizes of every case; None where all are alike."""
         ...
 
     def __len__(self) -> int: ...
@@ -61,11 +59,17 @@ def shuffled(num_cases: int, batch_size: int, seed: int) -> Any:
 
 def order_of(source: Source, batch_size: int, seed: int) -> Any:
     """The training batches of a source as a grain data set of indices `[B]`."""
-    if source.sizes is None:
+    sizes = sizes_of(source)
+    if sizes is None:
         return shuffled(len(source), batch_size, seed)
     import grain
 
-    return grain.MapDataset.source(_Grouped(groups(source.sizes), batch_size, seed))
+    return grain.MapDataset.source(_Grouped(groups(sizes), batch_size, seed))
+
+
+def sizes_of(source: Source) -> Sequence[tuple[int, ...]] | None:
+    """The spatial sizes of every case; None where all are alike."""
+    return getattr(source, "sizes", None)
 
 
 def groups(sizes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
@@ -151,9 +155,10 @@ def whole_batches(num_cases: int, batch_size: int) -> tuple[np.ndarray, np.ndarr
 
 def epoch_order(source: Source, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """`whole_batches` of a source: group by group where its cases differ in size."""
-    if source.sizes is None:
+    sizes = sizes_of(source)
+    if sizes is None:
         return whole_batches(len(source), batch_size)
-    parts = [(group, *whole_batches(len(group), batch_size)) for group in groups(source.sizes)]
+    parts = [(group, *whole_batches(len(group), batch_size)) for group in groups(sizes)]
     return np.concatenate([group[place] for group, place, _ in parts]), np.concatenate([real for *_, real in parts])
 
 

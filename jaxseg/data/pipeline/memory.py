@@ -54,11 +54,6 @@ class InMemory:
         return arrays if self.valid is None else arrays | {"valid": self.valid}
 
     @property
-    def sizes(self) -> None:
-        """All cases have the same."""
-        return None
-
-    @property
     def num_classes(self) -> int:
         """K."""
         return len(self.class_names)

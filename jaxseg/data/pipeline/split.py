@@ -14,7 +14,7 @@ from PIL import Image
 
 from jaxseg import paths
 from jaxseg.data.grids import Misfit
-from jaxseg.data.inputs import STORED, Inputs
+from jaxseg.data.inputs import Inputs, gray_levels
 from jaxseg.data.normalisation import Statistics
 from jaxseg.data.raw_cases import IGNORED
 from jaxseg.errors import InputError
@@ -34,12 +34,14 @@ class Preparation(NamedTuple):
       size: images were squashed to this many pixels a side; None: they kept theirs.
       volumes: the files held volumes; of a data set of pictures, every slice is a case then, named `<volume>_<number>`.
       orientation: to which sides of the patient the axes of all volumes run, such as `SPL`; empty where unknown.
+      dtype: in which images are stored.
     """
 
     scaling: tuple[str, float, float] | None
     size: int | None
     volumes: bool
     orientation: str = ""
+    dtype: str = "uint8"
 
 
 class Split:
@@ -69,7 +71,8 @@ class Split:
         directory: str | os.PathLike[str],
         split: str,
         *,
-        inputs: Inputs = STORED,
+        size: int | None = None,
+        inputs: Inputs | None = None,
         domains: Sequence[str] = (),
     ):
         """Opens the split.
@@ -77,7 +80,8 @@ class Split:
         Args:
           directory: of the prepared data set, as `jaxseg.data.builders.prepare` returns it.
           split: its name, as `train`.
-          inputs: what becomes of a stored case; by default it is returned as it is stored.
+          size: cases are squashed to this many pixels a side; None: they stay on the grid on which they are stored.
+          inputs: what else becomes of a stored case; by default images are gray levels of `size`.
           domains: only cases of these, for training on one scanner and testing on another; none means all.
 
         Raises:
@@ -97,6 +101,7 @@ class Split:
         self.num_classes = len(self.class_names)
         self.num_channels = features["image"].shape[-1]
         self.rank = len(features["image"].shape) - 1
+        self._dtype = np.dtype(features["image"].dtype).name
         self._directory = directory
         self._metadata = metadata
         try:
@@ -104,18 +109,20 @@ class Split:
         except Exception as error:  # a shard is missing or truncated
             raise _unreadable(directory, error) from error
         self._mode = _MODES.get(self.num_channels, "")
-        self.inputs = inputs
-        self.sides = inputs.grid.sides(self.rank)
+        self.inputs = gray_levels(size) if inputs is None else inputs
+        self.sides = self.inputs.grid.sides(self.rank)
         self._measured = "statistics" in features
         self._check_intensities()
-        self.masked = inputs.grid.pads or bool(metadata.get("ignores", False))  # not recorded by the first versions
+        self.masked = self.inputs.grid.pads or bool(
+            metadata.get("ignores", False)
+        )  # not recorded by the first versions
         self._numbers = range(sizes[split])
         self.name = "/".join(part for part in (builder.name, builder.builder_config_name, split) if part)
         if domains:
             self._numbers = self._of_domains(domains)
             self.name += f" ({', '.join(domains)})"
         self.num_cases = len(self._numbers)
-        width = inputs.normalisation.itemsize or np.dtype(features["image"].dtype).itemsize
+        width = self.inputs.normalisation.itemsize or np.dtype(self._dtype).itemsize
         pixels = 0 if self.sides is None else math.prod(self.sides)
         self.num_bytes = len(self) * pixels * (self.num_channels * width + 1 + self.masked)
         self.fingerprint = f"{self.name} {self.num_cases} {builder.info.splits[split].num_bytes}"
@@ -132,11 +139,6 @@ class Split:
         return self.num_cases
 
     @property
-    def sizes(self) -> None:
-        """Cases of a split are read as if all were alike; `listed` knows the size of each."""
-        return None
-
-    @property
     def preparation(self) -> Preparation:
         """How the raw files were prepared; raises InputError where the version that did so did not record it."""
         try:
@@ -147,7 +149,7 @@ class Split:
                 "prepare the data set again with python -m launch.prepare and another --data_dir"
             ) from error
         orientation = self._metadata.get("orientation", "")  # not recorded by the first versions
-        return Preparation(scaling and (scaling[0], scaling[1], scaling[2]), size, volumes, orientation)
+        return Preparation(scaling and (scaling[0], scaling[1], scaling[2]), size, volumes, orientation, self._dtype)
 
     @functools.cached_property
     def cases(self) -> tuple[str, ...]:
