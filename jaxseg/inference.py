@@ -11,10 +11,11 @@ import ml_collections
 import numpy as np
 
 from jaxseg.data import augment, inputs, pipeline
+from jaxseg.data.grids import Patches
 from jaxseg.metrics import overlap
 from jaxseg.metrics.intervals import Estimate, bootstrap_mean
 from jaxseg.numerics import in_32_bits
-from jaxseg.training import runs
+from jaxseg.training import runs, sliding
 
 Batch = Mapping[str, Any]
 Score = Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
@@ -96,42 +97,86 @@ def evaluate_run(
       view: original or quadrant.
 
     Returns:
-      One row per case, with `dice_<class>`, and class -> mean with its interval over patients; where there are several
-      domains, then `<class> in <domain>`.
+      One row per case, with `dice_<class>` on the network's grid and, of whole images, `file_dice_<class>` on that of
+      the file, as the data set stores it; and class -> mean with its interval over patients: of the network's grid
+      `<class>`, of the file's `<class> on the grid of the file`, and where there are several domains, `<class> in
+      <domain>`.
 
     Raises:
       InputError: the run has no checkpoint, or the data set no such split.
     """
-    source = pipeline.decoded(pipeline.Split(directory, split, inputs=inputs.of_config(config)))
-    rank = len(source[0]["labels"].shape)
-    shape = (1, *inputs.sides(config, rank), source.num_channels)
-    members = [
-        runs.load_best(member, place, shape, source.num_classes)[:2]
-        for member, place in runs.member_runs(config, folder)
-    ]
-    scores = score_cases(
-        members[0][0],
-        [variables for _, variables in members],
-        pipeline.epoch(source, batch_size=config.training.batch_size),
-        augment.testing_view(view, size=inputs.resized_to(config), cases=source.cases),
-        lambda a, b: {"dice": overlap.dice(a, b, num_classes=source.num_classes)},
-        predict=predict_ensemble,
-    )["dice"]
+    given = inputs.of_config(config)
+    source = pipeline.decoded(pipeline.Split(directory, split, inputs=given))
+    stored = pipeline.Split(directory, split) if view == "original" else None
+    counts = _counts(config, folder, source, stored, view)
+    scores = {name: np.asarray(overlap.dice_from_counts(jnp.asarray(rows))) for name, rows in counts.items()}
     names = source.class_names[1:]
+    columns = {f"{kind}_{name}": values[:, k] for kind, values in scores.items() for k, name in enumerate(names)}
     rows = [
-        {"case": case, "patient": patient, "domain": domain}
-        | {f"dice_{name}": float(v) for name, v in zip(names, values, strict=True)}
-        for case, patient, domain, values in zip(source.cases, source.patients, source.domains, scores, strict=True)
+        {"case": case, "patient": patient, "domain": domain} | {name: float(v[i]) for name, v in columns.items()}
+        for i, (case, patient, domain) in enumerate(zip(source.cases, source.patients, source.domains, strict=True))
     ]
     patients, domains = np.array(source.patients), np.array(source.domains)
     parts = {"": np.ones(len(domains), bool)}
     if len(set(source.domains)) > 1:
         parts |= {f" in {domain or 'no domain'}": domains == domain for domain in sorted(set(source.domains))}
-    return rows, {
-        f"{name}{part}": bootstrap_mean(scores[where, k], patients[where])
+    estimates = {
+        f"{name}{part}": bootstrap_mean(scores["dice"][where, k], patients[where])
         for part, where in parts.items()
         for k, name in enumerate(names)
     }
+    if stored is not None:
+        in_files = {f"{n} on the grid of the file": scores["file_dice"][:, k] for k, n in enumerate(names)}
+        estimates |= {name: bootstrap_mean(values, patients) for name, values in in_files.items()}
+    return rows, estimates
+
+
+def _counts(
+    config: ml_collections.ConfigDict,
+    folder: pathlib.Path,
+    source: pipeline.InMemory | pipeline.Listed,
+    stored: pipeline.Split | None,
+    view: str,
+) -> dict[str, np.ndarray]:
+    """`overlap.class_counts` of every case `[N,K,3]`, on the network's grid and, if `stored`, on that."""
+    grid, classes = inputs.of_config(config).grid, source.num_classes
+    shape = (1, *inputs.sides(config, source[0]["labels"].ndim), source.num_channels)
+    loaded = [runs.load_best(run, place, shape, classes) for run, place in runs.member_runs(config, folder)]
+    model, members = loaded[0][0], [variables for _, variables, _ in loaded]
+    if isinstance(grid, Patches):
+        answers = sliding.Sliding(model, sides=shape[1:-1], overlap=grid.overlap).over_cases(members, source)
+    else:
+        seen = augment.testing_view(view, size=inputs.resized_to(config), cases=source.cases)
+        answers = _answers(model, members, pipeline.epoch(source, batch_size=config.training.batch_size), seen)
+    rows: dict[str, dict[int, np.ndarray]] = {"dice": {}}
+    if stored is not None:
+        rows["file_dice"] = {}
+    for index, probabilities, truth in answers:
+        rows["dice"][index] = sliding.class_counts(truth, probabilities.argmax(-1), num_classes=classes)
+        if stored is not None:
+            case = stored.read(index)
+            placement = grid.placement(case["labels"].shape, case["spacing"])
+            predicted = placement.back(probabilities).argmax(-1)
+            rows["file_dice"][index] = sliding.class_counts(case, predicted, num_classes=classes)
+    return {name: np.stack([of_case[i] for i in range(len(source))]) for name, of_case in rows.items()}
+
+
+def _answers(
+    model: nn.Module, members: Sequence[Any], batches: Iterator[Batch], view: Callable[[Batch], dict[str, jax.Array]]
+) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray]]]:
+    """Of every case its index, its class probabilities `[*n,K]`, and `labels` and `valid` as the network sees them."""
+
+    @jax.jit
+    def run(members: Sequence[Any], batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        seen = dict(view(batch))
+        images = seen.pop("images")
+        return sliding.mean_probabilities(model, members, images), seen
+
+    for batch in batches:
+        probabilities, truth = jax.device_get(run(members, batch))
+        for place in np.flatnonzero(batch["real"]):
+            of_case = {name: values[place] for name, values in truth.items()}
+            yield int(batch["index"][place]), probabilities[place], of_case
 
 
 def _keep(values: Mapping[str, jax.Array], real: Any) -> dict[str, np.ndarray]:

@@ -50,6 +50,7 @@ def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     # by one process first, as the folder may be one that all see
     with parallel.main_first("prepare"):
         directory = builders.prepare(config.data.dataset, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
+    config = runs.resolved(config, directory)
     train = autoencoders.train if "network" in config else runs.train
     train(config, runs.Splits(directory, inputs.of_config(config), config.data.domains), workdir)
     if parallel.is_main():

@@ -121,6 +121,7 @@ def _load(
 def _cases(
     directory: pathlib.Path, config: ml_collections.ConfigDict, split: str, count: int, domains: Sequence[str]
 ) -> pipeline.InMemory:
+    inputs.check_squares(config)
     return subject.read_cases(runs.Splits(directory, inputs.of_config(config), tuple(domains)), split, count)
 
 

@@ -1,13 +1,13 @@
 """What a network is given of a stored case: its geometry and its intensities, by a run's config."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
 
 from jaxseg import options, settings
-from jaxseg.data import grids, normalisation
+from jaxseg.data import grids, normalisation, raw_cases
 from jaxseg.data.grids import Fitted, Grid
 from jaxseg.data.normalisation import Normalisation, Statistics
 from jaxseg.errors import InputError
@@ -88,6 +88,29 @@ def of_config(config: ml_collections.ConfigDict) -> Inputs:
     return Inputs(grid, how)
 
 
+def resolved(
+    config: ml_collections.ConfigDict, training_cases: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> ml_collections.ConfigDict:
+    """The config with the numbers of `mean_std`, where it has none: those of the foreground of the training cases.
+
+    Args:
+      config: of a run.
+      training_cases: image and labels of each, as stored; read if need be.
+
+    Raises:
+      InputError: no training case has foreground.
+    """
+    if config.data.normalisation != "mean_std" or config.data.normalisation_options.mean:
+        return config
+    try:
+        found = normalisation.foreground(training_cases, ignored=raw_cases.IGNORED)
+    except ValueError as error:
+        raise InputError(f"{config.data.dataset}: {error}, so config.data.normalisation needs numbers") from error
+    made = config.copy_and_resolve_references().unlock()
+    made.data.normalisation_options.update(found)
+    return made.lock()
+
+
 def sides(config: ml_collections.ConfigDict, rank: int) -> tuple[int, ...]:
     """Spatial sizes of what the network of a run is built for; it may take others too, where cases keep theirs.
 
@@ -100,6 +123,20 @@ def sides(config: ml_collections.ConfigDict, rank: int) -> tuple[int, ...]:
         return of_config(config).grid.example(rank)
     except grids.Misfit as error:
         raise InputError(f"config.data.geometry_options: {config.data.dataset} {error}") from error
+
+
+def check_squares(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError unless all cases come as squares of gray levels, as the audit and the studies take them."""
+    data, grid = config.data, of_config(config).grid
+    if not grid.one_size or getattr(grid, "size", ()):
+        raise InputError(
+            f"config.data.geometry is {data.geometry!r} with several sizes, or with sides that differ; audits and "
+            "studies take squares: use 'squash', or 'keep' with image_size alone"
+        )
+    if data.normalisation != "range":
+        raise InputError(
+            f"config.data.normalisation is {data.normalisation!r}; audits and studies change gray levels: use 'range'"
+        )
 
 
 def resized_to(config: ml_collections.ConfigDict) -> int | None:

@@ -221,7 +221,7 @@ def load(path: pathlib.Path, trained_on: TrainedOn, given: Inputs) -> Loaded:
             f"has {picture.array.shape[-1]} channels or frames, and the network takes {trained_on.num_channels}; save "
             "what the network was trained on as one file"
         )
-    image = image if preparation.dtype == "uint8" else image.astype(preparation.dtype)
+    image = image.astype(np.float16) if preparation.dtype == "float16" else image
     known = normalisation.Statistics(*normalisation.statistics(image, preparation.scaling))
     image = given.normalisation(image, scaling=preparation.scaling, known=known)
     image, orientation = _oriented(image, picture, preparation.orientation)

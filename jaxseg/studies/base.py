@@ -109,6 +109,7 @@ def open_splits(run: ml_collections.ConfigDict, data: Data) -> tuple[pathlib.Pat
 
     Raises InputError where the data set cannot be had, or has too few cases for the run.
     """
+    inputs.check_squares(run)
     directory = data.prepare(run.data.dataset)
     splits = runs.Splits(directory, inputs.of_config(run), run.data.domains)
     runs.Data(run, splits)  # says when there are too few

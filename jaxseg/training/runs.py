@@ -57,10 +57,12 @@ class Splits:
             self._loaded[split] = pipeline.in_memory(self.open(split))
         return self._loaded[split]
 
-    def listed(self, split: str) -> pipeline.Listed:
-        """The decoded cases of a split whose sizes may differ."""
+    def listed(self, split: str, *, folder: pathlib.Path | None = None) -> pipeline.Listed:
+        """The decoded cases of a split whose sizes may differ: in memory, or mapped from files in a folder."""
         if split not in self._listed:
-            self._listed[split] = pipeline.listed(self.open(split))
+            opened = self.open(split)
+            with parallel.main_first(f"map {split}"):
+                self._listed[split] = pipeline.listed(opened) if folder is None else pipeline.mapped(opened, folder)
         return self._listed[split]
 
     @functools.cached_property
@@ -125,6 +127,22 @@ class Task:
     whole_cases: Callable[[Mapping[str, Any], programs.Cases], np.ndarray] | None = None
 
 
+def resolved(config: ml_collections.ConfigDict, directory: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config of a run with all that it takes from its training cases; see `inputs.resolved`.
+
+    Args:
+      config: of the run.
+      directory: of its prepared data set.
+    """
+
+    def cases() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        split = pipeline.Split(directory, "train", inputs=inputs.STORED, domains=config.data.domains)
+        for case in split:
+            yield case["image"], case["labels"]
+
+    return inputs.resolved(config, cases())
+
+
 @in_32_bits
 def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Path, *, keep_every: int = 0) -> None:
     """Trains, or resumes, the run in `folder`, or its replicas in folders below it; returns when all is finished.
@@ -141,7 +159,7 @@ def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Pat
     """
     checks.check(config)
     checks.check_rank(config, splits.rank)
-    data = Data(config, splits)
+    data = Data(config, splits, folder)
     model = checks.build_model(config, splits.num_classes)
     view = augment.testing_view(config.data.view, size=inputs.resized_to(config), cases=data.validation_names)
     shape = (1, *inputs.sides(config, splits.rank), data.num_channels)
@@ -197,13 +215,18 @@ class Data:
       num_channels: C.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, splits: Splits):
-        """Decodes them, if they are to be on the devices; raises InputError when a batch is more than all."""
+    def __init__(self, config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Path | None = None):
+        """Decodes them, if they are to be in memory; raises InputError when a batch is more than all.
+
+        Cases of several sizes that are to be streamed are decoded into a `folder` and mapped from there.
+        """
         self._config = config
         self._splits = splits
         self.grid = inputs.of_config(config).grid
         resident = self._is_resident()
-        source = splits.listed if self._differ else splits.__getitem__ if resident else splits.open
+        mapped = folder and folder / "cases" if config.data.residence == "stream" else None
+        listed = functools.partial(splits.listed, folder=mapped)
+        source = listed if self._differ else splits.__getitem__ if resident else splits.open
         self._sources = {"train": source("train"), "validation": source("validation")}
         self.fingerprints = {
             name if resident else f"records of {name}": source.fingerprint for name, source in self._sources.items()

@@ -14,7 +14,7 @@ from jaxseg.data.pipeline.batches import (
     sizes_of,
     whole_batches,
 )
-from jaxseg.data.pipeline.memory import InMemory, Listed, decoded, in_memory, joined, listed, nowhere
+from jaxseg.data.pipeline.memory import InMemory, Listed, decoded, in_memory, joined, listed, mapped, nowhere
 from jaxseg.data.pipeline.split import Case, Preparation, Split, split_sizes
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "in_order",
     "joined",
     "listed",
+    "mapped",
     "nowhere",
     "order",
     "part_of_batch",

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import hashlib
+import pathlib
+import shutil
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,6 +12,9 @@ import numpy as np
 from jaxseg.data import raw_cases, threads
 from jaxseg.data.pipeline.split import Case, Split
 from jaxseg.errors import InputError
+
+_ARRAYS = frozenset(("image", "labels", "valid"))
+_TEXTS = ("case", "patient", "domain", "spacing")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -202,6 +207,39 @@ def listed(split: Split) -> Listed:
     """Decodes every case of a split once, whatever their sizes."""
     cases = threads.in_threads(split.read, range(len(split)), f"reading {split.name}")
     return Listed(split.name, split.class_names, tuple(cases), split.fingerprint)
+
+
+def mapped(split: Split, folder: pathlib.Path) -> Listed:
+    """`listed`, decoded once into files below a folder and mapped from there: a set may be larger than memory.
+
+    Args:
+      split: the cases.
+      folder: for this split and these inputs alone; created, or what an earlier call left. A split whose decoding was
+        interrupted is decoded again.
+
+    Raises:
+      InputError: the folder cannot be written to.
+    """
+    place, part = folder / split.name.replace("/", "_"), folder / f"{split.name.replace('/', '_')}.part"
+    try:
+        if not place.exists():
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            for number, case in enumerate(threads.in_threads(split.read, range(len(split)), f"decoding {split.name}")):
+                np.savez(part / f"{number}.npz", **{name: case[name] for name in _TEXTS})
+                for name in _ARRAYS & case.keys():
+                    np.save(part / f"{number}_{name}.npy", case[name])
+            part.rename(place)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); make room there") from error
+    return Listed(split.name, split.class_names, tuple(_opened(place, i) for i in range(len(split))), split.fingerprint)
+
+
+def _opened(place: pathlib.Path, number: int) -> Case:
+    with np.load(place / f"{number}.npz") as texts:
+        case = {name: texts[name] if name == "spacing" else str(texts[name]) for name in _TEXTS}
+    arrays = {name: place / f"{number}_{name}.npy" for name in sorted(_ARRAYS)}
+    return case | {name: np.load(path, mmap_mode="r") for name, path in arrays.items() if path.exists()}
 
 
 def decoded(split: Split) -> InMemory | Listed:

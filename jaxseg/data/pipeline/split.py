@@ -15,7 +15,7 @@ from PIL import Image
 from jaxseg import paths
 from jaxseg.data.grids import Misfit
 from jaxseg.data.inputs import Inputs, gray_levels
-from jaxseg.data.normalisation import Statistics
+from jaxseg.data.normalisation import MeanStd, Statistics
 from jaxseg.data.raw_cases import IGNORED
 from jaxseg.errors import InputError
 
@@ -101,7 +101,7 @@ class Split:
         self.num_classes = len(self.class_names)
         self.num_channels = features["image"].shape[-1]
         self.rank = len(features["image"].shape) - 1
-        self._dtype = np.dtype(features["image"].dtype).name
+        self._dtype = np.dtype(features["image"].np_dtype).name
         self._directory = directory
         self._metadata = metadata
         try:
@@ -187,6 +187,11 @@ class Split:
         return {"labels": np.where(valid, labels, 0).astype(np.uint8), "valid": valid}
 
     def _check_intensities(self) -> None:
+        if isinstance(self.inputs.normalisation, MeanStd) and not self.inputs.normalisation.mean:
+            raise InputError(
+                "config.data.normalisation is 'mean_std' without numbers; give config.data.normalisation_options.mean "
+                "and std, or take those of the training cases by jaxseg.training.runs.resolved"
+            )
         plain = self.inputs.normalisation.itemsize in (None, 1)
         if plain or self._measured or self._metadata.get("scaling") is None:
             return
