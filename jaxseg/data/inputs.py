@@ -1,5 +1,6 @@
 """What a network is given of a stored case: its geometry and its intensities, by a run's config."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -128,7 +129,7 @@ def sides(config: ml_collections.ConfigDict, rank: int) -> tuple[int, ...]:
 def check_squares(config: ml_collections.ConfigDict) -> None:
     """Raises InputError unless all cases come as squares of gray levels, as the audit and the studies take them."""
     data, grid = config.data, of_config(config).grid
-    if not grid.one_size or getattr(grid, "size", ()):
+    if not grid.one_size or (isinstance(grid, grids.Keep) and grid.size):
         raise InputError(
             f"config.data.geometry is {data.geometry!r} with several sizes, or with sides that differ; audits and "
             "studies take squares: use 'squash', or 'keep' with image_size alone"
@@ -137,6 +138,20 @@ def check_squares(config: ml_collections.ConfigDict) -> None:
         raise InputError(
             f"config.data.normalisation is {data.normalisation!r}; audits and studies change gray levels: use 'range'"
         )
+
+
+def completed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `data` of a run's stored config; what earlier versions did not ask is as they did it."""
+    squash: dict[str, Any] = {"geometry": "squash", "geometry_options": _defaults(grids.GEOMETRIES)}
+    levels = {"normalisation": "range", "normalisation_options": _defaults(normalisation.NORMALISATIONS)}
+    return squash | levels | dict(data)
+
+
+def _defaults(known: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of all choices by name."""
+    fields = [field for choice in known.values() for field in dataclasses.fields(choice) if field.init]
+    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
 
 
 def resized_to(config: ml_collections.ConfigDict) -> int | None:

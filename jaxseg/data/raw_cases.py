@@ -277,7 +277,7 @@ def storage(low: float, high: float, *, whole: bool) -> str:
     for dtype in ("uint16", "int16") if whole else ():
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
             return dtype
-    return "float16" if max(-low, high) <= np.finfo(np.float16).max else "float32"
+    return "float16" if max(-low, high) <= float(np.finfo(np.float16).max) else "float32"
 
 
 def as_uint8(image: np.ndarray, scaling: tuple[str, float, float] | None) -> np.ndarray:

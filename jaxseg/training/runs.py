@@ -425,7 +425,7 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *, data: Mapp
         cases, or it cannot be read or written.
     """
     wanted = json.loads(config.to_json())  # as a file gives it back: tuples are lists
-    for name, there, here in _differences(_stored(folder / "config.json", wanted), wanted, "config"):
+    for name, there, here in _differences(_completed(_stored(folder / "config.json", wanted)), wanted, "config"):
         if name in _PLACES:
             continue
         raise InputError(
@@ -481,11 +481,16 @@ def stored_config(folder: pathlib.Path, absent: str) -> ml_collections.ConfigDic
     """The config that `claim` left in `folder`; raises InputError, with the text `absent` where there is none."""
     path = folder / "config.json"
     try:
-        return ml_collections.ConfigDict(json.loads(path.read_bytes()))
+        return ml_collections.ConfigDict(_completed(json.loads(path.read_bytes())))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder} {absent}") from error
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot be read here ({error}); see to its rights and to what it holds") from error
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A stored config with the fields that its version did not have."""
+    return config | {"data": inputs.completed(config["data"])} if "data" in config else config
 
 
 def _differences(stored: Any, wanted: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
