@@ -47,7 +47,7 @@ def score_cases(
     Args:
       model: `images -> logits`.
       variables: its variables.
-      batches: stored cases with `valid` [B], as `pipeline.epoch` gives them.
+      batches: stored cases with `real` [B], as `pipeline.epoch` gives them.
       view: `stored batch -> {"images", "labels"}`.
       score: `(labels, predictions) -> {name: [B,...]}`.
       predict: `(model, variables, images) -> class numbers`.
@@ -69,12 +69,12 @@ def over_cases(run: Callable[[Batch], Mapping[str, jax.Array]], batches: Iterato
 
     Args:
       run: `stored batch -> {name: [B,...]}`.
-      batches: stored cases with `valid` [B], as `pipeline.epoch` gives them.
+      batches: stored cases with `real` [B], as `pipeline.epoch` gives them.
 
     Returns:
       `{name: [N,...]}`.
     """
-    rows = [_keep(run(batch), batch["valid"]) for batch in batches]
+    rows = [_keep(run(batch), batch["real"]) for batch in batches]
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -128,5 +128,5 @@ def evaluate_run(
     }
 
 
-def _keep(values: Mapping[str, jax.Array], valid: Any) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value)[np.asarray(valid)] for name, value in values.items()}
+def _keep(values: Mapping[str, jax.Array], real: Any) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value)[np.asarray(real)] for name, value in values.items()}

@@ -32,8 +32,8 @@ def test_an_ensemble_decides_by_its_mean_probability():
 
 def test_values_of_cases_that_fill_up_a_batch_are_left_out():
     batches = [
-        {"valid": np.array([True, True]), "x": np.array([1, 2])},
-        {"valid": np.array([True, False]), "x": np.array([3, 3])},
+        {"real": np.array([True, True]), "x": np.array([1, 2])},
+        {"real": np.array([True, False]), "x": np.array([3, 3])},
     ]
     found = inference.over_cases(lambda batch: {"twice": jnp.asarray(2 * batch["x"])}, iter(batches))
     assert found["twice"].tolist() == [2, 4, 6]

@@ -386,16 +386,16 @@ def epoch(source: Source, *, batch_size: int, part: tuple[int, int] = (0, 1)) ->
       part: as for `batches`.
 
     Yields:
-      as `batches`, and `"valid"`: bool `[B/P]`, False where a case is a repetition.
+      as `batches`, and `"real"`: bool `[B/P]`, False where a case is a repetition.
 
     Raises:
       InputError: the batch size is not positive. Raised here, not by the iterator.
     """
     import grain
 
-    index, valid = (array[:, part_of_batch(batch_size, *part)] for array in whole_batches(len(source), batch_size))
+    index, real = (array[:, part_of_batch(batch_size, *part)] for array in whole_batches(len(source), batch_size))
     indices = grain.MapDataset.range(len(index))
-    return _read(indices.map(lambda i: _stack(source, index[i]) | {"valid": valid[i]}))
+    return _read(indices.map(lambda i: _stack(source, index[i]) | {"real": real[i]}))
 
 
 def _check_positive(batch_size: int) -> None:

@@ -40,7 +40,7 @@ def score_cases(
       asked: whom.
       known: their arrays.
       scores: that can be computed with these.
-      batches: stored cases with `valid` [B], as `pipeline.epoch` gives them.
+      batches: stored cases with `real` [B], as `pipeline.epoch` gives them.
       view: `stored batch -> {"images", "labels"}`.
       further: `(evidence, labels) -> {name: [B,...]}`.
 
@@ -70,14 +70,14 @@ def fit_bottleneck(asked: Asked, known: Known, batches: Batches, view: View) -> 
     Args:
       asked: whom; the latent vectors are those of its autoencoder, if it has one.
       known: its arrays.
-      batches: stored cases with `valid` [B].
+      batches: stored cases with `real` [B].
       view: `stored batch -> {"images", "labels"}`.
     """
     vectors = _vectors(asked, view)
     moments: dict[str, Any] = {}
     for batch in batches:
         for name, rows in vectors(known, batch).items():
-            defined = jnp.asarray(np.asarray(rows)[batch["valid"]])
+            defined = jnp.asarray(np.asarray(rows)[batch["real"]])
             before = moments.get(name) or mahalanobis.init(defined.shape[1])
             moments[name] = mahalanobis.update(before, defined)
     fitted: dict[str, Any] = {name: mahalanobis.finish(of) for name, of in moments.items()}

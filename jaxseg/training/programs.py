@@ -194,7 +194,7 @@ class Program:
         part = (jax.process_index(), jax.process_count())
         if not self._resident:
             for batch in pipeline.epoch(self.members[0].validation, batch_size=self._batch_size, part=part):
-                yield {name: value for name, value in batch.items() if name != "valid"}
+                yield {name: value for name, value in batch.items() if name != "real"}
             return
         longest = max(len(member.validation) for member in self.members)
         batches, _ = pipeline.whole_batches(longest, self._batch_size)

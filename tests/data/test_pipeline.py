@@ -172,10 +172,10 @@ def test_epoch_is_every_case_once_in_order(directory, memory):
     split = pipeline.Split(directory, "train", size=16)
     found = list(pipeline.epoch(split, batch_size=20))
     assert [batch["image"].shape for batch in found] == [(20, 16, 16, 3)] * 3
-    assert found[0]["index"].dtype == np.int32 and found[0]["valid"].dtype == np.bool_
-    valid = np.concatenate([batch["valid"] for batch in found])
-    np.testing.assert_array_equal(valid, np.arange(60) < 48)
-    np.testing.assert_array_equal(np.concatenate([batch["index"] for batch in found])[valid], np.arange(48))
+    assert found[0]["index"].dtype == np.int32 and found[0]["real"].dtype == np.bool_
+    real = np.concatenate([batch["real"] for batch in found])
+    np.testing.assert_array_equal(real, np.arange(60) < 48)
+    np.testing.assert_array_equal(np.concatenate([batch["index"] for batch in found])[real], np.arange(48))
     np.testing.assert_array_equal(np.concatenate([batch["image"] for batch in found])[:48], memory.images)
     np.testing.assert_array_equal(np.concatenate([batch["labels"] for batch in found])[:48], memory.labels)
     np.testing.assert_array_equal(found[-1]["image"][8:], np.repeat(memory.images[-1:], 12, 0))
@@ -186,7 +186,7 @@ def test_epoch_is_every_case_once_in_order(directory, memory):
 def test_epoch_sizes(cases, batch_size, batches):
     found = list(pipeline.epoch(Grey(cases), batch_size=batch_size))
     assert [batch["image"].shape for batch in found] == [(batch_size, 2, 2, 1)] * batches
-    assert sum(batch["valid"].sum() for batch in found) == cases
+    assert sum(batch["real"].sum() for batch in found) == cases
 
 
 def test_errors_name_the_remedy(directory, tmp_path):

@@ -155,9 +155,9 @@ def test_stored_images_are_shifted_and_every_case_comes_once():
     stored = cases(10)
     shifter = conditions.Shifter(4)
     batches = list(shifter.batches(Condition("brightness", "0.5", stored, ("brightness", 0.5))))
-    seen = np.concatenate([np.asarray(batch["image"])[batch["valid"]] for batch in batches])
+    seen = np.concatenate([np.asarray(batch["image"])[batch["real"]] for batch in batches])
     np.testing.assert_array_equal(seen, jax.jit(lambda images: shifts.brightness(images, 0.5))(stored.images))
-    assert sum(batch["valid"].sum() for batch in batches) == 10
+    assert sum(batch["real"].sum() for batch in batches) == 10
     np.testing.assert_array_equal(
         next(shifter.batches(Condition("in-domain", "A", stored)))["image"], stored.images[:4]
     )

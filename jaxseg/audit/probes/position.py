@@ -38,7 +38,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         features = read(subject.variables, {name: batch[name] for name in ("image", "labels", "index")})
         states = states or {name: position.init(x.shape[-1], folds=folds) for name, x in features.items()}
         # a number that no fold has leaves the repetitions out
-        states = add(states, features, np.where(batch["valid"], patients[batch["index"]] % folds, folds))
+        states = add(states, features, np.where(batch["real"], patients[batch["index"]] % folds, folds))
     return {"r2": np.array([float(position.compute(states[name])) for name in subject.layers], np.float32)}
 
 

@@ -81,7 +81,7 @@ def mask_centres(settings: Settings, splits: runs.Splits) -> dict[tuple[str, str
             seen = augment.testing_view(view, size=settings.run.data.image_size, cases=source.cases)
             of_batch = jax.jit(lambda batch, seen=seen: regions.mask_centres(seen(batch)["labels"]))
             batches = pipeline.epoch(source, batch_size=settings.run.training.batch_size)
-            values = [np.asarray(of_batch(batch))[np.asarray(batch["valid"])] for batch in batches]
+            values = [np.asarray(of_batch(batch))[np.asarray(batch["real"])] for batch in batches]
             centres[split, view] = np.concatenate(values)
     return centres
 

@@ -51,8 +51,8 @@ def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline
         if states is None:
             states = {name: position.init(features[name].shape[-1], folds=evaluation.position_folds) for name in layers}
         # an index that is no fold's leaves the repetitions out
-        states = add(states, features, np.where(batch["valid"], folds[batch["index"]], evaluation.position_folds))
-        last = np.asarray(features[layers[-1]], np.float32)[batch["valid"]]
+        states = add(states, features, np.where(batch["real"], folds[batch["index"]], evaluation.position_folds))
+        last = np.asarray(features[layers[-1]], np.float32)[batch["real"]]
         distance = position.border_distance(last.shape[1:-1]).ravel()
         for image in last.reshape(len(last), -1, last.shape[-1]):
             chosen = random.choice(len(distance), min(each, len(distance)), replace=False)

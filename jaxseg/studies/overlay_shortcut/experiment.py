@@ -109,10 +109,10 @@ def predict_and_count(
       Counts `[N,K,3]`, as of `overlap.class_counts`, and class indices uint8 `[N,n,n]`.
     """
     parts = []
-    for index, valid in zip(*pipeline.whole_batches(len(images), run.training.batch_size), strict=True):
+    for index, real in zip(*pipeline.whole_batches(len(images), run.training.batch_size), strict=True):
         batch = images[index], labels[index]
         answer = _predict_and_count(model, variables, *batch, size=run.data.image_size, num_classes=num_classes)
-        parts.append([np.asarray(x)[valid] for x in answer])
+        parts.append([np.asarray(x)[real] for x in answer])
     counts, predictions = (np.concatenate(part) for part in zip(*parts, strict=True))
     return counts, predictions
 

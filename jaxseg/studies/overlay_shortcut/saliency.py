@@ -35,10 +35,10 @@ def measure(settings: Settings, model: nn.Module, variables: Any, images: Images
         saliency, share = np.zeros((n, size, size), np.float16), np.full(n, np.nan, np.float32)
         for plane in np.unique(planes[planes > 0]):
             cases = np.flatnonzero(planes == plane)
-            for index, valid in zip(*pipeline.whole_batches(len(cases), batch_size), strict=True):
-                batch, real = cases[index], cases[index][valid]
+            for index, real in zip(*pipeline.whole_batches(len(cases), batch_size), strict=True):
+                batch, own = cases[index], cases[index][real]
                 answer = explain(source[batch], marks[batch], jnp.asarray(plane, jnp.int32))
-                saliency[real], share[real], measures["cover"][real] = (np.asarray(x)[valid] for x in answer)
+                saliency[own], share[own], measures["cover"][own] = (np.asarray(x)[real] for x in answer)
         measures |= {f"saliency_{kind}": saliency, f"share_{kind}": share}
     return measures
 

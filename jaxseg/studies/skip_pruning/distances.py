@@ -53,7 +53,7 @@ def measure(
     def read(condition: Condition, variables: Any) -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
         for batch in shifter.batches(condition):
             # the case that fills up the last batch comes again, at its end, and must not count twice
-            yield batch["index"][np.asarray(batch["valid"])], vectors(variables, batch["image"])
+            yield batch["index"][np.asarray(batch["real"])], vectors(variables, batch["image"])
 
     measures: dict[str, list[Any]] = {}
     draws = patient_draws(tested, evaluation.distance_resamples)
