@@ -16,9 +16,10 @@ import ml_collections
 import numpy as np
 
 from jaxseg import paths
-from jaxseg.analysis import distortion
+from jaxseg.analysis import cells, distortion
 from jaxseg.data import augment
 from jaxseg.errors import InputError
+from jaxseg.metrics import pixels
 from jaxseg.models import autoencoder, capture, tracing
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
 from jaxseg.numerics import in_32_bits
@@ -46,14 +47,16 @@ def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathli
     view = augment.testing_view(config.data.view, size=config.data.image_size, cases=data.validation_names)
 
     def eval_step(variables: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> jax.Array:
-        images = view(batch)["images"]
+        seen = view(batch)
+        images, valid = seen["images"], seen.get("valid")
         logits, activations = capture.capture(network, variables["frozen"], images, (config.layer,))
         x = activations[config.layer]
         r: Any = fitted.apply({"params": variables["params"]}, x)
         after = capture.replace(network, variables["frozen"], images, {config.layer: lambda _: r})
-        mean_square = lambda a, b: jnp.mean(jnp.square(a.astype(jnp.float32) - b), tuple(range(1, a.ndim)))
-        distorted = distortion.segmentation_distortion(logits, after)
-        return jnp.stack([mean_square(logits, after), mean_square(x, r), distorted], -1)
+        of_cells = None if valid is None else cells.counted(valid, x.shape[1:-1])
+        mean_square = lambda a, b, counts: pixels.mean(jnp.square(a.astype(jnp.float32) - b), counts, empty=0.0)
+        distorted = distortion.segmentation_distortion(logits, after, valid=valid)
+        return jnp.stack([mean_square(logits, after, valid), mean_square(x, r, of_cells), distorted], -1)
 
     task = runs.Task(
         module=fitted,
