@@ -18,7 +18,7 @@ from jaxseg.numerics import in_32_bits
 from jaxseg.training import runs, sliding
 
 Batch = Mapping[str, Any]
-Score = Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
+Score = Callable[..., dict[str, jax.Array]]
 
 
 def predict(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
@@ -49,8 +49,8 @@ def score_cases(
       model: `images -> logits`.
       variables: its variables.
       batches: stored cases with `real` [B], as `pipeline.epoch` gives them.
-      view: `stored batch -> {"images", "labels"}`.
-      score: `(labels, predictions) -> {name: [B,...]}`.
+      view: `stored batch -> {"images", "labels"}`, with `"valid"` where not all pixels count.
+      score: `(labels, predictions) -> {name: [B,...]}`, with `valid=` where the view has it.
       predict: `(model, variables, images) -> class numbers`.
 
     Returns:
@@ -60,7 +60,8 @@ def score_cases(
     @jax.jit
     def run(variables: Any, batch: Batch) -> dict[str, jax.Array]:
         seen = view(batch)
-        return score(seen["labels"], predict(model, variables, seen["images"]))
+        counts = {"valid": seen["valid"]} if "valid" in seen else {}
+        return score(seen["labels"], predict(model, variables, seen["images"]), **counts)
 
     return over_cases(lambda batch: run(variables, batch), batches)
 

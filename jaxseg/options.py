@@ -6,9 +6,11 @@ from typing import Any
 
 from jaxseg.errors import InputError
 
+_OF_A_BATCH = "valid"  # a keyword of losses that no config has
+
 
 def chosen(field: str, table: Mapping[str, Callable[..., Any]], name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that `table[name]` takes, which are its keyword-only parameters.
+    """The options that `table[name]` takes, which are its keyword-only parameters (but `valid`, which batches have).
 
     A config holds the options of all choices, so that another name can be given on the command line; those that belong
     to others must be at their defaults, else something would be asked for that does not happen.
@@ -43,4 +45,4 @@ def _plain(value: Any) -> Any:
 
 def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}
+    return {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != _OF_A_BATCH}

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import inference
+from jaxseg.metrics import overlap
 
 
 class Constant(nn.Module):
@@ -37,3 +38,26 @@ def test_values_of_cases_that_fill_up_a_batch_are_left_out():
     ]
     found = inference.over_cases(lambda batch: {"twice": jnp.asarray(2 * batch["x"])}, iter(batches))
     assert found["twice"].tolist() == [2, 4, 6]
+
+
+def test_a_score_is_told_which_pixels_count_where_the_view_says():
+    random = np.random.default_rng(0)
+    labels, valid = random.integers(0, 2, (3, 4, 4)).astype(np.int32), random.random((3, 4, 4)) < 0.5
+    batch = {"images": np.zeros((3, 4, 4, 1), np.float32), "labels": labels} | {
+        "real": np.array([True, True, False]),
+        "index": np.array([0, 1, 1]),
+    }
+    variables = member(0.0, 1.0)  # foreground everywhere
+
+    def run(batch, score):
+        view = lambda stored: {name: array for name, array in stored.items() if name not in ("real", "index")}
+        return inference.score_cases(Constant(), variables, iter([batch]), view, score)["counts"]
+
+    count = lambda a, b, valid=None: {"counts": overlap.class_counts(a, b, num_classes=2, valid=valid)}
+    expected = [
+        [(one == 1)[there].sum(), (one == 1)[there].sum(), there.sum()]
+        for one, there in zip(labels, valid, strict=True)
+    ]
+    np.testing.assert_array_equal(run(batch | {"valid": valid}, count)[:, 1], expected[:2])
+    everywhere = [[one.sum(), one.sum(), 16] for one in labels]
+    np.testing.assert_array_equal(run(batch, lambda a, b: count(a, b))[:, 1], everywhere[:2])

@@ -10,14 +10,19 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxseg.metrics import arrays
+from jaxseg.analysis import cells
+from jaxseg.metrics import arrays, pixels
 
 Reduction = Literal["mean", "sum"]
 
 
-@arrays.native("logits", "reconstructed_logits")
+@arrays.native("logits", "reconstructed_logits", "valid")
 def segmentation_distortion(
-    logits: jax.Array, reconstructed_logits: jax.Array, *, reduction: Reduction = "mean"
+    logits: jax.Array,
+    reconstructed_logits: jax.Array,
+    *,
+    reduction: Reduction = "mean",
+    valid: jax.Array | None = None,
 ) -> jax.Array:
     """Squared difference of the two class probabilities, mean over pixels and classes (Eq. 4).
 
@@ -25,10 +30,12 @@ def segmentation_distortion(
       logits: U(I), `[B,*s,K]` floating.
       reconstructed_logits: U o r(x), of the same shape.
       reduction: mean; or sum, over pixels and classes.
+      valid: `[B,*s]` bool, the pixels that count; None: all.
 
     Returns:
       `[B]` float32. The mean is in [0, 2 / K]: 0 where nothing changes, 2 / K where two certain predictions contradict
-      each other everywhere. NaN logits give NaN for their image.
+      each other everywhere. NaN logits give NaN for their image; so does the mean of an image without a pixel that
+      counts.
 
     Raises:
       ValueError: shapes or ranks do not match, an unknown reduction.
@@ -37,7 +44,8 @@ def segmentation_distortion(
     if reduction not in get_args(Reduction):
         raise ValueError(f"reduction is {reduction!r}; choose one of {', '.join(get_args(Reduction))}")
     _check_logits(logits, reconstructed_logits)
-    return _distortion(logits, reconstructed_logits, reduction=reduction)
+    pixels.check(valid, logits=logits.shape[:-1])
+    return _distortion(logits, reconstructed_logits, valid, reduction=reduction)
 
 
 @arrays.native("logits", "reconstructed_logits")
@@ -47,9 +55,14 @@ def distortion_map(logits: jax.Array, reconstructed_logits: jax.Array) -> jax.Ar
     return _distortion_map(logits, reconstructed_logits)
 
 
-@arrays.native("logits", "reconstructed_logits", "activations", "reconstruction")
+@arrays.native("logits", "reconstructed_logits", "activations", "reconstruction", "valid")
 def autoencoder_loss(
-    logits: jax.Array, reconstructed_logits: jax.Array, activations: jax.Array, reconstruction: jax.Array
+    logits: jax.Array,
+    reconstructed_logits: jax.Array,
+    activations: jax.Array,
+    reconstruction: jax.Array,
+    *,
+    valid: jax.Array | None = None,
 ) -> jax.Array:
     """L_seg + L_mse (Eqs. 1 to 3), with which the autoencoder is fitted on training images.
 
@@ -61,6 +74,9 @@ def autoencoder_loss(
       reconstructed_logits: U o r(x), of the same shape.
       activations: x, `[B,*h,C]`.
       reconstruction: r(x), of the same shape.
+      valid: `[B,*s]` bool, the pixels that count; None: all. Of the activations those cells count of whose pixels more
+        than half do. Both norms are then means over the elements of every image and over images; an image without any
+        adds 0, and is one of the images.
 
     Returns:
       A float32 scalar, at least 0.
@@ -73,7 +89,10 @@ def autoencoder_loss(
     _check(activations, reconstruction, "reconstruction")
     if 0 in (*logits.shape, *activations.shape):
         raise ValueError(f"logits {logits.shape} and activations {activations.shape} are empty, and have no mean")
-    return _mean_square(logits, reconstructed_logits) + _mean_square(activations, reconstruction)
+    pixels.check(valid, logits=logits.shape[:-1])
+    return _mean_square(logits, reconstructed_logits, valid) + _mean_square(
+        activations, reconstruction, None if valid is None else cells.counted(valid, activations.shape[1:-1])
+    )
 
 
 # Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
@@ -84,15 +103,20 @@ def _distortion_map(logits: jax.Array, reconstructed_logits: jax.Array) -> jax.A
 
 
 @functools.partial(jax.jit, static_argnames="reduction")
-def _distortion(logits: jax.Array, reconstructed_logits: jax.Array, *, reduction: Reduction) -> jax.Array:
+def _distortion(
+    logits: jax.Array, reconstructed_logits: jax.Array, valid: jax.Array | None, *, reduction: Reduction
+) -> jax.Array:
     squares = _distortion_map(logits, reconstructed_logits)
-    axes = tuple(range(1, squares.ndim))
-    return jnp.mean(squares, axes) if reduction == "mean" else jnp.sum(squares, axes) * logits.shape[-1]
+    if reduction == "mean":
+        return pixels.mean(squares, valid)
+    return jnp.sum(pixels.only(squares, valid), tuple(range(1, squares.ndim))) * logits.shape[-1]
 
 
 @jax.jit
-def _mean_square(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.square(a.astype(jnp.float32) - b.astype(jnp.float32)))
+def _mean_square(a: jax.Array, b: jax.Array, valid: jax.Array | None) -> jax.Array:
+    a, b = (pixels.only(x.astype(jnp.float32), valid) for x in (a, b))
+    squares = jnp.square(a - b)
+    return jnp.mean(squares) if valid is None else jnp.mean(pixels.mean(squares, valid, empty=0.0))
 
 
 def _check_logits(logits: jax.Array, reconstructed_logits: jax.Array) -> None:

@@ -16,19 +16,21 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxseg.analysis import cells
 from jaxseg.analysis.layout import check_channels_last
-from jaxseg.metrics import arrays
+from jaxseg.metrics import arrays, pixels
 
 _EXACT = jax.lax.Precision.HIGHEST
 
 
-@arrays.native("activations", "region")
+@arrays.native("activations", "region", "valid")
 def score_gradients(
     logits_from: Callable[[jax.Array], jax.Array],
     activations: jax.Array,
     *,
     class_index: int,
     region: jax.Array | None = None,
+    valid: jax.Array | None = None,
 ) -> jax.Array:
     """Gradient of a class's score, the sum of its logit over a region, with respect to a layer's activations.
 
@@ -45,6 +47,7 @@ def score_gradients(
       region: `[B,H,W]` or `[B,D,H,W]`, the logits' size: the pixels whose logits are summed, bool, or their weights,
         floating, from 0 to 1. By default the pixels that are predicted as the class; no gradient flows through that
         choice.
+      valid: bool, the logits' size: pixels whose logits may be summed; None: all.
 
     Returns:
       The activations' shape and type. Zeros for an image whose region is empty.
@@ -68,12 +71,18 @@ def score_gradients(
             )
         _check_weights("region", region)
         arrays.check_shares(region=region)
-    return pull_back(_score_slope(logits, class_index, region))[0]
+    pixels.check(valid, logits=logits.shape[:-1])
+    return pull_back(_score_slope(logits, class_index, region, valid))[0]
 
 
-@arrays.native("activations", "gradients")
+@arrays.native("activations", "gradients", "valid")
 def gradcam(
-    activations: jax.Array, gradients: jax.Array, *, size: Sequence[int] | None = None, normalise: bool = True
+    activations: jax.Array,
+    gradients: jax.Array,
+    *,
+    size: Sequence[int] | None = None,
+    normalise: bool = True,
+    valid: jax.Array | None = None,
 ) -> jax.Array:
     """Grad-CAM: `ReLU(sum_c a_c A_c)`, with `a_c` the mean over space of channel c's gradient (Selvaraju et al. 2017).
 
@@ -83,6 +92,8 @@ def gradcam(
       size: the spatial size to which the map is resized after the ReLU, linearly with half-pixel centres (smaller
         sizes are averaged); None leaves the layer's own.
       normalise: divides the map of every image by its maximum. The resized map's, so that it reaches 1.
+      valid: bool, the map's size, the pixels that count; None: all. Elsewhere the map is 0, and the mean over space is
+        over cells of whose pixels more than half count.
 
     Returns:
       `[B,*size]` float32, at least 0. A map without saliency stays 0, also when normalised; a NaN in an image's
@@ -107,11 +118,13 @@ def gradcam(
         )
     if size is not None:
         check_channels_last("activations", activations.shape, size, "size")
-    return _gradcam(activations, gradients, size=None if size is None else tuple(size), normalise=normalise)
+    sizes = activations.shape[1:-1] if size is None else tuple(size)
+    pixels.check(valid, map=(len(activations), *sizes))
+    return _gradcam(activations, gradients, valid, size=None if size is None else tuple(size), normalise=normalise)
 
 
-@arrays.native("saliency", "region")
-def saliency_share(saliency: jax.Array, region: jax.Array) -> jax.Array:
+@arrays.native("saliency", "region", "valid")
+def saliency_share(saliency: jax.Array, region: jax.Array, *, valid: jax.Array | None = None) -> jax.Array:
     """The share of an image's saliency that lies on a region, such as the overlays of an ultrasound image.
 
     Compare it with the region's share of the pixels, `saliency_share(jnp.ones(region.shape), region)`: that is what
@@ -120,6 +133,7 @@ def saliency_share(saliency: jax.Array, region: jax.Array) -> jax.Array:
     Args:
       saliency: `[B,H,W]` or `[B,D,H,W]`, floating, at least 0, in any unit.
       region: the same shape, bool, or weights between 0 and 1.
+      valid: bool, the same shape, the pixels whose saliency counts; None: all.
 
     Returns:
       `[B]` float32 between 0 and 1; NaN for an image without saliency, to be left out of means and counted.
@@ -142,26 +156,42 @@ def saliency_share(saliency: jax.Array, region: jax.Array) -> jax.Array:
         raise ValueError(
             f"saliency holds {limits[0]:.6g}, and a share needs 0 or more; give jax.nn.relu or jnp.abs of it"
         )
-    return _share(saliency, region)
+    pixels.check(valid, saliency=saliency.shape)
+    return _share(saliency, region, valid)
 
 
 # Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
 @jax.jit
-def _score_slope(logits: jax.Array, class_index: jax.Array | int, region: jax.Array | None) -> jax.Array:
+def _score_slope(
+    logits: jax.Array, class_index: jax.Array | int, region: jax.Array | None, valid: jax.Array | None
+) -> jax.Array:
     """Gradient of the score with respect to the logits."""
-    weights = jnp.argmax(logits, -1) == class_index if region is None else region
+    weights = pixels.only(jnp.argmax(logits, -1) == class_index if region is None else region, valid)
     return jnp.zeros_like(logits).at[..., class_index].set(weights.astype(logits.dtype))
 
 
 @functools.partial(jax.jit, static_argnames=("size", "normalise"))
 def _gradcam(
-    activations: jax.Array, gradients: jax.Array, *, size: tuple[int, ...] | None, normalise: bool
+    activations: jax.Array,
+    gradients: jax.Array,
+    valid: jax.Array | None,
+    *,
+    size: tuple[int, ...] | None,
+    normalise: bool,
 ) -> jax.Array:
-    weights = jnp.mean(gradients.astype(jnp.float32), tuple(range(1, gradients.ndim - 1)))
-    weighted = jnp.einsum("b...c,bc->b...", activations.astype(jnp.float32), weights, precision=_EXACT)
+    space = tuple(range(1, gradients.ndim - 1))
+    slopes, maps = gradients.astype(jnp.float32), activations.astype(jnp.float32)
+    if valid is None:
+        weights = jnp.mean(slopes, space)
+    else:
+        counts = cells.counted(valid, activations.shape[1:-1])
+        slopes, maps = (pixels.only(x, counts) for x in (slopes, maps))
+        weights = jnp.sum(slopes, space) / jnp.maximum(pixels.number(counts), 1.0)[:, None]
+    weighted = jnp.einsum("b...c,bc->b...", maps, weights, precision=_EXACT)
     saliency = jax.nn.relu(weighted)
     if size is not None:
         saliency = jax.image.resize(saliency, (len(saliency), *size), "linear")
+    saliency = pixels.only(saliency, valid)
     if normalise:
         highest = jnp.max(saliency, tuple(range(1, saliency.ndim)), keepdims=True)
         saliency = saliency / jnp.where(highest == 0, 1.0, highest)
@@ -169,9 +199,9 @@ def _gradcam(
 
 
 @jax.jit
-def _share(saliency: jax.Array, region: jax.Array) -> jax.Array:
+def _share(saliency: jax.Array, region: jax.Array, valid: jax.Array | None) -> jax.Array:
     space = tuple(range(1, saliency.ndim))
-    saliency = saliency.astype(jnp.float32)
+    saliency = pixels.only(saliency.astype(jnp.float32), valid)
     total = jnp.sum(saliency, space)
     inside = jnp.sum(saliency * region.astype(jnp.float32), space)
     return jnp.where(total == 0, math.nan, inside / jnp.where(total == 0, 1.0, total))

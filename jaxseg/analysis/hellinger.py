@@ -31,10 +31,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from jaxseg.analysis import cells as grids
 from jaxseg.analysis.layout import check_channels_last
-from jaxseg.metrics import arrays
+from jaxseg.metrics import arrays, pixels
 
 _CELL = 32  # side in image pixels of the region that becomes one vector (Wilm et al.)
 _BLOCK = 2**15  # values that are binned at a time
@@ -70,9 +70,13 @@ class Histograms(NamedTuple):
     undefined: jax.Array
 
 
-@arrays.native("activations")
+@arrays.native("activations", "valid")
 def pool_vectors(
-    activations: jax.Array, *, image_shape: Sequence[int] | None = None, grid: Sequence[int] | None = None
+    activations: jax.Array,
+    *,
+    image_shape: Sequence[int] | None = None,
+    grid: Sequence[int] | None = None,
+    valid: jax.Array | None = None,
 ) -> jax.Array:
     """A few vectors per image: activations averaged over the cells of a grid that is the same for all layers.
 
@@ -82,6 +86,9 @@ def pool_vectors(
         pixels along every axis (rounded up), the size of the deepest layer of its networks: 8 x 8 for 256 x 256.
       grid: cells along every axis, instead. Cells are those of PyTorch's adaptive average pooling: where a side is not
         divisible, they overlap by one element; where it is smaller than the grid, elements are repeated.
+      valid: `[B,*S]` bool, the pixels of the image that count; None: all. Activations then weigh by the share of their
+        pixels that count, and cells of whose pixels at most half count are NaN: leave them out of ranges and
+        histograms, by `analysis.cells.counted(valid, grid)`.
 
     Returns:
       `[B*n,C]` float32, n cells per image, image after image and row after row.
@@ -106,7 +113,8 @@ def pool_vectors(
         check_channels_last("activations", activations.shape, image_shape, "image_shape")
     elif min(cells) > 1:  # a single cell says nothing about proportions
         check_channels_last("activations", activations.shape, cells, "grid")
-    return _pool(activations, cells=cells)
+    pixels.check_of_layer(valid, activations.shape)
+    return _pool(activations, valid, cells=cells)
 
 
 def init_range(dimension: int) -> Range:
@@ -120,16 +128,17 @@ def init_range(dimension: int) -> Range:
     return Range(jnp.full(dimension, jnp.inf, jnp.float32), jnp.full(dimension, -jnp.inf, jnp.float32))
 
 
-@arrays.native("so_far", "vectors")
-def update_range(so_far: Range, vectors: jax.Array) -> Range:
-    """The range of these vectors `[N,D]` too; a NaN makes its channel NaN.
+@arrays.native("so_far", "vectors", "valid")
+def update_range(so_far: Range, vectors: jax.Array, *, valid: jax.Array | None = None) -> Range:
+    """The range of these vectors `[N,D]` too, of those that are `valid` `[N]` bool; a NaN makes its channel NaN.
 
     Raises:
       ValueError: wrong rank, or another D.
       TypeError: not floating point.
     """
     _check_vectors("vectors", vectors, so_far.low.shape[0])
-    return _update_range(so_far, vectors)
+    pixels.check(valid, vectors=vectors.shape[:1])
+    return _update_range(so_far, vectors, valid)
 
 
 @arrays.native("a", "b")
@@ -168,20 +177,22 @@ def init(low: jax.Array, high: jax.Array, *, bins: int = 100) -> Histograms:
     )
 
 
-@arrays.native("state", "vectors")
-def update(state: Histograms, vectors: jax.Array) -> Histograms:
+@arrays.native("state", "vectors", "valid")
+def update(state: Histograms, vectors: jax.Array, *, valid: jax.Array | None = None) -> Histograms:
     """Histograms with these vectors added.
 
     Args:
       state: so far.
       vectors: `[N,D]` floats, any N.
+      valid: `[N]` bool, those that count; None: all.
 
     Raises:
       ValueError: wrong rank, or another D than the state's.
       TypeError: not floating point.
     """
     _check_vectors("vectors", vectors, state.low.shape[0])
-    return _update(state, vectors)
+    pixels.check(valid, vectors=vectors.shape[:1])
+    return _update(state, vectors, valid)
 
 
 @arrays.native("a", "b")
@@ -286,7 +297,7 @@ def hellinger_distance(p: jax.Array, q: jax.Array, *, bins: int = 100) -> jax.Ar
     _check_vectors("q", q, p.shape[1])
     _check_floating("p", p)
     _check_bins(bins)
-    return _hellinger(p, q, bins=bins)
+    return _hellinger(p, q, None, None, bins=bins)
 
 
 @arrays.native("distances")
@@ -309,8 +320,10 @@ def layer_distance(distances: jax.Array) -> jax.Array:
     return jnp.mean(distances.astype(jnp.float32), -1)
 
 
-@arrays.native("vectors")
-def split_half_null(key: jax.Array, vectors: jax.Array, *, splits: int = 100, bins: int = 100) -> jax.Array:
+@arrays.native("vectors", "valid")
+def split_half_null(
+    key: jax.Array, vectors: jax.Array, *, splits: int = 100, bins: int = 100, valid: jax.Array | None = None
+) -> jax.Array:
     """The distance without any shift: between two random halves of the images of one domain.
 
     Halves are drawn over images, because vectors of one image resemble each other. Of an odd number, each split leaves
@@ -321,6 +334,7 @@ def split_half_null(key: jax.Array, vectors: jax.Array, *, splits: int = 100, bi
       vectors: `[images,n,D]` floats, n vectors per image; at least two images.
       splits: how many times to split.
       bins: as for `hellinger_distance`, over the joint range of the two halves.
+      valid: `[images,n]` bool, the vectors that count; None: all.
 
     Returns:
       `[splits,D]` float32; its mean over D is the null of `layer_distance`.
@@ -335,33 +349,45 @@ def split_half_null(key: jax.Array, vectors: jax.Array, *, splits: int = 100, bi
         raise ValueError(f"splits is {splits}; at least 1 is needed")
     _check_floating("vectors", vectors)
     _check_bins(bins)
-    return _split_half_null(key, vectors, splits=splits, bins=bins)
+    pixels.check(valid, vectors=vectors.shape[:2])
+    return _split_half_null(key, vectors, valid, splits=splits, bins=bins)
 
 
 # Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
 @functools.partial(jax.jit, static_argnames="cells")
-def _pool(activations: jax.Array, *, cells: tuple[int, ...]) -> jax.Array:
-    pooled = activations.astype(jnp.float32)
-    for axis, number in enumerate(cells, 1):
-        pooled = _pool_axis(pooled, axis, number)
+def _pool(activations: jax.Array, valid: jax.Array | None, *, cells: tuple[int, ...]) -> jax.Array:
+    if valid is None:
+        pooled = grids.averaged(activations, cells)
+    else:
+        weights = grids.shares(valid, activations.shape[1:-1])[..., None]
+        wide = jnp.where(weights > 0, activations.astype(jnp.float32), 0.0)
+        total = grids.averaged(weights, cells)
+        counts = grids.counted(valid, cells)[..., None] & (total > 0)
+        pooled = jnp.where(counts, grids.averaged(wide * weights, cells) / jnp.where(counts, total, 1.0), jnp.nan)
     return pooled.reshape(-1, pooled.shape[-1])
 
 
 @functools.partial(jax.jit, static_argnames="bins")
-def _hellinger(p: jax.Array, q: jax.Array, *, bins: int) -> jax.Array:
-    joint = update_range(update_range(init_range(p.shape[1]), p), q)
+def _hellinger(
+    p: jax.Array, q: jax.Array, valid_p: jax.Array | None, valid_q: jax.Array | None, *, bins: int
+) -> jax.Array:
+    joint = update_range(update_range(init_range(p.shape[1]), p, valid=valid_p), q, valid=valid_q)
     empty = init(*joint, bins=bins)
-    return compute(update(empty, p), update(empty, q))
+    return compute(update(empty, p, valid=valid_p), update(empty, q, valid=valid_q))
 
 
 @functools.partial(jax.jit, static_argnames=("splits", "bins"))
-def _split_half_null(key: jax.Array, vectors: jax.Array, *, splits: int, bins: int) -> jax.Array:
+def _split_half_null(
+    key: jax.Array, vectors: jax.Array, valid: jax.Array | None, *, splits: int, bins: int
+) -> jax.Array:
     images, half = vectors.shape[0], vectors.shape[0] // 2
 
     def one(index: jax.Array) -> jax.Array:
         order = jax.random.permutation(jax.random.fold_in(key, index), images)
-        p, q = (vectors[chosen].reshape(-1, vectors.shape[2]) for chosen in (order[:half], order[half : 2 * half]))
-        return _hellinger(p, q, bins=bins)
+        halves = order[:half], order[half : 2 * half]
+        p, q = (vectors[chosen].reshape(-1, vectors.shape[2]) for chosen in halves)
+        counted = (None if valid is None else valid[chosen].ravel() for chosen in halves)
+        return _hellinger(p, q, *counted, bins=bins)
 
     return jax.lax.map(one, jnp.arange(splits, dtype=jnp.int32))
 
@@ -391,15 +417,19 @@ def _merge(a: Histograms, b: Histograms) -> Histograms:
 
 
 @jax.jit
-def _update_range(so_far: Range, vectors: jax.Array) -> Range:
+def _update_range(so_far: Range, vectors: jax.Array, valid: jax.Array | None) -> Range:
     values = vectors.astype(jnp.float32)
-    low, high = jnp.min(values, 0, initial=jnp.inf), jnp.max(values, 0, initial=-jnp.inf)
+    low = jnp.min(pixels.only(values, valid, other=jnp.inf), 0, initial=jnp.inf)
+    high = jnp.max(pixels.only(values, valid, other=-jnp.inf), 0, initial=-jnp.inf)
     return merge_range(so_far, Range(low, high))
 
 
 @jax.jit
-def _update(state: Histograms, vectors: jax.Array) -> Histograms:
+def _update(state: Histograms, vectors: jax.Array, valid: jax.Array | None) -> Histograms:
+    vectors = pixels.only(vectors, valid, other=jnp.nan)  # which is in no bin
     below, counts, above, undefined = _count(vectors, state.low, state.high, state.counts.shape[1])
+    if valid is not None:
+        undefined = undefined - jnp.sum(~valid, dtype=jnp.int32)
     return state._replace(
         counts=(state.counts + counts).at[:, 0].add(below).at[:, -1].add(above),
         clipped=state.clipped + below + above,
@@ -485,18 +515,6 @@ def _frequencies(p: Histograms, q: Histograms) -> jax.Array:
 
 def _common(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(a == b, a, jnp.nan)
-
-
-def _pool_axis(array: jax.Array, axis: int, cells: int) -> jax.Array:
-    size = array.shape[axis]
-    if size % cells == 0:
-        return jnp.mean(array.reshape(*array.shape[:axis], cells, size // cells, *array.shape[axis + 1 :]), axis + 1)
-    first = np.arange(cells) * size // cells
-    end = -(-(np.arange(cells) + 1) * size // cells)
-    inside = (np.arange(size) >= first[:, None]) & (np.arange(size) < end[:, None])
-    weights = (inside / inside.sum(1, keepdims=True)).astype(np.float32)
-    pooled = jnp.tensordot(weights, array, ((1,), (axis,)), precision=jax.lax.Precision.HIGHEST)
-    return jnp.moveaxis(pooled, 0, axis)
 
 
 def _check_vectors(name: str, vectors: jax.Array, dimension: int) -> None:

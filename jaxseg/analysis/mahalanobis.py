@@ -22,7 +22,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxseg.metrics import arrays
+from jaxseg.analysis import cells
+from jaxseg.metrics import arrays, pixels
 
 _POOLINGS = ("all", "spatial")
 _MOST_ENTRIES = 10_000
@@ -69,17 +70,20 @@ class Fitted:
     pooling: str = "all"
 
 
-@arrays.native("activations")
-def pool(activations: jax.Array, *, pooling: str = "all") -> jax.Array:
+@arrays.native("activations", "valid")
+def pool(activations: jax.Array, *, pooling: str = "all", valid: jax.Array | None = None) -> jax.Array:
     """Activations as vectors: halved by average pooling until they have at most 10^4 entries, and once more.
 
     Args:
       activations: `[B,H,W,C]` or `[B,D,H,W,C]`.
       pooling: `all` pools the channels too, which is what the authors' code does (2x2x2 for images); `spatial` leaves
         the channels alone. The rest of an odd axis is dropped, as PyTorch does; an axis of size 1 stays.
+      valid: `[B,*S]` bool, the pixels of the image that count; None: all. A vector has an entry for every place, so
+        activations of whose pixels at most half count are replaced by the mean of the others of their image and
+        channel.
 
     Returns:
-      `[B,E]` float32; 256 entries of 16 x 16 x 64.
+      `[B,E]` float32; 256 entries of 16 x 16 x 64. NaN for an image none of whose activations counts.
 
     Raises:
       ValueError: wrong rank, no such pooling.
@@ -89,7 +93,8 @@ def pool(activations: jax.Array, *, pooling: str = "all") -> jax.Array:
     if activations.ndim not in (4, 5) or 0 in activations.shape:
         raise ValueError(f"activations must be [B,H,W,C] or [B,D,H,W,C] and not empty, got {activations.shape}")
     _check_floating(activations)
-    return _pool(activations, channels=pooling == "all")
+    pixels.check_of_layer(valid, activations.shape)
+    return _pool(activations, valid, channels=pooling == "all")
 
 
 def init(dimension: int) -> Moments:
@@ -166,13 +171,14 @@ def finish(moments: Moments, *, pooling: str = "all") -> Fitted:
     return Fitted(moments.mean, factor, shrinkage, pooling)
 
 
-@arrays.native("features")
-def fit(features: jax.Array, *, pooling: str = "all") -> Fitted:
+@arrays.native("features", "valid")
+def fit(features: jax.Array, *, pooling: str = "all", valid: jax.Array | None = None) -> Fitted:
     """Mean and shrunk covariance of a training set that fits into memory.
 
     Args:
       features: `[N,D]` vectors, taken as they are, or activations `[N,H,W,C]` or `[N,D,H,W,C]`, pooled first.
       pooling: of activations, see `pool`; remembered for `distance`.
+      valid: of activations, see `pool`.
 
     Returns:
       What `distance` measures from; see `finish` for few, equal and NaN vectors.
@@ -182,26 +188,27 @@ def fit(features: jax.Array, *, pooling: str = "all") -> Fitted:
       TypeError: not floating point.
     """
     _check_pooling(pooling)
-    mean, factor, shrinkage = _fit(_vectors(features, pooling))
+    mean, factor, shrinkage = _fit(_vectors(features, pooling, valid))
     return Fitted(mean, factor, shrinkage, pooling)
 
 
-@arrays.native("fitted", "features")
-def distance(fitted: Fitted, features: jax.Array) -> jax.Array:
+@arrays.native("fitted", "features", "valid")
+def distance(fitted: Fitted, features: jax.Array, *, valid: jax.Array | None = None) -> jax.Array:
     """Squared Mahalanobis distance from the training set, `(x - mean)^T covariance^-1 (x - mean)`.
 
     Args:
       fitted: from `fit` or `finish`.
       features: `[B,D]` vectors, or activations of the shape of the training set's, pooled as they were.
+      valid: of activations, see `pool`.
 
     Returns:
-      `[B]` float32; NaN for a case with a NaN.
+      `[B]` float32; NaN for a case with a NaN, or none of whose activations counts.
 
     Raises:
       ValueError: wrong rank, or not as many entries as the training set's vectors.
       TypeError: not floating point.
     """
-    vectors = _vectors(features, fitted.pooling)
+    vectors = _vectors(features, fitted.pooling, valid)
     if vectors.shape[1] != fitted.mean.shape[0]:
         raise ValueError(
             f"features {features.shape} give vectors of {vectors.shape[1]} entries, the training set's have "
@@ -299,8 +306,13 @@ def _exact(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="channels")
-def _pool(activations: jax.Array, *, channels: bool) -> jax.Array:
+def _pool(activations: jax.Array, valid: jax.Array | None, *, channels: bool) -> jax.Array:
     pooled = activations.astype(jnp.float32)
+    if valid is not None:
+        counts = cells.counted(valid, activations.shape[1:-1])
+        total = jnp.sum(pixels.only(pooled, counts), tuple(range(1, pooled.ndim - 1)), keepdims=True)
+        number = pixels.number(counts).reshape(-1, *(1,) * (pooled.ndim - 1))
+        pooled = jnp.where(counts[..., None], pooled, total / number)  # 0 / 0 is the documented NaN
     axes = range(1, pooled.ndim if channels else pooled.ndim - 1)
     while math.prod(pooled.shape[1:]) > _MOST_ENTRIES and any(pooled.shape[axis] > 1 for axis in axes):
         pooled = _halve(pooled, axes)
@@ -317,9 +329,11 @@ def _halve(array: jax.Array, axes: range) -> jax.Array:
     return array
 
 
-def _vectors(features: jax.Array, pooling: str) -> jax.Array:
+def _vectors(features: jax.Array, pooling: str, valid: jax.Array | None) -> jax.Array:
     if features.ndim > 2:
-        return pool(features, pooling=pooling)
+        return pool(features, pooling=pooling, valid=valid)
+    if valid is not None:
+        raise ValueError(f"valid is of activations; features {features.shape} are vectors, leave it to what makes them")
     _check_vectors(features)
     return features
 

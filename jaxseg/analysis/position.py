@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.metrics import arrays
+from jaxseg.analysis import cells
+from jaxseg.metrics import arrays, pixels
 
 _EXACT = jax.lax.Precision.HIGHEST
 
@@ -72,8 +73,10 @@ def border_distance(sizes: Sequence[int]) -> np.ndarray:
     return (nearest / (min(sizes) / 2)).astype(np.float32)
 
 
-@arrays.native("features")
-def position_r2(features: jax.Array, *, folds: int = 5, ridge: float = 1e-3) -> jax.Array:
+@arrays.native("features", "valid")
+def position_r2(
+    features: jax.Array, *, folds: int = 5, ridge: float = 1e-3, valid: jax.Array | None = None
+) -> jax.Array:
     """R^2 of the distance from the border, predicted from one layer's features of N images; see `compute`.
 
     Image i is held out in fold `i % folds`. Where images belong together, such as those of one patient, choose the
@@ -83,6 +86,7 @@ def position_r2(features: jax.Array, *, folds: int = 5, ridge: float = 1e-3) -> 
       features: `[N,H,W,C]` or `[N,D,H,W,C]`, floating.
       folds: of the cross-validation, at least 2. Folds without images are skipped.
       ridge: as for `compute`.
+      valid: as for `update`.
 
     Returns:
       A float32 scalar.
@@ -93,7 +97,8 @@ def position_r2(features: jax.Array, *, folds: int = 5, ridge: float = 1e-3) -> 
     """
     _check_maps(features)
     state = init(features.shape[-1], folds=folds)
-    return compute(update(state, features, np.arange(len(features), dtype=np.int32) % folds), ridge=ridge)
+    places = np.arange(len(features), dtype=np.int32) % folds
+    return compute(update(state, features, places, valid=valid), ridge=ridge)
 
 
 def init(channels: int, *, folds: int) -> PositionStatistics:
@@ -118,9 +123,11 @@ def init(channels: int, *, folds: int) -> PositionStatistics:
     )
 
 
-@arrays.native("state", "features", "folds")
+@arrays.native("state", "features", "folds", "valid")
 @jax.jit  # outside jit, every call would compile the loop again
-def update(state: PositionStatistics, features: jax.Array, folds: jax.Array) -> PositionStatistics:
+def update(
+    state: PositionStatistics, features: jax.Array, folds: jax.Array, *, valid: jax.Array | None = None
+) -> PositionStatistics:
     """The statistics with more images, one after the other: memory does not grow with the batch.
 
     Args:
@@ -129,6 +136,8 @@ def update(state: PositionStatistics, features: jax.Array, folds: jax.Array) -> 
         call.
       folds: `[B]` integer, the fold in which each image is held out, 0 to F-1. An image with another number is left
         out, which is how a batch is padded.
+      valid: `[B,*S]` bool, the pixels of the image that count; None: all. Vectors of whose pixels at most half count
+        are left out; the border is that of the map all the same.
 
     Raises:
       ValueError: not a batch of maps, other channels than the state's, or not one fold per image.
@@ -144,16 +153,21 @@ def update(state: PositionStatistics, features: jax.Array, folds: jax.Array) -> 
         raise ValueError(f"folds {folds.shape} and features {features.shape}: give one fold per image")
     if not jnp.issubdtype(folds.dtype, jnp.integer):
         raise TypeError(f"folds must be integer, got {folds.dtype}")
+    pixels.check_of_layer(valid, features.shape)
     distance = border_distance(features.shape[1:-1]).ravel()
+    counted = (
+        None if valid is None else cells.counted(valid, features.shape[1:-1]).reshape(len(features), distance.size)
+    )
 
-    def add(state: PositionStatistics, image: tuple[jax.Array, jax.Array]) -> tuple[PositionStatistics, None]:
-        vectors, fold = image
+    def add(state: PositionStatistics, image: tuple[jax.Array, ...]) -> tuple[PositionStatistics, None]:
+        vectors, fold, *counts = image
         position = jnp.where(fold < 0, len(state.pixels), fold)  # a negative index would count from the end
         before = jax.tree.map(lambda all_folds: all_folds.at[position].get(mode="clip"), state)
-        after = _combine(before, _of_image(vectors.reshape(-1, vectors.shape[-1]), distance))
+        own = _of_image(vectors.reshape(-1, vectors.shape[-1]), distance, *counts)
+        after = _combine(before, own)
         return jax.tree.map(lambda all_folds, one: all_folds.at[position].set(one, mode="drop"), state, after), None
 
-    return jax.lax.scan(add, state, (features, folds))[0]
+    return jax.lax.scan(add, state, (features, folds, *([] if counted is None else [counted])))[0]
 
 
 @arrays.native("a", "b")
@@ -215,9 +229,14 @@ def _r2(state: PositionStatistics, ridge: jax.Array | float) -> jax.Array:
     return jnp.where(sst == 0, jnp.nan, 1 - sse / jnp.where(sst == 0, 1.0, sst))
 
 
-def _of_image(vectors: jax.Array, distance: np.ndarray) -> PositionStatistics:
-    """Statistics of the feature vectors `[P,D]` of one image, whose pixels lie at `distance` `[P]`."""
+def _of_image(vectors: jax.Array, distance: np.ndarray, counts: jax.Array | None = None) -> PositionStatistics:
+    """Statistics of the feature vectors `[P,D]` of one image, whose pixels lie at `distance` `[P]`.
+
+    With `counts` `[P]` bool those of the vectors that count.
+    """
     x = vectors.astype(jnp.float32)
+    if counts is not None:
+        return _of_counted(x, distance, counts)
     mean = jnp.mean(x, 0)
     x = x - mean[None]
     exact = distance.astype(np.float64)
@@ -229,6 +248,25 @@ def _of_image(vectors: jax.Array, distance: np.ndarray) -> PositionStatistics:
         xx=jnp.matmul(x.T, x, precision=_EXACT),
         xy=jnp.matmul(x.T, y.astype(np.float32), precision=_EXACT),
         yy=jnp.asarray(np.sum(y**2), jnp.float32),
+    )
+
+
+def _of_counted(x: jax.Array, distance: np.ndarray, counts: jax.Array) -> PositionStatistics:
+    number = jnp.sum(counts, dtype=jnp.int32).astype(jnp.float32)
+
+    def centred(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean = jnp.sum(pixels.only(values, counts), 0) / jnp.maximum(number, 1.0)
+        return mean, pixels.only(values - mean[None] if values.ndim > 1 else values - mean, counts)
+
+    mean, rest = centred(x)
+    middle, apart = centred(jnp.asarray(distance, jnp.float32))
+    return PositionStatistics(
+        pixels=number,
+        x=mean,
+        y=middle,
+        xx=jnp.matmul(rest.T, rest, precision=_EXACT),
+        xy=jnp.matmul(rest.T, apart, precision=_EXACT),
+        yy=jnp.sum(jnp.square(apart)),
     )
 
 

@@ -350,7 +350,7 @@ def sa_loss(
 
     The paper writes that the score is added to the loss, which would lower it; its complement is meant. The
     soft score is the Dice of the object probability. An image whose mask has a side of less than 0.001 pixels has no
-    meaningful prototypes: it counts with p = 1/2 and has no gradient.
+    meaningful prototypes: it counts with p = 1/2 and has no gradient. Where the region is empty it counts with 0.
 
     Args:
       layers: features `[B,*h,C]` of each.
@@ -501,16 +501,21 @@ def _sa_loss(
     axes = tuple(range(1, mask.ndim))
     inside = _region(mask, region)
     truth = labels.astype(jnp.float32) * inside
+    shown, added = region, jnp.asarray(smooth, jnp.float32)
+    if region is not None:  # of nothing there are no prototypes either, and the Dice is 1 / 1
+        nowhere = jnp.sum(region, axes) == 0
+        shown = jnp.where(_over_pixels(nowhere, mask.ndim), 1.0, region)
+        added = jnp.where(nowhere, 1.0, added)
 
     def loss(features: jax.Array) -> jax.Array:
         smaller = jnp.minimum(jnp.sum(inside * mask, axes), jnp.sum(inside * (1 - mask), axes))
         empty = smaller < _NEARLY_EMPTY
         # prototypes of some other mask, whose result is not used: a NaN would spoil the gradient of the chosen one
         safe = jnp.where(_over_pixels(empty, mask.ndim), 0.5, mask)
-        p = jax.nn.sigmoid(_object_logit(features, safe, region, interpolation))
+        p = jax.nn.sigmoid(_object_logit(features, safe, shown, interpolation))
         p = jnp.where(_over_pixels(empty, mask.ndim), 0.5, p) * inside
         both, total = jnp.sum(p * truth, axes), jnp.sum(p, axes) + jnp.sum(truth, axes)
-        return 1 - jnp.mean((2 * both + smooth) / (total + smooth))
+        return 1 - jnp.mean((2 * both + added) / (total + added))
 
     return sum((loss(features) for features in layers), jnp.float32(0)) / len(layers)
 
@@ -651,7 +656,8 @@ def _float(mask: Any) -> Any:
     """The mask, or none, in float32; a hard one as 0 and 1."""
     if mask is None:
         return None
-    return mask.astype(jnp.float32) if jnp.issubdtype(mask.dtype, jnp.floating) else (mask > 0).astype(jnp.float32)
+    plain = mask.dtype == jnp.bool_ or jnp.issubdtype(mask.dtype, jnp.floating)  # bool is not compared with numbers
+    return (mask if plain else mask > 0).astype(jnp.float32)
 
 
 def _region(mask: jax.Array, region: jax.Array | None) -> jax.Array:

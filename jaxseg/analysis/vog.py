@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.analysis.layout import check_channels_last
-from jaxseg.metrics import arrays
+from jaxseg.metrics import arrays, pixels
 
 
 class GradientStatistics(NamedTuple):
@@ -36,9 +36,13 @@ class GradientStatistics(NamedTuple):
     squares: jax.Array
 
 
-@arrays.native("images", "labels")
+@arrays.native("images", "labels", "valid")
 def input_gradients(
-    logits_from: Callable[[jax.Array], jax.Array], images: jax.Array, *, labels: jax.Array | None = None
+    logits_from: Callable[[jax.Array], jax.Array],
+    images: jax.Array,
+    *,
+    labels: jax.Array | None = None,
+    valid: jax.Array | None = None,
 ) -> jax.Array:
     """Gradient, with respect to the image, of the sum over pixels of the logit of each pixel's class.
 
@@ -51,6 +55,7 @@ def input_gradients(
       images: `[B,H,W,C]` or `[B,D,H,W,C]`, floating.
       labels: `[B,H,W]` or `[B,D,H,W]` integer class numbers; other numbers, such as 255, take the pixel out of the
         sum. None takes the class that this checkpoint predicts; no gradient flows through that choice.
+      valid: bool, the logits' size, the pixels that are in the sum; None: all.
 
     Returns:
       The images' shape and type.
@@ -77,11 +82,12 @@ def input_gradients(
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integer class numbers, got {labels.dtype}; convert masks to int32")
-    return pull_back(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype))[0]
+    pixels.check(valid, logits=logits.shape[:-1])
+    return pull_back(pixels.only(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), valid))[0]
 
 
-@arrays.native("gradients")
-def variance_of_gradients(gradients: jax.Array) -> jax.Array:
+@arrays.native("gradients", "valid")
+def variance_of_gradients(gradients: jax.Array, *, valid: jax.Array | None = None) -> jax.Array:
     """VoG of every image from the gradients of all checkpoints; `init`, `update`, `compute` give the same as a stream.
 
     The mean over pixels of the *standard deviation* over checkpoints (divided by their number, not one less) of the
@@ -91,10 +97,11 @@ def variance_of_gradients(gradients: jax.Array) -> jax.Array:
 
     Args:
       gradients: `[T,B,H,W,C]` or `[T,B,D,H,W,C]`, floating: of T checkpoints, as from `input_gradients`.
+      valid: `[B,H,W]` or `[B,D,H,W]` bool, the pixels over which the mean is taken; None: all.
 
     Returns:
       `[B]` float32, in units of the gradient; NaN with fewer than two checkpoints, which say nothing about variance.
-      NaN in an image's gradients makes its own score NaN and no other.
+      NaN in an image's gradients makes its own score NaN and no other; so does an image without a pixel that counts.
 
     Raises:
       ValueError: wrong rank.
@@ -106,7 +113,8 @@ def variance_of_gradients(gradients: jax.Array) -> jax.Array:
             "stack those of all checkpoints"
         )
     _check_floating(gradients)
-    return _at_once(gradients)
+    pixels.check(valid, gradients=gradients.shape[1:-1])
+    return _at_once(gradients, valid)
 
 
 def init(shape: Sequence[int]) -> GradientStatistics:
@@ -150,17 +158,18 @@ def merge(a: GradientStatistics, b: GradientStatistics) -> GradientStatistics:
     return _merge(a, b)
 
 
-@arrays.native("state")
-def compute(state: GradientStatistics) -> jax.Array:
+@arrays.native("state", "valid")
+def compute(state: GradientStatistics, *, valid: jax.Array | None = None) -> jax.Array:
     """VoG of every image, `[B]` float32, as `variance_of_gradients`; NaN with fewer than two checkpoints."""
-    return _compute(state)
+    pixels.check(valid, state=state.mean.shape)
+    return _compute(state, valid)
 
 
 # Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
 @jax.jit
-def _at_once(gradients: jax.Array) -> jax.Array:
+def _at_once(gradients: jax.Array, valid: jax.Array | None) -> jax.Array:
     maps = jnp.mean(gradients.astype(jnp.float32), -1)
-    return _score(jnp.asarray(len(maps), jnp.float32), jnp.var(maps, 0))
+    return _score(jnp.asarray(len(maps), jnp.float32), jnp.var(maps, 0), valid)
 
 
 @jax.jit
@@ -180,14 +189,14 @@ def _merge(a: GradientStatistics, b: GradientStatistics) -> GradientStatistics:
 
 
 @jax.jit
-def _compute(state: GradientStatistics) -> jax.Array:
-    return _score(state.checkpoints, state.squares / jnp.maximum(state.checkpoints, 1.0))
+def _compute(state: GradientStatistics, valid: jax.Array | None) -> jax.Array:
+    return _score(state.checkpoints, state.squares / jnp.maximum(state.checkpoints, 1.0), valid)
 
 
-def _score(checkpoints: jax.Array, variance: jax.Array) -> jax.Array:
+def _score(checkpoints: jax.Array, variance: jax.Array, valid: jax.Array | None) -> jax.Array:
     still = variance == 0  # the root has no finite slope there
     deviation = jnp.where(still, 0.0, jnp.sqrt(jnp.where(still, 1.0, variance)))
-    return jnp.where(checkpoints < 2, math.nan, jnp.mean(deviation, tuple(range(1, variance.ndim))))
+    return jnp.where(checkpoints < 2, math.nan, pixels.mean(deviation, valid))
 
 
 def _check_floating(gradients: jax.Array) -> None:

@@ -23,7 +23,8 @@ from jaxseg.results.patients import Patients
 from jaxseg.training import checks, runs
 from jaxseg.training.checkpoints import checksums
 
-Seen = Mapping[str, jax.Array]  # images float32 [B,n,n,C], labels int32 [B,n,n], index int32 [B]
+# images float32 [B,n,n,C], labels int32 [B,n,n], index int32 [B]; valid bool [B,n,n] where not all pixels count
+Seen = Mapping[str, jax.Array]
 Question = Callable[[Any, Seen], dict[str, jax.Array]]
 Asked = Callable[[pipeline.InMemory], dict[str, np.ndarray]]
 
@@ -67,6 +68,11 @@ class Subject:
     def padding(self) -> str:
         """How the network pads its feature maps; empty where it does not say."""
         return getattr(self.model, "padding", "")
+
+    @property
+    def margin(self) -> int:
+        """Pixels of reflection that the network puts on every side of the image."""
+        return getattr(self.model, "margin", 0)
 
     @functools.cached_property
     def image(self) -> Any:
@@ -189,6 +195,13 @@ def _subject(
         domains=tuple(data.domains),
         name=name,
     )
+
+
+def counted(seen: Seen, place: jax.Array) -> jax.Array:
+    """The part of a place, bool `[...,B,n,n]`, where pixels count."""
+    if "valid" not in seen:
+        return place
+    return place & jnp.expand_dims(seen["valid"], range(place.ndim - seen["valid"].ndim))
 
 
 def strip_width(subject: Subject, border_share: float) -> int:

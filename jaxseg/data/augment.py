@@ -2,6 +2,7 @@
 
 A stored batch is `{"image": uint8 [B,S,S,C], "labels": uint8 [B,S,S]}`; what comes out is
 `{"images": float32 [B,n,n,C] in [-1,1], "labels": int32 [B,n,n]}`. Volumes have an axis more and are only resized.
+Where only some pixels count, both have `"valid": bool` too, of the labels' shape, which goes the labels' way.
 
 What is drawn for a sample is a function of the key and of the sample's place in the whole batch, `"position": int32
 [B]`, without which the batch is whole: it does not matter how many devices share a batch.
@@ -68,7 +69,14 @@ def whole(batch: Batch, *, size: int | None) -> dict[str, jax.Array]:
     if labels.shape[1:] != sides:
         images = jax.image.resize(images, (len(images), *sides, images.shape[-1]), "linear", antialias=True)
         labels = jax.image.resize(labels, (len(labels), *sides), "nearest")
-    return {"images": images, "labels": labels}
+    return {"images": images, "labels": labels} | _valid(batch, sides)
+
+
+def _valid(batch: Batch, sides: Sequence[int]) -> dict[str, jax.Array]:
+    if "valid" not in batch:
+        return {}
+    valid = jnp.asarray(batch["valid"])
+    return {"valid": jax.image.resize(valid, (len(valid), *sides), "nearest")}  # of the same size: itself
 
 
 @jax.jit
@@ -93,7 +101,8 @@ def quadrant(batch: Batch, corner: jax.Array, *, size: int | None) -> dict[str, 
         start = (k // 2 * half, k % 2 * half) + (jnp.int32(0),) * (array.ndim - 2)
         return jax.lax.dynamic_slice(array, start, (half, half, *array.shape[2:]))
 
-    return whole({name: jax.vmap(crop)(batch[name], corner) for name in ("image", "labels")}, size=size)
+    names = [name for name in ("image", "labels", "valid") if name in batch]
+    return whole({name: jax.vmap(crop)(batch[name], corner) for name in names}, size=size)
 
 
 def training_view(

@@ -100,7 +100,7 @@ def check_class_numbers(num_classes: int | None, **labels: Any) -> None:
         if low < 0:
             raise ValueError(
                 f"{name} hold the class number {low}, and 0 is the least, the background; give pixels that are to be "
-                "ignored a class, or crop them away"
+                "ignored class 0, and leave them out with a mask of those that count, valid or region"
             )
         if num_classes is not None and high >= num_classes:
             raise ValueError(
@@ -192,7 +192,7 @@ def _remedy(name: str, array: Any, highest: int) -> str:
     if highest == 255 and set(np.unique(np.asarray(array)).tolist()) == {0, 255}:
         return f"of a mask of 0 and 255 give {name} // 255"
     if highest == 255:
-        return "give pixels of 255 that are to be ignored a class, or crop them away"
+        return "give pixels of 255 that are to be ignored class 0, and leave them out with valid or region"
     return f"give num_classes={highest + 1}, or renumber the classes"
 
 

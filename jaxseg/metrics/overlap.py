@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.metrics import arrays
+from jaxseg.metrics import arrays, pixels
 from jaxseg.metrics.intervals import defined_mean
 
 
@@ -49,9 +49,15 @@ def dice_from_sums(intersection: jax.Array, total: jax.Array, *, empty: float, s
     return _ratio(intersection.astype(jnp.float32), total.astype(jnp.float32), empty, smooth)
 
 
-@arrays.native("labels", "predictions")
+@arrays.native("labels", "predictions", "valid")
 def dice(
-    labels: jax.Array, predictions: jax.Array, *, num_classes: int, empty: float = math.nan, smooth: float = 0.0
+    labels: jax.Array,
+    predictions: jax.Array,
+    *,
+    num_classes: int,
+    empty: float = math.nan,
+    smooth: float = 0.0,
+    valid: jax.Array | None = None,
 ) -> jax.Array:
     """Dice coefficient per case and foreground class (Dice 1945).
 
@@ -62,6 +68,7 @@ def dice(
       empty: the value of a class absent from label and prediction; by default NaN, to be left out of means and
         counted. Absent from one of them is 0.
       smooth: added to numerator and denominator; the convention of Lin, Weng et al. 2024 is 1.
+      valid: bool, the same shape, the pixels that count; None: all.
 
     Returns:
       `[B,K-1]` float32, class 1 first.
@@ -71,18 +78,21 @@ def dice(
         255 in a mask of 0 and 255. (Traced, such pixels belong to no class.)
       TypeError: not integers.
     """
-    counts = _counts(labels, predictions, range(1, num_classes))
+    counts = _counts(labels, predictions, range(1, num_classes), valid)
     return _dice(counts, empty=empty, smooth=smooth)
 
 
-@arrays.native("labels", "predictions")
-def class_counts(labels: jax.Array, predictions: jax.Array, *, num_classes: int) -> jax.Array:
+@arrays.native("labels", "predictions", "valid")
+def class_counts(
+    labels: jax.Array, predictions: jax.Array, *, num_classes: int, valid: jax.Array | None = None
+) -> jax.Array:
     """What the overlaps of a case are computed from: pixels of each class in both, in the labels, in the predictions.
 
     Args:
       labels: `[B,H,W]` or `[B,D,H,W]` integer class numbers, 0 the background.
       predictions: the same shape.
       num_classes: K, background included.
+      valid: bool, the same shape, the pixels that count; None: all.
 
     Returns:
       `[B,K,3]` int32, the background first.
@@ -92,7 +102,7 @@ def class_counts(labels: jax.Array, predictions: jax.Array, *, num_classes: int)
         255 in a mask of 0 and 255. (Traced, such pixels belong to no class.)
       TypeError: not integers.
     """
-    return _counts(labels, predictions, range(num_classes))
+    return _counts(labels, predictions, range(num_classes), valid)
 
 
 @arrays.native("counts")
@@ -248,20 +258,23 @@ def mean_iou(counts: Iterable[np.ndarray | jax.Array]) -> SetIoU:
     return SetIoU(classes, float(there.mean()) if there.size else math.nan)
 
 
-def _counts(labels: jax.Array, predictions: jax.Array, classes: range) -> jax.Array:
+def _counts(labels: jax.Array, predictions: jax.Array, classes: range, valid: jax.Array | None) -> jax.Array:
     if classes.stop < 2:
         raise ValueError(f"num_classes is {classes.stop}; the background counts, so it must be at least 2")
     check_labels(labels, predictions, num_classes=classes.stop)
-    return _count(labels, predictions, classes)
+    pixels.check(valid, labels=labels.shape)
+    return _count(labels, predictions, valid, classes)
 
 
 # Compiled as wholes, so that calls of the functions above outside jit do not compile and run every operation.
 @functools.partial(jax.jit, static_argnames="classes")
-def _count(labels: jax.Array, predictions: jax.Array, classes: range) -> jax.Array:
+def _count(labels: jax.Array, predictions: jax.Array, valid: jax.Array | None, classes: range) -> jax.Array:
     axes = tuple(range(1, labels.ndim))
 
     def one(k: int) -> jax.Array:
         a, b = labels.astype(jnp.int32) == k, predictions.astype(jnp.int32) == k  # bool has no 1
+        if valid is not None:
+            a, b = a & valid, b & valid
         return jnp.stack([jnp.sum(mask, axes, dtype=jnp.int32) for mask in (a & b, a, b)], -1)
 
     return jnp.stack([one(k) for k in classes], 1)

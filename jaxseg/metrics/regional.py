@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.metrics import arrays
+from jaxseg.metrics import arrays, pixels
 
 WHAT = "Dice of all foreground classes together"
 
@@ -61,13 +61,16 @@ def dice_from_region_sums(sums: np.ndarray) -> np.ndarray:
     return np.divide(2 * both, total, out=np.full(total.shape, math.nan), where=total > 0)
 
 
-@arrays.native("labels", "predictions")
-def foreground_dice(labels: np.ndarray | jax.Array, predictions: np.ndarray | jax.Array) -> np.ndarray:
+@arrays.native("labels", "predictions", "valid")
+def foreground_dice(
+    labels: np.ndarray | jax.Array, predictions: np.ndarray | jax.Array, *, valid: np.ndarray | jax.Array | None = None
+) -> np.ndarray:
     """Dice of all foreground classes together, over whole images; also the agreement of two predictions.
 
     Args:
       labels: `[...,H,W]` integer class numbers, 0 the background.
       predictions: the same shape.
+      valid: bool, the same shape, the pixels that count; None: all.
 
     Returns:
       `[...]` float64, NaN where there is no foreground at all.
@@ -76,4 +79,6 @@ def foreground_dice(labels: np.ndarray | jax.Array, predictions: np.ndarray | ja
       ValueError: shapes differ, or there is no image.
       TypeError: not integers.
     """
-    return dice_from_region_sums(np.asarray(region_sums(labels, predictions, np.ones(labels.shape, bool))))
+    pixels.check(valid, labels=labels.shape)
+    region = np.ones(labels.shape, bool) if valid is None else valid
+    return dice_from_region_sums(np.asarray(region_sums(labels, predictions, region)))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.metrics import arrays
+from jaxseg.metrics import arrays, pixels
 from jaxseg.metrics.overlap import check_labels, dice_from_sums
 
 
@@ -32,9 +32,15 @@ def outer_distances(shape: Sequence[int], width: int) -> np.ndarray:
     return (half - width * np.arange(rings)[::-1]).astype(np.int32)
 
 
-@arrays.native("labels", "predictions")
+@arrays.native("labels", "predictions", "valid")
 def band_dice(
-    labels: jax.Array, predictions: jax.Array, *, width: int = 10, empty: float = math.nan, smooth: float = 0.0
+    labels: jax.Array,
+    predictions: jax.Array,
+    *,
+    width: int = 10,
+    empty: float = math.nan,
+    smooth: float = 0.0,
+    valid: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Foreground Dice inside square rings of increasing distance from the centre (Lin, Weng et al. 2024, Fig. 4).
 
@@ -44,6 +50,7 @@ def band_dice(
       width: of a ring, in pixels; the paper uses 10 at 256 pixels.
       empty: the value of a ring that both masks leave empty; by default NaN, to be left out of means and counted.
       smooth: added to numerator and denominator. The authors' code uses 1, which scores an empty ring as perfect.
+      valid: bool, the same shape, the pixels that count; None: all. The border stays that of the array.
 
     Returns:
       The outer distance of every ring from the centre, `[R]` int32 ascending, and Dice `[B,R]` float32.
@@ -56,16 +63,18 @@ def band_dice(
     if labels.ndim != 3:
         raise ValueError(f"rings are defined in 2-D, labels must be [B,H,W], got {labels.shape}")
     distances = outer_distances(labels.shape[1:], width)
-    both, total = _ring_sums(labels > 0, predictions > 0, width=width)
+    pixels.check(valid, labels=labels.shape)
+    both, total = _ring_sums(_within(labels > 0, valid), _within(predictions > 0, valid), width=width)
     return jnp.asarray(distances), dice_from_sums(both, total, empty=empty, smooth=smooth)
 
 
-@arrays.native("labels")
-def mask_centres(labels: jax.Array) -> jax.Array:
+@arrays.native("labels", "valid")
+def mask_centres(labels: jax.Array, *, valid: jax.Array | None = None) -> jax.Array:
     """Centre of mass of the foreground (Lin, Weng et al. 2024, Fig. 6).
 
     Args:
       labels: `[B,H,W]` integer class numbers; every class above 0 is foreground.
+      valid: bool, the same shape, the pixels that count; None: all. The image is the array's all the same.
 
     Returns:
       `[B,2]` float32: vertical and horizontal position in units of half the image side, 0 the centre of the image
@@ -78,7 +87,8 @@ def mask_centres(labels: jax.Array) -> jax.Array:
     check_labels(labels, labels)
     if labels.ndim != 3:
         raise ValueError(f"labels must be [B,H,W], got {labels.shape}")
-    return _centres(labels > 0)
+    pixels.check(valid, labels=labels.shape)
+    return _centres(_within(labels > 0, valid))
 
 
 @arrays.native("masks", "inside")
@@ -148,6 +158,10 @@ def _pair_sums(masks: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Arra
     seen = jnp.matmul(flat, where.T, precision=exact)  # foreground of window i inside window j
     pairs = jnp.triu(jnp.ones_like(both), 1)
     return jnp.sum(pairs * both), jnp.sum(pairs * (seen + seen.T))
+
+
+def _within(mask: jax.Array, valid: jax.Array | None) -> jax.Array:
+    return mask if valid is None else mask & valid
 
 
 def _check_rings(shape: Sequence[int], width: int) -> None:

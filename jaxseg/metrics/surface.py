@@ -1,8 +1,9 @@
 """How far the surface of a predicted segmentation lies from the annotated one, in mm; host side, numpy and scipy.
 
 The surface of a mask is its pixels (voxels) with at least one face towards something that is not the mask; beyond the
-image there is no mask. A surface pixel weighs the length (area) of its exposed faces, in mm (mm^2), so that a
-stack of thick slices is not dominated by its many small caps. Distances are between centres of pixels.
+image, and where pixels do not count, there is no mask. A surface pixel weighs the length (area) of its exposed faces,
+in mm (mm^2), so that a stack of thick slices is not dominated by its many small caps. Distances are between centres of
+pixels.
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from jaxseg.metrics import arrays
+from jaxseg.metrics import arrays, pixels
 from jaxseg.metrics.overlap import check_labels
 
 
@@ -23,7 +24,7 @@ class _Surface(NamedTuple):
     areas: np.ndarray
 
 
-@arrays.native("labels", "predictions", "spacing")
+@arrays.native("labels", "predictions", "spacing", "valid")
 def hausdorff95(
     labels: np.ndarray,
     predictions: np.ndarray,
@@ -31,6 +32,7 @@ def hausdorff95(
     num_classes: int,
     spacing: Sequence[float] | np.ndarray,
     missing: float = math.inf,
+    valid: np.ndarray | None = None,
 ) -> np.ndarray:
     """95 % Hausdorff distance per case and foreground class, in mm (Huttenlocher et al. 1993).
 
@@ -45,6 +47,7 @@ def hausdorff95(
       spacing: mm from one pixel to the next along every axis, `(H,W)` or `(D,H,W)`, or one row of these per case.
       missing: the value of a class that only one of the two has. By default infinite, which a mean shows and
         `numpy.isinf` counts; NaN to leave it out of means, or the diagonal of the image.
+      valid: bool, the same shape, the pixels that count; None: all.
 
     Returns:
       `[B,K-1]` float64, class 1 first; NaN for a class in neither of the two.
@@ -62,10 +65,10 @@ def hausdorff95(
             return missing
         return max(_reach95(first), _reach95(second))
 
-    return _per_class(score, labels, predictions, num_classes, spacing)
+    return _per_class(score, labels, predictions, num_classes, spacing, valid)
 
 
-@arrays.native("labels", "predictions", "spacing")
+@arrays.native("labels", "predictions", "spacing", "valid")
 def surface_dice(
     labels: np.ndarray,
     predictions: np.ndarray,
@@ -73,6 +76,7 @@ def surface_dice(
     num_classes: int,
     spacing: Sequence[float] | np.ndarray,
     tolerance: float,
+    valid: np.ndarray | None = None,
 ) -> np.ndarray:
     """Share of the two surfaces that lies within a tolerance of the other (Nikolov et al. 2018).
 
@@ -82,6 +86,7 @@ def surface_dice(
       num_classes: K, background included.
       spacing: mm from one pixel to the next along every axis, `(H,W)` or `(D,H,W)`, or one row of these per case.
       tolerance: in mm; a distance of exactly that counts as within.
+      valid: bool, the same shape, the pixels that count; None: all.
 
     Returns:
       `[B,K-1]` float64 in [0, 1], class 1 first; 0 for a class that only one of the two has, NaN for one in neither.
@@ -100,7 +105,7 @@ def surface_dice(
         within = sum(float(side.areas[side.distances <= reach].sum()) for side in (first, second))
         return within / total if total else math.nan
 
-    return _per_class(score, labels, predictions, num_classes, spacing)
+    return _per_class(score, labels, predictions, num_classes, spacing, valid)
 
 
 def _reach95(surface: _Surface) -> float:
@@ -116,12 +121,16 @@ def _per_class(
     predictions: Any,
     num_classes: int,
     spacing: Sequence[float] | np.ndarray,
+    valid: Any,
 ) -> np.ndarray:
     """`score` of the two surfaces of every case and foreground class, `[B,K-1]`."""
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if num_classes < 2:
         raise ValueError(f"num_classes is {num_classes}; the background counts, so it must be at least 2")
     check_labels(labels, predictions, num_classes=num_classes)
+    pixels.check(valid, labels=labels.shape)
+    if valid is not None:
+        labels, predictions = (np.where(np.asarray(valid), array, 0) for array in (labels, predictions))
     spacing = np.asarray(spacing, np.float64)
     batch, dims = labels.shape[0], labels.ndim - 1
     if spacing.shape not in ((dims,), (batch, dims)):

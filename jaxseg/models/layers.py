@@ -78,6 +78,22 @@ def over_image(features: jax.Array, sizes: Sequence[int]) -> jax.Array:
     return crop(features, sizes) if wider else features
 
 
+def mask_around(mask: jax.Array, cells: Sequence[int], margin: int) -> jax.Array:
+    """A mask `[B,*S]` of the image, extended as the image is to what a layer covers.
+
+    Args:
+      mask: of the image.
+      cells: of the layer along every axis; one is a power of two of pixels wide.
+      margin: pixels of reflection on every side of the image; with 0 the mask comes back as it is.
+    """
+    if not margin:
+        return mask
+    sizes = mask.shape[1:]
+    units = [2 ** int(math.log2((size + 2 * margin) / number)) for size, number in zip(sizes, cells, strict=True)]
+    wider = [(unit * number - size) // 2 for unit, number, size in zip(units, cells, sizes, strict=True)]
+    return jnp.pad(mask, [(0, 0), *((width, width) for width in wider)], "reflect")
+
+
 class Conv(nn.Module):
     """Convolution whose padding, of `(kernel - 1) // 2` pixels, is one of the five modes (`valid` shrinks)."""
 

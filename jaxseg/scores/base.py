@@ -26,7 +26,8 @@ class Score:
       key: of its values where they are stored.
       name: short, as in tables and figures.
       meaning: in words, with the source.
-      compute: of what networks say of B images, `[B]`; NaN where undefined.
+      compute: of what networks say of B images, `[B]`, over the pixels that count (`evidence.valid`); NaN where
+        undefined.
       needs: of a network and its training cases, beside the images.
       high_is_good: whether a high score predicts a good segmentation.
       flags: how `launch.predict` is told to flag cases by it; empty where it cannot.

@@ -22,7 +22,8 @@ Further = Callable[[Evidence, jax.Array], dict[str, jax.Array]]
 
 def dice(evidence: Evidence, labels: jax.Array) -> dict[str, jax.Array]:
     """Dice per case and foreground class, `dice` `[B,K-1]`."""
-    return {"dice": overlap.dice(labels, evidence.classes, num_classes=evidence.probabilities.shape[-1])}
+    num_classes = evidence.probabilities.shape[-1]
+    return {"dice": overlap.dice(labels, evidence.classes, num_classes=num_classes, valid=evidence.valid)}
 
 
 def score_cases(
@@ -41,7 +42,7 @@ def score_cases(
       known: their arrays.
       scores: that can be computed with these.
       batches: stored cases with `real` [B], as `pipeline.epoch` gives them.
-      view: `stored batch -> {"images", "labels"}`.
+      view: `stored batch -> {"images", "labels"}`, with `"valid"` where not all pixels count; scores are of those.
       further: `(evidence, labels) -> {name: [B,...]}`.
 
     Returns:
@@ -58,7 +59,7 @@ def _program(asked: Asked, scores: tuple[Score, ...], view: View, further: Furth
     @jax.jit
     def run(known: Known, batch: Batch) -> dict[str, jax.Array]:
         seen = view(batch)
-        evidence = Evidence(asked, known, seen["images"])
+        evidence = Evidence(asked, known, seen["images"], valid=seen.get("valid"))
         return {key: compute(evidence) for key, compute in computed} | further(evidence, seen["labels"])
 
     return run
@@ -71,13 +72,16 @@ def fit_bottleneck(asked: Asked, known: Known, batches: Batches, view: View) -> 
       asked: whom; the latent vectors are those of its autoencoder, if it has one.
       known: its arrays.
       batches: stored cases with `real` [B].
-      view: `stored batch -> {"images", "labels"}`.
+      view: `stored batch -> {"images", "labels"}`, with `"valid"` where not all pixels count; a case without any is
+        left out.
     """
     vectors = _vectors(asked, view)
     moments: dict[str, Any] = {}
     for batch in batches:
-        for name, rows in vectors(known, batch).items():
-            defined = jnp.asarray(np.asarray(rows)[batch["real"]])
+        found, some = vectors(known, batch)
+        kept = batch["real"] & np.asarray(some)
+        for name, rows in found.items() if kept.any() else ():
+            defined = jnp.asarray(np.asarray(rows)[kept])
             before = moments.get(name) or mahalanobis.init(defined.shape[1])
             moments[name] = mahalanobis.update(before, defined)
     fitted: dict[str, Any] = {name: mahalanobis.finish(of) for name, of in moments.items()}
@@ -85,11 +89,14 @@ def fit_bottleneck(asked: Asked, known: Known, batches: Batches, view: View) -> 
 
 
 @functools.lru_cache(maxsize=16)
-def _vectors(asked: Asked, view: View) -> Callable[..., dict[str, jax.Array]]:
+def _vectors(asked: Asked, view: View) -> Callable[..., tuple[dict[str, jax.Array], jax.Array]]:
     @jax.jit
-    def vectors(known: Known, batch: Batch) -> dict[str, jax.Array]:
-        evidence = Evidence(asked, known, view(batch)["images"])
-        pooled = {"pooled": mahalanobis.pool(evidence.activations)}
-        return pooled | ({"latent": evidence.latent} if asked.autoencoder else {})
+    def vectors(known: Known, batch: Batch) -> tuple[dict[str, jax.Array], jax.Array]:
+        """The vectors, and which cases have a pixel that counts."""
+        seen = view(batch)
+        evidence, valid = Evidence(asked, known, seen["images"], valid=seen.get("valid")), seen.get("valid")
+        pooled = {"pooled": mahalanobis.pool(evidence.activations, valid=evidence.valid_around)}
+        some = jnp.ones(len(seen["images"]), bool) if valid is None else jnp.any(valid, tuple(range(1, valid.ndim)))
+        return pooled | ({"latent": evidence.latent} if asked.autoencoder else {}), some
 
     return vectors

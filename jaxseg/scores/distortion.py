@@ -7,7 +7,7 @@ SCORE = Score(
     "distortion",
     "SD",
     "segmentation distortion",
-    lambda evidence: distortion.segmentation_distortion(evidence.logits, evidence.logits_after),
+    lambda evidence: distortion.segmentation_distortion(evidence.logits, evidence.logits_after, valid=evidence.valid),
     frozenset({AUTOENCODER}),
     flags="launch.predict --score=distortion flags them, with an --autoencoder of configs/autoencoder.py",
 )

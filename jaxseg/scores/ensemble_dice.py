@@ -10,7 +10,7 @@ from jaxseg.scores.evidence import Evidence
 
 def _compute(evidence: Evidence) -> jax.Array:
     classes = jnp.argmax(evidence.members, -1).astype(jnp.int32)
-    return uncertainty.pairwise_dice(classes, num_classes=evidence.members.shape[-1])
+    return uncertainty.pairwise_dice(classes, num_classes=evidence.members.shape[-1], valid=evidence.valid)
 
 
 SCORE = Score(

@@ -7,6 +7,6 @@ SCORE = Score(
     "ensemble_entropy",
     "ensemble entropy",
     "entropy of a pixel's class probabilities, mean over pixels, of the ensemble's mean probabilities",
-    lambda evidence: uncertainty.ensemble_entropy(evidence.members),
+    lambda evidence: uncertainty.ensemble_entropy(evidence.members, valid=evidence.valid),
     frozenset({ENSEMBLE}),
 )

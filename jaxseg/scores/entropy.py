@@ -7,6 +7,6 @@ SCORE = Score(
     "entropy",
     "entropy",
     "entropy of a pixel's class probabilities, mean over pixels",
-    lambda evidence: uncertainty.entropy(evidence.probabilities),
+    lambda evidence: uncertainty.entropy(evidence.probabilities, valid=evidence.valid),
     flags="launch.predict --score=entropy flags them",
 )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxseg.models import capture
 from jaxseg.models.autoencoder import Autoencoder
-from jaxseg.models.layers import over_image
+from jaxseg.models.layers import mask_around, over_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +53,14 @@ class Evidence:
       asked: whom.
       known: their arrays.
       images: float32 `[B,*n,C]`.
+      valid: bool `[B,*n]`, the pixels that count; None: all. Scores are over these.
     """
 
-    def __init__(self, asked: Asked, known: Known, images: jax.Array) -> None:
+    def __init__(self, asked: Asked, known: Known, images: jax.Array, *, valid: jax.Array | None = None) -> None:
         self.asked = asked
         self.known = known
         self.images = images
+        self.valid = valid
 
     @functools.cached_property
     def passes(self) -> list[tuple[jax.Array, Mapping[str, jax.Array]]]:
@@ -102,6 +104,13 @@ class Evidence:
         """At the bottleneck of the first member, `[B,*m,D]`."""
         assert self.asked.bottleneck is not None
         return self.passes[0][1][self.asked.bottleneck]
+
+    @property
+    def valid_around(self) -> jax.Array | None:
+        """As `valid`, of what the bottleneck covers, which with padding `valid` is more than the image."""
+        if self.valid is None:
+            return None
+        return mask_around(self.valid, self.activations.shape[1:-1], getattr(self.asked.model, "margin", 0))
 
     @functools.cached_property
     def logits_after(self) -> jax.Array:

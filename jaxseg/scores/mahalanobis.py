@@ -7,6 +7,6 @@ SCORE = Score(
     "mahalanobis",
     "PM",
     "squared Mahalanobis distance of the pooled activations",
-    lambda evidence: mahalanobis.distance(evidence.known.pooled, evidence.activations),
+    lambda evidence: mahalanobis.distance(evidence.known.pooled, evidence.activations, valid=evidence.valid_around),
     frozenset({BOTTLENECK}),
 )

@@ -10,9 +10,9 @@ from jaxseg.scores.evidence import Evidence
 
 def _compute(evidence: Evidence) -> jax.Array:
     """Of an ensemble, the mean over its members, each by its own units and the ensemble's output."""
-    mask = evidence.foreground
-    members = range(len(evidence.known.members))
-    return jnp.mean(jnp.stack([prototypes.mean_sa_score(evidence.units(i), mask) for i in members]), 0)
+    mask, members = evidence.foreground, range(len(evidence.known.members))
+    score = lambda member: prototypes.mean_sa_score(evidence.units(member), mask, region=evidence.valid)
+    return jnp.mean(jnp.stack([score(member) for member in members]), 0)
 
 
 SCORE = Score(

@@ -84,31 +84,37 @@ def variance_of_gradients(
     update = _variance_step(model)
 
     def run(batch: Batch) -> dict[str, jax.Array]:
-        images = _images(batch, size)
+        seen = _seen(batch, size)
+        images, valid = seen["images"], seen.get("valid")
         state = vog.init(images.shape[:-1])
         for variables in checkpoints:
-            state = update(variables, state, images)
-        return {"vog": _score(state)}
+            state = update(variables, state, images, valid)
+        return {"vog": _score(state, valid=valid)}
 
     return inference.over_cases(run, pipeline.epoch(source, batch_size=batch_size))["vog"]
 
 
-def _images(batch: Batch, size: int) -> jax.Array:
-    return _view(size)({name: batch[name] for name in ("image", "labels", "index")})
+def _seen(batch: Batch, size: int) -> dict[str, jax.Array]:
+    return _view(size)({name: batch[name] for name in ("image", "labels", "valid", "index") if name in batch})
 
 
 _score = jax.jit(vog.compute)
 
 
 @functools.cache
-def _view(size: int) -> Callable[[Batch], jax.Array]:
-    return jax.jit(lambda batch: augment.whole(batch, size=size)["images"])
+def _view(size: int) -> Callable[[Batch], dict[str, jax.Array]]:
+    def view(batch: Batch) -> dict[str, jax.Array]:
+        return {name: array for name, array in augment.whole(batch, size=size).items() if name != "labels"}
+
+    return jax.jit(view)
 
 
 @functools.cache
 def _variance_step(model: UNetSkeleton) -> Callable[..., vog.GradientStatistics]:
-    def run(variables: Variables, state: vog.GradientStatistics, images: jax.Array) -> vog.GradientStatistics:
+    def run(
+        variables: Variables, state: vog.GradientStatistics, images: jax.Array, valid: jax.Array | None
+    ) -> vog.GradientStatistics:
         logits: Any = functools.partial(model.apply, variables)
-        return vog.update(state, vog.input_gradients(logits, images))
+        return vog.update(state, vog.input_gradients(logits, images, valid=valid))
 
     return jax.jit(run, compiler_options=compiler_options(model))

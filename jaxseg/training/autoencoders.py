@@ -6,7 +6,7 @@ config has, besides the fields of a run, `network` (the folder of the run whose 
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -16,14 +16,16 @@ import ml_collections
 import numpy as np
 
 from jaxseg import paths
-from jaxseg.analysis import distortion
+from jaxseg.analysis import cells, distortion
 from jaxseg.data import augment
 from jaxseg.errors import InputError
+from jaxseg.metrics import pixels
 from jaxseg.models import autoencoder, capture, tracing
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
 from jaxseg.numerics import in_32_bits
 from jaxseg.training import checks, objectives, runs
 from jaxseg.training.checkpoints import checksums
+from jaxseg.training.objectives import Batch
 
 
 @in_32_bits
@@ -44,22 +46,11 @@ def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathli
     data = runs.Data(config, splits)
     data.fingerprints["network"] = f"{sum(checksums(frozen).values()) % 2**32:08x}"
     view = augment.testing_view(config.data.view, size=config.data.image_size, cases=data.validation_names)
-
-    def eval_step(variables: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> jax.Array:
-        images = view(batch)["images"]
-        logits, activations = capture.capture(network, variables["frozen"], images, (config.layer,))
-        x = activations[config.layer]
-        r: Any = fitted.apply({"params": variables["params"]}, x)
-        after = capture.replace(network, variables["frozen"], images, {config.layer: lambda _: r})
-        mean_square = lambda a, b: jnp.mean(jnp.square(a.astype(jnp.float32) - b), tuple(range(1, a.ndim)))
-        distorted = distortion.segmentation_distortion(logits, after)
-        return jnp.stack([mean_square(logits, after), mean_square(x, r), distorted], -1)
-
     task = runs.Task(
         module=fitted,
         input_shape=(1, *fitted.shape),
         objective=objectives.reconstruction(network, fitted, config.layer),
-        eval_step=eval_step,
+        eval_step=losses_step(network, fitted, config.layer, view),
         summarise=_losses,
         selection=("loss", checks.SELECTIONS["loss"]),
         start=lambda fresh: fresh,
@@ -67,6 +58,33 @@ def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathli
         compiler_options=compiler_options(network),
     )
     runs.fit_members(config, task, data, folder)
+
+
+def losses_step(
+    network: nn.Module, fitted: autoencoder.Autoencoder, layer: str, view: Callable[[Batch], dict[str, jax.Array]]
+) -> Callable[[Mapping[str, Any], Batch], jax.Array]:
+    """`step(variables, batch) -> [B,3]`: L_seg and L_mse of every case, of the pixels that count, and its distortion.
+
+    Args:
+      network: whose activations are taken.
+      fitted: the autoencoder.
+      layer: of the network.
+      view: `stored batch -> {"images", "labels"}`, with `"valid"` where not all pixels count.
+    """
+
+    def step(variables: Mapping[str, Any], batch: Batch) -> jax.Array:
+        seen = view(batch)
+        images, valid = seen["images"], seen.get("valid")
+        logits, activations = capture.capture(network, variables["frozen"], images, (layer,))
+        x = activations[layer]
+        r: Any = fitted.apply({"params": variables["params"]}, x)
+        after = capture.replace(network, variables["frozen"], images, {layer: lambda _: r})
+        of_cells = None if valid is None else cells.counted(valid, x.shape[1:-1])
+        mean_square = lambda a, b, counts: pixels.mean(jnp.square(a.astype(jnp.float32) - b), counts, empty=0.0)
+        distorted = distortion.segmentation_distortion(logits, after, valid=valid)
+        return jnp.stack([mean_square(logits, after, valid), mean_square(x, r, of_cells), distorted], -1)
+
+    return step
 
 
 def build(

@@ -1,4 +1,7 @@
-"""What a training step makes small: `(key, variables, batch) -> (loss, batch_stats)`, for each way of training."""
+"""What a training step makes small: `(key, variables, batch) -> (loss, batch_stats)`, for each way of training.
+
+Where a batch has `valid` `[B,...]`, every part of an objective is of the pixels that count.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,10 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxseg.analysis import distortion, prototypes
+from jaxseg.analysis import cells, distortion, prototypes
 from jaxseg.models import capture
 from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.models.dtu_net import DTUNet
+from jaxseg.models.layers import mask_around
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.training import losses, topology
 
@@ -23,7 +27,7 @@ def supervised(model: nn.Module, loss_fn: Callable[..., jax.Array], **options: A
 
     Args:
       model: `images -> logits`.
-      loss_fn: `(logits, labels) -> scalar`.
+      loss_fn: `(logits, labels) -> scalar`, with `valid=` where a batch has it.
       **options: of `loss_fn`.
     """
 
@@ -31,7 +35,7 @@ def supervised(model: nn.Module, loss_fn: Callable[..., jax.Array], **options: A
         logits, updated = model.apply(
             variables, batch["images"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
         )
-        return loss_fn(logits, batch["labels"], **options), updated.get("batch_stats", {})
+        return loss_fn(logits, batch["labels"], **options, **_valid(batch)), updated.get("batch_stats", {})
 
     return objective
 
@@ -51,7 +55,7 @@ def segmentation_ability(
 
     Args:
       model: `images -> logits`.
-      loss_fn: `(logits, labels) -> scalar`.
+      loss_fn: `(logits, labels) -> scalar`, with `valid=` where a batch has it.
       layers: names as `capture.layer_names` has them; none means all convolutional layers, as in the paper.
       weight: of the mean over layers and images of one minus the soft score; the paper's is 1.
       **options: of `loss_fn`.
@@ -70,8 +74,9 @@ def segmentation_ability(
             model, variables, batch["images"], names, mutable=["batch_stats"], train=True, rngs={"dropout": key}
         )
         mask = 1 - jax.nn.softmax(logits.astype(jnp.float32))[..., 0]
-        lacking = prototypes.sa_loss([activations[name] for name in names], mask, labels)
-        return loss_fn(logits, labels, **options) + weight * lacking, updated.get("batch_stats", {})
+        lacking = prototypes.sa_loss([activations[name] for name in names], mask, labels, region=batch.get("valid"))
+        loss = loss_fn(logits, labels, **options, **_valid(batch))
+        return loss + weight * lacking, updated.get("batch_stats", {})
 
     return objective
 
@@ -106,7 +111,7 @@ def reconstruction(network: nn.Module, autoencoder: Autoencoder, layer: str, *, 
         r, divergence = both
         # given from outside rather than computed within the layer: what is traced inside `nn.remat` cannot leave it
         after = capture.replace(network, frozen, images, {layer: lambda _: r}, train=False)
-        loss = distortion.autoencoder_loss(logits, after, x, r)
+        loss = distortion.autoencoder_loss(logits, after, x, r, valid=batch.get("valid"))
         return loss + kl_weight * jnp.mean(divergence), {}
 
     return objective
@@ -125,9 +130,14 @@ def dtu(model: DTUNet, *, fraction: float = 0.2, margin: float = 0.1) -> Objecti
       margin: of the triplet loss.
     """
 
+    def places(embedding: jax.Array, valid: jax.Array | None) -> jax.Array | None:
+        if valid is None:
+            return None
+        return cells.counted(mask_around(valid, embedding.shape[1:-1], model.margin), embedding.shape[1:-1])
+
     def objective(key: jax.Array, variables: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, Any]:
         dropout, noise = jax.random.split(key)
-        images, labels = batch["images"], batch["labels"]
+        images, labels, valid = batch["images"], batch["labels"], batch.get("valid")
 
         def apply(number: int, x: jax.Array, method: str) -> Any:
             rngs = {"dropout": jax.random.fold_in(dropout, number)}
@@ -135,18 +145,24 @@ def dtu(model: DTUNet, *, fraction: float = 0.2, margin: float = 0.1) -> Objecti
 
         out, updated = apply(0, images, "outputs")
         one_hot = lambda labels: jax.nn.one_hot(labels, model.num_classes, dtype=jnp.float32)
-        wrong = topology.corrupt(noise, images, labels, num_classes=model.num_classes, fraction=fraction)
+        options: Any = {"num_classes": model.num_classes, "fraction": fraction, "valid": valid}
+        wrong = topology.corrupt(noise, images, labels, **options)
         positive, _ = apply(1, one_hot(labels), "embed")
         negative, _ = apply(2, one_hot(wrong), "embed")
         loss = (
-            losses.dice_focal_loss(out.coarse, labels)
-            + losses.dice_focal_loss(out.logits, labels)
-            + losses.binary_cross_entropy(out.topology, labels > 0)
-            + losses.triplet_loss(out.embedding, positive, negative, margin=margin)
+            losses.dice_focal_loss(out.coarse, labels, valid=valid)
+            + losses.dice_focal_loss(out.logits, labels, valid=valid)
+            + losses.binary_cross_entropy(out.topology, labels > 0, valid=valid)
+            + losses.triplet_loss(out.embedding, positive, negative, margin=margin, valid=places(out.embedding, valid))
         )
         return loss, updated["batch_stats"]
 
     return objective
+
+
+def _valid(batch: Batch) -> dict[str, jax.Array]:
+    """The keyword for a loss, which one of somebody's own need not have."""
+    return {"valid": batch["valid"]} if "valid" in batch else {}
 
 
 # ways of training that need more than logits and labels, by the name in a config

@@ -36,7 +36,7 @@ def make_train_step(
     Args:
       objective: what is made small; a mean over the cases of a batch.
       optimizer: an optax transformation.
-      view: `(key, stored batch) -> {"images", "labels"}`, on the device.
+      view: `(key, stored batch) -> {"images", "labels"}`, on the device; with `"valid"` where not all pixels count.
       accumulate: parts into which the batch is split, computed one after the other; gradients are averaged, and batch
         statistics are those of a part.
       on_nonfinite: `skip` leaves everything but the step as it is when loss or gradient are not finite, the place in
@@ -129,11 +129,12 @@ def _accumulated(
 def make_counts_step(
     model: nn.Module, view: Callable[[Batch], dict[str, jax.Array]], num_classes: int
 ) -> Callable[[Mapping[str, Any], Batch], jax.Array]:
-    """`step(variables, batch) -> int32 [B,K,3]`, as `overlap.class_counts` gives them."""
+    """`step(variables, batch) -> int32 [B,K,3]`, as `overlap.class_counts` gives them of the pixels that count."""
 
     def counts_step(variables: Mapping[str, Any], batch: Batch) -> jax.Array:
         seen = view(batch)
         logits: Any = model.apply(dict(variables), seen["images"])  # a tuple only where something is mutable
-        return overlap.class_counts(seen["labels"], jnp.argmax(logits, -1).astype(jnp.int32), num_classes=num_classes)
+        classes = jnp.argmax(logits, -1).astype(jnp.int32)
+        return overlap.class_counts(seen["labels"], classes, num_classes=num_classes, valid=seen.get("valid"))
 
     return counts_step

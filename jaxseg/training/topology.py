@@ -3,11 +3,19 @@
 import jax
 import jax.numpy as jnp
 
+from jaxseg.metrics import pixels
+
 PATCH = 8  # pixels
 
 
 def corrupt(
-    key: jax.Array, images: jax.Array, labels: jax.Array, *, num_classes: int, fraction: float = 0.2
+    key: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    num_classes: int,
+    fraction: float = 0.2,
+    valid: jax.Array | None = None,
 ) -> jax.Array:
     """The annotation with missed and with false splits, drawn anew for every image.
 
@@ -21,6 +29,7 @@ def corrupt(
       labels: the annotation, `[B,...]` int32.
       num_classes: K.
       fraction: of patches and of pixels, rounded up, so that small objects lose a patch too.
+      valid: `[B,...]` bool, the pixels that count: nothing is painted elsewhere; None: all.
 
     Returns:
       Labels of the same shape; those of an image without foreground come back as they are.
@@ -30,18 +39,20 @@ def corrupt(
     """
     if images.shape[:-1] != labels.shape:
         raise ValueError(f"images {images.shape} must have the labels' shape {labels.shape} and one axis of channels")
+    pixels.check(valid, labels=labels.shape)
     gray = jnp.mean(images.astype(jnp.float32), -1)
 
-    def one(key: jax.Array, gray: jax.Array, labels: jax.Array) -> jax.Array:
+    def one(key: jax.Array, gray: jax.Array, labels: jax.Array, counts: jax.Array | None) -> jax.Array:
         erase_key, class_key, paint_key = jax.random.split(key, 3)
         erased = erase_patches(erase_key, labels, fraction=fraction)
         present = jnp.stack([jnp.any(labels == k) for k in range(1, num_classes)])
         weights = jnp.where(jnp.any(present), present, True).astype(jnp.float32)  # a choice needs a candidate
         chosen = 1 + jax.random.choice(class_key, num_classes - 1, p=weights / jnp.sum(weights)).astype(labels.dtype)
         alike = _alike(gray, labels == chosen) & (labels == 0)
+        alike = alike if counts is None else alike & counts
         return jnp.where(_random_subset(paint_key, alike, fraction), chosen, erased)
 
-    return jax.vmap(one)(jax.random.split(key, labels.shape[0]), gray, labels)
+    return jax.vmap(one)(jax.random.split(key, labels.shape[0]), gray, labels, valid)
 
 
 def erase_patches(key: jax.Array, labels: jax.Array, *, fraction: float) -> jax.Array:

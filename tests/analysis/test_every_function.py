@@ -18,7 +18,7 @@ import jaxseg.metrics
 from jaxseg.analysis import gradcam, hellinger, mahalanobis, position, prototypes, uncertainty, vog
 from jaxseg.metrics import calibration, overlap, regions
 
-HELPERS = {"arrays", "draws", "layout"}  # what the functions check their arguments and draw patients with
+HELPERS = {"arrays", "draws", "layout", "pixels"}  # what the functions check their arguments and draw patients with
 RANDOM = np.random.default_rng(0)
 FEATURES = RANDOM.standard_normal((4, 6, 8, 3)).astype(np.float32)
 MASK = RANDOM.uniform(size=(4, 12, 16)).astype(np.float32)
@@ -54,9 +54,13 @@ POSITIONS = host(position.update(position.init(3, folds=2), FEATURES, FOLDS))
 GRADIENTS = host(vog.update(vog.init((4, 12, 16)), IMAGES))
 COUNTS = host(overlap.class_counts(LABELS, PREDICTIONS, num_classes=3))
 RELIABILITY = host(calibration.calibration_sums(PROBABILITIES, LABELS))
+VALID = LABELS > 0
 WINDOWS = RANDOM.uniform(size=(3, 12, 16)) < 0.5
 
 CALLS = {
+    "cells.averaged": ((FEATURES, (2, 3)), {}),
+    "cells.counted": ((LABELS > 0, (6, 5)), {}),
+    "cells.shares": ((LABELS > 0, (6, 5)), {}),
     "distortion.autoencoder_loss": ((LOGITS, OTHERS, FEATURES, FEATURES + 1), {}),
     "distortion.distortion_map": ((LOGITS, OTHERS), {}),
     "distortion.segmentation_distortion": ((LOGITS, OTHERS), {}),
@@ -70,7 +74,7 @@ CALLS = {
     "hellinger.layer_distance": ((MASK,), {}),
     "hellinger.merge": ((HISTOGRAMS, SHIFTED), {}),
     "hellinger.merge_range": ((RANGE, RANGE), {}),
-    "hellinger.pool_vectors": ((FEATURES,), {"grid": (3, 4)}),
+    "hellinger.pool_vectors": ((FEATURES,), {"grid": (3, 4), "valid": VALID}),
     "hellinger.split_half_null": ((jax.random.key(0), FEATURES[:, :, 0]), {"splits": 2, "bins": 8}),
     "hellinger.symmetric_kl": ((HISTOGRAMS, SHIFTED), {}),
     "hellinger.update": ((HISTOGRAMS, VECTORS), {}),
@@ -81,13 +85,13 @@ CALLS = {
     "mahalanobis.fit": ((VECTORS,), {}),
     "mahalanobis.init": ((3,), {}),
     "mahalanobis.merge": ((MOMENTS, MOMENTS), {}),
-    "mahalanobis.pool": ((FEATURES,), {}),
+    "mahalanobis.pool": ((FEATURES,), {"valid": VALID}),
     "mahalanobis.update": ((MOMENTS, VECTORS), {}),
     "position.border_distance": (((5, 7),), {}),
     "position.compute": ((POSITIONS,), {}),
     "position.init": ((3,), {"folds": 2}),
     "position.merge": ((POSITIONS, POSITIONS), {}),
-    "position.position_r2": ((FEATURES,), {"folds": 2}),
+    "position.position_r2": ((FEATURES,), {"folds": 2, "valid": VALID}),
     "position.update": ((POSITIONS, FEATURES, FOLDS), {}),
     "prototypes.class_probabilities": ((FEATURES, PROBABILITIES), {}),
     "prototypes.class_sa_scores": ((FEATURES, PROBABILITIES, LABELS), {}),
@@ -105,17 +109,17 @@ CALLS = {
     "resampling.upsample": ((FEATURES, (12, 16)), {}),
     "resampling.upsample_adjoint": ((LOGITS, (6, 8)), {}),
     "uncertainty.ensemble_entropy": ((PROBABILITIES,), {}),
-    "uncertainty.entropy": ((PROBABILITIES,), {}),
+    "uncertainty.entropy": ((PROBABILITIES,), {"valid": VALID}),
     "uncertainty.maximum_probability": ((PROBABILITIES,), {}),
     "uncertainty.mutual_information": ((PROBABILITIES,), {}),
     "uncertainty.pairwise_dice": ((np.stack([LABELS, PREDICTIONS, LABELS[::-1]]),), {"num_classes": 3}),
-    "vog.compute": ((GRADIENTS,), {}),
+    "vog.compute": ((GRADIENTS,), {"valid": VALID}),
     "vog.init": (((4, 12, 16),), {}),
     "vog.input_gradients": ((twice, IMAGES), {"labels": LABELS}),
     "vog.merge": ((GRADIENTS, GRADIENTS), {}),
     "vog.update": ((GRADIENTS, IMAGES), {}),
     "vog.variance_of_gradients": ((np.stack([IMAGES, IMAGES[::-1]]),), {}),
-    "calibration.brier": ((PROBABILITIES, LABELS), {}),
+    "calibration.brier": ((PROBABILITIES, LABELS), {"valid": VALID}),
     "calibration.calibration_error_from_sums": ((RELIABILITY,), {}),
     "calibration.calibration_sums": ((PROBABILITIES, LABELS), {}),
     "calibration.expected_calibration_error": ((PROBABILITIES, LABELS), {}),
@@ -131,7 +135,7 @@ CALLS = {
     "overlap.check_labels": ((LABELS, PREDICTIONS), {}),
     "overlap.class_counts": ((LABELS, PREDICTIONS), {"num_classes": 3}),
     "overlap.class_mean_iou": ((COUNTS,), {"classes": (2,)}),
-    "overlap.dice": ((LABELS, PREDICTIONS), {"num_classes": 3}),
+    "overlap.dice": ((LABELS, PREDICTIONS), {"num_classes": 3, "valid": VALID}),
     "overlap.dice_from_counts": ((COUNTS,), {}),
     "overlap.dice_from_sums": ((COUNTS[..., 0], COUNTS[..., 1]), {"empty": 1.0, "smooth": 0.0}),
     "overlap.iou_from_counts": ((COUNTS,), {}),
@@ -147,7 +151,7 @@ CALLS = {
     "ranking.spearman": ((SCORES, RISKS), {}),
     "ranking.spearman_estimate": ((SCORES, RISKS, PATIENTS), {"resamples": 20}),
     "regional.dice_from_region_sums": ((np.stack([SCORES, SCORES + RISKS], -1),), {}),
-    "regional.foreground_dice": ((LABELS, PREDICTIONS), {}),
+    "regional.foreground_dice": ((LABELS, PREDICTIONS), {"valid": VALID}),
     "regional.region_sums": ((LABELS, PREDICTIONS, LABELS < 2), {}),
     "regions.band_dice": ((LABELS, PREDICTIONS), {"width": 3}),
     "regions.band_index": (((12, 16), 3), {}),
@@ -161,7 +165,7 @@ CALLS = {
     "surface.hausdorff95": ((LABELS, PREDICTIONS), {"num_classes": 3, "spacing": np.array([1.0, 2.0])}),
     "surface.surface_dice": (
         (LABELS, PREDICTIONS),
-        {"num_classes": 3, "spacing": np.array([1.0, 2.0]), "tolerance": 1.0},
+        {"num_classes": 3, "spacing": np.array([1.0, 2.0]), "tolerance": 1.0, "valid": VALID},
     ),
 }
 

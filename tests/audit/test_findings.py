@@ -14,8 +14,19 @@ from jaxseg.audit import findings
 from jaxseg.audit import run as audits
 from jaxseg.audit.pictures import largest
 from jaxseg.audit.probe import BORDER, OVERLAY, SCANNER, Candidate, Kind
-from jaxseg.audit.probes import ability, accuracy, calibration, distances, failures, position
+from jaxseg.audit.probes import (
+    ability,
+    accuracy,
+    calibration,
+    distances,
+    failures,
+    gray_levels,
+    padding,
+    position,
+    translation,
+)
 from jaxseg.audit.subject import evenly
+from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast
 from jaxseg.scores import registry
@@ -227,6 +238,49 @@ def test_distances_and_profiles_of_a_network_with_layers(subject_of, squares, an
     np.testing.assert_allclose(scores, 1.0)  # two gray levels are two prototypes
     r2 = answer(position.PROBE, bright)[1]["r2"]
     assert (r2 > 0.2).all() and (r2 < 0.9).all()  # squares lie in the middle, and that is all there is to know
+
+
+PROFILES = (accuracy, calibration, ability, distances, position)
+
+
+def test_probes_are_of_the_pixels_that_count(subject_of, squares, settings, monkeypatch):
+    cases = squares(12, domains=("A",) * 6 + ("B",) * 6)
+    model = Layered()
+    subject = dataclasses.replace(subject_of(model, cases), variables=layered_variables(model))
+    valid = np.zeros(cases.labels.shape, bool)
+    valid[:, 4:28, :18] = True
+    valid[3] = False  # of which nothing is known
+    spoilt = dataclasses.replace(cases, images=np.where(valid[..., None], cases.images, 255))
+    cases.labels[~valid] = 0
+    measured = lambda probe, cases: probe.measure(dataclasses.replace(subject, test=cases), settings(probe))
+    everything = measured(accuracy.PROBE, spoilt)["dice"]
+    read = pipeline.epoch
+    told = lambda *args, **options: (batch | {"valid": valid[batch["index"]]} for batch in read(*args, **options))
+    monkeypatch.setattr(pipeline, "epoch", told)
+    for probe in (one.PROBE for one in PROFILES):
+        own, others = measured(probe, cases), measured(probe, spoilt)
+        for name, values in own.items():
+            np.testing.assert_array_equal(others[name], values, err_msg=name)
+            assert values.dtype.kind != "f" or np.isfinite(np.delete(values, 3, 0) if len(values) > 3 else values).any()
+            if values.dtype.kind == "f" and len(values) == 12:
+                assert np.isnan(values[3]).all() or name == "sums"
+        assert probe is not accuracy.PROBE or (np.delete(own["dice"] - everything, 3) > 0.1).all()
+    # pictures are shown whole
+    for probe, names in ((translation.PROBE, ("strip", "rest", "visible")), (gray_levels.PROBE, ("own",))):
+        own, others = measured(probe, cases), measured(probe, spoilt)
+        for name in names:
+            assert np.isfinite(own[name]).any(), name
+            np.testing.assert_array_equal(others[name], own[name], err_msg=name)
+
+
+def test_the_share_that_changes_is_of_a_place_in_every_image():
+    random = np.random.default_rng(0)
+    changed, place = random.random((3, 6, 6)) < 0.5, random.random((1, 6, 6)) < 0.5
+    share = jax.jit(padding._share)
+    np.testing.assert_allclose(share(changed, place), [one[place[0]].mean() for one in changed], rtol=1e-6)
+    some = place & (random.random((3, 6, 6)) < 0.5)
+    expected = [one[where].mean() for one, where in zip(changed, some, strict=True)]
+    np.testing.assert_allclose(share(changed, some), expected, rtol=1e-6)
 
 
 def test_evenly_keeps_the_first_and_the_last(squares):

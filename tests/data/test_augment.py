@@ -266,3 +266,31 @@ def test_augmentations_that_cannot_be_are_named(options, message):
     with pytest.raises(InputError) as error:
         augment.training_view("original", size=8, augmentation=options)
     assert str(error.value).startswith(f"config.data.augmentation.{message}")
+
+
+def masked(size=8):
+    """Stored cases of which some pixels count."""
+    batch = stored(size=size)
+    return batch | {"valid": np.random.default_rng(1).random((4, size, size)) < 0.5}
+
+
+@pytest.mark.parametrize("size", [8, 4, 12])
+def test_which_pixels_count_goes_the_way_of_the_labels(size):
+    batch = masked()
+    seen = whole(batch | {"labels": batch["valid"].astype(np.uint8)}, size=size)
+    assert seen["valid"].dtype == bool
+    np.testing.assert_array_equal(seen["valid"], np.asarray(seen["labels"]) == 1)
+    if size == 8:
+        np.testing.assert_array_equal(seen["valid"], batch["valid"])
+
+
+@pytest.mark.parametrize("view", augment.VIEWS)
+def test_views_hand_on_which_pixels_count(view):
+    batch = masked()
+    batch["labels"] = batch["valid"].astype(np.uint8)
+    training = jax.jit(augment.training_view(view, size=4))(jax.random.key(0), batch)
+    testing = jax.jit(augment.testing_view(view, size=4, cases=("a", "b", "c", "d")))(batch)
+    for seen in (training, testing):
+        np.testing.assert_array_equal(seen["valid"], np.asarray(seen["labels"]) == 1)
+    del batch["valid"]
+    assert "valid" not in jax.eval_shape(augment.training_view(view, size=4), jax.random.key(0), batch)

@@ -189,6 +189,9 @@ def test_decode_wants_the_image_for_learned_fusion_alone(fixed, learned):
 def test_the_objective_is_the_sum_of_its_parts(fixed, monkeypatch):
     module, variables = fixed.module, fixed.variables
     labels = (IMAGES[..., 0] > 0.5).astype(np.int32)
+    valid = np.ones(labels.shape, bool)
+    valid[0, :, 9:] = False
+    labels[~valid] = 0
     seen = {}
 
     def noted(name):
@@ -215,9 +218,13 @@ def test_the_objective_is_the_sum_of_its_parts(fixed, monkeypatch):
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.key(0)},
         )[0]
-        return total, exact, {name: [(args, value) for args, _, value in calls] for name, calls in seen.items()}
+        parts = {name: [(args, value) for args, _, value in calls] for name, calls in seen.items()}
+        return total, exact, parts, [options.pop("valid") for calls in seen.values() for _, options, _ in calls]
 
-    total, exact, found = jax.tree.map(np.asarray, run(variables, {"images": IMAGES, "labels": labels}))
+    batch = {"images": IMAGES, "labels": labels, "valid": valid}
+    total, exact, found, (*of_pixels, of_places) = jax.tree.map(np.asarray, run(variables, batch))
+    for counts in of_pixels:
+        np.testing.assert_array_equal(counts, valid)
     ((coarse, _), _), ((log_fused, _), _) = found["dice_focal_loss"]
     np.testing.assert_allclose(np.exp(log_fused).sum(-1), 1, rtol=1e-5)  # log probabilities; the coarse are logits
     assert np.abs(np.exp(coarse).sum(-1) - 1).max() > 0.01
@@ -225,6 +232,10 @@ def test_the_objective_is_the_sum_of_its_parts(fixed, monkeypatch):
     assert truth.dtype == bool and np.array_equal(truth, labels > 0)
     (((_, positive, negative), _),) = found["triplet_loss"]
     assert [options for _, options, _ in seen["triplet_loss"]] == [{"margin": 0.3}]
+    shape = positive.shape[:-1]
+    side = labels.shape[1] // shape[1]
+    shares = valid.reshape(shape[0], shape[1], side, shape[2], side).mean((2, 4))
+    np.testing.assert_array_equal(of_places, shares > 0.5)  # of the pixels of a place more than half
     expected = sum(float(value) for calls in found.values() for _, value in calls)
     np.testing.assert_allclose(total, expected, rtol=1e-6)
     assert len(found) == 3

@@ -7,9 +7,11 @@ import numpy as np
 
 from jaxseg import models
 from jaxseg.data import augment, pipeline
-from jaxseg.models import tracing
+from jaxseg.models import layers, tracing
 from jaxseg.scores import compute, registry
+from jaxseg.scores.base import AUTOENCODER, BOTTLENECK, ENSEMBLE
 from jaxseg.scores.evidence import Asked, Evidence, Known
+from tests import padded
 
 
 def test_networks_of_one_shape_share_a_program(drawn_variables):
@@ -59,3 +61,80 @@ def test_units_lie_over_the_image_whatever_the_padding():
     asked = Asked(model, model.roles.convolutions[-2:])
     shapes = jax.eval_shape(lambda one, images: Evidence(asked, Known((one,)), images).units(0), variables, image)
     assert [unit.shape[1:-1] for unit in shapes] == [(8, 12), (8, 12)]
+
+
+class Pixelwise(nn.Module):
+    """Logits and features of a pixel are of that pixel alone: nothing leaks in from where pixels do not count."""
+
+    def setup(self):
+        self.hidden, self.head = nn.Dense(6), nn.Dense(3)
+
+    def __call__(self, images, train=False):
+        return self.head(nn.relu(self.hidden(images)))
+
+
+class Halved(nn.Module):
+    """In place of an autoencoder."""
+
+    def __call__(self, x):
+        return 0.5 * x
+
+    def encode(self, x):
+        return jnp.mean(x, (1, 2))
+
+
+def as_stored(batch):
+    """A view that resizes nothing."""
+    scaled = batch["image"].astype(jnp.float32) / 127.5 - 1.0
+    seen = {"images": scaled, "labels": batch["labels"].astype(jnp.int32)}
+    return seen | ({"valid": batch["valid"]} if "valid" in batch else {})
+
+
+def stored(**arrays):
+    count = len(arrays["image"])
+    return arrays | {"index": np.arange(count, dtype=np.int32), "real": np.ones(count, bool)}
+
+
+def test_scores_are_of_the_pixels_that_count(drawn_variables):
+    image = lambda random, shape: random.integers(0, 256, (*shape, 2), np.uint8)
+    cases = padded.cases(0, image=image, labels=padded.labels)
+    batch = padded.batch(cases)
+    model, needs = Pixelwise(), {AUTOENCODER, BOTTLENECK, ENSEMBLE}
+    asked = Asked(model, ("hidden",), "hidden", Halved())
+    members = tuple(drawn_variables(model, np.zeros((1, 8, 8, 2), np.float32), seed) for seed in range(2))
+    known = Known(members, {})
+    scores = [score for score in registry.computable(needs) if score.key != "latent_mahalanobis"]  # reads everything
+    other = batch | {"image": np.where(batch["valid"][..., None], batch["image"], 77)}
+    nothing = batch | {"valid": np.zeros_like(batch["valid"])}  # is left out of what training cases look like
+    many = [stored(**one) for one in (batch, nothing, batch | {"image": batch["image"][::-1].copy()})]
+    known = compute.fit_bottleneck(asked, known, iter(many), as_stored)
+    assert known.pooled is not None and np.isfinite(known.pooled.cholesky).all()
+    found = [compute.score_cases(asked, known, scores, iter([stored(**one)]), as_stored) for one in (batch, other)]
+    assert {"dice", "mahalanobis", "distortion", "ensemble_dice", "mean_sa"} < set(found[0])
+    for name, values in found[0].items():
+        assert np.isfinite(values).all(), name
+        np.testing.assert_allclose(found[1][name], values, rtol=1e-5, err_msg=name)
+    of_pixels = [score for score in scores if BOTTLENECK not in score.needs]  # vectors have a place for every pixel
+    alone = [compute.score_cases(asked, known, of_pixels, iter([stored(**case)]), as_stored) for case in cases]
+    for name in alone[0]:
+        expected = np.concatenate([own[name] for own in alone])
+        np.testing.assert_allclose(found[0][name], expected, rtol=1e-4, err_msg=name)
+
+
+def test_a_mask_is_extended_as_the_image_to_what_the_bottleneck_covers():
+    model = models.build("unet", 2, features=(2, 4), skips=(True,), padding="valid")
+    image = jax.ShapeDtypeStruct((1, 16, 24, 1), jnp.float32)
+    valid = np.arange(24) < 10
+    variables = tracing.variable_shapes(model, image.shape)
+    asked = Asked(model, (), model.roles.bottleneck)
+
+    def around(one, images):
+        evidence = Evidence(asked, Known((one,)), images, valid=jnp.asarray(np.tile(valid, (1, 16, 1))))
+        return evidence.valid_around, evidence.activations
+
+    mask, activations = jax.eval_shape(around, variables, image)
+    assert mask.shape[1:] == tuple(2 * cells for cells in activations.shape[1:-1])
+    width = (mask.shape[2] - 24) // 2
+    assert 0 < width <= model.margin
+    extended = layers.mask_around(jnp.asarray(np.tile(valid, (1, 16, 1))), activations.shape[1:-1], model.margin)
+    np.testing.assert_array_equal(np.asarray(extended)[0, 0], np.pad(valid, width, "reflect"))

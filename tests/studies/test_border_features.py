@@ -92,3 +92,16 @@ def test_principal_components_of_a_known_ellipse():
     for k in (0, 1):
         assert abs(np.corrcoef(projection[:, k], coordinates[:, k])[0, 1]) > 0.999
     np.testing.assert_allclose(share, [25 / 34.03, 9 / 34.03], atol=0.02)
+
+
+def test_pixels_that_do_not_count_are_neither_shown_nor_asked(zero, test_cases, monkeypatch):
+    model, variables, everywhere = zero
+    valid, read = np.zeros(test_cases.labels.shape, bool), pipeline.epoch
+    valid[:, 4:-4, 4:-4] = True
+    valid[5] = False
+    told = lambda *args, **options: (batch | {"valid": valid[batch["index"]]} for batch in read(*args, **options))
+    monkeypatch.setattr(pipeline, "epoch", told)
+    inside = border_features.measure(settings_of(feature_pixels=220), model, variables, test_cases)
+    assert len(inside["projection_distance"]) == 210  # of one case nothing counts
+    assert inside["projection_distance"].min() == position.border_distance((SIZE, SIZE))[4, 4]
+    assert (inside["position"] < everywhere["position"]).all()  # what the padding marks lies outside

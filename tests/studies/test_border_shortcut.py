@@ -74,7 +74,8 @@ def test_scores_are_dice_on_the_grid():
     random = np.random.default_rng(0)
     labels, predictions = random.integers(0, 2, (2, 5, 32, 32), dtype=np.int32)
     labels[0, :8] = labels[0, 8:, :6] = 0
-    scores = jax.jit(lambda a, b: study.score(a, b, evaluation))(labels, predictions)
+    score = jax.jit(lambda a, b, valid=None: study.score(a, b, evaluation, valid=valid))
+    scores = score(labels, predictions)
     a, b = (np.kron(x, np.ones((1, 8, 8), np.int32)) for x in (labels, predictions))
 
     @jax.jit
@@ -89,6 +90,10 @@ def test_scores_are_dice_on_the_grid():
 
     for name, expected in on_the_grid(labels, predictions, a, b).items():
         np.testing.assert_allclose(scores[name], expected, rtol=1e-6)
+    valid = random.random(labels.shape) < 0.7  # elsewhere is no foreground, in neither
+    masked = score(labels, predictions, valid)
+    for name, expected in score(labels * valid, predictions * valid).items():
+        np.testing.assert_array_equal(masked[name], predictions if name == "predictions" else expected, err_msg=name)
     frame = np.ones((256, 256), bool)
     frame[30:-30, 30:-30] = False
     found = [(x & y & frame).sum() / (x & frame).sum() for x, y in zip(a > 0, b > 0, strict=True)]

@@ -152,36 +152,49 @@ def test_a_unit_is_inert_by_its_score_over_the_cases():
     assert scores.active_units(units, np.full(2, np.nan), 0.1).tolist() == [True, False, False, False]
 
 
-def test_scores_are_those_of_each_question_asked_by_itself(network):
+@pytest.mark.parametrize("all_count", [True, False])
+def test_scores_are_those_of_each_question_asked_by_itself(network, monkeypatch, all_count):
     model, variables = network
-    stored = cases()
+    stored, read, valid = cases(), pipeline.epoch, None
+    if not all_count:
+        valid = np.ones(stored.labels.shape, bool)
+        valid[:, :, : valid.shape[2] // 4] = False
+        told = lambda *args, **options: (batch | {"valid": valid[batch["index"]]} for batch in read(*args, **options))
+        monkeypatch.setattr(pipeline, "epoch", told)
     means = np.linspace(0.1, 0.4, 4).astype(np.float32)
     keep = np.array([[True] * 4, [True, False, True, False], [False, True, False, False]])
     found = scores.examine(model, variables, stored, **WHERE, keep=keep, means=means)
 
     @jax.jit
-    def reference(variables, image, labels):
+    def reference(variables, batch):
         """The whole set as one batch."""
-        seen = augment.whole({"image": image, "labels": labels}, size=SIZE)
-        images, truth = seen["images"], seen["labels"]
+        seen = augment.whole(batch, size=SIZE)
+        images, truth, valid = seen["images"], seen["labels"], seen.get("valid")
+        inside = {"region": valid}
+        counts = jnp.ones(truth.shape, bool) if valid is None else valid
         logits, layers = capture.capture(model, variables, images, model.numbered_layers)
         mask = jax.nn.softmax(logits)[..., 1]
-        units = [prototypes.unit_sa_scores(layers[name], mask, truth) for name in model.numbered_layers[-2:]]
+        units = [prototypes.unit_sa_scores(layers[name], mask, truth, **inside) for name in model.numbered_layers[-2:]]
         own = (mask > 0.5).astype(jnp.int32)
-        against_own = [prototypes.unit_sa_scores(layers[name], mask, own) for name in model.numbered_layers[-2:]]
-        dice = lambda logits: overlap.dice(truth, jnp.argmax(logits, -1), num_classes=2)[:, 0]
+        against_own = [
+            prototypes.unit_sa_scores(layers[name], mask, own, **inside) for name in model.numbered_layers[-2:]
+        ]
+        dice = lambda logits: overlap.dice(truth, jnp.argmax(logits, -1), num_classes=2, valid=valid)[:, 0]
         held = lambda kept: capture.replace(model, variables, images, {LAST_LAYER: lambda x: jnp.where(kept, x, means)})
         return {
-            "sa": jnp.stack([prototypes.sa_score(layers[name], mask, truth) for name in model.numbered_layers], 1),
+            "sa": jnp.stack(
+                [prototypes.sa_score(layers[name], mask, truth, **inside) for name in model.numbered_layers], 1
+            ),
             "units": units[-1],
-            "unit_means": layers[LAST_LAYER].mean((1, 2)),
+            "unit_means": layers[LAST_LAYER].mean((1, 2), where=counts[..., None]),
             "dice": dice(logits),
             "mean_sa": jnp.nanmean(jnp.concatenate(against_own, 1), 1),
-            "separableness": prototypes.sa_score(images, mask, truth),
+            "separableness": prototypes.sa_score(images, mask, truth, **inside),
             "masked_dice": jax.lax.map(lambda kept: dice(held(kept)), jnp.asarray(keep)).T,
         }
 
-    expected = reference(variables, stored.images, stored.labels)
+    whole = {"image": stored.images, "labels": stored.labels} | ({} if valid is None else {"valid": valid})
+    expected = reference(variables, whole)
     assert found["sa"].shape == (10, 10) and found["masked_dice"].shape == (10, 3)
     for name, value in expected.items():
         # a pixel at the edge of two prototypes may fall to the other side in a batch of another size

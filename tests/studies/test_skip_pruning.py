@@ -270,11 +270,16 @@ def test_images_that_are_not_shifted_have_no_distance(network):
 def test_drawn_patients_and_halves_are_sums_of_their_histograms():
     random = np.random.default_rng(0)
     p, q = random.standard_normal((5, 30, 2)).astype(np.float32), random.standard_normal((5, 30, 2)).astype(np.float32)
-    joint = distances._ranges([(None, {"layer": p}), (None, {"layer": q})])["layer"]
+
+    def beside(sets):
+        """With a vector that does not count in every image."""
+        return np.concatenate([sets, np.full_like(sets[:, :1], 99)], 1), np.arange(31) < np.full((5, 1), 30)
+
+    joint = distances._ranges([(None, {"layer": beside(p)}), (None, {"layer": beside(q)})])["layer"]
     np.testing.assert_array_equal(joint, [f(np.concatenate([p, q]), (0, 1)) for f in (np.min, np.max)])
 
     def histograms(sets):
-        return np.asarray(distances._image_histograms({"layer": sets}, {"layer": joint}, bins=10)["layer"])
+        return np.asarray(distances._image_histograms({"layer": beside(sets)}, {"layer": joint}, bins=10)["layer"])
 
     drawn = np.array([[2, 0, 1, 1, 1], [0, 0, 5, 0, 0]], float)
     channels, layer, null, constant = distances._distances(

@@ -8,7 +8,7 @@ import pytest
 from jaxseg import models
 from jaxseg.analysis import distortion, prototypes
 from jaxseg.models import capture, tracing
-from jaxseg.training import losses, objectives
+from jaxseg.training import autoencoders, losses, objectives
 from tests.shallow import ShallowAutoencoder
 
 
@@ -134,6 +134,42 @@ def test_reconstruction_is_the_autoencoders_loss_leaves_the_network_alone_and_fa
         state = {**state, "params": moved(0.1)}
         later, _, _, down = descend(state)
     assert later < 0.6 * loss
+
+
+def test_pixels_that_do_not_count_are_in_no_part_of_an_objective(setting, activations):
+    model, variables, batch = setting
+    coder, state = fitted(setting, activations, "plain")
+    valid = np.zeros((2, 16, 16), bool)
+    valid[0, :, :9] = valid[1, 4:] = True
+    ability = objectives.segmentation_ability(model, losses.dice_loss, layers=LAYERS, weight=0.7)
+    repair = objectives.reconstruction(model, coder, LAYER)
+    of_cases = autoencoders.losses_step(model, coder, LAYER, lambda batch: batch)
+
+    @jax.jit
+    def parts(batch):
+        images = batch["images"]
+        logits, features, _ = capture.capture_and_update(
+            model, variables, images, LAYERS, mutable=["batch_stats"], train=True, rngs={"dropout": KEY}
+        )
+        r = coder.apply({"params": state["params"]}, activations, train=True, method="reconstruct")[0]
+        after = capture.replace(model, variables, images, {LAYER: lambda _: r})
+        asked = ability(KEY, variables, batch)[0], repair(KEY, state, batch)[0], of_cases(state, batch)
+        return *asked, logits, [features[name] for name in LAYERS], r, model.apply(variables, images), after
+
+    found = jax.device_get(parts(batch | {"valid": valid}))
+    with_ability, with_repair, terms, logits, features, r, before, after = found
+    mask = np.asarray(jax.nn.softmax(logits))[..., 1]
+    lacking = prototypes.sa_loss(features, mask, batch["labels"], region=valid)
+    np.testing.assert_allclose(
+        with_ability, losses.dice_loss(logits, batch["labels"], valid=valid) + 0.7 * lacking, rtol=1e-5
+    )
+    cells = valid.reshape(2, 8, 2, 8, 2).mean((2, 4)) > 0.5
+    assert cells.shape == activations.shape[:3]
+    mean = lambda squares, counts: [one[there].mean() for one, there in zip(squares, counts, strict=True)]
+    changed = np.asarray(jax.nn.softmax(before)) - np.asarray(jax.nn.softmax(after))
+    expected = [mean((before - after) ** 2, valid), mean((np.asarray(activations) - r) ** 2, cells)]
+    np.testing.assert_allclose(terms.T, [*expected, mean(changed**2, valid)], rtol=1e-3)
+    np.testing.assert_allclose(with_repair, np.mean(expected, 1).sum(), rtol=1e-4)
 
 
 def test_beside_the_reconstruction_the_encoder_runs_once(setting, activations):

@@ -29,7 +29,8 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
         logits, activations = subject.features(variables, seen)
         mask = 1.0 - jax.nn.softmax(logits)[..., 0]
-        return {"scores": jnp.stack([prototypes.sa_score(x, mask, seen["labels"]) for x in activations.values()], 1)}
+        score = lambda features: prototypes.sa_score(features, mask, seen["labels"], region=seen.get("valid"))
+        return {"scores": jnp.stack([score(features) for features in activations.values()], 1)}
 
     cases = evenly(subject.test, settings.profile_cases)
     return {"scores": subject.asks(question)(cases)["scores"].T, "patients": np.array(cases.patients)}

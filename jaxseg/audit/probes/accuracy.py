@@ -37,10 +37,10 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     rings = subject.rank == 2
 
     def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
-        predictions = subject.predict(variables, seen["images"])
-        scores = {"dice": overlap.dice(seen["labels"], predictions, num_classes=subject.test.num_classes)}
+        both, valid = (seen["labels"], subject.predict(variables, seen["images"])), seen.get("valid")
+        scores = {"dice": overlap.dice(*both, num_classes=subject.test.num_classes, valid=valid)}
         if rings:
-            scores["bands"] = regions.band_dice(seen["labels"], predictions, width=width)[1]
+            scores["bands"] = regions.band_dice(*both, width=width, valid=valid)[1]
         return scores
 
     outer = regions.outer_distances((subject.image_size,) * 2, width) if rings else np.zeros(0, np.int32)

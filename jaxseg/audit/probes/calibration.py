@@ -33,9 +33,10 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
 
     def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
         probabilities = jax.nn.softmax(subject.logits(variables, seen["images"]).astype(jnp.float32))
+        labels, valid = seen["labels"], seen.get("valid")
         return {
-            "sums": calibration.calibration_sums(probabilities, seen["labels"], bins=settings.bins),
-            "brier": calibration.brier(probabilities, seen["labels"]),
+            "sums": calibration.calibration_sums(probabilities, labels, bins=settings.bins, valid=valid),
+            "brier": calibration.brier(probabilities, labels, valid=valid),
         }
 
     return subject.asks(question)(subject.test)

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.analysis import hellinger
+from jaxseg.analysis import cells, hellinger
 from jaxseg.audit.probe import Answer, Arrays, NotAskedError, Probe, plain
 from jaxseg.audit.probes.accuracy import reference_domain
 from jaxseg.audit.profiles import KNOWS, figure
 from jaxseg.audit.subject import Seen, Subject, evenly
 from jaxseg.models import capture
+from jaxseg.models.layers import mask_around
 from jaxseg.settings import count
 
 
@@ -45,14 +46,26 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
 
     def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
         activations = capture.capture(subject.model, variables, seen["images"], subject.layers)[1]
-        pooled = [hellinger.pool_vectors(activations[name], grid=(side, side)) for name in subject.layers]
+        layers, grid, count = [activations[name] for name in subject.layers], (side, side), len(seen["images"])
+        around: list[Any] = [None] * len(layers)
+        if "valid" in seen:
+            around = [mask_around(seen["valid"], array.shape[1:-1], subject.margin) for array in layers]
+        pooled = [hellinger.pool_vectors(x, grid=grid, valid=valid) for x, valid in zip(layers, around, strict=True)]
+        counted = [jnp.ones((count, *grid), bool) if valid is None else cells.counted(valid, grid) for valid in around]
         # channels are independent: all layers side by side are one program
-        return {"vectors": jnp.concatenate(pooled, -1).reshape(len(seen["images"]), side * side, -1)}
+        vectors = jnp.concatenate(pooled, -1).reshape(count, side * side, -1)
+        return {"vectors": vectors, "counted": jnp.all(jnp.stack(counted), 0).reshape(count, -1)}
 
-    vectors = subject.asks(question)(cases)["vectors"]
-    of = lambda name: jnp.asarray(vectors[domains == name].reshape(-1, vectors.shape[-1]))
+    answer = subject.asks(question)(cases)
+    vectors, counted = answer["vectors"], answer["counted"]
+    of = lambda name: jnp.asarray(vectors[domains == name][counted[domains == name]])
     channels = [np.asarray(hellinger.hellinger_distance(of(reference), of(name))) for name in names]
-    halves = hellinger.split_half_null(jax.random.key(0), jnp.asarray(vectors[domains == reference]), splits=20)
+    halves = hellinger.split_half_null(
+        jax.random.key(0),
+        jnp.asarray(vectors[domains == reference]),
+        splits=20,
+        valid=None if counted.all() else jnp.asarray(counted[domains == reference]),
+    )
     ends = np.cumsum(_widths(subject))
     layers = lambda values: np.stack([part.mean(-1) for part in np.split(np.asarray(values), ends[:-1], -1)], -1)
     return {"names": np.array(names), "distance": layers(np.stack(channels)), "null": layers(halves).mean(0)}

@@ -88,7 +88,8 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
 
 def _answer(subject: Subject, variables: Any, seen: Seen) -> dict[str, jax.Array]:
     classes = subject.predict(variables, seen["images"])
-    sums = regional.region_sums(seen["labels"], classes, jnp.ones(classes.shape, bool))
+    region = seen["valid"] if "valid" in seen else jnp.ones(classes.shape, bool)
+    sums = regional.region_sums(seen["labels"], classes, region)
     return {
         "sums": sums.sum(tuple(range(1, sums.ndim - 1))),  # over the slices of a volume
         "classes": classes.astype(jnp.uint8),

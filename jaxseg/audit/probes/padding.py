@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxseg.audit import moving, pictures
 from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, NotAskedError, Probe, number
-from jaxseg.audit.subject import Seen, Subject, strip_width
+from jaxseg.audit.subject import Seen, Subject, counted, strip_width
 from jaxseg.data import augment
 from jaxseg.metrics import regional, regions
 from jaxseg.results.text import text_of
@@ -43,10 +43,10 @@ def measure(subject: Subject, settings: moving.Settings) -> Arrays:
         returned = jnp.stack([made.back(jnp.stack([one, one]))[1] for one in cut])
         shape = returned.shape
         strip = regional.region_sums(
-            jnp.broadcast_to(made.labels[0], shape), returned, jnp.broadcast_to(made.strip, shape)
+            jnp.broadcast_to(made.labels[0], shape), returned, jnp.broadcast_to(counted(seen, made.strip), shape)
         )
         changed = whole[0] != whole[1]
-        share = lambda place: jnp.sum(changed & place, (1, 2)) / jnp.sum(place)
+        share = lambda place: _share(changed, place if "valid" not in seen else place & seen["valid"])
         twice = lambda array: jnp.stack([array, array])
         return {
             "strip": jnp.moveaxis(jnp.sum(strip, 1), 1, 0),
@@ -60,6 +60,12 @@ def measure(subject: Subject, settings: moving.Settings) -> Arrays:
     strip = regional.dice_from_region_sums(answer["strip"]).T
     chosen = pictures.largest(strip[1] - strip[0], settings.examples)
     return {"strip": strip, "changed": answer["changed"].T} | pictures.of_pairs(answer, chosen).arrays()
+
+
+def _share(changed: jax.Array, place: jax.Array) -> jax.Array:
+    """Of the pixels of a place, bool `[1,n,n]` or of every image, `[B]`."""
+    pixels = jnp.sum(place) if len(place) == 1 else jnp.sum(place, (1, 2))
+    return jnp.sum(changed & place, (1, 2)) / pixels
 
 
 def _classes(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:

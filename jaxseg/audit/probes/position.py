@@ -1,6 +1,7 @@
 """Position: what does each layer know of where it is? (Lin, Weng et al. 2024, Fig. 5.) Evidence, no findings."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,13 +33,21 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     folds = min(settings.position_folds, patients.max() + 1)
     states: dict[str, position.PositionStatistics] = {}
     view = augment.testing_view(subject.view, size=subject.image_size, cases=cases.cases)
-    read = jax.jit(lambda variables, batch: subject.features(variables, view(batch))[1])
-    add = jax.jit(lambda states, seen, fold: {k: position.update(states[k], seen[k], fold) for k in states})
+
+    @jax.jit
+    def read(variables: Any, batch: Any) -> tuple[dict[str, jax.Array], jax.Array | None]:
+        seen = view(batch)
+        return subject.features(variables, seen)[1], seen.get("valid")
+
+    @jax.jit
+    def add(states: Any, features: dict[str, jax.Array], fold: jax.Array, valid: jax.Array | None) -> Any:
+        return {name: position.update(states[name], features[name], fold, valid=valid) for name in states}
+
     for batch in pipeline.epoch(cases, batch_size=subject.batch_size):
-        features = read(subject.variables, {name: batch[name] for name in ("image", "labels", "index")})
+        features, valid = read(subject.variables, {name: array for name, array in batch.items() if name != "real"})
         states = states or {name: position.init(x.shape[-1], folds=folds) for name, x in features.items()}
         # a number that no fold has leaves the repetitions out
-        states = add(states, features, np.where(batch["real"], patients[batch["index"]] % folds, folds))
+        states = add(states, features, np.where(batch["real"], patients[batch["index"]] % folds, folds), valid)
     return {"r2": np.array([float(position.compute(states[name])) for name in subject.layers], np.float32)}
 
 

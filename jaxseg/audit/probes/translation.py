@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxseg.audit import moving, pictures
 from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, NotAskedError, Probe, number
-from jaxseg.audit.subject import Seen, Subject, strip_width
+from jaxseg.audit.subject import Seen, Subject, counted, strip_width
 from jaxseg.data import augment
 from jaxseg.metrics import regional
 from jaxseg.metrics.intervals import Estimate
@@ -39,8 +39,8 @@ def measure(subject: Subject, settings: moving.Settings) -> Arrays:
         sums = lambda region: regional.region_sums(labels, returned, jnp.broadcast_to(region, shape))
         regions = {"strip": made.strip, "rest": made.visible & ~made.strip, "visible": made.visible}
         # sides are added up, cases come first
-        counted = {name: jnp.moveaxis(jnp.sum(sums(region), 1), 1, 0) for name, region in regions.items()}
-        return counted | {
+        of_region = lambda region: jnp.moveaxis(jnp.sum(sums(counted(seen, region)), 1), 1, 0)
+        return {name: of_region(region) for name, region in regions.items()} | {
             "images": made.shown(augment.levels(made.images)),
             "labels": made.shown(made.labels.astype(jnp.uint8)),
             "classes": made.shown(classes.astype(jnp.uint8)),

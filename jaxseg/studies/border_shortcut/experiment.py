@@ -65,7 +65,7 @@ def measure(
             variables,
             pipeline.epoch(test, batch_size=run.training.batch_size),
             augment.testing_view(view, size=run.data.image_size, cases=test.cases),
-            lambda labels, predictions: score(labels, predictions, settings.evaluation),
+            lambda labels, predictions, valid=None: score(labels, predictions, settings.evaluation, valid=valid),
         )
         measures |= {f"{view}_{name}": value for name, value in scores.items()}
     measures |= features.measure(settings, model, variables, test)
@@ -86,9 +86,14 @@ def mask_centres(settings: Settings, splits: runs.Splits) -> dict[tuple[str, str
     return centres
 
 
-def score(labels: jax.Array, predictions: jax.Array, evaluation: Evaluation) -> dict[str, jax.Array]:
-    """All scores of one batch, `[B,...]`; labels and predictions `[B,n,n]`."""
+def score(
+    labels: jax.Array, predictions: jax.Array, evaluation: Evaluation, *, valid: jax.Array | None = None
+) -> dict[str, jax.Array]:
+    """All scores of one batch, `[B,...]`; labels and predictions `[B,n,n]`, and where not all pixels count `valid`."""
     factor = evaluation.grid // labels.shape[1]
+    whole = predictions
+    if valid is not None:  # without foreground in both, a pixel is in no score
+        labels, predictions = jnp.where(valid, labels, 0), jnp.where(valid, predictions, 0)
     a, b = (jnp.repeat(jnp.repeat(x, factor, 1), factor, 2) for x in (labels, predictions))
     rings = regions.band_index(a.shape[1:], evaluation.border_width)
     at_border = jnp.asarray(rings == rings.max())
@@ -103,5 +108,5 @@ def score(labels: jax.Array, predictions: jax.Array, evaluation: Evaluation) -> 
         "border_recall": jnp.where(lesion > 0, overlapped / jnp.maximum(lesion, 1), jnp.nan),
         "bands": regions.band_dice(a, b, width=evaluation.band_width)[1],
         "bands_smooth1": regions.band_dice(a, b, width=evaluation.band_width, smooth=1.0)[1],
-        "predictions": predictions.astype(jnp.uint8),
+        "predictions": whole.astype(jnp.uint8),
     }

@@ -5,6 +5,8 @@ and the last layer's features in the plane of their two largest principal compon
 separate if padding marks them.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.analysis import position
+from jaxseg.analysis import cells, position
 from jaxseg.data import augment, pipeline
 from jaxseg.models import capture
+from jaxseg.models.layers import mask_around
 from jaxseg.models.unet import UNet
 from jaxseg.studies.border_shortcut.settings import Settings
 
@@ -34,28 +37,35 @@ def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline
     view = augment.testing_view("original", size=settings.run.data.image_size, cases=test.cases)
 
     @jax.jit
-    def run(variables: Any, batch: Any) -> dict[str, jax.Array]:
-        return capture.capture(model, variables, view(batch)["images"], layers)[1]
+    def run(variables: Any, batch: Any) -> tuple[dict[str, jax.Array], dict[str, jax.Array | None]]:
+        """Features, and which pixels count of what each layer covers."""
+        seen = view(batch)
+        features = capture.capture(model, variables, seen["images"], layers)[1]
+        around = lambda array: mask_around(seen["valid"], array.shape[1:-1], model.margin) if "valid" in seen else None
+        return features, {layer: around(features[layer]) for layer in layers}
 
     @jax.jit
-    def add(states: Any, features: dict[str, jax.Array], fold: jax.Array) -> Any:
-        return {layer: position.update(states[layer], features[layer].astype(jnp.float32), fold) for layer in layers}
+    def add(states: Any, features: dict[str, jax.Array], fold: jax.Array, valid: dict[str, jax.Array | None]) -> Any:
+        wide = {layer: features[layer].astype(jnp.float32) for layer in layers}
+        return {layer: position.update(states[layer], wide[layer], fold, valid=valid[layer]) for layer in layers}
 
     states: Any = None
     sampled, distances = [], []
     random = np.random.default_rng(settings.seed)
     each = -(-evaluation.feature_pixels // len(test))
     for batch in pipeline.epoch(test, batch_size=settings.run.training.batch_size):
-        stored = {name: batch[name] for name in ("image", "labels", "index")}
-        features = run(variables, stored)
+        stored = {name: batch[name] for name in ("image", "labels", "valid", "index") if name in batch}
+        features, valid = run(variables, stored)
         if states is None:
             states = {name: position.init(features[name].shape[-1], folds=evaluation.position_folds) for name in layers}
         # an index that is no fold's leaves the repetitions out
-        states = add(states, features, np.where(batch["real"], folds[batch["index"]], evaluation.position_folds))
+        fold = np.where(batch["real"], folds[batch["index"]], evaluation.position_folds)
+        states = add(states, features, fold, valid)
         last = np.asarray(features[layers[-1]], np.float32)[batch["real"]]
         distance = position.border_distance(last.shape[1:-1]).ravel()
-        for image in last.reshape(len(last), -1, last.shape[-1]):
-            chosen = random.choice(len(distance), min(each, len(distance)), replace=False)
+        counts = _counted(valid[layers[-1]], last.shape[1:-1], batch["real"])
+        for image, where in zip(last.reshape(len(last), -1, last.shape[-1]), counts, strict=True):
+            chosen = where[random.choice(len(where), min(each, len(where)), replace=False)]
             sampled.append(image[chosen])
             distances.append(distance[chosen])
     projection, share = _principal(np.concatenate(sampled))
@@ -68,6 +78,13 @@ def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline
 
 
 _score = jax.jit(position.compute)  # layers of as many channels share a program
+
+
+def _counted(valid: jax.Array | None, sizes: Sequence[int], real: np.ndarray) -> list[np.ndarray]:
+    """Per image the numbers of the pixels of a layer that count."""
+    if valid is None:
+        return [np.arange(math.prod(sizes))] * int(np.sum(real))
+    return [np.flatnonzero(one) for one in np.asarray(cells.counted(valid, sizes))[real]]
 
 
 def _principal(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -131,7 +131,7 @@ def of_network(
 
 def _dice_before_and_after(evidence: Evidence, labels: jax.Array) -> dict[str, jax.Array]:
     after = jnp.argmax(evidence.logits_after, -1).astype(jnp.int32)
-    reconstructed = overlap.dice(labels, after, num_classes=evidence.logits.shape[-1])
+    reconstructed = overlap.dice(labels, after, num_classes=evidence.logits.shape[-1], valid=evidence.valid)
     return compute.dice(evidence, labels) | {"dice_after": reconstructed}
 
 

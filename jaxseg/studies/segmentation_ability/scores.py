@@ -18,7 +18,7 @@ import numpy as np
 from jaxseg import inference
 from jaxseg.analysis import prototypes
 from jaxseg.data import augment, pipeline, shifts
-from jaxseg.metrics import overlap
+from jaxseg.metrics import overlap, pixels
 from jaxseg.metrics.intervals import defined_mean
 from jaxseg.models import capture
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
@@ -79,18 +79,18 @@ def examine(
 @functools.cache
 def _examiner(model: UNet, size: int) -> Callable[..., dict[str, jax.Array]]:
     def run(variables: Variables, batch: Batch, keep: jax.Array, means: jax.Array) -> dict[str, jax.Array]:
-        images, labels = _seen(batch, size)
+        images, labels, valid = _seen(batch, size)
         mask, layers = _mask_and_layers(model, variables, images)
         last = layers[-1]
         return {
-            "sa": _abilities(layers, mask, labels),
-            "units": prototypes.unit_sa_scores(last, mask, labels),
-            "unit_means": jnp.mean(last.astype(jnp.float32), (1, 2)),
-            "dice": _dice(labels, mask),
-            "mean_sa": prototypes.mean_sa_score(layers[-2:], mask),
-            "separableness": prototypes.sa_score(images, mask, labels),
-            "gain": prototypes.segmentation_gain(images, mask, labels),
-            "masked_dice": _masked_dice(variables, last, labels, keep, means),
+            "sa": _abilities(layers, mask, labels, valid),
+            "units": prototypes.unit_sa_scores(last, mask, labels, region=valid),
+            "unit_means": _unit_means(last, valid),
+            "dice": _dice(labels, mask, valid),
+            "mean_sa": prototypes.mean_sa_score(layers[-2:], mask, region=valid),
+            "separableness": prototypes.sa_score(images, mask, labels, region=valid),
+            "gain": prototypes.segmentation_gain(images, mask, labels, region=valid),
+            "masked_dice": _masked_dice(variables, last, (labels, valid), keep, means),
         }
 
     return jax.jit(run, compiler_options=compiler_options(model))
@@ -120,22 +120,22 @@ def noisy_abilities(
 
 
 @functools.cache
-def _spoiler(size: int, level: float) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """`(key, stored batch) -> images, labels`, a program of its own: the network is compiled once for all levels."""
+def _spoiler(size: int, level: float) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array | None]]:
+    """`(key, stored batch) -> images, labels, valid`, a program of its own: networks are compiled once for all."""
     shifted = shifts.shift("uniform_noise", strength=level)
 
-    def run(key: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        images, labels = _seen(batch, size)
-        return shifted(key, {"images": images, "position": batch["index"]})["images"], labels
+    def run(key: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        images, labels, valid = _seen(batch, size)
+        return shifted(key, {"images": images, "position": batch["index"]})["images"], labels, valid
 
     return jax.jit(run)
 
 
 @functools.cache
 def _ability(model: UNet) -> Callable[..., jax.Array]:
-    def run(variables: Variables, images: jax.Array, labels: jax.Array) -> jax.Array:
+    def run(variables: Variables, images: jax.Array, labels: jax.Array, valid: jax.Array | None) -> jax.Array:
         mask, layers = _mask_and_layers(model, variables, images)
-        return _abilities(layers, mask, labels)
+        return _abilities(layers, mask, labels, valid)
 
     return jax.jit(run, compiler_options=compiler_options(model))
 
@@ -149,23 +149,25 @@ def explain(model: UNet, variables: Variables, source: pipeline.Source, cases: S
       pixel (Fig. 9).
     """
     chosen = [source[i] for i in cases]
-    batch = {name: jnp.asarray(np.stack([case[name] for case in chosen])) for name in ("image", "labels")}
+    stored = [name for name in ("image", "labels", "valid") if name in chosen[0]]
+    batch = {name: jnp.asarray(np.stack([case[name] for case in chosen])) for name in stored}
     return {name: np.asarray(value) for name, value in _explainer(model, size)(variables, batch).items()}
 
 
 @functools.cache
 def _explainer(model: UNet, size: int) -> Callable[..., dict[str, jax.Array]]:
     def run(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        images, labels = _seen(batch, size)
+        images, labels, valid = _seen(batch, size)
         mask, layers = _mask_and_layers(model, variables, images)
-        maps = [prototypes.object_probability(features, mask) > 0.5 for features in layers]
+        probability = lambda features: prototypes.object_probability(features, mask, region=valid)
+        maps = [probability(features) > 0.5 for features in layers]
         return {
             "seen": augment.levels(images),
             "annotation": labels.astype(jnp.uint8),
             "output": (mask > 0.5).astype(jnp.uint8),
-            "colour_map": (prototypes.object_probability(images, mask) > 0.5).astype(jnp.uint8),
+            "colour_map": (probability(images) > 0.5).astype(jnp.uint8),
             "maps": jnp.stack(maps, 1).astype(jnp.uint8),
-            "heat": prototypes.unit_heat_map(layers[-1], mask),
+            "heat": prototypes.unit_heat_map(layers[-1], mask, region=valid),
         }
 
     return jax.jit(run)
@@ -178,8 +180,8 @@ def output_dice(
 
     @functools.partial(jax.jit, compiler_options=compiler_options(model))
     def run(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        images, labels = _seen(batch, size)
-        return {"dice": _dice(labels, _mask(model.apply(variables, images)))}
+        images, labels, valid = _seen(batch, size)
+        return {"dice": _dice(labels, _mask(model.apply(variables, images)), valid)}
 
     batches = pipeline.epoch(source, batch_size=batch_size)
     return inference.over_cases(lambda batch: run(variables, _arrays(batch)), batches)["dice"]
@@ -219,13 +221,13 @@ def cost(
 
 
 def _arrays(batch: Batch) -> dict[str, Any]:
-    return {name: batch[name] for name in ("image", "labels", "index")}
+    return {name: batch[name] for name in ("image", "labels", "valid", "index") if name in batch}
 
 
-def _seen(batch: Batch, size: int) -> tuple[jax.Array, jax.Array]:
-    """Images, and labels that are 1 in any foreground."""
+def _seen(batch: Batch, size: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Images, labels that are 1 in any foreground, and which pixels count, None where all do."""
     seen = augment.whole(batch, size=size)
-    return seen["images"], (seen["labels"] > 0).astype(jnp.int32)
+    return seen["images"], (seen["labels"] > 0).astype(jnp.int32), seen.get("valid")
 
 
 def _mask(logits: Any) -> jax.Array:
@@ -237,16 +239,26 @@ def _mask_and_layers(model: UNet, variables: Variables, images: jax.Array) -> tu
     return _mask(logits), [activations[name] for name in model.roles.convolutions]
 
 
-def _abilities(layers: Sequence[jax.Array], mask: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.stack([prototypes.sa_score(features, mask, labels) for features in layers], 1)
+def _abilities(layers: Sequence[jax.Array], mask: jax.Array, labels: jax.Array, valid: jax.Array | None) -> jax.Array:
+    return jnp.stack([prototypes.sa_score(features, mask, labels, region=valid) for features in layers], 1)
 
 
-def _dice(labels: jax.Array, mask: jax.Array) -> jax.Array:
-    return overlap.dice(labels, (mask > 0.5).astype(jnp.int32), num_classes=2)[:, 0]
+def _unit_means(features: jax.Array, valid: jax.Array | None) -> jax.Array:
+    """`[B,C]`, of every unit's activations."""
+    of_unit = lambda unit: pixels.mean(unit.astype(jnp.float32), valid)
+    return jnp.mean(features.astype(jnp.float32), (1, 2)) if valid is None else jax.vmap(of_unit, -1, 1)(features)
+
+
+def _dice(labels: jax.Array, mask: jax.Array, valid: jax.Array | None) -> jax.Array:
+    return overlap.dice(labels, (mask > 0.5).astype(jnp.int32), num_classes=2, valid=valid)[:, 0]
 
 
 def _masked_dice(
-    variables: Variables, last: jax.Array, labels: jax.Array, keep: jax.Array, means: jax.Array
+    variables: Variables,
+    last: jax.Array,
+    annotated: tuple[jax.Array, jax.Array | None],
+    keep: jax.Array,
+    means: jax.Array,
 ) -> jax.Array:
     """`[B,T]`, of the head over the units that are kept, the others at their means."""
     head = variables["params"]["head"]["conv"]
@@ -254,4 +266,5 @@ def _masked_dice(
     kept = jnp.where(keep[..., None], kernel, 0)  # [T,C,K]
     bias = head["bias"][None] + jnp.einsum("c,tck->tk", means, kernel - kept)
     logits = jnp.einsum("bhwc,tck->tbhwk", last.astype(jnp.float32), kept) + bias[:, None, None, None]
-    return jax.vmap(lambda one: _dice(labels, _mask(one)), out_axes=1)(logits)
+    labels, valid = annotated
+    return jax.vmap(lambda one: _dice(labels, _mask(one), valid), out_axes=1)(logits)

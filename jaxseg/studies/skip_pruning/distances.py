@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.analysis import hellinger
+from jaxseg.analysis import cells, hellinger
 from jaxseg.data import augment
 from jaxseg.models import capture
+from jaxseg.models.layers import mask_around
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.studies.skip_pruning.conditions import Condition, Shifter, compared, patient_draws
 from jaxseg.studies.skip_pruning.settings import Settings
@@ -44,16 +45,16 @@ def measure(
     grid = (max(size // 2**model.halvings, 1),) * 2
 
     @jax.jit
-    def vectors(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-        seen = augment.whole({"image": images, "labels": jnp.zeros(images.shape[:3], jnp.uint8)}, size=size)["images"]
-        activations = capture.capture(model, variables, seen, layers)[1]
-        pooled = {name: hellinger.pool_vectors(array, grid=grid) for name, array in activations.items()}
-        return {name: array.reshape(len(images), -1, array.shape[-1]) for name, array in pooled.items()}
+    def vectors(variables: Any, batch: Mapping[str, jax.Array]) -> Vectors:
+        seen = augment.whole(batch, size=size)
+        activations = capture.capture(model, variables, seen["images"], layers)[1]
+        return {name: _pooled(activations[name], grid, model.margin, seen.get("valid")) for name in activations}
 
-    def read(condition: Condition, variables: Any) -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
+    def read(condition: Condition, variables: Any) -> Iterator[tuple[np.ndarray, Vectors]]:
         for batch in shifter.batches(condition):
+            stored = {name: batch[name] for name in ("image", "labels", "valid") if name in batch}
             # the case that fills up the last batch comes again, at its end, and must not count twice
-            yield batch["index"][np.asarray(batch["real"])], vectors(variables, batch["image"])
+            yield batch["index"][np.asarray(batch["real"])], vectors(variables, stored)
 
     measures: dict[str, list[Any]] = {}
     draws = patient_draws(tested, evaluation.distance_resamples)
@@ -72,25 +73,40 @@ def measure(
 
 
 Ranges = dict[str, hellinger.Range]
+Vectors = dict[str, tuple[jax.Array, jax.Array | None]]  # per layer `[B,n,D]`, and which count, `[B,n]`; None: all
 
 
-def _ranges(batches: Iterable[tuple[Any, Mapping[str, jax.Array]]]) -> Ranges:
+def _pooled(
+    activations: jax.Array, grid: tuple[int, ...], margin: int, valid: jax.Array | None
+) -> tuple[jax.Array, jax.Array | None]:
+    """One of `Vectors`."""
+    count = len(activations)
+    around = None if valid is None else mask_around(valid, activations.shape[1:-1], margin)
+    pooled = hellinger.pool_vectors(activations, grid=grid, valid=around)
+    counted = None if around is None else cells.counted(around, grid).reshape(count, -1)
+    return pooled.reshape(count, -1, pooled.shape[-1]), counted
+
+
+def _ranges(batches: Iterable[tuple[Any, Vectors]]) -> Ranges:
     """Of all vectors; a case that comes again changes no range."""
     ranges: Ranges = {}
     for _, vectors in batches:
-        ranges = ranges or {name: hellinger.init_range(array.shape[-1]) for name, array in vectors.items()}
+        ranges = ranges or {name: hellinger.init_range(array.shape[-1]) for name, (array, _) in vectors.items()}
         ranges = _widened(ranges, vectors)
     return ranges
 
 
 @jax.jit
-def _widened(ranges: Ranges, vectors: Mapping[str, jax.Array]) -> Ranges:
-    flat = {name: array.reshape(-1, array.shape[-1]) for name, array in vectors.items()}
-    return {name: hellinger.update_range(so_far, flat[name]) for name, so_far in ranges.items()}
+def _widened(ranges: Ranges, vectors: Vectors) -> Ranges:
+    def widened(so_far: hellinger.Range, array: jax.Array, counted: jax.Array | None) -> hellinger.Range:
+        flat = array.reshape(-1, array.shape[-1])
+        return hellinger.update_range(so_far, flat, valid=None if counted is None else counted.ravel())
+
+    return {name: widened(so_far, *vectors[name]) for name, so_far in ranges.items()}
 
 
 def _patient_histograms(
-    condition: Condition, batches: Iterable[tuple[np.ndarray, Mapping[str, jax.Array]]], ranges: Ranges, bins: int
+    condition: Condition, batches: Iterable[tuple[np.ndarray, Vectors]], ranges: Ranges, bins: int
 ) -> dict[str, np.ndarray]:
     """Per layer, int32 `[P,D,bins]`: the histograms of every patient."""
     names, patient = np.unique(condition.cases.patients, return_inverse=True)
@@ -102,10 +118,13 @@ def _patient_histograms(
 
 
 @functools.partial(jax.jit, static_argnames="bins")
-def _image_histograms(vectors: Mapping[str, jax.Array], ranges: Ranges, *, bins: int) -> dict[str, jax.Array]:
+def _image_histograms(vectors: Vectors, ranges: Ranges, *, bins: int) -> dict[str, jax.Array]:
     """Per layer, counts int32 `[B,D,bins]` of vectors `[B,n,D]`."""
-    count = lambda image, joint: hellinger.update(hellinger.init(*joint, bins=bins), image).counts
-    return {name: jax.vmap(count, (0, None))(array, ranges[name]) for name, array in vectors.items()}
+
+    def count(image: jax.Array, counted: jax.Array | None, joint: hellinger.Range) -> jax.Array:
+        return hellinger.update(hellinger.init(*joint, bins=bins), image, valid=counted).counts
+
+    return {name: jax.vmap(count, (0, 0, None))(*pair, ranges[name]) for name, pair in vectors.items()}
 
 
 def _distances(

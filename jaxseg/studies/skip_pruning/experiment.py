@@ -104,7 +104,9 @@ def measure(
         variables,
         itertools.chain.from_iterable(map(shifter.batches, tested)),
         view,
-        lambda labels, predictions: {"counts": _member_counts(labels, predictions, test.num_classes)},
+        lambda labels, predictions, valid=None: {
+            "counts": _member_counts(labels, predictions, test.num_classes, valid=valid)
+        },
         predict=_predict_members,
     )["counts"]
     shown = inference.score_cases(
@@ -112,7 +114,7 @@ def measure(
         variables[0],
         itertools.chain.from_iterable(map(shifter.batches, example_cases(tested))),
         view,
-        lambda _, predictions: {"predictions": predictions.astype(jnp.uint8)},
+        lambda _, predictions, **valid: {"predictions": predictions.astype(jnp.uint8)},
     )["predictions"]
     measures = {name: np.array([best[name] for *_, best in members]) for name in members[0][2]}
     # laid out as a file gives them back: sums over another layout round differently
@@ -124,9 +126,11 @@ def _predict_members(model: Any, members: Sequence[Any], images: jax.Array) -> j
     return jnp.stack([inference.predict(model, variables, images) for variables in members], 1)
 
 
-def _member_counts(labels: jax.Array, predictions: jax.Array, num_classes: int) -> jax.Array:
+def _member_counts(
+    labels: jax.Array, predictions: jax.Array, num_classes: int, *, valid: jax.Array | None = None
+) -> jax.Array:
     """Counts `[B,F,K,3]` of labels `[B,n,n]` and predictions `[B,F,n,n]`."""
-    count = lambda predicted: overlap.class_counts(labels, predicted, num_classes=num_classes)
+    count = lambda predicted: overlap.class_counts(labels, predicted, num_classes=num_classes, valid=valid)
     return jnp.stack([count(predictions[:, i]) for i in range(predictions.shape[1])], 1)
 
 
