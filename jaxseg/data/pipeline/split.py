@@ -110,7 +110,10 @@ class Split:
             raise _unreadable(directory, error) from error
         self._mode = _MODES.get(self.num_channels, "")
         self.inputs = gray_levels(size) if inputs is None else inputs
-        self.sides = self.inputs.grid.sides(self.rank)
+        try:
+            self.sides = self.inputs.grid.sides(self.rank)
+        except Misfit as error:
+            raise InputError(f"{directory}: {error}; see config.data.geometry_options") from error
         self._measured = "statistics" in features
         self._check_intensities()
         self.masked = self.inputs.grid.pads or bool(

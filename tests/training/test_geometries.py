@@ -1,0 +1,208 @@
+"""Runs on cases that keep their pixels: several sizes, 16 bits, pixels without annotation; patches; the way back."""
+
+import json
+import shutil
+
+import jax
+import nibabel
+import numpy as np
+import pytest
+
+from configs import train
+from jaxseg import inference
+from jaxseg.data import builders, inputs, pipeline
+from jaxseg.errors import InputError
+from jaxseg.prediction import inputs as files
+from jaxseg.prediction import network
+from jaxseg.prediction.predictor import Predictor
+from jaxseg.training import checks, runs
+from jaxseg.training.contract import TrainedOn
+
+SIZES = ((10, 14), (10, 14), (18, 12), (18, 12), (10, 14), (18, 12), (10, 14), (18, 12))
+SLICES, IGNORE = 3, 9
+
+
+@pytest.fixture(autouse=True)
+def optax_mixes_types():
+    """Adam's bias correction raises a float to an integer power."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def write(folder):
+    """Volumes of two sizes in plane, beyond 8 bits and below 0, whose last row has no annotation."""
+    rng = np.random.default_rng(0)
+    rows = ["case,image,mask,patient,split"]
+    for i, size in enumerate(SIZES):
+        labels = np.zeros((SLICES, *size), np.uint8)
+        labels[:, 3:7, 4:9] = 1
+        image = np.rint(rng.normal(0, 40, labels.shape) + 900 * (labels == 1) - 200).astype(np.int16)
+        labels[:, -1] = IGNORE
+        for name, array in (("image", image), ("mask", labels)):
+            nifti = nibabel.Nifti1Image(array.transpose(2, 1, 0), np.diag([1.5, 2.0, 8.0, 1.0]))
+            nibabel.save(nifti, folder / f"{name}{i}.nii.gz")
+        split = ["train", "train", "train", "train", "validation", "validation", "test", "test"][i]
+        rows.append(f"c{i},image{i}.nii.gz,mask{i}.nii.gz,p{i},{split}")
+    (folder / "cases.csv").write_text("\n".join(rows))
+    (folder / "classes.csv").write_text(f"value,name\n0,background\n1,object\n{IGNORE},ignore\n")
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw")
+    write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def slices(raw, tmp_path_factory):
+    return builders.prepare("folder/mine", data_dir=tmp_path_factory.mktemp("data"), manual_dir=raw)
+
+
+@pytest.fixture(scope="module")
+def volumes(raw, tmp_path_factory):
+    return builders.prepare("folder/mine-volumes", data_dir=tmp_path_factory.mktemp("data"), manual_dir=raw)
+
+
+def config_of(geometry, dataset="folder/mine", normalisation="z_score", **options):
+    config = train.get_config("tiny").unlock()
+    config.data.update(dataset=dataset, image_size=8, geometry=geometry, normalisation=normalisation)
+    config.data.geometry_options.update(options)
+    config.model.update(features=(2, 4), skips=(True,))
+    config.training.update(epochs=1, batch_size=4)
+    return config.lock()
+
+
+def trained(config, directory, folder):
+    config = runs.resolved(config, directory)
+    runs.train(config, runs.Splits(directory, inputs.of_config(config)), folder)
+    return config
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_files_are_stored_exactly_with_what_has_no_annotation(raw, slices):
+    split = pipeline.Split(slices, "train", inputs=inputs.STORED)
+    assert split.preparation.dtype == "int16" and split.masked and split.class_names == ("background", "object")
+    for case in split:
+        number, z = case["case"].split("_")
+        image = np.asarray(nibabel.load(raw / f"image{number[1:]}.nii.gz").dataobj).transpose(2, 1, 0)[int(z)]
+        np.testing.assert_array_equal(case["image"][..., 0], image)
+        assert not case["valid"][-1].any() and case["valid"][:-1].all() and not case["labels"][-1].any()
+    assert pipeline.Split(slices, "train", size=None)[0]["image"].dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("geometry", "options", "sizes"),
+    [("keep", {"multiple": (4,)}, 2), ("patches", {"size": (8, 8)}, 2), ("keep", {"size": (16, 12)}, 1)],
+)
+def test_a_run_trains_validates_resumes_and_is_evaluated_on_both_grids(
+    shallow_runs, slices, tmp_path, geometry, options, sizes
+):
+    normalisation = "mean_std" if geometry == "patches" else "z_score"
+    wanted = config_of(geometry, normalisation=normalisation, **options)
+    config = trained(wanted, slices, tmp_path / "run")
+    if geometry == "patches":  # the numbers of the foreground are kept with the run
+        assert 650 < runs.read_config(tmp_path / "run").data.normalisation_options.mean[0] < 750
+    assert rows(tmp_path / "run")[-1]["step"] == 3 and np.isfinite(rows(tmp_path / "run")[-1]["loss"])
+    trained(wanted, slices, tmp_path / "run")  # resumes, and nothing is left to do
+    found, estimates = inference.evaluate_run(config, tmp_path / "run", slices, split="test", view="original")
+    stored = pipeline.Split(slices, "test", size=None)
+    assert [row["case"] for row in found] == [case["case"] for case in stored]
+    assert set(estimates) == {"object", "object on the grid of the file"}
+    source = pipeline.decoded(pipeline.Split(slices, "test", inputs=inputs.of_config(config)))
+    assert len({case["labels"].shape for case in source}) == sizes
+    if geometry != "keep" or sizes > 1:  # all of every case is seen at its own pixels: both are the same Dice
+        for row in found:
+            assert row["dice_object"] == pytest.approx(row["file_dice_object"])
+
+
+THRESHOLDS = {"z_score": 1.0, "percentiles": 0.0, "mean_std": 2.5, "none": 250.0, "range": 128.0}
+
+
+@pytest.mark.parametrize("normalisation", THRESHOLDS)
+@pytest.mark.parametrize("geometry", ["keep", "patches"])
+def test_predicted_masks_lie_over_their_files(raw, slices, tmp_path, geometry, normalisation):
+    """Of a network that thresholds what it is given: the object, on the grid of the file."""
+    options = {"multiple": (4,)} if geometry == "keep" else {}
+    config = config_of(geometry, normalisation=normalisation, **options)
+    if normalisation == "mean_std":
+        with config.unlocked():
+            config.data.normalisation_options.update(mean=(0,), std=(100,))
+    split = pipeline.Split(slices, "train")
+    known = TrainedOn(split.class_names, split.num_channels, split.rank, split.preparation)
+    threshold = Predictor(network.Run(config, tmp_path, known, None, (), ()))
+
+    def bright(images):
+        object_ = (images > THRESHOLDS[normalisation]).astype(np.float32)
+        return np.concatenate([1 - object_, object_], -1), {"mean_sa": np.zeros(len(images))}
+
+    threshold.__dict__["_network"] = bright
+    for i in (0, 2):
+        loaded = files.load(raw / f"image{i}.nii.gz", known, threshold.inputs)
+        found = threshold.predict(loaded.stored, loaded.size, spacing=loaded.spacing)
+        mask = loaded.as_in_file(found.labels)
+        truth = np.asarray(nibabel.load(raw / f"mask{i}.nii.gz").dataobj).transpose(2, 1, 0)
+        np.testing.assert_array_equal(mask[truth != IGNORE], truth[truth != IGNORE])
+
+
+def test_volumes_train_on_patches_that_are_mapped_from_files(shallow_runs, volumes, tmp_path):
+    config = config_of("patches", "folder/mine-volumes", size=(2, 8, 8)).unlock()
+    config.training.batch_size, config.model.features = 2, (2, 4)
+    config.data.residence = "stream"
+    config = trained(config.lock(), volumes, tmp_path / "mapped")
+    places = sorted((tmp_path / "mapped" / "cases").iterdir())
+    assert [place.name for place in places] == ["folder_mine-volumes_train", "folder_mine-volumes_validation"]
+    with config.unlocked():
+        config.data.residence = "auto"
+    trained(config, volumes, tmp_path / "memory")
+    one, other = (rows(tmp_path / name) for name in ("mapped", "memory"))
+    assert [row["loss"] for row in one] == [row["loss"] for row in other]
+    found, _ = inference.evaluate_run(config, tmp_path / "mapped", volumes, split="test", view="original")
+    assert [row["case"] for row in found] == ["c6", "c7"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.view": "quadrant"}, "config.data.view is 'quadrant', which is for geometry 'squash'"),
+        ({"data.folds": 2}, "config.data.folds needs cases of one size, and config.data.geometry 'keep' has several"),
+        ({"replicas": 2}, "config.replicas needs cases of one size"),
+        ({"data.residence": "device"}, "config.data.residence 'device' needs cases of one size"),
+        ({"data.geometry": "stretch"}, "config.data.geometry is 'stretch'; choose one of squash, keep, patches"),
+        ({"data.geometry_options.spacing": (0.0, 1.0)}, "geometry_options.spacing is .*; give numbers above 0"),
+        ({"data.geometry_options.overlap": 0.25}, "geometry_options.overlap is 0.25, but keep has no overlap"),
+        ({"data.normalisation": "cdf"}, "config.data.normalisation is 'cdf'; choose one of range, percentiles"),
+        ({"data.normalisation_options.scope": "volume"}, "scope is 'volume'; choose one of image, slice"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_read(changes, message):
+    config = config_of("keep", multiple=(4,)).unlock()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(InputError, match=message):
+        checks.check(config.lock())
+
+
+def test_sides_for_another_number_of_axes_are_refused(slices, tmp_path):
+    config = config_of("keep", size=(8, 8, 8))
+    with pytest.raises(InputError, match=r"has 2 axes, and 3 sizes are given; give 2, or one for all"):
+        trained(config, slices, tmp_path / "run")
+
+
+def test_audits_and_studies_take_squares_of_gray_levels():
+    with pytest.raises(InputError, match="audits and studies take squares"):
+        inputs.check_squares(config_of("keep", multiple=(4,)))
+    with pytest.raises(InputError, match="audits and studies change gray levels: use 'range'"):
+        inputs.check_squares(config_of("keep"))
+    inputs.check_squares(config_of("keep", normalisation="range"))
+
+
+def test_a_set_that_an_earlier_version_stored_with_8_bits_has_no_other_intensities(slices, tmp_path):
+    old = shutil.copytree(slices, tmp_path / "old")
+    features = json.loads((old / "features.json").read_text())
+    del features["featuresDict"]["features"]["statistics"]
+    (old / "features.json").write_text(json.dumps(features))
+    with pytest.raises(InputError, match=r"stored 8 bits of its intensities; use .* 'range', or prepare"):
+        pipeline.Split(old, "train", inputs=inputs.of_config(config_of("keep")))
