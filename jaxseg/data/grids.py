@@ -61,7 +61,7 @@ class Placement(NamedTuple):
         placed[self.inside] = array[self.kept]
         return placed
 
-    def back(self, probabilities: np.ndarray, size: Sequence[int] | None = None) -> np.ndarray:
+    def back(self, probabilities: np.ndarray, *, size: Sequence[int] | None = None) -> np.ndarray:
         """Probabilities on the grid as ones of the case: interpolated linearly; background where it was cropped.
 
         Args:
@@ -167,13 +167,16 @@ class Squash(Grid):
 
     @property
     def draft(self) -> int | None:
+        """Twice the size that is wanted."""
         return resizing.DRAFT * self.side
 
     @property
     def one_size(self) -> bool:
+        """All cases become squares, or cubes."""
         return True
 
     def example(self, rank: int) -> tuple[int, ...]:
+        """The square's, or the cube's."""
         return (self.side,) * rank
 
     def _resized(self, size: tuple[int, ...], spacing: Sequence[float] | np.ndarray) -> tuple[int, ...]:
@@ -191,6 +194,7 @@ class _Resampled(Grid):
 
     @property
     def pads(self) -> bool:
+        """Where a case is smaller than the grid."""
         return True
 
     def _resized(self, size: tuple[int, ...], spacing: Sequence[float] | np.ndarray) -> tuple[int, ...]:
@@ -226,9 +230,11 @@ class Keep(_Resampled):
 
     @property
     def one_size(self) -> bool:
+        """Unless all of every case is kept."""
         return not self.multiple
 
     def example(self, rank: int) -> tuple[int, ...]:
+        """The size, or the least multiple."""
         return per_axis(self.multiple, rank) if self.multiple else self._wanted(rank)
 
     def _grid(self, resized: tuple[int, ...]) -> tuple[int, ...]:

@@ -58,7 +58,7 @@ def on_grid(
     """
     fitted = [placement.onto(resizing.resize(image, placement.resized), fill) for image in images]
     probabilities, scores = network(np.stack(fitted))
-    return np.stack([placement.back(one, size) for one in probabilities]), scores
+    return np.stack([placement.back(one, size=size) for one in probabilities]), scores
 
 
 def sliding(network: Network, image: np.ndarray, tiling: Tiling) -> tuple[np.ndarray, Scores]:

@@ -110,10 +110,10 @@ class Predictor:
           image: `[*S,C]`, normalised, at the size at which the data set stores its images, or for tiles at its own.
           size: spatial sizes of the result.
           spacing: mm along its axes; None where unknown.
+          probabilities: whether these are wanted too.
 
         Raises:
           Unusable: the image does not go with the network's geometry.
-          probabilities: whether these are wanted too.
         """
         rank = self.run.trained_on.rank
         steps = (math.nan,) * rank if spacing is None else tuple(spacing)[-rank:]

@@ -101,7 +101,7 @@ def test_squashed_cases_fill_the_square():
 def test_a_result_may_have_another_size_than_what_was_stored():
     """As a file does of which a JPEG was decoded at a smaller scale, or that was squashed when it was prepared."""
     placement = Keep(8, size=(8, 8)).placement((6, 6), (1.0, 1.0))
-    assert placement.back(np.full((8, 8, 2), 0.5, np.float32), (12, 18)).shape == (12, 18, 2)
+    assert placement.back(np.full((8, 8, 2), 0.5, np.float32), size=(12, 18)).shape == (12, 18, 2)
 
 
 @pytest.mark.parametrize(
