@@ -1,5 +1,7 @@
 """Pixels that do not count in analyses: what lies there changes nothing, and a padded batch is its cases one by one."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,6 +204,28 @@ def test_saliency_is_of_the_cells_that_count():
     )
     expected = np.asarray(jax.image.resize(small.astype(np.float32), (2, 12, 12), "linear"))
     np.testing.assert_allclose(found, np.where(valid, expected, 0), rtol=1e-4, atol=1e-6)
+
+
+def test_no_gradient_is_taken_of_logits_that_do_not_count():
+    """Of a network whose logits see the next pixel too, so that gradients reach beyond what counts."""
+    images, labels = RANDOM.standard_normal((2, 6, 6, 3)).astype(np.float32), RANDOM.integers(0, 3, (2, 6, 6))
+    valid, labels = valid_of(2, 6, 6), labels.astype(np.int32)
+    network = lambda x: jnp.sin(x) + jnp.roll(x, 1, 2)
+
+    @jax.jit
+    def gradients(valid):
+        outside = jnp.where(valid, labels, 255)  # which take a pixel out
+        named = jnp.argmax(network(images), -1) == 1
+        of_images = functools.partial(vog.input_gradients, network, images)
+        of_class = functools.partial(gradcam.score_gradients, network, images, class_index=1)
+        return [
+            (of_images(labels=labels, valid=valid), of_images(labels=outside)),
+            (of_class(valid=valid), of_class(region=named & valid)),
+        ]
+
+    for ours, theirs in gradients(valid):
+        np.testing.assert_array_equal(ours, theirs)
+        assert np.asarray(ours)[~valid].any()
 
 
 def test_masks_that_do_not_fit_are_named():
