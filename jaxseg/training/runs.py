@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxseg import atomic, paths
 from jaxseg.data import augment, folds, pipeline
+from jaxseg.data.augmentation.settings import Augmentation
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.models import pretrained, tracing
@@ -368,11 +369,12 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *, data: Mapp
         cases, or it cannot be read or written.
     """
     wanted = json.loads(config.to_json())  # as a file gives it back: tuples are lists
-    for name, there, here in _differences(_stored(folder / "config.json", wanted), wanted, "config"):
+    found = _stored(folder / "config.json", wanted)
+    for name, before, now in _differences(_with_augmentation(found), _with_augmentation(wanted), "config"):
         if name in _PLACES:
             continue
         raise InputError(
-            f"{folder} belongs to another config: {name} is {there!r} there and {here!r} here; "
+            f"{folder} belongs to another config: {name} is {before!r} there and {now!r} here; "
             "choose another work directory or the same config"
         )
     if data is None:
@@ -429,6 +431,15 @@ def stored_config(folder: pathlib.Path, absent: str) -> ml_collections.ConfigDic
         raise InputError(f"{folder} {absent}") from error
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot be read here ({error}); see to its rights and to what it holds") from error
+
+
+def _with_augmentation(config: Any) -> Any:
+    """A config as a file gives it, with the augmentations that came after it, which do nothing by default."""
+    data = config.get("data") if isinstance(config, dict) else None
+    if not isinstance(data, dict) or not isinstance(data.get("augmentation"), dict):
+        return config
+    defaults = json.loads(json.dumps(Augmentation()._asdict()))
+    return {**config, "data": {**data, "augmentation": defaults | data["augmentation"]}}
 
 
 def _differences(stored: Any, wanted: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
