@@ -156,10 +156,10 @@ def _turned_back(turn: jax.Array, tilt_y: jax.Array, tilt_x: jax.Array, *, rank:
 
     def about(axis: int, angle: jax.Array) -> jax.Array:
         first, second = (other for other in range(3) if other != axis)
-        cos, sin = jnp.cos(angle), jnp.sin(angle)
-        matrix = jnp.eye(3, dtype=jnp.float32)
-        rows, columns = np.array([first, first, second, second]), np.array([first, second, first, second])
-        return matrix.at[rows, columns].set(jnp.stack([cos, sin, -sin, cos]))
+        rows = [[jnp.float32(row == column) for column in range(3)] for row in range(3)]
+        rows[first][first], rows[first][second] = jnp.cos(angle), jnp.sin(angle)
+        rows[second][first], rows[second][second] = -jnp.sin(angle), jnp.cos(angle)
+        return jnp.stack([jnp.stack(row) for row in rows])
 
     turned = about(0, turn)
     for axis, angle in ((1, tilt_y), (2, tilt_x)):
