@@ -47,13 +47,51 @@ def run() -> ml_collections.ConfigDict:
     config.data.folds = 0  # of a cross-validation over train and validation, stratified, patients whole; 0 is none
     config.data.fold = 0  # the fold that is held out
     config.data.augmentation = {
-        "flip_horizontal": 0.0,  # probability
+        # what stands alone, as "noise", is the probability of a sample, and ..._channels that of a channel of it
+        "flip_horizontal": 0.0,
         "flip_vertical": 0.0,
-        "rotate": 0.0,  # degrees to either side
-        "scale": (1.0, 1.0),
-        "translate": 0.0,  # of height and width, to either side
-        "crop": (1.0, 1.0),  # of height and width
+        "flip_depth": 0.0,  # of volumes
+        "rotate": 0.0,  # degrees to either side; of volumes, in the plane of the slices
+        "tilt": 0.0,  # the same about the other two axes, of volumes
+        "rotate_probability": 1.0,  # of both
+        "scale": (1.0, 1.0),  # above 1 enlarges
+        "scale_probability": 1.0,
+        "scale_per_axis": 0.0,  # probability of a factor for each axis
+        "translate": 0.0,  # of the sides, to either side
+        "crop": (1.0, 1.0),  # of the sides
+        "elastic": 0.0,
+        "elastic_spacing": (0.15, 0.3),  # between control points, of the sides
+        "elastic_amplitude": (0.0, 0.4),  # of the spacing; 0.4 is the most that folds nothing
+        "interpolation": "linear",  # or cubic
         "fill": "reflect",  # or constant
+        "fill_value": -1.0,  # for constant
+        "channels_alike": False,  # whether all channels change in the same way
+        "noise": 0.0,
+        "noise_std": (0.0, 0.1),
+        "noise_shared": True,  # by all channels
+        "noise_channels": 1.0,
+        "blur": 0.0,
+        "blur_sigma": (0.5, 1.0),  # pixels
+        "blur_channels": 0.5,
+        "brightness": 0.0,
+        "brightness_factor": (0.75, 1.25),
+        "brightness_channels": 1.0,
+        "brightness_shift": 0.0,
+        "brightness_shift_mean": 0.0,
+        "brightness_shift_std": 0.1,
+        "brightness_shift_channels": 1.0,
+        "contrast": 0.0,
+        "contrast_factor": (0.75, 1.25),
+        "contrast_clip": True,  # to the range before
+        "contrast_channels": 1.0,
+        "low_resolution": 0.0,
+        "low_resolution_scale": (0.5, 1.0),  # of the sides
+        "low_resolution_channels": 0.5,
+        "gamma": 0.0,
+        "inverted_gamma": 0.0,  # with black and white swapped
+        "gamma_exponent": (0.7, 1.5),
+        "gamma_keeps_moments": True,  # mean and standard deviation
+        "gamma_channels": 1.0,
     }
 
     config.model = ml_collections.ConfigDict()

@@ -47,10 +47,10 @@ above PM (by 0.82 [0.62, 0.97], by subject 0.70 [0.42, 0.91]), against the entro
 0.25] of the slices, PM 0.24 [0.16, 0.32].
 
 The paper's recipe: Adam with 1e-3, ten networks, ensembles of five, an autoencoder per network with a latent of 64
-(brain) or 128 (heart), no augmentation for the brain. For the heart it takes nnU-Net's augmentations, of which only the
-geometric ones are here (turns, scale, flips; no noise, blur, gamma or contrast). Its text does not say which loss, how
-many epochs, and which scanner of CC-359 is trained on: these are ours. It speaks of images; the code that belongs to
-it scores subjects, as the size `paper` does; where there are a handful of subjects, `unit` is the slice.
+(brain) or 128 (heart), no augmentation for the brain. For the heart it takes nnU-Net's augmentations, as `paper,mnms`
+does (recipe `nnunet`); `cpu` has turns, scale and flips alone. Its text does not say which loss, how many epochs, and
+which scanner of CC-359 is trained on: these are ours. It speaks of images; the code that belongs to it scores subjects,
+as the size `paper` does; where there are a handful of subjects, `unit` is the slice.
 """
 
 import ml_collections
@@ -118,7 +118,7 @@ def _match_autoencoder(config: ml_collections.ConfigDict) -> None:
         config.autoencoder_training[name] = config.training[name]
 
 
-_HEART = {"flip_horizontal": 0.5, "flip_vertical": 0.5, "rotate": 180.0, "scale": (0.7, 1.4)}
+_HEART = recipes.AUGMENTATIONS["nnunet"]
 _SMALL = {"replicas": 3, "evaluation": {"unit": "slice", "ensemble_size": 3, "vog_every": 2}}
 
 _SIZES = {

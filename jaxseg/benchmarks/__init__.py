@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from jaxseg.benchmarks import analyses, data, replicas, training
+from jaxseg.benchmarks import analyses, augmentation, data, replicas, training
 
 _BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "analyses": analyses.run,
     "train": training.run,
     "replicas": replicas.run,
     "data": data.run,
+    "augmentation": augmentation.run,
 }
 
 

@@ -1,6 +1,7 @@
 """What a network is given of a stored case: its geometry and its intensities, by a run's config."""
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from jaxseg import options, settings
 from jaxseg.data import grids, normalisation, raw_cases
+from jaxseg.data.augmentation.settings import Augmentation
 from jaxseg.data.grids import Fitted, Grid
 from jaxseg.data.normalisation import Normalisation, Statistics
 from jaxseg.errors import InputError
@@ -144,7 +146,9 @@ def completed(data: Mapping[str, Any]) -> dict[str, Any]:
     """The section `data` of a run's stored config; what earlier versions did not ask is as they did it."""
     squash: dict[str, Any] = {"geometry": "squash", "geometry_options": _defaults(grids.GEOMETRIES)}
     levels = {"normalisation": "range", "normalisation_options": _defaults(normalisation.NORMALISATIONS)}
-    return squash | levels | dict(data)
+    augmentation = json.loads(json.dumps(Augmentation()._asdict()))  # tuples as lists
+    made = squash | levels | dict(data)
+    return made | {"augmentation": augmentation | made["augmentation"]} if "augmentation" in made else made
 
 
 def _defaults(known: Mapping[str, Any]) -> dict[str, Any]:

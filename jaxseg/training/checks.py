@@ -11,6 +11,7 @@ import optax
 
 from jaxseg import models, options
 from jaxseg.data import augment, inputs
+from jaxseg.data.augmentation.settings import check_augmentation, check_augmentation_rank
 from jaxseg.errors import InputError
 from jaxseg.models import tracing
 from jaxseg.models.skeleton import UNetSkeleton
@@ -72,16 +73,13 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def check_rank(config: ml_collections.ConfigDict, rank: int) -> None:
-    """Raises InputError when the config asks of volumes what is made for pictures."""
+    """Raises InputError when the config asks of volumes what is made for pictures, or the other way round."""
+    data = config.data
+    check_augmentation_rank(data.augmentation.to_dict(), rank, dataset=data.dataset)
     if rank == 2:
         return
-    data = config.data
     if data.view != "original":
         raise InputError(f"config.data.view is {data.view!r}, {data.dataset} has volumes; use 'original'")
-    if augment.check_augmentation(data.augmentation.to_dict()).moves:
-        raise InputError(
-            f"config.data.augmentation is for pictures, {data.dataset} has volumes; leave it at its defaults"
-        )
     if "network" in config:
         raise InputError(f"autoencoders are for activations of pictures, {data.dataset} has volumes; use its slices")
 
@@ -159,7 +157,7 @@ def _check_recipe(config: ml_collections.ConfigDict) -> None:
     optimizer(training, steps_per_epoch=1, total_steps=training.epochs)
     if training.ability_layers and not training.ability_weight:
         raise InputError("config.training.ability_layers are named, but ability_weight is 0; give it a weight")
-    augment.check_augmentation(data.augmentation.to_dict())
+    check_augmentation(data.augmentation.to_dict())
     inputs.of_config(config)
     _check_geometry(config)
     if data.source_size % 2:

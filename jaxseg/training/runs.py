@@ -425,11 +425,12 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *, data: Mapp
         cases, or it cannot be read or written.
     """
     wanted = json.loads(config.to_json())  # as a file gives it back: tuples are lists
-    for name, there, here in _differences(_completed(_stored(folder / "config.json", wanted)), wanted, "config"):
+    found = _completed(_stored(folder / "config.json", wanted))
+    for name, before, now in _differences(found, _completed(wanted), "config"):
         if name in _PLACES:
             continue
         raise InputError(
-            f"{folder} belongs to another config: {name} is {there!r} there and {here!r} here; "
+            f"{folder} belongs to another config: {name} is {before!r} there and {now!r} here; "
             "choose another work directory or the same config"
         )
     if data is None:

@@ -1,11 +1,11 @@
 """What the network sees of a stored case."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxseg.data import augment
+from jaxseg.data.augmentation import settings
 from jaxseg.errors import InputError
 
 whole = jax.jit(augment.whole, static_argnames="size")
@@ -95,36 +95,9 @@ EVERYTHING = {
     "scale": (0.9, 1.1),
     "translate": 0.1,
     "crop": (0.8, 1.0),
+    "elastic": 1.0,
 }
-
-
-def seen(b=3, h=9, w=9, channels=2, seed=0):
-    random = np.random.default_rng(seed)
-    images = random.uniform(-1, 1, (b, h, w, channels)).astype(np.float32)
-    return {"images": images, "labels": random.integers(0, 4, (b, h, w)).astype(np.int32)}
-
-
-warp = jax.jit(augment.warp, static_argnames="fill")
-
-
-def warped(batch, matrix, fill="reflect"):
-    affine = np.broadcast_to(np.asarray(matrix, np.float32), (len(batch["labels"]), 2, 3))
-    return jax.device_get(warp(batch, affine, fill=fill))
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    """Matrices of many samples of 100 pixels a side, for each of some augmentations."""
-    options = {
-        "turned": {"rotate": 30.0, "scale": (0.5, 2.0)},
-        "moved": {"translate": 0.2, "flip_horizontal": 0.25},
-        "cropped": {"crop": (0.5, 0.9)},
-        "rotated": {"rotate": 20.0},
-        "rotated and flipped": {"rotate": 20.0, "flip_vertical": 1.0},
-    }
-    spatial = {name: augment.check_augmentation(given) for name, given in options.items()}
-    draw = lambda key: {name: augment.draw_affine(key, given, 100) for name, given in spatial.items()}
-    return jax.device_get(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(1), 2000)))
+INTENSITIES = dict.fromkeys(settings.INTENSITIES, 0.5)
 
 
 @pytest.mark.parametrize("view", augment.VIEWS)
@@ -137,86 +110,10 @@ def test_no_augmentation_is_the_plain_view(view):
         assert str(jax.make_jaxpr(same)(key, batch)) == str(jax.make_jaxpr(plain)(key, batch))
 
 
-@pytest.mark.parametrize("fill", augment.FILLS)
-@pytest.mark.parametrize("n", [8, 9])
-def test_the_identity_and_the_flips_are_exact(fill, n):
-    batch = seen(h=n, w=n)
-    for y, x in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
-        found = warped(batch, [[y, 0, 0], [0, x, 0]], fill)
-        for name in ("images", "labels"):
-            np.testing.assert_array_equal(found[name], batch[name][:, ::y, ::x])
-
-
-@pytest.mark.parametrize("n", [8, 9])
-def test_a_rotation_by_90_degrees_is_rot90(n, monkeypatch):
-    batch, spatial = seen(h=n, w=n), augment.check_augmentation({"rotate": 90.0})
-    # the upper end of every range
-    monkeypatch.setattr(jax.random, "uniform", lambda key, shape, dtype: jnp.ones(shape))
-    # a function of its own, as JAX would remember what it traced with other draws
-    matrix = jax.jit(lambda key: augment.draw_affine(key, spatial, n))(jax.random.key(0))
-    found = warped(batch, matrix)
-    np.testing.assert_array_equal(found["labels"], np.rot90(batch["labels"], axes=(1, 2)))
-    np.testing.assert_allclose(found["images"], np.rot90(batch["images"], axes=(1, 2)), atol=1e-5)
-
-
-def test_beyond_the_border_is_the_mirror_image_or_nothing():
-    batch = seen()
-    for fill, mode, options in (("reflect", "reflect", {}), ("constant", "constant", {"constant_values": -1})):
-        found = warped(batch, [[1, 0, -3], [0, 1, 4]], fill)  # three pixels from above, four beyond the right
-        pad = np.pad(batch["images"], ((0, 0), (4, 4), (4, 4), (0, 0)), mode, **options)
-        np.testing.assert_array_equal(found["images"], pad[:, 1:10, 8:17])
-        pad = np.pad(batch["labels"], ((0, 0), (4, 4), (4, 4)), mode)
-        np.testing.assert_array_equal(found["labels"], pad[:, 1:10, 8:17])
-    far = warped(batch, [[1, 0, 100], [0, 1, 0]], "constant")
-    assert (far["images"] == -1).all() and (far["labels"] == 0).all()
-
-
-@pytest.mark.parametrize("fill", augment.FILLS)
-def test_a_warp_is_the_bilinear_loop(fill):
-    batch = seen(b=1, h=6, w=8, channels=1)
-    matrix = np.array([[0.8, -0.3, 1.3], [0.4, 0.9, -2.1]], np.float32)
-    found = warped(batch, matrix, fill)
-    image, labels = batch["images"][0, ..., 0], batch["labels"][0]
-
-    def value(array, y, x, outside):
-        if fill == "constant":
-            return array[y, x] if 0 <= y < 6 and 0 <= x < 8 else outside
-        y, x = abs(y) % 10, abs(x) % 14
-        return array[min(y, 10 - y), min(x, 14 - x)]
-
-    for i in range(6):
-        for j in range(8):
-            y, x = matrix @ [i - 2.5, j - 3.5, 1] + [2.5, 3.5]
-            y0, x0 = int(np.floor(y)), int(np.floor(x))
-            weights = {(a, b): (1 - abs(y - y0 - a)) * (1 - abs(x - x0 - b)) for a in (0, 1) for b in (0, 1)}
-            expected = sum(weight * value(image, y0 + a, x0 + b, -1.0) for (a, b), weight in weights.items())
-            np.testing.assert_allclose(found["images"][0, i, j, 0], expected, atol=2e-6)
-            assert found["labels"][0, i, j] == value(labels, round(y), round(x), 0)
-
-
-def test_draws_cover_their_ranges_and_nothing_else(drawn):
-    turned, moved, crop = drawn["turned"], drawn["moved"], drawn["cropped"]
-    angles = np.degrees(np.arctan2(turned[:, 0, 1], turned[:, 0, 0]))
-    np.testing.assert_allclose([angles.min(), angles.max(), angles.mean()], [-30, 30, 0], atol=1.5)
-    zoom = 1 / np.hypot(turned[:, 0, 0], turned[:, 0, 1])
-    np.testing.assert_allclose([zoom.min(), zoom.max(), zoom.mean()], [0.5, 2, 1.25], atol=0.05)
-    np.testing.assert_allclose([moved[..., 2].min(0), moved[..., 2].max(0)], [[-20, -20], [20, 20]], atol=0.2)
-    assert abs((moved[:, 1, 1] < 0).mean() - 0.25) < 0.04 and (moved[:, 0, 0] == 1).all()
-    share, reach = crop[:, 0, 0], np.abs(crop[..., 2]).max(1) + crop[:, 0, 0] * 49.5
-    np.testing.assert_allclose([share.min(), share.max()], [0.5, 0.9], atol=0.01)
-    assert 49 < reach.max() < 49.5001  # never beyond the outermost pixels
-
-
-def test_one_augmentation_draws_the_same_whichever_others_there_are(drawn):
-    alone, with_flips = drawn["rotated"], drawn["rotated and flipped"]
-    np.testing.assert_allclose(with_flips[:, 0], -alone[:, 0], atol=1e-6)
-    np.testing.assert_allclose(with_flips[:, 1], alone[:, 1], atol=1e-6)
-
-
 @pytest.mark.parametrize("view", augment.VIEWS)
 def test_what_a_sample_draws_depends_on_its_place_and_not_on_how_the_batch_is_cut(view):
     batch = stored(b=6, size=16 if view == "quadrant" else 8)  # so that nothing is resized
-    see = jax.jit(augment.training_view(view, size=8, augmentation=EVERYTHING))
+    see = jax.jit(augment.training_view(view, size=8, augmentation=EVERYTHING | INTENSITIES))
     key = jax.random.key(5)
     everything = jax.device_get(see(key, batch))
     assert np.abs(everything["images"] - whole(batch, size=8)["images"]).max() > 0.1
@@ -231,7 +128,23 @@ def test_what_a_sample_draws_depends_on_its_place_and_not_on_how_the_batch_is_cu
     assert len({image.tobytes() for image in np.asarray(same["images"])}) == 6
 
 
-@pytest.mark.parametrize("fill", augment.FILLS)
+def test_volumes_draw_by_place_too_and_labels_stay_classes():
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (4, 8, 8, 8, 1), dtype=np.uint8)
+    batch = {"image": image, "labels": 3 * random.integers(0, 2, (4, 8, 8, 8), dtype=np.uint8)}
+    options = EVERYTHING | INTENSITIES | {"flip_depth": 0.5, "tilt": 20.0, "interpolation": "cubic"}
+    see = jax.jit(augment.training_view("original", size=8, augmentation=options))
+    key, every = jax.random.key(2), np.arange(4, dtype=np.int32)
+    found = jax.device_get(see(key, batch))
+    assert set(np.unique(found["labels"])) == {0, 3} and np.isfinite(found["images"]).all()
+    assert (found["labels"] != batch["labels"]).mean((1, 2, 3)).min() > 0.2
+    order = np.array([2, 0, 3, 1])
+    shuffled = see(key, {name: array[order] for name, array in {**batch, "position": every}.items()})
+    np.testing.assert_array_equal(shuffled["labels"], found["labels"][order])
+    np.testing.assert_allclose(shuffled["images"], found["images"][order], atol=1e-5)
+
+
+@pytest.mark.parametrize("fill", settings.FILLS)
 def test_images_and_labels_stay_together_and_labels_stay_classes(fill):
     y, x = np.mgrid[:32, :32]
     disc = ((y - 12) ** 2 + (x - 18) ** 2 < 64).astype(np.uint8)
@@ -247,25 +160,6 @@ def test_images_and_labels_stay_together_and_labels_stay_classes(fill):
     assert ((image > 0) != (labels == 2)).mean() < 0.005
     assert found["images"].dtype == np.float32 and found["labels"].dtype == np.int32
     assert np.abs(image).max() <= 1 + 1e-6
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"shear": 1.0}, "shear is unknown; choose from flip_horizontal, "),
-        ({"flip_vertical": 1.5}, "flip_vertical is 1.5; it must be a number in 0 to 1"),
-        ({"rotate": -1.0}, "rotate is -1.0; it must be a number in 0 to 180"),
-        ({"translate": "far"}, "translate is 'far'; it must be a number in 0 to 1"),
-        ({"scale": 1.1}, "scale is 1.1; it must be a pair of numbers above 0, the lower first"),
-        ({"scale": (1.1, 0.9)}, "scale is (1.1, 0.9); it must be a pair"),
-        ({"crop": (0.5, 1.5)}, "crop is (0.5, 1.5); it must be a pair of numbers above 0 and at most 1"),
-        ({"fill": "wrap"}, "fill is 'wrap'; it must be one of reflect, constant"),
-    ],
-)
-def test_augmentations_that_cannot_be_are_named(options, message):
-    with pytest.raises(InputError) as error:
-        augment.training_view("original", size=8, augmentation=options)
-    assert str(error.value).startswith(f"config.data.augmentation.{message}")
 
 
 def masked(size=8):

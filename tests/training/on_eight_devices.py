@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from jaxseg.data import augment, pipeline
+from jaxseg.data.augmentation.settings import INTENSITIES
 from jaxseg.errors import InputError
 from jaxseg.models import layers
 from jaxseg.training import losses, objectives, parallel, state, steps
@@ -38,9 +39,8 @@ class Shallow(nn.Module):
 
 def setting(axis=None):
     model = Shallow()
-    view = augment.training_view(
-        "quadrant", size=8, augmentation={"flip_horizontal": 0.5, "rotate": 20.0, "scale": (0.9, 1.1)}
-    )
+    moved = {"flip_horizontal": 0.5, "rotate": 20.0, "scale": (0.9, 1.1), "elastic": 0.5}
+    view = augment.training_view("quadrant", size=8, augmentation=moved | dict.fromkeys(INTENSITIES, 0.3))
     optimizer = optax.sgd(1.0)  # what it adds to the parameters is the gradient itself
     objective = objectives.supervised(model, losses.dice_cross_entropy_loss)
     step = steps.make_train_step(objective, optimizer, view, axis=axis)

@@ -5,6 +5,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
@@ -165,3 +166,20 @@ def torchvision_like(begun):
         for name in entry.sources
         if name.startswith("encoder.")
     }
+
+
+def test_a_run_from_before_an_augmentation_came_is_that_of_a_config_that_leaves_it_at_its_default(tmp_path):
+    earlier = {"flip_horizontal": 0.0, "rotate": 0.0, "scale": (1.0, 1.0), "fill": "reflect"}
+    config = train.get_config("tiny").unlock()
+    now = config.data.augmentation.to_dict()
+    with config.ignore_type():
+        config.data.augmentation = ml_collections.ConfigDict(earlier)
+    runs.claim(tmp_path, config, data={})
+    stored = runs.read_config(tmp_path)
+    assert set(stored.data.augmentation) == set(earlier)
+    checks.check_common(stored)
+    config.data.augmentation = ml_collections.ConfigDict(now)
+    runs.claim(tmp_path, config, data={})
+    config.data.augmentation.gamma = 0.3
+    with pytest.raises(InputError, match=r"config\.data\.augmentation\.gamma is 0\.0 there and 0\.3 here"):
+        runs.claim(tmp_path, config, data={})

@@ -11,6 +11,7 @@ import pytest
 from configs import train
 from jaxseg import inference, models
 from jaxseg.data import augment
+from jaxseg.data.augmentation.settings import INTENSITIES
 from jaxseg.models import autoencoder
 from jaxseg.training import checkpoints, loop, losses, objectives, optim, runs, state, steps
 
@@ -67,7 +68,8 @@ def test_no_type_of_a_step_follows_the_switches(name, options):
         )
         fresh = jax.eval_shape(lambda key: state.create(key, module, optimizer, (1, 32, 32, 1)), jax.random.key(0))
         supervised = objectives.supervised(module, losses.dice_bce_loss)
-        view = augment.training_view("quadrant", size=32, augmentation={"rotate": 10.0, "flip_vertical": 0.5})
+        changes = dict.fromkeys(INTENSITIES, 0.5) | {"rotate": 10.0, "flip_vertical": 0.5, "elastic": 0.5}
+        view = augment.training_view("quadrant", size=32, augmentation=changes | {"interpolation": "cubic"})
         step = steps.make_train_step(
             objectives.dtu(module) if name == "dtu_net" else supervised, optimizer, view, accumulate=2
         )
@@ -92,6 +94,7 @@ def config():
     config = train.get_config("tiny").unlock()
     config.model.features, config.model.skips = (2, 4), (True,)
     config.data.image_size, config.data.augmentation.rotate = 8, 10.0
+    config.data.augmentation.update(noise=0.5, gamma=0.5, low_resolution=0.5)
     config.training.epochs, config.training.save_every = 2, 2
     return config.lock()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.data import augment
+from jaxseg.data.augmentation.settings import check_augmentation
 from jaxseg.metrics.intervals import Estimate, defined_mean
 from jaxseg.metrics.resampled_ranking import Observations, Resampled
 from jaxseg.results.patients import Patients
@@ -255,7 +255,8 @@ def _class_records(cases: Cases) -> list[dict[str, Any]]:
 def _setting_records(settings: Settings, cases: Cases) -> list[dict[str, Any]]:
     """Settings here and in the paper."""
     run, evaluation, training = settings.run, settings.evaluation, settings.run.training
-    augmented = augment.check_augmentation(run.data.augmentation.to_dict()).moves
+    changes = check_augmentation(run.data.augmentation.to_dict())
+    kinds = [name for name, on in (("geometric", changes.moves), ("of intensities", bool(changes.intensities))) if on]
     patients = lambda role: cases.patient_count(cases.roles == role)
     here = (
         ("networks", run.replicas, "10"),
@@ -265,7 +266,7 @@ def _setting_records(settings: Settings, cases: Cases) -> list[dict[str, Any]]:
         ("optimiser, rate", f"{training.optimizer}, {training.learning_rate:g}", "Adam, 0.001"),
         ("epochs", training.epochs, "until convergence on validation"),
         ("loss", training.loss, "not in the text"),
-        ("augmentation", "geometric" if augmented else "none", "CC-359: none; ACDC: as nnU-Net"),
+        ("augmentation", " and ".join(kinds) or "none", "CC-359: none; ACDC: as nnU-Net"),
         ("latent of the autoencoder", settings.autoencoder.latent, "CC-359: 64; M&Ms: 128"),
         ("epochs of the autoencoder", settings.autoencoder_training.epochs, "until convergence on validation"),
         ("in-distribution validation kept by the threshold", f"{evaluation.keep:.0%}", "95%"),
