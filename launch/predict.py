@@ -12,7 +12,8 @@ read. What looks like a mask of an image beside it, by cases.csv, by what it is 
 labels) or its name (a_mask.png beside a.png), is left out, which is said; --pattern takes exactly the names that it
 asks for.
 
-Images are squashed to the network's size as in training; --tile slides a window of the network's size over images at
+Images come to the network as in training: squashed, at their own pixels, or under a sliding window where it was trained
+on patches (config.data.geometry). --tile slides a window of the network's size over images at
 their own scale instead, for networks that were trained on such tiles. Memory is then 4 bytes per pixel and class, of a
 volume that goes slice by slice per pixel of a slice, and what the network takes for 8 windows.
 
