@@ -43,7 +43,9 @@ def run() -> ml_collections.ConfigDict:
         "clip": (),  # two ends
     }
     config.data.view = "original"  # or quadrant, drawn anew each time
-    config.data.residence = "auto"  # device keeps the cases there, stream reads them from disk, auto: what fits
+    # device keeps all cases on every device, sharded a part of them on each, stream reads them from disk (of several
+    # sizes: maps them from files in the work directory); auto: the first that fits
+    config.data.residence = "auto"
     config.data.folds = 0  # of a cross-validation over train and validation, stratified, patients whole; 0 is none
     config.data.fold = 0  # the fold that is held out
     config.data.augmentation = {

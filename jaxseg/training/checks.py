@@ -20,7 +20,7 @@ from jaxseg.training.losses import LOSSES
 from jaxseg.training.steps import ON_NONFINITE
 
 SELECTIONS = {"dice": 1, "miou": 1, "loss": -1}  # 1: more is better
-RESIDENCES = ("auto", "device", "stream")
+RESIDENCES = ("auto", "device", "sharded", "stream")
 VARIED = ("seed", "fold")
 _FIELDS: dict[str, tuple[str, ...]] = {
     "": ("seed", "parallel", "replicas", "vary", "on_nonfinite", "deterministic"),
@@ -182,8 +182,8 @@ def _check_geometry(config: ml_collections.ConfigDict) -> None:
                 f"config.{name} needs cases of one size, and config.data.geometry {data.geometry!r} has several; use "
                 "'keep' with a size and no multiple"
             )
-    if data.residence == "device":
-        raise InputError("config.data.residence 'device' needs cases of one size; use 'auto'")
+    if data.residence in ("device", "sharded"):
+        raise InputError(f"config.data.residence {data.residence!r} needs cases of one size; use 'auto'")
 
 
 def _check_layout(config: ml_collections.ConfigDict) -> None:
@@ -200,6 +200,8 @@ def _check_layout(config: ml_collections.ConfigDict) -> None:
         raise InputError(
             f"config.replicas is {config.replicas}; to vary the fold it must be config.data.folds, {config.data.folds}"
         )
+    if config.data.residence == "sharded" and (config.parallel == "pmap" or config.replicas > 1):
+        raise InputError("config.data.residence 'sharded' is for one run under config.parallel 'jit'; use 'device'")
     if config.data.folds and config.data.residence == "stream":
         raise InputError("config.data.folds needs the masks of all cases; config.data.residence cannot be 'stream'")
     if config.parallel == "pmap" and config.deterministic:

@@ -151,6 +151,38 @@ def place(array: Any, *spec: str | None) -> jax.Array:
     return jax.make_array_from_process_local_data(NamedSharding(mesh(), PartitionSpec(*spec)), np.asarray(array))
 
 
+def shard(array: np.ndarray) -> jax.Array:
+    """Cases `[N,...]`, of which every device holds an equal part; filled up with zeros."""
+    count = jax.device_count()
+    rows = -(-len(array) // count)
+    own = range(
+        jax.process_index() * count // jax.process_count(), (jax.process_index() + 1) * count // jax.process_count()
+    )
+    filled = np.zeros((rows * len(own), *array.shape[1:]), array.dtype)
+    part = array[own.start * rows : own.stop * rows]
+    filled[: len(part)] = part
+    return place(filled, AXIS)
+
+
+def take(sharded: jax.Array, index: jax.Array) -> jax.Array:
+    """`array[index]` of the cases that `shard` spread; the batch `[B]` is split over the devices as they are.
+
+    Each device gives those of the whole batch that it holds, and gets its own part of it: what is sent is the batch,
+    where XLA would gather all cases on every device.
+    """
+
+    def of_device(part: jax.Array, own_index: jax.Array) -> jax.Array:
+        wanted = jax.lax.all_gather(own_index, AXIS, tiled=True) - jax.lax.axis_index(AXIS) * len(part)
+        here = (wanted >= 0) & (wanted < len(part))
+        cases = part[jnp.clip(wanted, 0, len(part) - 1)]
+        cases = cases.astype(jnp.uint8) if part.dtype == jnp.bool_ else cases
+        given = jnp.where(here.reshape(-1, *(1,) * (part.ndim - 1)), cases, jnp.zeros((), cases.dtype))
+        return jax.lax.psum_scatter(given, AXIS, tiled=True).astype(part.dtype)
+
+    along = PartitionSpec(AXIS)
+    return jax.shard_map(of_device, mesh=mesh(), in_specs=(along, along), out_specs=along)(sharded, index)
+
+
 def place_state(tree: Any) -> Any:
     """A pytree on every device; each host gives the whole of it."""
     whole = replicated()
@@ -166,13 +198,17 @@ def replicated() -> NamedSharding:
 
 
 def compile_chunk(
-    chunk: Callable[..., Any], item_spec: PartitionSpec, *, compiler_options: dict[str, Any] | None = None
+    chunk: Callable[..., Any],
+    item_spec: PartitionSpec,
+    *,
+    store: NamedSharding,
+    compiler_options: dict[str, Any] | None = None,
 ) -> Callable[..., Any]:
     """`chunk(state, store, items) -> (state, metrics)` over the mesh; the state's buffers are used again."""
     whole = replicated()
     return jax.jit(
         chunk,
-        in_shardings=(whole, whole, NamedSharding(mesh(), item_spec)),
+        in_shardings=(whole, store, NamedSharding(mesh(), item_spec)),
         out_shardings=whole,
         donate_argnums=0,
         compiler_options=compiler_options,

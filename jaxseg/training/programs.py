@@ -7,6 +7,7 @@ Cases either stay on the devices and are read by index, or stream from disk or f
 import dataclasses
 import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -85,6 +86,7 @@ class Program:
         *,
         batch_size: int,
         layout: str = "jit",
+        sharded: bool = False,
         whole_cases: Callable[[Mapping[str, Any], Cases], np.ndarray] | None = None,
         compiler_options: Mapping[str, Any] | None = None,
     ):
@@ -96,6 +98,7 @@ class Program:
           eval_step: `(variables, stored batch) -> [B,...]`.
           batch_size: of a member, over all devices of all hosts.
           layout: `jit` or `pmap`.
+          sharded: every device holds a part of the cases in memory, instead of all of them; for one run, under `jit`.
           whole_cases: `(variables, cases) -> [N,...]` of validation cases of any size, instead of `eval_step`.
           compiler_options: for XLA, of the training program.
         """
@@ -107,9 +110,10 @@ class Program:
         self._resident = self.members[0].train.resident
         # folds share one source, which is then on the devices once
         sources = {id(source.source): source.source for m in self.members for source in (m.train, m.validation)}
-        self._stores = {key: _store(source) for key, source in sources.items()}
-        step: Callable[..., Any] = functools.partial(_on_cases, train_step)
-        evaluate: Callable[..., Any] = functools.partial(_on_cases, eval_step)
+        self._stores = {key: _store(source, sharded) for key, source in sources.items()}
+        take = parallel.take if sharded else operator.getitem
+        step: Callable[..., Any] = functools.partial(_on_cases, train_step, take)
+        evaluate: Callable[..., Any] = functools.partial(_on_cases, eval_step, take)
         if len(self.members) > 1:
             step = parallel.over_replicas(step, (None, 0, 0))
             evaluate = parallel.over_replicas(evaluate, (None, 0, 0))
@@ -120,14 +124,16 @@ class Program:
         cases = (None,) * (len(self.members) > 1)  # axes before that of the cases of a batch
         self._item_spec, self._eval_spec = (None, *cases, parallel.AXIS), (*cases, parallel.AXIS)
         whole = parallel.replicated()
+        stored = NamedSharding(parallel.mesh(), PartitionSpec(parallel.AXIS)) if sharded else whole
         if self._pmap:
             axes: Any = {"in_axes": (0, None, 1), "out_axes": 0}
             self._run = jax.pmap(chunk, axis_name=parallel.AXIS, donate_argnums=0, **axes)
         else:
-            self._run = parallel.compile_chunk(chunk, PartitionSpec(*self._item_spec), compiler_options=options)
+            spec = PartitionSpec(*self._item_spec)
+            self._run = parallel.compile_chunk(chunk, spec, store=stored, compiler_options=options)
         self._evaluate = jax.jit(
             lambda store, variables, item: evaluate(store, variables, item),
-            in_shardings=(whole, whole, NamedSharding(parallel.mesh(), PartitionSpec(*self._eval_spec))),
+            in_shardings=(stored, whole, NamedSharding(parallel.mesh(), PartitionSpec(*self._eval_spec))),
             out_shardings=whole,
         )
         self._split = jax.jit(lambda tree, i: jax.tree.map(lambda x: x[i], tree), out_shardings=whole)
@@ -233,11 +239,11 @@ class Program:
             yield np.stack(chosen) if len(chosen) > 1 else chosen[0]
 
 
-def _store(source: pipeline.InMemory | pipeline.Listed | pipeline.Split) -> dict[str, jax.Array]:
-    """A source in memory on every device, as it is stored; nothing of one on disk."""
+def _store(source: pipeline.InMemory | pipeline.Listed | pipeline.Split, sharded: bool) -> dict[str, jax.Array]:
+    """A source in memory on the devices, as it is stored; nothing of one on disk."""
     if not isinstance(source, pipeline.InMemory):
         return {}
-    return {name: parallel.place(array) for name, array in source.arrays.items()}
+    return {name: (parallel.shard if sharded else parallel.place)(array) for name, array in source.arrays.items()}
 
 
 def _shape(item: Any) -> tuple[int, ...]:
@@ -245,8 +251,8 @@ def _shape(item: Any) -> tuple[int, ...]:
     return item["image"].shape if isinstance(item, Mapping) else ()
 
 
-def _on_cases(step: Callable[..., Any], store: Any, first: Any, item: Any) -> Any:
-    """`step(first, batch)`, where `item` is the batch or the indices of its cases in the store."""
+def _on_cases(step: Callable[..., Any], take: Callable[..., Any], store: Any, first: Any, item: Any) -> Any:
+    """`step(first, batch)`, where `item` is the batch, or the indices of its cases, by which `take` reads the store."""
     if not isinstance(item, Mapping):
-        item = {name: array[item] for name, array in store.items()} | {"index": item}
+        item = {name: take(array, item) for name, array in store.items()} | {"index": item}
     return step(first, item)

@@ -213,6 +213,7 @@ class Data:
       grid: their geometry.
       fingerprints: of the cases, for `claim`.
       num_channels: C.
+      sharded: whether every device holds a part of the cases, instead of all.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Path | None = None):
@@ -223,7 +224,8 @@ class Data:
         self._config = config
         self._splits = splits
         self.grid = inputs.of_config(config).grid
-        resident = self._is_resident()
+        residence = self._residence()
+        resident, self.sharded = residence in ("device", "sharded"), residence == "sharded"
         mapped = folder and folder / "cases" if config.data.residence == "stream" else None
         listed = functools.partial(splits.listed, folder=mapped)
         source = listed if self._differ else splits.__getitem__ if resident else splits.open
@@ -283,14 +285,21 @@ class Data:
         """Whether cases come in several sizes."""
         return self._config.data.geometry != "squash" and self._splits.open("train").sides is None
 
-    def _is_resident(self) -> bool:
+    def _residence(self) -> str:
+        """Where the cases are: what is asked for, or of `auto` the first that fits."""
         data = self._config.data
         if self._differ:
-            return False
-        if data.residence != "auto" or data.folds or self._config.replicas > 1:
-            return data.residence != "stream"
+            return "stream"
+        if data.residence != "auto":
+            return data.residence
+        if data.folds or self._config.replicas > 1:
+            return "device"
         size = sum(self._splits.open(split).num_bytes for split in ("train", "validation"))
-        return size <= _SHARE_OF_MEMORY * parallel.device_memory()
+        room = _SHARE_OF_MEMORY * parallel.device_memory()
+        if size <= room:
+            return "device"
+        shards = jax.device_count() if self._config.parallel == "jit" and jax.default_backend() != "cpu" else 1
+        return "sharded" if size <= shards * room else "stream"
 
 
 @in_32_bits
@@ -333,6 +342,7 @@ def fit_members(
         task.eval_step,
         batch_size=training.batch_size,
         layout=config.parallel,
+        sharded=data.sharded,
         whole_cases=task.whole_cases,
         compiler_options=dict(task.compiler_options) | parallel.deterministic_options(config.deterministic),
     )

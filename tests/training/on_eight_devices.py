@@ -101,6 +101,14 @@ def main(path):
         "other": on_one_device(step, evaluate, fresh, cases, seed=4, start=1),
         "jit": gradients(Program([member(cases)], step, evaluate, batch_size=BATCH), fresh)[0],
     }
+    spread = Program([member(cases)], step, evaluate, batch_size=BATCH, sharded=True)
+    results["sharded"] = gradients(spread, fresh)[0]
+    held = next(iter(spread._stores.values()))["image"].addressable_shards
+    assert [shard.data.shape[0] for shard in held] == [3] * 8
+    for array in (np.arange(42, dtype=np.float16).reshape(21, 2), np.arange(21) % 3 == 0):  # no multiple of eight
+        index = np.random.default_rng(0).integers(0, 21, 16).astype(np.int32)
+        given = jax.jit(parallel.take)(parallel.shard(array), parallel.place(index, parallel.AXIS))
+        np.testing.assert_array_equal(given, array[index])
     mapped = setting(axis=parallel.AXIS)[0]
     program = Program([member(cases)], mapped, evaluate, batch_size=BATCH, layout="pmap")
     results["pmap"] = gradients(program, fresh)[0]

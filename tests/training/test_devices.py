@@ -29,6 +29,7 @@ def of(found, way):
     ("way", "reference"),
     [
         ("jit", "one"),
+        ("sharded", "one"),
         ("pmap", "one"),
         ("vmapped_0", "one"),
         ("vmapped_1", "other"),
