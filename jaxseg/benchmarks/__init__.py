@@ -1,9 +1,10 @@
 """Speed and memory, measured side by side with the originals in one run; only ratios are worth quoting."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxseg.benchmarks import analyses, augmentation, data, replicas, training
+from jaxseg.errors import InputError
 
 _BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "analyses": analyses.run,
@@ -14,9 +15,21 @@ _BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 
-def run(name: str, *, rounds: int) -> dict[str, Any]:
-    """The tables of a benchmark: name -> row or rows."""
-    return _BENCHMARKS[name](rounds=rounds)
+def run(name: str, *, rounds: int, steps: Sequence[str] = ()) -> dict[str, Any]:
+    """The tables of a benchmark: name -> row or rows.
+
+    Args:
+      name: of the benchmark.
+      rounds: how often the sides of a comparison take turns.
+      steps: what steps `augmentation` measures, as `augmentation.read_setting` takes them; none means the usual ones.
+
+    Raises:
+      InputError: steps that cannot be, or for another benchmark.
+    """
+    if steps and name != "augmentation":
+        raise InputError(f"steps are those of the benchmark augmentation; leave them out for {name}")
+    options = {"settings": [augmentation.read_setting(text) for text in steps]} if steps else {}
+    return _BENCHMARKS[name](rounds=rounds, **options)
 
 
 def text(result: dict[str, Any]) -> str:

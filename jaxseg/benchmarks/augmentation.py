@@ -13,6 +13,7 @@ from jaxseg import models
 from jaxseg.benchmarks import timing
 from jaxseg.data import augment
 from jaxseg.data.augmentation.settings import INTENSITIES
+from jaxseg.errors import InputError
 from jaxseg.models import skeleton
 from jaxseg.training import losses, objectives, state, steps
 
@@ -52,6 +53,19 @@ class Setting:
 
 CPU = (Setting(16, 128, 8), Setting(8, 32, 2, rank=3))
 ACCELERATOR = (Setting(16, 128, 8), Setting(64, 256, 16), Setting(16, 96, 2, rank=3))
+
+
+def read_setting(text: str) -> Setting:
+    """`WIDTH,SIZE,BATCH` or `WIDTH,SIZE,BATCH,RANK` as a row; raises InputError where it is neither."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (3, 4) or min(numbers) < 1 or (len(numbers) == 4 and numbers[3] not in (2, 3)):
+        raise InputError(
+            f"step is {text!r}; it must be WIDTH,SIZE,BATCH, and RANK 2 or 3 if you like, as in 16,128,8,2"
+        )
+    return Setting(*numbers)
 
 
 def run(*, rounds: int = 5, settings: Sequence[Setting] | None = None) -> dict[str, Any]:

@@ -203,6 +203,12 @@ def test_changes_have_their_probabilities_by_sample_and_by_channel(one_by_one, n
     assert (always[name] != images).any((1, 2)).mean() > 0.999
 
 
+def test_changes_are_drawn_independently(one_by_one):
+    images, (alone, _, _) = one_by_one
+    touched = np.array([(alone[name] != images).any((1, 2, 3)) for name in settings.INTENSITIES])
+    assert np.abs(np.corrcoef(touched)[np.triu_indices(len(touched), 1)]).max() < 4.4 / np.sqrt(COUNT)
+
+
 def test_draws_are_uniform_in_their_ranges_and_differ_between_channels(one_by_one):
     images, (_, always, alike) = one_by_one
     low, high, mean = images[0].min((0, 1)), images[0].max((0, 1)), images[0].mean((0, 1))
