@@ -29,7 +29,7 @@ def run() -> ml_collections.ConfigDict:
     config.data.geometry_options = {
         "spacing": (),  # mm that pixels are resampled to, as (1.5, 1.5); none: they stay as they are
         "size": (),  # of the grid, or of a patch, where its sides differ; none: image_size along all of them
-        "multiple": (),  # all of a case is kept and padded to a multiple, as (32,); none: it is cropped or padded to size
+        "multiple": (),  # all of a case is kept, padded to a multiple, as (32,); none: it is cropped or padded to size
         "foreground": 1 / 3,  # share of a batch's patches that hold foreground
         "overlap": 0.5,  # of patches where a window slides over a case
     }
