@@ -77,15 +77,6 @@ def test_what_cannot_work_is_named(field, value, message):
     assert "\n" not in str(error.value)
 
 
-def test_pmap_is_for_one_host(monkeypatch):
-    config = train.get_config("tiny").unlock()
-    config.parallel = "pmap"
-    checks.check(config)
-    monkeypatch.setattr(checks.jax, "process_count", lambda: 2)
-    with pytest.raises(InputError, match=r"config.parallel 'pmap' is for one host; use 'jit' for many"):
-        checks.check(config)
-
-
 @pytest.fixture(scope="module")
 def splits(tiny):
     return runs.Splits(tiny, train.get_config("tiny").data.source_size)
