@@ -34,3 +34,14 @@ def test_a_difference_is_paired():
     estimate = weighted_sum([(1.0, other), (-1.0, one)]).estimate
     assert (estimate.low, estimate.mean, estimate.high) == pytest.approx((0.3, 0.3, 0.3))
     assert mean_of([one, other]).value == pytest.approx(0.15)
+
+
+def test_a_weighted_sum_is_of_every_part_and_has_the_numbers_of_its_largest():
+    random = np.random.default_rng(1)
+    (a, b), (c, d) = random.random((2, 50)), random.random((2, 3))
+    one, other = Resampled(0.25, a, c, 9, 1, 5), Resampled(0.5, b, d, 7, 2, 6)
+    found = weighted_sum([(2.0, one), (-0.5, other)])
+    assert (found.value, found.n, found.undefined, found.patients) == (2 * 0.25 - 0.5 * 0.5, 7, 2, 6)
+    np.testing.assert_allclose(found.resampled, 2 * a - 0.5 * b)
+    np.testing.assert_allclose(found.folds, 2 * c - 0.5 * d)
+    np.testing.assert_allclose(mean_of([one, other, one]).resampled, (2 * a + b) / 3)
