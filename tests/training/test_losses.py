@@ -107,6 +107,17 @@ def test_cross_entropy_is_the_mean_log_probability_and_adds_to_dice(k):
     np.testing.assert_allclose(both(logits, labels), expected, rtol=1e-5)
 
 
+def test_dice_and_focal_add_up():
+    logits, labels, _ = drawn(5, (2, 5, 4), 3)
+    parts = lambda *of: (
+        losses.dice_focal_loss(*of, smooth=0.5, gamma=1.0),
+        losses.dice_loss(*of, smooth=0.5),
+        losses.focal_loss(*of, gamma=1.0),
+    )
+    both, dice, focal = map(float, jax.jit(parts)(logits, labels))
+    assert both == pytest.approx(dice + focal, rel=1e-6) and min(dice, focal) > 0.1
+
+
 @pytest.mark.parametrize("k", [2, 3])
 def test_dice_bce_takes_each_class_against_the_rest(k):
     logits, labels, p = drawn(2, (2, 5, 4), k)
