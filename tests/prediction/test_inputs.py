@@ -371,3 +371,37 @@ def test_a_data_set_that_was_prepared_before_this_was_noted_is_named(tiny, tmp_p
         _ = pipeline.Split(directory, "train", size=None).preparation
     path.write_text(content)
     assert pipeline.Split(directory, "train", size=None).preparation == Preparation(None, 64, False)
+
+
+def test_a_name_is_shortened_where_it_is_longer_than_248_bytes(tmp_path):
+    assert inputs._storable("a/" + 248 * "x") == "a/" + 248 * "x"
+    shortened = inputs._storable("a/" + 249 * "x")
+    assert shortened.startswith("a/" + 239 * "x" + "~") and len(shortened) == 2 + 248
+    assert shortened != inputs._storable("b/" + 249 * "x").replace("b/", "a/")
+
+
+def test_a_folder_that_was_named_and_cannot_be_read_ends_the_search(tmp_path, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", denied)
+    with pytest.raises(InputError, match=r": cannot be read \(Permission denied\); see to its rights"):
+        inputs.find([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("shape", "known", "affine", "said"),
+    [
+        ((3, 4, 5, 1), "SPL", None, "slices, rows and columns are taken to run to the head, back, left"),
+        ((3, 4, 5, 1), "", np.eye(4)[[2, 1, 0, 3]], "is cut into axial slices, as it is stored; whether the network"),
+        ((3, 4, 5, 1), "", None, "is cut along its first axis, as it is stored"),
+        ((3, 4, 5, 1), "SPL", np.eye(4), None),
+        ((3, 1, 5, 1), "", None, "is cut along its first axis"),
+        ((1, 4, 5, 1), "", None, None),  # one slice
+        ((4, 5, 1), "", None, None),  # a picture
+    ],
+)
+def test_what_is_not_known_of_how_a_volume_lies_is_said(shape, known, affine, said):
+    picture = formats.Picture(np.zeros(shape, np.uint8), (1.0,) * (len(shape) - 1), affine)
+    lines = list(inputs._about_orientation(picture, Preparation(None, None, True, known)))
+    assert len(lines) == (said is not None) and (said or "") in "".join(lines)

@@ -7,6 +7,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 import tifffile
 from PIL import Image
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
@@ -235,3 +236,24 @@ def test_an_input_that_has_vanished_is_named(tmp_path):
     path = tmp_path / "a.nii"
     with pytest.raises(formats.Unusable, match="cannot be read any more"):
         outputs.encode_mask(np.zeros(SIZE, np.uint8), path, formats.Picture(np.zeros((*SIZE, 1)), SPACING))
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
+def test_where_a_fourth_axis_holds_channels_masks_and_probabilities_have_three(tmp_path, name):
+    """As diffusion MR is stored: the image's own geometry without the axis of the channels."""
+    image = SimpleITK.JoinSeries([SimpleITK.GetImageFromArray(values(4, 5, 6, seed=seed)) for seed in (0, 1)])
+    image.SetSpacing((0.5, 1.5, 2.5, 1.0))
+    image.SetOrigin((1.0, 2.0, 3.0, 0.0))
+    SimpleITK.WriteImage(image, str(tmp_path / name))
+    labels, picture = thresholded(tmp_path / name)
+    np.testing.assert_array_equal(labels, values(4, 5, 6) > 500)
+    probabilities = np.stack([1 - labels, labels], -1).astype(np.float32)
+    for suffix, content in (
+        outputs.encode_mask(labels, tmp_path / name, picture),
+        outputs.encode_probabilities(probabilities, tmp_path / name, picture),
+    ):
+        found = SimpleITK.ReadImage(str(written(tmp_path / name, suffix, content)))
+        assert (found.GetSpacing(), found.GetOrigin()) == ((0.5, 1.5, 2.5), (1.0, 2.0, 3.0))
+        assert found.GetDirection() == tuple(np.eye(3).ravel())
+        array = SimpleITK.GetArrayFromImage(found)
+        np.testing.assert_array_equal(array if array.ndim == 3 else array[..., 1], labels)

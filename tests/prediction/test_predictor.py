@@ -332,6 +332,24 @@ def test_replicas_are_one_ensemble(tmp_path):
     assert found.scores["entropy"] == pytest.approx(entropy, rel=1e-5)
 
 
+@pytest.mark.parametrize(("count", "seen"), [(1, 1), (2, 4), (3, 4), (4, 4)])
+def test_few_images_are_filled_up_to_a_batch_and_one_is_not(monkeypatch, count, seen):
+    batches = []
+    whole = augment.whole
+
+    def noted(batch, size):
+        batches.append(batch["image"].shape)
+        return whole(batch, size=size)
+
+    monkeypatch.setattr(network.augment, "whole", noted)
+    run = network.compiled(Threshold(), ({},), image_size=4, batch=4)
+    images = noise(count, 4, 4)
+    probabilities, scores = run(images)
+    assert batches == [(seen, 4, 4, 1)]
+    np.testing.assert_array_equal(probabilities.argmax(-1), images[..., 0] > 127)
+    assert [len(values) for values in scores.values()] == [count, count]
+
+
 def test_folders_that_hold_something_else_are_named(trained, loaded, tmp_path, prepare):
     run, _ = loaded
     with pytest.raises(InputError, match="holds no training run"):
