@@ -5,8 +5,10 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from jaxseg import models
 from jaxseg.benchmarks import timing, training
 from tests.benchmarks import numpy_torch
 
@@ -39,6 +41,19 @@ def test_operations_are_those_of_every_convolution_forward_and_twice_back():
     sizes = {16: (2 * 54, 3 * 10), 8: (3 * 90, 3 * 540), 4: (3 * 315,)}
     wanted = sum(2 * 3 * side**2 * sum(of) for side, of in sizes.items())
     assert training.step_operations(params, setting) == wanted
+
+
+def test_both_networks_have_the_same_layers_however_deep():
+    setting = types.SimpleNamespace(features=(2, 3, 4, 6))
+    network = training.torch_unet(numpy_torch.module(), setting.features)
+    model = models.build("unet", training.NUM_CLASSES, features=setting.features)
+    state = training.our_state(model, network, optax.identity(), (1, 16, 16, 3))  # refuses other names and shapes
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == sum(x.size for x in network.parameters())
+    kernel = np.asarray(network.state_dict()["up2.conv.double_conv.3.weight"])
+    assert kernel.shape == (2, 3, 3, 3)
+    np.testing.assert_array_equal(
+        state.params["decoder_1"]["conv_1"]["conv"]["conv"]["kernel"], kernel.transpose(2, 3, 1, 0)
+    )
 
 
 def memory_of(steps):

@@ -88,6 +88,7 @@ MASKS = {  # files, and which of them are masks
     "of NIfTI": ("p1_frame01.nii.gz *p1_frame01_gt.nii.gz"),
     "of one of several modalities": ("B_1_flair.nii.gz B_1_t1.nii.gz *B_1_seg.nii.gz"),
     "the word in front": ("image_001.png *mask_001.png image_002.png"),
+    "the word in front of a name": ("cat_1.png *mask_cat_1.png cat_2.png"),
     "the word in front, without a separator": ("img7.png *mask7.png"),
     "beside what is called an image too": ("image_1.png *image_1_mask.png img_2.png *img_2_seg.png"),
     "numbered volumes": ("volume-0.nii *segmentation-0.nii volume-10.nii"),

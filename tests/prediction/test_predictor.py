@@ -299,6 +299,11 @@ def test_slices_of_the_validation_cases_are_held_against_slices_and_volumes_agai
     found = predictor.reference(Predictor(run), lambda name: tmp_path)
     assert len(found.cases["entropy"]) == 4 and len(found.volumes["entropy"]) == 2
     np.testing.assert_allclose(found.volumes["entropy"], found.cases["entropy"].reshape(2, 2).mean(1))
+    del cases[1:]  # a single one
+    (path,) = tmp_path.glob("quality_*")
+    path.unlink()
+    again = predictor.reference(Predictor(run), lambda name: tmp_path)
+    assert again.cases["entropy"] == again.volumes["entropy"] == found.cases["entropy"][:1]
 
 
 def test_of_a_cross_validation_the_fold_that_was_held_out_is_the_reference(tmp_path, prepare):
