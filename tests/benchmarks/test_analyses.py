@@ -125,8 +125,15 @@ def test_a_stream_of_two_domains_counts_every_batch_of_both(monkeypatch):
         return jnp.stack([jnp.sum(one.counts[0]) for one in (p, q)]).astype(jnp.float32)
 
     monkeypatch.setattr(hellinger, "compute", total)
-    monkeypatch.setattr(analyses, "_numpy_hellinger", lambda p, q, repeats: np.array([len(p) * repeats, 0.0]))
+    means = []
+
+    def loop(p, q, repeats):
+        means.extend([p.mean(), q.mean()])
+        return np.array([len(p) * repeats, 0.0])
+
+    monkeypatch.setattr(analyses, "_numpy_hellinger", loop)
     row = analyses.streamed_hellinger(100, rounds=1, stages=(2,))
+    np.testing.assert_allclose(means[:2], [2.0, 2.2], rtol=0.03)  # of gamma distributions of shape 2
     ours, theirs = counted
     np.testing.assert_array_equal(ours, [[6400, 6400]])  # 100 images of 64 vectors
     np.testing.assert_array_equal(theirs, [[6400, 0]])

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from jaxseg.benchmarks import replicas, timing
 
@@ -45,3 +46,11 @@ def test_the_drawn_cases_have_a_brighter_square():
         np.testing.assert_array_equal(mask, inside)
     inside, outside = cases.images[cases.labels == 1], cases.images[cases.labels == 0]
     assert (inside.min(), inside.max(), outside.min(), outside.max()) == (80, 199, 0, 119)
+
+
+@pytest.mark.parametrize(("backend", "settings"), [("cpu", replicas.CPU), ("gpu", replicas.ACCELERATOR)])
+def test_an_accelerator_has_larger_networks_too(monkeypatch, backend, settings):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(replicas, "_compare", lambda *of: of)
+    monkeypatch.setattr(timing, "machine", lambda: "here")
+    assert replicas.run(rounds=2) == {"machine": "here", "replicas": [(one, 2, 5) for one in settings]}

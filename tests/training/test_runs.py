@@ -209,6 +209,15 @@ def test_cases_are_on_the_device_where_there_is_room(monkeypatch, data, memory, 
     assert found.steps_per_epoch == (16 if config.data.folds else 32) // 16
 
 
+def test_names_of_validation_cases_are_read_where_they_decide_what_is_seen(splits):
+    config = train.get_config("tiny").unlock()
+    assert runs.Data(config, splits).validation_names == ()
+    config.data.view = "quadrant"
+    assert runs.Data(config, splits).validation_names == splits["validation"].cases
+    config.data.folds = 2
+    assert runs.Data(config, splits).validation_names == splits.pool.cases
+
+
 def test_a_batch_is_no_larger_than_there_are_cases(splits):
     config = train.get_config("tiny").unlock()
     count = len(splits["train"])
