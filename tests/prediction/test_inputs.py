@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from PIL import Image
 
-from jaxseg.data import builders, formats, pipeline
+from jaxseg.data import builders, formats, pipeline, resizing
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.prediction import inputs
@@ -406,3 +406,12 @@ def test_what_is_not_known_of_how_a_volume_lies_is_said(shape, known, affine, sa
     picture = formats.Picture(np.zeros(shape, np.uint8), (1.0,) * (len(shape) - 1), affine)
     lines = list(inputs._about_orientation(picture, Preparation(None, None, True, known)))
     assert len(lines) == (said is not None) and (said or "") in "".join(lines)
+
+
+def test_slices_of_a_volume_are_squashed_one_by_one(tmp_path):
+    volume = np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)  # x, y, z
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii")
+    loaded = load(tmp_path / "a.nii", size=8)
+    assert loaded.image.shape == (3, 10, 12, 1) and loaded.stored.shape == (3, 8, 8, 1)
+    for image, stored in zip(loaded.image, loaded.stored, strict=True):
+        np.testing.assert_array_equal(stored, resizing.resize(image, (8, 8)))
