@@ -162,6 +162,8 @@ def test_masks_of_tiff_stacks(tmp_path, depth):
     suffix, content = outputs.encode_mask(labels, path, picture)
     again = formats.read_mask(written(path, suffix, content))
     assert suffix == ".tiff" and again.array.shape[:-1] == labels.shape
+    with tifffile.TiffFile(path.parent / "mask.tiff") as file:
+        assert file.series[0].axes == ("YX" if labels.ndim == 2 else "ZYX")
     np.testing.assert_array_equal(again.array[..., 0], labels)
 
 
@@ -171,6 +173,7 @@ def test_a_tiff_keeps_the_size_of_its_pixels(tmp_path):
     labels, picture = thresholded(path)
     suffix, content = outputs.encode_mask(labels, path, picture)
     with tifffile.TiffFile(written(path, suffix, content)) as file:
+        assert file.series[0].axes == "YX" and file.shaped_metadata[0]["axes"] == "YX"
         assert file.pages[0].get_resolution("CENTIMETER") == (20000, 10000)
 
 

@@ -175,14 +175,6 @@ def test_what_is_not_finite_is_named_with_its_step(run, tmp_path):
     assert [row["loss"] for row in rows[0]] == [2, 5, 7]
 
 
-def test_boundaries_are_validations_saves_and_the_end():
-    both = of(None, total_steps=20, evaluate_every=6, save_every=4)
-    assert [both.boundary(step) for step in (0, 3, 4, 5, 6, 11, 12, 17, 18, 19)] == [4, 4, 6, 6, 8, 12, 16, 18, 20, 20]
-    one = of(None, total_steps=20, evaluate_every=6)
-    assert [one.boundary(step) for step in (0, 5, 6, 17, 18)] == [6, 6, 12, 18, 20]
-    assert [step for step in range(1, 21) if both.evaluates(step)] == [6, 12, 18, 20]
-
-
 def test_the_progress_bar_shows_the_loss_and_what_was_validated():
     row = {"loss": 0.12345, "grad_norm": 3.0, "validation_dice": 0.5}
     assert loop._shown(row) == {"loss": "0.123", "dice": "0.500"}

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from jaxseg.errors import InputError
-from jaxseg.training import checkpoints, stored
+from jaxseg.training import checkpoints, fitting, stored
 from jaxseg.training.checkpoints import Checkpoints, restore_newest
 
 
@@ -610,3 +610,20 @@ def test_arrays_are_compared_one_by_one():
 )
 def test_a_score_is_a_finite_number_or_unknown(value, wanted):
     assert stored._number(value) == wanted
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype", "fits"),
+    [
+        (np.float32([0.1]), np.float32, True),
+        (np.float64([0.1]), np.float32, True),  # rounded
+        (np.int64([7]), np.int32, True),
+        (np.int64([1 << 40]), np.int32, False),
+        (np.int64([7]), np.float32, False),
+        (np.float32([0.5]), np.float16, False),
+        (np.float32([0.5]), np.float64, False),
+        (np.int64([7]), np.int16, False),
+    ],
+)
+def test_arrays_twice_as_wide_as_wanted_are_those_of_an_earlier_version(array, dtype, fits):
+    assert fitting._fits(array, np.dtype(dtype)) == fits

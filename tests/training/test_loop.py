@@ -59,6 +59,16 @@ def params(config, folder, splits):
     return jax.device_get(variables)
 
 
+def test_boundaries_are_validations_saves_and_the_end():
+    """First, as a run whose next boundary lies behind it would never end."""
+    fields = dict.fromkeys(("program", "summarise", "learning_rate", "tensors", "skip_nonfinite", "patience"))
+    fields |= {"selection": ("dice", 1), "steps_per_call": 1, "name": "", "total_steps": 20, "evaluate_every": 6}
+    both, one = loop.Loop(**fields, save_every=4), loop.Loop(**fields, save_every=0)
+    assert [both.boundary(step) for step in (0, 3, 4, 5, 6, 11, 12, 17, 18, 19)] == [4, 4, 6, 6, 8, 12, 16, 18, 20, 20]
+    assert [one.boundary(step) for step in (0, 5, 6, 17, 18)] == [6, 6, 12, 18, 20]
+    assert [step for step in range(1, 21) if both.evaluates(step)] == [6, 12, 18, 20]
+
+
 def test_cases_from_disk_give_the_same_bits_as_cases_on_the_device(shallow_runs, splits, tmp_path):
     for residence in ("device", "stream"):
         runs.train(small(data__residence=residence, data__view="quadrant"), splits, tmp_path / residence)
