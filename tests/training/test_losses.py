@@ -61,6 +61,8 @@ def test_bfloat16_logits_are_summed_in_float32():
 def test_shapes_that_do_not_match_are_named():
     with pytest.raises(ValueError, match=r"logits \(1, 4, 4, 2\) must have the labels' shape \(1, 2, 2\)"):
         losses.dice_loss(np.zeros((1, 4, 4, 2), np.float32), np.zeros((1, 2, 2), np.int32))
+    with pytest.raises(ValueError, match=r"logits \(2, 4\) and truth \(1, 4\) must have the same shape"):
+        losses.binary_cross_entropy(np.zeros((2, 4), np.float32), np.zeros((1, 4), bool))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
