@@ -388,6 +388,9 @@ def test_a_step_that_a_run_removes_while_a_reader_looks_is_not_missed(saved, tmp
 def test_no_checkpoint_is_said(tmp_path):
     with Checkpoints(tmp_path / "run") as store, pytest.raises(InputError, match="holds no checkpoint; train the run"):
         store.restore_best({"w": jnp.zeros(2)})
+    with pytest.raises(InputError, match="nowhere holds no checkpoint; train the run first"):
+        Checkpoints(tmp_path / "nowhere", read_only=True)
+    assert not (tmp_path / "nowhere").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file where checkpoints belong"):
         Checkpoints(tmp_path / "file")
