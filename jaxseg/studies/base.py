@@ -16,6 +16,7 @@ from jaxseg.report import figures, page
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
 from jaxseg.results.stored import kept
 from jaxseg.results.table import Table
+from jaxseg.settings import Read, read
 from jaxseg.training import checks, runs
 
 SPLITS = ("train", "validation", "test")
@@ -188,6 +189,11 @@ def train_and_measure(
         runs.train(run, splits(network), folder, **options)
         measured[network] = kept(folder / "measures.npz", functools.partial(measure, run, folder))
     return measured
+
+
+def read_settings(cls: type[Read], config: ml_collections.ConfigDict, section: str = "", **made: Any) -> Read:
+    """A study's settings, as of `settings.read`, whose `run` is the part of the config that is a training run's."""
+    return read(cls, config, section, shown_in=f"configs/{config.study}.py", run=checks.run_config(config), **made)
 
 
 def changed(config: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> ml_collections.ConfigDict:
