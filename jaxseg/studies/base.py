@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxseg.data import builders
+from jaxseg.data import builders, pipeline
 from jaxseg.models import capture, tracing
 from jaxseg.report import figures, page
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
@@ -213,6 +213,14 @@ def layer_names(run: ml_collections.ConfigDict) -> Sequence[str]:
 def answer(holds: bool, fails: bool) -> str:
     """Whether a claim holds; unclear where neither condition is met, as with NaN."""
     return HOLDS if holds else FAILS if fails else UNCLEAR
+
+
+def case_records(cases: pipeline.InMemory, columns: Mapping[str, Any], **said: Any) -> list[dict[str, Any]]:
+    """A record of every case: whose it is, what is `said` of all of them, and its values of columns `[N]`."""
+    listed: dict[str, Any] = {"case": cases.cases, "patient": cases.patients}
+    listed |= {name: [value] * len(cases) for name, value in said.items()}
+    listed |= {name: np.asarray(values).tolist() for name, values in columns.items()}
+    return [dict(zip(listed, values, strict=True)) for values in zip(*listed.values(), strict=True)]
 
 
 def claims_table(claims: Sequence[Claim], intervals: str) -> page.Table:
