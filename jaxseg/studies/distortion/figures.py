@@ -8,22 +8,20 @@ import numpy as np
 from matplotlib.colors import to_rgb
 
 from jaxseg.metrics import ranking
+from jaxseg.metrics.domain_ranking import MEAN, Domains
 from jaxseg.metrics.resampled_ranking import Observations
 from jaxseg.report import canvas, figures
 from jaxseg.results.patients import Patients
 from jaxseg.results.table import Table
-from jaxseg.studies.base import Report
 from jaxseg.studies.distortion import tables
-from jaxseg.studies.distortion.cases import Cases, Domains, Gathered
-from jaxseg.studies.distortion.experiment import Measured
-from jaxseg.studies.distortion.settings import Settings
-from jaxseg.studies.distortion.statistics import MEAN
+from jaxseg.studies.distortion.cases import Cases
+from jaxseg.studies.distortion.tables import StudyReport
 
 _RED = (0.86, 0.05, 0.1)
 _RANK_AXIS = "rank correlation with 1 − Dice"
 
 
-def draw(report: Report[Settings, Gathered, Measured, tables.Tables]) -> None:
+def draw(report: StudyReport) -> None:
     """Writes all figures of the study."""
     folder, cases, measured, results = report.figures, report.cases.scored, report.measured, report.tables
     evaluation = report.settings.evaluation
