@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.analysis import position
+from jaxseg.analysis import position, projection
 from jaxseg.data import augment, pipeline
 from jaxseg.models import capture
 from jaxseg.models.unet import UNet
@@ -58,22 +58,13 @@ def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline
             chosen = random.choice(len(distance), min(each, len(distance)), replace=False)
             sampled.append(image[chosen])
             distances.append(distance[chosen])
-    projection, share = _principal(np.concatenate(sampled))
+    plane, share = projection.principal_components(np.concatenate(sampled))
     return {
         "position": np.array([float(_score(states[layer])) for layer in layers], np.float32),
-        "projection": projection,
+        "projection": plane,
         "projection_distance": np.concatenate(distances),
         "projection_share": share,
     }
 
 
 _score = jax.jit(position.compute)  # layers of as many channels share a program
-
-
-def _principal(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The two largest principal components of `[P,D]`, signs fixed by the largest weight, and their shares."""
-    centred = vectors.astype(np.float64) - vectors.mean(0)
-    variance, axes = np.linalg.eigh(centred.T @ centred)
-    axes, variance = axes[:, ::-1][:, :2], np.maximum(variance[::-1], 0)
-    axes = axes * np.sign(axes[abs(axes).argmax(0), np.arange(axes.shape[1])])
-    return (centred @ axes).astype(np.float32), (variance[:2] / max(variance.sum(), 1e-30)).astype(np.float32)
