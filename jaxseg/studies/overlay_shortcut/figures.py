@@ -12,12 +12,12 @@ from jaxseg.data import overlays
 from jaxseg.metrics import overlap
 from jaxseg.report import figures
 from jaxseg.results.table import Row, Table
-from jaxseg.studies.base import Measures, Report, at_even_quantiles, lines
+from jaxseg.studies.base import Measures, at_even_quantiles, lines
 from jaxseg.studies.overlay_shortcut import restoration, tables
 from jaxseg.studies.overlay_shortcut.clips import CHANGES, Clips
 from jaxseg.studies.overlay_shortcut.experiment import Measured
-from jaxseg.studies.overlay_shortcut.images import NOTHING, Images, ScansOfSplits, in_words
-from jaxseg.studies.overlay_shortcut.settings import Settings
+from jaxseg.studies.overlay_shortcut.images import NOTHING, Images, in_words
+from jaxseg.studies.overlay_shortcut.tables import StudyReport
 
 _COMPARED = ("baseline", "mitigation")
 _METHODS = (NOTHING, *overlays.REMOVALS)
@@ -26,7 +26,7 @@ _SHORT = ("all", "none", "calipers", "text", "other text", "moved")  # of CHANGE
 _Cells = Sequence[tuple[Any, Any]]  # image and mask of every column
 
 
-def draw(report: Report[Settings, ScansOfSplits, Measured, tables.Tables]) -> None:
+def draw(report: StudyReport) -> None:
     """Writes all figures of the study; those of changed marks and removals if clean images are known."""
     folder, examples = report.figures, report.settings.evaluation.examples
     measured, results = report.measured, report.tables

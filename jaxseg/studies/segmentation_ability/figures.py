@@ -13,18 +13,17 @@ from matplotlib.colors import to_rgb
 from jaxseg.data import pipeline
 from jaxseg.metrics import ranking
 from jaxseg.report import canvas, figures
-from jaxseg.studies.base import Measures, Report, lines
+from jaxseg.studies.base import Measures, lines
 from jaxseg.studies.segmentation_ability import quality, tables
-from jaxseg.studies.segmentation_ability.experiment import Measured
 from jaxseg.studies.segmentation_ability.settings import NETWORKS, Settings
-from jaxseg.training import runs
+from jaxseg.studies.segmentation_ability.tables import StudyReport
 
 _COLOURS = dict(zip(NETWORKS, canvas.PALETTE, strict=False))
 _SIDE = 256  # pixels of a painted case, so that outlines are fine
 _MOST_LEVELS = 5  # of noise in one figure
 
 
-def draw(report: Report[Settings, runs.Splits, Measured, tables.Tables]) -> None:
+def draw(report: StudyReport) -> None:
     """Writes all figures of the study, among them `maps_I.png` for the I-th example."""
     folder, settings, results = report.figures, report.settings, report.tables
     test, measured, shown = report.cases["test"], report.measured.networks, report.measured.shown

@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -65,10 +66,15 @@ def bucket_rows(settings: Settings, network: str, measures: Measures, patients: 
         for number, part in enumerate(parts, 1):
             if not len(part):
                 continue
-            estimate = patients.of(part).mean(measures["dice"][part])
-            who = {"network": network, "score": score, "bucket": number, "up_to_percentile": 100 * number / len(parts)}
-            convention = f"{DICE}. {len(values) - len(order)} cases without a score left out"
-            yield Row(who, estimate, f"{convention}. {_score_convention(measures, score)}")
+            who: dict[str, Any] = {
+                "network": network,
+                "score": score,
+                "bucket": number,
+                "up_to_percentile": 100 * number / len(parts),
+            }
+            left_out = f"{len(values) - len(order)} cases without a score left out"
+            convention = f"{DICE}. {left_out}. {_score_convention(measures, score)}"
+            yield patients.of(part).row(measures["dice"][part], convention, **who)
 
 
 def coverage_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
