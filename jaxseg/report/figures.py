@@ -21,13 +21,13 @@ from jaxseg.results.text import estimate_text
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A line of `curves`: means over x with the bounds of their intervals, each `[R]`; NaN leaves a gap."""
+    """A line of `curves`: means over x, with the bounds of their intervals if any, each `[R]`; NaN leaves a gap."""
 
     label: str
     x: Any
     mean: Any
-    low: Any
-    high: Any
+    low: Any = None
+    high: Any = None
     style: str = "-"
 
 
@@ -313,7 +313,8 @@ def points(
 
 
 def _curve(ax: Axes, series: Series, look: tuple[str, str]) -> None:
-    x, mean, low, high = (_floats(v) for v in (series.x, series.mean, series.low, series.high))
+    bounds = (series.mean if bound is None else bound for bound in (series.low, series.high))
+    x, mean, low, high = map(_floats, (series.x, series.mean, *bounds))
     if not x.shape == mean.shape == low.shape == high.shape or x.ndim != 1:
         raise ValueError(
             f"series {series.label!r}: x {x.shape}, mean {mean.shape}, low {low.shape} and high {high.shape} must be "

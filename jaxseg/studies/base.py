@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from jaxseg.data import builders, pipeline
+from jaxseg.metrics import ranking
 from jaxseg.models import capture, tracing
 from jaxseg.report import figures, page
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
@@ -234,6 +235,18 @@ def lines(rows: Table, x: str, by: str, names: Sequence[Any]) -> list[figures.Se
     """A panel of `figures.curves`: estimates against the column `x`, a line for each of the names in column `by`."""
     tables = {name if isinstance(name, str) else f"{name:g}": rows.where(**{by: name}) for name in names}
     return [figures.Series(label, [row[x] for row in own], *own.numbers) for label, own in tables.items()]
+
+
+def of_kept(
+    label: str, worse: np.ndarray, values: np.ndarray, shares: np.ndarray, *, style: str = "-"
+) -> figures.Series:
+    """A line of `figures.curves`: mean of the values `[M,N]` of cases that are kept, by their share, over M networks.
+
+    The cases with the highest numbers `worse` `[M,N]` are left out first.
+    """
+    curves = [ranking.risk_coverage(*pair) for pair in zip(worse, values, strict=True)]  # of any quality, as of risks
+    means = [np.interp(shares, curve.coverage, curve.risk) for curve in curves if curve.n > 1]
+    return figures.Series(label, shares, np.mean(means, 0) if means else np.full(len(shares), np.nan), style=style)
 
 
 def at_even_quantiles(values: np.ndarray, count: int) -> list[int]:

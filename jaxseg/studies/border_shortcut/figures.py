@@ -123,8 +123,7 @@ def _centre_map(centres: np.ndarray, bins: int = 16) -> np.ndarray:
 def _draw_position(folder: pathlib.Path, paddings: tuple[str, ...], position: Table) -> None:
     def line(padding: str, model: str) -> figures.Series:
         own = position.where(padding=padding, model=model)
-        r2 = own.numbers[0]  # without an interval
-        return figures.Series(f"{padding} padding", np.array([row["layer"] for row in own]), r2, r2, r2)
+        return figures.Series(f"{padding} padding", [row["layer"] for row in own], own.numbers[0])
 
     figures.curves(
         folder / "position.png",
