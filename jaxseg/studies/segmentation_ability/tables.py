@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxseg.analysis import prototypes
 from jaxseg.results.patients import Patients, Terms
 from jaxseg.results.table import NONE, PAIRED, Row, Table, table
 from jaxseg.studies.base import Measures, Report, case_records
-from jaxseg.studies.segmentation_ability import quality, scores
+from jaxseg.studies.segmentation_ability import quality
 from jaxseg.studies.segmentation_ability.experiment import Measured
 from jaxseg.studies.segmentation_ability.quality import DICE, SA
 from jaxseg.studies.segmentation_ability.settings import NETWORKS, Settings
@@ -158,7 +159,7 @@ def _active_row(settings: Settings, network: str, measures: Measures, patients: 
 
     def statistic(*columns: np.ndarray) -> float:
         *scored, dice = columns
-        return float(scores.active_units(np.stack(scored, 1), dice, share).mean()) if len(dice) else math.nan
+        return float(prototypes.active_units(np.stack(scored, 1), dice, share).mean()) if len(dice) else math.nan
 
     columns = {f"unit {i}": column for i, column in enumerate(units.T)} | {"dice": output}
     estimate = patients.statistic(statistic, columns)
