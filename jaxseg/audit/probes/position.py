@@ -35,7 +35,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     read = jax.jit(lambda variables, batch: subject.features(variables, view(batch))[1])
     add = jax.jit(lambda states, seen, fold: {k: position.update(states[k], seen[k], fold) for k in states})
     for batch in pipeline.epoch(cases, batch_size=subject.batch_size):
-        features = read(subject.variables, {name: batch[name] for name in ("image", "labels", "index")})
+        features = read(subject.variables, batch)
         states = states or {name: position.init(x.shape[-1], folds=folds) for name, x in features.items()}
         # a number that no fold has leaves the repetitions out
         states = add(states, features, np.where(batch["valid"], patients[batch["index"]] % folds, folds))

@@ -46,8 +46,7 @@ def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline
     random = np.random.default_rng(settings.seed)
     each = -(-evaluation.feature_pixels // len(test))
     for batch in pipeline.epoch(test, batch_size=settings.run.training.batch_size):
-        stored = {name: batch[name] for name in ("image", "labels", "index")}
-        features = run(variables, stored)
+        features = run(variables, batch)
         if states is None:
             states = {name: position.init(features[name].shape[-1], folds=evaluation.position_folds) for name in layers}
         # an index that is no fold's leaves the repetitions out
