@@ -45,11 +45,12 @@ def _comparison(report: StudyReport) -> page.Section:
         "to padding shows only with other padding modes.",
         _prior_text(report.measured.of_runs, padding),
     ]
-    own, columns = results.border.where(padding=padding), ("tested_on", "quantity")
-    dice = estimates.table("Dice per case", results.dice, _WHO)
-    return page.Section(
-        "What was compared", text, [], [dice, estimates.table("At the border and inside", own, columns)]
-    )
+    at_border, columns = results.border.where(padding=padding), ("tested_on", "quantity")
+    shown = [
+        estimates.table("Dice per case", results.dice, _WHO),
+        estimates.table("At the border and inside", at_border, columns),
+    ]
+    return page.Section("What was compared", text, [], shown)
 
 
 def _by_distance(report: StudyReport) -> page.Section:

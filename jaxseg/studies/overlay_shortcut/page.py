@@ -6,11 +6,10 @@ from jaxseg.report import estimates, page
 from jaxseg.results.table import Table, table
 from jaxseg.studies.overlay_shortcut import tables
 from jaxseg.studies.overlay_shortcut.images import in_words
-from jaxseg.studies.overlay_shortcut.settings import NETWORKS
+from jaxseg.studies.overlay_shortcut.settings import COMPARED, NETWORKS
 from jaxseg.studies.overlay_shortcut.tables import StudyReport
 
 _NOT_LEARNED = 0.1  # Dice below which a plane counts as not learned
-_COMPARED = ("baseline", "mitigation")
 _SPREAD = {"sd": "sd", "paper_mean": "paper", "paper_sd": "paper, sd"}
 _SOURCES = {
     "world": "Every scan of this synthetic world exists with and without marks; only the marks depend on the plane and "
@@ -46,7 +45,7 @@ def _facts(results: tables.Tables) -> list[tuple[str, str]]:
         (f"{row['network']}, {label(row)}", row.text())
         for rows, label in wanted
         for row in rows
-        if row["network"] in _COMPARED
+        if row["network"] in COMPARED
     ]
 
 
@@ -135,7 +134,7 @@ def _changes(report: StudyReport) -> page.Section:
         "The scan whose Dice with moved calipers is the baseline's median.",
         table="changes",
     )
-    rows = table(row for row in report.tables.changes if row["network"] in _COMPARED)
+    rows = table(row for row in report.tables.changes if row["network"] in COMPARED)
     shown = estimates.table("Changed marks", rows, ("network", "marks", "quantity"))
     return page.Section("Wrong marks", [text], [dice, example], [shown])
 

@@ -11,6 +11,7 @@ from jaxseg.studies.base import changed, layer_names, read_settings
 from jaxseg.training import checks
 
 SOURCES = ("world", "drawn", "burnt_in")
+COMPARED = ("baseline", "mitigation")  # networks that figures and pages show
 NETWORKS = {"baseline": "annotated", "mitigation": "cleaned", "reference": "clean"}  # network -> what it is trained on
 
 
