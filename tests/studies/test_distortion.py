@@ -16,19 +16,18 @@ from jaxseg import models
 from jaxseg.analysis import mahalanobis, prototypes
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
-from jaxseg.metrics import overlap, ranking
+from jaxseg.metrics import domain_ranking, overlap
+from jaxseg.metrics.domain_ranking import MEAN, TOGETHER
 from jaxseg.metrics.intervals import Estimate
-from jaxseg.metrics.resampled_ranking import Observations
 from jaxseg.models import autoencoder, capture
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR
 from jaxseg.results.table import Row
 from jaxseg.scores.evidence import Asked, Known
 from jaxseg.studies import runner
 from jaxseg.studies.base import Data
-from jaxseg.studies.distortion import claims, experiment, statistics, tables
-from jaxseg.studies.distortion.cases import Cases, Domains, Gathered, gather, match_classes
+from jaxseg.studies.distortion import claims, experiment, tables
+from jaxseg.studies.distortion.cases import Cases, Gathered, gather, match_classes
 from jaxseg.studies.distortion.settings import UNITS, known, settings
-from jaxseg.studies.distortion.statistics import MEAN, TOGETHER
 from jaxseg.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -311,68 +310,6 @@ def test_scores_are_what_the_network_does_step_by_step(drawn_variables):
     np.testing.assert_allclose(together["ensemble_dice"], np.nanmean(of_pair, 1), rtol=1e-5)
 
 
-# ----------------------------------------------------------------------------------------------------------- statistics
-
-DOMAINS = Domains(("in (validation)", "in (test)", "b", "c"), "in (validation)", "in (test)", ("b", "c"))
-
-
-def observations(count=60, seed=0):
-    """Two networks and an ensemble; some numbers undefined; ties; a patient in two domains."""
-    random = np.random.default_rng(seed)
-    scores, risks = random.integers(0, 12, (5, count)) / 4, random.random((5, count))
-    scores[0, 3] = scores[3, 10] = risks[1, 5] = risks[4, 7] = np.nan
-    domains = np.array(DOMAINS.names)[np.arange(count) % 4]
-    patients = np.array([f"p{i // 8}" for i in range(count)])
-    return Observations(scores, risks, np.array([0, 0, 1, 1, 2]), ("SD", "PM", "E"), domains, patients)
-
-
-def test_correlations_are_within_domains_and_their_mean():
-    of = observations()
-    found = statistics.correlations(of, DOMAINS)
-    for q, name in enumerate(DOMAINS.names):
-        where = of.domains == name
-        expected = [ranking.spearman(of.scores[p, where], of.risks[p, where]) for p in range(5)]
-        np.testing.assert_allclose(found[q], expected)
-    np.testing.assert_allclose(found[4], (found[2] + found[3]) / 2)
-    where = np.isin(of.domains, DOMAINS.counted)
-    np.testing.assert_allclose(found[5], [ranking.spearman(of.scores[p, where], of.risks[p, where]) for p in range(5)])
-
-
-def test_detection_is_that_of_ranking():
-    of = observations()
-    threshold = statistics.thresholds(of, DOMAINS, 0.95)
-    found = statistics.detection(of, DOMAINS, threshold).reshape(3, 5, 5)
-    for p in range(5):
-        validation, test = (of.scores[p, of.domains == name] for name in (DOMAINS.validation, DOMAINS.inside))
-        for d, name in ((2, "b"), (3, "c")):
-            outside = of.scores[p, of.domains == name]
-            ood = ranking.ood_accuracy(validation, test, outside)
-            assert threshold[p] == ood.threshold
-            expected = ood.detected, ranking.auroc(test, outside), ranking.fpr_at_95(test, outside)
-            np.testing.assert_allclose(found[:, d, p], expected)
-        assert found[0, 1, p] == pytest.approx(1 - ood.kept)
-    np.testing.assert_allclose(found[:, 4], found[:, 2:4].mean(1))
-    assert np.isnan(found[1:, :2]).all()
-
-
-def test_a_score_without_validation_has_no_threshold_and_flags_nothing():
-    of = observations()
-    of.scores[1, of.domains == DOMAINS.validation] = np.nan
-    threshold = statistics.thresholds(of, DOMAINS, 0.95)
-    assert np.isnan(threshold).tolist() == [False, True, False, False, False]
-    found = statistics.detection(of, DOMAINS, threshold).reshape(3, 5, 5)
-    assert np.isnan(found[0, :, 1]).all() and not np.isnan(found[1, 2:, 1]).any()
-
-
-def test_risk_areas_are_of_the_shifted_domains_together():
-    of = observations()
-    found = statistics.areas(of, DOMAINS)
-    where = np.isin(of.domains, DOMAINS.counted)
-    for p in range(5):
-        curve = ranking.risk_coverage(of.scores[p, where], of.risks[p, where])
-        assert tuple(found[:, p]) == (curve.aurc, curve.excess_aurc)
-
-
 # --------------------------------------------------------------------------------------------------- tables and verdict
 
 
@@ -651,8 +588,8 @@ def test_rows_of_detection_are_those_of_their_domain_and_score():
     cases = fake_cases()
     of = tables.observe(cases, fake_measured(cases, sd=2.0, pm=1.0, entropy=0.5))
     domains = cases.by_domain(made.evaluation.least_patients)
-    threshold = statistics.thresholds(of, domains, made.evaluation.keep)
-    expected = statistics.detection(of, domains, threshold)
+    threshold = domain_ranking.thresholds(of, domains, made.evaluation.keep)
+    expected = domain_ranking.detection(of, domains, threshold)
     expected = of.mean_over_runs(expected).reshape(3, len(domains.names) + 1, len(of.names))
     for m, quantity in enumerate((tables.FLAGGED, tables.AUROC, tables.FPR)):
         for row in found.detection.where(unit="slice", quantity=quantity):

@@ -14,7 +14,7 @@ import pytest
 from jaxseg.analysis import prototypes, vog
 from jaxseg.data import augment, pipeline, shifts
 from jaxseg.errors import InputError
-from jaxseg.metrics import overlap
+from jaxseg.metrics import overlap, ranking
 from jaxseg.models import capture, tracing
 from jaxseg.models.pruning import LAST_LAYER, prune_last_layer
 from jaxseg.scores import vog as difficulty
@@ -146,10 +146,11 @@ def test_what_cannot_work_is_named_before_anything_runs(fields, message):
 def test_a_unit_is_inert_by_its_score_over_the_cases():
     units = np.array([[0.9, 0.1, np.nan, 0.5], [0.7, 0.3, np.nan, np.nan]])
     dice = np.array([0.8, np.nan])
-    assert scores.active_units(units, dice, 0.6).tolist() == [True, False, False, True]  # 0.8, 0.2, none, 0.5 to 0.48
-    assert scores.active_units(units, dice, 0.65).tolist() == [True, False, False, False]
-    assert scores.active_units(units, dice, 2.0).tolist() == [True, False, False, False]  # the best stays
-    assert scores.active_units(units, np.full(2, np.nan), 0.1).tolist() == [True, False, False, False]
+    # 0.8, 0.2, none, 0.5 to 0.48
+    assert prototypes.active_units(units, dice, 0.6).tolist() == [True, False, False, True]
+    assert prototypes.active_units(units, dice, 0.65).tolist() == [True, False, False, False]
+    assert prototypes.active_units(units, dice, 2.0).tolist() == [True, False, False, False]  # the best stays
+    assert prototypes.active_units(units, np.full(2, np.nan), 0.1).tolist() == [True, False, False, False]
 
 
 def test_scores_are_those_of_each_question_asked_by_itself(network):
@@ -411,7 +412,7 @@ def test_quality_is_a_slow_count_of_the_kept_cases():
     parts = np.argsort(m["vog"]).reshape(4, 10)
     assert [r.estimate.mean for r in buckets] == pytest.approx([m["dice"][part].mean() for part in parts])
     assert [r["up_to_percentile"] for r in buckets] == [25, 50, 75, 100]
-    assert np.isnan(quality.kept_gain(np.zeros(0), np.zeros(0), coverage=0.5))
+    assert np.isnan(ranking.kept_gain(np.zeros(0), np.zeros(0), coverage=0.5))
 
 
 def test_cases_without_a_score_are_left_out_and_counted():

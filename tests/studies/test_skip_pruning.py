@@ -17,6 +17,7 @@ from jaxseg import models
 from jaxseg.analysis import hellinger
 from jaxseg.data import augment, pipeline, shifts
 from jaxseg.errors import InputError
+from jaxseg.metrics import draws as resamples
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.models import capture
 from jaxseg.results import table
@@ -186,37 +187,6 @@ def test_patients_are_drawn_within_their_domains_and_alike_for_all_conditions():
 # ------------------------------------------------------------------------------------------------------------------ IoU
 
 
-def test_iou_is_that_of_a_slow_count_for_every_resample():
-    random = np.random.default_rng(0)
-    both = random.integers(0, 20, (2, 6, 3))
-    counts = np.stack([both, both + random.integers(0, 20, both.shape), both + random.integers(0, 20, both.shape)], -1)
-    counts[:, 2, 1] = 0  # a case without the first class in label and prediction
-    counts[:, 4, 1:] = 0  # and one without any
-    weights = random.multinomial(6, np.full(6, 1 / 6), 7).astype(float)
-    found = iou.resampled(counts, weights, 6, (1, 2))
-
-    def slow(weights):
-        folds = []
-        for fold in counts:
-            total = sum(int(w) * case for w, case in zip(weights, fold, strict=True))
-            folds.append(np.mean([i / (a + b - i) for i, a, b in total[1:] if a + b > i]))
-        return folds
-
-    whole = found[iou.SET]
-    np.testing.assert_allclose(whole.folds, slow(np.ones(6)))
-    assert whole.value == pytest.approx(np.mean(whole.folds)) and (whole.n, whole.undefined) == (6, 0)
-    np.testing.assert_allclose(whole.resampled, [np.mean(slow(row)) for row in weights])
-    per_case = []
-    for case in range(6):
-        values = [[i / (a + b - i) for i, a, b in fold[case][1:] if a + b > i] for fold in counts]
-        per_case.append(np.mean([np.mean(v) for v in values]) if values[0] else np.nan)
-    mean = found[iou.CASE]
-    assert mean.value == pytest.approx(np.nanmean(per_case)) and (mean.n, mean.undefined) == (5, 1)
-    defined = ~np.isnan(per_case)
-    expected = [np.average(np.array(per_case)[defined], weights=row[defined]) for row in weights]
-    np.testing.assert_allclose(mean.resampled, expected)
-
-
 # ----------------------------------------------------------------------------------------------------------- distances
 
 
@@ -293,7 +263,7 @@ def test_drawn_patients_and_halves_are_sums_of_their_histograms():
     np.testing.assert_allclose(channels, slow(p, q), atol=1e-6)
     repeated = [slow(*(np.repeat(x, row.astype(int), 0) for x in (p, q))).mean() for row in drawn]
     np.testing.assert_allclose(layer, repeated, atol=1e-6)
-    first, second = distances._halves(5, 4)
+    first, second = resamples.halves(5, 4, 0)
     assert (first.sum(1) == 2).all() and (second.sum(1) == 2).all() and not (first * second).any()
     halves = [slow(p[a > 0], p[b > 0]).mean() for a, b in zip(first, second, strict=True)]
     np.testing.assert_allclose(null, halves, atol=1e-6)

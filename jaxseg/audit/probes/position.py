@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from jaxseg.analysis import position
+from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, NotAskedError, Probe, plain
-from jaxseg.audit.profiles import KNOWS, figure
 from jaxseg.audit.subject import Subject, evenly
 from jaxseg.data import augment, pipeline
 from jaxseg.settings import count
@@ -35,7 +35,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     read = jax.jit(lambda variables, batch: subject.features(variables, view(batch))[1])
     add = jax.jit(lambda states, seen, fold: {k: position.update(states[k], seen[k], fold) for k in states})
     for batch in pipeline.epoch(cases, batch_size=subject.batch_size):
-        features = read(subject.variables, {name: batch[name] for name in ("image", "labels", "index")})
+        features = read(subject.variables, batch)
         states = states or {name: position.init(x.shape[-1], folds=folds) for name, x in features.items()}
         # a number that no fold has leaves the repetitions out
         states = add(states, features, np.where(batch["valid"], patients[batch["index"]] % folds, folds))
@@ -49,7 +49,7 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     )
     n, pairs = min(len(subject.test), settings.profile_cases), zip(subject.layers, arrays["r2"], strict=True)
     rows = [plain("knowledge of the border", r2, convention, where=name, n=n) for name, r2 in pairs]
-    shown = figure(
+    return profiles.answer(
         "position",
         rows,
         "What each layer knows of the border",
@@ -57,7 +57,6 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
         "Cross-validated over patients. After Lin, Weng et al. 2024, Fig. 5.",
         ylabel="R²",
     )
-    return Answer(rows, figures=[shown], text=[KNOWS])
 
 
 PROBE = Probe("position", "What does each layer know of where it is?", "layers", Settings, measure, tabulate)
