@@ -15,6 +15,7 @@ from jaxseg.metrics import overlap, regions
 from jaxseg.studies.border_shortcut import claims, moving_window, tables
 from jaxseg.studies.border_shortcut import experiment as study
 from jaxseg.studies.border_shortcut.settings import settings
+from jaxseg.studies.border_shortcut.study import STUDY
 from jaxseg.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -214,6 +215,29 @@ def test_another_padding_is_compared_with_the_first():
     quadrant = change.one(tested_on="quadrant").estimate
     assert quadrant.mean == pytest.approx(-0.4, abs=0.08)
     assert quadrant.low < quadrant.mean < quadrant.high < 0
+
+
+def drawn_measures(border, interior, seed):
+    """The same with features, windows and masks that can be seen."""
+    random = np.random.default_rng(seed)
+    made = fake_measures(border, interior, seed=seed)
+    made["quadrant_predictions"][:, 8:, seed : 20 + seed] = 1
+    made["windows"][:, 4 : 12 + seed, 6:] = 1
+    return made | {"projection": random.normal(size=(20, 2)), "projection_distance": random.random(20)}
+
+
+def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays):
+    cfg = config("tiny,padding")
+    with cfg.unlocked():
+        cfg.paddings, cfg.evaluation.resamples = ("zero", "valid", "reflect"), 50
+    dice = {"zero": (0.2, 0.8), "valid": (0.6, 0.8), "reflect": (0.1, 0.75)}
+    measured = {
+        (padding, view): drawn_measures(*(dice[padding] if view == "original" else (0.8, 0.8)), 2 * i + j)
+        for i, padding in enumerate(dice)
+        for j, view in enumerate(("original", "quadrant"))
+    }
+    measured = study.Measured(measured, fake_centres())
+    assert_stays("border_shortcut", STUDY, settings(cfg), fake_splits(), measured, cfg)
 
 
 def test_a_folder_keeps_its_config(tmp_path):

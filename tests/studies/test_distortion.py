@@ -29,6 +29,7 @@ from jaxseg.studies.distortion import claims, experiment, statistics, tables
 from jaxseg.studies.distortion.cases import Cases, Domains, Gathered, gather, match_classes
 from jaxseg.studies.distortion.settings import UNITS, known, settings
 from jaxseg.studies.distortion.statistics import MEAN, TOGETHER
+from jaxseg.studies.distortion.study import STUDY
 from jaxseg.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -580,6 +581,33 @@ def test_a_domain_of_few_patients_has_no_interval_and_no_say():
     alone = rows.one(domain="C")
     assert np.isnan(alone.estimate.low) and alone.interval == "none: too few patients"
     assert rows.one(domain=MEAN).estimate.mean == rows.one(domain="B").estimate.mean
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays, unit):
+    """Of a domain with too few patients for an interval, and one in which a class is not annotated."""
+    cfg = config().unlock()
+    cfg.evaluation.update(resamples=20, least_patients=6, unit=unit)
+    cases = fake_cases(patients=8, slices=2)
+    few = ~((cases.domains == "B") & ~np.isin(cases.patients, ("p0", "p1")))
+    foreign = np.where(cases.domains == "A (test)", "D", cases.domains)  # a third foreign domain, of all patients
+    places = np.concatenate([np.flatnonzero(few), np.flatnonzero(foreign == "D")])
+    domains = np.concatenate([cases.domains[few], foreign[foreign == "D"]])
+    roles = np.where(domains == "D", "shifted", cases.roles[places])
+    cases = Cases(cases.stored.take(places), roles, domains, cases.patients[places])
+    measured = fake_measured(cases, sd=20, pm=0, entropy=2)
+    random = np.random.default_rng(0)
+    examples = {
+        name: {
+            "images": random.uniform(-1, 1, (8, 8, 1 + 2 * (name == "C"))).astype(np.float32),
+            "labels": cases.stored.labels[i].astype(int),
+            "classes": np.roll(cases.stored.labels[i], 1, 0).astype(int),
+        }
+        for name, i in experiment.typical_cases(cases, measured.networks[0]["dice"]).items()
+    }
+    splits = {name: cases.stored.take(np.arange(4)) for name in ("train", "validation")}
+    measured = dataclasses.replace(measured, examples=examples)
+    assert_stays(f"distortion_{unit}", STUDY, settings(cfg.lock()), Gathered(splits, cases), measured, cfg)
 
 
 # ------------------------------------------------------------------------------------------------------ the whole thing

@@ -28,6 +28,7 @@ from jaxseg.studies.overlay_shortcut import figures as study_figures
 from jaxseg.studies.overlay_shortcut import images as marked
 from jaxseg.studies.overlay_shortcut.marker import COLOURS, Marker
 from jaxseg.studies.overlay_shortcut.settings import NETWORKS, settings
+from jaxseg.studies.overlay_shortcut.study import STUDY
 from jaxseg.training import checks
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -549,6 +550,29 @@ def test_figures_show_the_part_with_most_marks_and_cases_at_even_quantiles():
     assert base.at_even_quantiles(values, 2) == [4, 3]  # the second and the fourth of five
     assert base.at_even_quantiles(values, 9) == [2, 4, 5, 3, 0]
     assert base.at_even_quantiles(np.full(3, np.nan), 2) == []
+
+
+def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays, prepared):
+    images, clips = prepared.images, prepared.clips
+    dice = {
+        "baseline": {"annotated": 0.9, "cleaned": 0.7, "clean": 0.72, "calipers moved": 0.5},
+        "mitigation": {"annotated": 0.8},
+        "reference": {"annotated": 0.7, "clean": 0.9, "black found": 0.6, "network found": 0.88},
+    }
+    measured = {}
+    for k, (network, of) in enumerate(dice.items()):
+        made = fake_measures(images, clips, dice=of, clip=0.6 + 0.15 * k, share=0.2 - 0.05 * k, seed=k)
+        made["share_annotated"] = np.linspace(0.1, 0.4, 8) - 0.05 * k
+        made["saliency_annotated"][:, 4 : 20 + k, 8:] = 0.6
+        made["saliency_clean"][:, : 8 + k, 4:] = 0.3
+        made["clip_predictions"][3, 0] = 0
+        for name in clips.changed:
+            made[f"{name}_predictions"][:, 8 : 20 + k, 4:24] = 1
+        measured[network] = made
+    agreement = {name: study.agreement_with_last(m["clip_predictions"]) for name, m in measured.items()}
+    cfg = config(evaluation__resamples=20)
+    every = study.Measured(images, clips, measured, agreement, prepared.removal)
+    assert_stays("overlay_shortcut", STUDY, settings(cfg), prepared.scans, every, cfg)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from jaxseg.results.table import Row, table
 from jaxseg.studies import runner
 from jaxseg.studies.planted_shortcuts import claims, experiment, tables, worlds
 from jaxseg.studies.planted_shortcuts.settings import ARMS, Network, settings
+from jaxseg.studies.planted_shortcuts.study import STUDY
 
 
 def config(**fields):
@@ -140,6 +141,32 @@ def test_the_verdict_asks_for_intervals_that_lie_apart(planted, twin, wanted):
     outcomes = [outcome("border", "planted", s, *["border"] * (s < planted)) for s in range(10)]
     outcomes += [outcome("border", "twin", s, *["border"] * (s < twin)) for s in range(10)]
     assert claims.verdict(tabulated(outcomes).counts).verdict == wanted
+
+
+def test_a_report_of_made_up_outcomes_stays_as_it_is(assert_stays):
+    of = config(seeds=(3, 4, 5))
+    learned = settings(of).learned
+
+    def made_up(i, kind, arm, seed):
+        found = {("border", "planted"): ["border"], ("overlay", "planted"): ["overlay"] * (seed > 3)}.get(
+            (kind, arm), []
+        )
+        numbers = [
+            Row(
+                {"kind": kind, "arm": arm, "seed": seed, "found_kind": other, "quantity": f"{other} {quantity}"},
+                Estimate(0.1 * i, 0.1 * i - 0.02, 0.1 * i + 0.03 * quantity, 8, 0, 8),
+                "Dice lost",
+                more={"margin": 0.05, "found": True},
+            )
+            for other in ("border", "overlay")
+            for quantity in (2, 1)
+        ]
+        dice = [learned, learned + 0.01, learned - 0.01][seed - 3]  # learned is above it
+        return outcome(kind, arm, seed, *found, *["accuracy"] * (i % 2), dice=dice, numbers=numbers)
+
+    networks = [(kind, arm, seed) for kind in ("border", "overlay") for arm in ARMS for seed in (3, 4, 5)]
+    outcomes = [made_up(i, *network) for i, network in enumerate(networks)]
+    assert_stays("planted_shortcuts", STUDY, settings(of), None, outcomes, of)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from jaxseg.studies.segmentation_ability import figures as study_figures
 from jaxseg.studies.segmentation_ability import quality, scores
 from jaxseg.studies.segmentation_ability import tables as study_tables
 from jaxseg.studies.segmentation_ability.settings import NETWORKS, settings
+from jaxseg.studies.segmentation_ability.study import STUDY
 from jaxseg.training import checks
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -445,6 +446,39 @@ def test_a_painted_case_shows_mask_and_annotation():
     np.testing.assert_allclose(shown[128, 128], 0.55 * 100 + 0.45 * np.array([0, 114, 178]), atol=1)
     assert (shown[64, 128] == 255).all()  # the annotation's outline lies on that of the mask
     assert (study_figures.painted(image, mask, None, "")[128, 128] == 100).all()
+
+
+def shown_cases(made, side=12):
+    """What figures show of five cases, made up: images, and a disc for every mask."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side]
+    disc = lambda i: np.hypot(x - 4, y - 3 - i % 6) < 3
+    shown = {"examples": np.array([3, 30]), "ranked": np.array([1, 20, 39]), "separable": np.array([0, 5, 9])}
+    for k, network in enumerate(NETWORKS):
+        heat = random.random((8, side, side))
+        heat[:, :3, 8:] = np.nan
+        shown[f"{network}_seen"] = random.integers(0, 256, (8, side, side, 3), dtype=np.uint8)
+        shown[f"{network}_annotation"] = np.stack([disc(i) for i in range(8)])
+        shown[f"{network}_maps"] = np.stack(
+            [np.stack([disc(i + j + k) for j in range(len(made.layers))]) for i in range(8)]
+        )
+        shown[f"{network}_heat"] = heat
+        shown[f"{network}_output"] = np.stack([disc(i + 1 + k) for i in range(8)])
+        shown[f"{network}_colour_map"] = np.stack([disc(i + 2) for i in range(8)])
+    return shown
+
+
+def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays):
+    cfg = config(**{"evaluation.resamples": 20})
+    made = settings(cfg)
+    measured = {
+        "offline": fake_measures(made, 0, active=3, vog_follows=0.5),
+        "online": fake_measures(made, 1, **AS_IN_THE_PAPER),
+    }
+    measured["online"]["validation_output"][3] = np.nan
+    measured["offline"]["mean_sa"][:2] = np.nan
+    splits = {name: cases(40) for name in base.SPLITS}
+    assert_stays("segmentation_ability", STUDY, made, splits, study.Measured(measured, shown_cases(made)), cfg)
 
 
 @pytest.fixture

@@ -541,6 +541,29 @@ def test_domains_have_a_figure_of_their_own(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays):
+    made, tested, measured, _ = study_of((0.85, 0.6))
+    of = study.Cases(Splits(train=cases(4), validation=cases(5)), tested)
+    assert_stays("skip_pruning", STUDY, made, of, measured, config(pruned=(0, 1, 2)))
+
+
+def test_a_report_of_made_up_domains_stays_as_it_is(assert_stays):
+    cfg = config(**{"data.domains": ("A",), "pruned": (0, 1, 2), "evaluation.resamples": 20}).unlock()
+    cfg.shifts = {}
+    made = settings(cfg.lock())
+    parts = {name: cases(30, prefix=name[:2]) for name in ("train", "validation", "test")}
+    others = [parts["test"], *(cases(30, domain=name, prefix=name) for name in "BC")]
+    tested = conditions.conditions(made, Splits(parts), Splits(parts | {"test": pipeline.joined(others)}))
+    measured = {}
+    for pruned in (0, 1, 2):
+        measures = fake_measures(tested, 0.8 - 0.1 * pruned, 0.7, SHALLOW, seed=pruned)
+        of_b = {name: value for name, value in measures.items() if name.startswith("brightness 0.75")}
+        named = {name.replace("brightness 0.75", f"domain {k}"): v for name, v in of_b.items() for k in "BC"}
+        measured[Network("unet", pruned)] = measures | named | {"examples": np.ones((3, 32, 32), np.uint8)}
+    of = study.Cases(Splits(parts), tested)
+    assert_stays("skip_pruning_domains", STUDY, made, of, study.Measured(measured, study.examples(32, tested)), cfg)
+
+
 def test_the_original_stands_where_the_factor_is_one():
     tested = fake_tested(settings_of("demo"))
     by_group = {k: list(v) for k, v in itertools.groupby(tested, lambda c: c.group)}
