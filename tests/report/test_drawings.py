@@ -181,6 +181,15 @@ def test_scattered_points_near_the_border_lie_on_top(tmp_path, drawings):
     assert bar["limits"][2:] == [0, 1]
 
 
+def test_a_legend_stands_where_there_are_two_groups_to_tell(tmp_path, drawings):
+    x = np.linspace(0, 1, 3)
+    for groups in (("",), ("a",), ("a", ""), ("a", "b")):
+        figures.dots(tmp_path / "dots.png", [("row", group, 0.5, 0.4, 0.6) for group in groups], xlabel="gap")
+        figures.points(tmp_path / "points.png", {"SA": dict.fromkeys(groups, (x, x))}, ylabel="Dice")
+        for drawing in drawings(tmp_path).values():
+            assert len(drawing["legends"]) == (groups == ("a", "b"))
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_maps_have_one_scale_or_each_its_own(tmp_path, drawings, shared):
     maps = {"a": np.full((4, 4), 0.5), "b": np.full((4, 4), -2.0), "c": np.full((4, 4), np.nan)}
