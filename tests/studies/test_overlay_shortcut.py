@@ -68,6 +68,10 @@ def test_unknown_sizes_are_named():
         ("removal.method", "magic", "choose one of black, noise, bilinear, fast_marching, network"),
         ("removal.crop", 128, r"must be at most config.data.source_size \(64\) and divisible by 2"),
         ("removal.crop", 31, "divisible by 2"),
+        ("removal.features", (), r"config.removal.features is \(\); give a number of features for every level"),
+        ("removal.features", (4, 0), "give a number of features for every level"),
+        ("data.folds", 2, "trains on whole images in memory"),
+        ("replicas", 2, "trains on whole images in memory"),
         ("removal.gray_share", 1.5, "must be at least 0 and at most 1"),
         ("removal.steps", 0, "config.removal.steps is 0; it must be at least 1"),
         ("removal.learning_rate", float("nan"), "config.removal.learning_rate is nan"),
@@ -82,6 +86,11 @@ def test_unknown_sizes_are_named():
 def test_what_cannot_work_is_named_before_anything_runs(field, value, message):
     with pytest.raises(InputError, match=message):
         settings_of(**{field.replace(".", "__"): value})
+
+
+def test_a_crop_of_the_whole_image_and_a_single_feature_will_do():
+    made = settings_of(removal__features=(1, 1), removal__crop=64)
+    assert (made.removal.crop, made.run.data.source_size) == (64, 64)
 
 
 def test_each_network_is_trained_on_its_own_images():

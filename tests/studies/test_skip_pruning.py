@@ -103,6 +103,8 @@ def test_every_size_removes_skips_from_the_top_and_nothing_else():
         ({"pruned": (0, 1, 3)}, "up to 2"),
         ({"shifts.brightness": (11.0,)}, "strength of brightness is 11.0; it must be a number in 0 to 10"),
         ({"shifts.contrast": (1.5, 1.5)}, "config.shifts.contrast .* each strength once"),
+        ({"shifts.uniform_noise": (0.1,)}, "config.shifts.uniform_noise .* of a shift without chance"),
+        ({"pruned": (1, 0)}, "config.pruned is .1, 0.; give rising numbers"),
         ({"evaluation.distance_strength": 0.6}, "'brightness' with distance_strength 0.6 is none of config.shifts"),
         ({"evaluation.bins": 0}, "config.evaluation.bins is 0; it must be at least 1"),
         ({"data.folds": 1}, "config.data.folds is 1"),
@@ -119,6 +121,25 @@ def test_a_network_without_skips_is_refused():
     del made.model.skips
     with pytest.raises(InputError, match=r"config.model.skips is missing; configs/skip_pruning.py shows"):
         settings(made.lock())
+
+
+def test_encoders_are_known_and_given_once():
+    made = config("cpu").unlock()
+    for encoders in (("resnet18", "resnet18"), ("resnet19",)):
+        made.encoders = encoders
+        with pytest.raises(InputError, match=r"config.encoders is .*; give some of resnet18, resnet34, each once"):
+            settings(made)
+
+
+def test_one_patient_is_refused_and_so_is_a_class_that_is_not_there():
+    made = settings_of()
+    alone = cases(3, patients=("p",) * 3)
+    with pytest.raises(InputError, match="fake/test shows one patient, who gives no interval; give more cases"):
+        conditions.conditions(made, Splits(train=cases(4), validation=cases(4), test=alone), Splits())
+    names = ("background", "cell", "dirt")
+    assert iou.class_numbers(("dirt",), names) == (2,) and iou.class_numbers((), names) == (1, 2)
+    with pytest.raises(InputError, match=r"config.evaluation.classes has 'background'; choose from cell, dirt"):
+        iou.class_numbers(("background",), names)
 
 
 def test_a_study_without_any_shift_is_refused():
