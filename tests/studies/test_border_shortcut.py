@@ -12,6 +12,8 @@ import pytest
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, regions
+from jaxseg.metrics.intervals import Estimate
+from jaxseg.results.table import Row, table
 from jaxseg.studies.border_shortcut import claims, moving_window, tables
 from jaxseg.studies.border_shortcut import experiment as study
 from jaxseg.studies.border_shortcut.settings import settings
@@ -181,6 +183,27 @@ def test_the_verdict_follows_the_intervals(ori, crop, expected):
     gap = rows.one(quantity=tables.GAP, tested_on="quadrant").estimate
     if not np.isnan(ori[0]):
         assert f"{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "excess_low", "expected"),
+    [
+        (0.0, 0.3, 0.1, "unclear"),
+        (0.01, 0.3, 0.0, "partly"),
+        (0.01, 0.05, 0.01, "yes"),
+        (0.01, 0.049, 0.01, "no"),
+    ],
+)
+def test_an_interval_that_ends_on_an_edge_does_not_lie_beyond_it(low, high, excess_low, expected):
+    def row(quantity, low=0.1, high=0.3):
+        return Row(
+            {"padding": "zero", "tested_on": "quadrant", "quantity": quantity}, Estimate(0.2, low, high, 9, 0, 9), ""
+        )
+
+    of_models = [f"{model} at the border" for model in ("M_ori", "M_crop")]
+    others = [*of_models, "gap inside", *map(tables.found_by, ("M_ori", "M_crop"))]
+    rows = table([row(tables.GAP, low, high), row(tables.EXCESS, excess_low), *map(row, others)])
+    assert claims.verdict(config().evaluation, rows, "zero").verdict == expected
 
 
 def test_tables_say_what_they_left_out_and_agree_with_the_cases():

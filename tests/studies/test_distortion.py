@@ -509,6 +509,7 @@ def test_an_advantage_within_the_negligible_or_without_an_interval():
     assert decide(-0.02, 0.04, 0.05) == FAILS
     assert decide(-0.02, 0.04, 0.0) == UNCLEAR
     assert decide(np.nan, np.nan, 0.05) == UNCLEAR
+    assert decide(0.0, 0.1, 0.05) == decide(-0.1, 0.05, 0.05) == decide(-0.1, 0.0, 0.0) == UNCLEAR  # on an edge
 
 
 def test_a_class_that_is_not_annotated_is_not_scored():

@@ -26,10 +26,11 @@ from jaxseg.studies.overlay_shortcut import clips as frozen
 from jaxseg.studies.overlay_shortcut import experiment as study
 from jaxseg.studies.overlay_shortcut import figures as study_figures
 from jaxseg.studies.overlay_shortcut import images as marked
-from jaxseg.studies.overlay_shortcut.marker import COLOURS, Marker
+from jaxseg.studies.overlay_shortcut.marker import COLOURS, Marker, away
 from jaxseg.studies.overlay_shortcut.settings import NETWORKS, settings
 from jaxseg.studies.overlay_shortcut.study import STUDY
 from jaxseg.training import checks
+from tests.drawings import assert_as_stored, kept
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZES = {"train": 4, "validation": 4, "test": 8}
@@ -320,6 +321,33 @@ def test_marks_belong_to_the_case_and_its_head():
     assert other._text(True) == "ABDOMEN\nAPD 2.19 cm\nTAD 3.00 cm\nAC 8.20 cm"
 
 
+@pytest.mark.parametrize(
+    ("place", "wanted"), [((10, 20), (12, 12)), ((30, 20), (-12, 12)), ((10, 24), (12, -12)), ((23, 23), (12, 12))]
+)
+def test_away_is_a_quarter_of_the_side_towards_the_farther_borders(place, wanted):
+    labels = np.zeros((48, 48), np.uint8)
+    labels[place] = 1
+    assert away(labels) == wanted
+    labels = np.zeros((49, 49), np.uint8)
+    labels[24, 24] = 1  # exactly in the middle
+    assert away(labels) == (-12, -12)
+
+
+@pytest.mark.parametrize("name", ["case1", "case2", "case3"])
+def test_marks_of_all_sizes_and_styles_stay_as_they_are(request, name):
+    found = {}
+    for side in (60, 96, 310):
+        case = head(name, side)
+        case["spacing"] = np.array([0.5, np.nan if side == 96 else 0.7], np.float32)
+        marker = Marker(case)
+        pictures = {"marks": marker.draw()[0], "other": marker.draw(other=True)[0], "text": marker.text}
+        pictures |= {f"{count} calipers": marker.calipers(count) for count in range(5)}
+        pictures["moved"] = marker.move(case["image"], (5, -7))
+        flat = {key: np.asarray(picture, float).reshape(side * side, -1).mean(1) for key, picture in pictures.items()}
+        found[str(side)] = {key: kept([{"": value} for value in values[::3]]) for key, values in flat.items()}
+    assert_as_stored(request.path.parent / "drawn" / f"marks_{name}.json", found)
+
+
 def test_gray_images_become_colour_and_empty_masks_are_named():
     case = head()
     gray = cases_of(case["image"][None, ..., :1], case["labels"][None], ("a",), ("p",), ("background", "head"))
@@ -475,6 +503,11 @@ def test_the_verdict_follows_the_intervals(tabulated, dice, expected):
         (0.03, 0.05, 0.07, None, "yes"),
         (0.01, 0.05, 0.07, 0.01, "partly"),
         (0.001, 0.01, 0.019, 0.01, "no"),
+        (0.001, 0.01, 0.02, 0.01, "partly"),
+        (0.0, 0.05, 0.07, 0.01, "unclear"),
+        (0.02, 0.05, 0.07, 0.01, "partly"),
+        (0.03, 0.05, 0.07, 0.0, "partly"),
+        (0.03, float("nan"), 0.07, 0.01, "unclear"),
         (-0.01, 0.05, 0.07, 0.01, "unclear"),
         (float("nan"), float("nan"), float("nan"), None, "unclear"),
     ],

@@ -169,6 +169,24 @@ def test_a_report_of_made_up_outcomes_stays_as_it_is(assert_stays):
     assert_stays("planted_shortcuts", STUDY, settings(of), None, outcomes, of)
 
 
+def test_intervals_that_touch_do_not_lie_apart():
+    def row(arm, low, high):
+        estimate = Estimate(0.5, low, high, 10, 0, 10)
+        return Row({"kind": "border", "arm": arm}, estimate, "", more={"found": 5})
+
+    verdict = lambda twin_high: claims.verdict(table([row("planted", 0.4, 0.9), row("twin", 0.0, twin_high)])).verdict
+    assert [verdict(high) for high in (0.39, 0.4, 0.41)] == ["yes", "no", "no"]
+
+
+def test_a_number_at_its_margin_is_not_beyond_it():
+    def number(high):
+        estimate = Estimate(0.03, 0.01, high, 8, 0, 8)
+        return Row({"found_kind": "border", "quantity": "Dice lost"}, estimate, "Dice lost", more={"margin": 0.05})
+
+    outcomes = [outcome("border", "twin", i, numbers=[number(high)]) for i, high in enumerate((0.049, 0.05, 0.051))]
+    assert tabulated([*outcomes, outcome("border", "planted", 0)], seeds=3).counts[1]["unclear"] == 1
+
+
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """`run -> training images`; the first run is trained, and the twin, which would be in the same way, is its copy."""

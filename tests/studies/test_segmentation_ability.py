@@ -1,6 +1,7 @@
 """The study's numbers, away from training: what is asked of a network, tables, claims, the page."""
 
 import csv
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -17,6 +18,7 @@ from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.models import capture, tracing
 from jaxseg.models.pruning import LAST_LAYER, prune_last_layer
+from jaxseg.results import table
 from jaxseg.scores import vog as difficulty
 from jaxseg.studies import base, runner
 from jaxseg.studies.segmentation_ability import claims as claimed
@@ -353,6 +355,32 @@ def test_each_claim_follows_its_interval(online, claim, answer):
     found, _ = answers(online=online)
     network = study_tables.BOTH if (study_tables.BOTH, claim) in found else "online"
     assert found[network, claim] == answer
+
+
+@pytest.mark.parametrize(
+    ("name", "claim", "low", "high", "expected"),
+    [
+        ("differences", claimed.NO_COST, -0.02, 0.1, claimed.UNCLEAR),
+        ("differences", claimed.NO_COST, -0.019, 0.1, claimed.HOLDS),
+        ("differences", claimed.NO_COST, -0.1, -0.02, claimed.FAILS),
+        ("differences", claimed.RAISED, 0.0, 0.1, claimed.UNCLEAR),
+        ("differences", claimed.RAISED, -0.1, 0.0, claimed.FAILS),
+        ("active", claimed.FEW_ACTIVE, 0.2, 0.5, claimed.HOLDS),
+        ("active", claimed.FEW_ACTIVE, 0.5, 0.7, claimed.UNCLEAR),
+        ("active", claimed.FEW_ACTIVE, 0.51, 0.7, claimed.FAILS),
+        ("pruning", claimed.PRUNE, -0.01, 0.1, claimed.UNCLEAR),
+        ("noise_groups", claimed.EARLY_NOISE, -0.1, 0.0, claimed.UNCLEAR),
+        ("noise_groups", claimed.EARLY_NOISE, 0.0, 0.1, claimed.FAILS),
+    ],
+)
+def test_an_interval_that_ends_on_the_bound(name, claim, low, high, expected):
+    _, tables, _ = tabulated({}, AS_IN_THE_PAPER)
+    rows = tuple(
+        dataclasses.replace(row, estimate=dataclasses.replace(row.estimate, low=low, high=high))
+        for row in getattr(tables, name)
+    )
+    found = claimed.claims(dataclasses.replace(tables, **{name: table.table(rows)}))
+    assert {one.answer for one in found if one.claim == claim} == {expected}
 
 
 def test_the_verdict_counts_the_core_claims():

@@ -443,6 +443,21 @@ def test_interval_and_folds_have_to_agree(low, high, lowest_fold, highest_fold, 
     assert turned.answer == opposite.get(expected, expected)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "lowest_fold", "highest_fold", "expected"),
+    [
+        (0.0, 0.3, 0.1, 0.2, UNCLEAR),
+        (0.1, 0.3, 0.0, 0.2, UNCLEAR),
+        (-0.3, 0.0, -0.2, -0.1, FAILS),
+        (-0.3, -0.1, -0.2, 0.0, FAILS),
+    ],
+)
+def test_what_ends_on_0_is_not_above_it(low, high, lowest_fold, highest_fold, expected):
+    folds = {"lowest_fold": lowest_fold, "highest_fold": highest_fold}
+    row = Row({}, Estimate(0.2, low, high, 9, 0, 9), "mean", more=folds)
+    assert paper_claims._claim("unet", paper_claims.BETTER, row, what="IoU").answer == expected
+
+
 def test_tables_agree_with_cases_and_say_what_they_left_out():
     _, tested, measured, results = study_of((0.85, 0.6))
     for name in ("iou", "differences", "distances", "distance_differences", "folds"):
