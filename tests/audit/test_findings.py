@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 
 from configs import audit as audit_config
+from configs import train as train_config
 from jaxseg.audit import findings
 from jaxseg.audit import run as audits
 from jaxseg.audit.pictures import largest
 from jaxseg.audit.probe import BORDER, OVERLAY, SCANNER, Candidate, Kind
 from jaxseg.audit.probes import ability, accuracy, calibration, distances, failures, position
-from jaxseg.audit.subject import evenly, of_run
+from jaxseg.audit.subject import evenly, of_run, of_weights, strip_width
 from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast
+from jaxseg.models import pretrained
 from jaxseg.prediction import network
 from jaxseg.scores import registry
+from jaxseg.training.checkpoints import checksums
 
 KINDS = {kind.name: kind for kind in (BORDER, OVERLAY, SCANNER, accuracy.ACCURACY, calibration.CALIBRATION)}
 
@@ -147,6 +150,32 @@ def test_one_network_is_audited_and_not_replicas(tmp_path, squares):
     run = network.Run(None, tmp_path, None, None, ({}, {}), (1, 1))
     with pytest.raises(InputError, match=r"holds replicas; audit one network, as .*replica_0"):
         of_run(run, squares(2), None)
+
+
+def test_a_network_is_known_by_the_sum_of_its_checksums(subject_of, squares):
+    cases, model = squares(2), Layered()
+    assert subject_of(model, cases).fingerprint == {"network": "00000000", "test": cases.fingerprint}
+    variables = layered_variables(model)
+    subject = dataclasses.replace(subject_of(model, cases), variables=variables)
+    wanted = sum(checksums(variables).values()) % 2**32
+    assert subject.fingerprint["network"] == format(wanted, "08x") != "00000000"
+
+
+def test_tensors_are_loaded_at_the_size_that_their_config_names(squares, tmp_path, monkeypatch):
+    config, asked = train_config.get_config("tiny").unlock(), []
+    config.data.image_size, config.data.domains = 16, ("A", "B")
+    monkeypatch.setattr(pretrained, "load_whole", lambda model, path, shape: asked.append(shape) or {"params": {}})
+    made = of_weights(tmp_path / "w.pt", config, squares(3), None)
+    assert asked == [(1, 16, 16, 3)] and made.domains == ("A", "B") and made.rank == 2
+    assert (made.image_size, made.view, made.name) == (16, config.data.view, str(tmp_path / "w.pt"))
+    config.data.image_size = 15
+    with pytest.raises(InputError, match=r"config.data.image_size with config.model: "):
+        of_weights(tmp_path / "w.pt", config, squares(3), None)
+
+
+@pytest.mark.parametrize(("share", "size", "wanted"), [(0.1, 64, 6), (0.01, 64, 2), (0.05, 50, 2), (0.2, 32, 6)])
+def test_a_strip_is_a_share_of_the_side_but_two_pixels_at_least(networks, subject_of, squares, share, size, wanted):
+    assert strip_width(subject_of(networks.Threshold(), squares(1, size=size)), share) == wanted
 
 
 # The other probes.

@@ -5,11 +5,13 @@ import importlib.util
 import json
 import pathlib
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.data import pipeline
+from jaxseg.data import augment, pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, regions
 from jaxseg.metrics.intervals import Estimate
@@ -261,6 +263,49 @@ def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays):
     }
     measured = study.Measured(measured, fake_centres())
     assert_stays("border_shortcut", STUDY, settings(cfg), fake_splits(), measured, cfg)
+
+
+class Threshold(nn.Module):
+    """Lesion where the first channel is bright, pixel by pixel."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return jnp.stack([jnp.zeros_like(images[..., 0]), images[..., 0]], -1)
+
+
+def test_a_network_is_measured_on_both_views_and_in_all_windows(monkeypatch, tmp_path):
+    made, splits, asked = settings(config()), fake_splits(), []
+
+    def load_best(run, folder, shape, num_classes):
+        asked.append((folder, shape, num_classes))
+        return Threshold(), {}, {"step": 7, "validation_dice": 0.5}
+
+    monkeypatch.setattr(study.runs, "load_best", load_best)
+    monkeypatch.setattr(study.features, "measure", lambda *_: {"position": np.arange(3)})
+    found = study.measure(made, made.of_run(("zero", "original")), tmp_path, OfTwoClasses(splits))
+    test = splits["test"]
+    assert asked == [(tmp_path, test.images.shape, 2)]
+    assert (found["step"], found["validation_dice"], list(found["position"])) == (7, 0.5, [0, 1, 2])
+    for name in study.TEST_VIEWS:
+        seen = augment.testing_view(name, size=32, cases=test.cases)
+        stored = {"image": test.images, "labels": test.labels, "index": np.arange(len(test))}
+        seen = {key: np.asarray(value) for key, value in jax.jit(seen)(stored).items()}
+        predicted = seen["images"][..., 0] > 0
+        np.testing.assert_array_equal(found[f"{name}_predictions"], predicted)
+        labels = seen["labels"] > 0
+        dice = 2 * (labels & predicted).sum((1, 2)) / (labels.sum((1, 2)) + predicted.sum((1, 2)))
+        np.testing.assert_allclose(found[f"{name}_dice"], dice, rtol=1e-6)
+    # pixels that are judged by themselves do not change when the window moves
+    cases = np.linspace(0, len(test) - 1, made.evaluation.window_images).astype(int)
+    np.testing.assert_array_equal(found["agreement_case"], cases)
+    np.testing.assert_array_equal(found["agreement"], np.ones(len(cases)))
+    shown = test.images[moving_window.pick_case(test.labels)]
+    for window, start in zip(found["windows"], (0, 16, 32), strict=True):
+        np.testing.assert_array_equal(window > 0, shown[start : start + 32, start : start + 32, 0] > 127)
+
+
+class OfTwoClasses(dict):
+    num_classes = 2
 
 
 def test_a_folder_keeps_its_config(tmp_path):

@@ -8,6 +8,7 @@ import json
 import math
 import pathlib
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -606,6 +607,52 @@ def test_the_original_stands_where_the_factor_is_one():
     labels = {k: [c.label for c in skip_pruning_figures._with_original(v, tested[0])] for k, v in by_group.items()}
     assert labels["brightness"] == ["0.5", "0.75", "original", "1.25", "1.5", "1.75"]
     assert labels["saturation"] == ["0", "0.25", "0.5", "0.75", "original"]
+
+
+# ------------------------------------------------------------------------------------------------------------ measures
+
+
+class Threshold(nn.Module):
+    """Cell where the first channel is above a level."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        level = self.param("level", nn.initializers.zeros, ())
+        return jnp.stack([jnp.zeros_like(images[..., 0]), images[..., 0] - level], -1)
+
+
+def test_every_fold_is_counted_on_every_condition_and_the_first_one_is_shown(monkeypatch, tmp_path):
+    made = settings_of()
+    tested, asked, levels = fake_tested(made, 5), [], {"a": 0.0, "b": 0.2}
+
+    def load_best(run, folder, shape, num_classes):
+        asked.append((run, shape, num_classes))
+        return Threshold(), {"params": {"level": np.float32(levels[folder.name])}}, {"step": len(asked), "miou": 0.5}
+
+    monkeypatch.setattr(study.runs, "member_runs", lambda run, folder: [(name, folder / name) for name in levels])
+    monkeypatch.setattr(study.runs, "load_best", load_best)
+    monkeypatch.setattr(study.distances, "measure", lambda *_: {"layers": np.array(["x"])})
+    shifter = conditions.Shifter(2)
+    found = study.measure(made, made.of_run(made.networks[0]), tmp_path, tested, shifter)
+    assert asked == [(name, (5, 32, 32, 3), 2) for name in levels]
+    assert found["step"].tolist() == [1, 2] and found["layers"].tolist() == ["x"]
+    position = 0
+    for condition in tested:
+        stored = condition.cases
+        shifted = np.concatenate([np.asarray(b["image"])[np.asarray(b["valid"])] for b in shifter.batches(condition)])
+        for i in range(len(stored)):
+            for fold, level in enumerate(levels.values()):
+                predicted = shifted[i, ..., 0].astype(np.float32) / 127.5 - 1 > level
+                for k, (a, b) in enumerate(((stored.labels[i] == 0, ~predicted), (stored.labels[i] == 1, predicted))):
+                    wanted = [(a & b).sum(), a.sum(), b.sum()]
+                    np.testing.assert_array_equal(found["counts"][fold, position, k], wanted)
+            position += 1
+    assert found["counts"].shape == (2, position, 2, 3)
+    shown = conditions.example_cases(tested)
+    assert found["examples"].shape == (len(shown), 32, 32)
+    assert [one.name.partition(":")[0] for one in study.examples(32, tested)] == [c.name for c in shown]
+    first = np.flatnonzero(np.array(tested[0].cases.cases) == shown[0].cases.cases[0])[0]
+    np.testing.assert_array_equal(found["examples"][0], tested[0].cases.images[first, ..., 0] > 127)
 
 
 # ------------------------------------------------------------------------------------------------------------ training
