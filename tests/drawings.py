@@ -6,6 +6,7 @@ drawing stays as it is, against numbers that are stored beside the tests. `JAXSE
 of such a test stores them anew; look at the difference, and at the figures, before that is committed.
 """
 
+import functools
 import json
 import math
 import os
@@ -29,12 +30,22 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 @pytest.fixture
 def drawings(monkeypatch):
     """`(folder) -> {name of a figure: what is drawn there}`; in this test figures are described and not painted."""
+    return _recorded(monkeypatch, laid_out=True)
+
+
+@pytest.fixture
+def plots(monkeypatch):
+    """The same without the search for a layout, which takes most of the time: the data, and not where they lie."""
+    return _recorded(monkeypatch, laid_out=False)
+
+
+def _recorded(monkeypatch, *, laid_out):
     found = []
 
     def describe(figure, stream, **_):
         width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
         stream.write(_SIGNATURE + struct.pack(">I4sII", 13, b"IHDR", width, height) + b"drawing %d" % len(found))
-        found.append(described(figure))
+        found.append(described(figure, laid_out=laid_out))
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", describe)
     number = lambda path: int(re.fullmatch(rb".*drawing (\d+)", path.read_bytes(), re.DOTALL)[1])
@@ -66,36 +77,34 @@ def differences(a: Any, b: Any, place: str = "") -> Any:
         yield place, a, b
 
 
-def described(figure: Figure) -> dict[str, Any]:
-    """All that is drawn, after the layout was found."""
-    figure.draw_without_rendering()
+def described(figure: Figure, *, laid_out: bool = True) -> dict[str, Any]:
+    """All that is drawn; where it lies on the sheet, only if it is laid out."""
+    if laid_out:
+        figure.draw_without_rendering()
     return {
         "size": _numbers(figure.get_size_inches()),
-        "axes": [_axes(ax) for ax in figure.axes],
-        "texts": [_text(text) for text in figure.findobj(Text) if text in figure.texts or _is_over_all(figure, text)],
-        "legends": [_legend(one, figure) for one in figure.legends],
+        "axes": [_axes(ax, laid_out) for ax in figure.axes],
+        "texts": [_text(text, laid_out) for text in figure.texts],
+        "legends": [_legend(one, figure, laid_out) for one in figure.legends],
     }
 
 
-def _is_over_all(figure: Figure, text: Text) -> bool:
-    return text.get_figure() is figure and text in (figure._supxlabel, figure._supylabel, figure._suptitle)
-
-
-def _axes(ax: Axes) -> dict[str, Any]:
+def _axes(ax: Axes, laid_out: bool) -> dict[str, Any]:
     box = ax.get_position()
+    words = [text for text in (ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label) if text.get_text()]
     about = {
         "box": _numbers((box.x0, box.y0, box.x1, box.y1)),
         "limits": _numbers((*ax.get_xlim(), *ax.get_ylim())),
         "on": ax.axison,
         "face": to_hex(ax.get_facecolor()),
-        "words": [_text(t) for t in (ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label) if t.get_text()],
+        "words": [_text(text, laid_out) for text in words],
         "ticks": [_ticks(axis, limits) for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim()))],
         "spines": sorted(name for name, spine in ax.spines.items() if spine.get_visible()),
-        "lines": _few([_line(line) for line in ax.lines]),
-        "patches": _few([_patch(patch) for patch in ax.patches]),
-        "collections": _few([_collection(one) for one in ax.collections]),
-        "images": _few([_image(image) for image in ax.images]),
-        "texts": _few([_text(text) for text in ax.texts]),
+        "lines": _few(ax.lines, _line),
+        "patches": _few(ax.patches, _patch),
+        "collections": _few(ax.collections, _collection),
+        "images": _few(ax.images, _image),
+        "texts": _few(ax.texts, functools.partial(_text, laid_out=laid_out)),
     }
     return {name: value for name, value in about.items() if value not in ([], ["", ""])}
 
@@ -103,6 +112,7 @@ def _axes(ax: Axes) -> dict[str, Any]:
 def _ticks(axis: Any, limits: tuple[float, float]) -> Any:
     """Those in view, with the numbers or words at them, and whether lines of a grid lead there."""
     low, high = sorted(limits)
+    axis.get_ticklabels()  # brings them up to date
     ticks = [tick for tick in axis.get_major_ticks() if low - 1e-9 <= tick.get_loc() <= high + 1e-9]
     shown = [tick.label1.get_text() for tick in ticks if tick.label1.get_visible()]
     grid = [tick.gridline.get_visible() for tick in ticks]
@@ -153,26 +163,27 @@ def _image(image: Any) -> dict[str, Any]:
             "colours": [image.get_cmap().name, *_numbers(image.get_clim() if shown.shape[2] == 1 else ())]}  # fmt: skip
 
 
-def _text(text: Text) -> list[Any]:
+def _text(text: Text, laid_out: bool) -> list[Any]:
     """Words, where they are anchored, their size, and where they lie on the sheet, in parts of it."""
-    width, height = text.get_figure().bbox.size
-    box = text.get_window_extent()
-    lies = [round(float(v), 3) for v in (box.x0 / width, box.y0 / height, box.x1 / width, box.y1 / height)]
     anchor = [*(text.xy if isinstance(text, Annotation) else text.get_position())]
     look = f"{text.get_ha()} {text.get_va()} {to_hex(text.get_color())} {text.get_weight()}"
-    lost = not text.get_text() or not text.get_visible()
-    return [text.get_text(), _numbers(anchor), look, text.get_fontsize(), text.get_rotation(), [] if lost else lies]
+    lies = _place(text, text.get_figure()) if laid_out and text.get_text() and text.get_visible() else []
+    return [text.get_text(), _numbers(anchor), look, text.get_fontsize(), text.get_rotation(), lies]
 
 
-def _legend(legend: Any, figure: Figure) -> dict[str, Any]:
-    box = legend.get_window_extent()
-    width, height = figure.bbox.size
+def _place(artist: Any, figure: Any) -> list[float]:
+    """Left, bottom, right, top of what is drawn, in parts of the sheet."""
+    box, (width, height) = artist.get_window_extent(), figure.bbox.size
+    return [round(float(v), 3) for v in (box.x0 / width, box.y0 / height, box.x1 / width, box.y1 / height)]
+
+
+def _legend(legend: Any, figure: Figure, laid_out: bool) -> dict[str, Any]:
     handles = [h.get_color() if hasattr(h, "get_color") else h.get_facecolor() for h in legend.legend_handles]
     return {
         "words": [text.get_text() for text in legend.get_texts()],
         "colours": [to_hex(colour) for colour in handles],
         "columns": legend._ncols,
-        "box": [round(float(v), 3) for v in (box.x0 / width, box.y0 / height, box.x1 / width, box.y1 / height)],
+        "box": _place(legend, figure) if laid_out else [],
         "lines": [_line(h) for h in legend.legend_handles if hasattr(h, "get_xdata")],
         "rims": [h.get_linewidth() for h in legend.legend_handles],
     }
@@ -184,9 +195,11 @@ def _rim(artist: Any) -> dict[str, Any]:
     return {"rim": rims} if rims else {}
 
 
-def _few(many: list[Any]) -> list[Any]:
+def _few(many: Any, describe: Any) -> list[Any]:
     """Of many alike their number, and the first and last."""
-    return many if len(many) <= 12 else [len(many), *many[:4], *many[-3:]]
+    parts = list(many)
+    shown = parts if len(parts) <= 12 else [*parts[:4], *parts[-3:]]
+    return [len(parts)] * (len(shown) < len(parts)) + [describe(part) for part in shown]
 
 
 def _numbers(values: Any) -> list[float]:

@@ -12,7 +12,7 @@ from configs import audit
 from jaxseg.audit.subject import Subject
 from jaxseg.data import pipeline
 from jaxseg.settings import read
-from tests.drawings import assert_as_stored, drawings, kept  # noqa: F401
+from tests.drawings import assert_as_stored, kept, plots  # noqa: F401
 
 SIZE = 32
 _STORED = pathlib.Path(__file__).parent / "drawn"
@@ -98,7 +98,7 @@ def answer(settings):
 
 
 @pytest.fixture
-def assert_stays(tmp_path, drawings):  # noqa: F811
+def assert_stays(tmp_path, plots):  # noqa: F811
     """`(name, answer, arrays)`: what a probe measures and says, and what it draws, is what is stored under the name."""
 
     def check(name, answer, arrays=None):
@@ -110,7 +110,7 @@ def assert_stays(tmp_path, drawings):  # noqa: F811
             one.draw(tmp_path / f"{one.name}.png")
         pictures = {
             f"figure {key}": {"size": one["size"], "axes": [_data(ax) for ax in one["axes"]]}
-            for key, one in drawings(tmp_path).items()
+            for key, one in plots(tmp_path).items()
         }
         assert_as_stored(_STORED / f"{name}.json", {**measured, **told, "facts": answer.facts, **pictures})
 

@@ -104,6 +104,8 @@ def test_the_verdict_is_about_shortcuts_alone(given, verdict, words):
 def test_pictures_show_typical_cases_of_an_effect():
     assert largest(np.array([np.nan, 0.0, 4.0, 1.0, 2.0, 3.0]), 2).tolist() == [5, 3]  # 3 and 1 of 0 ... 4
     assert largest(np.array([np.nan, np.nan]), 2).size == 0
+    effect = np.array([0.5, 0.1, 0.9, 0.3, 0.7])
+    assert [largest(effect, count).tolist() for count in (0, 1, 3)] == [[], [0], [4, 0, 3]]
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ def test_training_cases_may_be_missing_elsewhere_alone(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def audited(networks, subject_of, squares, monkeypatch, drawings, tmp_path):
-    """`(network, *probes) -> words of the page, results, drawings, folder` of an audit of ten cases."""
+def audited(networks, subject_of, squares, monkeypatch, plots, tmp_path):
+    """`(network, *probes) -> words of the page, results, plots, folder` of an audit of ten cases."""
 
     def audit(model, *probes):
         subject = subject_of(model, squares(10))
@@ -52,7 +52,7 @@ def audited(networks, subject_of, squares, monkeypatch, drawings, tmp_path):
         words = re.sub(
             r"\s+", " ", html.unescape(re.sub(r"<style.*?</style>|<[^>]+>", " ", path.read_text(), flags=re.S))
         )
-        return words, json.loads((tmp_path / "results.json").read_text()), drawings(tmp_path / "figures"), tmp_path
+        return words, json.loads((tmp_path / "results.json").read_text()), plots(tmp_path / "figures"), tmp_path
 
     return audit
 

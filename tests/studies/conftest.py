@@ -8,7 +8,7 @@ import pytest
 
 from jaxseg.studies import runner
 from jaxseg.studies.base import Report
-from tests.drawings import assert_as_stored, drawings, kept  # noqa: F401
+from tests.drawings import assert_as_stored, kept, plots  # noqa: F401
 
 _STORED = pathlib.Path(__file__).parent / "drawn"
 _NUMBER = re.compile(r"[-\u2212]?\d+(?:\.\d+)?")
@@ -17,7 +17,7 @@ _DATA = (*_DATA, "corners", "paths", "offsets", "faces", "means", "shape", "colo
 
 
 @pytest.fixture
-def written(tmp_path, drawings):  # noqa: F811
+def written(tmp_path, plots):  # noqa: F811
     """`(study, settings, cases, measured, config) -> what its report says`; figures are described and not painted."""
 
     def write(study, settings, cases, measured, config):
@@ -29,7 +29,7 @@ def written(tmp_path, drawings):  # noqa: F811
         results = json.loads((tmp_path / "results.json").read_text())
         del results["provenance"]
         tables = {name: kept(rows) for name, rows in results.items() if isinstance(rows, list)}
-        pictures = {f"figure {name}": _data(drawing) for name, drawing in drawings(report.figures).items()}
+        pictures = {f"figure {name}": _data(drawing) for name, drawing in plots(report.figures).items()}
         return {**tables, **pictures, "page": _page(study.page(report))}
 
     return write
