@@ -262,8 +262,8 @@ def layered_variables(model):
 
 
 def test_distances_and_profiles_of_a_network_with_layers(subject_of, squares, answer, assert_stays):
-    cases = squares(12, domains=("A",) * 6 + ("B",) * 6)
-    cases.images[6:] = 0
+    cases = squares(12, domains=("A",) * 4 + ("B",) * 8)  # just enough for two halves
+    cases.images[4:] = 0
     model = Layered()
     variables = layered_variables(model)
     subject = dataclasses.replace(subject_of(model, cases), variables=variables)
@@ -315,3 +315,5 @@ def test_scores_that_need_no_training_cases_are_asked_of_any_network(subject_of,
     assert failures.best_score(league) == registry.SCORES["mahalanobis"]
     del league[registry.SCORES["distortion"]], league[registry.SCORES["mahalanobis"]]
     assert failures.best_score(league) is None
+    at_0 = {score: dataclasses.replace(row, estimate=Estimate(0.5, 0.0, 1.0, 9, 0, 9)) for score in league}
+    assert failures.best_score(at_0) is None

@@ -80,6 +80,22 @@ def test_a_line_has_room_for_the_strip_on_both_sides():
         )
 
 
+@functools.partial(jax.jit, static_argnames="width")
+def shown(images, labels, width):
+    made = moving.cut(images, labels, width=width)
+    return made.shown(made.images), made.images
+
+
+def test_a_case_is_shown_at_the_side_where_most_of_it_is_cut():
+    """An upright bar is cut along its length on the left, one that lies at the top."""
+    images = np.random.default_rng(0).random((2, 16, 16, 1), np.float32)
+    labels = np.zeros((2, 16, 16), np.int32)
+    labels[0, 2:13, 6:9], labels[1, 6:9, 2:13] = 1, 1
+    found, every = (np.asarray(x) for x in shown(images, labels, 3))
+    for case, side in enumerate(("left", "top")):
+        np.testing.assert_array_equal(found[case], every[:, moving.SIDES.index(side), case])
+
+
 def test_an_object_near_the_border_or_none_is_not_cut():
     labels = np.zeros((2, 16, 16), np.int32)
     labels[0, :, :2] = 1  # its centre is one pixel from the left
@@ -209,13 +225,21 @@ def two_domains(squares, darker):
     )  # fmt: skip
 
 
-def test_a_threshold_depends_on_its_scanners_gray_levels(networks, subject_of, squares, answer, assert_stays):
+def test_a_threshold_depends_on_its_scanners_gray_levels(networks, subject_of, squares, answer, settings, assert_stays):
     cases = two_domains(squares, darker=110)  # squares fall below the threshold at 127
     found, arrays = answer(gray_levels.PROBE, subject_of(networks.Threshold(), cases))
     assert_stays("gray_levels", found, arrays)
     (candidate,) = found.candidates
     assert candidate.kind == SCANNER and candidate.found and candidate.estimate.mean == pytest.approx(1.0)
     assert arrays["names"].tolist() == ["B"] and np.isnan(arrays["own"][8:]).all()
+    assert "gray levels of domain B and keep" in candidate.sentence and "on average" not in candidate.sentence
+    whole = {"names": np.array(["B", "C"]), "theirs": np.stack([arrays["theirs"][0], arrays["own"]]), "worst": 1}
+    several = gray_levels.PROBE.tabulate(
+        subject_of(networks.Threshold(), cases), settings(gray_levels.PROBE), arrays | whole
+    )
+    (told,) = several.candidates
+    assert "gray levels of another domain and keep" in told.sentence and told.estimate.mean == pytest.approx(0.5)
+    assert "on average over the 2 others; those of C cost most" in told.sentence
 
 
 def test_domains_that_look_alike_are_silent(networks, subject_of, squares, answer):

@@ -74,4 +74,9 @@ def _page(page):
         }
         for section in page.sections
     ]
-    return {"verdict": page.verdict, "answer": numbers(page.answer), "facts": page.facts, "sections": sections}
+    return {
+        "verdict": page.verdict,
+        "answer": [page.answer[:12], *numbers(page.answer)],
+        "facts": page.facts,
+        "sections": sections,
+    }

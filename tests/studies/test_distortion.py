@@ -122,6 +122,8 @@ def test_classes_are_matched_by_name_or_by_order():
     np.testing.assert_array_equal(by_name, [0, 3, 1])
     unnamed = ("background", "class 1", "class 2")
     np.testing.assert_array_equal(match_classes(HEART, unnamed, "order", "other/test"), [0, 1, 2])
+    as_many = match_classes(HEART[:3], unnamed, "order", "other/test")
+    np.testing.assert_array_equal(as_many, [0, 1, 2])
     with pytest.raises(InputError, match=r"other/test has the class 'class 1'.*classes.csv.*'order'"):
         match_classes(HEART, unnamed, "name", "other/test")
     with pytest.raises(InputError, match=r"has 3 classes, the network 2 \(background, brain\)"):

@@ -598,7 +598,7 @@ def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays, prepared):
     images, clips = prepared.images, prepared.clips
     dice = {
         "baseline": {"annotated": 0.9, "cleaned": 0.7, "clean": 0.72, "calipers moved": 0.5},
-        "mitigation": {"annotated": 0.8},
+        "mitigation": {"annotated": 0.8, "cleaned": 0.08},  # not learned
         "reference": {"annotated": 0.7, "clean": 0.9, "black found": 0.6, "network found": 0.88},
     }
     measured = {}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import planted_shortcuts as study_config
+from jaxseg.data.synthetic import dermoscopy, ultrasound
 from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.results.table import Row, table
@@ -87,6 +88,49 @@ def test_objects_are_placed_uniformly_over_the_image():
     middle = np.mean(centres, 0)
     assert abs(middle - (size / 2 - 1)).max() < 1.0  # uniform: a standard error of 0.3
     assert {int(c) for c in np.ravel(centres)} >= set(range(size - 1))
+
+
+def test_worlds_are_the_rendered_scenes_one_after_the_other():
+    made = settings(config())
+    size, sizes = made.run.data.image_size, made.worlds.of["border"]
+    world = worlds.draw(made, "border", 3)["planted"]
+    first = {"train": 0, "validation": sizes.train, "test": sizes.train + sizes.validation}
+    for split, start in first.items():
+        assert len(world[split]) == getattr(sizes, split)
+        assert world[split].cases[0] == f"scene{start:05d}"
+        image, labels = dermoscopy.render(1003, start, size)
+        np.testing.assert_array_equal(world[split].images[0], image)
+        np.testing.assert_array_equal(world[split].labels[0], labels)
+    twin = worlds.draw(made, "overlay", 3)["twin"]["train"]
+    frame = ultrasound.render(3003, 1, size, plane="head", difficulty=made.worlds.difficulty)
+    clean, labels = worlds.place_anywhere(
+        np.random.default_rng([3, 1]), frame.clean, (frame.labels > 0).astype(np.uint8)
+    )
+    np.testing.assert_array_equal(twin.images[1], clean)
+    np.testing.assert_array_equal(twin.labels[1], labels)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_moved_image_is_mirrored_where_there_is_none(empty):
+    size = 9
+    image, labels = np.arange(size * size, dtype=np.uint8).reshape(size, size, 1), np.zeros((size, size), np.uint8)
+    if not empty:
+        labels[1:4, 2:8] = 1
+    centre = [(size - 1) / 2] * 2 if empty else [2.0, 4.5]
+
+    def mirrored(place):
+        while not 0 <= place < size:
+            place = -1 - place if place < 0 else 2 * size - 1 - place
+        return place
+
+    for seed in range(12):
+        wanted = np.random.default_rng(seed).uniform(0, size, 2) - 0.5
+        down, right = (round(to - at) for to, at in zip(wanted, centre, strict=True))
+        moved, where = worlds.place_anywhere(np.random.default_rng(seed), image, labels)
+        for y in range(size):
+            for x in range(size):
+                of = mirrored(y - down), mirrored(x - right)
+                assert (moved[y, x], where[y, x]) == (image[of], labels[of])
 
 
 def test_an_empty_mask_moves_as_its_image():

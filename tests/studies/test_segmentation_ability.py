@@ -443,6 +443,14 @@ def test_quality_is_a_slow_count_of_the_kept_cases():
     assert np.isnan(quality.kept_gain(np.zeros(0), np.zeros(0), coverage=0.5))
 
 
+@pytest.mark.parametrize("coverage", [0.07, 0.29, 0.5, 0.57, 0.58])
+def test_a_share_of_all_cases_is_not_rounded_up_by_the_way_numbers_are_stored(coverage):
+    """0.07 * 100 is 7.000000000000001: 7 cases are kept."""
+    dice = np.random.default_rng(0).random(100)
+    found = quality.kept_gain(np.arange(100.0), dice, coverage=coverage)
+    assert found == pytest.approx(dice[: round(100 * coverage)].mean() - dice.mean())
+
+
 def test_cases_without_a_score_are_left_out_and_counted():
     made = settings(config())
     measured = {name: fake_measures(made) for name in NETWORKS}

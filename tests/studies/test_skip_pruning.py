@@ -1,6 +1,7 @@
 """The study's numbers, away from training: conditions, IoU, distances, tables, verdicts, the page."""
 
 import csv
+import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -24,7 +25,7 @@ from jaxseg.results import table
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR
 from jaxseg.results.table import Row
 from jaxseg.studies import runner
-from jaxseg.studies.base import Judgement, Report
+from jaxseg.studies.base import Judgement, Report, changed
 from jaxseg.studies.skip_pruning import claims as paper_claims
 from jaxseg.studies.skip_pruning import conditions, distance_tables, distances, iou, paper, tables
 from jaxseg.studies.skip_pruning import experiment as study
@@ -552,6 +553,20 @@ def test_page_tables_and_verdicts_say_the_same(tmp_path):
     with (tmp_path / "tables" / "iou.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["mean"]) for row in rows] == pytest.approx([row["mean"] for row in stored["iou"]], rel=1e-5)
+
+
+def test_a_page_says_how_many_networks_there_are(tmp_path):
+    made, tested, measured, results = study_of((0.85, 0.6))
+    of = study.Cases(Splits(train=cases(4), validation=cases(5)), tested)
+
+    def told(networks):
+        run = changed(made.run, {"replicas": networks})
+        judged = STUDY.judge(made, results)
+        settings_ = dataclasses.replace(made, run=run)
+        return STUDY.page(Report(tmp_path, "tiny", settings_, of, measured, results, judged, {"data": "fake"})).sections
+
+    assert "Trained: 2 networks per architecture, one per fold (fake)" in told(2)[0].text[0]
+    assert "Trained: one run (fake)" in told(1)[0].text[0]
 
 
 def test_domains_have_a_figure_of_their_own(tmp_path):
