@@ -42,10 +42,11 @@ def assert_stays(written):
 
 
 def _data(drawing):
-    """What depends on the study: not how large the sheet is, nor where words lie on it."""
+    """What depends on the study: not where words lie on the sheet."""
     of_axes = lambda ax: {name: _plain(value) for name, value in ax.items() if name in _DATA}
     legends = [legend["words"] for legend in drawing["legends"]]
     return {
+        "size": drawing["size"],
         "axes": [of_axes(ax) for ax in drawing["axes"]],
         "texts": [t[0] for t in drawing["texts"]],
         "legends": legends,

@@ -265,6 +265,19 @@ def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays):
     assert_stays("border_shortcut", STUDY, settings(cfg), fake_splits(), measured, cfg)
 
 
+def test_one_padding_is_compared_with_none_and_without_a_defined_case_none_is_shown(written):
+    cfg = config()
+    with cfg.unlocked():
+        cfg.evaluation.resamples = 20
+    measured = {("zero", view): drawn_measures(0.5, 0.8, seed) for seed, view in enumerate(("original", "quadrant"))}
+    measured["zero", "original"]["quadrant_border"][:] = np.nan
+    found = written(STUDY, settings(cfg), fake_splits(), study.Measured(measured, fake_centres()), cfg)
+    assert not {"figure paddings", "figure examples"} & found.keys() and "figure bands" in found
+    sections = {section["title"]: section for section in found["page"]["sections"]}
+    assert sections["Padding as a factor"]["figures"] == sections["Padding as a factor"]["tables"] == []
+    assert [title for title, *_ in sections["By distance from the centre"]["figures"]] == ["The same, case by case"]
+
+
 class Threshold(nn.Module):
     """Lesion where the first channel is bright, pixel by pixel."""
 
