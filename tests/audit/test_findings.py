@@ -262,7 +262,7 @@ def layered_variables(model):
 
 
 def test_distances_and_profiles_of_a_network_with_layers(subject_of, squares, answer, assert_stays):
-    cases = squares(12, domains=("A",) * 4 + ("B",) * 8)  # just enough for two halves
+    cases = squares(8, domains=("A",) * 4 + ("B",) * 4)  # just enough for two halves
     cases.images[4:] = 0
     model = Layered()
     variables = layered_variables(model)
@@ -282,6 +282,14 @@ def test_distances_and_profiles_of_a_network_with_layers(subject_of, squares, an
     r2 = arrays["r2"]
     assert_stays("position", of_layers)
     assert (r2 > 0.2).all() and (r2 < 0.9).all()  # squares lie in the middle, and that is all there is to know
+
+
+def test_there_are_as_many_folds_as_patients_at_most(subject_of, squares, answer):
+    model = Layered()
+    subject = dataclasses.replace(subject_of(model, squares(3)), variables=layered_variables(model))
+    few, enough = (answer(position.PROBE, subject, position_folds=folds)[1]["r2"] for folds in (7, 3))
+    assert np.isfinite(few).all()
+    np.testing.assert_array_equal(few, enough)
 
 
 def test_evenly_keeps_the_first_and_the_last(squares):
