@@ -343,3 +343,9 @@ def test_vectors_that_do_not_match_are_named():
         ranking.auroc(1.0, [2.0])
     with pytest.raises(ValueError, match="non-empty"):
         ranking.spearman_estimate([], [], [])
+
+
+def test_a_single_number_has_no_rank():
+    with pytest.raises(ValueError, match="values is a single number"):
+        ranking.ranks(3.0)
+    np.testing.assert_array_equal(ranking.ranks([[3.0, 1.0, 3.0], [np.nan, 2.0, np.inf]]), [[2.5, 1, 2.5], [3, 1, 2]])
