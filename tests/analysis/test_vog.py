@@ -147,6 +147,8 @@ def test_what_does_not_fit_is_refused():
     images = np.zeros((2, 4, 4, 3), np.float32)
     with pytest.raises(ValueError, match="batch axis"):
         vog.input_gradients(linear, images[0])
+    with pytest.raises(ValueError, match=r"logits \(2, 4, 4\) and images \(2, 4, 4, 3\) differ in rank"):
+        vog.input_gradients(lambda x: linear(x)[..., 0], images)
     with pytest.raises(TypeError, match="images must be floating, got uint8"):
         vog.input_gradients(linear, images.astype(np.uint8))
     with pytest.raises(ValueError, match=r"labels \(2, 4\) and logits \(2, 4, 4, 4\)"):
