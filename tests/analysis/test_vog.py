@@ -157,6 +157,14 @@ def test_what_does_not_fit_is_refused():
         vog.input_gradients(linear, images, labels=images[..., 0])
     with pytest.raises(ValueError, match="stack those of all checkpoints"):
         vog.variance_of_gradients(images)
+    for empty in (images[None, :, :0], images[None, :, :, :0], images[None, ..., :0]):
+        with pytest.raises(ValueError, match="with pixels, got"):
+            vog.variance_of_gradients(empty)
+    for shape in ((2, 0, 4), (2, 4, 0)):
+        with pytest.raises(ValueError, match="with pixels, got"):
+            vog.init(shape)
+    with pytest.raises(ValueError, match=r"\(2, 4, 4, 0\) do not fit the statistics"):
+        vog.update(vog.init((2, 4, 4)), images[..., :0])
     with pytest.raises(TypeError, match="gradients must be floating"):
         vog.variance_of_gradients(images[None].astype(np.int32))
     with pytest.raises(ValueError, match="leave out the channels"):

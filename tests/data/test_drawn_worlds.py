@@ -7,9 +7,11 @@ import itertools
 import json
 import pathlib
 
+import cv2
 import numpy as np
 import pytest
 
+from jaxseg.data import overlays
 from jaxseg.data.synthetic import cardiac, dermoscopy, smear, smear_drawn, ultrasound
 
 NOTED = pathlib.Path(__file__).with_name("drawn_worlds.json")
@@ -47,7 +49,21 @@ def smear_scenes():
         yield f"smear {seed}", *smear.render(0, seed, SIDE, templates=templates, stain=0.5 * seed)[:2]
 
 
-SCENES = dermoscopy_scenes, ultrasound_scenes, cardiac_scenes, smear_scenes
+def overlay_scenes():
+    """Where marks are found, with colours and in gray, and what is there once they are removed."""
+    for index, method in enumerate(("black", "noise", "bilinear", "fast_marching")):
+        rng, colour = np.random.default_rng(index), ((255, 255, 0), (255, 255, 255))[index % 2]
+        # integers alone, as a level more or less may decide whether a component is a stroke
+        speckle = cv2.resize(rng.integers(0, 130, (40, 40), np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+        image, points = np.repeat(speckle[..., None], 3, -1), rng.integers(5, SIDE - 5, (2, 2))
+        style = overlays.CALIPER_STYLES[index % 3]
+        image, _ = overlays.draw_calipers(image, points, style=style, colour=colour, thickness=1 + index // 2)
+        image, _ = overlays.draw_text(image, f"HC {index}.7 cm", (20 * index, 30), colour=colour)
+        found, in_gray = overlays.detect(image), overlays.detect(image[..., 1], dilation=1)
+        yield f"marks, {method}", overlays.remove(image, found, method=method), found + 2 * in_gray
+
+
+SCENES = dermoscopy_scenes, ultrasound_scenes, cardiac_scenes, smear_scenes, overlay_scenes
 
 
 def sums(image, labels):
