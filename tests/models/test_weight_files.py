@@ -711,6 +711,31 @@ def test_other_zip_archives_are_refused(path):
 # Other files
 
 
+@pytest.mark.parametrize(("module", "name"), [(600, 401), (1, 1000), (1000, 1)])
+def test_names_of_more_than_a_thousand_letters_are_damage(path, module, name):
+    refused(write_zip(path, {"x": Global(f"{module * 'a'} {name * 'b'}")}, {}), "a name that is too long")
+
+
+def test_programs_of_torchscript_are_refused(path, plain):
+    with zipfile.ZipFile(write_zip(path, *plain), "a") as archive:
+        archive.writestr("archive/constants.pkl", b"")
+    refused(path, "is a TorchScript program")
+
+
+@pytest.mark.parametrize(("opcodes", "words"), [(b"K\x01K\x02a", "not a list"), (b"](K\x01\x90", "not a set")])
+def test_what_is_put_into_another_thing_than_it_fits_is_damage(path, opcodes, words):
+    refused(write_zip(path, None, {}, pickled=b"\x80\x04" + opcodes + b"."), f"(ValueError: {words})")
+
+
+def test_members_that_are_no_arrays_and_types_that_numpy_lacks_are_named(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", b"text")
+    refused(path, "'x' is not an array")
+    head = b'{"w":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}'
+    path.write_bytes(struct.pack("<Q", len(head)) + head + b"\0\0")
+    refused(path, "'w' is stored as F8_E4M3; store it as float32")
+
+
 def test_npz_files_are_read(tmp_path):
     stored = {"module.a": NUMBERS.reshape(3, 4), "module.n": np.array(3)}
     for save in (np.savez, np.savez_compressed):
