@@ -199,3 +199,10 @@ def test_shares_that_miss_their_ends_by_more_than_rounding_are_named():
             arrays.check_probabilities(np.array([[total / 2, total / 2]]))
     arrays.check_probabilities(np.array([[-0.009, 1.0], [0.3, 0.709]]))
     arrays.check_shares(mask=np.array([-0.009, 1.009]), region=None, hard=np.array([0, 7]))
+
+
+def test_sums_are_over_all_classes_also_where_devices_hold_some_each(monkeypatch):
+    p = np.random.default_rng(8).dirichlet(np.ones(4), (2, 5)).astype(np.float32)
+    expected = arrays._sums(p)
+    monkeypatch.setattr(arrays, "_parts", lambda array: [array[..., :1], array[..., 1:]])
+    assert arrays._sums(p) == expected == pytest.approx((1, 1))

@@ -137,6 +137,12 @@ def test_counts_at_the_end_of_their_type_are_added_beyond_it(dtype, count):
         assert overlap.dice_from_counts(jnp.asarray(counts)).item() == 1
 
 
+def test_counts_of_64_bits_on_a_device_are_added_in_64_bits():
+    with jax.enable_x64(True):
+        counts = jnp.asarray(np.array([[[0, 0, 0], [2**40, 2**40, 3 * 2**40]]]))
+        assert counts.dtype == jnp.int64 and overlap.dice_from_counts(counts).item() == 0.5
+
+
 def test_counts_that_overflowed_before_they_came_are_named():
     for score in (overlap.dice_from_counts, overlap.iou_from_counts, lambda counts: overlap.mean_iou([counts])):
         with pytest.raises(ValueError, match=r"counts hold -76, .* int64"):
