@@ -203,3 +203,9 @@ def test_what_makes_no_estimate_is_named():
         bootstrap_mean(np.zeros((2, 2)), np.zeros(2))
     with pytest.raises(ValueError, match="has 1 masked, NaN or None values"):
         patient_names(np.array(["a", Unequal()], object))
+
+
+def test_one_resample_and_one_trial_are_the_least():
+    estimate = bootstrap_mean(np.array([1.0, 3.0]), np.arange(2), resamples=1)
+    assert estimate.low == estimate.high and estimate.mean == 2
+    assert exact_interval(1, 1) == pytest.approx((0.025, 1))
