@@ -302,9 +302,10 @@ def _exact(a: jax.Array, b: jax.Array) -> jax.Array:
 def _pool(activations: jax.Array, *, channels: bool) -> jax.Array:
     pooled = activations.astype(jnp.float32)
     axes = range(1, pooled.ndim if channels else pooled.ndim - 1)
-    while math.prod(pooled.shape[1:]) > _MOST_ENTRIES and any(pooled.shape[axis] > 1 for axis in axes):
-        pooled = _halve(pooled, axes)
-    return _halve(pooled, axes).reshape(pooled.shape[0], -1)
+    halved = _halve(pooled, axes)
+    while math.prod(pooled.shape[1:]) > _MOST_ENTRIES and halved.shape != pooled.shape:
+        pooled, halved = halved, _halve(halved, axes)
+    return halved.reshape(pooled.shape[0], -1)
 
 
 def _halve(array: jax.Array, axes: range) -> jax.Array:

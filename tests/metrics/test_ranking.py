@@ -352,3 +352,9 @@ def test_what_rejecting_gains_is_that_over_all_with_a_score():
     assert ranking.kept_gain(score, values, coverage=0.6) == pytest.approx((0.9 + 0.8 + 0.6) / 3 - 0.6)
     assert ranking.kept_gain(score, values, coverage=1.0) == 0
     assert math.isnan(ranking.kept_gain(score[4:], values[4:], coverage=0.5))
+
+
+def test_a_single_number_has_no_rank():
+    with pytest.raises(ValueError, match="values is a single number"):
+        ranking.ranks(3.0)
+    np.testing.assert_array_equal(ranking.ranks([[3.0, 1.0, 3.0], [np.nan, 2.0, np.inf]]), [[2.5, 1, 2.5], [3, 1, 2]])
