@@ -6,7 +6,12 @@ class Evaluation:
     share: float = number(above=0, below=1)
     unit: str = one_of("slice", "subject")
 
-evaluation = read(Evaluation, config, "evaluation", shown_in="configs/border_shortcut.py")
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    evaluation: Evaluation  # the section of that name
+    seed: int = count(least=0)
+
+settings = read(Settings, config, shown_in="configs/border_shortcut.py")
 """
 
 import dataclasses
@@ -64,6 +69,8 @@ def some_of(*known: str, every: bool = False) -> Any:
 def read(cls: type[Read], config: ml_collections.ConfigDict, section: str = "", *, shown_in: str, **made: Any) -> Read:
     """A dataclass of the fields of these names in a config; those that have a default may be missing.
 
+    A field that is itself a dataclass is read of the section of its name.
+
     Args:
       cls: the dataclass; its fields may be made by `number`, `count`, `share`, `one_of`, `some_of`.
       config: that has the fields, and others.
@@ -86,6 +93,9 @@ def read(cls: type[Read], config: ml_collections.ConfigDict, section: str = "", 
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name in made or (field.name not in found and field.default is not dataclasses.MISSING):
+            continue
+        if dataclasses.is_dataclass(hints[field.name]):
+            made[field.name] = read(hints[field.name], config, field.name, shown_in=shown_in)
             continue
         if field.name not in found:
             raise InputError(f"{place}{field.name} is missing; {shown_in} shows every field")

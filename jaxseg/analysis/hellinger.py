@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxseg.analysis import cells as grids
 from jaxseg.analysis.layout import check_channels_last
@@ -229,6 +230,38 @@ def compute(p: Histograms, q: Histograms) -> jax.Array:
     roots = jnp.sqrt(frequencies)
     # half the squared difference is 1 - BC; the subtraction itself would turn a rounding of 1e-7 into 3e-4
     return jnp.sqrt(jnp.minimum(jnp.sum(jnp.square(roots[0] - roots[1]), -1) / 2, 1.0))
+
+
+@arrays.native("joint", "p", "q", "weights_p", "weights_q")
+def weighted_distances(
+    joint: Range, p: np.ndarray, q: np.ndarray, weights_p: np.ndarray, weights_q: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hellinger distances of weighted sums of histograms: of resampled patients, or of some of them.
+
+    Args:
+      joint: the range that the bins divide.
+      p, q: counts of every patient, `[P,D,bins]` and `[Q,D,bins]`; with their weights they stay below 2^24 in sum, up
+        to which float32 is exact.
+      weights_p, weights_q: how often each patient counts, whole numbers `[R,P]` and `[R,Q]`.
+
+    Returns:
+      `[R,D]` per channel, and `[R]` of the layer.
+
+    Raises:
+      ValueError: channels, bins or patients do not match.
+    """
+    shapes = p.shape, q.shape, weights_p.shape, weights_q.shape
+    wanted = p.ndim == q.ndim == 3 and p.shape[1:] == q.shape[1:] == (len(joint.low), p.shape[2])
+    if not wanted or weights_p.shape != (len(weights_p), len(p)) or weights_q.shape != (len(weights_p), len(q)):
+        raise ValueError(
+            "counts [P,D,bins] and [Q,D,bins] with weights [R,P] and [R,Q] are needed, got "
+            f"{', '.join(map(str, shapes))} with a range of {len(joint.low)} channels"
+        )
+    total = lambda counts, weights: weights.astype(np.float32) @ counts.reshape(len(counts), -1).astype(np.float32)
+    shape = (len(weights_p), *p.shape[1:])
+    sums = [np.asarray(total(*pair)).astype(np.int32).reshape(shape) for pair in ((p, weights_p), (q, weights_q))]
+    channels, layer = _compute_each(*sums, *joint)
+    return np.asarray(channels), np.asarray(layer)
 
 
 @arrays.native("p", "q")
@@ -511,6 +544,14 @@ def _frequencies(p: Histograms, q: Histograms) -> jax.Array:
     width = _common(p.high, q.high) - _common(p.low, q.low)
     defined = (width >= 0) & jnp.isfinite(width) & (p.undefined + q.undefined == 0) & jnp.all(totals[..., 0] > 0, 0)
     return jnp.where(defined[:, None], counts / jnp.maximum(totals, 1.0), jnp.nan)
+
+
+@jax.jit
+def _compute_each(p: jax.Array, q: jax.Array, low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
+    none = jnp.zeros(low.shape, jnp.int32)
+    whole = lambda counts: Histograms(counts, low, high, none, none)
+    channels = jax.lax.map(lambda pair: compute(whole(pair[0]), whole(pair[1])), (p, q))
+    return channels, layer_distance(channels)
 
 
 def _common(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -45,7 +45,7 @@ def _strided(sides: Sequence[int], sizes: Sequence[int]) -> bool:
     """Whether all sides are those of `sizes` divided by one stride, rounded, or a whole multiple of them."""
     axes = [*zip(sides, sizes, strict=True)]
     multiple = sides[0] // sizes[0]
-    return (multiple > 0 and all(side == multiple * size for side, size in axes)) or any(
+    return all(side == multiple * size for side, size in axes) or any(
         all(abs(side * stride - size) < stride for side, size in axes) for stride in _STRIDES
     )
 

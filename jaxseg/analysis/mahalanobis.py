@@ -314,9 +314,10 @@ def _pool(activations: jax.Array, valid: jax.Array | None, *, channels: bool) ->
         number = pixels.number(counts).reshape(-1, *(1,) * (pooled.ndim - 1))
         pooled = jnp.where(counts[..., None], pooled, total / number)  # 0 / 0 is the documented NaN
     axes = range(1, pooled.ndim if channels else pooled.ndim - 1)
-    while math.prod(pooled.shape[1:]) > _MOST_ENTRIES and any(pooled.shape[axis] > 1 for axis in axes):
-        pooled = _halve(pooled, axes)
-    return _halve(pooled, axes).reshape(pooled.shape[0], -1)
+    halved = _halve(pooled, axes)
+    while math.prod(pooled.shape[1:]) > _MOST_ENTRIES and halved.shape != pooled.shape:
+        pooled, halved = halved, _halve(halved, axes)
+    return halved.reshape(pooled.shape[0], -1)
 
 
 def _halve(array: jax.Array, axes: range) -> jax.Array:

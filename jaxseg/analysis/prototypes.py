@@ -27,10 +27,12 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxseg.analysis.layout import check_channels_last
 from jaxseg.analysis.resampling import Interpolation, upsample, upsample_adjoint
 from jaxseg.metrics import arrays
+from jaxseg.metrics.intervals import defined_mean
 
 Score = Literal["dice", "jaccard", "accuracy", "sensitivity", "specificity"]
 _EXACT = jax.lax.Precision.HIGHEST  # otherwise accelerators round the factors of a product
@@ -253,6 +255,32 @@ def unit_heat_map(
     _check(features, mask, region=region)
     _check_values(mask, region=region)
     return _unit_heat_map(features, _float(mask), _float(region), interpolation)
+
+
+@arrays.native("units", "dice")
+def active_units(units: np.ndarray, dice: np.ndarray, share: float) -> np.ndarray:
+    """Which units are active: their mean SA score is at least a share of the output's mean Dice.
+
+    The paper (section 4.5) speaks of scores close to the performance of the output and has no threshold. The best unit
+    is always active, so that pruning leaves a network.
+
+    Args:
+      units: `[N,C]` SA score of every unit for every case (`unit_sa_scores`), NaN where undefined.
+      dice: `[N]` of the output.
+      share: of the mean Dice.
+
+    Returns:
+      bool `[C]`.
+
+    Raises:
+      ValueError: not a score of every unit, and a Dice, for every case.
+    """
+    if units.ndim != 2 or not units.shape[1] or dice.shape != units.shape[:1]:
+        raise ValueError(f"units {units.shape} and dice {dice.shape} must be [N,C] and [N], a row for every case")
+    scores = np.nan_to_num(defined_mean(np.asarray(units, float), axis=0))
+    active = scores >= share * defined_mean(np.asarray(dice, float))
+    active[scores.argmax()] = True
+    return active
 
 
 @arrays.native("mask", "labels", "region")

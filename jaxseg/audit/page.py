@@ -238,8 +238,7 @@ def _evidence(figure: page.FigureOf, audit: audits.Audit, probe: Probe) -> page.
     answer = audit.answers[probe]
     above = {one.name for one in _shown_findings(audit)}  # drawn once, with the finding
     drawn = [_shown(figure, one) for one in answer.figures if one.name not in above]
-    columns = {"quantity": "quantity", "where": "where"}
-    numbers = estimates.table(f"Numbers: {probe.name}", audit.rows(probe), columns)
+    numbers = estimates.table(f"Numbers: {probe.name}", audit.rows(probe), ("quantity", "where"))
     return page.Section(probe.question, answer.text, drawn, [numbers])
 
 

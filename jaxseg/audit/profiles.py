@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxseg.audit.probe import Figure
+from jaxseg.audit.probe import Answer, Figure
 from jaxseg.report import figures
 from jaxseg.results.table import Row, Table
 
-KNOWS = "That a layer knows something does not say that the network uses it: this is evidence, no finding."
+_KNOWS = "That a layer knows something does not say that the network uses it: this is evidence, no finding."
 
 
-def figure(
+def answer(
     name: str,
     rows: Sequence[Row],
     title: str,
@@ -20,8 +20,8 @@ def figure(
     *,
     ylabel: str,
     limits: tuple[float, float] | None = None,
-) -> Figure:
-    """A line for every quantity of rows that are given layer by layer.
+) -> Answer:
+    """The rows of a probe that are given layer by layer, with a figure that has a line for every quantity.
 
     Args:
       name: of the probe.
@@ -37,4 +37,4 @@ def figure(
     series = [figures.Series(what, np.arange(1, len(own) + 1), *own.numbers) for what, own in profiles.items()]
     label = "layer, input to output"
     draw = lambda path: figures.curves(path, {"": series}, xlabel=label, ylabel=ylabel, ylim=limits)
-    return Figure(name, title, alt, caption, draw)
+    return Answer(rows, figures=[Figure(name, title, alt, caption, draw)], text=[_KNOWS])

@@ -63,7 +63,7 @@ def resize_linear(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
         if old == new:
             continue
         place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        below = np.minimum(place.astype(int), max(old - 2, 0))
+        below = place.astype(int)
         weight = (place - below).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(array.ndim)])
         low, high = np.take(array, below, axis), np.take(array, np.minimum(below + 1, old - 1), axis)
         high -= low

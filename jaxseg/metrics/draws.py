@@ -27,6 +27,22 @@ def of_patients(groups: int, resamples: int, seed: int, *, strata: tuple[int, ..
     return drawn
 
 
+def halves(patients: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Who is in the one and who in the other random half; of an odd number one patient sits out.
+
+    Args:
+      patients: P.
+      count: S pairs of halves.
+      seed: of the draws.
+
+    Returns:
+      Two `[S,P]` of 0 and 1.
+    """
+    place = np.argsort(np.argsort(np.random.default_rng(seed).random((count, patients)), 1), 1)
+    half = patients // 2
+    return (place < half).astype(float), ((place >= half) & (place < 2 * half)).astype(float)
+
+
 def of_cases(patients: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """The indices of the cases in every resample, each as often as its patient is drawn.
 

@@ -230,6 +230,24 @@ def coverage_table(
     return tuple(rows)
 
 
+def kept_gain(score: np.ndarray, values: np.ndarray, *, coverage: float) -> float:
+    """What rejecting cases gains: the mean value of those that are kept minus that of all with a score.
+
+    Args:
+      score: `[N]`, high for the cases that are rejected.
+      values: `[N]` of any quality.
+      coverage: share of the cases that is kept.
+
+    Returns:
+      NaN without a case.
+
+    Raises:
+      ValueError: as `risk_coverage`.
+    """
+    curve = risk_coverage(score, values).risk  # the mean of the k that are kept
+    return float(curve[_at_least(coverage, len(curve)) - 1] - curve[-1]) if len(curve) else float("nan")
+
+
 @dataclasses.dataclass(frozen=True)
 class OodDetection:
     """How well a threshold on a score detects out-of-domain images.

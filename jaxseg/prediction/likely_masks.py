@@ -104,8 +104,8 @@ def _told(root: pathlib.Path, files: Sequence[pathlib.Path]) -> dict[pathlib.Pat
         told = {file: _nearest(root, file, around) for file in files}
         masks, images = ({folder for kind, folder in told.values() if kind == wanted} for wanted in ("masks", "images"))
         above = {parent for folder in masks for parent in folder.parents}
-        more = {folder for folder in masks & above if not _any_beside(folder, images)}
-        if not more:
+        more = {folder for folder in masks & above if not _any_beside(folder, images)} - around
+        if not more:  # every round knows more folders than the one before, so there is a last one
             return told
         around |= more
 

@@ -8,6 +8,7 @@ markers differ too. The same data gives the same bytes. Neither pyplot nor its g
 import contextlib
 import io
 import math
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,9 +16,11 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from jaxseg.atomic import PathLike, replace
 
@@ -152,6 +155,18 @@ def looks(labels: Iterable[str]) -> dict[str, tuple[str, str]]:
 def line(label: str, look: tuple[str, str], style: Any) -> Line2D:
     """An entry of a legend."""
     return Line2D([], [], color=look[0], marker=look[1], linestyle=style, markersize=6.5, label=label)
+
+
+def patch(label: str, colour: str, *, alpha: float = 0.35) -> Patch:
+    """An entry of a legend for what is filled."""
+    return Patch(facecolor=tint(colour, alpha=alpha), edgecolor=colour, linewidth=1.5, label=label)
+
+
+def colour_bar(figure: Figure, axes: np.ndarray, scale: Normalize, label: str, **options: Any) -> None:
+    """Beside the axes, of the colours of all figures that have a scale."""
+    bar = figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, pad=0.03, **options)
+    bar.outline.set_visible(False)
+    bar.set_label(textwrap.fill(label, 28))
 
 
 def tint(colour: str, *, alpha: float = 0.35) -> tuple[float, float, float]:

@@ -1,19 +1,20 @@
 """Tables of results as tables of a page."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxseg.report import page
 from jaxseg.results.table import Table
 
 MEAN = "mean [95 % interval]"
+Columns = Mapping[str, str] | Sequence[str]  # with what the page calls them, or by their names
 _COUNTS = ("n", "undefined")
 
 
 def table(
     title: str,
     rows: Table,
-    columns: Mapping[str, str],
+    columns: Columns,
     *,
     further: Mapping[str, str] | None = None,
     estimate: str = MEAN,
@@ -25,12 +26,13 @@ def table(
     Args:
       title: of the table.
       rows: in their order.
-      columns: of `keys` and `more` -> how the page calls them.
-      further: the same, after the estimate.
+      columns: of `keys` and `more` -> how the page calls them; a list of those that are called by their names.
+      further: columns after the estimate.
       estimate: how the page calls it.
       counts: of the estimate: n, undefined, patients.
       digits: of the estimate.
     """
+    columns = columns if isinstance(columns, Mapping) else {name: name.replace("_", " ") for name in columns}
     further = further or {}
     shown = [
         {name: _key(row[name]) for name in columns}

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
@@ -23,13 +21,13 @@ from jaxseg.results.text import estimate_text
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A line of `curves`: means over x with the bounds of their intervals, each `[R]`; NaN leaves a gap."""
+    """A line of `curves`: means over x, with the bounds of their intervals if any, each `[R]`; NaN leaves a gap."""
 
     label: str
     x: Any
     mean: Any
-    low: Any
-    high: Any
+    low: Any = None
+    high: Any = None
     style: str = "-"
 
 
@@ -114,8 +112,7 @@ def boxes(path: PathLike, panels: Mapping[str, Mapping[str, tuple[Any, Any]]], *
         axes[-1].set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes[-1].set_xlim(positions[0] - spacing / 2, positions[-1] + spacing / 2)
         canvas.axis_labels(figure, axes, xlabel, ylabel, stacked=len(panels) > 1)
-        handles = [Patch(facecolor=canvas.tint(c), edgecolor=c, linewidth=1.5, label=k) for k, (c, _) in looks.items()]
-        canvas.legend(figure, handles)
+        canvas.legend(figure, [canvas.patch(label, colour) for label, (colour, _) in looks.items()])
 
 
 def dots(
@@ -179,10 +176,7 @@ def overlays(path: PathLike, rows: Sequence[tuple[str, Any, Any, Mapping[str, An
                     _contour(ax, image, label, "white", rim=True)
         rim = [Stroke(linewidth=3.2, foreground="black"), Normal()]
         handles: list[Any] = [Line2D([], [], color="white", linewidth=1.6, path_effects=rim, label="annotation")]
-        handles += [
-            Patch(facecolor=canvas.tint(c, alpha=0.6), edgecolor=c, linewidth=1.5, label=k)
-            for k, (c, _) in looks.items()
-        ]
+        handles += [canvas.patch(model, colour, alpha=0.6) for model, (colour, _) in looks.items()]
         figure.legend(
             handles=handles,
             loc="lower left",
@@ -251,10 +245,7 @@ def heat_maps(
             ax.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1))
         for ax in axes.ravel()[len(maps) :]:
             ax.set_axis_off()
-        colours = ScalarMappable(scale, "viridis")
-        bar = figure.colorbar(colours, ax=axes, shrink=0.9, aspect=20 * lines, pad=0.03)
-        bar.outline.set_visible(False)
-        bar.set_label(textwrap.fill(label, 28))
+        canvas.colour_bar(figure, axes, scale, label, shrink=0.9, aspect=20 * lines)
         figure.supxlabel(extent_label, fontsize=TEXT)
 
 
@@ -283,9 +274,7 @@ def scatter(path: PathLike, panels: Mapping[str, tuple[Any, Any]], *, xlabel: st
             ax.set(xticks=(), yticks=())
         for ax in axes.ravel()[len(panels) :]:
             ax.set_axis_off()
-        bar = figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, aspect=20 * lines, pad=0.03)
-        bar.outline.set_visible(False)
-        bar.set_label(textwrap.fill(label, 28))
+        canvas.colour_bar(figure, axes, scale, label, aspect=20 * lines)
         figure.supxlabel(xlabel, fontsize=TEXT)
         figure.supylabel(ylabel, fontsize=TEXT)
 
@@ -324,7 +313,8 @@ def points(
 
 
 def _curve(ax: Axes, series: Series, look: tuple[str, str]) -> None:
-    x, mean, low, high = (_floats(v) for v in (series.x, series.mean, series.low, series.high))
+    bounds = (series.mean if bound is None else bound for bound in (series.low, series.high))
+    x, mean, low, high = map(_floats, (series.x, series.mean, *bounds))
     if not x.shape == mean.shape == low.shape == high.shape or x.ndim != 1:
         raise ValueError(
             f"series {series.label!r}: x {x.shape}, mean {mean.shape}, low {low.shape} and high {high.shape} must be "

@@ -8,6 +8,9 @@ import numpy as np
 
 from jaxseg.metrics import intervals, ranking
 from jaxseg.metrics.intervals import Estimate
+from jaxseg.results.table import OVER_PATIENTS, PAIRED, Row
+
+Terms = Sequence[tuple[float, np.ndarray]]  # a weight, and values `[N]` whose mean is taken
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,9 +37,32 @@ class Patients:
         """Mean of first minus second over the cases that have both."""
         return self.mean(np.asarray(first, float) - second)
 
-    def contrast(self, terms: Sequence[tuple[float, np.ndarray]], *, level: float = 0.95) -> Estimate:
+    def contrast(self, terms: Terms, *, level: float = 0.95) -> Estimate:
         """A weighted sum of means, each over its own defined cases (`intervals.bootstrap_contrast`)."""
         return intervals.bootstrap_contrast(terms, self.names, level=level, resamples=self.resamples)
+
+    def row(
+        self,
+        of: np.ndarray | Terms,
+        convention: str,
+        /,
+        *,
+        interval: str = "",
+        more: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ) -> Row:
+        """A row of a table: the mean of `[N]`, or a contrast.
+
+        Args:
+          of: values or terms.
+          convention: of the row.
+          interval: how it was taken, where that is not plain: a contrast of several means is paired.
+          more: further columns.
+          **keys: of the row.
+        """
+        terms = [(1.0, of)] if isinstance(of, np.ndarray) else of
+        how = interval or (PAIRED if len(terms) > 1 else OVER_PATIENTS)
+        return Row(keys, self.contrast(terms), convention, how, more or {})
 
     def statistic(self, statistic: Callable[..., float], columns: Mapping[str, np.ndarray]) -> Estimate:
         """Any number of columns `[N]`, computed anew of every resample (`ranking.bootstrap`)."""

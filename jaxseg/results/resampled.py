@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxseg.metrics import draws, intervals
-from jaxseg.metrics.intervals import Estimate
+from jaxseg.metrics import draws, intervals, overlap
+from jaxseg.metrics.intervals import Estimate, defined_mean
 
 _SEED = 0
 
@@ -90,3 +90,31 @@ def weighted_sum(terms: Sequence[tuple[float, Resampled]]) -> Resampled:
 def mean_of(terms: Sequence[Resampled]) -> Resampled:
     """Their mean, each with the same weight."""
     return weighted_sum([(1 / len(terms), term) for term in terms])
+
+
+def iou_of_set(counts: np.ndarray, weights: np.ndarray, patients: int, classes: Sequence[int]) -> Resampled:
+    """IoU of pixels accumulated over a set of cases, mean over classes.
+
+    Args:
+      counts: `[F,N,K,3]`, as of `overlap.class_counts`, of every fold.
+      weights: `[R,N]`, how often each case is in a resample.
+      patients: how many there are.
+      classes: indices of those that are averaged.
+    """
+    n = counts.shape[1]
+    flat = np.moveaxis(counts, 1, 0).reshape(n, -1).astype(np.float64)
+    resamples = np.rint(weights @ flat).reshape(len(weights), len(counts), *counts.shape[2:])
+    folds = overlap.class_mean_iou(counts.sum(1, dtype=np.int64), classes=classes)
+    of_draws = defined_mean(overlap.class_mean_iou(resamples, classes=classes), axis=1)
+    return Resampled(float(defined_mean(folds, axis=0)), of_draws, folds, n, 0, patients)
+
+
+def iou_per_case(counts: np.ndarray, weights: np.ndarray, patients: int, classes: Sequence[int]) -> Resampled:
+    """Mean over cases of each one's IoU; arguments as of `iou_of_set`."""
+    by_fold = overlap.class_mean_iou(counts, classes=classes)  # [F,N]
+    cases = defined_mean(by_fold, axis=0)
+    defined = ~np.isnan(cases)
+    with np.errstate(invalid="ignore"):  # a resample without a defined case
+        of_draws = weights @ np.where(defined, cases, 0) / (weights @ defined)
+    value, folds = float(defined_mean(cases, axis=0)), defined_mean(by_fold, axis=1)
+    return Resampled(value, of_draws, folds, int(defined.sum()), int((~defined).sum()), patients)

@@ -10,12 +10,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxseg.data import builders, inputs
+from jaxseg.data import builders, inputs, pipeline
+from jaxseg.metrics import ranking
 from jaxseg.models import capture, tracing
 from jaxseg.report import figures, page
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
 from jaxseg.results.stored import kept
 from jaxseg.results.table import Table
+from jaxseg.settings import Read, read
 from jaxseg.training import checks, runs
 
 SPLITS = ("train", "validation", "test")
@@ -191,6 +193,11 @@ def train_and_measure(
     return measured
 
 
+def read_settings(cls: type[Read], config: ml_collections.ConfigDict, section: str = "", **made: Any) -> Read:
+    """A study's settings, as of `settings.read`, whose `run` is the part of the config that is a training run's."""
+    return read(cls, config, section, shown_in=f"configs/{config.study}.py", run=checks.run_config(config), **made)
+
+
 def changed(config: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """A locked copy of a config with other values of some fields, given as in `data.view`."""
     made = config.copy_and_resolve_references().unlock()
@@ -210,6 +217,14 @@ def answer(holds: bool, fails: bool) -> str:
     return HOLDS if holds else FAILS if fails else UNCLEAR
 
 
+def case_records(cases: pipeline.InMemory, columns: Mapping[str, Any], **said: Any) -> list[dict[str, Any]]:
+    """A record of every case: whose it is, what is `said` of all of them, and its values of columns `[N]`."""
+    listed: dict[str, Any] = {"case": cases.cases, "patient": cases.patients}
+    listed |= {name: [value] * len(cases) for name, value in said.items()}
+    listed |= {name: np.asarray(values).tolist() for name, values in columns.items()}
+    return [dict(zip(listed, values, strict=True)) for values in zip(*listed.values(), strict=True)]
+
+
 def claims_table(claims: Sequence[Claim], intervals: str) -> page.Table:
     """All claims, with what each is of, and how their intervals were taken."""
     columns = {"claim": "claim", **{name: name for name in claims[0].of}, "answer": "answer"}
@@ -221,6 +236,18 @@ def lines(rows: Table, x: str, by: str, names: Sequence[Any]) -> list[figures.Se
     """A panel of `figures.curves`: estimates against the column `x`, a line for each of the names in column `by`."""
     tables = {name if isinstance(name, str) else f"{name:g}": rows.where(**{by: name}) for name in names}
     return [figures.Series(label, [row[x] for row in own], *own.numbers) for label, own in tables.items()]
+
+
+def of_kept(
+    label: str, worse: np.ndarray, values: np.ndarray, shares: np.ndarray, *, style: str = "-"
+) -> figures.Series:
+    """A line of `figures.curves`: mean of the values `[M,N]` of cases that are kept, by their share, over M networks.
+
+    The cases with the highest numbers `worse` `[M,N]` are left out first.
+    """
+    curves = [ranking.risk_coverage(*pair) for pair in zip(worse, values, strict=True)]  # of any quality, as of risks
+    means = [np.interp(shares, curve.coverage, curve.risk) for curve in curves if curve.n > 1]
+    return figures.Series(label, shares, np.mean(means, 0) if means else np.full(len(shares), np.nan), style=style)
 
 
 def at_even_quantiles(values: np.ndarray, count: int) -> list[int]:

@@ -87,6 +87,8 @@ def test_arguments_that_cannot_be_are_named():
         distortion.autoencoder_loss(x, x, np.zeros((1, 2, 2, 4)), np.zeros((1, 2, 2, 8)))
     with pytest.raises(TypeError, match="got int32"):
         distortion.segmentation_distortion(x.astype(np.int32), x.astype(np.int32))
+    with pytest.raises(ValueError, match=r"logits \(1, 4, 4, 1\) have one class"):
+        distortion.segmentation_distortion(x[..., :1], x[..., :1])
     with pytest.raises(ValueError, match="reduction is 'max'; choose one of mean, sum"):
         distortion.segmentation_distortion(x, x, reduction="max")
 

@@ -17,6 +17,8 @@ import jaxseg.analysis
 import jaxseg.metrics
 from jaxseg.analysis import gradcam, hellinger, mahalanobis, position, prototypes, uncertainty, vog
 from jaxseg.metrics import calibration, overlap, regions
+from jaxseg.metrics.domain_ranking import Domains
+from jaxseg.metrics.resampled_ranking import Observations
 
 HELPERS = {"arrays", "draws", "layout", "pixels"}  # what the functions check their arguments and draw patients with
 RANDOM = np.random.default_rng(0)
@@ -34,6 +36,9 @@ RISKS = RANDOM.integers(0, 8, 12) / 8
 SCORE_ROWS, RISK_ROWS = np.stack([SCORES, SCORES[::-1]]), np.stack([RISKS, RISKS])
 PATIENTS = np.arange(12) // 2
 FOLDS = np.arange(4, dtype=np.int32) % 2
+DOMAINS = Domains(("validation", "test", "b"), "validation", "test", ("b",))
+OF_DOMAINS = np.array(DOMAINS.names)[np.arange(12) % 3]
+OBSERVED = Observations(SCORE_ROWS, RISK_ROWS, np.array([0, 1]), ("SD", "PM"), OF_DOMAINS, PATIENTS)
 
 
 def host(state):
@@ -48,6 +53,7 @@ def twice(x):
 RANGE = host(hellinger.update_range(hellinger.init_range(3), VECTORS))
 HISTOGRAMS = host(hellinger.update(hellinger.init(*RANGE, bins=8), VECTORS))
 SHIFTED = host(hellinger.update(hellinger.init(*RANGE, bins=8), VECTORS[:11]))
+PATIENT_COUNTS = np.stack([HISTOGRAMS.counts, SHIFTED.counts]), np.stack([SHIFTED.counts, SHIFTED.counts])
 MOMENTS = host(mahalanobis.update(mahalanobis.init(3), VECTORS))
 FITTED = host(mahalanobis.fit(VECTORS))
 POSITIONS = host(position.update(position.init(3, folds=2), FEATURES, FOLDS))
@@ -80,6 +86,7 @@ CALLS = {
     "hellinger.update": ((HISTOGRAMS, VECTORS), {}),
     "hellinger.update_range": ((RANGE, VECTORS + 1), {}),
     "hellinger.wasserstein": ((HISTOGRAMS, SHIFTED), {}),
+    "hellinger.weighted_distances": ((RANGE, *PATIENT_COUNTS, np.eye(2), np.array([[1.0, 2], [2, 0]])), {}),
     "mahalanobis.distance": ((FITTED, VECTORS), {}),
     "mahalanobis.finish": ((MOMENTS,), {}),
     "mahalanobis.fit": ((VECTORS,), {}),
@@ -93,6 +100,8 @@ CALLS = {
     "position.merge": ((POSITIONS, POSITIONS), {}),
     "position.position_r2": ((FEATURES,), {"folds": 2, "valid": VALID}),
     "position.update": ((POSITIONS, FEATURES, FOLDS), {}),
+    "projection.principal_components": ((VECTORS,), {}),
+    "prototypes.active_units": ((RISK_ROWS, SCORES[:2], 0.5), {}),
     "prototypes.class_probabilities": ((FEATURES, PROBABILITIES), {}),
     "prototypes.class_sa_scores": ((FEATURES, PROBABILITIES, LABELS), {}),
     "prototypes.mean_sa_score": (([FEATURES, LOGITS], MASK), {}),
@@ -123,6 +132,10 @@ CALLS = {
     "calibration.calibration_error_from_sums": ((RELIABILITY,), {}),
     "calibration.calibration_sums": ((PROBABILITIES, LABELS), {}),
     "calibration.expected_calibration_error": ((PROBABILITIES, LABELS), {}),
+    "domain_ranking.areas": ((OBSERVED, DOMAINS), {}),
+    "domain_ranking.correlations": ((OBSERVED, DOMAINS), {}),
+    "domain_ranking.detection": ((OBSERVED, DOMAINS, np.array([0.5, 1.0])), {}),
+    "domain_ranking.thresholds": ((OBSERVED, DOMAINS, 0.95), {}),
     "intervals.bootstrap_contrast": (([(1.0, SCORES), (-1.0, RISKS)], PATIENTS), {"resamples": 20}),
     "intervals.bootstrap_mean": ((SCORES, PATIENTS), {"resamples": 20}),
     "intervals.check_options": ((0.95, 20), {}),
@@ -145,6 +158,7 @@ CALLS = {
     "ranking.bootstrap": ((lambda x, y: float(x @ y), {"x": SCORES, "y": RISKS}, PATIENTS), {"resamples": 20}),
     "ranking.coverage_table": ((SCORES, RISKS, PATIENTS), {"resamples": 20}),
     "ranking.fpr_at_95": ((SCORES, RISKS), {}),
+    "ranking.kept_gain": ((SCORES, RISKS), {"coverage": 0.5}),
     "ranking.ood_accuracy": ((SCORES, RISKS, RISKS + 1), {}),
     "ranking.ranks": ((SCORES,), {}),
     "ranking.risk_coverage": ((SCORES, RISKS), {}),

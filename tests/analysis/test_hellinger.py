@@ -431,3 +431,14 @@ def test_what_cannot_be_pooled_or_split_is_named():
             hellinger.split_half_null(key, wrong)
     with pytest.raises(ValueError, match="splits is 0"):
         hellinger.split_half_null(key, np.ones((2, 4, 3)), splits=0)
+
+
+def test_weighted_histograms_that_do_not_match_are_refused():
+    joint = hellinger.Range(np.zeros(2, np.float32), np.ones(2, np.float32))
+    p, q, once = np.ones((3, 2, 4), np.int32), np.ones((5, 2, 4), np.int32), np.ones((1, 3))
+    channels, layer = hellinger.weighted_distances(joint, p, q, once, np.ones((1, 5)))
+    np.testing.assert_array_equal(channels, np.zeros((1, 2)))  # equal frequencies, of however many patients
+    assert layer.tolist() == [0]
+    for wrong in ((p, q[:, :1], once, np.ones((1, 5))), (p, q, once, np.ones((1, 4))), (p, q, once, np.ones((2, 5)))):
+        with pytest.raises(ValueError, match=r"counts \[P,D,bins\] and \[Q,D,bins\] with weights \[R,P\] and \[R,Q\]"):
+            hellinger.weighted_distances(joint, *wrong)

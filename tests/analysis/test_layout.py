@@ -1,11 +1,12 @@
 """Features with their channels first are refused where shapes can tell, and legitimate ones never."""
 
+import fractions
 import itertools
 
 import numpy as np
 import pytest
 
-from jaxseg.analysis import gradcam, hellinger, prototypes, vog
+from jaxseg.analysis import gradcam, hellinger, layout, prototypes, vog
 from jaxseg.analysis.layout import check_channels_last
 from jaxseg.models import unet
 
@@ -112,3 +113,18 @@ def test_one_cell_says_nothing_of_proportions():
     np.testing.assert_allclose(
         hellinger.pool_vectors(activations, grid=(1, 1)), activations.mean((1, 2)), rtol=1e-4, atol=1e-6
     )
+
+
+def test_proportions_of_small_sides_are_those_of_fractions():
+    share, strides = fractions.Fraction, (1, 2, 3, 4, 6, 8, 12, 16)
+    for sides, sizes in itertools.product(itertools.product(range(1, 7), repeat=2), repeat=2):
+        axes = list(zip(sides, sizes, strict=True))
+        least, most = (max(share(n - 1, of) for n, of in axes), min(share(n + 1, of) for n, of in axes))
+        assert layout._proportional(sides, sizes) == (least <= most)
+        shrunk = any(all(abs(n - share(of, stride)) < 1 for n, of in axes) for stride in strides)
+        grown = any(all(n == times * of for n, of in axes) for times in range(1, 7))
+        assert layout._strided(sides, sizes) == (shrunk or grown)
+        (long, longer), (short, shorter) = sorted(axes, key=lambda axis: axis[1], reverse=True)
+        between = [(long, longer, short, shorter)] + [(short, shorter, long, longer)] * (longer == shorter)
+        within = (a >= b - 2 and share(a - 1, b + 1) <= share(c, d) for a, c, b, d in between)
+        assert layout._between(sides, sizes) == all(within)

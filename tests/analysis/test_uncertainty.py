@@ -147,8 +147,9 @@ def test_what_has_no_uncertainty_is_named():
         uncertainty.mutual_information(np.ones((4, 2)))
     with pytest.raises(ValueError, match=r"1 class; of one logit z"):
         uncertainty.maximum_probability(np.ones((2, 4, 4, 1)))
-    with pytest.raises(ValueError, match="empty axis"):
-        uncertainty.ensemble_entropy(np.ones((0, 2, 4, 4, 3)))
+    for empty in ((0, 2, 4, 4, 3), (2, 2, 4, 0, 3), (2, 0, 4, 4, 3)):
+        with pytest.raises(ValueError, match="empty axis"):
+            uncertainty.ensemble_entropy(np.ones(empty))
     with pytest.raises(TypeError, match="int32; take a softmax"):
         uncertainty.entropy(np.ones((2, 2), np.int32))
     labels = np.zeros((2, 1, 4, 4), np.int32)

@@ -147,6 +147,8 @@ def test_what_does_not_fit_is_refused():
     images = np.zeros((2, 4, 4, 3), np.float32)
     with pytest.raises(ValueError, match="batch axis"):
         vog.input_gradients(linear, images[0])
+    with pytest.raises(ValueError, match=r"logits \(2, 4, 4\) and images \(2, 4, 4, 3\) differ in rank"):
+        vog.input_gradients(lambda x: linear(x)[..., 0], images)
     with pytest.raises(TypeError, match="images must be floating, got uint8"):
         vog.input_gradients(linear, images.astype(np.uint8))
     with pytest.raises(ValueError, match=r"labels \(2, 4\) and logits \(2, 4, 4, 4\)"):
@@ -155,6 +157,14 @@ def test_what_does_not_fit_is_refused():
         vog.input_gradients(linear, images, labels=images[..., 0])
     with pytest.raises(ValueError, match="stack those of all checkpoints"):
         vog.variance_of_gradients(images)
+    for empty in (images[None, :, :0], images[None, :, :, :0], images[None, ..., :0]):
+        with pytest.raises(ValueError, match="with pixels, got"):
+            vog.variance_of_gradients(empty)
+    for shape in ((2, 0, 4), (2, 4, 0)):
+        with pytest.raises(ValueError, match="with pixels, got"):
+            vog.init(shape)
+    with pytest.raises(ValueError, match=r"\(2, 4, 4, 0\) do not fit the statistics"):
+        vog.update(vog.init((2, 4, 4)), images[..., :0])
     with pytest.raises(TypeError, match="gradients must be floating"):
         vog.variance_of_gradients(images[None].astype(np.int32))
     with pytest.raises(ValueError, match="leave out the channels"):

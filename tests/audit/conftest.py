@@ -1,5 +1,6 @@
 """Networks whose behaviour is known, and cases that they are asked about."""
 
+import pathlib
 import types
 
 import flax.linen as nn
@@ -11,8 +12,10 @@ from configs import audit
 from jaxseg.audit.subject import Subject
 from jaxseg.data import pipeline
 from jaxseg.settings import read
+from tests.drawings import assert_as_stored, kept, plots  # noqa: F401
 
 SIZE = 32
+_STORED = pathlib.Path(__file__).parent / "drawn"
 
 
 class Threshold(nn.Module):
@@ -92,6 +95,42 @@ def answer(settings):
         return probe.tabulate(subject, own, arrays), arrays
 
     return ask
+
+
+@pytest.fixture
+def assert_stays(tmp_path, plots):  # noqa: F811
+    """`(name, answer, arrays)`: what a probe measures and says, and what it draws, is what is stored under the name."""
+
+    def check(name, answer, arrays=None):
+        measured = {key: kept(_columns(value)) for key, value in (arrays or {}).items()}
+        told = {"rows": kept([row.record() for row in answer.rows])}
+        told |= {"candidates": kept([one.record() for one in answer.candidates])} if answer.candidates else {}
+        shown = {one.name: one for one in (*answer.figures, *(c.figure for c in answer.candidates if c.figure))}
+        for one in shown.values():
+            one.draw(tmp_path / f"{one.name}.png")
+        pictures = {
+            f"figure {key}": {"size": one["size"], "axes": [_data(ax) for ax in one["axes"]]}
+            for key, one in plots(tmp_path).items()
+        }
+        assert_as_stored(_STORED / f"{name}.json", {**measured, **told, "facts": answer.facts, **pictures})
+
+    return check
+
+
+def _columns(values):
+    """An array as rows of a table: along its second axis, the columns are the places of its first."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "biuf":
+        return [{"": str(value)} for value in values.ravel()]
+    if not values.size:
+        return []
+    flat = values.astype(float).reshape(len(values) if values.ndim > 1 else 1, -1)
+    return [{str(i): value for i, value in enumerate(column)} for column in flat.T]
+
+
+def _data(ax):
+    """What depends on the numbers, and not on the sheet."""
+    return {name: value for name, value in ax.items() if name in ("limits", "lines", "collections", "images")}
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
 from configs import audit as audit_config
+from configs import train as train_config
 from jaxseg.audit import findings
 from jaxseg.audit import run as audits
 from jaxseg.audit.pictures import largest
@@ -25,11 +27,14 @@ from jaxseg.audit.probes import (
     position,
     translation,
 )
-from jaxseg.audit.subject import evenly
+from jaxseg.audit.subject import evenly, of_run, of_weights, strip_width
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast
+from jaxseg.models import pretrained
+from jaxseg.prediction import network
 from jaxseg.scores import registry
+from jaxseg.training.checkpoints import checksums
 
 KINDS = {kind.name: kind for kind in (BORDER, OVERLAY, SCANNER, accuracy.ACCURACY, calibration.CALIBRATION)}
 
@@ -110,6 +115,8 @@ def test_the_verdict_is_about_shortcuts_alone(given, verdict, words):
 def test_pictures_show_typical_cases_of_an_effect():
     assert largest(np.array([np.nan, 0.0, 4.0, 1.0, 2.0, 3.0]), 2).tolist() == [5, 3]  # 3 and 1 of 0 ... 4
     assert largest(np.array([np.nan, np.nan]), 2).size == 0
+    effect = np.array([0.5, 0.1, 0.9, 0.3, 0.7])
+    assert [largest(effect, count).tolist() for count in (0, 1, 3)] == [[], [0], [4, 0, 3]]
 
 
 @pytest.mark.parametrize(
@@ -144,16 +151,57 @@ def test_a_missing_setting_is_named():
         audits.settings(settings)
 
 
+def test_a_config_without_probes_is_none_of_an_audit():
+    for config in ({"probes": ()}, None, ml_collections.ConfigDict({"cases": 3})):
+        with pytest.raises(InputError, match=r"config.probes is missing; configs/audit.py shows every field"):
+            audits.settings(config)
+    with pytest.raises(InputError, match=r"config.probes is 'accuracy'; give a list of accuracy, gray levels"):
+        audits.settings(ml_collections.ConfigDict({"probes": "accuracy"}))
+
+
+def test_one_network_is_audited_and_not_replicas(tmp_path, squares):
+    run = network.Run(None, tmp_path, None, None, ({}, {}), (1, 1))
+    with pytest.raises(InputError, match=r"holds replicas; audit one network, as .*replica_0"):
+        of_run(run, squares(2), None)
+
+
+def test_a_network_is_known_by_the_sum_of_its_checksums(subject_of, squares):
+    cases, model = squares(2), Layered()
+    assert subject_of(model, cases).fingerprint == {"network": "00000000", "test": cases.fingerprint}
+    variables = layered_variables(model)
+    subject = dataclasses.replace(subject_of(model, cases), variables=variables)
+    wanted = sum(checksums(variables).values()) % 2**32
+    assert subject.fingerprint["network"] == format(wanted, "08x") != "00000000"
+
+
+def test_tensors_are_loaded_at_the_size_that_their_config_names(squares, tmp_path, monkeypatch):
+    config, asked = train_config.get_config("tiny").unlock(), []
+    config.data.image_size, config.data.domains = 16, ("A", "B")
+    monkeypatch.setattr(pretrained, "load_whole", lambda model, path, shape: asked.append(shape) or {"params": {}})
+    made = of_weights(tmp_path / "w.pt", config, squares(3), None)
+    assert asked == [(1, 16, 16, 3)] and made.domains == ("A", "B") and made.rank == 2
+    assert (made.image_size, made.view, made.name) == (16, config.data.view, str(tmp_path / "w.pt"))
+    config.data.image_size = 15
+    with pytest.raises(InputError, match=r"config.data.image_size with config.model: "):
+        of_weights(tmp_path / "w.pt", config, squares(3), None)
+
+
+@pytest.mark.parametrize(("share", "size", "wanted"), [(0.1, 64, 6), (0.01, 64, 2), (0.05, 50, 2), (0.2, 32, 6)])
+def test_a_strip_is_a_share_of_the_side_but_two_pixels_at_least(networks, subject_of, squares, share, size, wanted):
+    assert strip_width(subject_of(networks.Threshold(), squares(1, size=size)), share) == wanted
+
+
 # The other probes.
 
 
-def test_accuracy_finds_a_network_that_segments_nothing(networks, subject_of, answer):
+def test_accuracy_finds_a_network_that_segments_nothing(networks, subject_of, answer, assert_stays):
     found, arrays = answer(accuracy.PROBE, subject_of(networks.Threshold(level=2.0)))
     np.testing.assert_array_equal(arrays["dice"], 0)
     (weak,) = found.candidates
     assert weak.kind == accuracy.ACCURACY and weak.found and not weak.kind.is_shortcut
     assert weak.estimate.mean == pytest.approx(0.7) and weak.estimate.low == pytest.approx(0.7)
     good, _ = answer(accuracy.PROBE, subject_of(networks.Threshold()))
+    assert_stays("accuracy", good)
     assert not good.candidates[0].found and good.rows[0].estimate.mean == 1.0
     bands = [row.estimate for row in good.rows if row["quantity"] == "Dice by band"]
     assert bands[-1].undefined == 12 and bands[0].mean == 1.0  # nothing lies near the border
@@ -175,7 +223,7 @@ def test_a_gap_between_domains_is_that_of_their_means(networks, subject_of, squa
     assert gap.found and gap.estimate.mean == pytest.approx(1.0) and "may be harder" in gap.sentence
 
 
-def test_the_worst_of_several_domains_is_allowed_for(networks, subject_of, squares, settings):
+def test_the_worst_of_several_domains_is_allowed_for(networks, subject_of, squares, settings, assert_stays):
     names = np.array(("A", "B", "C") * 8)
     subject = subject_of(networks.Threshold(), squares(24, domains=tuple(names)))
     dice = np.random.default_rng(0).uniform(size=(24, 1))
@@ -183,6 +231,7 @@ def test_the_worst_of_several_domains_is_allowed_for(networks, subject_of, squar
     answer = accuracy.PROBE.tabulate(
         subject, own, {"dice": dice, "bands": np.zeros((24, 0)), "outer": np.zeros(0, int)}
     )
+    assert_stays("domains", answer)
     rows = {row["where"]: row for row in answer.rows if row["quantity"] == "gap between domains"}
     assert set(rows) == {"A minus B", "A minus C"}
     for name in "BC":
@@ -198,9 +247,10 @@ def test_the_worst_of_several_domains_is_allowed_for(networks, subject_of, squar
     assert "worst of 2" in gap.sentence
 
 
-def test_calibration_is_the_difference_of_confidence_and_accuracy(networks, subject_of, answer):
+def test_calibration_is_the_difference_of_confidence_and_accuracy(networks, subject_of, answer, assert_stays):
     subject = subject_of(networks.Threshold(level=2.0))  # sure of background everywhere
     found, _ = answer(calibration.PROBE, subject)
+    assert_stays("calibration", found)
     share = (subject.test.labels > 0).mean()
     assert found.candidates[0].estimate.mean == pytest.approx(share, abs=1e-5)
     assert "surer than it is right" in found.candidates[0].sentence
@@ -222,21 +272,26 @@ def layered_variables(model):
     return jax.tree_util.tree_map_with_path(lambda path, x: fill[path[-1].key](x.shape, np.float32), like)
 
 
-def test_distances_and_profiles_of_a_network_with_layers(subject_of, squares, answer):
-    cases = squares(12, domains=("A",) * 6 + ("B",) * 6)
-    cases.images[6:] = 0
+def test_distances_and_profiles_of_a_network_with_layers(subject_of, squares, answer, assert_stays):
+    cases = squares(8, domains=("A",) * 4 + ("B",) * 4)  # just enough for two halves
+    cases.images[4:] = 0
     model = Layered()
     variables = layered_variables(model)
     subject = dataclasses.replace(subject_of(model, cases), variables=variables)
     assert subject.layers == ("conv_0", "conv_1")
     found, arrays = answer(distances.PROBE, subject)
+    assert_stays("distances", found, arrays)
     assert arrays["distance"].shape == (1, 2)
     assert (arrays["distance"] > 0.99).all() and (arrays["null"] < 0.9).all()  # no gray level in common
     assert [row["where"] for row in found.rows] == ["conv_0", "conv_1"] * 2
     bright = dataclasses.replace(subject, test=evenly(squares(12), 8))
-    scores = answer(ability.PROBE, bright)[1]["scores"]
+    of_layers, arrays = answer(ability.PROBE, bright)
+    scores = arrays["scores"]
+    assert_stays("ability", of_layers)
     np.testing.assert_allclose(scores, 1.0)  # two gray levels are two prototypes
-    r2 = answer(position.PROBE, bright)[1]["r2"]
+    of_layers, arrays = answer(position.PROBE, bright)
+    r2 = arrays["r2"]
+    assert_stays("position", of_layers)
     assert (r2 > 0.2).all() and (r2 < 0.9).all()  # squares lie in the middle, and that is all there is to know
 
 
@@ -283,6 +338,14 @@ def test_the_share_that_changes_is_of_a_place_in_every_image():
     np.testing.assert_allclose(share(changed, some), expected, rtol=1e-6)
 
 
+def test_there_are_as_many_folds_as_patients_at_most(subject_of, squares, answer):
+    model = Layered()
+    subject = dataclasses.replace(subject_of(model, squares(3)), variables=layered_variables(model))
+    few, enough = (answer(position.PROBE, subject, position_folds=folds)[1]["r2"] for folds in (7, 3))
+    assert np.isfinite(few).all()
+    np.testing.assert_array_equal(few, enough)
+
+
 def test_evenly_keeps_the_first_and_the_last(squares):
     few = evenly(squares(12), 4)
     assert few.cases == ("case0", "case4", "case7", "case11") and few.images.shape[0] == 4
@@ -295,12 +358,13 @@ def test_a_quadrant_belongs_to_its_case_wherever_it_stands(networks, subject_of,
     np.testing.assert_array_equal(ask(few)["images"], everything[[subject.test.cases.index(c) for c in few.cases]])
 
 
-def test_scores_that_need_no_training_cases_are_asked_of_any_network(subject_of, squares, answer):
+def test_scores_that_need_no_training_cases_are_asked_of_any_network(subject_of, squares, answer, assert_stays):
     cases = squares(12)
     cases.images[::2] //= 4  # half of the squares are too dark
     model = Layered()
     variables = layered_variables(model)
     found, arrays = answer(failures.PROBE, dataclasses.replace(subject_of(model, cases), variables=variables))
+    assert_stays("failures", found, arrays)
     assert set(arrays) == {"dice", "entropy", "mean_sa", "lacking", "why"}
     assert [row["where"] for row in found.rows if row["quantity"] == "rank correlation"] == ["mean SA", "entropy"]
     assert found.not_asked[0].convention == "not asked: the network does not say which layer is its bottleneck"
@@ -313,3 +377,5 @@ def test_scores_that_need_no_training_cases_are_asked_of_any_network(subject_of,
     assert failures.best_score(league) == registry.SCORES["mahalanobis"]
     del league[registry.SCORES["distortion"]], league[registry.SCORES["mahalanobis"]]
     assert failures.best_score(league) is None
+    at_0 = {score: dataclasses.replace(row, estimate=Estimate(0.5, 0.0, 1.0, 9, 0, 9)) for score in league}
+    assert failures.best_score(at_0) is None

@@ -3,6 +3,7 @@
 import time
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxseg.benchmarks import text, timing
@@ -35,8 +36,7 @@ def test_memory_use_counts_the_result():
     assert timing.memory_use(lambda x: jnp.sum(x[:2]), x) < 10_000
 
 
-def test_bandwidth_is_positive_and_tables_are_aligned():
-    assert timing.memory_bandwidth([jnp.zeros(100_000)]) > 1e6
+def test_tables_are_aligned():
     rows = text({"machine": "a CPU", "table": [{"layer": 1, "speedup": 2.0}, {"layer": "all", "speedup": 123.456}]})
     assert rows.splitlines() == ["machine: a CPU", "", "table", "layer  speedup", "    1        2", "  all      123"]
 
@@ -56,3 +56,23 @@ def test_seconds_are_those_of_one_call(monkeypatch):
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
     calls = []
     assert timing._mean_seconds(lambda: calls.append(1), 3) == 2.0 and len(calls) == 3
+
+
+def test_a_side_is_repeated_until_it_takes_long_enough(ticking):
+    ticking(0.02)
+    assert timing._repeats(lambda: 0, 0.07) == 4  # 3.5, to even
+    ticking(0.3)
+    assert timing._repeats(lambda: 0, 0.05) == 1
+
+
+def test_a_ceiling_is_the_best_of_five(ticking, monkeypatch):
+    ticking(4.0, 2.0, 0.5, 8.0, 1.0, 0.25)  # the sixth is not taken
+    arrays = [jnp.zeros((3, 5)), jnp.zeros(50)]
+    assert timing.memory_bandwidth(arrays) == 4 * (15 + 50) / 0.5
+    ticking(4.0, 2.0, 0.5, 8.0, 1.0, 0.25)
+    assert timing.matmul_rate(6, "float32") == 2 * 6**3 / 0.5
+    held = []
+    monkeypatch.setattr(timing, "_mean_seconds", lambda side, repeats: held.append(side) or 1.0)
+    timing.matmul_rate(6, "float32")
+    np.testing.assert_allclose(held[0](), np.full((6, 6), 1 / 6), rtol=1e-6)  # a product that stays as large
+    assert held[0].args[0].dtype == np.float32

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.data import builders, formats, pipeline, resizing
+from jaxseg.data import builders, formats, pipeline, raw_cases, resizing
 from jaxseg.data.builders import dermoscopy, isic2017, records
 from jaxseg.data.synthetic.dermoscopy import render
 from jaxseg.errors import InputError
@@ -494,3 +494,17 @@ print([name for name in ("tensorflow_datasets", "jax", "grain") if name in sys.m
 def test_importing_the_package_stays_light():
     output, errors = run_python(LIGHT).communicate(timeout=60)
     assert output.strip() == "[]", errors
+
+
+def test_a_set_that_is_prepared_otherwise_is_no_substitute(drawn_data, tiny):
+    root, like = drawn_data("dermoscopy/tiny"), pipeline.Split(tiny, "train", size=None).preparation
+    assert builders.prepare("dermoscopy/tiny", data_dir=root, like=like) == tiny
+    with pytest.raises(InputError, match="is already prepared, but differently"):
+        builders.prepare("dermoscopy/tiny", data_dir=root, like=like._replace(scaling=("window", 0.0, 99.0)))
+
+
+def test_numbers_of_files_become_classes():
+    labels = np.array([[0, 3], [7, 3]])
+    np.testing.assert_array_equal(raw_cases.classes(labels, {0: 0, 3: 2, 7: 1}), [[0, 2], [1, 2]])
+    with pytest.raises(ValueError, match=r"labels hold \[3, 7\], known are \[0, 9\]"):
+        raw_cases.classes(labels, {0: 0, 9: 1})

@@ -50,6 +50,13 @@ def test_folds_belong_to_the_cases_whatever_their_order_and_change_with_the_seed
     assert set(found) == set(range(5))
 
 
+def test_folds_are_those_that_earlier_versions_drew():
+    random = np.random.default_rng(7)
+    groups, strata = random.integers(0, 11, 36), random.integers(0, 3, 36)
+    found = folds.stratified_folds(strata, groups, folds=4, seed=5)
+    assert "".join(map(str, found)) == "332130103111332100020111203122332300"
+
+
 def test_folds_that_cannot_be_are_named():
     with pytest.raises(InputError, match=r"3 groups of cases \(patients\) for 4 folds"):
         folds.stratified_folds(np.zeros(6), np.arange(6) // 2, folds=4, seed=0)
@@ -67,6 +74,8 @@ def test_strata_are_quantiles_of_the_foreground_and_empty_masks_their_own():
     np.testing.assert_array_equal(folds.foreground_strata(labels), expected)
     np.testing.assert_array_equal(folds.foreground_strata((labels > 0).mean((1, 2))), expected)
     np.testing.assert_array_equal(folds.foreground_strata(labels, bins=1), [0] * 4 + [1] * 8)
+    shares = np.array([0, 0.1, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.5, 0.6, 0.9])
+    np.testing.assert_array_equal(folds.foreground_strata(shares, bins=3), [0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3])
     assert not folds.foreground_strata(np.zeros((3, 2, 2), int)).any()
     assert len(set(folds.foreground_strata(np.full(5, 0.25)))) == 1
     with pytest.raises(InputError, match="bins is 0"):

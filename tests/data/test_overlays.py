@@ -286,6 +286,15 @@ def test_thresholds_are_where_they_say():
     assert not overlays.detect(faint, sharpness=1.01).any()
 
 
+@pytest.mark.parametrize(("width", "chroma", "found"), [(8, 40, True), (9, 40, False), (8, 39, False), (1, 40, True)])
+def test_coloured_strokes_end_at_twice_their_greatest_width_and_a_chroma(width, chroma, found):
+    image = np.full((100, 100, 3), 120, np.uint8)
+    image[:, 40 : 40 + width, 2] -= chroma  # darker, so that it is no bright stroke
+    covered = overlays.detect(image, gray_share=0.9)
+    assert covered.any() == found
+    np.testing.assert_array_equal(covered, found & (image[..., 2] < 120))
+
+
 def test_colour_says_nothing_in_a_coloured_image():
     random = np.random.default_rng(0)
     smooth = ndimage.gaussian_filter(random.standard_normal((120, 120, 3)), (4, 4, 0))
@@ -567,6 +576,44 @@ def test_holes_have_the_four_shapes(single_holes):
         corners = part[0, 0] and part[0, -1] and part[-1, 0] and part[-1, -1]
         kinds["plus" if middle and not corners else "cross" if square and part[1, 1] and part[-2, -2] else "other"] += 1
     assert min(kinds.values()) >= 5
+
+
+def slow_hole(chances, shape, least, most):
+    """One hole, pixel by pixel."""
+    length = least + chances[2] * (most - least)
+    small = min(least, most / 2) + chances[3] * (most / 2 - min(least, most / 2))
+    half_stroke, kind = 0.5 + chances[4], int(4 * chances[6])
+    angle = (0.0, math.pi / 4, math.pi * chances[5], 0.0)[kind]
+    letters, block = chances[7:].reshape(5, 3, 16) < 0.6, small / 5
+    hole = np.zeros(shape, bool)
+    for i, j in np.ndindex(shape):
+        y, x = i - chances[0] * (shape[0] - 1), j - chances[1] * (shape[1] - 1)
+        u, v = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
+        if kind < 2:
+            hole[i, j] = min(abs(u), abs(v)) < half_stroke and max(abs(u), abs(v)) < small / 2
+        elif kind == 2:
+            hole[i, j] = abs(u) < length / 2 and abs(v) < half_stroke and u % 4 < 2 * half_stroke
+        else:
+            row, column = math.floor(y / block + 2.5), math.floor((x + length / 2) / block)
+            within = 0 <= row < 5 and abs(x) < length / 2 and column % 4 < 3
+            hole[i, j] = within and letters[row, column % 4, column // 4 % 16]
+    return hole
+
+
+def test_holes_are_drawn_as_pixel_by_pixel():
+    shape, size, count = (25, 34), (9.0, 22.0), 3
+    chances = lambda key: jax.random.uniform(key, (count, 1 + 7 + 5 * 3 * 16))
+    both = lambda key: (overlays.draw_holes(key, shape, count=count, size=size), chances(key))
+    found, drawn = jax.device_get(jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(2), 24)))
+    numbers = [1 + int(count * of_image[0, 0]) for of_image in drawn]
+    assert set(numbers) == {1, 2, 3}
+    assert {int(4 * hole[7]) for number, holes in zip(numbers, drawn, strict=True) for hole in holes[:number]} == {
+        *range(4)
+    }
+    for mask, number, of_image in zip(found, numbers, drawn, strict=True):
+        holes = [slow_hole(hole[1:].astype(float), shape, *size) for hole in of_image[:number]]
+        expected = ndimage.binary_dilation(np.any(holes, 0), np.ones((3, 3)))
+        assert (mask != expected).mean() < 0.004  # a pixel at an edge may be rounded otherwise, with its neighbours
 
 
 def test_holes_that_cannot_be_are_named():

@@ -175,6 +175,16 @@ def test_a_drawing_that_is_no_ellipse_and_open_is_refused():
     assert hc18.filled(np.zeros((9, 9), bool)).sum() == 0
 
 
+@pytest.mark.parametrize(
+    ("radius", "off", "is_ellipse"), [(80, 2, True), (80, 5, False), (400, 10, True), (400, 16, False)]
+)
+def test_an_open_outline_may_lie_three_pixels_or_per_cent_off_its_ellipse(radius, off, is_ellipse):
+    outline = np.zeros((radius + 120, 2 * radius + 60), np.uint8)
+    cv2.circle(outline, (radius + 30, 20), radius, 1, 1)  # cut above
+    outline[20 + radius + off, radius + 30] = 1
+    assert (hc18.filled(outline > 0) is not None) == is_ellipse
+
+
 def half_open(raw: pathlib.Path) -> None:
     zigzag = np.zeros(SHAPE, np.uint8)
     for row in range(SHAPE[0]):

@@ -92,6 +92,12 @@ def test_no_pixel_lies_only_at_the_borders_of_tiles(length, tile, overlap):
     assert min(depth) >= int(overlap * tile) // 2 - 1 and min(depth) >= 0
 
 
+def test_tiles_that_overlap_nearly_whole_go_on_by_a_pixel():
+    starts = windows._starts(13, 10, 0.99)
+    assert starts == list(range(-4, 8))  # half an overlap of 9 before the image, and as much behind it
+    assert windows._starts(10, 10, 0.99) == [0] and windows._starts(7, 10, 0.5) == [-1]
+
+
 def test_an_image_of_the_networks_size_is_one_tile_as_in_training():
     image = noise(32, 32)
     seen = []

@@ -1,13 +1,15 @@
-"""A wrong flag, where compiled programs are kept, and what flags that name places mean."""
+"""A wrong flag, how launchers end, where compiled programs are kept, and what flags that name places mean."""
 
 import pathlib
 import pwd
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from jaxseg import paths
+from jaxseg.errors import InputError, LostProcess, Preempted
 from launch import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -19,6 +21,59 @@ def test_a_wrong_flag_ends_every_launcher_with_one_line(name):
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (answer.returncode, answer.stdout) == (2, "")
     assert answer.stderr.startswith("error: Unknown command line flag 'wordir'") and answer.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """`(error, **options) -> status` with which a launcher ends whose work raises the error."""
+
+    class Ended(BaseException):
+        pass
+
+    def end(status):
+        raise Ended(status)
+
+    def status(error, **options):
+        def work(*_, **__):
+            raise error
+
+        monkeypatch.setattr(cli.app, "run", work)
+        try:
+            cli.run(lambda: None, **options)
+        except (Ended, SystemExit) as last:
+            return last.args[0]
+        return 0
+
+    monkeypatch.setattr(cli.os, "_exit", end)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    return status
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "status", "said"),
+    [
+        (LostProcess("another has ended"), {"resumes": True}, 75, "error: another has ended\n"),
+        (Preempted("saved at step 3"), {"resumes": True}, 0, "saved at step 3\n"),
+        (InputError("no such run"), {}, 2, "error: no such run\n"),
+        (InputError("no such run"), {"resumes": True}, 2, "error: no such run\n"),
+        (cli._Stopped(signal.SIGTERM), {"cleans_up": True}, 143, "\nstopped; nothing is left behind\n"),
+        (cli._Stopped(signal.SIGINT), {"cleans_up": True}, 130, "\nstopped; nothing is left behind\n"),
+    ],
+)
+def test_the_status_says_whether_the_same_command_goes_on(ended, capsys, error, options, status, said):
+    """75 is EX_TEMPFAIL of sysexits.h, by which clusters tell what to start again from what a person has to fix."""
+    assert ended(error, **options) == status
+    assert capsys.readouterr() == ("", said)
+
+
+@pytest.mark.parametrize(("handler", "status"), [(cli._interrupted, 130), (cli._stopped, 0)])
+def test_a_signal_ends_what_resumes_at_once(monkeypatch, handler, status):
+    ends, said = [], []
+    monkeypatch.setattr(cli.os, "_exit", ends.append)
+    monkeypatch.setattr(cli.os, "write", lambda stream, text: said.append((stream, text)))
+    handler(signal.SIGTERM, None)
+    [(stream, text)] = said
+    assert ends == [status] and stream == 2 and b"the same command resumes" in text
 
 
 def nobody(number):

@@ -178,3 +178,31 @@ def test_an_error_names_the_function_and_its_documentation_stays():
     assert overlap.dice.__name__ == "dice" and "Dice 1945" in overlap.dice.__doc__
     with pytest.raises(TypeError, match="num_classes"):
         overlap.dice(labels(1), labels(1))
+
+
+def test_states_are_converted_array_by_array_and_long_floats_shortened():
+    swapped = np.arange(3.0).astype(">f8")
+    state = arrays.converted("state", {"sums": swapped, "count": 2, "none": None})
+    assert state["sums"].dtype.isnative and state["none"] is None and state["count"] == 2
+    np.testing.assert_array_equal(state["sums"], swapped)
+    assert arrays.converted("values", np.ones(2, np.longdouble)).dtype == np.float64
+
+
+def test_shares_that_miss_their_ends_by_more_than_rounding_are_named():
+    for values in ([-0.011, 0.5], [0.5, 1.011]):
+        with pytest.raises(ValueError, match="must lie from 0 to 1"):
+            arrays.check_shares(mask=np.array(values))
+        with pytest.raises(ValueError, match="softmax of the logits"):
+            arrays.check_probabilities(np.array([values]))
+    for total in (0.985, 1.015):
+        with pytest.raises(ValueError, match="must sum to 1"):
+            arrays.check_probabilities(np.array([[total / 2, total / 2]]))
+    arrays.check_probabilities(np.array([[-0.009, 1.0], [0.3, 0.709]]))
+    arrays.check_shares(mask=np.array([-0.009, 1.009]), region=None, hard=np.array([0, 7]))
+
+
+def test_sums_are_over_all_classes_also_where_devices_hold_some_each(monkeypatch):
+    p = np.random.default_rng(8).dirichlet(np.ones(4), (2, 5)).astype(np.float32)
+    expected = arrays._sums(p)
+    monkeypatch.setattr(arrays, "_parts", lambda array: [array[..., :1], array[..., 1:]])
+    assert arrays._sums(p) == expected == pytest.approx((1, 1))

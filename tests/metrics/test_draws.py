@@ -1,6 +1,7 @@
 """Patients are drawn with replacement, within their strata, as numpy draws them."""
 
 import numpy as np
+import pytest
 
 from jaxseg.metrics import draws
 
@@ -23,3 +24,11 @@ def test_a_case_is_drawn_as_often_as_its_patient():
     for times, cases in zip(drawn, draws.of_cases(patients, 50, 1), strict=True):
         counts = np.bincount(cases, minlength=6)
         np.testing.assert_array_equal(counts, times[[1, 0, 1, 2, 0, 1]])
+
+
+@pytest.mark.parametrize("patients", [4, 5])
+def test_halves_are_of_one_size_share_nobody_and_take_everyone_alike(patients):
+    first, second = draws.halves(patients, 2000, 0)
+    assert (first.sum(1) == 2).all() and (second.sum(1) == 2).all() and not (first * second).any()
+    np.testing.assert_allclose([first.mean(0), second.mean(0)], 2 / patients, atol=0.05)
+    np.testing.assert_array_equal(draws.halves(patients, 2000, 0)[0], first)

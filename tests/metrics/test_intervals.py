@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from jaxseg.metrics import ranking
-from jaxseg.metrics.intervals import bootstrap_contrast, bootstrap_mean, defined_mean, exact_interval, patient_names
+from jaxseg.metrics.intervals import (
+    bootstrap_contrast,
+    bootstrap_mean,
+    defined_mean,
+    exact_interval,
+    interval,
+    patient_names,
+)
 
 
 def test_the_interval_of_many_normal_values_is_the_textbook_one():
@@ -170,3 +177,35 @@ def test_means_of_what_is_defined():
 def test_patients_are_one_axis(patients):
     with pytest.raises(ValueError, match=r"patients must be \[N\], one for each case"):
         patient_names(patients)
+
+
+class Unequal:
+    """As pandas' NA, which has no truth value."""
+
+    def __eq__(self, other):
+        return self
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+    __hash__ = None
+
+
+def test_what_makes_no_estimate_is_named():
+    with pytest.raises(ValueError, match=r"values \(2, 3\) have no axis 2"):
+        defined_mean(np.zeros((2, 3)), axis=2)
+    with pytest.raises(ValueError, match=r"values \(2, 3\) have no axis -3"):
+        defined_mean(np.zeros((2, 3)), axis=-3)
+    np.testing.assert_array_equal(defined_mean(np.ones((2, 3)), axis=-2), np.ones(3))
+    with pytest.raises(ValueError, match=r"drawn must be \[R\], one statistic for each resample, got \(2, 3\)"):
+        interval(np.zeros((2, 3)), 0.95)
+    with pytest.raises(ValueError, match=r"values \(2, 2\) and patients \(2,\)"):
+        bootstrap_mean(np.zeros((2, 2)), np.zeros(2))
+    with pytest.raises(ValueError, match="has 1 masked, NaN or None values"):
+        patient_names(np.array(["a", Unequal()], object))
+
+
+def test_one_resample_and_one_trial_are_the_least():
+    estimate = bootstrap_mean(np.array([1.0, 3.0]), np.arange(2), resamples=1)
+    assert estimate.low == estimate.high and estimate.mean == 2
+    assert exact_interval(1, 1) == pytest.approx((0.025, 1))

@@ -137,6 +137,12 @@ def test_counts_at_the_end_of_their_type_are_added_beyond_it(dtype, count):
         assert overlap.dice_from_counts(jnp.asarray(counts)).item() == 1
 
 
+def test_counts_of_64_bits_on_a_device_are_added_in_64_bits():
+    with jax.enable_x64(True):
+        counts = jnp.asarray(np.array([[[0, 0, 0], [2**40, 2**40, 3 * 2**40]]]))
+        assert counts.dtype == jnp.int64 and overlap.dice_from_counts(counts).item() == 0.5
+
+
 def test_counts_that_overflowed_before_they_came_are_named():
     for score in (overlap.dice_from_counts, overlap.iou_from_counts, lambda counts: overlap.mean_iou([counts])):
         with pytest.raises(ValueError, match=r"counts hold -76, .* int64"):
@@ -172,3 +178,34 @@ def test_the_mean_iou_is_over_the_classes_that_are_somewhere():
     for classes in ((0,), (4,), ()):
         with pytest.raises(ValueError, match=r"have the classes 1 to 3"):
             overlap.class_mean_iou(counts, classes=classes)
+
+
+SUMS = np.zeros((1, 2, 3), np.int32)
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (lambda: overlap.dice_from_sums(np.ones(3), np.ones(4), empty=0, smooth=0), r"\(3,\) and total \(4,\) must be"),
+        (lambda: overlap.dice_from_counts(SUMS[0]), r"counts must be \[B,K,3\], got \(2, 3\)"),
+        (lambda: overlap.iou_from_counts(SUMS[0, 0]), r"of two classes or more, got \(3,\)"),
+        (lambda: overlap.iou_from_counts(SUMS[..., :2]), r"of two classes or more, got \(1, 2, 2\)"),
+        (lambda: overlap.iou_from_counts(SUMS[:, :1]), r"of two classes or more, got \(1, 1, 3\)"),
+    ],
+)
+def test_what_are_no_counts_is_named(score, message):
+    with pytest.raises(ValueError, match=message):
+        score()
+
+
+def test_counts_of_one_set_are_two_classes_of_three_numbers_and_no_bools():
+    assert np.isnan(overlap.iou_from_counts(SUMS[0])).tolist() == [True]
+    with pytest.raises(TypeError, match="numbers of pixels, got bool"):
+        overlap.iou_from_counts(SUMS > 0)
+
+
+def test_labels_without_pixels_are_named_and_a_batch_without_cases_is_not():
+    labels = np.zeros((2, 3, 0), np.int32)
+    with pytest.raises(ValueError, match=r"labels \(2, 3, 0\) has an empty axis"):
+        overlap.dice(labels, labels, num_classes=2)
+    assert overlap.dice(labels.reshape(0, 2, 3), labels.reshape(0, 2, 3), num_classes=2).shape == (0, 1)

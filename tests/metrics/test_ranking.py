@@ -1,6 +1,7 @@
 """Failure metrics against loops, closed forms, other libraries and reference numbers."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -343,3 +344,17 @@ def test_vectors_that_do_not_match_are_named():
         ranking.auroc(1.0, [2.0])
     with pytest.raises(ValueError, match="non-empty"):
         ranking.spearman_estimate([], [], [])
+
+
+def test_what_rejecting_gains_is_that_over_all_with_a_score():
+    score, values = np.array([0.1, 0.4, 0.2, 0.3, np.nan]), np.array([0.9, 0.1, 0.8, 0.6, 0.0])
+    assert ranking.kept_gain(score, values, coverage=0.5) == pytest.approx((0.9 + 0.8) / 2 - 0.6)
+    assert ranking.kept_gain(score, values, coverage=0.6) == pytest.approx((0.9 + 0.8 + 0.6) / 3 - 0.6)
+    assert ranking.kept_gain(score, values, coverage=1.0) == 0
+    assert math.isnan(ranking.kept_gain(score[4:], values[4:], coverage=0.5))
+
+
+def test_a_single_number_has_no_rank():
+    with pytest.raises(ValueError, match="values is a single number"):
+        ranking.ranks(3.0)
+    np.testing.assert_array_equal(ranking.ranks([[3.0, 1.0, 3.0], [np.nan, 2.0, np.inf]]), [[2.5, 1, 2.5], [3, 1, 2]])

@@ -111,3 +111,18 @@ def test_mask_centres_of_drawn_masks():
     rows, columns = ((2 * np.arange(size) + 1) / size - 1 for size in labels.shape[1:])
     expected = [[(rows[:, None] * m).sum(), (columns * m).sum()] / m.sum() for m in labels]
     np.testing.assert_allclose(regions.mask_centres(labels), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (lambda: regions.mask_centres(np.zeros((1, 4, 4, 4), np.int32)), r"must be \[B,H,W\], got \(1, 4, 4, 4\)"),
+        (lambda: regions.band_index((8, 1), 2), r"image of \(8, 1\) has no rings"),
+        (lambda: regions.band_index((8, 8, 8), 2), r"image of \(8, 8, 8\) has no rings"),
+        (lambda: regions.window_agreement(*[np.ones((2, 0, 3), bool)] * 2), r"masks \(2, 0, 3\) has an empty axis"),
+    ],
+)
+def test_what_has_no_place_is_named(score, message):
+    with pytest.raises(ValueError, match=message):
+        score()
+    np.testing.assert_array_equal(regions.band_index((2, 2), 1), np.zeros((2, 2)))

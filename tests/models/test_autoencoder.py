@@ -435,3 +435,8 @@ def test_other_arrays_that_do_not_fit_are_refused(small):
         ae.for_activations(drawn((4, 3)))
     with pytest.raises(ValueError, match="same shape"):
         ae.kl_divergence(drawn((1, 2)), drawn((1, 3)))
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 1), (1, 64, 64, 1)])
+def test_one_unit_of_each_is_enough(shape):
+    ae.Autoencoder(shape, latent=1, width=1, noise=0.0)._check_options()

@@ -106,3 +106,38 @@ def test_doubling_has_no_forward_mode_and_says_so():
     x = np.ones((1, 2, 2, 1), np.float32)
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lambda x: layers.double(x, "zero"), (x,), (x,))
+
+
+def test_crops_are_central_and_margins_even():
+    x = np.arange(2 * 6 * 5 * 1).reshape(2, 6, 5, 1)
+    np.testing.assert_array_equal(layers.crop(jnp.asarray(x), (2, 3)), x[:, 2:4, 1:4])
+    for sizes, margin in (((6, 4), 1), ((8, 5), -2)):
+        with pytest.raises(ValueError, match=f"the margin {margin} is odd or negative"):
+            jax.eval_shape(lambda x, sizes=sizes: layers.crop(x, sizes), x)
+    for sizes in ((6, 5), (8, 3), (8, 5)):  # an axis without a margin: the features are not wider
+        assert layers.over_image(x, sizes) is x
+
+
+@pytest.mark.parametrize("padding", ["zero", "circular", "reflect", "valid"])
+def test_overlapping_pooling_is_the_loop(padding):
+    x = drawn((1, 8, 6, 2)) - 3  # below the zeros that must not count
+    mode = {"zero": {"mode": "constant", "constant_values": -np.inf}, "circular": {"mode": "wrap"}}
+    around = (
+        x
+        if padding == "valid"
+        else np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), **mode.get(padding, {"mode": "reflect"}))
+    )
+    height, width = ((size - 3) // 2 + 1 for size in around.shape[1:3])
+    expected = [
+        [around[0, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((0, 1)) for j in range(width)] for i in range(height)
+    ]
+    np.testing.assert_array_equal(jax.jit(lambda x: layers.max_pool_overlapping(x, padding))(x)[0], expected)
+
+
+def test_dropout_keeps_its_share_and_the_mean():
+    x, dropout = np.ones((4, 500), np.float32), layers.Dropout(0.25)
+    run = jax.jit(lambda x: dropout.apply({}, x, True, rngs={"dropout": jax.random.key(0)}))
+    dropped = np.asarray(run(x))
+    np.testing.assert_allclose(np.unique(dropped), [0, 4 / 3], rtol=1e-6)
+    assert abs((dropped > 0).mean() - 0.75) < 4 * np.sqrt(0.75 * 0.25 / x.size)
+    assert dropout.apply({}, x, False) is x

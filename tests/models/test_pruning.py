@@ -65,3 +65,4 @@ def test_what_cannot_be_pruned_is_refused(network):
         prune_last_layer(models.build("unet", 3, features=(5, 6), norm="group"), variables, KEEP, MEANS)
     with pytest.raises(ValueError, match="last_width is 0"):
         pruning.NarrowedUNet(2, last_width=0).check()
+    pruning.NarrowedUNet(2, last_width=1).check()  # one is enough

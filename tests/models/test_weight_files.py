@@ -633,6 +633,30 @@ def test_storages_that_are_not_what_they_should_be_are_refused(write, path, stor
     refused(write(path, {"x": tensor(stored, (2,), (1,))}, {"0": NUMBERS}))
 
 
+@pytest.mark.parametrize(
+    ("size", "stride", "offset", "words"),
+    [
+        ((12,), (1,), 1, "reaches element 12 of a storage of 12"),
+        ((2, 2), (11, 1), 0, "reaches element 12 of a storage of 12"),
+        ((4,), (-1,), 3, "has no valid shape"),
+        ((4,), (1,), -1, "has no valid shape"),
+        ((True,), (1,), 0, "has no valid shape"),
+    ],
+)
+def test_what_is_wrong_with_a_view_is_said(path, size, stride, offset, words):
+    refused(write_zip(path, {"x": tensor(storage("Float", "0", 12), size, stride, offset)}, {"0": NUMBERS}), words)
+
+
+@pytest.mark.parametrize(("numel", "words"), [(11, "48 bytes for 11 elements"), (13, "48 bytes for 13 elements")])
+def test_storages_of_another_size_than_is_said_are_refused(path, numel, words):
+    refused(write_zip(path, {"x": tensor(storage("Float", "0", numel), (2,), (1,))}, {"0": NUMBERS}), words)
+
+
+def test_storages_of_a_kind_that_is_never_written_are_refused(path):
+    for pid in (("module of", Global("torch FloatStorage"), "0", "cpu", 12), ("storage", "0", "0", "cpu", 12)):
+        refused(write_zip(path, {"x": tensor(Persistent(pid), (2,), (1,))}, {"0": NUMBERS}), "a storage of a kind")
+
+
 def test_views_of_storages_are_refused(path):
     stored = Persistent(("storage", Global("torch FloatStorage"), "0", "cpu", 12, ("1", 0, 12)))
     refused(write_zip(path, {"x": tensor(stored, (2,), (1,))}, {"0": NUMBERS}), "a storage of a kind")
@@ -655,6 +679,16 @@ def test_truncated_files_are_refused(write, path, plain):
     for length in [*range(0, len(whole), 5), len(whole) - 1]:
         path.write_bytes(whole[:length])
         refused(path)
+
+
+def test_what_a_stream_lacks_is_said(path, plain):
+    whole = write_stream(path, *plain).read_bytes()
+    path.write_bytes(whole[:-1])
+    refused(path, "storage '1' goes beyond the end of the file")
+    path.write_bytes(whole.replace(dump(1001), dump(1002), 1))
+    refused(path, "is in neither of the two formats of torch.save")
+    path.write_bytes(b"")
+    refused(path, "is empty")
 
 
 def test_damaged_storages_are_noticed(path, plain):
@@ -709,6 +743,39 @@ def test_other_zip_archives_are_refused(path):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Other files
+
+
+@pytest.mark.parametrize(("module", "name"), [(600, 401), (1, 1000), (1000, 1)])
+def test_names_of_more_than_a_thousand_letters_are_damage(path, module, name):
+    refused(write_zip(path, {"x": Global(f"{module * 'a'} {name * 'b'}")}, {}), "a name that is too long")
+
+
+def test_programs_of_torchscript_are_refused(path, plain):
+    with zipfile.ZipFile(write_zip(path, *plain), "a") as archive:
+        archive.writestr("archive/constants.pkl", b"")
+    refused(path, "is a TorchScript program")
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "words"),
+    [
+        (b"K\x01K\x02a", "not a list"),
+        (b"](K\x01\x90", "not a set"),
+        (b"K\x01(K\x02K\x03u", "not a dict"),
+        (b"cbuiltins\nset\nK\x01R", "a call without arguments"),
+    ],
+)
+def test_what_is_put_into_another_thing_than_it_fits_is_damage(path, opcodes, words):
+    refused(write_zip(path, None, {}, pickled=b"\x80\x04" + opcodes + b"."), f"(ValueError: {words})")
+
+
+def test_members_that_are_no_arrays_and_types_that_numpy_lacks_are_named(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", b"text")
+    refused(path, "'x' is not an array")
+    head = b'{"w":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}'
+    path.write_bytes(struct.pack("<Q", len(head)) + head + b"\0\0")
+    refused(path, "'w' is stored as F8_E4M3; store it as float32")
 
 
 def test_npz_files_are_read(tmp_path):

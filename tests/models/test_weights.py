@@ -412,3 +412,11 @@ def test_a_narrowed_kernel_reads_what_is_no_skip(skip_first):
     tensor = layouts.Narrowed("params/x", ("x",), np.asarray, lambda shape: shape, skip=2, skip_first=skip_first)
     others = kernel[:, :, 2:] if skip_first else kernel[:, :, :3]
     np.testing.assert_array_equal(tensor.narrow(kernel, (3, 3, 3, 2)), others)
+
+
+def test_options_are_told_by_shapes():
+    shapes = {"init_path.0.weight": (8, 2, 3, 3), "down1.1.weight": (16, 8, 3, 3), "down3.1.weight": (64, 32, 3, 3)}
+    assert layouts._residual_unet_options(shapes) == {"features": ((8, 16),)}  # there is no second level
+    for number, names in ((2, ("resnet18",)), (6, ("resnet34",)), (5, ())):
+        blocks = {f"encoder.layer3.{j}.conv1.weight": (8, 8, 3, 3) for j in range(number)}
+        assert layouts._resnet_unet_options(blocks) == {"encoder": names}

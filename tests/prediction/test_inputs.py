@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from PIL import Image
 
-from jaxseg.data import builders, formats, pipeline
+from jaxseg.data import builders, formats, pipeline, resizing
 from jaxseg.data.inputs import gray_levels
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
@@ -89,6 +89,7 @@ MASKS = {  # files, and which of them are masks
     "of NIfTI": ("p1_frame01.nii.gz *p1_frame01_gt.nii.gz"),
     "of one of several modalities": ("B_1_flair.nii.gz B_1_t1.nii.gz *B_1_seg.nii.gz"),
     "the word in front": ("image_001.png *mask_001.png image_002.png"),
+    "the word in front of a name": ("cat_1.png *mask_cat_1.png cat_2.png"),
     "the word in front, without a separator": ("img7.png *mask7.png"),
     "beside what is called an image too": ("image_1.png *image_1_mask.png img_2.png *img_2_seg.png"),
     "numbered volumes": ("volume-0.nii *segmentation-0.nii volume-10.nii"),
@@ -375,3 +376,46 @@ def test_a_data_set_that_was_prepared_before_this_was_noted_is_named(tiny, tmp_p
         _ = pipeline.Split(directory, "train", size=None).preparation
     path.write_text(content)
     assert pipeline.Split(directory, "train", size=None).preparation == Preparation(None, 64, False)
+
+
+def test_a_name_is_shortened_where_it_is_longer_than_248_bytes(tmp_path):
+    assert inputs._storable("a/" + 248 * "x") == "a/" + 248 * "x"
+    shortened = inputs._storable("a/" + 249 * "x")
+    assert shortened.startswith("a/" + 239 * "x" + "~") and len(shortened) == 2 + 248
+    assert shortened != inputs._storable("b/" + 249 * "x").replace("b/", "a/")
+
+
+def test_a_folder_that_was_named_and_cannot_be_read_ends_the_search(tmp_path, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", denied)
+    with pytest.raises(InputError, match=r": cannot be read \(Permission denied\); see to its rights"):
+        inputs.find([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("shape", "known", "affine", "said"),
+    [
+        ((3, 4, 5, 1), "SPL", None, "slices, rows and columns are taken to run to the head, back, left"),
+        ((3, 4, 5, 1), "", np.eye(4)[[2, 1, 0, 3]], "is cut into axial slices, as it is stored; whether the network"),
+        ((3, 4, 5, 1), "", None, "is cut along its first axis, as it is stored"),
+        ((3, 4, 5, 1), "SPL", np.eye(4), None),
+        ((3, 1, 5, 1), "", None, "is cut along its first axis"),
+        ((1, 4, 5, 1), "", None, None),  # one slice
+        ((4, 5, 1), "", None, None),  # a picture
+    ],
+)
+def test_what_is_not_known_of_how_a_volume_lies_is_said(shape, known, affine, said):
+    picture = formats.Picture(np.zeros(shape, np.uint8), (1.0,) * (len(shape) - 1), affine)
+    lines = list(inputs._about_orientation(picture, Preparation(None, None, True, known)))
+    assert len(lines) == (said is not None) and (said or "") in "".join(lines)
+
+
+def test_slices_of_a_volume_are_squashed_one_by_one(tmp_path):
+    volume = np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)  # x, y, z
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii")
+    loaded = load(tmp_path / "a.nii", size=8)
+    assert loaded.image.shape == (3, 10, 12, 1) and loaded.stored.shape == (3, 8, 8, 1)
+    for image, stored in zip(loaded.image, loaded.stored, strict=True):
+        np.testing.assert_array_equal(stored, resizing.resize(image, (8, 8)))

@@ -7,6 +7,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 import tifffile
 from PIL import Image
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
@@ -161,6 +162,8 @@ def test_masks_of_tiff_stacks(tmp_path, depth):
     suffix, content = outputs.encode_mask(labels, path, picture)
     again = formats.read_mask(written(path, suffix, content))
     assert suffix == ".tiff" and again.array.shape[:-1] == labels.shape
+    with tifffile.TiffFile(path.parent / "mask.tiff") as file:
+        assert file.series[0].axes == ("YX" if labels.ndim == 2 else "ZYX")
     np.testing.assert_array_equal(again.array[..., 0], labels)
 
 
@@ -170,6 +173,7 @@ def test_a_tiff_keeps_the_size_of_its_pixels(tmp_path):
     labels, picture = thresholded(path)
     suffix, content = outputs.encode_mask(labels, path, picture)
     with tifffile.TiffFile(written(path, suffix, content)) as file:
+        assert file.series[0].axes == "YX" and file.shaped_metadata[0]["axes"] == "YX"
         assert file.pages[0].get_resolution("CENTIMETER") == (20000, 10000)
 
 
@@ -235,3 +239,24 @@ def test_an_input_that_has_vanished_is_named(tmp_path):
     path = tmp_path / "a.nii"
     with pytest.raises(formats.Unusable, match="cannot be read any more"):
         outputs.encode_mask(np.zeros(SIZE, np.uint8), path, formats.Picture(np.zeros((*SIZE, 1)), SPACING))
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
+def test_where_a_fourth_axis_holds_channels_masks_and_probabilities_have_three(tmp_path, name):
+    """As diffusion MR is stored: the image's own geometry without the axis of the channels."""
+    image = SimpleITK.JoinSeries([SimpleITK.GetImageFromArray(values(4, 5, 6, seed=seed)) for seed in (0, 1)])
+    image.SetSpacing((0.5, 1.5, 2.5, 1.0))
+    image.SetOrigin((1.0, 2.0, 3.0, 0.0))
+    SimpleITK.WriteImage(image, str(tmp_path / name))
+    labels, picture = thresholded(tmp_path / name)
+    np.testing.assert_array_equal(labels, values(4, 5, 6) > 500)
+    probabilities = np.stack([1 - labels, labels], -1).astype(np.float32)
+    for suffix, content in (
+        outputs.encode_mask(labels, tmp_path / name, picture),
+        outputs.encode_probabilities(probabilities, tmp_path / name, picture),
+    ):
+        found = SimpleITK.ReadImage(str(written(tmp_path / name, suffix, content)))
+        assert (found.GetSpacing(), found.GetOrigin()) == ((0.5, 1.5, 2.5), (1.0, 2.0, 3.0))
+        assert found.GetDirection() == tuple(np.eye(3).ravel())
+        array = SimpleITK.GetArrayFromImage(found)
+        np.testing.assert_array_equal(array if array.ndim == 3 else array[..., 1], labels)

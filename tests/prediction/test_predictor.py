@@ -301,6 +301,11 @@ def test_slices_of_the_validation_cases_are_held_against_slices_and_volumes_agai
     found = predictor.reference(Predictor(run), lambda name: tmp_path)
     assert len(found.cases["entropy"]) == 4 and len(found.volumes["entropy"]) == 2
     np.testing.assert_allclose(found.volumes["entropy"], found.cases["entropy"].reshape(2, 2).mean(1))
+    del cases[1:]  # a single one
+    (path,) = tmp_path.glob("quality_*")
+    path.unlink()
+    again = predictor.reference(Predictor(run), lambda name: tmp_path)
+    assert again.cases["entropy"] == again.volumes["entropy"] == found.cases["entropy"][:1]
 
 
 def test_of_a_cross_validation_the_fold_that_was_held_out_is_the_reference(tmp_path, prepare):
@@ -332,6 +337,24 @@ def test_replicas_are_one_ensemble(tmp_path):
     np.testing.assert_allclose(found.probabilities[..., 1], wanted, rtol=1e-6)
     entropy = -(wanted * np.log(wanted) + (1 - wanted) * np.log(1 - wanted))
     assert found.scores["entropy"] == pytest.approx(entropy, rel=1e-5)
+
+
+@pytest.mark.parametrize(("count", "seen"), [(1, 1), (2, 4), (3, 4), (4, 4)])
+def test_few_images_are_filled_up_to_a_batch_and_one_is_not(monkeypatch, count, seen):
+    batches = []
+    whole = augment.whole
+
+    def noted(batch, size):
+        batches.append(batch["image"].shape)
+        return whole(batch, size=size)
+
+    monkeypatch.setattr(network.augment, "whole", noted)
+    run = network.compiled(Threshold(), ({},), image_size=4, batch=4)
+    images = noise(count, 4, 4)
+    probabilities, scores = run(images)
+    assert batches == [(seen, 4, 4, 1)]
+    np.testing.assert_array_equal(probabilities.argmax(-1), images[..., 0] > 127)
+    assert [len(values) for values in scores.values()] == [count, count]
 
 
 def test_folders_that_hold_something_else_are_named(trained, loaded, tmp_path, prepare):

@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+from tests.drawings import drawings  # noqa: F401
+
 
 def pytest_generate_tests(metafunc):
     place = os.environ.get("JAXSEG_REPORTS")

@@ -1,11 +1,14 @@
 """What is painted where on the sheet."""
 
+import matplotlib
 import numpy as np
 import pytest
-from PIL import Image
+from matplotlib.colors import to_hex
+from PIL import Image, ImageDraw, ImageFont
 
 from jaxseg.prediction.thumbnails import thumbnail
 from jaxseg.report import contact_sheet
+from jaxseg.report.canvas import INK, MUTED, PALETTE
 
 BACKGROUND = 90
 
@@ -101,3 +104,58 @@ def test_rows_follow_each_other_with_a_gap(tmp_path):
     wanted = np.zeros(len(filled), bool)
     wanted[gap : gap + side] = wanted[second : second + side] = True
     np.testing.assert_array_equal(filled, wanted)
+
+
+def drawn_by_hand(cells, classes, colours):
+    """The sheet of four columns of 300 px, 12 px apart, captions of 19 px, and a line with the classes below."""
+    columns = min(4, len(cells))
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    of_row = [max(len(cell.picture) + 19 * len(cell.captions) for cell in row) + 12 for row in rows]
+    width, height = 12 + 312 * columns, 12 + sum(of_row) + 19 + 12
+    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 14)
+    sheet = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, row in enumerate(rows):
+        for j, cell in enumerate(row):
+            x, y = 12 + 312 * j, 12 + sum(of_row[:i])
+            sheet.paste(Image.fromarray(cell.picture), (x, y))
+            for k, caption in enumerate(cell.captions):
+                pen.text((x, y + len(cell.picture) + 2 + 19 * k), caption, fill=MUTED if k else INK, font=font)
+    x, y = 12, 12 + sum(of_row)
+    for name, colour in zip(classes[1:], colours, strict=True):
+        pen.rectangle((x, y + 4, x + 12, y + 14), fill=colour)
+        pen.text((x + 18, y), name, fill=INK, font=font)
+        x += 18 + int(np.ceil(pen.textlength(name, font))) + 24
+    return np.asarray(sheet)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 6])
+def test_every_pixel_of_a_sheet_is_where_it_belongs(tmp_path, count):
+    shapes = [(300, 200), (120, 300), (60, 300), (300, 300), (40, 300), (10, 300)]
+    captions = [("first", "second line"), ("alone",), (), ("a", "b", "c"), ("x",), ("y", "z")]
+    cells = [
+        contact_sheet.Cell(np.full((*shape, 3), 30 + 30 * i, np.uint8), np.zeros(shape, int), text)
+        for i, (shape, text) in enumerate(zip(shapes, captions, strict=True))
+    ][:count]
+    classes = ("background", "ring", "pool of blood", "wall")
+    contact_sheet.write(tmp_path / "sheet.png", cells, classes)
+    with Image.open(tmp_path / "sheet.png") as image:
+        found = np.asarray(image)
+    np.testing.assert_array_equal(found, drawn_by_hand(cells, classes, [PALETTE[i] for i in (5, 4, 2)]))
+
+
+def test_the_sixth_class_has_the_colour_of_the_first():
+    labels = (np.arange(9) % 8)[:, None].repeat(4, 0).repeat(8, 1)
+    found = contact_sheet.outlined(picture(*labels.shape), labels)
+    expected = [PALETTE[i] for i in (5, 4, 2, 3, 1, 5, 4)]
+    assert [to_hex(found[4 * k + 1, 3] / 255).upper() for k in range(1, 8)] == [colour.upper() for colour in expected]
+
+
+@pytest.mark.parametrize("length", [60, 80, 200, 400])
+def test_of_a_long_caption_as_much_is_left_as_fits(length):
+    text = "".join(f"{i % 10}" for i in range(length))
+    fitting = contact_sheet._fitting(text)
+    width = contact_sheet._font().getlength(fitting)
+    assert text.endswith(fitting[1:]) and 0.9 * contact_sheet.CELL < width <= contact_sheet.CELL
+    exact = "0" * int(contact_sheet.CELL / contact_sheet._font().getlength("0"))
+    assert contact_sheet._fitting(exact) == exact

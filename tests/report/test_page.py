@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from jaxseg import atomic
-from jaxseg.report import figures, page
+from jaxseg.metrics.intervals import Estimate
+from jaxseg.report import estimates, figures, page
+from jaxseg.results.table import Row, table
 
 X = np.arange(8.0, 129.0, 8.0)
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -206,3 +208,97 @@ def test_which_columns_are_numbers(report, tmp_path, values, kind):
     assert "a-1" in reader.words and ("0.42 [\N{MINUS SIGN}0.01, 0.47]" in reader.words) == (
         values[0] == "0.42 [-0.01, 0.47]"
     )
+
+
+@pytest.fixture
+def made(report, tmp_path):
+    """`(tables, facts, provenance) -> reader of the page`."""
+
+    def make(*tables, facts=(), provenance=None):
+        folder = report.parent.parent
+        lead = page.Figure(folder / "bands.png", "Bands", "alt", "", folder / "bands.csv")
+        sections = [page.Section("s", tables=tables)]
+        rest = {"title": "t", "question": "q", "verdict": "no", "answer": "a", "lead": lead}
+        page.write(tmp_path / "a.html", page.Page(**rest, facts=facts, sections=sections), provenance or {})
+        return Reader((tmp_path / "a.html").read_text("utf-8"))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("values", "cells"),
+    [
+        ([0.5, 0.12345], ["0.500", "0.123"]),
+        ([1.0, 0.12345], ["1.000", "0.123"]),
+        ([1.5, -0.12345], ["1.50", "−0.12"]),
+        ([10.0, 2.0], ["10.00", "2.00"]),
+        ([99.94, 2.06], ["99.9", "2.1"]),
+        ([123.4, 2.6], ["123", "3"]),
+        ([0.0123, 0.1e-3], ["0.0123", "0.0001"]),
+        ([0.2e-7, 0.1e-6], ["0.000000", "0.000000"]),
+        ([0.0, float("nan")], ["0.000", "–"]),
+        ([-0.0004, 0.5], ["0.000", "0.500"]),
+        ([float("inf"), 25.0], ["inf", "25.0"]),
+        ([True, False, None, 3], ["yes", "no", "–", "3"]),
+    ],
+)
+def test_floats_of_a_column_have_three_digits_of_the_largest(made, values, cells):
+    reader = made(page.Table("t", [{"case": "c", "value": value} for value in values]))
+    words = [word.strip() for word in reader.words if word.strip()]
+    start = words.index("value") + 1
+    assert words[start : start + 2 * len(cells)][1::2] == cells
+
+
+def test_a_table_is_long_from_26_rows_on(made):
+    for rows, classes in ((25, "scroll"), (26, "scroll long")):
+        reader = made(page.Table("t", [{"case": f"c{i}"} for i in range(rows)]))
+        assert [box["class"] for box in reader.all("div") if box.get("role") == "region"] == [classes]
+
+
+@pytest.mark.parametrize("value", ["0.12 [0.10, 0.15]", "word " + 12 * "w"])
+def test_a_table_is_wide_beyond_110_characters_that_cannot_be_broken(made, value):
+    """A column takes its longest word, of numbers the whole number, and a gap of 2."""
+    columns = {"0.12 [0.10, 0.15]": 5, "word wwwwwwwwwwww": 7}[value]
+    taken = columns * (max(len(word) for word in ([value] if value[0] == "0" else value.split())) + 2)
+    for rest in (108 - taken, 109 - taken):
+        row = {"h" * rest: "a"} | {f"c{i}": value for i in range(columns)}
+        reader = made(page.Table("t", [row]))
+        (box,) = (box["class"] for box in reader.all("div") if box.get("role") == "region")
+        assert (box == "scroll wide") == (rest + taken + 2 > 110)
+
+
+def test_sentences_are_longer_than_30_letters(made):
+    reader = made(page.Table("t", [{"case": "c", "short": "s" * 30, "long": "l" * 31}]))
+    assert [cell.get("class", "") for cell in reader.all("td")] == ["", "sentence"]
+
+
+def test_facts_and_provenance_in_words(made):
+    facts = [("gap", "-0.10 [-0.20, 0.01]"), ("share", "7 %"), ("name", "a-1")]
+    provenance = {"trained_with": {"jax": "1", "flax": 2}, "dates": ["a", "b"], "text": "t"}
+    reader = made(facts=facts, provenance=provenance)
+    words = [word.strip() for word in reader.words if word.strip()]
+    assert words[words.index("gap") :][:6] == ["gap", "−0.10 [−0.20, 0.01]", "share", "7 %", "name", "a-1"]
+    assert [one.get("class", "") for one in reader.all("dd")] == ["whole", "whole", "", "", "", ""]
+    assert words[words.index("trained with") :][:6] == ["trained with", "jax 1, flax 2", "dates", "a; b", "text", "t"]
+
+
+def test_columns_are_chosen_ordered_and_named(made):
+    rows = [{"a": 1, "b": 2.0}, {"a": 3, "c": None}]
+    words = [word.strip() for word in made(page.Table("t", rows, "", {"c": "C", "a": "A"})).words if word.strip()]
+    start = words.index("C")
+    assert words[start : start + 6] == ["C", "A", "–", "1", "–", "3"] and "2.0" not in words
+
+
+def test_an_estimate_table_has_keys_estimate_counts_and_conventions_once():
+    row = lambda key, mean: Row(
+        {"layer": key}, Estimate(mean, mean - 0.1, mean + 0.1, 9, 2, 7), "mean. of cases", "bootstrap", {"std": 0.5}
+    )
+    made = estimates.table(
+        "t", table([row(0.25, 0.5), row(2, 0.7)]), {"layer": "Layer"}, further={"std": "s"}, counts=("n", "patients")
+    )
+    assert made.rows == [
+        {"layer": "0.25", "estimate": "0.50 [0.40, 0.60]", "std": 0.5, "n": 9, "patients": 7},
+        {"layer": 2, "estimate": "0.70 [0.60, 0.80]", "std": 0.5, "n": 9, "patients": 7},
+    ]
+    assert made.note == "Mean. Of cases. Interval: bootstrap."
+    assert list(made.columns.values()) == ["Layer", "mean [95 % interval]", "s", "n", "patients"]

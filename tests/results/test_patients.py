@@ -5,6 +5,7 @@ import pytest
 
 from jaxseg.metrics import intervals, ranking
 from jaxseg.results.patients import Patients
+from jaxseg.results.table import OVER_PATIENTS, PAIRED
 
 RANDOM = np.random.default_rng(0)
 NAMES = np.repeat(np.arange(6), 3)
@@ -33,3 +34,17 @@ def test_some_of_the_cases():
     some = NAMES < 4
     assert PATIENTS.of(some).mean(FIRST[some]) == intervals.bootstrap_mean(FIRST[some], NAMES[some], resamples=40)
     assert PATIENTS.of(np.array([0, 3])).names.tolist() == [0, 1]
+
+
+def test_a_row_says_whether_its_means_are_paired():
+    random = np.random.default_rng(0)
+    first, second = random.random((2, 12))
+    patients = Patients(np.array([f"p{i // 2}" for i in range(12)]), 50)
+    alone = patients.row(first, "mean", network="online", convention="its own")
+    assert (alone.estimate, alone.interval) == (patients.mean(first), OVER_PATIENTS)
+    assert alone.keys == {"network": "online", "convention": "its own"} and alone.convention == "mean"
+    terms = [(1.0, first), (-1.0, second)]
+    difference = patients.row(terms, "difference", more={"paper": 0.5}, network="both")
+    assert (difference.estimate, difference.interval) == (patients.contrast(terms), PAIRED)
+    assert difference["paper"] == 0.5
+    assert patients.row(first - second, "change", interval=PAIRED).interval == PAIRED

@@ -18,6 +18,7 @@ def test_they_are_made_once(tmp_path):
         assert found["b"].shape == (2, 0)
     assert len(made) == 1
     assert kept(tmp_path / "deep" / "measures.npz", lambda: {"c": np.ones(1)}, wanted=["a"]).keys() == {"a", "b"}
+    assert kept(tmp_path / "deep" / "measures.npz", lambda: {"c": np.ones(1)}, wanted=["a", "b"]).keys() == {"a", "b"}
     assert kept(tmp_path / "deep" / "measures.npz", lambda: {"c": np.ones(1)}, wanted=["c"]).keys() == {"c"}
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import models
+from jaxseg.analysis import mahalanobis
 from jaxseg.data import augment, pipeline
 from jaxseg.models import layers, tracing
 from jaxseg.scores import compute, registry
@@ -138,3 +139,69 @@ def test_a_mask_is_extended_as_the_image_to_what_the_bottleneck_covers():
     assert 0 < width <= model.margin
     extended = layers.mask_around(jnp.asarray(np.tile(valid, (1, 16, 1))), activations.shape[1:-1], model.margin)
     np.testing.assert_array_equal(np.asarray(extended)[0, 0], np.pad(valid, width, "reflect"))
+
+
+def test_a_score_as_a_risk_has_the_other_sign_where_high_is_good():
+    values = np.array([0.25, 1.0])
+    good, bad = registry.SCORES["mean_sa"], registry.SCORES["entropy"]
+    np.testing.assert_array_equal(good.risk(values), [0.75, 0.0])
+    np.testing.assert_array_equal(bad.risk(values), values)
+    assert good.risk_meaning == f"1 - {good.meaning}" and bad.risk_meaning == bad.meaning
+
+
+def test_scores_stand_in_order_and_are_computed_with_what_they_need():
+    assert list(registry.SCORES) == [
+        "mean_sa", "entropy", "ensemble_dice", "distortion", "ensemble_entropy", "mahalanobis", "vog",
+        "latent_mahalanobis",
+    ]  # fmt: skip
+    keys = lambda *given: [score.key for score in registry.computable(given)]
+    assert keys() == ["mean_sa", "entropy"]
+    assert keys("ensemble") == ["mean_sa", "entropy", "ensemble_dice", "ensemble_entropy"]
+    assert keys("autoencoder", "bottleneck")[2:] == ["distortion", "mahalanobis", "latent_mahalanobis"]
+    assert keys("checkpoints") == ["mean_sa", "entropy"]  # not of a forward pass
+
+
+def test_the_bottleneck_is_fitted_to_all_cases_and_to_no_filling():
+    """Activations are the images themselves; the last batch is filled up with a case that does not count."""
+
+    class Echo(nn.Module):
+        @nn.compact
+        def __call__(self, images, train=False):
+            return Identity(name="bottleneck")(images)
+
+    class Identity(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x
+
+    random = np.random.default_rng(0)
+    images = random.random((6, 4, 4, 3)).astype(np.float32)
+    batches = iter(
+        {"images": images[first : first + 3], "real": np.array(valid)}
+        for first, valid in ((0, [True] * 3), (3, [True, True, False]))
+    )
+    fitted = compute.fit_bottleneck(Asked(Echo(), (), "bottleneck"), Known(({},)), batches, Seen())
+
+    @jax.jit
+    def at_once(images):
+        vectors = mahalanobis.pool(images)
+        return mahalanobis.finish(mahalanobis.update(mahalanobis.init(vectors.shape[1]), vectors))
+
+    wanted = at_once(images[:5])
+    np.testing.assert_allclose(fitted.pooled.mean, wanted.mean, rtol=1e-5)
+    np.testing.assert_allclose(fitted.pooled.cholesky, wanted.cholesky, rtol=1e-4, atol=1e-6)
+    assert fitted.latent is None
+
+
+class Seen:
+    """The batch as it is."""
+
+    def __call__(self, batch):
+        return {"images": batch["images"]}
+
+
+def test_foreground_is_all_but_the_background():
+    images = np.zeros((1, 2, 2, 1), np.float32)
+    known = Known(({"params": {"logits": np.array([0.0, np.log(3.0)], np.float32)}},))
+    found = jax.jit(lambda known: Evidence(Asked(Constant(), ()), known, images).foreground)(known)
+    np.testing.assert_allclose(found, 0.75, rtol=1e-6)

@@ -1,4 +1,6 @@
-"""When checkpoints are kept for the variance of gradients; tests/studies asks for the variance itself."""
+"""When checkpoints are kept for the variance of gradients, which of them, and the variance of known gradients."""
+
+import types
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -19,6 +21,8 @@ from jaxseg.scores import vog
         (4, 7, "vog_every is 4 of 7 epochs; a variance needs two checkpoints"),
         (4, 8, None),
         (2, 4, None),
+        (1, 8, "vog_every is 1; it must be a multiple of training.evaluate_every"),
+        (2, 3, "a variance needs two checkpoints"),
     ],
 )
 def test_a_variance_needs_two_checkpoints_that_follow_validations(every, epochs, message):
@@ -60,3 +64,47 @@ def test_the_variance_is_over_the_pixels_that_count(drawn_variables, monkeypatch
     np.testing.assert_allclose(score(np.where(valid[..., None], image, 9), valid=valid), own, rtol=1e-5)
     valid[1] = False
     assert np.isnan(score(image, valid=valid)).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_every_validation_may_have_its_checkpoint(every):
+    vog.check(every, ml_collections.ConfigDict({"evaluate_every": 1, "epochs": 2 * every}))
+    vog.check(every, ml_collections.ConfigDict({"evaluate_every": 0, "epochs": 2 * every}))
+    with pytest.raises(InputError, match="a variance needs two checkpoints"):
+        vog.check(every, ml_collections.ConfigDict({"evaluate_every": 1, "epochs": 2 * every - 1}))
+
+
+def test_checkpoints_are_those_of_so_many_epochs(monkeypatch):
+    asked = []
+
+    def kept(folder, like, *, every):
+        asked.append((folder, like, every))
+        return {15: "first", 30: "second"}
+
+    monkeypatch.setattr(vog.runs, "Data", lambda config, splits: types.SimpleNamespace(steps_per_epoch=5))
+    monkeypatch.setattr(vog.runs, "restore_kept", kept)
+    assert vog.checkpoints(3, {}, "folder", {}, "like") == ["first", "second"]
+    assert asked == [("folder", "like", 15)]
+
+
+class Linear(nn.Module):
+    """Class 1 everywhere, by so much an input."""
+
+    roles = halvings = None
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        scale = self.param("scale", nn.initializers.zeros, ())
+        logit = scale * jnp.sum(images, -1, keepdims=True)
+        return jnp.concatenate([jnp.full_like(logit, -100), logit], -1)
+
+
+def test_the_variance_of_known_gradients(monkeypatch):
+    """The gradient is the scale everywhere: its standard deviation over checkpoints is that of the scales."""
+    monkeypatch.setattr(vog, "compiler_options", lambda model: {})
+    names = tuple("abc")
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 2), np.uint8)
+    cases = pipeline.InMemory("drawn", ("a", "b"), images, images[..., 0], names, names, *pipeline.nowhere(3))
+    checkpoints = [{"params": {"scale": jnp.float32(value)}} for value in (1.0, 2.0, 6.0)]
+    found = vog.variance_of_gradients(Linear(), checkpoints, cases, size=4, batch_size=2)
+    np.testing.assert_allclose(found, np.full(3, np.std([1, 2, 6])), rtol=1e-5)

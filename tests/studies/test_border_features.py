@@ -84,16 +84,6 @@ def test_the_projection_has_the_pixels_asked_for_and_their_distances(measured, z
     np.testing.assert_array_equal(found["projection"], again["projection"])
 
 
-def test_principal_components_of_a_known_ellipse():
-    random = np.random.default_rng(0)
-    axes = np.linalg.qr(random.standard_normal((5, 5)))[0]
-    coordinates = random.standard_normal((4000, 5)) * (5, 3, 0.1, 0.1, 0.1)
-    projection, share = border_features._principal((coordinates @ axes.T + 7).astype(np.float32))
-    for k in (0, 1):
-        assert abs(np.corrcoef(projection[:, k], coordinates[:, k])[0, 1]) > 0.999
-    np.testing.assert_allclose(share, [25 / 34.03, 9 / 34.03], atol=0.02)
-
-
 def test_pixels_that_do_not_count_are_neither_shown_nor_asked(zero, test_cases, monkeypatch):
     model, variables, everywhere = zero
     valid, read = np.zeros(test_cases.labels.shape, bool), pipeline.epoch

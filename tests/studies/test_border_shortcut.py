@@ -5,16 +5,21 @@ import importlib.util
 import json
 import pathlib
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.data import pipeline
+from jaxseg.data import augment, pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, regions
+from jaxseg.metrics.intervals import Estimate
+from jaxseg.results.table import Row, table
 from jaxseg.studies.border_shortcut import claims, moving_window, tables
 from jaxseg.studies.border_shortcut import experiment as study
 from jaxseg.studies.border_shortcut.settings import settings
+from jaxseg.studies.border_shortcut.study import STUDY
 from jaxseg.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -187,6 +192,27 @@ def test_the_verdict_follows_the_intervals(ori, crop, expected):
         assert f"{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]" in verdict.sentence
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "excess_low", "expected"),
+    [
+        (0.0, 0.3, 0.1, "unclear"),
+        (0.01, 0.3, 0.0, "partly"),
+        (0.01, 0.05, 0.01, "yes"),
+        (0.01, 0.049, 0.01, "no"),
+    ],
+)
+def test_an_interval_that_ends_on_an_edge_does_not_lie_beyond_it(low, high, excess_low, expected):
+    def row(quantity, low=0.1, high=0.3):
+        return Row(
+            {"padding": "zero", "tested_on": "quadrant", "quantity": quantity}, Estimate(0.2, low, high, 9, 0, 9), ""
+        )
+
+    of_models = [f"{model} at the border" for model in ("M_ori", "M_crop")]
+    others = [*of_models, "gap inside", *map(tables.found_by, ("M_ori", "M_crop"))]
+    rows = table([row(tables.GAP, low, high), row(tables.EXCESS, excess_low), *map(row, others)])
+    assert claims.verdict(config().evaluation, rows, "zero").verdict == expected
+
+
 def test_tables_say_what_they_left_out_and_agree_with_the_cases():
     measured = {("zero", "original"): fake_measures(0.3, 0.8), ("zero", "quadrant"): fake_measures(0.8, 0.8, seed=1)}
     found = tabulated(measured)
@@ -219,6 +245,85 @@ def test_another_padding_is_compared_with_the_first():
     quadrant = change.one(tested_on="quadrant").estimate
     assert quadrant.mean == pytest.approx(-0.4, abs=0.08)
     assert quadrant.low < quadrant.mean < quadrant.high < 0
+
+
+def drawn_measures(border, interior, seed):
+    """The same with features, windows and masks that can be seen."""
+    random = np.random.default_rng(seed)
+    made = fake_measures(border, interior, seed=seed)
+    made["quadrant_predictions"][:, 8:, seed : 20 + seed] = 1
+    made["windows"][:, 4 : 12 + seed, 6:] = 1
+    return made | {"projection": random.normal(size=(20, 2)), "projection_distance": random.random(20)}
+
+
+def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays):
+    cfg = config("tiny,padding")
+    with cfg.unlocked():
+        cfg.paddings, cfg.evaluation.resamples = ("zero", "valid", "reflect"), 50
+    dice = {"zero": (0.2, 0.8), "valid": (0.6, 0.8), "reflect": (0.1, 0.75)}
+    measured = {
+        (padding, view): drawn_measures(*(dice[padding] if view == "original" else (0.8, 0.8)), 2 * i + j)
+        for i, padding in enumerate(dice)
+        for j, view in enumerate(("original", "quadrant"))
+    }
+    measured = study.Measured(measured, fake_centres())
+    assert_stays("border_shortcut", STUDY, settings(cfg), fake_splits(), measured, cfg)
+
+
+def test_one_padding_is_compared_with_none_and_without_a_defined_case_none_is_shown(written):
+    cfg = config()
+    with cfg.unlocked():
+        cfg.evaluation.resamples = 20
+    measured = {("zero", view): drawn_measures(0.5, 0.8, seed) for seed, view in enumerate(("original", "quadrant"))}
+    measured["zero", "original"]["quadrant_border"][:] = np.nan
+    found = written(STUDY, settings(cfg), fake_splits(), study.Measured(measured, fake_centres()), cfg)
+    assert not {"figure paddings", "figure examples"} & found.keys() and "figure bands" in found
+    sections = {section["title"]: section for section in found["page"]["sections"]}
+    assert sections["Padding as a factor"]["figures"] == sections["Padding as a factor"]["tables"] == []
+    assert [title for title, *_ in sections["By distance from the centre"]["figures"]] == ["The same, case by case"]
+
+
+class Threshold(nn.Module):
+    """Lesion where the first channel is bright, pixel by pixel."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return jnp.stack([jnp.zeros_like(images[..., 0]), images[..., 0]], -1)
+
+
+def test_a_network_is_measured_on_both_views_and_in_all_windows(monkeypatch, tmp_path):
+    made, splits, asked = settings(config()), fake_splits(), []
+
+    def load_best(run, folder, shape, num_classes):
+        asked.append((folder, shape, num_classes))
+        return Threshold(), {}, {"step": 7, "validation_dice": 0.5}
+
+    monkeypatch.setattr(study.runs, "load_best", load_best)
+    monkeypatch.setattr(study.features, "measure", lambda *_: {"position": np.arange(3)})
+    found = study.measure(made, made.of_run(("zero", "original")), tmp_path, OfTwoClasses(splits))
+    test = splits["test"]
+    assert asked == [(tmp_path, test.images.shape, 2)]
+    assert (found["step"], found["validation_dice"], list(found["position"])) == (7, 0.5, [0, 1, 2])
+    for name in study.TEST_VIEWS:
+        seen = augment.testing_view(name, size=32, cases=test.cases)
+        stored = {"image": test.images, "labels": test.labels, "index": np.arange(len(test))}
+        seen = {key: np.asarray(value) for key, value in jax.jit(seen)(stored).items()}
+        predicted = seen["images"][..., 0] > 0
+        np.testing.assert_array_equal(found[f"{name}_predictions"], predicted)
+        labels = seen["labels"] > 0
+        dice = 2 * (labels & predicted).sum((1, 2)) / (labels.sum((1, 2)) + predicted.sum((1, 2)))
+        np.testing.assert_allclose(found[f"{name}_dice"], dice, rtol=1e-6)
+    # pixels that are judged by themselves do not change when the window moves
+    cases = np.linspace(0, len(test) - 1, made.evaluation.window_images).astype(int)
+    np.testing.assert_array_equal(found["agreement_case"], cases)
+    np.testing.assert_array_equal(found["agreement"], np.ones(len(cases)))
+    shown = test.images[moving_window.pick_case(test.labels)]
+    for window, start in zip(found["windows"], (0, 16, 32), strict=True):
+        np.testing.assert_array_equal(window > 0, shown[start : start + 32, start : start + 32, 0] > 127)
+
+
+class OfTwoClasses(dict):
+    num_classes = 2
 
 
 def test_a_folder_keeps_its_config(tmp_path):

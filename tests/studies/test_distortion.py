@@ -16,19 +16,19 @@ from jaxseg import models
 from jaxseg.analysis import mahalanobis, prototypes
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
-from jaxseg.metrics import overlap, ranking
+from jaxseg.metrics import domain_ranking, overlap
+from jaxseg.metrics.domain_ranking import MEAN, TOGETHER
 from jaxseg.metrics.intervals import Estimate
-from jaxseg.metrics.resampled_ranking import Observations
 from jaxseg.models import autoencoder, capture
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR
 from jaxseg.results.table import Row
 from jaxseg.scores.evidence import Asked, Known
 from jaxseg.studies import runner
 from jaxseg.studies.base import Data
-from jaxseg.studies.distortion import claims, experiment, statistics, tables
-from jaxseg.studies.distortion.cases import Cases, Domains, Gathered, gather, match_classes
+from jaxseg.studies.distortion import claims, experiment, tables
+from jaxseg.studies.distortion.cases import Cases, Gathered, gather, match_classes
 from jaxseg.studies.distortion.settings import UNITS, known, settings
-from jaxseg.studies.distortion.statistics import MEAN, TOGETHER
+from jaxseg.studies.distortion.study import STUDY
 from jaxseg.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -121,6 +121,8 @@ def test_classes_are_matched_by_name_or_by_order():
     np.testing.assert_array_equal(by_name, [0, 3, 1])
     unnamed = ("background", "class 1", "class 2")
     np.testing.assert_array_equal(match_classes(HEART, unnamed, "order", "other/test"), [0, 1, 2])
+    as_many = match_classes(HEART[:3], unnamed, "order", "other/test")
+    np.testing.assert_array_equal(as_many, [0, 1, 2])
     with pytest.raises(InputError, match=r"other/test has the class 'class 1'.*classes.csv.*'order'"):
         match_classes(HEART, unnamed, "name", "other/test")
     with pytest.raises(InputError, match=r"has 3 classes, the network 2 \(background, brain\)"):
@@ -311,68 +313,6 @@ def test_scores_are_what_the_network_does_step_by_step(drawn_variables):
     np.testing.assert_allclose(together["ensemble_dice"], np.nanmean(of_pair, 1), rtol=1e-5)
 
 
-# ----------------------------------------------------------------------------------------------------------- statistics
-
-DOMAINS = Domains(("in (validation)", "in (test)", "b", "c"), "in (validation)", "in (test)", ("b", "c"))
-
-
-def observations(count=60, seed=0):
-    """Two networks and an ensemble; some numbers undefined; ties; a patient in two domains."""
-    random = np.random.default_rng(seed)
-    scores, risks = random.integers(0, 12, (5, count)) / 4, random.random((5, count))
-    scores[0, 3] = scores[3, 10] = risks[1, 5] = risks[4, 7] = np.nan
-    domains = np.array(DOMAINS.names)[np.arange(count) % 4]
-    patients = np.array([f"p{i // 8}" for i in range(count)])
-    return Observations(scores, risks, np.array([0, 0, 1, 1, 2]), ("SD", "PM", "E"), domains, patients)
-
-
-def test_correlations_are_within_domains_and_their_mean():
-    of = observations()
-    found = statistics.correlations(of, DOMAINS)
-    for q, name in enumerate(DOMAINS.names):
-        where = of.domains == name
-        expected = [ranking.spearman(of.scores[p, where], of.risks[p, where]) for p in range(5)]
-        np.testing.assert_allclose(found[q], expected)
-    np.testing.assert_allclose(found[4], (found[2] + found[3]) / 2)
-    where = np.isin(of.domains, DOMAINS.counted)
-    np.testing.assert_allclose(found[5], [ranking.spearman(of.scores[p, where], of.risks[p, where]) for p in range(5)])
-
-
-def test_detection_is_that_of_ranking():
-    of = observations()
-    threshold = statistics.thresholds(of, DOMAINS, 0.95)
-    found = statistics.detection(of, DOMAINS, threshold).reshape(3, 5, 5)
-    for p in range(5):
-        validation, test = (of.scores[p, of.domains == name] for name in (DOMAINS.validation, DOMAINS.inside))
-        for d, name in ((2, "b"), (3, "c")):
-            outside = of.scores[p, of.domains == name]
-            ood = ranking.ood_accuracy(validation, test, outside)
-            assert threshold[p] == ood.threshold
-            expected = ood.detected, ranking.auroc(test, outside), ranking.fpr_at_95(test, outside)
-            np.testing.assert_allclose(found[:, d, p], expected)
-        assert found[0, 1, p] == pytest.approx(1 - ood.kept)
-    np.testing.assert_allclose(found[:, 4], found[:, 2:4].mean(1))
-    assert np.isnan(found[1:, :2]).all()
-
-
-def test_a_score_without_validation_has_no_threshold_and_flags_nothing():
-    of = observations()
-    of.scores[1, of.domains == DOMAINS.validation] = np.nan
-    threshold = statistics.thresholds(of, DOMAINS, 0.95)
-    assert np.isnan(threshold).tolist() == [False, True, False, False, False]
-    found = statistics.detection(of, DOMAINS, threshold).reshape(3, 5, 5)
-    assert np.isnan(found[0, :, 1]).all() and not np.isnan(found[1, 2:, 1]).any()
-
-
-def test_risk_areas_are_of_the_shifted_domains_together():
-    of = observations()
-    found = statistics.areas(of, DOMAINS)
-    where = np.isin(of.domains, DOMAINS.counted)
-    for p in range(5):
-        curve = ranking.risk_coverage(of.scores[p, where], of.risks[p, where])
-        assert tuple(found[:, p]) == (curve.aurc, curve.excess_aurc)
-
-
 # --------------------------------------------------------------------------------------------------- tables and verdict
 
 
@@ -508,6 +448,7 @@ def test_an_advantage_within_the_negligible_or_without_an_interval():
     assert decide(-0.02, 0.04, 0.05) == FAILS
     assert decide(-0.02, 0.04, 0.0) == UNCLEAR
     assert decide(np.nan, np.nan, 0.05) == UNCLEAR
+    assert decide(0.0, 0.1, 0.05) == decide(-0.1, 0.05, 0.05) == decide(-0.1, 0.0, 0.0) == UNCLEAR  # on an edge
 
 
 def test_a_class_that_is_not_annotated_is_not_scored():
@@ -582,6 +523,96 @@ def test_a_domain_of_few_patients_has_no_interval_and_no_say():
     assert rows.one(domain=MEAN).estimate.mean == rows.one(domain="B").estimate.mean
 
 
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays, unit):
+    """Of a domain with too few patients for an interval, and one in which a class is not annotated."""
+    cfg = config().unlock()
+    cfg.evaluation.update(resamples=20, least_patients=6, unit=unit)
+    cases = fake_cases(patients=8, slices=2)
+    few = ~((cases.domains == "B") & ~np.isin(cases.patients, ("p0", "p1")))
+    foreign = np.where(cases.domains == "A (test)", "D", cases.domains)  # a third foreign domain, of all patients
+    places = np.concatenate([np.flatnonzero(few), np.flatnonzero(foreign == "D")])
+    domains = np.concatenate([cases.domains[few], foreign[foreign == "D"]])
+    roles = np.where(domains == "D", "shifted", cases.roles[places])
+    cases = Cases(cases.stored.take(places), roles, domains, cases.patients[places])
+    measured = fake_measured(cases, sd=20, pm=0, entropy=2)
+    random = np.random.default_rng(0)
+    examples = {
+        name: {
+            "images": random.uniform(-1, 1, (8, 8, 1 + 2 * (name == "C"))).astype(np.float32),
+            "labels": cases.stored.labels[i].astype(int),
+            "classes": np.roll(cases.stored.labels[i], 1, 0).astype(int),
+        }
+        for name, i in experiment.typical_cases(cases, measured.networks[0]["dice"]).items()
+    }
+    splits = {name: cases.stored.take(np.arange(4)) for name in ("train", "validation")}
+    measured = dataclasses.replace(measured, examples=examples)
+    assert_stays(f"distortion_{unit}", STUDY, settings(cfg.lock()), Gathered(splits, cases), measured, cfg)
+
+
+def test_ensembles_are_of_networks_that_follow_each_other_and_all_is_kept(monkeypatch, tmp_path):
+    cfg = config().unlock()
+    cfg.replicas, cfg.evaluation.ensemble_size = 5, 2
+    made, cases, loaded = settings(cfg.lock()), fake_cases(), []
+    numbers = iter(range(100))
+    model = models.build("unet", 3, features=(2, 4), skips=(True,))
+    number_of = lambda folder: int(folder.name.rpartition("_")[2])
+
+    def leave(folder, **summary):
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text(json.dumps(summary))
+
+    def train(run, splits, folder, **options):
+        assert options == {"keep_every": made.evaluation.vog_every}
+        selection = f"best_validation_{made.run.training.selection}"
+        for number, (_, place) in enumerate(runs.member_runs(run, folder)):
+            leave(place, **{"best_step": 10 + number, selection: number / 10})
+
+    def train_autoencoder(run, splits, folder):
+        assert number_of(pathlib.Path(run.network)) == number_of(folder)
+        leave(folder, best_step=20 + number_of(folder), best_validation_loss=number_of(folder) / 5)
+
+    def of_network(settings, asked, known, familiar, scored):
+        dice = fake_measured(cases, sd=1, pm=1, entropy=1, networks=1).networks[0]["dice"]
+        return {"dice": dice, "network": np.array(known.members[0])}
+
+    def load_best(run, folder, shape, num_classes):
+        loaded.append(shape)
+        return model, number_of(folder), {}
+
+    class Splits(dict):
+        num_classes = 3
+
+        def open(self, split):
+            return cases.stored
+
+    chosen = lambda *_, further: {name: np.arange(4) + len(name) for name in ("images", "labels", "classes")}
+    monkeypatch.setattr(experiment.runs, "train", train)
+    monkeypatch.setattr(experiment.runs, "load_best", load_best)
+    monkeypatch.setattr(experiment.autoencoders, "train", train_autoencoder)
+    monkeypatch.setattr(experiment, "load", lambda s, p, one: (Asked(model, ()), Known((one.number,))))
+    monkeypatch.setattr(experiment, "of_network", of_network)
+    monkeypatch.setattr(experiment, "of_ensemble", lambda s, m, members, scored: {"members": np.array(members)})
+    monkeypatch.setattr(experiment.vog, "checkpoints", lambda *_: next(numbers))
+    monkeypatch.setattr(experiment.vog, "variance_of_gradients", lambda m, at, stored, **_: np.array(at))
+    monkeypatch.setattr(experiment.compute, "score_cases", chosen)
+    monkeypatch.setattr(experiment, "kept", lambda path, make, wanted: make())
+    found = experiment.train_and_measure(made, Gathered(Splits(train=cases.stored), cases), tmp_path)
+    assert [int(one["network"]) for one in found.networks] == [int(one["vog"]) for one in found.networks] == [*range(5)]
+    assert [one["members"].tolist() for one in found.ensembles] == [[0, 1], [2, 3]]  # the fifth is in none
+    assert loaded == [(1, *(made.run.data.image_size,) * 2, 1)] * 4
+    assert [(one["network"], one["best_step"], one["autoencoder_best_step"]) for one in found.training] == [
+        (i, 10 + i, 20 + i) for i in range(5)
+    ]
+    assert [one["validation_score"] for one in found.training] == [i / 10 for i in range(5)]
+    assert [one["seed"] - made.run.seed for one in found.training] == [*range(5)]
+    assert {name: int(one["labels"]) - 6 for name, one in found.examples.items()} == {
+        name: i for i, name in enumerate(("A (validation)", "A (test)", "B", "C"))
+    }
+    folders = experiment.run_folders(made, tmp_path)
+    assert len(folders) == 10 and all((folder / "summary.json").exists() for folder in folders)
+
+
 # ------------------------------------------------------------------------------------------------------ the whole thing
 
 
@@ -651,8 +682,8 @@ def test_rows_of_detection_are_those_of_their_domain_and_score():
     cases = fake_cases()
     of = tables.observe(cases, fake_measured(cases, sd=2.0, pm=1.0, entropy=0.5))
     domains = cases.by_domain(made.evaluation.least_patients)
-    threshold = statistics.thresholds(of, domains, made.evaluation.keep)
-    expected = statistics.detection(of, domains, threshold)
+    threshold = domain_ranking.thresholds(of, domains, made.evaluation.keep)
+    expected = domain_ranking.detection(of, domains, threshold)
     expected = of.mean_over_runs(expected).reshape(3, len(domains.names) + 1, len(of.names))
     for m, quantity in enumerate((tables.FLAGGED, tables.AUROC, tables.FPR)):
         for row in found.detection.where(unit="slice", quantity=quantity):

@@ -26,9 +26,11 @@ from jaxseg.studies.overlay_shortcut import clips as frozen
 from jaxseg.studies.overlay_shortcut import experiment as study
 from jaxseg.studies.overlay_shortcut import figures as study_figures
 from jaxseg.studies.overlay_shortcut import images as marked
-from jaxseg.studies.overlay_shortcut.marker import COLOURS, Marker
+from jaxseg.studies.overlay_shortcut.marker import COLOURS, Marker, away
 from jaxseg.studies.overlay_shortcut.settings import NETWORKS, settings
+from jaxseg.studies.overlay_shortcut.study import STUDY
 from jaxseg.training import checks
+from tests.drawings import assert_as_stored, kept
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZES = {"train": 4, "validation": 4, "test": 8}
@@ -67,6 +69,10 @@ def test_unknown_sizes_are_named():
         ("removal.method", "magic", "choose one of black, noise, bilinear, fast_marching, network"),
         ("removal.crop", 128, r"must be at most config.data.source_size \(64\) and divisible by 2"),
         ("removal.crop", 31, "divisible by 2"),
+        ("removal.features", (), r"config.removal.features is \(\); give a number of features for every level"),
+        ("removal.features", (4, 0), "give a number of features for every level"),
+        ("data.folds", 2, "trains on whole images in memory"),
+        ("replicas", 2, "trains on whole images in memory"),
         ("removal.gray_share", 1.5, "must be at least 0 and at most 1"),
         ("removal.steps", 0, "config.removal.steps is 0; it must be at least 1"),
         ("removal.learning_rate", float("nan"), "config.removal.learning_rate is nan"),
@@ -81,6 +87,11 @@ def test_unknown_sizes_are_named():
 def test_what_cannot_work_is_named_before_anything_runs(field, value, message):
     with pytest.raises(InputError, match=message):
         settings_of(**{field.replace(".", "__"): value})
+
+
+def test_a_crop_of_the_whole_image_and_a_single_feature_will_do():
+    made = settings_of(removal__features=(1, 1), removal__crop=64)
+    assert (made.removal.crop, made.run.data.source_size) == (64, 64)
 
 
 def test_each_network_is_trained_on_its_own_images():
@@ -310,6 +321,33 @@ def test_marks_belong_to_the_case_and_its_head():
     assert other._text(True) == "ABDOMEN\nAPD 2.19 cm\nTAD 3.00 cm\nAC 8.20 cm"
 
 
+@pytest.mark.parametrize(
+    ("place", "wanted"), [((10, 20), (12, 12)), ((30, 20), (-12, 12)), ((10, 24), (12, -12)), ((23, 23), (12, 12))]
+)
+def test_away_is_a_quarter_of_the_side_towards_the_farther_borders(place, wanted):
+    labels = np.zeros((48, 48), np.uint8)
+    labels[place] = 1
+    assert away(labels) == wanted
+    labels = np.zeros((49, 49), np.uint8)
+    labels[24, 24] = 1  # exactly in the middle
+    assert away(labels) == (-12, -12)
+
+
+@pytest.mark.parametrize("name", ["case1", "case2", "case3"])
+def test_marks_of_all_sizes_and_styles_stay_as_they_are(request, name):
+    found = {}
+    for side in (60, 96, 310):
+        case = head(name, side)
+        case["spacing"] = np.array([0.5, np.nan if side == 96 else 0.7], np.float32)
+        marker = Marker(case)
+        pictures = {"marks": marker.draw()[0], "other": marker.draw(other=True)[0], "text": marker.text}
+        pictures |= {f"{count} calipers": marker.calipers(count) for count in range(5)}
+        pictures["moved"] = marker.move(case["image"], (5, -7))
+        flat = {key: np.asarray(picture, float).reshape(side * side, -1).mean(1) for key, picture in pictures.items()}
+        found[str(side)] = {key: kept([{"": value} for value in values[::3]]) for key, values in flat.items()}
+    assert_as_stored(request.path.parent / "drawn" / f"marks_{name}.json", found)
+
+
 def test_gray_images_become_colour_and_empty_masks_are_named():
     case = head()
     gray = cases_of(case["image"][None, ..., :1], case["labels"][None], ("a",), ("p",), ("background", "head"))
@@ -465,6 +503,11 @@ def test_the_verdict_follows_the_intervals(tabulated, dice, expected):
         (0.03, 0.05, 0.07, None, "yes"),
         (0.01, 0.05, 0.07, 0.01, "partly"),
         (0.001, 0.01, 0.019, 0.01, "no"),
+        (0.001, 0.01, 0.02, 0.01, "partly"),
+        (0.0, 0.05, 0.07, 0.01, "unclear"),
+        (0.02, 0.05, 0.07, 0.01, "partly"),
+        (0.03, 0.05, 0.07, 0.0, "partly"),
+        (0.03, float("nan"), 0.07, 0.01, "unclear"),
         (-0.01, 0.05, 0.07, 0.01, "unclear"),
         (float("nan"), float("nan"), float("nan"), None, "unclear"),
     ],
@@ -549,6 +592,29 @@ def test_figures_show_the_part_with_most_marks_and_cases_at_even_quantiles():
     assert base.at_even_quantiles(values, 2) == [4, 3]  # the second and the fourth of five
     assert base.at_even_quantiles(values, 9) == [2, 4, 5, 3, 0]
     assert base.at_even_quantiles(np.full(3, np.nan), 2) == []
+
+
+def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays, prepared):
+    images, clips = prepared.images, prepared.clips
+    dice = {
+        "baseline": {"annotated": 0.9, "cleaned": 0.7, "clean": 0.72, "calipers moved": 0.5},
+        "mitigation": {"annotated": 0.8, "cleaned": 0.08},  # not learned
+        "reference": {"annotated": 0.7, "clean": 0.9, "black found": 0.6, "network found": 0.88},
+    }
+    measured = {}
+    for k, (network, of) in enumerate(dice.items()):
+        made = fake_measures(images, clips, dice=of, clip=0.6 + 0.15 * k, share=0.2 - 0.05 * k, seed=k)
+        made["share_annotated"] = np.linspace(0.1, 0.4, 8) - 0.05 * k
+        made["saliency_annotated"][:, 4 : 20 + k, 8:] = 0.6
+        made["saliency_clean"][:, : 8 + k, 4:] = 0.3
+        made["clip_predictions"][3, 0] = 0
+        for name in clips.changed:
+            made[f"{name}_predictions"][:, 8 : 20 + k, 4:24] = 1
+        measured[network] = made
+    agreement = {name: study.agreement_with_last(m["clip_predictions"]) for name, m in measured.items()}
+    cfg = config(evaluation__resamples=20)
+    every = study.Measured(images, clips, measured, agreement, prepared.removal)
+    assert_stays("overlay_shortcut", STUDY, settings(cfg), prepared.scans, every, cfg)
 
 
 @pytest.fixture

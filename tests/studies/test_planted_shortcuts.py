@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from configs import planted_shortcuts as study_config
+from jaxseg.data.synthetic import dermoscopy, ultrasound
 from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.results.table import Row, table
 from jaxseg.studies import runner
 from jaxseg.studies.planted_shortcuts import claims, experiment, tables, worlds
 from jaxseg.studies.planted_shortcuts.settings import ARMS, Network, settings
+from jaxseg.studies.planted_shortcuts.study import STUDY
 
 
 def config(**fields):
@@ -88,6 +90,49 @@ def test_objects_are_placed_uniformly_over_the_image():
     assert {int(c) for c in np.ravel(centres)} >= set(range(size - 1))
 
 
+def test_worlds_are_the_rendered_scenes_one_after_the_other():
+    made = settings(config())
+    size, sizes = made.run.data.image_size, made.worlds.of["border"]
+    world = worlds.draw(made, "border", 3)["planted"]
+    first = {"train": 0, "validation": sizes.train, "test": sizes.train + sizes.validation}
+    for split, start in first.items():
+        assert len(world[split]) == getattr(sizes, split)
+        assert world[split].cases[0] == f"scene{start:05d}"
+        image, labels = dermoscopy.render(1003, start, size)
+        np.testing.assert_array_equal(world[split].images[0], image)
+        np.testing.assert_array_equal(world[split].labels[0], labels)
+    twin = worlds.draw(made, "overlay", 3)["twin"]["train"]
+    frame = ultrasound.render(3003, 1, size, plane="head", difficulty=made.worlds.difficulty)
+    clean, labels = worlds.place_anywhere(
+        np.random.default_rng([3, 1]), frame.clean, (frame.labels > 0).astype(np.uint8)
+    )
+    np.testing.assert_array_equal(twin.images[1], clean)
+    np.testing.assert_array_equal(twin.labels[1], labels)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_moved_image_is_mirrored_where_there_is_none(empty):
+    size = 9
+    image, labels = np.arange(size * size, dtype=np.uint8).reshape(size, size, 1), np.zeros((size, size), np.uint8)
+    if not empty:
+        labels[1:4, 2:8] = 1
+    centre = [(size - 1) / 2] * 2 if empty else [2.0, 4.5]
+
+    def mirrored(place):
+        while not 0 <= place < size:
+            place = -1 - place if place < 0 else 2 * size - 1 - place
+        return place
+
+    for seed in range(12):
+        wanted = np.random.default_rng(seed).uniform(0, size, 2) - 0.5
+        down, right = (round(to - at) for to, at in zip(wanted, centre, strict=True))
+        moved, where = worlds.place_anywhere(np.random.default_rng(seed), image, labels)
+        for y in range(size):
+            for x in range(size):
+                of = mirrored(y - down), mirrored(x - right)
+                assert (moved[y, x], where[y, x]) == (image[of], labels[of])
+
+
 def test_an_empty_mask_moves_as_its_image():
     image, labels = np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8), np.uint8)
     moved, where = worlds.place_anywhere(np.random.default_rng(0), image, labels)
@@ -140,6 +185,50 @@ def test_the_verdict_asks_for_intervals_that_lie_apart(planted, twin, wanted):
     outcomes = [outcome("border", "planted", s, *["border"] * (s < planted)) for s in range(10)]
     outcomes += [outcome("border", "twin", s, *["border"] * (s < twin)) for s in range(10)]
     assert claims.verdict(tabulated(outcomes).counts).verdict == wanted
+
+
+def test_a_report_of_made_up_outcomes_stays_as_it_is(assert_stays):
+    of = config(seeds=(3, 4, 5))
+    learned = settings(of).learned
+
+    def made_up(i, kind, arm, seed):
+        found = {("border", "planted"): ["border"], ("overlay", "planted"): ["overlay"] * (seed > 3)}.get(
+            (kind, arm), []
+        )
+        numbers = [
+            Row(
+                {"kind": kind, "arm": arm, "seed": seed, "found_kind": other, "quantity": f"{other} {quantity}"},
+                Estimate(0.1 * i, 0.1 * i - 0.02, 0.1 * i + 0.03 * quantity, 8, 0, 8),
+                "Dice lost",
+                more={"margin": 0.05, "found": True},
+            )
+            for other in ("border", "overlay")
+            for quantity in (2, 1)
+        ]
+        dice = [learned, learned + 0.01, learned - 0.01][seed - 3]  # learned is above it
+        return outcome(kind, arm, seed, *found, *["accuracy"] * (i % 2), dice=dice, numbers=numbers)
+
+    networks = [(kind, arm, seed) for kind in ("border", "overlay") for arm in ARMS for seed in (3, 4, 5)]
+    outcomes = [made_up(i, *network) for i, network in enumerate(networks)]
+    assert_stays("planted_shortcuts", STUDY, settings(of), None, outcomes, of)
+
+
+def test_intervals_that_touch_do_not_lie_apart():
+    def row(arm, low, high):
+        estimate = Estimate(0.5, low, high, 10, 0, 10)
+        return Row({"kind": "border", "arm": arm}, estimate, "", more={"found": 5})
+
+    verdict = lambda twin_high: claims.verdict(table([row("planted", 0.4, 0.9), row("twin", 0.0, twin_high)])).verdict
+    assert [verdict(high) for high in (0.39, 0.4, 0.41)] == ["yes", "no", "no"]
+
+
+def test_a_number_at_its_margin_is_not_beyond_it():
+    def number(high):
+        estimate = Estimate(0.03, 0.01, high, 8, 0, 8)
+        return Row({"found_kind": "border", "quantity": "Dice lost"}, estimate, "Dice lost", more={"margin": 0.05})
+
+    outcomes = [outcome("border", "twin", i, numbers=[number(high)]) for i, high in enumerate((0.049, 0.05, 0.051))]
+    assert tabulated([*outcomes, outcome("border", "planted", 0)], seeds=3).counts[1]["unclear"] == 1
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The study's numbers, away from training: what is asked of a network, tables, claims, the page."""
 
 import csv
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -14,9 +15,10 @@ import pytest
 from jaxseg.analysis import prototypes, vog
 from jaxseg.data import augment, pipeline, shifts
 from jaxseg.errors import InputError
-from jaxseg.metrics import overlap
+from jaxseg.metrics import overlap, ranking
 from jaxseg.models import capture, tracing
 from jaxseg.models.pruning import LAST_LAYER, prune_last_layer
+from jaxseg.results import table
 from jaxseg.scores import vog as difficulty
 from jaxseg.studies import base, runner
 from jaxseg.studies.segmentation_ability import claims as claimed
@@ -25,6 +27,7 @@ from jaxseg.studies.segmentation_ability import figures as study_figures
 from jaxseg.studies.segmentation_ability import quality, scores
 from jaxseg.studies.segmentation_ability import tables as study_tables
 from jaxseg.studies.segmentation_ability.settings import NETWORKS, settings
+from jaxseg.studies.segmentation_ability.study import STUDY
 from jaxseg.training import checks
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -146,10 +149,11 @@ def test_what_cannot_work_is_named_before_anything_runs(fields, message):
 def test_a_unit_is_inert_by_its_score_over_the_cases():
     units = np.array([[0.9, 0.1, np.nan, 0.5], [0.7, 0.3, np.nan, np.nan]])
     dice = np.array([0.8, np.nan])
-    assert scores.active_units(units, dice, 0.6).tolist() == [True, False, False, True]  # 0.8, 0.2, none, 0.5 to 0.48
-    assert scores.active_units(units, dice, 0.65).tolist() == [True, False, False, False]
-    assert scores.active_units(units, dice, 2.0).tolist() == [True, False, False, False]  # the best stays
-    assert scores.active_units(units, np.full(2, np.nan), 0.1).tolist() == [True, False, False, False]
+    # 0.8, 0.2, none, 0.5 to 0.48
+    assert prototypes.active_units(units, dice, 0.6).tolist() == [True, False, False, True]
+    assert prototypes.active_units(units, dice, 0.65).tolist() == [True, False, False, False]
+    assert prototypes.active_units(units, dice, 2.0).tolist() == [True, False, False, False]  # the best stays
+    assert prototypes.active_units(units, np.full(2, np.nan), 0.1).tolist() == [True, False, False, False]
 
 
 @pytest.mark.parametrize("all_count", [True, False])
@@ -367,6 +371,32 @@ def test_each_claim_follows_its_interval(online, claim, answer):
     assert found[network, claim] == answer
 
 
+@pytest.mark.parametrize(
+    ("name", "claim", "low", "high", "expected"),
+    [
+        ("differences", claimed.NO_COST, -0.02, 0.1, claimed.UNCLEAR),
+        ("differences", claimed.NO_COST, -0.019, 0.1, claimed.HOLDS),
+        ("differences", claimed.NO_COST, -0.1, -0.02, claimed.FAILS),
+        ("differences", claimed.RAISED, 0.0, 0.1, claimed.UNCLEAR),
+        ("differences", claimed.RAISED, -0.1, 0.0, claimed.FAILS),
+        ("active", claimed.FEW_ACTIVE, 0.2, 0.5, claimed.HOLDS),
+        ("active", claimed.FEW_ACTIVE, 0.5, 0.7, claimed.UNCLEAR),
+        ("active", claimed.FEW_ACTIVE, 0.51, 0.7, claimed.FAILS),
+        ("pruning", claimed.PRUNE, -0.01, 0.1, claimed.UNCLEAR),
+        ("noise_groups", claimed.EARLY_NOISE, -0.1, 0.0, claimed.UNCLEAR),
+        ("noise_groups", claimed.EARLY_NOISE, 0.0, 0.1, claimed.FAILS),
+    ],
+)
+def test_an_interval_that_ends_on_the_bound(name, claim, low, high, expected):
+    _, tables, _ = tabulated({}, AS_IN_THE_PAPER)
+    rows = tuple(
+        dataclasses.replace(row, estimate=dataclasses.replace(row.estimate, low=low, high=high))
+        for row in getattr(tables, name)
+    )
+    found = claimed.claims(dataclasses.replace(tables, **{name: table.table(rows)}))
+    assert {one.answer for one in found if one.claim == claim} == {expected}
+
+
 def test_the_verdict_counts_the_core_claims():
     assert answers(online={"dice": 0.7})[1].verdict == "partly"
     worst = {"late": 0.4, "dice": 0.7, "sa_follows": -1.0}
@@ -424,7 +454,15 @@ def test_quality_is_a_slow_count_of_the_kept_cases():
     parts = np.argsort(m["vog"]).reshape(4, 10)
     assert [r.estimate.mean for r in buckets] == pytest.approx([m["dice"][part].mean() for part in parts])
     assert [r["up_to_percentile"] for r in buckets] == [25, 50, 75, 100]
-    assert np.isnan(quality.kept_gain(np.zeros(0), np.zeros(0), coverage=0.5))
+    assert np.isnan(ranking.kept_gain(np.zeros(0), np.zeros(0), coverage=0.5))
+
+
+@pytest.mark.parametrize("coverage", [0.07, 0.29, 0.5, 0.57, 0.58])
+def test_a_share_of_all_cases_is_not_rounded_up_by_the_way_numbers_are_stored(coverage):
+    """0.07 * 100 is 7.000000000000001: 7 cases are kept."""
+    dice = np.random.default_rng(0).random(100)
+    found = ranking.kept_gain(np.arange(100.0), dice, coverage=coverage)
+    assert found == pytest.approx(dice[: round(100 * coverage)].mean() - dice.mean())
 
 
 def test_cases_without_a_score_are_left_out_and_counted():
@@ -458,6 +496,39 @@ def test_a_painted_case_shows_mask_and_annotation():
     np.testing.assert_allclose(shown[128, 128], 0.55 * 100 + 0.45 * np.array([0, 114, 178]), atol=1)
     assert (shown[64, 128] == 255).all()  # the annotation's outline lies on that of the mask
     assert (study_figures.painted(image, mask, None, "")[128, 128] == 100).all()
+
+
+def shown_cases(made, side=12):
+    """What figures show of five cases, made up: images, and a disc for every mask."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side]
+    disc = lambda i: np.hypot(x - 4, y - 3 - i % 6) < 3
+    shown = {"examples": np.array([3, 30]), "ranked": np.array([1, 20, 39]), "separable": np.array([0, 5, 9])}
+    for k, network in enumerate(NETWORKS):
+        heat = random.random((8, side, side))
+        heat[:, :3, 8:] = np.nan
+        shown[f"{network}_seen"] = random.integers(0, 256, (8, side, side, 3), dtype=np.uint8)
+        shown[f"{network}_annotation"] = np.stack([disc(i) for i in range(8)])
+        shown[f"{network}_maps"] = np.stack(
+            [np.stack([disc(i + j + k) for j in range(len(made.layers))]) for i in range(8)]
+        )
+        shown[f"{network}_heat"] = heat
+        shown[f"{network}_output"] = np.stack([disc(i + 1 + k) for i in range(8)])
+        shown[f"{network}_colour_map"] = np.stack([disc(i + 2) for i in range(8)])
+    return shown
+
+
+def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays):
+    cfg = config(**{"evaluation.resamples": 20})
+    made = settings(cfg)
+    measured = {
+        "offline": fake_measures(made, 0, active=3, vog_follows=0.5),
+        "online": fake_measures(made, 1, **AS_IN_THE_PAPER),
+    }
+    measured["online"]["validation_output"][3] = np.nan
+    measured["offline"]["mean_sa"][:2] = np.nan
+    splits = {name: cases(40) for name in base.SPLITS}
+    assert_stays("segmentation_ability", STUDY, made, splits, study.Measured(measured, shown_cases(made)), cfg)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The study's numbers, away from training: conditions, IoU, distances, tables, verdicts, the page."""
 
 import csv
+import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -8,6 +9,7 @@ import json
 import math
 import pathlib
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,13 +19,14 @@ from jaxseg import models
 from jaxseg.analysis import hellinger
 from jaxseg.data import augment, pipeline, shifts
 from jaxseg.errors import InputError
+from jaxseg.metrics import draws as resamples
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.models import capture
 from jaxseg.results import table
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR
 from jaxseg.results.table import Row
 from jaxseg.studies import runner
-from jaxseg.studies.base import Judgement, Report
+from jaxseg.studies.base import Judgement, Report, changed
 from jaxseg.studies.skip_pruning import claims as paper_claims
 from jaxseg.studies.skip_pruning import conditions, distance_tables, distances, iou, paper, tables
 from jaxseg.studies.skip_pruning import experiment as study
@@ -103,6 +106,8 @@ def test_every_size_removes_skips_from_the_top_and_nothing_else():
         ({"pruned": (0, 1, 3)}, "up to 2"),
         ({"shifts.brightness": (11.0,)}, "strength of brightness is 11.0; it must be a number in 0 to 10"),
         ({"shifts.contrast": (1.5, 1.5)}, "config.shifts.contrast .* each strength once"),
+        ({"shifts.uniform_noise": (0.1,)}, "config.shifts.uniform_noise .* of a shift without chance"),
+        ({"pruned": (1, 0)}, "config.pruned is .1, 0.; give rising numbers"),
         ({"evaluation.distance_strength": 0.6}, "'brightness' with distance_strength 0.6 is none of config.shifts"),
         ({"evaluation.bins": 0}, "config.evaluation.bins is 0; it must be at least 1"),
         ({"data.folds": 1}, "config.data.folds is 1"),
@@ -119,6 +124,25 @@ def test_a_network_without_skips_is_refused():
     del made.model.skips
     with pytest.raises(InputError, match=r"config.model.skips is missing; configs/skip_pruning.py shows"):
         settings(made.lock())
+
+
+def test_encoders_are_known_and_given_once():
+    made = config("cpu").unlock()
+    for encoders in (("resnet18", "resnet18"), ("resnet19",)):
+        made.encoders = encoders
+        with pytest.raises(InputError, match=r"config.encoders is .*; give some of resnet18, resnet34, each once"):
+            settings(made)
+
+
+def test_one_patient_is_refused_and_so_is_a_class_that_is_not_there():
+    made = settings_of()
+    alone = cases(3, patients=("p",) * 3)
+    with pytest.raises(InputError, match="fake/test shows one patient, who gives no interval; give more cases"):
+        conditions.conditions(made, Splits(train=cases(4), validation=cases(4), test=alone), Splits())
+    names = ("background", "cell", "dirt")
+    assert iou.class_numbers(("dirt",), names) == (2,) and iou.class_numbers((), names) == (1, 2)
+    with pytest.raises(InputError, match=r"config.evaluation.classes has 'background'; choose from cell, dirt"):
+        iou.class_numbers(("background",), names)
 
 
 def test_a_study_without_any_shift_is_refused():
@@ -184,37 +208,6 @@ def test_patients_are_drawn_within_their_domains_and_alike_for_all_conditions():
 
 
 # ------------------------------------------------------------------------------------------------------------------ IoU
-
-
-def test_iou_is_that_of_a_slow_count_for_every_resample():
-    random = np.random.default_rng(0)
-    both = random.integers(0, 20, (2, 6, 3))
-    counts = np.stack([both, both + random.integers(0, 20, both.shape), both + random.integers(0, 20, both.shape)], -1)
-    counts[:, 2, 1] = 0  # a case without the first class in label and prediction
-    counts[:, 4, 1:] = 0  # and one without any
-    weights = random.multinomial(6, np.full(6, 1 / 6), 7).astype(float)
-    found = iou.resampled(counts, weights, 6, (1, 2))
-
-    def slow(weights):
-        folds = []
-        for fold in counts:
-            total = sum(int(w) * case for w, case in zip(weights, fold, strict=True))
-            folds.append(np.mean([i / (a + b - i) for i, a, b in total[1:] if a + b > i]))
-        return folds
-
-    whole = found[iou.SET]
-    np.testing.assert_allclose(whole.folds, slow(np.ones(6)))
-    assert whole.value == pytest.approx(np.mean(whole.folds)) and (whole.n, whole.undefined) == (6, 0)
-    np.testing.assert_allclose(whole.resampled, [np.mean(slow(row)) for row in weights])
-    per_case = []
-    for case in range(6):
-        values = [[i / (a + b - i) for i, a, b in fold[case][1:] if a + b > i] for fold in counts]
-        per_case.append(np.mean([np.mean(v) for v in values]) if values[0] else np.nan)
-    mean = found[iou.CASE]
-    assert mean.value == pytest.approx(np.nanmean(per_case)) and (mean.n, mean.undefined) == (5, 1)
-    defined = ~np.isnan(per_case)
-    expected = [np.average(np.array(per_case)[defined], weights=row[defined]) for row in weights]
-    np.testing.assert_allclose(mean.resampled, expected)
 
 
 # ----------------------------------------------------------------------------------------------------------- distances
@@ -298,7 +291,7 @@ def test_drawn_patients_and_halves_are_sums_of_their_histograms():
     np.testing.assert_allclose(channels, slow(p, q), atol=1e-6)
     repeated = [slow(*(np.repeat(x, row.astype(int), 0) for x in (p, q))).mean() for row in drawn]
     np.testing.assert_allclose(layer, repeated, atol=1e-6)
-    first, second = distances._halves(5, 4)
+    first, second = resamples.halves(5, 4, 0)
     assert (first.sum(1) == 2).all() and (second.sum(1) == 2).all() and not (first * second).any()
     halves = [slow(p[a > 0], p[b > 0]).mean() for a, b in zip(first, second, strict=True)]
     np.testing.assert_allclose(null, halves, atol=1e-6)
@@ -427,6 +420,21 @@ def test_interval_and_folds_have_to_agree(low, high, lowest_fold, highest_fold, 
     assert turned.answer == opposite.get(expected, expected)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "lowest_fold", "highest_fold", "expected"),
+    [
+        (0.0, 0.3, 0.1, 0.2, UNCLEAR),
+        (0.1, 0.3, 0.0, 0.2, UNCLEAR),
+        (-0.3, 0.0, -0.2, -0.1, FAILS),
+        (-0.3, -0.1, -0.2, 0.0, FAILS),
+    ],
+)
+def test_what_ends_on_0_is_not_above_it(low, high, lowest_fold, highest_fold, expected):
+    folds = {"lowest_fold": lowest_fold, "highest_fold": highest_fold}
+    row = Row({}, Estimate(0.2, low, high, 9, 0, 9), "mean", more=folds)
+    assert paper_claims._claim("unet", paper_claims.BETTER, row, what="IoU").answer == expected
+
+
 def test_tables_agree_with_cases_and_say_what_they_left_out():
     _, tested, measured, results = study_of((0.85, 0.6))
     for name in ("iou", "differences", "distances", "distance_differences", "folds"):
@@ -522,6 +530,20 @@ def test_page_tables_and_verdicts_say_the_same(tmp_path):
     assert [float(row["mean"]) for row in rows] == pytest.approx([row["mean"] for row in stored["iou"]], rel=1e-5)
 
 
+def test_a_page_says_how_many_networks_there_are(tmp_path):
+    made, tested, measured, results = study_of((0.85, 0.6))
+    of = study.Cases(Splits(train=cases(4), validation=cases(5)), tested)
+
+    def told(networks):
+        run = changed(made.run, {"replicas": networks})
+        judged = STUDY.judge(made, results)
+        settings_ = dataclasses.replace(made, run=run)
+        return STUDY.page(Report(tmp_path, "tiny", settings_, of, measured, results, judged, {"data": "fake"})).sections
+
+    assert "Trained: 2 networks per architecture, one per fold (fake)" in told(2)[0].text[0]
+    assert "Trained: one run (fake)" in told(1)[0].text[0]
+
+
 def test_domains_have_a_figure_of_their_own(tmp_path):
     stored = config(**{"data.domains": ("A",)}).unlock()
     stored.shifts = {}
@@ -546,12 +568,81 @@ def test_domains_have_a_figure_of_their_own(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays):
+    made, tested, measured, _ = study_of((0.85, 0.6))
+    of = study.Cases(Splits(train=cases(4), validation=cases(5)), tested)
+    assert_stays("skip_pruning", STUDY, made, of, measured, config(pruned=(0, 1, 2)))
+
+
+def test_a_report_of_made_up_domains_stays_as_it_is(assert_stays):
+    cfg = config(**{"data.domains": ("A",), "pruned": (0, 1, 2), "evaluation.resamples": 20}).unlock()
+    cfg.shifts = {}
+    made = settings(cfg.lock())
+    parts = {name: cases(30, prefix=name[:2]) for name in ("train", "validation", "test")}
+    others = [parts["test"], *(cases(30, domain=name, prefix=name) for name in "BC")]
+    tested = conditions.conditions(made, Splits(parts), Splits(parts | {"test": pipeline.joined(others)}))
+    measured = {}
+    for pruned in (0, 1, 2):
+        measures = fake_measures(tested, 0.8 - 0.1 * pruned, 0.7, SHALLOW, seed=pruned)
+        of_b = {name: value for name, value in measures.items() if name.startswith("brightness 0.75")}
+        named = {name.replace("brightness 0.75", f"domain {k}"): v for name, v in of_b.items() for k in "BC"}
+        measured[Network("unet", pruned)] = measures | named | {"examples": np.ones((3, 32, 32), np.uint8)}
+    of = study.Cases(Splits(parts), tested)
+    assert_stays("skip_pruning_domains", STUDY, made, of, study.Measured(measured, study.examples(32, tested)), cfg)
+
+
 def test_the_original_stands_where_the_factor_is_one():
     tested = fake_tested(settings_of("demo"))
     by_group = {k: list(v) for k, v in itertools.groupby(tested, lambda c: c.group)}
     labels = {k: [c.label for c in skip_pruning_figures._with_original(v, tested[0])] for k, v in by_group.items()}
     assert labels["brightness"] == ["0.5", "0.75", "original", "1.25", "1.5", "1.75"]
     assert labels["saturation"] == ["0", "0.25", "0.5", "0.75", "original"]
+
+
+# ------------------------------------------------------------------------------------------------------------ measures
+
+
+class Threshold(nn.Module):
+    """Cell where the first channel is above a level."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        level = self.param("level", nn.initializers.zeros, ())
+        return jnp.stack([jnp.zeros_like(images[..., 0]), images[..., 0] - level], -1)
+
+
+def test_every_fold_is_counted_on_every_condition_and_the_first_one_is_shown(monkeypatch, tmp_path):
+    made = settings_of()
+    tested, asked, levels = fake_tested(made, 5), [], {"a": 0.0, "b": 0.2}
+
+    def load_best(run, folder, shape, num_classes):
+        asked.append((run, shape, num_classes))
+        return Threshold(), {"params": {"level": np.float32(levels[folder.name])}}, {"step": len(asked), "miou": 0.5}
+
+    monkeypatch.setattr(study.runs, "member_runs", lambda run, folder: [(name, folder / name) for name in levels])
+    monkeypatch.setattr(study.runs, "load_best", load_best)
+    monkeypatch.setattr(study.distances, "measure", lambda *_: {"layers": np.array(["x"])})
+    shifter = conditions.Shifter(2)
+    found = study.measure(made, made.of_run(made.networks[0]), tmp_path, tested, shifter)
+    assert asked == [(name, (5, 32, 32, 3), 2) for name in levels]
+    assert found["step"].tolist() == [1, 2] and found["layers"].tolist() == ["x"]
+    position = 0
+    for condition in tested:
+        stored = condition.cases
+        shifted = np.concatenate([np.asarray(b["image"])[np.asarray(b["valid"])] for b in shifter.batches(condition)])
+        for i in range(len(stored)):
+            for fold, level in enumerate(levels.values()):
+                predicted = shifted[i, ..., 0].astype(np.float32) / 127.5 - 1 > level
+                for k, (a, b) in enumerate(((stored.labels[i] == 0, ~predicted), (stored.labels[i] == 1, predicted))):
+                    wanted = [(a & b).sum(), a.sum(), b.sum()]
+                    np.testing.assert_array_equal(found["counts"][fold, position, k], wanted)
+            position += 1
+    assert found["counts"].shape == (2, position, 2, 3)
+    shown = conditions.example_cases(tested)
+    assert found["examples"].shape == (len(shown), 32, 32)
+    assert [one.name.partition(":")[0] for one in study.examples(32, tested)] == [c.name for c in shown]
+    first = np.flatnonzero(np.array(tested[0].cases.cases) == shown[0].cases.cases[0])[0]
+    np.testing.assert_array_equal(found["examples"][0], tested[0].cases.images[first, ..., 0] > 127)
 
 
 # ------------------------------------------------------------------------------------------------------------ training

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from jaxseg.errors import InputError
-from jaxseg.training import checkpoints, stored
+from jaxseg.training import checkpoints, fitting, stored
 from jaxseg.training.checkpoints import Checkpoints, restore_newest
 
 
@@ -388,6 +388,9 @@ def test_a_step_that_a_run_removes_while_a_reader_looks_is_not_missed(saved, tmp
 def test_no_checkpoint_is_said(tmp_path):
     with Checkpoints(tmp_path / "run") as store, pytest.raises(InputError, match="holds no checkpoint; train the run"):
         store.restore_best({"w": jnp.zeros(2)})
+    with pytest.raises(InputError, match="nowhere holds no checkpoint; train the run first"):
+        Checkpoints(tmp_path / "nowhere", read_only=True)
+    assert not (tmp_path / "nowhere").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file where checkpoints belong"):
         Checkpoints(tmp_path / "file")
@@ -552,3 +555,78 @@ def test_a_digest_is_half_of_blake2b(tmp_path):
     content = b"a checkpoint's file"
     digest = stored._digest(io.BytesIO(content))
     assert digest == hashlib.blake2b(content).hexdigest()[:32] and len(digest) == 32
+
+
+def test_a_save_that_has_no_room_is_not_begun(saved, tmp_path, monkeypatch):
+    needed = 1_000_000 + 4 + 8 + 24 + 10 + 20  # of `example`: a step, a key of two words, and its arrays
+    free = iter([needed, needed - 1])
+    usage = lambda folder: type("Usage", (), {"free": next(free)})
+    with Checkpoints(tmp_path) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(checkpoints.shutil, "disk_usage", usage)
+            store.save(example(1), {}, step=1, score=None)
+            with pytest.raises(InputError, match=r"takes up to 1\.0 MB, 1\.0 MB are free; make room there"):
+                store.save(example(2), {}, step=2, score=None)
+        assert store.steps == [1]
+
+
+def test_names_of_checkpoints_are_numbers(tmp_path):
+    assert not checkpoints.has_steps(tmp_path / "nothing")
+    (tmp_path / "damaged_3").mkdir()
+    assert not checkpoints.has_steps(tmp_path)
+    (tmp_path / "3").mkdir()
+    assert checkpoints.has_steps(tmp_path)
+
+
+def test_a_damaged_step_is_set_aside_under_a_name_of_its_own(tmp_path):
+    for wanted in ("damaged_3", "damaged_3_2", "damaged_3_3"):
+        (tmp_path / "3").mkdir()
+        assert checkpoints._set_aside(tmp_path, 3) == tmp_path / wanted and (tmp_path / wanted).is_dir()
+
+
+def test_a_checksum_is_the_sum_of_the_words_each_times_its_odd_number():
+    words = np.array([3, 1 << 31, 7, (1 << 32) - 1], np.uint32)
+    wanted = sum((2 * i + 1) * int(word) for i, word in enumerate(words)) % 2**32
+    found = checkpoints.checksums({"w": words.view(np.float32), "b": np.array([3, 5], np.uint8)})
+    assert found == {"w": wanted, "b": 3 + 15} and stored.checksum(words.view(np.float32)) == wanted
+    assert stored.checksum(np.array([1.0], np.float64)) == (2 * 1 + 1) * 0x3FF00000
+
+
+def test_arrays_are_compared_one_by_one():
+    arrays = {"a": np.float32([1]), "b": np.int32([2])}
+    sums = {name: stored.checksum(array) for name, array in arrays.items()}
+    stored.check(arrays, sums)
+    stored.check({"a": arrays["a"]}, sums, wanted=["a"])
+    for read, held, wanted, said in (
+        ({"a": arrays["a"]}, sums, None, "b is not there"),
+        ({"a": arrays["a"]}, sums, ["a", "b"], "b is not there"),
+        (arrays | {"b": np.int32([3])}, sums, None, "b is not what was saved"),
+        (arrays, {"a": sums["a"]}, None, "b has no checksum"),
+    ):
+        with pytest.raises(stored.Changed, match=said):
+            stored.check(read, held, wanted=wanted)
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [(0.5, 0.5), (3, 3.0), (stored.UNDEFINED, None), (math.inf, None), (math.nan, None), ("1", None), (None, None)],
+)
+def test_a_score_is_a_finite_number_or_unknown(value, wanted):
+    assert stored._number(value) == wanted
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype", "fits"),
+    [
+        (np.float32([0.1]), np.float32, True),
+        (np.float64([0.1]), np.float32, True),  # rounded
+        (np.int64([7]), np.int32, True),
+        (np.int64([1 << 40]), np.int32, False),
+        (np.int64([7]), np.float32, False),
+        (np.float32([0.5]), np.float16, False),
+        (np.float32([0.5]), np.float64, False),
+        (np.int64([7]), np.int16, False),
+    ],
+)
+def test_arrays_twice_as_wide_as_wanted_are_those_of_an_earlier_version(array, dtype, fits):
+    assert fitting._fits(array, np.dtype(dtype)) == fits

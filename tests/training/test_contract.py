@@ -99,3 +99,43 @@ def test_a_data_set_is_prepared_like_the_one_that_a_network_was_trained_on(tmp_p
 def test_a_run_notes_what_its_network_takes(tiny_run, tiny):
     known = contract.of_run(runs.read_config(tiny_run), tiny_run, lambda name: None)
     assert known == contract.of_split(pipeline.Split(tiny, "train", size=None))
+
+
+def test_every_kind_of_difference_has_its_words():
+    pictures, volumes = (OWN._replace(rank=rank) for rank in (2, 3))
+    with pytest.raises(InputError, match="x: holds pictures, and the network takes volumes; prepare its volumes"):
+        contract.check("x", pictures, volumes, "run")
+    colour, gray, many = (OWN._replace(num_channels=count) for count in (3, 1, 4))
+    for given, known, message in (
+        (gray, colour, "has 1 channel, the network takes 3; save its images as RGB"),
+        (colour, many, "has 3 channels, the network takes 4; give it all of them"),
+    ):
+        with pytest.raises(InputError, match=message):
+            contract.check("x", given, known, "run")
+    unknown = on(orientation="")
+    assert contract.check("x", unknown, unknown, "run") == []
+    assert contract.check("x", OWN, unknown, "run") == [
+        "whether its volumes run as those that the network saw, SPL, is not known"
+    ]
+    assert contract.check("x", on(volumes=False, orientation=""), OWN, "run") == []
+    (line,) = contract.check("x", OWN, on(scaling=None), "run")
+    assert line == (
+        "its intensities are scaled by percentiles 0.5 and 99.5, those that the network saw as in the files; prepare "
+        "it as those, with --like=run and another --data_dir"
+    )
+
+
+def test_where_neither_folder_nor_data_set_knows_there_is_nothing(tmp_path, tiny_run):
+    config = runs.read_config(tiny_run)
+    asked = []
+    assert contract.of_run(config, tmp_path, lambda name: asked.append(name)) is None
+    assert asked == [config.data.dataset]
+
+
+def test_a_split_is_asked_and_what_may_fail_is_said(tmp_path, tiny, capsys):
+    known = contract.of_split(pipeline.Split(tiny, "train", size=None))
+    contract.check_split(tiny, "test", known, tmp_path)
+    assert capsys.readouterr().err == ""
+    other = known._replace(preparation=known.preparation._replace(scaling=PERCENTILES))
+    contract.check_split(tiny, "test", other, tmp_path)
+    assert capsys.readouterr().err.startswith(f"{tiny}: its intensities are as in the files")

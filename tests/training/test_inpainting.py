@@ -114,3 +114,63 @@ def test_a_loss_that_is_not_finite_ends_the_training(monkeypatch):
     monkeypatch.setattr(inpainting.training_steps, "make_train_step", diverge)
     with pytest.raises(FloatingPointError, match="the loss is nan at step 100; choose a lower learning rate"):
         inpainting.train_inpainter(jax.random.key(0), pictures(), steps=120, **SMALL)
+
+
+def test_images_are_extended_to_what_the_poolings_divide_and_only_the_hidden_is_filled():
+    class Echo:
+        """The extended image, darker by a half, and whether it was hidden."""
+
+        halvings = 3
+
+        def apply(self, variables, seen):
+            assert seen.shape == (2, 16, 24, 2)  # of 13 and 18
+            return jnp.stack([seen[..., 0] - 0.5, seen[..., 1]], -1)
+
+    images = np.random.default_rng(0).uniform(0, 1, (2, 13, 18, 1)).astype(np.float32)
+    masks = np.random.default_rng(1).random((2, 13, 18)) < 0.3
+    filled = inpainting.Inpainter(Echo(), {}, np.zeros(1))(images, masks)
+    hidden = np.full_like(images, overlays.HIDDEN - 0.5)
+    np.testing.assert_array_equal(filled, np.where(masks[..., None], hidden, images))
+
+
+def test_crops_are_drawn_from_all_places_and_scaled():
+    images = np.arange(2 * 5 * 7, dtype=np.uint8).reshape(2, 5, 7, 1)
+    batch = {
+        "image": np.repeat(images, 40, 0),
+        "overlays": np.zeros((80, 5, 7), bool),
+        "position": np.arange(80, dtype=np.int32),
+    }
+    seen = jax.jit(lambda key: inpainting._view(key, batch, crop=4))(jax.random.key(0))
+    places = set()
+    for number, crop in enumerate(np.round((np.asarray(seen["targets"])[..., 0] + 1) * 127.5).astype(int)):
+        y, x = divmod(crop[0, 0] - 35 * (number // 40), 7)
+        np.testing.assert_array_equal(crop, images[number // 40, y : y + 4, x : x + 4, 0])
+        places.add((y, x))
+    assert places == {(y, x) for y in range(2) for x in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("images", "crop", "message"),
+    [
+        (np.zeros((0, 8, 8, 1), np.uint8), 8, "images must be uint8"),
+        (np.zeros((8, 8, 1), np.uint8), 8, "images must be uint8"),
+        (np.zeros((1, 9, 8, 1), np.uint8), 9, r"crop is 9, larger than the images \(9, 8\)"),
+        (np.zeros((1, 8, 9, 1), np.uint8), 9, r"crop is 9, larger than the images \(8, 9\)"),
+    ],
+)
+def test_images_that_no_crop_can_be_drawn_from_are_refused(images, crop, message):
+    with pytest.raises(ValueError, match=message):
+        inpainting.train_inpainter(jax.random.key(0), images, crop=crop)
+
+
+def test_an_image_may_be_as_large_as_a_crop_and_every_hundredth_loss_is_told(monkeypatch):
+    count = lambda *_: lambda state, batch: (state, {"loss": jnp.mean(batch["index"].astype(jnp.float32))})
+    monkeypatch.setattr(inpainting.training_steps, "make_train_step", count)
+    told = []
+    made = inpainting.train_inpainter(
+        jax.random.key(0), pictures(3)[:, :16, :16], steps=201, report=lambda *of: told.append(of), **SMALL
+    )
+    assert [step for step, _ in told] == [100, 200, 201] and made.losses.shape == (201,)
+    assert [loss for _, loss in told] == [made.losses[i] for i in (99, 199, 200)]
+    assert 0.8 < made.losses.mean() < 1.2 and made.losses.min() >= 0 and made.losses.max() <= 2  # of three images
+    assert made.module.num_classes == 2 and made.module.padding == "reflect"

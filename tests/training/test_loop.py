@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from configs import autoencoder, train
+from jaxseg.analysis import distortion
+from jaxseg.data import pipeline
 from jaxseg.errors import InputError
+from jaxseg.models import capture
 from jaxseg.training import autoencoders, loop, runs
 
 
@@ -54,6 +57,16 @@ def final(folder):
 def params(config, folder, splits):
     _, variables, _ = runs.load_best(config, folder, (1, 8, 8, 3), splits.num_classes)
     return jax.device_get(variables)
+
+
+def test_boundaries_are_validations_saves_and_the_end():
+    """First, as a run whose next boundary lies behind it would never end."""
+    fields = dict.fromkeys(("program", "summarise", "learning_rate", "tensors", "skip_nonfinite", "patience"))
+    fields |= {"selection": ("dice", 1), "steps_per_call": 1, "name": "", "total_steps": 20, "evaluate_every": 6}
+    both, one = loop.Loop(**fields, save_every=4), loop.Loop(**fields, save_every=0)
+    assert [both.boundary(step) for step in (0, 3, 4, 5, 6, 11, 12, 17, 18, 19)] == [4, 4, 6, 6, 8, 12, 16, 18, 20, 20]
+    assert [one.boundary(step) for step in (0, 5, 6, 17, 18)] == [6, 6, 12, 18, 20]
+    assert [step for step in range(1, 21) if both.evaluates(step)] == [6, 12, 18, 20]
 
 
 def test_cases_from_disk_give_the_same_bits_as_cases_on_the_device(shallow_runs, splits, tmp_path):
@@ -224,6 +237,22 @@ def test_an_autoencoder_is_fitted_to_the_best_network(shallow_autoencoders, spli
         assert row["validation_seg"] > 0 and row["validation_mse"] > 0
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9 * losses[0]
     made, variables, network, frozen = autoencoders.load_best(config, tmp_path / "autoencoder", 2, 3)
+
+    @jax.jit
+    def by_hand(images):
+        seen = images.astype(jnp.float32) / 127.5 - 1
+        logits, held = capture.capture(network, frozen, seen, ("bottleneck",))
+        familiar = made.apply(variables, held["bottleneck"])
+        after = capture.replace(network, frozen, seen, {"bottleneck": lambda _: familiar})
+        distance = lambda a, b: jnp.mean(jnp.square(a - b))
+        distorted = jnp.mean(distortion.segmentation_distortion(logits, after))
+        return distance(logits, after), distance(held["bottleneck"], familiar), distorted
+
+    squashed = pipeline.Split(splits._directory, "validation", size=8)
+    [best] = [row for row in rows(tmp_path / "autoencoder") if row["validation_loss"] == losses[-1]]
+    found = by_hand(np.stack([case["image"] for case in squashed]))
+    names = ("validation_seg", "validation_mse", "validation_distortion")
+    np.testing.assert_allclose([best[name] for name in names], found, rtol=0.05)
     expected = params(small(), tmp_path / "network", splits)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(frozen), expected)
     for module, held, shape, out in (
@@ -243,8 +272,9 @@ def test_an_autoencoder_is_fitted_to_the_best_network(shallow_autoencoders, spli
         ("network", "", "config.network is missing"),
         ("layer", "nothing", "config.layer or config.autoencoder: "),
         ("network", str(tmp_path / "elsewhere"), "holds no training run"),
+        ("data.image_size", 16, r"config.data.image_size is 16, the network of .*moved was trained with 8; give the"),
     ):
         other = moved.copy_and_resolve_references()
-        other[field] = value
+        other.update_from_flattened_dict({field: value})
         with pytest.raises(InputError, match=message):
             autoencoders.train(other, splits, tmp_path / "other")

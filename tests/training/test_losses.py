@@ -61,6 +61,8 @@ def test_bfloat16_logits_are_summed_in_float32():
 def test_shapes_that_do_not_match_are_named():
     with pytest.raises(ValueError, match=r"logits \(1, 4, 4, 2\) must have the labels' shape \(1, 2, 2\)"):
         losses.dice_loss(np.zeros((1, 4, 4, 2), np.float32), np.zeros((1, 2, 2), np.int32))
+    with pytest.raises(ValueError, match=r"logits \(2, 4\) and truth \(1, 4\) must have the same shape"):
+        losses.binary_cross_entropy(np.zeros((2, 4), np.float32), np.zeros((1, 4), bool))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
@@ -105,6 +107,17 @@ def test_cross_entropy_is_the_mean_log_probability_and_adds_to_dice(k):
         )
     )
     np.testing.assert_allclose(both(logits, labels), expected, rtol=1e-5)
+
+
+def test_dice_and_focal_add_up():
+    logits, labels, _ = drawn(5, (2, 5, 4), 3)
+    parts = lambda *of: (
+        losses.dice_focal_loss(*of, smooth=0.5, gamma=1.0),
+        losses.dice_loss(*of, smooth=0.5),
+        losses.focal_loss(*of, gamma=1.0),
+    )
+    both, dice, focal = map(float, jax.jit(parts)(logits, labels))
+    assert both == pytest.approx(dice + focal, rel=1e-6) and min(dice, focal) > 0.1
 
 
 @pytest.mark.parametrize("k", [2, 3])

@@ -1,6 +1,9 @@
 """Objectives against their parts put together by hand."""
 
+import types
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -188,3 +191,47 @@ def test_beside_the_reconstruction_the_encoder_runs_once(setting, activations):
     np.testing.assert_allclose(found, 2 * network - before + code, rtol=0.03)
     assert before > 0.1 * found
     assert 0.1 < program(state) < 10  # the plain kind has no divergence, whatever it weighs
+
+
+def test_dtus_loss_is_the_sum_of_four(monkeypatch):
+    """Of outputs that are known; the triplet's negative is an annotation that was corrupted."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, (2, 8, 8)).astype(np.int32)
+    draw = lambda *shape: random.standard_normal((2, 8, 8, *shape)).astype(np.float32)
+    coarse, fused, topology_logits, anchor, wrong = draw(3), draw(3), draw(), draw(3), 2 - labels
+    out = types.SimpleNamespace(coarse=coarse, logits=fused, topology=topology_logits, embedding=anchor)
+    calls = []
+
+    class Model:
+        num_classes = 3
+
+        def apply(self, variables, x, *, method, rngs, train, mutable):
+            calls.append((method, jax.random.key_data(rngs["dropout"]), train, mutable))
+            return (out, {"batch_stats": "seen"}) if method == "outputs" else (2 * x, {"batch_stats": "unseen"})
+
+    def corrupt(key, images, labels, *, num_classes, fraction):
+        assert (num_classes, fraction) == (3, 0.3)
+        return wrong
+
+    monkeypatch.setattr(objectives.topology, "corrupt", corrupt)
+    objective = objectives.dtu(Model(), fraction=0.3, margin=0.4)
+
+    @jax.jit
+    def both():
+        one_hot = lambda labels: 2 * np.eye(3, dtype=np.float32)[labels]
+        parts = [
+            losses.dice_focal_loss(coarse, labels),
+            losses.dice_focal_loss(fused, labels),
+            losses.binary_cross_entropy(topology_logits, labels > 0),
+            losses.triplet_loss(anchor, one_hot(labels), one_hot(wrong), margin=0.4),
+        ]
+        loss, stats = objective(KEY, {}, {"images": draw(1), "labels": jnp.asarray(labels)})
+        assert stats == "seen"  # of the anchor alone
+        keys = [jax.random.key_data(jax.random.fold_in(jax.random.split(KEY)[0], i)) for i in range(3)]
+        return loss, jnp.stack(parts), jnp.stack(keys), jnp.stack([key for _, key, *_ in calls])
+
+    loss, parts, keys, used = both()
+    np.testing.assert_allclose(loss, np.sum(parts), rtol=1e-6)
+    assert min(parts) > 0.1
+    np.testing.assert_array_equal(used, keys)  # each pass drops others
+    assert [(method, train) for method, _, train, _ in calls] == [("outputs", True), ("embed", True), ("embed", True)]

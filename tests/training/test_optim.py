@@ -158,3 +158,34 @@ def test_every_option_has_a_range():
         names = {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}
         for name, default in names.items():
             optim._check_value(name, name, default)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "refused"),
+    [
+        ("learning_rate", (1e-9, 3), (0.0, -1.0, float("inf"), float("nan"), "1e-3", None)),
+        ("clip_norm", (0.0, 2), (-1e-9,)),
+        ("b1", (0.0, 0.99), (1.0, -0.1)),
+        ("b2", (0.0, 0.99), (1.0, -0.1)),
+        ("eps", (1e-12,), (0.0,)),
+        ("weight_decay", (0.0,), (-1e-9,)),
+        ("momentum", (0.0, 0.99), (1.0, -0.1)),
+        ("nesterov", (True, False), (0.5,)),
+        ("warmup_epochs", (0, 1.5), (-1,)),
+        ("final_fraction", (0.0, 1.0), (-0.1, 1.1)),
+        ("every_epochs", (1e-9,), (0.0,)),
+        ("factor", (1.0, 1e-9), (0.0, 1.1)),
+    ],
+)
+def test_the_ends_of_every_range(name, taken, refused):
+    for value in taken:
+        optim._check_value(name, name, value)
+    for value in refused:
+        with pytest.raises(InputError, match=f"config.training.{name} is .*; it must be {optim._RANGES[name][0]}"):
+            optim._check_value(name, name, value)
+
+
+def test_a_warmup_may_end_before_the_last_step_and_needs_a_run():
+    optim.make_schedule("cosine", 0.8, **RUN, schedule_options={"warmup_epochs": 49.8})  # 249 of 250 steps
+    # at most every step
+    assert rates("step", every_epochs=0.01)(3) == pytest.approx(0.1)

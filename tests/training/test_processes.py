@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from jaxseg.data import builders
-from jaxseg.errors import InputError
-from jaxseg.training import parallel, runs
+from jaxseg.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = [
@@ -127,13 +126,3 @@ def test_when_one_of_two_ends_the_other_does_and_the_next_start_ends_with_the_pa
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), ours, expected)
     # what one host began, another number of devices can resume: the checkpoint of both is opened here, on one
     fit(config, data, run)
-
-
-def test_flags_that_belong_together_are_asked_for():
-    for arguments, message in (
-        ((None, 2, None), "--coordinator, --num_processes and --process_id belong together"),
-        (("x:1", 2, 2), "--process_id is 2; it must be from 0 to 1"),
-    ):
-        with pytest.raises(InputError, match=message) as error:
-            parallel.initialize(**dict(zip(("coordinator", "num_processes", "process_id"), arguments, strict=True)))
-        assert "\n" not in str(error.value)

@@ -78,15 +78,6 @@ def test_what_cannot_work_is_named(field, value, message):
     assert "\n" not in str(error.value)
 
 
-def test_pmap_is_for_one_host(monkeypatch):
-    config = train.get_config("tiny").unlock()
-    config.parallel = "pmap"
-    checks.check(config)
-    monkeypatch.setattr(checks.jax, "process_count", lambda: 2)
-    with pytest.raises(InputError, match=r"config.parallel 'pmap' is for one host; use 'jit' for many"):
-        checks.check(config)
-
-
 @pytest.fixture(scope="module")
 def splits(tiny):
     return runs.Splits(tiny, train.get_config("tiny").data.source_size)
@@ -150,6 +141,135 @@ def test_a_run_starts_from_a_file_and_goes_on_without_it(monkeypatch, splits, tm
     assert not (tmp_path / "other").exists()
     (tmp_path / "run" / "checkpoints" / "8").mkdir(parents=True)  # a checkpoint: the file is no longer asked for
     started(monkeypatch, config, splits, tmp_path / "run")
+
+
+def test_a_run_goes_by_the_lengths_in_its_config(monkeypatch, splits, tmp_path):
+    config = train.get_config("tiny").unlock()
+    config.training.update(epochs=7, evaluate_every=2, save_every=5, patience=4, batch_size=8, selection="miou")
+    loop, _, _ = started(monkeypatch, config, splits, tmp_path / "run")
+    epoch = len(splits["train"]) // 8
+    assert (loop.total_steps, loop.evaluate_every, loop.save_every, loop.patience) == (7 * epoch, 2 * epoch, 5, 4)
+    assert loop.selection == ("miou", 1) and loop.steps_per_call == 1 and loop.keep_every == 0
+    assert loop.name == "run" and not loop.skip_nonfinite and loop.tensors[0] == "the loss"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    config.on_nonfinite = "skip"
+    loop, _, _ = started(monkeypatch, config, splits, tmp_path / "elsewhere")
+    assert loop.steps_per_call == 32 and loop.skip_nonfinite
+    config.training.steps_per_call = 3
+    assert started(monkeypatch, config, splits, tmp_path / "third")[0].steps_per_call == 3
+
+
+def test_replicas_vary_the_seed_or_the_fold(tmp_path):
+    config = train.get_config("tiny").unlock()
+    assert runs.member_runs(config, tmp_path) == [(config, tmp_path)]
+    config.update(replicas=3, seed=5)
+    members = runs.member_runs(config, tmp_path)
+    assert [(one.seed, one.data.fold, one.replicas) for one, _ in members] == [(5, 0, 1), (6, 0, 1), (7, 0, 1)]
+    assert [place.name for _, place in members] == ["replica_0", "replica_1", "replica_2"]
+    config.vary = "fold"
+    assert [(one.seed, one.data.fold) for one, _ in runs.member_runs(config, tmp_path)] == [(5, 0), (5, 1), (5, 2)]
+
+
+@pytest.mark.parametrize(
+    ("data", "memory", "resident"),
+    [
+        ({}, 40, True),  # 4 and 6 bytes are a quarter of them
+        ({}, 39, False),
+        ({"residence": "device"}, 1, True),
+        ({"residence": "stream"}, 1000, False),
+        ({"folds": 2}, 1, True),
+        ({"replicas": 2}, 1, True),
+    ],
+)
+def test_cases_are_on_the_device_where_there_is_room(monkeypatch, data, memory, resident):
+    class Source:
+        fingerprint, num_channels, num_bytes, labels = "abc", 3, 4, np.zeros((32, 2, 2), np.uint8)
+        name, patients = "drawn", [str(i) for i in range(32)]
+
+        def __len__(self):
+            return 32
+
+    class Splits:
+        pool = Source()
+
+        def open(self, split):
+            found = Source()
+            found.num_bytes = {"train": 4, "validation": 6}[split]
+            return found
+
+        def __getitem__(self, split):
+            return Source()
+
+    monkeypatch.setattr(runs.parallel, "device_memory", lambda: memory)
+    config = train.get_config("tiny").unlock()
+    config.replicas = data.pop("replicas", 1)
+    config.data.update(data)
+    found = runs.Data(config, Splits())
+    names = ["train", "validation"] if resident else ["records of train", "records of validation"]
+    assert list(found.fingerprints) == names and set(found.fingerprints.values()) == {"abc"}
+    assert found.steps_per_epoch == (16 if config.data.folds else 32) // 16
+
+
+def test_names_of_validation_cases_are_read_where_they_decide_what_is_seen(splits):
+    config = train.get_config("tiny").unlock()
+    assert runs.Data(config, splits).validation_names == ()
+    config.data.view = "quadrant"
+    assert runs.Data(config, splits).validation_names == splits["validation"].cases
+    config.data.folds = 2
+    assert runs.Data(config, splits).validation_names == splits.pool.cases
+
+
+def test_a_batch_is_no_larger_than_there_are_cases(splits):
+    config = train.get_config("tiny").unlock()
+    count = len(splits["train"])
+    config.training.batch_size = count
+    assert runs.Data(config, splits).steps_per_epoch == 1
+    config.training.batch_size = count + 1
+    message = rf"batch_size is {count + 1}, .* has {count} cases to train on; it can be at most that"
+    with pytest.raises(InputError, match=message):
+        runs.Data(config, splits)
+
+
+def test_dice_of_a_validation_is_the_mean_of_what_is_defined():
+    """Two cases, three classes: counts of both, of the annotation, of the prediction."""
+    counts = np.array([[[8, 9, 9], [2, 4, 3], [0, 0, 0]], [[9, 10, 9], [0, 3, 0], [1, 2, 4]]], np.int32)
+    found = runs.overlaps(counts)
+    assert found["dice"] == pytest.approx(np.mean([4 / 7, 0, 2 / 6]), rel=1e-6)
+    nothing = runs.overlaps(np.zeros((2, 3, 3), np.int32))
+    assert np.isnan(nothing["dice"])
+
+
+def test_a_folder_belongs_to_its_config_and_data(tmp_path):
+    config = train.get_config("tiny")
+    runs.claim(tmp_path, config)
+    assert not (tmp_path / "config.json").exists()  # asked alone
+    runs.claim(tmp_path, config, data={"train": "a", "network": "n"})
+    runs.claim(tmp_path, config, data={"records of train": "b", "network": "n"})
+    for data, wanted in (
+        ({"train": "b"}, "train differs; .*the same --data_dir$"),
+        ({"network": "m"}, "config.network$"),
+    ):
+        with pytest.raises(InputError, match=f"was made with other data: .*{wanted}"):
+            runs.claim(tmp_path, config, data=data)
+    other = config.copy_and_resolve_references().unlock()
+    other.training.epochs = 9
+    with pytest.raises(InputError, match=r"another config: config.training.epochs is 2 there and 9 here; choose"):
+        runs.claim(tmp_path, other)
+    other = config.copy_and_resolve_references().unlock()
+    other.network = "elsewhere"  # a place
+    runs.claim(tmp_path, other)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config.json: cannot be read here"):
+        runs.claim(tmp_path, config)
+    with pytest.raises(InputError, match=r"config.json: cannot be read here"):
+        runs.read_config(tmp_path)
+
+
+def test_pictures_in_memory_alone_are_no_files():
+    splits = runs.InMemorySplits({})
+    with pytest.raises(ValueError, match=r"train is in memory alone; train with config.data.residence 'device'"):
+        splits.open("train")
+    assert splits.rank == 2
 
 
 def torchvision_like(begun):

@@ -133,3 +133,49 @@ def test_parts_of_a_batch_add_up_to_its_gradient(shallow, setting):
     np.testing.assert_allclose(found[1][1], found[2][1], rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found[1][0], found[2][0])
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(found[1][0])) > 1e-2
+
+
+def test_parts_take_turns_and_hand_on_their_statistics():
+    """Of six cases in three parts: the loss is a mean, the statistics go from one to the next, draws differ."""
+    batch = {"index": np.arange(6, dtype=np.int32)}
+    view = lambda key, stored: {"index": stored["index"].astype(jnp.float32)}
+
+    def objective(key, variables, seen):
+        assert seen["index"].shape == (2,)
+        mean = jnp.mean(seen["index"])
+        drawn = variables["batch_stats"]["drawn"] + jax.random.uniform(key) * mean
+        return mean * variables["params"]["w"], {"last": 10 * variables["batch_stats"]["last"] + mean, "drawn": drawn}
+
+    stats = {"last": jnp.float32(0), "drawn": jnp.float32(0)}
+    start = state.TrainState(jnp.int32(4), {"w": jnp.float32(3)}, stats, (), jax.random.key(1))
+    optimizer = optax.GradientTransformation(lambda _: (), lambda grads, *_: (grads, ()))
+
+    @jax.jit
+    def run(start):
+        key = jax.random.fold_in(jax.random.fold_in(start.key, 4), 1)
+        draws = jnp.stack([jax.random.uniform(jax.random.fold_in(key, i)) for i in range(3)])
+        return steps.make_train_step(objective, optimizer, view, accumulate=3)(start, batch), draws
+
+    (after, metrics), draws = run(start)
+    means = np.array([1.5, 2.5, 3.5])  # of cases 0 and 3, 1 and 4, 2 and 5
+    assert metrics["loss"] == pytest.approx(3 * 2.5) and metrics["grad_norm"] == pytest.approx(2.5)
+    assert after.params["w"] == pytest.approx(3 + 2.5) and int(after.step) == 5
+    assert after.batch_stats["last"] == pytest.approx(150 + 25 + 3.5)
+    assert after.batch_stats["drawn"] == pytest.approx(float(np.sum(draws * means)), rel=1e-5)
+
+
+def test_a_fresh_state_is_for_any_batch_and_keeps_its_keys_apart(shallow):
+    """Its weights are drawn once, with the shapes of one case."""
+    asked = []
+
+    class Module:
+        def init(self, key, images):
+            asked.append(images.shape)
+            return {"params": {"w": jax.random.bits(key, dtype=jnp.uint32)}}
+
+    create = lambda key: state.create(key, Module(), optax.identity(), (7, 5, 6, 3))
+    one, other = (jax.jit(create)(jax.random.key(seed)) for seed in (0, 1))
+    assert asked == [(1, 5, 6, 3)] and int(one.step) == 0 and one.batch_stats == {} == one.frozen
+    assert int(one.params["w"]) != int(other.params["w"])
+    run_key = jax.random.split(jax.random.key(0))[1]
+    np.testing.assert_array_equal(jax.random.key_data(one.key), jax.random.key_data(run_key))

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.analysis import prototypes
+from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, Probe, number
-from jaxseg.audit.profiles import KNOWS, figure
 from jaxseg.audit.subject import Seen, Subject, evenly
 from jaxseg.results.patients import Patients
 from jaxseg.settings import count
@@ -39,12 +39,10 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
 def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     """A row per layer."""
     convention = "SA score: Dice of a layer's two-prototype map with the annotation, the network's soft output as mask"
-    patients, pairs = (
-        Patients(arrays["patients"], settings.resamples),
-        zip(subject.layers, arrays["scores"], strict=True),
-    )
+    patients = Patients(arrays["patients"], settings.resamples)
+    pairs = zip(subject.layers, arrays["scores"], strict=True)
     rows = [number("segmentation ability", patients.mean(v), convention, where=layer) for layer, v in pairs]
-    shown = figure(
+    return profiles.answer(
         "ability",
         rows,
         "Segmentation ability, layer by layer",
@@ -53,7 +51,6 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
         ylabel="SA score",
         limits=(0.0, 1.0),
     )
-    return Answer(rows, figures=[shown], text=[KNOWS])
 
 
 PROBE = Probe("ability", "What can each layer do?", "layers", Settings, measure, tabulate)

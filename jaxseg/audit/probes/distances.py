@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.analysis import cells, hellinger
+from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, NotAskedError, Probe, plain
 from jaxseg.audit.probes.accuracy import reference_domain
-from jaxseg.audit.profiles import KNOWS, figure
 from jaxseg.audit.subject import Seen, Subject, evenly
 from jaxseg.models import capture
 from jaxseg.models.layers import mask_around
@@ -83,16 +83,16 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     reference = reference_domain(subject)
     n = min(len(subject.test), settings.profile_cases)
     convention = "Hellinger distance of pooled activations, 100 bins over the joint range, mean over channels"
-    profiles = {
+    lines = {
         f"distance of {name} from {reference}": v for name, v in zip(arrays["names"], arrays["distance"], strict=True)
     }
-    profiles[f"between halves of {reference}"] = arrays["null"]
+    lines[f"between halves of {reference}"] = arrays["null"]
     rows = [
         plain(what, value, convention, where=layer, n=n)
-        for what, values in profiles.items()
+        for what, values in lines.items()
         for layer, value in zip(subject.layers, values, strict=True)
     ]
-    shown = figure(
+    return profiles.answer(
         "distances",
         rows,
         "Distance of the domains, layer by layer",
@@ -101,7 +101,6 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
         ylabel="Hellinger distance",
         limits=(0.0, 1.0),
     )
-    return Answer(rows, figures=[shown], text=[KNOWS])
 
 
 PROBE = Probe("distances", "How far apart are the domains in its activations?", "layers", Settings, measure, tabulate)

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from jaxseg.analysis import position
+from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, NotAskedError, Probe, plain
-from jaxseg.audit.profiles import KNOWS, figure
 from jaxseg.audit.subject import Subject, evenly
 from jaxseg.data import augment, pipeline
 from jaxseg.settings import count
@@ -44,7 +44,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         return {name: position.update(states[name], features[name], fold, valid=valid) for name in states}
 
     for batch in pipeline.epoch(cases, batch_size=subject.batch_size):
-        features, valid = read(subject.variables, {name: array for name, array in batch.items() if name != "real"})
+        features, valid = read(subject.variables, batch)
         states = states or {name: position.init(x.shape[-1], folds=folds) for name, x in features.items()}
         # a number that no fold has leaves the repetitions out
         states = add(states, features, np.where(batch["real"], patients[batch["index"]] % folds, folds), valid)
@@ -58,7 +58,7 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     )
     n, pairs = min(len(subject.test), settings.profile_cases), zip(subject.layers, arrays["r2"], strict=True)
     rows = [plain("knowledge of the border", r2, convention, where=name, n=n) for name, r2 in pairs]
-    shown = figure(
+    return profiles.answer(
         "position",
         rows,
         "What each layer knows of the border",
@@ -66,7 +66,6 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
         "Cross-validated over patients. After Lin, Weng et al. 2024, Fig. 5.",
         ylabel="R²",
     )
-    return Answer(rows, figures=[shown], text=[KNOWS])
 
 
 PROBE = Probe("position", "What does each layer know of where it is?", "layers", Settings, measure, tabulate)

@@ -79,10 +79,9 @@ def mask_centres(settings: Settings, splits: runs.Splits) -> dict[tuple[str, str
         for split in SPLITS:
             source = splits[split]
             seen = augment.testing_view(view, size=settings.run.data.image_size, cases=source.cases)
-            of_batch = jax.jit(lambda batch, seen=seen: regions.mask_centres(seen(batch)["labels"]))
+            of_batch = jax.jit(lambda batch, seen=seen: {"centres": regions.mask_centres(seen(batch)["labels"])})
             batches = pipeline.epoch(source, batch_size=settings.run.training.batch_size)
-            values = [np.asarray(of_batch(batch))[np.asarray(batch["real"])] for batch in batches]
-            centres[split, view] = np.concatenate(values)
+            centres[split, view] = inference.over_cases(of_batch, batches)["centres"]
     return centres
 
 

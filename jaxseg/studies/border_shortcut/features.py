@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.analysis import cells, position
+from jaxseg.analysis import cells, position, projection
 from jaxseg.data import augment, pipeline
 from jaxseg.models import capture
 from jaxseg.models.layers import mask_around
@@ -54,8 +54,7 @@ def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline
     random = np.random.default_rng(settings.seed)
     each = -(-evaluation.feature_pixels // len(test))
     for batch in pipeline.epoch(test, batch_size=settings.run.training.batch_size):
-        stored = {name: batch[name] for name in ("image", "labels", "valid", "index") if name in batch}
-        features, valid = run(variables, stored)
+        features, valid = run(variables, batch)
         if states is None:
             states = {name: position.init(features[name].shape[-1], folds=evaluation.position_folds) for name in layers}
         # an index that is no fold's leaves the repetitions out
@@ -68,10 +67,10 @@ def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline
             chosen = where[random.choice(len(where), min(each, len(where)), replace=False)]
             sampled.append(image[chosen])
             distances.append(distance[chosen])
-    projection, share = _principal(np.concatenate(sampled))
+    plane, share = projection.principal_components(np.concatenate(sampled))
     return {
         "position": np.array([float(_score(states[layer])) for layer in layers], np.float32),
-        "projection": projection,
+        "projection": plane,
         "projection_distance": np.concatenate(distances),
         "projection_share": share,
     }
@@ -85,12 +84,3 @@ def _counted(valid: jax.Array | None, sizes: Sequence[int], real: np.ndarray) ->
     if valid is None:
         return [np.arange(math.prod(sizes))] * int(np.sum(real))
     return [np.flatnonzero(one) for one in np.asarray(cells.counted(valid, sizes))[real]]
-
-
-def _principal(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The two largest principal components of `[P,D]`, signs fixed by the largest weight, and their shares."""
-    centred = vectors.astype(np.float64) - vectors.mean(0)
-    variance, axes = np.linalg.eigh(centred.T @ centred)
-    axes, variance = axes[:, ::-1][:, :2], np.maximum(variance[::-1], 0)
-    axes = axes * np.sign(axes[abs(axes).argmax(0), np.arange(axes.shape[1])])
-    return (centred @ axes).astype(np.float32), (variance[:2] / max(variance.sum(), 1e-30)).astype(np.float32)

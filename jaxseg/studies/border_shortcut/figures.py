@@ -10,10 +10,11 @@ from jaxseg import atomic
 from jaxseg.data import augment
 from jaxseg.report import figures
 from jaxseg.results.table import Table
-from jaxseg.studies.base import Measures, Overlay, Report, at_even_quantiles, lines
+from jaxseg.studies.base import Measures, Overlay, at_even_quantiles, lines
 from jaxseg.studies.border_shortcut import moving_window, tables
-from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS, Measured
+from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS
 from jaxseg.studies.border_shortcut.settings import NAMES, Evaluation, Run, Settings
+from jaxseg.studies.border_shortcut.tables import StudyReport
 from jaxseg.training import runs
 
 _SEEN = {"original": "whole images", "quadrant": "quadrants"}
@@ -21,7 +22,7 @@ _PANELS = {view: f"Tested on {_SEEN[view]}" for view in reversed(TEST_VIEWS)}
 _BAND_AXIS = "outer edge of the band: distance from the centre (px of {grid})"
 
 
-def draw(report: Report[Settings, runs.Splits, Measured, tables.Tables]) -> None:
+def draw(report: StudyReport) -> None:
     """Writes all figures of the study; `paddings.png` where more than one padding mode was run.
 
     Numbers in no table of the study are written to tables of their own: `mask_centre_map` and `border_features`.
@@ -122,8 +123,7 @@ def _centre_map(centres: np.ndarray, bins: int = 16) -> np.ndarray:
 def _draw_position(folder: pathlib.Path, paddings: tuple[str, ...], position: Table) -> None:
     def line(padding: str, model: str) -> figures.Series:
         own = position.where(padding=padding, model=model)
-        r2 = own.numbers[0]  # without an interval
-        return figures.Series(f"{padding} padding", np.array([row["layer"] for row in own]), r2, r2, r2)
+        return figures.Series(f"{padding} padding", [row["layer"] for row in own], own.numbers[0])
 
     figures.curves(
         folder / "position.png",

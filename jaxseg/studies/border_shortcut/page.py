@@ -7,13 +7,12 @@ import numpy as np
 
 from jaxseg.report import estimates, page
 from jaxseg.results.table import Table, table
-from jaxseg.studies.base import Measures, Report
+from jaxseg.studies.base import Measures
 from jaxseg.studies.border_shortcut import tables
-from jaxseg.studies.border_shortcut.experiment import Measured
-from jaxseg.studies.border_shortcut.settings import NAMES, Run, Settings
-from jaxseg.training import checks, runs
+from jaxseg.studies.border_shortcut.settings import NAMES, Run
+from jaxseg.studies.border_shortcut.tables import StudyReport
+from jaxseg.training import checks
 
-StudyReport = Report[Settings, runs.Splits, Measured, tables.Tables]
 _WHO = ("padding", "model", "trained_on", "tested_on")
 _PADDINGS = "Padding as a factor"
 
@@ -46,8 +45,12 @@ def _comparison(report: StudyReport) -> page.Section:
         "to padding shows only with other padding modes.",
         _prior_text(report.measured.of_runs, padding),
     ]
-    at_border = _table("At the border and inside", results.border.where(padding=padding), "tested_on", "quantity")
-    return page.Section("What was compared", text, [], [_table("Dice per case", results.dice, *_WHO), at_border])
+    at_border, columns = results.border.where(padding=padding), ("tested_on", "quantity")
+    shown = [
+        estimates.table("Dice per case", results.dice, _WHO),
+        estimates.table("At the border and inside", at_border, columns),
+    ]
+    return page.Section("What was compared", text, [], shown)
 
 
 def _by_distance(report: StudyReport) -> page.Section:
@@ -83,7 +86,7 @@ def _moving_window(report: StudyReport) -> page.Section:
         "The case with the median lesion area; the offset of the window from the top left corner is in pixels of the "
         "stored image. After Fig. 1 of the paper's appendix.",
     )
-    agreement = _table("Agreement of overlapping windows", report.tables.moving_window, *_WHO)
+    agreement = estimates.table("Agreement of overlapping windows", report.tables.moving_window, _WHO)
     return page.Section("The moving window", [text], [windows], [agreement])
 
 
@@ -103,7 +106,8 @@ def _features(report: StudyReport) -> page.Section:
         "Two largest principal components of the last layer before the logits. After Fig. 5 of the paper.",
     )
     text = _position_text(position.where(padding=report.settings.padding))
-    shown = _table("R² of the distance from the border", position, "padding", "model", "layer", "name")
+    columns = ("padding", "model", "layer", "name")
+    shown = estimates.table("R² of the distance from the border", position, columns)
     return page.Section("Features near the border", [text], [layers, features], [shown])
 
 
@@ -116,7 +120,7 @@ def _mask_centres(report: StudyReport) -> page.Section:
         "Masks per cell, each panel on its own scale; of quadrants, the one that belongs to the case. After Fig. 6.",
         table="mask_centre_map",
     )
-    distance = _table("Mean distance from the centre", report.tables.mask_centres, "split", "view")
+    distance = estimates.table("Mean distance from the centre", report.tables.mask_centres, ("split", "view"))
     return page.Section("Where the masks lie", [text], [centres], [distance])
 
 
@@ -130,10 +134,6 @@ def _position_text(position: Table) -> str:
         f"the distance from the border on a layer's features: {'; '.join(parts)}. That the information is there does "
         "not mean that the network uses it."
     )
-
-
-def _table(title: str, rows: Table, *columns: str) -> page.Table:
-    return estimates.table(title, rows, {name: name.replace("_", " ") for name in columns})
 
 
 def _band_table(bands: Table) -> page.Table:
@@ -227,7 +227,7 @@ def _paddings(report: StudyReport) -> page.Section:
         "cover what another seed would change.",
         table="border",
     )
-    return page.Section(_PADDINGS, text, [dots], [_table("Gaps", gaps, "padding", "quantity")])
+    return page.Section(_PADDINGS, text, [dots], [estimates.table("Gaps", gaps, ("padding", "quantity"))])
 
 
 def _padding_text(border: Table, padding: str, reference: str) -> str:

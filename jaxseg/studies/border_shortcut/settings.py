@@ -7,13 +7,12 @@ import ml_collections
 from jaxseg.data import augment
 from jaxseg.errors import InputError
 from jaxseg.models.layers import PADDINGS
-from jaxseg.settings import count, read, some_of
-from jaxseg.studies.base import changed
+from jaxseg.settings import count, some_of
+from jaxseg.studies.base import changed, read_settings
 from jaxseg.training import checks
 
 NAMES = {"original": "M_ori", "quadrant": "M_crop"}  # of networks, by the view that they are trained on
 Run = tuple[str, str]  # padding, training view
-_SHOWN_IN = "configs/border_shortcut.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +57,13 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    run = checks.run_config(config)
-    evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
-    made = read(Settings, config, shown_in=_SHOWN_IN, evaluation=evaluation, run=run)
+    made = read_settings(Settings, config)
+    evaluation, size = made.evaluation, made.run.data.image_size
     for one in made.networks:
         checks.check(made.of_run(one))
-    if evaluation.grid % run.data.image_size:
+    if evaluation.grid % size:
         raise InputError(
-            f"config.evaluation.grid is {evaluation.grid}; it must be a multiple of config.data.image_size "
-            f"({run.data.image_size})"
+            f"config.evaluation.grid is {evaluation.grid}; it must be a multiple of config.data.image_size ({size})"
         )
     if not evaluation.band_width <= evaluation.border_width < evaluation.grid // 2:
         raise InputError(

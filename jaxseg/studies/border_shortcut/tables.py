@@ -1,16 +1,16 @@
 """The border-shortcut study's measures as tables."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from jaxseg.data import pipeline
 from jaxseg.metrics import regions
-from jaxseg.results.patients import Patients
+from jaxseg.results.patients import Patients, Terms
 from jaxseg.results.table import NONE, PAIRED, Row, Table, exact, table
-from jaxseg.studies.base import Measures
+from jaxseg.studies.base import Measures, Report, case_records
 from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS, Measured
 from jaxseg.studies.border_shortcut.settings import NAMES, Evaluation, Run, Settings
 from jaxseg.training import checks, runs
@@ -38,6 +38,9 @@ class Tables:
     cases: list[dict[str, Any]]
 
 
+StudyReport = Report[Settings, runs.Splits, Measured, Tables]
+
+
 def tabulate(settings: Settings, splits: runs.Splits, measured: Measured) -> Tables:
     """All numbers of the study."""
     patients = Patients(np.array(splits["test"].patients), settings.evaluation.resamples)
@@ -54,7 +57,7 @@ def tabulate(settings: Settings, splits: runs.Splits, measured: Measured) -> Tab
         position=table(row for run, m in measured.of_runs.items() for row in _position_rows(settings, splits, run, m)),
         mask_centres=table(_centre_rows(settings, splits, measured)),
         training=[_training_record(run, measures) for run, measures in measured.of_runs.items()],
-        cases=_case_records(settings, splits["test"], measured),
+        cases=_case_records(settings, splits, measured),
     )
 
 
@@ -66,7 +69,7 @@ def _of(run: Run, test_view: str = "") -> dict[str, Any]:
 
 def _dice_rows(settings: Settings, run: Run, measures: Measures, patients: Patients) -> Iterator[Row]:
     for test_view in TEST_VIEWS:
-        yield Row(_of(run, test_view), patients.mean(measures[f"{test_view}_dice"]), DICE)
+        yield patients.row(measures[f"{test_view}_dice"], DICE, **_of(run, test_view))
 
 
 def _band_rows(settings: Settings, run: Run, measures: Measures, patients: Patients) -> Iterator[Row]:
@@ -74,9 +77,8 @@ def _band_rows(settings: Settings, run: Run, measures: Measures, patients: Patie
         for name, convention in (("bands", DICE), ("bands_smooth1", SMOOTH)):
             values = measures[f"{test_view}_{name}"]
             for ring, distance in enumerate(band_distances(settings.evaluation)):
-                estimate = patients.mean(values[:, ring])
-                keys = {"band": ring, "outer_distance_px": int(distance), "convention": convention}
-                yield Row(keys | _of(run, test_view), estimate, convention)
+                keys: dict[str, Any] = {"band": ring, "outer_distance_px": int(distance), "convention": convention}
+                yield patients.row(values[:, ring], convention, **keys, **_of(run, test_view))
 
 
 def band_distances(evaluation: Evaluation) -> np.ndarray:
@@ -88,28 +90,28 @@ def _border_rows(settings: Settings, padding: str, measured: Measured, patients:
     """What each model reaches at the border and inside, their gaps, and the gap's excess at the border."""
     for test_view in TEST_VIEWS:
         for quantity, terms in _border_quantities(settings, padding, measured, test_view).items():
-            estimate = patients.contrast(terms)
-            keys = {"padding": padding, "tested_on": test_view, "quantity": quantity}
-            yield Row(keys, estimate, _border_convention(settings, quantity), PAIRED)
-
-
-Terms = list[tuple[float, np.ndarray]]
+            convention = _border_convention(settings, quantity)
+            of = {"padding": padding, "tested_on": test_view, "quantity": quantity}
+            yield Row(of, patients.contrast(terms), convention, PAIRED)
 
 
 def _border_quantities(settings: Settings, padding: str, measured: Measured, test_view: str) -> dict[str, Terms]:
     """Each a weighted sum of means per case."""
     of = lambda view, place, padding=padding: measured.of_runs[padding, view][f"{test_view}_{place}"]
-    gap = lambda place, padding=padding: [(1.0, of("quadrant", place, padding)), (-1.0, of("original", place, padding))]
+    gap = lambda place, padding=padding, sign=1.0: [
+        (sign, of("quadrant", place, padding)),
+        (-sign, of("original", place, padding)),
+    ]
     alone = lambda place, name: {name(model): [(1.0, of(view, place))] for view, model in NAMES.items()}
     quantities: dict[str, Terms] = {
         **alone("border", lambda model: f"{model} at the border"),
         **alone("interior", lambda model: f"{model} inside"),
-        **{GAP: gap("border"), "gap inside": gap("interior"), EXCESS: gap("border") + _negative(gap("interior"))},
+        **{GAP: gap("border"), "gap inside": gap("interior"), EXCESS: gap("border") + gap("interior", sign=-1.0)},
         **alone("border_recall", found_by),
     }
     reference = settings.padding
     if padding != reference:
-        quantities[minus_that_of(reference)] = gap("border") + _negative(gap("border", reference))
+        quantities[minus_that_of(reference)] = gap("border") + gap("border", reference, -1.0)
     return quantities
 
 
@@ -123,10 +125,6 @@ def minus_that_of(padding: str) -> str:
     return f"{GAP}, minus that of {padding} padding"
 
 
-def _negative(terms: Terms) -> Terms:
-    return [(-weight, values) for weight, values in terms]
-
-
 def _border_convention(settings: Settings, quantity: str) -> str:
     what = "share of lesion pixels per case, mean" if quantity in map(found_by, NAMES.values()) else DICE
     border = f"within {settings.evaluation.border_width} of {settings.evaluation.grid} px"
@@ -134,8 +132,8 @@ def _border_convention(settings: Settings, quantity: str) -> str:
 
 
 def _window_rows(settings: Settings, run: Run, measures: Measures, patients: Patients) -> Iterator[Row]:
-    estimate = patients.of(measures["agreement_case"]).mean(measures["agreement"])
-    yield Row(_of(run, "moving window"), estimate, _AGREEMENT)
+    shown = patients.of(measures["agreement_case"])
+    yield shown.row(measures["agreement"], _AGREEMENT, **_of(run, "moving window"))
 
 
 def _position_rows(settings: Settings, splits: runs.Splits, run: Run, measures: Measures) -> Iterator[Row]:
@@ -148,9 +146,8 @@ def _position_rows(settings: Settings, splits: runs.Splits, run: Run, measures: 
 
 def _centre_rows(settings: Settings, splits: runs.Splits, measured: Measured) -> Iterator[Row]:
     for (split, view), centres in measured.mask_centres.items():
-        distance = np.linalg.norm(centres, axis=1)
-        estimate = Patients(np.array(splits[split].patients), settings.evaluation.resamples).mean(distance)
-        yield Row({"split": split, "view": view}, estimate, _CENTRE)
+        patients = Patients(np.array(splits[split].patients), settings.evaluation.resamples)
+        yield patients.row(np.linalg.norm(centres, axis=1), _CENTRE, split=split, view=view)
 
 
 def _training_record(run: Run, measures: Measures) -> dict[str, Any]:
@@ -158,14 +155,12 @@ def _training_record(run: Run, measures: Measures) -> dict[str, Any]:
     return {**_of(run), **best, "convention": "mean per case, undefined left out, on the view trained on"}
 
 
-def _case_records(settings: Settings, test: pipeline.InMemory, measured: Measured) -> list[dict[str, Any]]:
-    bands = [f"band_{distance}" for distance in band_distances(settings.evaluation)]
-    return [
-        {"case": test.cases[i], "patient": test.patients[i], "padding": padding, "model": NAMES[view]}
-        | {"tested_on": test_view}
-        | {name: float(m[f"{test_view}_{name}"][i]) for name in ("dice", "border", "interior", "border_recall")}
-        | dict(zip(bands, m[f"{test_view}_bands"][i].tolist(), strict=True))
-        for (padding, view), m in measured.of_runs.items()
-        for test_view in TEST_VIEWS
-        for i in range(len(test.cases))
-    ]
+def _case_records(settings: Settings, splits: runs.Splits, measured: Measured) -> list[dict[str, Any]]:
+    records = []
+    for ((padding, view), measures), test_view in itertools.product(measured.of_runs.items(), TEST_VIEWS):
+        columns = {name: measures[f"{test_view}_{name}"] for name in ("dice", "border", "interior", "border_recall")}
+        bands = zip(band_distances(settings.evaluation), measures[f"{test_view}_bands"].T, strict=True)
+        columns |= {f"band_{distance}": values for distance, values in bands}
+        who = {"padding": padding, "model": NAMES[view], "tested_on": test_view}
+        records += case_records(splits["test"], columns, **who)
+    return records

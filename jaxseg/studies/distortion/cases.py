@@ -10,21 +10,13 @@ import numpy as np
 
 from jaxseg.data import inputs, pipeline
 from jaxseg.errors import InputError
+from jaxseg.metrics.domain_ranking import Domains
 from jaxseg.metrics.intervals import defined_mean
 from jaxseg.studies.base import Data, open_splits
 from jaxseg.studies.distortion.settings import BY_ORDER, Settings
 from jaxseg.training import runs
 
 VALIDATION, TEST, SHIFTED = ROLES = ("validation", "test", "shifted")
-
-
-class Domains(NamedTuple):
-    """The domains of the cases, by name."""
-
-    names: tuple[str, ...]  # of all, in the order of tables: validation, test, then those that are shifted
-    validation: str  # in-distribution; sets the threshold of detection
-    inside: str  # in-distribution, to tell shifted cases from: test, or validation where there are no test cases
-    counted: tuple[str, ...]  # shifted, with enough patients for an interval; means are over these
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,11 +3,11 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from jaxseg.metrics.domain_ranking import MEAN, TOGETHER
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim, Verdict
 from jaxseg.results.table import Row
 from jaxseg.studies.base import answer
 from jaxseg.studies.distortion.settings import UNITS
-from jaxseg.studies.distortion.statistics import MEAN, TOGETHER
 from jaxseg.studies.distortion.tables import CORRELATION, FLAGGED, LOST, OURS, SHARE, Tables
 
 # An advantage in correlation, or in the share that is flagged, whose whole interval lies below this is called none.

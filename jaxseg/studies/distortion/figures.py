@@ -7,23 +7,21 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from jaxseg.metrics import ranking
+from jaxseg.metrics.domain_ranking import MEAN, Domains
 from jaxseg.metrics.resampled_ranking import Observations
 from jaxseg.report import canvas, figures
 from jaxseg.results.patients import Patients
 from jaxseg.results.table import Table
-from jaxseg.studies.base import Report
+from jaxseg.studies.base import of_kept
 from jaxseg.studies.distortion import tables
-from jaxseg.studies.distortion.cases import Cases, Domains, Gathered
-from jaxseg.studies.distortion.experiment import Measured
-from jaxseg.studies.distortion.settings import Settings
-from jaxseg.studies.distortion.statistics import MEAN
+from jaxseg.studies.distortion.cases import Cases
+from jaxseg.studies.distortion.tables import StudyReport
 
 _RED = (0.86, 0.05, 0.1)
 _RANK_AXIS = "rank correlation with 1 − Dice"
 
 
-def draw(report: Report[Settings, Gathered, Measured, tables.Tables]) -> None:
+def draw(report: StudyReport) -> None:
     """Writes all figures of the study."""
     folder, cases, measured, results = report.figures, report.cases.scored, report.measured, report.tables
     evaluation = report.settings.evaluation
@@ -74,20 +72,13 @@ def _distribution(domain: str, cases: Cases, dice: np.ndarray, resamples: int, p
 def _draw_rejection(folder: pathlib.Path, of: Observations, domains: Domains, points: int = 50) -> None:
     """Mean Dice of the kept cases against their share, mean over networks; then that of the best order."""
     pooled = of.take(np.isin(of.domains, domains.counted))
-    grid = np.linspace(0.1, 1, points)
-
-    def series(label: str, scores: np.ndarray, risks: np.ndarray, style: str = "-") -> figures.Series:
-        of_runs = [ranking.risk_coverage(*pair) for pair in zip(scores, risks, strict=True)]
-        curves = [1 - np.interp(grid, curve.coverage, curve.risk) for curve in of_runs if curve.n > 1]
-        mean = np.mean(curves, 0) if curves else np.full(points, np.nan)
-        return figures.Series(label, grid, mean, mean, mean, style)
-
+    shares = np.linspace(0.1, 1, points)
     rows_of = {name: of.of_score(name) for name in of.names}
-    lines = [series(name, pooled.scores[rows], pooled.risks[rows]) for name, rows in rows_of.items()]
+    lines = [of_kept(name, pooled.scores[rows], 1 - pooled.risks[rows], shares) for name, rows in rows_of.items()]
     own = pooled.risks[rows_of[tables.OURS]]
     figures.curves(
         folder / "rejection.png",
-        {"": [*lines, series("best possible", own, own, ":")]},
+        {"": [*lines, of_kept("best possible", own, 1 - own, shares, style=":")]},
         xlabel="share of the cases that is kept",
         ylabel="mean Dice of those",
         ylim=None,

@@ -4,18 +4,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxseg.metrics.domain_ranking import MEAN, TOGETHER
 from jaxseg.report import estimates, page
 from jaxseg.results.claims import Claim
 from jaxseg.results.table import Row, Table, table
-from jaxseg.studies.base import Report
 from jaxseg.studies.distortion import tables
-from jaxseg.studies.distortion.cases import SHIFTED, Gathered
+from jaxseg.studies.distortion.cases import SHIFTED
 from jaxseg.studies.distortion.claims import NEGLIGIBLE
-from jaxseg.studies.distortion.experiment import Measured
-from jaxseg.studies.distortion.settings import UNITS, Settings
-from jaxseg.studies.distortion.statistics import MEAN, TOGETHER
+from jaxseg.studies.distortion.settings import UNITS
+from jaxseg.studies.distortion.tables import StudyReport
 
-StudyReport = Report[Settings, Gathered, Measured, tables.Tables]
 _COUNTS = ("n", "undefined", "patients")
 _PAPER = {"paper": "paper"}
 _DEVIATION = {"runs_std": "std over runs", **_PAPER}
@@ -81,9 +79,9 @@ def _failure_prediction(report: StudyReport) -> page.Section:
         f"By {unit}. {_runs_text(report)} After Fig. 3 of Lennartz and Schultz 2023, which prints no numbers.",
         table="correlation",
     )
-    columns = {"domain": "domain", "score": "score"}
+    title, of_unit = "Rank correlation with 1 - Dice, by", lambda each: results.correlation.where(unit=each)
     shown = [
-        _table(f"Rank correlation with 1 - Dice, by {each}", results.correlation.where(unit=each), columns, _DEVIATION)
+        _table(f"{title} {each}", of_unit(each), ("domain", "score"), _DEVIATION)
         for each in (unit, *(other for other in UNITS if other != unit))
     ]
     columns = {"unit": "by", "quantity": "quantity", "score": "other score"}
@@ -113,7 +111,7 @@ def _detection(report: StudyReport) -> page.Section:
         table="cases",
     )
     rows = report.tables.detection.where(unit=evaluation.unit)
-    columns = {"quantity": "quantity", "domain": "domain", "score": "score"}
+    columns = ("quantity", "domain", "score")
     shown = _table(f"Detection of shifted cases, by {evaluation.unit}", rows, columns, _PAPER)
     return page.Section("Which scores detect shifted images", [text], [detected, dice], [shown])
 
@@ -153,7 +151,7 @@ def _segmentation(report: StudyReport) -> page.Section:
         "autoencoder_validation_loss": "its validation loss",
     }
     shown = [
-        _table("Dice by domain", results.dice, {"domain": "domain", "quantity": "quantity"}, _DEVIATION),
+        _table("Dice by domain", results.dice, ("domain", "quantity"), _DEVIATION),
         _facts_table("Which classes are annotated", results.classes, classes),
         _facts_table("Training", results.training, training),
     ]
@@ -161,7 +159,7 @@ def _segmentation(report: StudyReport) -> page.Section:
 
 
 def _table(
-    title: str, rows: Table, columns: Mapping[str, str], further: Mapping[str, str], estimate: str = estimates.MEAN
+    title: str, rows: Table, columns: estimates.Columns, further: Mapping[str, str], estimate: str = estimates.MEAN
 ) -> page.Table:
     return estimates.table(title, rows, columns, further=further, estimate=estimate, counts=_COUNTS)
 

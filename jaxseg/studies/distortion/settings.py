@@ -8,13 +8,12 @@ import ml_collections
 from jaxseg.errors import InputError
 from jaxseg.models import tracing
 from jaxseg.scores import vog
-from jaxseg.settings import count, number, one_of, read
-from jaxseg.studies.base import changed, layer_names
+from jaxseg.settings import count, number, one_of
+from jaxseg.studies.base import changed, layer_names, read_settings
 from jaxseg.training import autoencoders, checks
 
 UNITS = ("slice", "subject")
 BY_NAME, BY_ORDER = "name", "order"  # how classes of another data set become the network's
-_SHOWN_IN = "configs/distortion.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +63,11 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    run = checks.run_config(config)
-    checks.check(run)
-    shifted = read(Shifted, config, "shifted", shown_in=_SHOWN_IN)
-    evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
-    made = read(Settings, config, shown_in=_SHOWN_IN, shifted=shifted, evaluation=evaluation, run=run)
-    checks.check_common(made.of_autoencoder(pathlib.Path(), run.seed))
-    vog.check(evaluation.vog_every, run.training)
-    _check_data(run, shifted)
+    made = read_settings(Settings, config)
+    checks.check(made.run)
+    checks.check_common(made.of_autoencoder(pathlib.Path(), made.run.seed))
+    vog.check(made.evaluation.vog_every, made.run.training)
+    _check_data(made.run, made.shifted)
     _check_layers(made)
     return made
 

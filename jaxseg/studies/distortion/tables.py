@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 
 from jaxseg.data.augmentation.settings import check_augmentation
+from jaxseg.metrics import domain_ranking
+from jaxseg.metrics.domain_ranking import MEAN, TOGETHER, Domains
 from jaxseg.metrics.intervals import Estimate, defined_mean
 from jaxseg.metrics.resampled_ranking import Observations, Resampled
 from jaxseg.results.patients import Patients
 from jaxseg.results.table import OVER_PATIENTS, PAIRED, Row, Table, table
 from jaxseg.scores import registry
 from jaxseg.scores.base import ENSEMBLE
-from jaxseg.studies.distortion import statistics
-from jaxseg.studies.distortion.cases import SHIFTED, VALIDATION, Cases, Domains, Gathered
+from jaxseg.studies.base import Report, case_records
+from jaxseg.studies.distortion.cases import SHIFTED, VALIDATION, Cases, Gathered
 from jaxseg.studies.distortion.experiment import Measured
 from jaxseg.studies.distortion.settings import UNITS, Evaluation, Settings
-from jaxseg.studies.distortion.statistics import MEAN, TOGETHER
 
 OURS = "SD"
 CORRELATION = "rank correlation"
@@ -58,6 +59,9 @@ class Tables:
     settings: list[dict[str, Any]]
     training: list[dict[str, Any]]
     cases: list[dict[str, Any]]
+
+
+StudyReport = Report[Settings, Gathered, Measured, Tables]
 
 
 def tabulate(settings: Settings, gathered: Gathered, measured: Measured) -> Tables:
@@ -106,7 +110,7 @@ class _Unit:
     name: str  # slice or subject
     of: Observations
     domains: Domains
-    correlations: Resampled  # as the functions of that name in `statistics`
+    correlations: Resampled  # as the functions of that name in `domain_ranking`
     detection: Resampled
     areas: Resampled
 
@@ -135,9 +139,9 @@ def _ask(name: str, of: Observations, domains: Domains, evaluation: Evaluation) 
     resampled = lambda statistic, needs_risk=True, **more: of.resampled(
         functools.partial(statistic, domains=domains, **more), resamples=evaluation.resamples, needs_risk=needs_risk
     )
-    threshold = statistics.thresholds(of, domains, evaluation.keep)
-    detection = resampled(statistics.detection, needs_risk=False, threshold=threshold)
-    return _Unit(name, of, domains, resampled(statistics.correlations), detection, resampled(statistics.areas))
+    threshold = domain_ranking.thresholds(of, domains, evaluation.keep)
+    detection = resampled(domain_ranking.detection, needs_risk=False, threshold=threshold)
+    return _Unit(name, of, domains, resampled(domain_ranking.correlations), detection, resampled(domain_ranking.areas))
 
 
 def _correlation_rows(unit: _Unit) -> Iterator[Row]:
@@ -281,12 +285,7 @@ def _setting_records(settings: Settings, cases: Cases) -> list[dict[str, Any]]:
 def _case_records(cases: Cases, of: Observations, measured: Measured) -> list[dict[str, Any]]:
     scores = of.mean_over_runs(of.scores.T)  # [N,S]
     dice = defined_mean(cases.case_dice(measured.of_networks("dice")), axis=0)
-    said = {"domain": cases.domains, "role": cases.roles}
-    return [
-        {"case": cases.stored.cases[i], "patient": str(cases.patients[i])}
-        | {name: str(values[i]) for name, values in said.items()}
-        | {"dice": float(dice[i])}
-        | dict(zip(of.names, scores[i].tolist(), strict=True))
-        | {"convention": "means over the networks, or ensembles"}
-        for i in range(len(cases.stored))
-    ]
+    columns = {"patient": cases.patients, "domain": cases.domains, "role": cases.roles, "dice": dice}
+    columns |= dict(zip(of.names, scores.T, strict=True))
+    convention = np.full(len(dice), "means over the networks, or ensembles")
+    return case_records(cases.stored, columns | {"convention": convention})

@@ -108,21 +108,19 @@ def predict_and_count(
     Returns:
       Counts `[N,K,3]`, as of `overlap.class_counts`, and class indices uint8 `[N,n,n]`.
     """
-    parts = []
-    for index, real in zip(*pipeline.whole_batches(len(images), run.training.batch_size), strict=True):
-        batch = images[index], labels[index]
-        answer = _predict_and_count(model, variables, *batch, size=run.data.image_size, num_classes=num_classes)
-        parts.append([np.asarray(x)[real] for x in answer])
-    counts, predictions = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return counts, predictions
+    places = zip(*pipeline.whole_batches(len(images), run.training.batch_size), strict=True)
+    batches = ({"image": images[i], "labels": labels[i], "index": i, "real": real} for i, real in places)
+    count = functools.partial(_predict_and_count, model, size=run.data.image_size, num_classes=num_classes)
+    found = inference.over_cases(functools.partial(count, variables), batches)
+    return found["counts"], found["predictions"]
 
 
 # networks of one shape share this program, as the module is part of what it is compiled for
 @functools.partial(jax.jit, static_argnames=("model", "size", "num_classes"))
 def _predict_and_count(
-    model: nn.Module, variables: Any, image: jax.Array, labels: jax.Array, *, size: int, num_classes: int
-) -> tuple[jax.Array, jax.Array]:
-    seen = augment.whole({"image": image, "labels": labels}, size=size)
+    model: nn.Module, variables: Any, batch: inference.Batch, *, size: int, num_classes: int
+) -> dict[str, jax.Array]:
+    seen = augment.whole(batch, size=size)
     predictions = inference.predict(model, variables, seen["images"])
     counts = overlap.class_counts(seen["labels"], predictions, num_classes=num_classes)
-    return counts, predictions.astype(jnp.uint8)
+    return {"counts": counts, "predictions": predictions.astype(jnp.uint8)}

@@ -12,21 +12,21 @@ from jaxseg.data import overlays
 from jaxseg.metrics import overlap
 from jaxseg.report import figures
 from jaxseg.results.table import Row, Table
-from jaxseg.studies.base import Measures, Report, at_even_quantiles, lines
+from jaxseg.studies.base import Measures, at_even_quantiles, lines
 from jaxseg.studies.overlay_shortcut import restoration, tables
 from jaxseg.studies.overlay_shortcut.clips import CHANGES, Clips
 from jaxseg.studies.overlay_shortcut.experiment import Measured
-from jaxseg.studies.overlay_shortcut.images import NOTHING, Images, ScansOfSplits, in_words
-from jaxseg.studies.overlay_shortcut.settings import Settings
+from jaxseg.studies.overlay_shortcut.images import NOTHING, Images, in_words
+from jaxseg.studies.overlay_shortcut.settings import COMPARED
+from jaxseg.studies.overlay_shortcut.tables import StudyReport
 
-_COMPARED = ("baseline", "mitigation")
 _METHODS = (NOTHING, *overlays.REMOVALS)
 _MASKS = {"true": "true marks", "found": "found marks"}
 _SHORT = ("all", "none", "calipers", "text", "other text", "moved")  # of CHANGES, above images
 _Cells = Sequence[tuple[Any, Any]]  # image and mask of every column
 
 
-def draw(report: Report[Settings, ScansOfSplits, Measured, tables.Tables]) -> None:
+def draw(report: StudyReport) -> None:
     """Writes all figures of the study; those of changed marks and removals if clean images are known."""
     folder, examples = report.figures, report.settings.evaluation.examples
     measured, results = report.measured, report.tables
@@ -48,13 +48,13 @@ def draw(report: Report[Settings, ScansOfSplits, Measured, tables.Tables]) -> No
 
 
 def _draw_drops(folder: pathlib.Path, drops: Table) -> None:
-    rows = [row for plane in drops.values("plane") for row in drops.where(plane=plane) if row["network"] in _COMPARED]
+    rows = [row for plane in drops.values("plane") for row in drops.where(plane=plane) if row["network"] in COMPARED]
     dots = [(row["plane"], row["network"], *_scaled(row)) for row in rows]
     figures.dots(folder / "drops.png", dots, xlabel="Dice with marks minus marks removed (points, 0.01)")
 
 
 def _draw_clips(folder: pathlib.Path, frames: Table) -> None:
-    of_plane = lambda plane: lines(frames.where(plane=plane), "frame", "network", _COMPARED)
+    of_plane = lambda plane: lines(frames.where(plane=plane), "frame", "network", COMPARED)
     figures.curves(
         folder / "clips.png",
         {plane: of_plane(plane) for plane in frames.values("plane")},
@@ -65,7 +65,7 @@ def _draw_clips(folder: pathlib.Path, frames: Table) -> None:
 
 
 def _draw_changes(folder: pathlib.Path, changes: Table) -> None:
-    rows = [row for change in CHANGES for row in changes.where(marks=change) if row["network"] in _COMPARED]
+    rows = [row for change in CHANGES for row in changes.where(marks=change) if row["network"] in COMPARED]
     dots = [(row["marks"], row["network"], *row.numbers) for row in rows]
     figures.dots(folder / "changes.png", dots, xlabel="Dice", zero=False)
 
@@ -99,7 +99,7 @@ def _draw_clip(folder: pathlib.Path, measured: Measured) -> None:
     """The clip in which the baseline's predictions agree least, and the mitigated network's on it."""
     clips, agreement = measured.clips, measured.agreement["baseline"][:, 0]
     lowest = int(np.nanargmin(agreement)) if not np.isnan(agreement).all() else 0
-    predictions = {network: measured.networks[network]["clip_predictions"][lowest] for network in _COMPARED}
+    predictions = {network: measured.networks[network]["clip_predictions"][lowest] for network in COMPARED}
     rows = _with_predictions(clips.frames[lowest], predictions, clips.labels[lowest])
     figures.strip(folder / "clip_example.png", rows, titles=[str(frame) for frame in range(clips.frames.shape[1])])
 
@@ -110,7 +110,7 @@ def _draw_changed_scan(folder: pathlib.Path, clips: Clips, measured: Mapping[str
     scan = next(iter(at_even_quantiles(dice, 1)), 0)
     predictions = {
         network: np.stack([measured[network][f"{change}_predictions"][scan] for change in CHANGES])
-        for network in _COMPARED
+        for network in COMPARED
     }
     shown = [clips.changed[change][scan] for change in CHANGES]
     rows = _with_predictions(shown, predictions, clips.labels[scan])
@@ -125,7 +125,7 @@ def _draw_saliency(folder: pathlib.Path, images: Images, measured: Mapping[str, 
     for i in at_even_quantiles(share, examples) or [0]:
         maps = [
             _heat(others[i], measured["baseline"][f"saliency_{unmarked}"][i]),
-            *(_heat(test.images[i], measured[network]["saliency_annotated"][i]) for network in _COMPARED),
+            *(_heat(test.images[i], measured[network]["saliency_annotated"][i]) for network in COMPARED),
         ]
         name = f"{test.cases[i]}: {share[i]:.0%} of the baseline's saliency on marks"
         rows[name] = [(test.images[i], None), *((shown, None) for shown in maps)]

@@ -4,17 +4,13 @@ from typing import Any
 
 from jaxseg.report import estimates, page
 from jaxseg.results.table import Table, table
-from jaxseg.studies.base import Report
 from jaxseg.studies.overlay_shortcut import tables
-from jaxseg.studies.overlay_shortcut.experiment import Measured
-from jaxseg.studies.overlay_shortcut.images import ScansOfSplits, in_words
-from jaxseg.studies.overlay_shortcut.settings import NETWORKS, Settings
+from jaxseg.studies.overlay_shortcut.images import in_words
+from jaxseg.studies.overlay_shortcut.settings import COMPARED, NETWORKS
+from jaxseg.studies.overlay_shortcut.tables import StudyReport
 
-StudyReport = Report[Settings, ScansOfSplits, Measured, tables.Tables]
 _NOT_LEARNED = 0.1  # Dice below which a plane counts as not learned
-_COMPARED = ("baseline", "mitigation")
 _SPREAD = {"sd": "sd", "paper_mean": "paper", "paper_sd": "paper, sd"}
-_WHO = {"network": "network", "plane": "plane"}
 _SOURCES = {
     "world": "Every scan of this synthetic world exists with and without marks; only the marks depend on the plane and "
     "the organ, as in clinics.",
@@ -49,7 +45,7 @@ def _facts(results: tables.Tables) -> list[tuple[str, str]]:
         (f"{row['network']}, {label(row)}", row.text())
         for rows, label in wanted
         for row in rows
-        if row["network"] in _COMPARED
+        if row["network"] in COMPARED
     ]
 
 
@@ -64,9 +60,9 @@ def _comparison(report: StudyReport) -> page.Section:
         "target. Its standard deviations are over images, as in the column sd.",
         *_not_learned_text(results.dice),
     ]
-    columns = {**_WHO, "tested_on": "tested on"}
-    dice = estimates.table("Dice with and without marks (Table 1)", results.dice, columns, further=_SPREAD)
-    columns, paper = {**_WHO, "drop_to": "from annotated to"}, {"paper_mean": "paper"}
+    columns, paper = {"network": "network", "plane": "plane", "drop_to": "from annotated to"}, {"paper_mean": "paper"}
+    title = "Dice with and without marks (Table 1)"
+    dice = estimates.table(title, results.dice, ("network", "plane", "tested_on"), further=_SPREAD)
     drops = estimates.table("The drop of the Dice", results.drops, columns, further=paper, digits=3)
     return page.Section("What was compared", text, [], [dice, drops])
 
@@ -98,7 +94,7 @@ def _stability(report: StudyReport) -> page.Section:
         table="clip_frames",
     )
     title = "Dice of the predictions at start and end (Table 2)"
-    shown = estimates.table(title, report.tables.stability, _WHO, further=_SPREAD)
+    shown = estimates.table(title, report.tables.stability, ("network", "plane"), further=_SPREAD)
     return page.Section("While a frozen frame is annotated", [text], [frames, example], [shown])
 
 
@@ -114,7 +110,7 @@ def _saliency(report: StudyReport) -> page.Section:
         "Rows of test images with saliency maps of the baseline, without and with marks, and the mitigated network.",
         "Cases at even quantiles of the baseline's share on marks. After Fig. 2 of the paper's appendix.",
     )
-    columns = {"network": "network", "tested_on": "tested on", "quantity": "quantity"}
+    columns = ("network", "tested_on", "quantity")
     shown = estimates.table("Saliency on the marks", report.tables.saliency, columns)
     return page.Section("Where the networks look", [text], [maps], [shown])
 
@@ -138,9 +134,8 @@ def _changes(report: StudyReport) -> page.Section:
         "The scan whose Dice with moved calipers is the baseline's median.",
         table="changes",
     )
-    rows = table(row for row in report.tables.changes if row["network"] in _COMPARED)
-    columns = {"network": "network", "marks": "marks", "quantity": "quantity"}
-    shown = estimates.table("Changed marks", rows, columns)
+    rows = table(row for row in report.tables.changes if row["network"] in COMPARED)
+    shown = estimates.table("Changed marks", rows, ("network", "marks", "quantity"))
     return page.Section("Wrong marks", [text], [dice, example], [shown])
 
 
@@ -157,7 +152,7 @@ def _removals(report: StudyReport) -> page.Section:
     shown = [
         _reconstruction_table(results.reconstruction),
         estimates.table("Dice on restored images", rows, columns, digits=3),
-        estimates.table("How well marks are found", results.detection, {"quantity": "quantity"}),
+        estimates.table("How well marks are found", results.detection, ("quantity",)),
     ]
     examples = report.figure(
         "removals",

@@ -6,13 +6,13 @@ import ml_collections
 
 from jaxseg.data import overlays
 from jaxseg.errors import InputError
-from jaxseg.settings import count, number, one_of, read
-from jaxseg.studies.base import changed, layer_names
+from jaxseg.settings import count, number, one_of
+from jaxseg.studies.base import changed, layer_names, read_settings
 from jaxseg.training import checks
 
 SOURCES = ("world", "drawn", "burnt_in")
+COMPARED = ("baseline", "mitigation")  # networks that figures and pages show
 NETWORKS = {"baseline": "annotated", "mitigation": "cleaned", "reference": "clean"}  # network -> what it is trained on
-_SHOWN_IN = "configs/overlay_shortcut.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +67,10 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    run = checks.run_config(config)
-    checks.check(run)  # networks differ in their images alone
-    removal = read(Removal, config, "removal", shown_in=_SHOWN_IN)
-    evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
-    made = read(Settings, config, "overlays", shown_in=_SHOWN_IN, removal=removal, evaluation=evaluation, run=run)
-    data = run.data
-    if data.view != "original" or data.folds or run.replicas > 1 or data.residence == "stream":
+    made = read_settings(Settings, config, "overlays")
+    checks.check(made.run)  # networks differ in their images alone
+    removal, data = made.removal, made.run.data
+    if data.view != "original" or data.folds or made.run.replicas > 1 or data.residence == "stream":
         raise InputError(
             "the study trains on whole images in memory; leave config.data.view, folds, residence and config.replicas "
             "at their defaults"
@@ -88,7 +85,7 @@ def settings(config: ml_collections.ConfigDict) -> Settings:
             f"config.removal.crop is {removal.crop}; it must be at most config.data.source_size ({data.source_size}) "
             f"and divisible by {unit}, as the features halve it"
         )
-    known, layer = layer_names(run), evaluation.saliency_layer
+    known, layer = layer_names(made.run), made.evaluation.saliency_layer
     if layer not in known:
         shown = ", ".join(name for name in known if name.count("/") == 1)
         raise InputError(f"config.evaluation.saliency_layer is {layer!r}; the network has {shown}")

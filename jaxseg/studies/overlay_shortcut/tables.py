@@ -1,6 +1,7 @@
 """The overlay-shortcut study's measures as tables, with the paper's numbers beside them."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +11,9 @@ import numpy as np
 
 from jaxseg.data import pipeline
 from jaxseg.metrics import overlap
-from jaxseg.results.patients import Patients
-from jaxseg.results.table import OVER_PATIENTS, PAIRED, Row, Table, table
-from jaxseg.studies.base import Measures
+from jaxseg.results.patients import Patients, Terms
+from jaxseg.results.table import Row, Table, table
+from jaxseg.studies.base import Measures, Report, case_records
 from jaxseg.studies.overlay_shortcut import paper, restoration
 from jaxseg.studies.overlay_shortcut.clips import CHANGES
 from jaxseg.studies.overlay_shortcut.experiment import Measured, restored_counts
@@ -60,6 +61,9 @@ class Tables:
     cases: list[dict[str, Any]]
 
 
+StudyReport = Report[Settings, ScansOfSplits, Measured, Tables]
+
+
 def tabulate(settings: Settings, scans: ScansOfSplits, measured: Measured) -> Tables:
     """All numbers of the study."""
     test, resamples = scans["test"].annotated, settings.evaluation.resamples
@@ -82,9 +86,6 @@ def tabulate(settings: Settings, scans: ScansOfSplits, measured: Measured) -> Ta
     )
 
 
-Terms = Sequence[tuple[float, np.ndarray]]
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Cases:
     """Over which means are taken: whose cases they are, and plane -> which they are, all of them last."""
@@ -93,18 +94,13 @@ class _Cases:
     planes: Mapping[str, np.ndarray]
 
     def row(
-        self,
-        keys: Mapping[str, Any],
-        terms: Terms,
-        convention: str,
-        plane: str = ALL,
-        more: Mapping[str, Any] | None = None,
+        self, of: np.ndarray | Terms, convention: str, /, *, more: Mapping[str, Any] | None = None, **keys: Any
     ) -> Row:
-        """A weighted sum of means over the cases of a plane."""
-        where = self.planes[plane]
+        """A mean, or a contrast, over the cases of the plane that is among the keys, or over all of them."""
+        where = self.planes[keys.get("plane", ALL)]
+        terms = [(1.0, of)] if isinstance(of, np.ndarray) else of
         chosen = [(weight, np.asarray(values, float)[where]) for weight, values in terms]
-        interval = PAIRED if len(terms) > 1 else OVER_PATIENTS
-        return Row(keys, self.patients.of(where).contrast(chosen), convention, interval, more or {})
+        return self.patients.of(where).row(chosen, convention, more=more, **keys)
 
     def spread(self, values: np.ndarray, plane: str) -> float:
         """Standard deviation over the defined cases of a plane."""
@@ -126,16 +122,15 @@ def _dice_of(measures: Measures, images: str) -> np.ndarray:
 def _dice_rows(cases: _Cases, images: Images, network: str, measures: Measures) -> Iterator[Row]:
     for plane, kind in itertools.product(cases.planes, images.kinds):
         values = _dice_of(measures, kind)
-        keys = {"network": network, "plane": plane, "tested_on": kind}
         more = {"sd": cases.spread(values, plane)} | paper.dice(network, kind, plane)
-        yield cases.row(keys, [(1.0, values)], DICE, plane, more)
+        yield cases.row(values, DICE, more=more, network=network, plane=plane, tested_on=kind)
 
 
 def _drop_rows(cases: _Cases, images: Images, network: str, measures: Measures) -> Iterator[Row]:
     for plane, kind in itertools.product(cases.planes, images.kinds[1:]):
         terms = [(1.0, _dice_of(measures, "annotated")), (-1.0, _dice_of(measures, kind))]
-        keys = {"network": network, "plane": plane, "drop_to": kind}
-        yield cases.row(keys, terms, f"{DICE}; annotated minus {kind}", plane, paper.drop(network, kind, plane))
+        convention, more = f"{DICE}; annotated minus {kind}", paper.drop(network, kind, plane)
+        yield cases.row(terms, convention, more=more, network=network, plane=plane, drop_to=kind)
 
 
 def _stability_rows(cases: _Cases, agreement: Measures) -> Iterator[Row]:
@@ -144,10 +139,10 @@ def _stability_rows(cases: _Cases, agreement: Measures) -> Iterator[Row]:
     for plane in cases.planes:
         for name, of_network in values.items():
             more = {"sd": cases.spread(of_network, plane)} | paper.stability(name, plane)
-            yield cases.row({"network": name, "plane": plane}, [(1.0, of_network)], convention, plane, more)
+            yield cases.row(of_network, convention, more=more, network=name, plane=plane)
         gain = [(1.0, values["mitigation"]), (-1.0, values["baseline"])]
         more = {"sd": math.nan} | paper.gain_of_stability(plane)
-        yield cases.row({"network": MORE_STABLE, "plane": plane}, gain, convention, plane, more)
+        yield cases.row(gain, convention, more=more, network=MORE_STABLE, plane=plane)
 
 
 def _frame_rows(cases: _Cases, agreement: Measures, network: str, measures: Measures) -> Iterator[Row]:
@@ -155,8 +150,7 @@ def _frame_rows(cases: _Cases, agreement: Measures, network: str, measures: Meas
     quantities = (with_last, (WITH_LABEL, _dice_of(measures, "clip"), DICE))
     for plane, (quantity, values, convention) in itertools.product(cases.planes, quantities):
         for frame, of_frame in enumerate(values.T):
-            keys = {"network": network, "plane": plane, "quantity": quantity, "frame": frame}
-            yield cases.row(keys, [(1.0, of_frame)], convention, plane)
+            yield cases.row(of_frame, convention, network=network, plane=plane, quantity=quantity, frame=frame)
 
 
 def _saliency_rows(cases: _Cases, images: Images, network: str, measures: Measures) -> Iterator[Row]:
@@ -166,11 +160,9 @@ def _saliency_rows(cases: _Cases, images: Images, network: str, measures: Measur
     convention = f"{_SALIENCY}; enrichment: share over share per case, mean"
     for kind, share in shares.items():
         for quantity, values in ((SHARE, share), (COVER, cover), (ENRICHMENT, ratio[kind])):
-            keys = {"network": network, "tested_on": kind, "quantity": quantity}
-            yield cases.row(keys, [(1.0, values)], convention)
-    keys = {"network": network, "tested_on": f"annotated, {unmarked}", "quantity": EXCESS}
-    terms = [(1.0, ratio["annotated"]), (-1.0, ratio[unmarked])]
-    yield cases.row(keys, terms, f"{_SALIENCY}; at the same places")
+            yield cases.row(values, convention, network=network, tested_on=kind, quantity=quantity)
+    terms, places = [(1.0, ratio["annotated"]), (-1.0, ratio[unmarked])], f"{_SALIENCY}; at the same places"
+    yield cases.row(terms, places, network=network, tested_on=f"annotated, {unmarked}", quantity=EXCESS)
 
 
 def _change_rows(cases: _Cases, changes: Sequence[str], network: str, measures: Measures) -> Iterator[Row]:
@@ -184,23 +176,23 @@ def _change_rows(cases: _Cases, changes: Sequence[str], network: str, measures: 
     }
     for change, (quantity, (of_counts, convention)) in itertools.product(changes, quantities.items()):
         values, usual = (of_counts(measures[f"{name}_counts"]) for name in (change, CHANGES[0]))
-        keys = {"network": network, "marks": change, "quantity": quantity}
-        yield cases.row(keys, [(1.0, values)], convention)
+        row = functools.partial(cases.row, network=network, marks=change)
+        yield row(values, convention, quantity=quantity)
         if change != CHANGES[0]:
-            keys = keys | {"quantity": f"{quantity}, minus that with {CHANGES[0]}"}
-            yield cases.row(keys, [(1.0, values), (-1.0, usual)], convention)
+            minus = f"{quantity}, minus that with {CHANGES[0]}"
+            yield row([(1.0, values), (-1.0, usual)], convention, quantity=minus)
 
 
 def _detection_rows(cases: _Cases, removal: Measures) -> Iterator[Row]:
     for quantity, convention in _DETECTION.items() if removal else ():
-        yield cases.row({"quantity": quantity}, [(1.0, removal[quantity])], convention)
+        yield cases.row(removal[quantity], convention, quantity=quantity)
 
 
 def _reconstruction_rows(cases: _Cases, removal: Measures) -> Iterator[Row]:
     for (method, mask), region, metric in itertools.product(RESTORED if removal else (), _REGIONS, _METRICS):
-        keys = {"method": method, "mask": mask, "region": region, "metric": metric}
-        values = removal[restoration.error_name(**keys)]
-        yield cases.row(keys, [(1.0, values)], f"{_METRICS[metric]}, {_REGIONS[region]}, mean over images")
+        values = removal[restoration.error_name(method, mask, region, metric)]
+        convention = f"{_METRICS[metric]}, {_REGIONS[region]}, mean over images"
+        yield cases.row(values, convention, method=method, mask=mask, region=region, metric=metric)
 
 
 def _downstream_rows(cases: _Cases, images: Images, network: str, measures: Measures) -> Iterator[Row]:
@@ -212,8 +204,7 @@ def _downstream_rows(cases: _Cases, images: Images, network: str, measures: Meas
         if method not in (NOTHING, "network"):
             quantities[AGAINST_NETWORK] = [(1.0, values), (-1.0, of("network", mask))]
         for quantity, terms in quantities.items():
-            keys = {"network": network, "method": method, "mask": mask, "quantity": quantity}
-            yield cases.row(keys, terms, DICE)
+            yield cases.row(terms, DICE, network=network, method=method, mask=mask, quantity=quantity)
 
 
 def _training_record(network: str, measures: Measures, selection: str) -> dict[str, Any]:
@@ -228,8 +219,4 @@ def _case_records(test: pipeline.InMemory, cases: _Cases, measured: Measured) ->
     columns |= {f"{name}, saliency on marks": m["share_annotated"] for name, m in networks}
     columns |= {"image under marks": measured.networks["baseline"]["cover"]} | dict(measured.removal)
     planes = {i: plane for plane, where in cases.planes.items() if plane != ALL for i in np.flatnonzero(where).tolist()}
-    return [
-        {"case": test.cases[i], "patient": test.patients[i], "plane": planes.get(i, "")}
-        | {name: float(values[i]) for name, values in columns.items()}
-        for i in range(len(test))
-    ]
+    return case_records(test, {"plane": [planes.get(i, "") for i in range(len(test))], **columns})

@@ -1,17 +1,13 @@
 """The figures of the planted-shortcuts study, from its tables."""
 
-from collections.abc import Sequence
-
 from jaxseg.report import figures
-from jaxseg.studies.base import Report
-from jaxseg.studies.planted_shortcuts.experiment import Outcome
-from jaxseg.studies.planted_shortcuts.settings import PLANTED, TWIN, Settings
-from jaxseg.studies.planted_shortcuts.tables import Tables
+from jaxseg.studies.planted_shortcuts.settings import PLANTED, TWIN
+from jaxseg.studies.planted_shortcuts.tables import StudyReport
 
 _ARM_NAMES = {PLANTED: "planted", TWIN: "twin without the cue"}
 
 
-def draw(report: Report[Settings, None, Sequence[Outcome], Tables]) -> None:
+def draw(report: StudyReport) -> None:
     """Writes all figures of the study: `rates.png`, and one for every kind that the audit has numbers of."""
     rates = [(f"{row['kind']}, {_ARM_NAMES[row['arm']]}", row["arm"], *row.numbers) for row in report.tables.counts]
     figures.dots(report.figures / "rates.png", rates, xlabel="share of networks with a shortcut found")

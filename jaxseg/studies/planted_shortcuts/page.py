@@ -1,16 +1,10 @@
 """The page of the planted-shortcuts study."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 from jaxseg.report import estimates, page
-from jaxseg.studies.base import Report
-from jaxseg.studies.planted_shortcuts.experiment import Outcome
-from jaxseg.studies.planted_shortcuts.settings import Settings
-from jaxseg.studies.planted_shortcuts.tables import Tables
-
-StudyReport = Report[Settings, None, Sequence[Outcome], Tables]
+from jaxseg.studies.planted_shortcuts.tables import StudyReport
 
 
 def make(report: StudyReport) -> page.Page:

@@ -9,7 +9,7 @@ import ml_collections
 from jaxseg.audit import run as audits
 from jaxseg.errors import InputError
 from jaxseg.settings import count, number, read, share, some_of
-from jaxseg.studies.base import changed
+from jaxseg.studies.base import changed, read_settings
 from jaxseg.training import checks
 
 KINDS = ("border", "overlay")
@@ -66,17 +66,16 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    run = checks.run_config(config)
     of_kinds = {kind: read(World, config, f"worlds.{kind}", shown_in=_SHOWN_IN) for kind in KINDS}
     worlds = read(Worlds, config, "worlds", shown_in=_SHOWN_IN, of=of_kinds)
-    audit = audits.settings(config.get("audit"))
-    made = read(Settings, config, shown_in=_SHOWN_IN, worlds=worlds, run=run, audit=audit)
+    made = read_settings(Settings, config, worlds=worlds, audit=audits.settings(config.get("audit")))
+    data = made.run.data
     if not made.seeds or len(set(made.seeds)) < len(made.seeds) or min(made.seeds) < 0:
         raise InputError(f"config.seeds is {made.seeds!r}; give numbers of at least 0, each once")
-    if run.data.source_size != run.data.image_size:
+    if data.source_size != data.image_size:
         raise InputError(
-            f"config.data.source_size is {run.data.source_size}, image_size {run.data.image_size}; images are "
-            "rendered at the size that the network sees, so give the same"
+            f"config.data.source_size is {data.source_size}, image_size {data.image_size}; images are rendered at the "
+            "size that the network sees, so give the same"
         )
     for kind in made.kinds:
         checks.check(made.of_run(Network(kind, PLANTED, made.seeds[0])))

@@ -7,6 +7,7 @@ from typing import Any
 from jaxseg.audit import probe
 from jaxseg.metrics.intervals import Estimate, exact_interval
 from jaxseg.results.table import Row, Table, table
+from jaxseg.studies.base import Report
 from jaxseg.studies.planted_shortcuts.experiment import Outcome
 from jaxseg.studies.planted_shortcuts.settings import ARMS, PLANTED, Settings
 
@@ -23,6 +24,9 @@ class Tables:
     counts: Table
     networks: list[dict[str, Any]]  # every network, with its Dice and what was found
     numbers: Table  # the numbers of every network that decide on findings
+
+
+StudyReport = Report[Settings, None, Sequence[Outcome], Tables]
 
 
 def tabulate(settings: Settings, _: None, outcomes: Sequence[Outcome]) -> Tables:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import ml_collections
 import numpy as np
 
+from jaxseg.analysis import prototypes
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.models.pruning import prune_last_layer
@@ -69,7 +70,7 @@ def measure(
     means = np.zeros(width, np.float32)
     validation = scores.examine(model, variables, splits["validation"], **where, keep=everything, means=means)
     unit_means = validation["unit_means"].mean(0)
-    active = lambda share: scores.active_units(validation["units"], validation["dice"], share)
+    active = lambda share: prototypes.active_units(validation["units"], validation["dice"], share)
     keep = np.stack([active(share) for share in evaluation.inert_sweep])
     measures = scores.examine(model, variables, test, **where, keep=keep, means=unit_means)
     del measures["unit_means"]

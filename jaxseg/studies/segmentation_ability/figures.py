@@ -11,20 +11,18 @@ import numpy as np
 from matplotlib.colors import to_rgb
 
 from jaxseg.data import pipeline
-from jaxseg.metrics import ranking
 from jaxseg.report import canvas, figures
-from jaxseg.studies.base import Measures, Report, lines
+from jaxseg.studies.base import Measures, lines, of_kept
 from jaxseg.studies.segmentation_ability import quality, tables
-from jaxseg.studies.segmentation_ability.experiment import Measured
 from jaxseg.studies.segmentation_ability.settings import NETWORKS, Settings
-from jaxseg.training import runs
+from jaxseg.studies.segmentation_ability.tables import StudyReport
 
 _COLOURS = dict(zip(NETWORKS, canvas.PALETTE, strict=False))
 _SIDE = 256  # pixels of a painted case, so that outlines are fine
 _MOST_LEVELS = 5  # of noise in one figure
 
 
-def draw(report: Report[Settings, runs.Splits, Measured, tables.Tables]) -> None:
+def draw(report: StudyReport) -> None:
     """Writes all figures of the study, among them `maps_I.png` for the I-th example."""
     folder, settings, results = report.figures, report.settings, report.tables
     test, measured, shown = report.cases["test"], report.measured.networks, report.measured.shown
@@ -60,8 +58,8 @@ def _draw_layers(
     for network, style in zip(NETWORKS, ("--", ":"), strict=True):  # the two may lie on each other
         output = measured[network]["validation_output"]
         bound = settings.evaluation.inert_below * output[~np.isnan(output)].mean()
-        ends, level = np.array([1.0, measured[network]["units"].shape[1]]), np.full(2, bound)
-        units.append(figures.Series(f"inert below, {network}", ends, level, level, level, style))
+        ends = (1.0, measured[network]["units"].shape[1])
+        units.append(figures.Series(f"inert below, {network}", ends, (bound, bound), style=style))
     figures.curves(folder / "units.png", {"": units}, xlabel="unit of the last layer, sorted", ylabel="SA score")
     levels = settings.evaluation.noise_levels
     some = [levels[round(i)] for i in np.linspace(0, len(levels) - 1, min(_MOST_LEVELS, len(levels)))]
@@ -107,14 +105,10 @@ def _draw_quality(folder: pathlib.Path, measured: Mapping[str, Measures], result
 
 def _kept(measures: Measures, points: int = 41) -> list[figures.Series]:
     """Mean Dice of the cases kept, by each score and by the Dice itself, which no score can beat."""
-    dice, grid = np.asarray(measures["dice"], float), np.linspace(0.2, 1, points)
-    of_scores = []
-    listed = ((quality.MEAN_SA, -measures["mean_sa"], "-"), (quality.VOG, measures["vog"], "-"))
-    for name, worse, style in (*listed, ("best possible", -dice, ":")):
-        curve = ranking.risk_coverage(worse, dice)  # of any quality
-        mean = np.interp(grid, curve.coverage, curve.risk) if curve.n > 1 else np.full(points, np.nan)
-        of_scores.append(figures.Series(name, grid, mean, mean, mean, style))
-    return of_scores
+    dice, shares = np.asarray(measures["dice"], float)[None], np.linspace(0.2, 1, points)
+    worse = {quality.MEAN_SA: -measures["mean_sa"][None], quality.VOG: measures["vog"][None]}
+    best = of_kept("best possible", -dice, dice, shares, style=":")
+    return [*(of_kept(name, scores, dice, shares) for name, scores in worse.items()), best]
 
 
 def painted(

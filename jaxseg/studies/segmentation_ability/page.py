@@ -4,13 +4,10 @@ from collections.abc import Mapping
 
 from jaxseg.report import estimates, page
 from jaxseg.results.table import Table
-from jaxseg.studies.base import Report, claims_table
+from jaxseg.studies.base import claims_table
 from jaxseg.studies.segmentation_ability import claims, quality, tables
-from jaxseg.studies.segmentation_ability.experiment import Measured
-from jaxseg.studies.segmentation_ability.settings import Settings
-from jaxseg.training import runs
+from jaxseg.studies.segmentation_ability.tables import StudyReport
 
-StudyReport = Report[Settings, runs.Splits, Measured, tables.Tables]
 _WHAT = {"output": "Dice of the output", "last layer": "SA score of the last layer"}
 _NETWORK = {"network": "network"}
 _COVERAGE = {**_NETWORK, "score": "score", "coverage": "coverage"}

@@ -5,8 +5,8 @@ He et al. 2022, section 4.6: the mean SA score, against the variance of gradient
 
 import functools
 import itertools
-import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -65,10 +65,15 @@ def bucket_rows(settings: Settings, network: str, measures: Measures, patients: 
         for number, part in enumerate(parts, 1):
             if not len(part):
                 continue
-            estimate = patients.of(part).mean(measures["dice"][part])
-            who = {"network": network, "score": score, "bucket": number, "up_to_percentile": 100 * number / len(parts)}
-            convention = f"{DICE}. {len(values) - len(order)} cases without a score left out"
-            yield Row(who, estimate, f"{convention}. {_score_convention(measures, score)}")
+            who: dict[str, Any] = {
+                "network": network,
+                "score": score,
+                "bucket": number,
+                "up_to_percentile": 100 * number / len(parts),
+            }
+            left_out = f"{len(values) - len(order)} cases without a score left out"
+            convention = f"{DICE}. {left_out}. {_score_convention(measures, score)}"
+            yield patients.of(part).row(measures["dice"][part], convention, **who)
 
 
 def coverage_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
@@ -93,19 +98,11 @@ def gain_rows(settings: Settings, network: str, measures: Measures, patients: Pa
     for score, coverage in itertools.product(_SCORES, settings.evaluation.coverages):
         if coverage == 1:
             continue
-        statistic = functools.partial(kept_gain, coverage=coverage)
-        gain = patients.statistic(statistic, {"worse": _risk(measures, score), "dice": dice})
+        statistic = functools.partial(ranking.kept_gain, coverage=coverage)
+        gain = patients.statistic(statistic, {"score": _risk(measures, score), "values": dice})
         paper = None
         if (score, network) == (MEAN_SA, "online") and coverage in PAPER_COVERAGE:
             paper = round(PAPER_COVERAGE[coverage][0] - PAPER_COVERAGE[1.0][0], 4)
         convention = "mean Dice of the cases that are kept minus that of all with a score; every resample ranks anew"
         who = {"network": network, "score": score, "coverage": coverage}
         yield Row(who, gain, f"{convention}. {_score_convention(measures, score)}", PAIRED, {"paper": paper})
-
-
-def kept_gain(worse: np.ndarray, dice: np.ndarray, *, coverage: float) -> float:
-    """Mean Dice of the share of cases with the lowest score, minus that of all; NaN without a case."""
-    if not len(dice):
-        return math.nan
-    curve = ranking.risk_coverage(worse, dice).risk  # of any quality; the mean of the k that are kept
-    return float(curve[math.ceil(coverage * len(dice) - 1e-9) - 1] - curve[-1])

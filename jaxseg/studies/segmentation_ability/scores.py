@@ -19,30 +19,12 @@ from jaxseg import inference
 from jaxseg.analysis import prototypes
 from jaxseg.data import augment, pipeline, shifts
 from jaxseg.metrics import overlap, pixels
-from jaxseg.metrics.intervals import defined_mean
 from jaxseg.models import capture
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
 from jaxseg.models.unet import UNet
 
 Variables = Mapping[str, Any]
 Batch = Mapping[str, Any]
-
-
-def active_units(units: np.ndarray, dice: np.ndarray, share: float) -> np.ndarray:
-    """Which units are active, bool `[C]`: their mean SA score is at least a share of the output's mean Dice.
-
-    The paper (section 4.5) speaks of scores close to the performance of the output and has no threshold. The best unit
-    is always active, so that pruning leaves a network.
-
-    Args:
-      units: `[N,C]` SA score of every unit for every case, NaN where undefined.
-      dice: `[N]` of the output.
-      share: of the mean Dice.
-    """
-    scores = np.nan_to_num(defined_mean(np.asarray(units, float), axis=0))
-    active = scores >= share * defined_mean(np.asarray(dice, float))
-    active[scores.argmax()] = True
-    return active
 
 
 def examine(
@@ -70,30 +52,39 @@ def examine(
       `dice` `[N]`, `mean_sa` `[N]` (Eq. 12, against the own output), `separableness` `[N]` (section 4.7), `gain` `[N]`
       of the network over it, and `masked_dice` `[N,T]` with the units that are not kept at their means.
     """
-    run = _examiner(model, size)
+    run = _examined(model, size)
     chosen = jnp.asarray(keep), jnp.asarray(means, jnp.float32)
     batches = pipeline.epoch(source, batch_size=batch_size)
-    return inference.over_cases(lambda batch: run(variables, _arrays(batch), *chosen), batches)
+    return inference.over_cases(lambda batch: run(variables, batch, *chosen), batches)
 
 
-@functools.cache
-def _examiner(model: UNet, size: int) -> Callable[..., dict[str, jax.Array]]:
-    def run(variables: Variables, batch: Batch, keep: jax.Array, means: jax.Array) -> dict[str, jax.Array]:
-        images, labels, valid = _seen(batch, size)
-        mask, layers = _mask_and_layers(model, variables, images)
-        last = layers[-1]
-        return {
-            "sa": _abilities(layers, mask, labels, valid),
-            "units": prototypes.unit_sa_scores(last, mask, labels, region=valid),
-            "unit_means": _unit_means(last, valid),
-            "dice": _dice(labels, mask, valid),
-            "mean_sa": prototypes.mean_sa_score(layers[-2:], mask, region=valid),
-            "separableness": prototypes.sa_score(images, mask, labels, region=valid),
-            "gain": prototypes.segmentation_gain(images, mask, labels, region=valid),
-            "masked_dice": _masked_dice(variables, last, (labels, valid), keep, means),
-        }
+def _program(question: Callable[..., Any]) -> Callable[..., Callable[..., Any]]:
+    """Network and image size -> the rest of a question's arguments -> its answer, compiled once."""
 
-    return jax.jit(run, compiler_options=compiler_options(model))
+    @functools.cache
+    def of(model: UNetSkeleton, size: int) -> Callable[..., Any]:
+        return jax.jit(functools.partial(question, model, size), compiler_options=compiler_options(model))
+
+    return of
+
+
+@_program
+def _examined(
+    model: UNet, size: int, variables: Variables, batch: Batch, keep: jax.Array, means: jax.Array
+) -> dict[str, jax.Array]:
+    images, labels, valid = _seen(batch, size)
+    mask, layers = _mask_and_layers(model, variables, images)
+    last = layers[-1]
+    return {
+        "sa": _abilities(layers, mask, labels, valid),
+        "units": prototypes.unit_sa_scores(last, mask, labels, region=valid),
+        "unit_means": _unit_means(last, valid),
+        "dice": _dice(labels, mask, valid),
+        "mean_sa": prototypes.mean_sa_score(layers[-2:], mask, region=valid),
+        "separableness": prototypes.sa_score(images, mask, labels, region=valid),
+        "gain": prototypes.segmentation_gain(images, mask, labels, region=valid),
+        "masked_dice": _masked_dice(variables, last, (labels, valid), keep, means),
+    }
 
 
 def noisy_abilities(
@@ -110,11 +101,11 @@ def noisy_abilities(
 
     The noise is on the pixels that the network sees; that of a case does not depend on the network.
     """
-    run, of_levels = _ability(model), []
+    run, of_levels = _layer_abilities(model, size), []
     for i, level in enumerate(levels):
         spoil = _spoiler(size, level)
         key = jax.random.fold_in(jax.random.key(seed), i)
-        score = lambda batch, spoil=spoil, key=key: {"sa": run(variables, *spoil(key, _arrays(batch)))}
+        score = lambda batch, spoil=spoil, key=key: {"sa": run(variables, *spoil(key, batch))}
         of_levels.append(inference.over_cases(score, pipeline.epoch(source, batch_size=batch_size))["sa"])
     return np.stack(of_levels, 1)
 
@@ -131,13 +122,12 @@ def _spoiler(size: int, level: float) -> Callable[..., tuple[jax.Array, jax.Arra
     return jax.jit(run)
 
 
-@functools.cache
-def _ability(model: UNet) -> Callable[..., jax.Array]:
-    def run(variables: Variables, images: jax.Array, labels: jax.Array, valid: jax.Array | None) -> jax.Array:
-        mask, layers = _mask_and_layers(model, variables, images)
-        return _abilities(layers, mask, labels, valid)
-
-    return jax.jit(run, compiler_options=compiler_options(model))
+@_program
+def _layer_abilities(
+    model: UNet, size: int, variables: Variables, images: jax.Array, labels: jax.Array, valid: jax.Array | None
+) -> jax.Array:
+    mask, layers = _mask_and_layers(model, variables, images)
+    return _abilities(layers, mask, labels, valid)
 
 
 def explain(model: UNet, variables: Variables, source: pipeline.Source, cases: Sequence[int], *, size: int) -> dict:
@@ -177,14 +167,14 @@ def output_dice(
     model: UNet, variables: Variables, source: pipeline.Source, *, size: int, batch_size: int
 ) -> np.ndarray:
     """Dice of a network's output alone, `[N]`."""
+    run = functools.partial(_output_dice(model, size), variables)
+    return inference.over_cases(run, pipeline.epoch(source, batch_size=batch_size))["dice"]
 
-    @functools.partial(jax.jit, compiler_options=compiler_options(model))
-    def run(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        images, labels, valid = _seen(batch, size)
-        return {"dice": _dice(labels, _mask(model.apply(variables, images)), valid)}
 
-    batches = pipeline.epoch(source, batch_size=batch_size)
-    return inference.over_cases(lambda batch: run(variables, _arrays(batch)), batches)["dice"]
+@_program
+def _output_dice(model: UNetSkeleton, size: int, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+    images, labels, valid = _seen(batch, size)
+    return {"dice": _dice(labels, _mask(model.apply(variables, images)), valid)}
 
 
 def cost(
@@ -218,10 +208,6 @@ def cost(
         "flops": np.array([float(analysis["flops"]) for analysis in analyses]),
         "seconds": np.array([statistics.median(times) for times in seconds]),
     }
-
-
-def _arrays(batch: Batch) -> dict[str, Any]:
-    return {name: batch[name] for name in ("image", "labels", "valid", "index") if name in batch}
 
 
 def _seen(batch: Batch, size: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:

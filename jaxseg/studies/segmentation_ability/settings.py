@@ -12,12 +12,11 @@ from jaxseg.data import shifts
 from jaxseg.errors import InputError
 from jaxseg.models.unet import UNet
 from jaxseg.scores import vog
-from jaxseg.settings import count, number, read
-from jaxseg.studies.base import changed
+from jaxseg.settings import count, number
+from jaxseg.studies.base import changed, read_settings
 from jaxseg.training import checks
 
 NETWORKS = ("offline", "online")
-_SHOWN_IN = "configs/segmentation_ability.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,16 +80,13 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    run = checks.run_config(config)
-    evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
-    made = read(Settings, config, shown_in=_SHOWN_IN, evaluation=evaluation, run=run)
-    checks.check_fields(run, sections=("training",))
-    if run.training.ability_weight:
+    made = read_settings(Settings, config)
+    if weight := made.run.training.ability_weight:
         raise InputError(
-            f"config.training.ability_weight is {run.training.ability_weight}; it must be 0, as the networks differ in "
-            "it: online_weight is that of the online network"
+            f"config.training.ability_weight is {weight}; it must be 0, as the networks differ in it: online_weight is "
+            "that of the online network"
         )
-    _check_evaluation(evaluation, run)  # the quickest first
+    _check_evaluation(made.evaluation, made.run)  # the quickest first
     for network in NETWORKS:
         checks.check(made.of_run(network))
     _ = made.model

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.data import pipeline
-from jaxseg.results.patients import Patients
+from jaxseg.analysis import prototypes
+from jaxseg.results.patients import Patients, Terms
 from jaxseg.results.table import NONE, PAIRED, Row, Table, table
-from jaxseg.studies.base import Measures
-from jaxseg.studies.segmentation_ability import quality, scores
+from jaxseg.studies.base import Measures, Report, case_records
+from jaxseg.studies.segmentation_ability import quality
 from jaxseg.studies.segmentation_ability.experiment import Measured
 from jaxseg.studies.segmentation_ability.quality import DICE, SA
 from jaxseg.studies.segmentation_ability.settings import NETWORKS, Settings
@@ -51,6 +51,9 @@ class Tables:
     cases: list[dict[str, Any]]
 
 
+StudyReport = Report[Settings, runs.Splits, Measured, Tables]
+
+
 def tabulate(settings: Settings, splits: runs.Splits, measures: Measured) -> Tables:
     """All numbers of the study."""
     measured = measures.networks
@@ -73,7 +76,7 @@ def tabulate(settings: Settings, splits: runs.Splits, measures: Measured) -> Tab
         noise=each(_noise_rows),
         noise_groups=each(_noise_group_rows),
         training=[_training_row(settings, network, measured[network], splits) for network in NETWORKS],
-        cases=_case_rows(splits["test"], measured),
+        cases=[record for network, m in measured.items() for record in _case_records(splits, network, m)],
     )
 
 
@@ -82,16 +85,14 @@ def _performance_rows(settings: Settings, network: str, measures: Measures, pati
     for what, values, convention in (("output", measures["dice"], DICE), ("last layer", measures["sa"][:, -1], SA)):
         mean, std = PAPER_PERFORMANCE[network, what]
         more = {"std": _std(values), "paper": mean, "paper_std": std}
-        keys = {"network": network, "segmentation": what}
-        yield Row(keys, patients.mean(values), convention, more=more)
+        yield patients.row(values, convention, more=more, network=network, segmentation=what)
 
 
 def _layer_rows(settings: Settings, network: str, measures: Measures, patients: Patients) -> Iterator[Row]:
     """Fig. 5."""
     group_of = {i: group for group, members in settings.layer_groups.items() for i in members}
     for i, name in enumerate(settings.layers):
-        keys = {"network": network, "layer": i + 1, "name": name, "group": group_of[i]}
-        yield Row(keys, patients.mean(measures["sa"][:, i]), SA)
+        yield patients.row(measures["sa"][:, i], SA, network=network, layer=i + 1, name=name, group=group_of[i])
 
 
 LATE, RISE, OVER_OUTPUT = "late minus early layers", "last layer minus first of the decoder", "last layer minus output"
@@ -102,7 +103,7 @@ BOTH = "online minus offline"
 def _difference_rows(settings: Settings, measured: Mapping[str, Measures], patients: Patients) -> Iterator[Row]:
     """What the paper says of one layer against another, and of one training against the other."""
     groups, first_of_decoder = settings.layer_groups, settings.first_of_decoder
-    listed: list[tuple[str, str, list[tuple[float, np.ndarray]], str]] = []
+    listed: list[tuple[str, str, Terms, str]] = []
     for network in NETWORKS:
         sa, dice = measured[network]["sa"], measured[network]["dice"]
         listed += [
@@ -122,8 +123,8 @@ def _difference_rows(settings: Settings, measured: Mapping[str, Measures], patie
     for quantity, what in ((OUTPUT, "output"), (LAST, "last layer")):
         paper[BOTH, quantity] = minus(("online", what), ("offline", what))
     for network, quantity, terms, convention in listed:
-        keys, more = {"network": network, "quantity": quantity}, {"paper": paper.get((network, quantity))}
-        yield Row(keys, patients.contrast(terms), convention, PAIRED, more)
+        more = {"paper": paper.get((network, quantity))}
+        yield patients.row(terms, convention, more=more, network=network, quantity=quantity)
 
 
 def _over(values: np.ndarray, columns: Sequence[int], sign: float = 1.0) -> list[tuple[float, np.ndarray]]:
@@ -158,7 +159,7 @@ def _active_row(settings: Settings, network: str, measures: Measures, patients: 
 
     def statistic(*columns: np.ndarray) -> float:
         *scored, dice = columns
-        return float(scores.active_units(np.stack(scored, 1), dice, share).mean()) if len(dice) else math.nan
+        return float(prototypes.active_units(np.stack(scored, 1), dice, share).mean()) if len(dice) else math.nan
 
     columns = {f"unit {i}": column for i, column in enumerate(units.T)} | {"dice": output}
     estimate = patients.statistic(statistic, columns)
@@ -178,11 +179,10 @@ def _pruning_rows(settings: Settings, network: str, measures: Measures, patients
     ]
     tested.insert(0, (evaluation.inert_below, TAKEN_OUT, _active(settings, measures), measures["pruned_dice"]))
     for share, inert, kept, dice in tested:
-        change = patients.contrast([(1.0, dice), (-1.0, measures["dice"])])
-        keys = {"network": network, "inert_below": share, "inert_units": inert}
+        change = [(1.0, dice), (-1.0, measures["dice"])]
         more = {"units": len(kept), "active": int(kept.sum()), "dice": patients.mean(dice).mean}
         convention = f"Dice minus that with all units. {DICE}. {_RULE}. Held: at their mean in validation"
-        yield Row(keys, change, convention, PAIRED, more)
+        yield patients.row(change, convention, more=more, network=network, inert_below=share, inert_units=inert)
 
 
 def _cost_rows(settings: Settings, network: str, measures: Measures) -> list[dict[str, Any]]:
@@ -210,7 +210,7 @@ def _separableness_rows(settings: Settings, network: str, measures: Measures, pa
     ]
     for quantity, values, convention in listed:
         more = {"paper": PAPER_SEPARABLENESS[quantity] if network == "online" else None}
-        yield Row({"network": network, "quantity": quantity}, patients.mean(values), convention, more=more)
+        yield patients.row(values, convention, more=more, network=network, quantity=quantity)
 
 
 _NOISE = (
@@ -224,8 +224,8 @@ def _noise_rows(settings: Settings, network: str, measures: Measures, patients: 
     change = measures["noise_sa"] - measures["sa"][:, None]
     places = itertools.product(enumerate(settings.evaluation.noise_levels), enumerate(settings.layers))
     for (v, level), (i, name) in places:
-        keys = {"network": network, "noise": level, "layer": i + 1, "name": name}
-        yield Row(keys, patients.mean(change[:, v, i]), _NOISE, PAIRED)
+        values, layer = change[:, v, i], i + 1
+        yield patients.row(values, _NOISE, interval=PAIRED, network=network, noise=level, layer=layer, name=name)
 
 
 EARLY_ABSTRACT, LATE_ABSTRACT = "early minus abstract layers", "late minus abstract layers"
@@ -244,8 +244,7 @@ def _noise_group_rows(settings: Settings, network: str, measures: Measures, pati
             for weight, values in (*_over(change[:, v], groups[group]), *_over(change[:, v], groups["abstract"], -1.0))
         ]
         convention = f"{_NOISE}. Difference of the groups' means, below 0 where the first loses more"
-        who = {"network": network, "noise": noise, "quantity": quantity}
-        yield Row(who, patients.contrast(terms), convention, PAIRED)
+        yield patients.row(terms, convention, network=network, noise=noise, quantity=quantity)
 
 
 def _training_row(settings: Settings, network: str, measures: Measures, splits: runs.Splits) -> dict[str, Any]:
@@ -256,15 +255,10 @@ def _training_row(settings: Settings, network: str, measures: Measures, splits: 
     return {"network": network, "ability_weight": weight, **best, **counts, "convention": convention}
 
 
-def _case_rows(test: pipeline.InMemory, measured: Mapping[str, Measures]) -> list[dict[str, Any]]:
+def _case_records(splits: runs.Splits, network: str, measures: Measures) -> list[dict[str, Any]]:
     names = ("dice", "mean_sa", "vog", "separableness", "gain", "pruned_dice")
-    return [
-        {"case": test.cases[i], "patient": test.patients[i], "network": network}
-        | {name: float(measures[name][i]) for name in names}
-        | {f"sa_{layer + 1}": float(value) for layer, value in enumerate(measures["sa"][i])}
-        for network, measures in measured.items()
-        for i in range(len(test))
-    ]
+    layers = {f"sa_{number}": values for number, values in enumerate(measures["sa"].T, 1)}
+    return case_records(splits["test"], {name: measures[name] for name in names} | layers, network=network)
 
 
 def _std(values: np.ndarray) -> float:

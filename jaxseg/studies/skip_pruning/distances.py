@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.analysis import cells, hellinger
 from jaxseg.data import augment
+from jaxseg.metrics import draws
 from jaxseg.models import capture
 from jaxseg.models.layers import mask_around
 from jaxseg.models.skeleton import UNetSkeleton
@@ -57,9 +57,9 @@ def measure(
             yield batch["index"][np.asarray(batch["real"])], vectors(variables, stored)
 
     measures: dict[str, list[Any]] = {}
-    draws = patient_draws(tested, evaluation.distance_resamples)
+    resamples = patient_draws(tested, evaluation.distance_resamples)
     for condition in compared(evaluation, tested):
-        drawn_p, drawn_q = (draws.of_patients(c.cases.patients) for c in (original, condition))
+        drawn_p, drawn_q = (resamples.of_patients(c.cases.patients) for c in (original, condition))
         for variables in members:
             ranges = _ranges(itertools.chain(read(original, variables), read(condition, variables)))
             p, q = (_patient_histograms(c, read(c, variables), ranges, evaluation.bins) for c in (original, condition))
@@ -143,41 +143,12 @@ def _distances(
       drawn_p, drawn_q: how often each patient is in a resample, `[R,P]` and `[R,Q]`.
       halvings: S.
     """
-    first, second = _halves(len(next(iter(p.values()))), halvings)
+    first, second = draws.halves(len(next(iter(p.values()))), halvings, _SEED)
     of_layers = {}
     for name, r in ranges.items():
-        between = functools.partial(_channel_distances, low=r.low, high=r.high)
+        between = functools.partial(hellinger.weighted_distances, r)
         everyone = (np.vstack([np.ones(drawn.shape[1]), drawn]) for drawn in (drawn_p, drawn_q))
         channels, drawn = between(p[name], q[name], *everyone)
         _, null = between(p[name], p[name], first, second)
         of_layers[name] = channels[0], drawn[1:], null, int(np.sum(np.asarray(r.low) == np.asarray(r.high)))
     return of_layers
-
-
-def _halves(patients: int, halvings: int) -> tuple[np.ndarray, np.ndarray]:
-    """Who is in the one and who in the other half, two `[S,P]` of 0 and 1; of an odd number one patient sits out."""
-    order = np.argsort(np.random.default_rng(_SEED).random((halvings, patients)), 1)
-    place = np.argsort(order, 1)
-    return (place < patients // 2).astype(float), ((place >= patients // 2) & (place < patients // 2 * 2)).astype(float)
-
-
-def _channel_distances(
-    p: np.ndarray, q: np.ndarray, weights_p: np.ndarray, weights_q: np.ndarray, *, low: jax.Array, high: jax.Array
-) -> tuple[np.ndarray, np.ndarray]:
-    """Hellinger distances `[R,D]` of histograms `[P,D,bins]` and `[Q,D,bins]`, weighted by patient `[R,P]`, `[R,Q]`.
-
-    Beside them, those of the layer, `[R]`.
-    """
-    total = lambda counts, weights: weights.astype(np.float32) @ counts.reshape(len(counts), -1).astype(np.float32)
-    shape = (len(weights_p), *p.shape[1:])  # sums are exact: there are fewer than 2^24 vectors
-    sums = [total(*pair).astype(np.int32).reshape(shape) for pair in ((p, weights_p), (q, weights_q))]
-    channels, layer = _compute_each(*sums, low, high)
-    return np.asarray(channels), np.asarray(layer)
-
-
-@jax.jit
-def _compute_each(p: jax.Array, q: jax.Array, low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
-    none = jnp.zeros(low.shape, jnp.int32)
-    whole = lambda counts: hellinger.Histograms(counts, low, high, none, none)
-    channels = jax.lax.map(lambda pair: hellinger.compute(whole(pair[0]), whole(pair[1])), (p, q))
-    return channels, hellinger.layer_distance(channels)

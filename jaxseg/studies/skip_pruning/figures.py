@@ -7,27 +7,26 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from jaxseg.atomic import PathLike
 from jaxseg.report import canvas, figures
 from jaxseg.results.table import Table
-from jaxseg.studies.base import Measures, Overlay, Report
+from jaxseg.studies.base import Measures, Overlay
 from jaxseg.studies.skip_pruning import tables
 from jaxseg.studies.skip_pruning.conditions import DOMAIN, IN_DOMAIN, Condition, compared
-from jaxseg.studies.skip_pruning.experiment import Cases, Measured
+from jaxseg.studies.skip_pruning.experiment import Measured
 from jaxseg.studies.skip_pruning.iou import SET
 from jaxseg.studies.skip_pruning.settings import Network, Settings, architecture
+from jaxseg.studies.skip_pruning.tables import StudyReport
 
 _SHOWN = (0, 1, -1)  # of the pruned networks, in the figure of examples: baseline, L1, and the last
 _NULL = "#5b6470"
 _PLACES = {IN_DOMAIN: "in-domain", tables.SHIFTED: "mean over shifts"}
 
 
-def draw(report: Report[Settings, Cases, Measured, tables.Tables]) -> None:
+def draw(report: StudyReport) -> None:
     """Writes all figures of the study.
 
     They are `differences.png` and, per encoder E, `examples_E.png`, `iou_E.png` where there are shifts, `domains_E.png`
@@ -127,9 +126,7 @@ def matrices(
             ax.spines[:].set_visible(False)
             if title:
                 ax.set_title(title)
-        bar = figure.colorbar(ScalarMappable(scale, "viridis"), ax=list(axes), aspect=40, pad=0.03)
-        bar.outline.set_visible(False)
-        bar.set_label(label)
+        canvas.colour_bar(figure, axes, scale, label, aspect=40)
         figure.supxlabel(xlabel, fontsize=canvas.TEXT)
 
 
@@ -159,10 +156,7 @@ def violins(
         names = list(dict.fromkeys(layer for layers in panels.values() for layer in layers))
         axes[-1].set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
         figure.supylabel(ylabel, fontsize=canvas.TEXT)
-        handles: list[Any] = [
-            Patch(facecolor=canvas.tint(colour), edgecolor=colour, linewidth=1.5, label=name)
-            for name, colour in (("encoder", _COLOURS[False]), ("decoder", _COLOURS[True]))
-        ]
+        handles: list[Any] = [canvas.patch(name, _COLOURS[name == "decoder"]) for name in ("encoder", "decoder")]
         handles.append(Line2D([], [], color=canvas.INK, marker="o", linestyle="", label="mean"))
         handles.append(Line2D([], [], color=_NULL, linewidth=2, linestyle="--", label="no shift"))
         canvas.legend(figure, handles)

@@ -4,14 +4,11 @@ from collections.abc import Mapping
 
 from jaxseg.report import estimates, page
 from jaxseg.results.table import Table
-from jaxseg.studies.base import Report, claims_table
+from jaxseg.studies.base import claims_table
 from jaxseg.studies.skip_pruning.conditions import DOMAIN, IN_DOMAIN, compared
-from jaxseg.studies.skip_pruning.experiment import Cases, Measured
 from jaxseg.studies.skip_pruning.iou import CASE, SET
-from jaxseg.studies.skip_pruning.settings import Settings
-from jaxseg.studies.skip_pruning.tables import Tables
+from jaxseg.studies.skip_pruning.tables import StudyReport
 
-StudyReport = Report[Settings, Cases, Measured, Tables]
 _ENCODER, _ARCHITECTURE = {"encoder": "encoder"}, {"architecture": "architecture"}
 _CONDITION = {"group": "condition", "condition": "strength or domain"}
 _FOLDS = {"lowest_fold": "lowest fold", "highest_fold": "highest fold"}

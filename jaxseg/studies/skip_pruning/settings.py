@@ -9,11 +9,9 @@ import ml_collections
 from jaxseg.data import shifts
 from jaxseg.errors import InputError
 from jaxseg.models.resnet_unet import ENCODERS
-from jaxseg.settings import count, read
-from jaxseg.studies.base import changed
+from jaxseg.settings import count
+from jaxseg.studies.base import changed, read_settings
 from jaxseg.training import checks
-
-_SHOWN_IN = "configs/skip_pruning.py"
 
 
 class Network(NamedTuple):
@@ -80,10 +78,8 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    run = checks.run_config(config)
-    checks.check(run)
-    evaluation = read(Evaluation, config, "evaluation", shown_in=_SHOWN_IN)
-    made = read(Settings, config, shown_in=_SHOWN_IN, evaluation=evaluation, run=run)
+    made = read_settings(Settings, config)
+    checks.check(made.run)
     made = dataclasses.replace(made, shifts=dict(made.shifts.items()))
     _check_networks(made)
     _check_shifts(made)
@@ -95,7 +91,7 @@ def settings(config: ml_collections.ConfigDict) -> Settings:
 def _check_networks(made: Settings) -> None:
     encoders, pruned, model = made.encoders, made.pruned, made.run.model
     if "skips" not in model:
-        raise InputError(f"config.model.skips is missing; {_SHOWN_IN} shows every field")
+        raise InputError("config.model.skips is missing; configs/skip_pruning.py shows every field")
     if encoders and model.name != "resnet_unet":
         raise InputError(f"config.encoders are for resnet_unet, config.model.name is {model.name!r}; leave none")
     if len(set(encoders)) < len(encoders) or set(encoders) - set(ENCODERS):

@@ -15,7 +15,7 @@ from jaxseg.models import tracing
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.results.resampled import Resampled, mean_of, weighted_sum
 from jaxseg.results.table import Row, Table, table
-from jaxseg.studies.base import Measures
+from jaxseg.studies.base import Measures, Report
 from jaxseg.studies.skip_pruning import distance_tables, paper
 from jaxseg.studies.skip_pruning.conditions import IN_DOMAIN, Condition
 from jaxseg.studies.skip_pruning.experiment import Cases, Measured
@@ -43,6 +43,9 @@ class Tables:
     paper_domains: list[dict[str, Any]]
     folds: list[dict[str, Any]]
     cases: list[dict[str, Any]]
+
+
+StudyReport = Report[Settings, Cases, Measured, Tables]
 
 
 def tabulate(settings: Settings, cases: Cases, measured: Measured) -> Tables:

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK
 
 from jaxseg.data import formats, raw_cases
+from jaxseg.data.formats import dicom, dicom_segmentation
 from tests.data.formats import dicom_files as made
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -618,3 +619,41 @@ def test_slices_that_are_white_where_others_are_black_are_one_line(tmp_path):
         made.save(tmp_path / f"{i}.dcm", file)
     with pytest.raises(formats.Unusable, match="some of them white where others are black"):
         formats.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "seen", "message"),
+    [
+        (RuntimeError("Segments overlap"), formats.Unusable, "has overlapping segments"),
+        (RuntimeError("no more memory"), RuntimeError, "no more memory"),
+        (ValueError("Fractional values"), formats.Unusable, "holds fractions of segments"),
+        (ValueError("a damaged frame"), ValueError, "a damaged frame"),
+    ],
+)
+def test_what_highdicom_says_of_other_faults_stays(monkeypatch, fault, seen, message):
+    def fail(*_args, **_options):
+        raise fault
+
+    monkeypatch.setattr(highdicom.seg.Segmentation, "from_dataset", lambda file, copy: None)
+    monkeypatch.setattr(dicom_segmentation, "_without_places", fail)
+    with pytest.raises(seen, match=message):
+        dicom_segmentation.read(pydicom.Dataset())
+
+
+class Undecodable:
+    """A file whose pixels no decoder can read."""
+
+    def __init__(self, syntax):
+        self.file_meta = pydicom.Dataset()
+        self.file_meta.TransferSyntaxUID = syntax
+
+    @property
+    def pixel_array(self):
+        raise RuntimeError("Unable to decode the pixel data")
+
+
+def test_compression_is_blamed_only_where_there_is_some():
+    with pytest.raises(formats.Unusable, match="is compressed as JPEG 2000 Image Compression; decompress it"):
+        dicom._stored(Undecodable(pydicom.uid.JPEG2000))
+    with pytest.raises(RuntimeError, match="Unable to decode"):
+        dicom._stored(Undecodable(pydicom.uid.ExplicitVRLittleEndian))

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from jaxseg.data import formats
+from jaxseg.data.formats import pictures
 
 
 def scene() -> np.ndarray:
@@ -207,3 +208,8 @@ def test_what_is_not_there_is_said(tmp_path, name):
         formats.Unusable, match=r"^cannot be read as an image \(\[Errno 2\] No such file .*\); check that it is there"
     ):
         formats.read(tmp_path / name)
+
+
+def test_deep_colours_that_opencv_cannot_decode_are_said():
+    with pytest.raises(ValueError, match="OpenCV cannot decode it"):
+        pictures._deep_colour(png()[:30] + bytes(40), 1)

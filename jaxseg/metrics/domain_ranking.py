@@ -1,19 +1,35 @@
-"""What the paper asks of scores: do they order the errors within a domain, and do they detect shifted cases?
+"""What scores are worth where cases are of several domains: do they order errors within one, and detect shifted cases?
 
-Each function gives statistics of every row of observations, for `Observations.resampled`.
+Each function gives statistics of every row of observations, for `Observations.resampled` (Lennartz and Schultz 2023).
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxseg.metrics import ranking
+from jaxseg.metrics import arrays, ranking
 from jaxseg.metrics.intervals import defined_mean
 from jaxseg.metrics.resampled_ranking import Observations, auroc_rows, fpr_at_95_rows, risk_areas, spearman_rows
-from jaxseg.studies.distortion.cases import Domains
 
 MEAN = "mean of shifted domains"
 TOGETHER = "shifted domains together"
+
+
+class Domains(NamedTuple):
+    """The domains of the cases, by name.
+
+    Attributes:
+      names: of all, in the order of tables: validation, test, then those that are shifted.
+      validation: in-distribution; sets the threshold of detection.
+      inside: in-distribution, to tell shifted cases from: test, or validation where there are no test cases.
+      counted: shifted, with enough patients for an interval; means are over these.
+    """
+
+    names: tuple[str, ...]
+    validation: str
+    inside: str
+    counted: tuple[str, ...]
 
 
 def correlations(of: Observations, domains: Domains) -> np.ndarray:
@@ -37,15 +53,24 @@ def thresholds(of: Observations, domains: Domains, keep: float) -> np.ndarray:
     return np.array([np.nan if np.isnan(row).all() else of_row(row) for row in rows])
 
 
+@arrays.native("threshold")
 def detection(of: Observations, domains: Domains, threshold: np.ndarray) -> np.ndarray:
     """How well each score tells the cases of a domain from in-distribution ones.
 
-    The `threshold` `[P]` of `thresholds` is not resampled.
+    Args:
+      of: P rows.
+      domains: D of them.
+      threshold: `[P]` of `thresholds`, which is not resampled.
 
     Returns:
       `[3(D+1),P]`: share above the threshold for each of the D domains and then `MEAN`, area under the ROC curve
       likewise, and the false-positive rate at 95 % sensitivity likewise; the latter two only for counted domains.
+
+    Raises:
+      ValueError: not a threshold for every row.
     """
+    if threshold.shape != of.scores.shape[:1]:
+        raise ValueError(f"threshold {threshold.shape} and scores {of.scores.shape}: give one for every row of scores")
     scores_of = lambda name: of.scores[:, of.domains == name]
     inside, nothing = scores_of(domains.inside), np.full(len(threshold), np.nan)
     shares = [_share_above(scores_of(name), threshold) for name in domains.names]

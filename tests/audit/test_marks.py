@@ -1,0 +1,124 @@
+"""Marks of a case: where they are found, removed and drawn, each against a count by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxseg.audit import marks
+from jaxseg.data import overlays
+from tests.drawings import assert_as_stored, kept
+
+LOOK = marks.Look(
+    colours=((255, 255, 0), (0, 255, 0)),
+    chroma=60.0,
+    gray_share=0.1,
+    removal="black",
+    beside_share=0.1,
+    stroke_share=0.03,
+    caliper_share=0.1,
+    gathered_share=0.2,
+)
+
+
+def case(size=48, at=(10, 14), extent=(8, 12), yellow=(), channels=3):
+    """A gray image with a brighter box and yellow pixels."""
+    random = np.random.default_rng(0)
+    labels = np.zeros((size, size), np.uint8)
+    labels[at[0] : at[0] + extent[0], at[1] : at[1] + extent[1]] = 1
+    gray = random.integers(40, 60, (size, size, 1)) + 100 * labels[..., None]
+    image = np.repeat(gray, channels, -1).astype(np.uint8)
+    for y, x in yellow:
+        image[y : y + 3, x : x + 3] = (230, 220, 20)
+    return {"image": image, "labels": labels}
+
+
+def test_marks_are_coloured_pixels_and_nothing_else_is_filled_in():
+    given = case(yellow=[(20, 30), (34, 8)])
+    found = marks.mark(given, 0, LOOK)
+    yellow = np.zeros((48, 48), bool)
+    yellow[20:23, 30:33] = yellow[34:37, 8:11] = True
+    np.testing.assert_array_equal(found.marks, yellow)
+    as_is, beside, clean = found.images[:3]
+    np.testing.assert_array_equal(as_is, given["image"])
+    assert (clean[yellow] == 0).all() and not (beside[yellow] == 0).any()
+    region = (clean != as_is).any(-1)
+    shifted = (beside != as_is).any(-1)
+    assert region.sum() >= yellow.sum() and not (region & shifted).any()
+    np.testing.assert_array_equal(found.touched, region | shifted)
+    step = round(0.1 * 48)  # the shapes beside are the marks', a step aside
+    moves = [(y * step, x * step) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
+    assert any((np.roll(region, move, (0, 1)) == shifted).all() for move in moves)
+
+
+def test_without_marks_an_image_is_left_as_it_is():
+    for channels in (1, 3):
+        given = case(channels=channels)
+        found = marks.mark(given, 0, dataclasses.replace(LOOK))
+        assert not found.marks.any() and not found.touched.any()
+        for k in (marks.AS_IS, marks.BESIDE, marks.REMOVED):
+            np.testing.assert_array_equal(found.images[k], given["image"])
+
+
+@pytest.mark.parametrize(("at", "wanted"), [((4, 6), (0, 12)), ((34, 30), (-12, -12)), ((20, 2), (-12, 0))])
+def test_a_phantom_is_the_object_moved_to_where_the_least_of_it_is(at, wanted):
+    """A quarter or three eighths of the side aside, in the first direction in which all of it stays in the image."""
+    given = case(at=at)
+    found = marks.mark(given, 0, LOOK)
+    size, mask = 48, given["labels"] > 0
+    best = None
+    for y in (-1, 0, 1):
+        for x in (-1, 0, 1):
+            for step in (12, 18) if y or x else ():
+                moved = np.zeros_like(mask)
+                for row, column in np.argwhere(mask):
+                    place = row + y * step, column + x * step
+                    if all(0 <= p < size for p in place):
+                        moved[place] = True
+                moved &= ~mask
+                if best is None or moved.sum() > best[0].sum():
+                    best = moved, (y * step, x * step)
+    assert best[0].sum() == mask.sum() and best[1] == wanted
+    np.testing.assert_array_equal(found.phantom, best[0])
+
+
+def test_calipers_stand_at_the_ends_of_the_phantom_or_gather_in_its_middle():
+    given = case(size=60, at=(24, 20), extent=(9, 15))
+    found = marks.mark(given, 1, LOOK)
+    clean, gathered, around = found.images[2:]
+    changed = [np.argwhere((image != clean).any(-1)) for image in (gathered, around)]
+    middle = np.argwhere(found.phantom).mean(0)
+    assert all(abs(places.mean(0) - middle).max() < 1.5 for places in changed)
+    near, far = (abs(places - middle).max(0) for places in changed)
+    axes = overlays.ellipse_axes(found.phantom)
+    reach = abs(np.concatenate(axes) - middle).max(0)
+    half = round(0.1 * 60) / 2 + 1  # of a caliper
+    assert (abs(far - reach) <= half).all() and (abs(near - 0.2 * reach) <= half).all() and (near < far).all()
+    strokes = (gathered != clean).any(-1) | (around != clean).any(-1)
+    assert found.drawn[strokes].all() and found.drawn.sum() > strokes.sum()
+    assert tuple(around[tuple(changed[1][0])]) == (0, 255, 0)  # the second case has the second colour
+
+
+def test_an_empty_mask_has_no_phantom():
+    given = case()
+    given["labels"][:] = 0
+    found = marks.mark(given, 0, LOOK)
+    assert not found.phantom.any() and not found.drawn.any()
+
+
+def test_pictures_of_marks_stay_as_they_are(request):
+    found = {}
+    for number, (at, size) in enumerate((((10, 14), 48), ((40, 30), 64), ((3, 50), 210))):
+        made = marks.mark(case(size=size, at=at, yellow=[(20, 30), (at[0] + 2, 40)]), number, LOOK)
+        columns = {f"image {k}": image for k, image in enumerate(made.images)}
+        columns |= {name: getattr(made, name) for name in ("marks", "touched", "drawn", "phantom")}
+        flat = {name: np.asarray(values, float).ravel() for name, values in columns.items()}
+        found[str(size)] = {name: kept([{"": v} for v in values[::3]]) for name, values in flat.items()}
+    assert_as_stored(request.path.parent / "drawn" / "marks.json", found)
+
+
+@pytest.mark.parametrize("colours", [(), ((0, 0),), ((0, 0, 256),), ((-1, 0, 0),)])
+def test_colours_that_are_none_are_refused(colours):
+    with pytest.raises(ValueError, match=r"config.colours is .*; give .red, green, blue. from 0 to 255, once or more"):
+        dataclasses.replace(LOOK, colours=colours)
+    dataclasses.replace(LOOK, colours=((0, 0, 255),))
