@@ -53,6 +53,11 @@ class Placement(NamedTuple):
             slice(part.start - first, part.stop - first) for part, first in zip(self.inside, self.start, strict=True)
         )
 
+    @property
+    def covers(self) -> bool:
+        """Whether the case covers all of the grid."""
+        return all(part == slice(0, side) for part, side in zip(self.inside, self.grid, strict=True))
+
     def onto(self, array: np.ndarray, fill: float) -> np.ndarray:
         """A resized array `[*resized,...]` on the grid, with `fill` around it."""
         if self.resized == self.grid:

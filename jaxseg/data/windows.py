@@ -1,7 +1,7 @@
 """Images of any size through a network of one size: on the grid of its training, or tile by tile.
 
-A network is a function `images [B,*n,C] -> (probabilities float32 [B,*n,K], {name: scores [B]})`. What is said of
-pictures holds for volumes. Everything here is on the host; results have the size that is asked for.
+A network is a function `images [B,*n,C] -> (probabilities float32 [B,*n,K], {name: scores [B]})`; where images are padded
+it is also given which pixels count, bool `[B,*n]`. What is said of pictures holds for volumes. Everything here is on the host; results have the size that is asked for.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from jaxseg.data import resizing
 from jaxseg.data.grids import Placement, per_axis
 
 Scores = dict[str, np.ndarray]
-Network = Callable[[np.ndarray], tuple[np.ndarray, Scores]]
+Network = Callable[..., tuple[np.ndarray, Scores]]
 BLENDS = ("gaussian", "linear")
 _T = TypeVar("_T")
 _GAUSSIAN_WIDTH = 1 / 8  # standard deviation of the Gaussian, as a share of the tile
@@ -57,7 +57,8 @@ def on_grid(
       Probabilities float32 `[B,*size,K]`, and scores `[B]`.
     """
     fitted = [placement.onto(resizing.resize(image, placement.resized), fill) for image in images]
-    probabilities, scores = network(np.stack(fitted))
+    inside = [placement.onto(np.ones(placement.resized, bool), 0)] * len(images)
+    probabilities, scores = network(np.stack(fitted), *([] if placement.covers else [np.stack(inside)]))
     return np.stack([placement.back(one, size=size) for one in probabilities]), scores
 
 

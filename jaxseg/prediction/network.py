@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -130,8 +129,8 @@ def compiled(
       repair: gives the score `distortion` too.
 
     Returns:
-      `images [B,*n,C]`, B at most `batch` -> probabilities float32 `[B,*image_size,K]` and the scores `[B]` of
-      `scores.registry` that need no more than this, by their keys.
+      `images [B,*n,C]`, B at most `batch`, and, unless all count, which pixels do -> probabilities float32
+      `[B,*image_size,K]` and the scores `[B]` of `scores.registry` that need no more than this, by their keys.
     """
 
     asked = Asked(model, quality_layers(model), *((repair.layer, repair.module) if repair else ()))
@@ -139,18 +138,20 @@ def compiled(
     scores = registry.computable({AUTOENCODER} if repair else ())
 
     @jax.jit
-    def program(known: Known, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        labels = jnp.zeros(images.shape[:-1], jnp.uint8)
-        seen = augment.whole({"image": images, "labels": labels}, size=image_size)["images"]
-        evidence = Evidence(asked, known, seen)
+    def program(known: Known, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        seen = augment.whole(batch, size=image_size)
+        evidence = Evidence(asked, known, seen["images"], valid=seen.get("valid"))
         return evidence.probabilities, {score.key: score.compute(evidence) for score in scores if score.compute}
 
     @in_32_bits
-    def network(images: np.ndarray) -> tuple[np.ndarray, windows.Scores]:
+    def network(images: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.ndarray, windows.Scores]:
         count = len(images)
+        stored = {"image": images, "labels": np.zeros(images.shape[:-1], np.uint8)}
+        stored |= {} if valid is None else {"valid": valid}
         if 1 < count < batch:
-            images = np.concatenate([images, np.repeat(images[-1:], batch - count, 0)])
-        probabilities, values = program(known, images)
+            fill = lambda array: np.concatenate([array, np.repeat(array[-1:], batch - count, 0)])
+            stored = {name: fill(array) for name, array in stored.items()}
+        probabilities, values = program(known, stored)
         ordered = {score.key: np.asarray(values[score.key])[:count] for score in scores}  # jit sorts them
         return np.asarray(probabilities)[:count], ordered
 

@@ -134,9 +134,10 @@ class Predictor:
         network = self._network if self._window is None else self._slid
         return windows.on_grid(network, images, placement, fill=self.inputs.normalisation.fill, size=size)
 
-    def _slid(self, images: np.ndarray) -> tuple[np.ndarray, windows.Scores]:
+    def _slid(self, images: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.ndarray, windows.Scores]:
         """A window slides over the one image; its scores are means over the tiles."""
         assert self._window is not None
+        del valid  # only of images that are smaller than a window; their scores are of the padding too
         (image,) = images
         result, scores = windows.sliding(self._network, image, self._window)
         return result[None], {name: np.array([quality.mean_defined(values)]) for name, values in scores.items()}

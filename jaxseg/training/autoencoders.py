@@ -5,6 +5,7 @@ config has, besides the fields of a run, `network` (the folder of the run whose 
 `autoencoder`; `configs/autoencoder.py` shows them.
 """
 
+import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from jaxseg import paths
 from jaxseg.analysis import cells, distortion
-from jaxseg.data import augment
+from jaxseg.data import augment, inputs
 from jaxseg.errors import InputError
 from jaxseg.metrics import pixels
 from jaxseg.models import autoencoder, capture, tracing
@@ -26,6 +27,9 @@ from jaxseg.numerics import in_32_bits
 from jaxseg.training import checks, objectives, runs
 from jaxseg.training.checkpoints import checksums
 from jaxseg.training.objectives import Batch
+
+# of the data, in which a run and that of its network agree
+_ALIKE = ("image_size", "view", "geometry", "geometry_options", "normalisation", "normalisation_options")
 
 
 @in_32_bits
@@ -41,11 +45,13 @@ def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathli
     """
     checks.check_common(config)
     checks.check_rank(config, splits.rank)
+    if not inputs.of_config(config).grid.one_size:
+        raise InputError("autoencoders are for activations of one size; give config.data.geometry 'keep' no multiple")
     network, frozen = _network(config, splits.num_classes, splits.open("train").num_channels)
     fitted = build(config, network, frozen, splits.open("train").num_channels)
     data = runs.Data(config, splits)
     data.fingerprints["network"] = f"{sum(checksums(frozen).values()) % 2**32:08x}"
-    view = augment.testing_view(config.data.view, size=config.data.image_size, cases=data.validation_names)
+    view = augment.testing_view(config.data.view, size=inputs.resized_to(config), cases=data.validation_names)
     task = runs.Task(
         module=fitted,
         input_shape=(1, *fitted.shape),
@@ -95,8 +101,7 @@ def build(
     Raises:
       InputError: there is no such layer, or the options cannot be.
     """
-    size = config.data.image_size
-    image = jax.ShapeDtypeStruct((1, size, size, num_channels), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *inputs.sides(config, 2), num_channels), jnp.float32)
     read = lambda variables, image: capture.capture(network, variables, image, (config.layer,))[1][config.layer]
     try:
         made = autoencoder.for_activations(jax.eval_shape(read, variables, image), **config.autoencoder.to_dict())
@@ -134,13 +139,13 @@ def _network(
         raise InputError("config.network is missing; name the folder of the run whose network is taken")
     folder = paths.expanded(config.network)
     of_network = runs.read_config(folder)
-    for name in ("image_size", "view"):
-        if of_network.data[name] != config.data[name]:
+    for name in _ALIKE:
+        ours, theirs = (json.loads(data.to_json())[name] for data in (config.data, of_network.data))  # tuples are lists
+        if ours != theirs:
             raise InputError(
-                f"config.data.{name} is {config.data[name]!r}, the network of {folder} was trained with "
-                f"{of_network.data[name]!r}; give the same"
+                f"config.data.{name} is {ours!r}, the network of {folder} was trained with {theirs!r}; give the same"
             )
-    shape = (1, config.data.image_size, config.data.image_size, num_channels)
+    shape = (1, *inputs.sides(config, 2), num_channels)
     network, variables, _ = runs.load_best(of_network, folder, shape, num_classes)
     return network, variables
 

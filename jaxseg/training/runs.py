@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -230,6 +231,9 @@ class Data:
         listed = functools.partial(splits.listed, folder=mapped)
         source = listed if self._differ else splits.__getitem__ if resident else splits.open
         self._sources = {"train": source("train"), "validation": source("validation")}
+        if self._differ and isinstance(self.grid, grids.Keep) and parallel.is_main():
+            sizes = {size for source in self._sources.values() for size in pipeline.sizes_of(source) or ()}
+            print(f"{config.data.dataset}: {len(sizes)} sizes of cases, so as many programs", file=sys.stderr)
         self.fingerprints = {
             name if resident else f"records of {name}": source.fingerprint for name, source in self._sources.items()
         }

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.data import formats
+from jaxseg.data import formats, windows
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
-from jaxseg.prediction import inputs, page, views
+from jaxseg.prediction import inputs, page
 from jaxseg.prediction.inputs import Source, TrainedOn
 from jaxseg.prediction.page import Options
 from jaxseg.prediction.predictor import Prediction, Reference
@@ -249,7 +249,7 @@ def test_a_window_without_a_size_has_that_of_the_networks_images(monkeypatch):
     monkeypatch.setattr(page, "Predictor", lambda *of: made.append(of))
     monkeypatch.setattr(page.network, "load_repair", lambda folder, run: folder)
     trained = types.SimpleNamespace(config=types.SimpleNamespace(data=types.SimpleNamespace(image_size=48)))
-    page._predictor(trained, Options(tiling=views.Tiling(0, 0.25), autoencoder="there"))
-    page._predictor(trained, Options(tiling=views.Tiling(32)))
+    page._predictor(trained, Options(tiling=windows.Tiling(0, 0.25), autoencoder="there"))
+    page._predictor(trained, Options(tiling=windows.Tiling(32)))
     page._predictor(trained, Options())
-    assert [of[1:] for of in made] == [(views.Tiling(48, 0.25), "there"), (views.Tiling(32), None), (None, None)]
+    assert [of[1:] for of in made] == [(windows.Tiling(48, 0.25), "there"), (windows.Tiling(32), None), (None, None)]

@@ -135,7 +135,8 @@ def test_predicted_masks_lie_over_their_files(raw, slices, tmp_path, geometry, n
     known = TrainedOn(split.class_names, split.num_channels, split.rank, split.preparation)
     threshold = Predictor(network.Run(config, tmp_path, known, None, (), ()))
 
-    def bright(images):
+    def bright(images, valid=None):
+        assert (valid is None) == (images.shape[1:-1] == SIZES[i]) or geometry == "patches"
         object_ = (images > THRESHOLDS[normalisation]).astype(np.float32)
         return np.concatenate([1 - object_, object_], -1), {"mean_sa": np.zeros(len(images))}
 
