@@ -1,8 +1,8 @@
 """Images of any size through a network of one size: on the grid of its training, or tile by tile.
 
 A network is a function `images [B,*n,C] -> (probabilities float32 [B,*n,K], {name: scores [B]})`; where images are
-padded it is also given which pixels count, bool `[B,*n]`. What is said of pictures holds for volumes. Everything here is
-on the host; results have the size that is asked for.
+padded it is also given which pixels count, bool `[B,*n]`. What is said of pictures holds for volumes. Everything here
+is on the host; results have the size that is asked for.
 """
 
 import itertools
