@@ -67,7 +67,7 @@ def score_cases(
 
 
 def over_cases(run: Callable[[Batch], Mapping[str, jax.Array]], batches: Iterator[Batch]) -> dict[str, np.ndarray]:
-    """Results per case, in the order of the cases, of a program that is compiled elsewhere and used more than once.
+    """Results per case, in the order of the batches, of a program that is compiled elsewhere and used more than once.
 
     Args:
       run: `stored batch -> {name: [B,...]}`.
@@ -76,12 +76,8 @@ def over_cases(run: Callable[[Batch], Mapping[str, jax.Array]], batches: Iterato
     Returns:
       `{name: [N,...]}`.
     """
-    rows, order = [], []
-    for batch in batches:
-        rows.append(_keep(run(batch), batch["real"]))
-        order.append(np.asarray(batch["index"])[np.asarray(batch["real"])])
-    places = np.argsort(np.concatenate(order), kind="stable")  # cases of one size come together
-    return {name: np.concatenate([row[name] for row in rows])[places] for name in rows[0]}
+    rows = [_keep(run(batch), batch["real"]) for batch in batches]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
 @in_32_bits

@@ -33,8 +33,8 @@ def test_an_ensemble_decides_by_its_mean_probability():
 
 def test_values_of_cases_that_fill_up_a_batch_are_left_out():
     batches = [
-        {"real": np.array([True, True]), "index": np.array([0, 1]), "x": np.array([1, 2])},
-        {"real": np.array([True, False]), "index": np.array([2, 2]), "x": np.array([3, 3])},
+        {"real": np.array([True, True]), "x": np.array([1, 2])},
+        {"real": np.array([True, False]), "x": np.array([3, 3])},
     ]
     found = inference.over_cases(lambda batch: {"twice": jnp.asarray(2 * batch["x"])}, iter(batches))
     assert found["twice"].tolist() == [2, 4, 6]
@@ -43,14 +43,11 @@ def test_values_of_cases_that_fill_up_a_batch_are_left_out():
 def test_a_score_is_told_which_pixels_count_where_the_view_says():
     random = np.random.default_rng(0)
     labels, valid = random.integers(0, 2, (3, 4, 4)).astype(np.int32), random.random((3, 4, 4)) < 0.5
-    batch = {"images": np.zeros((3, 4, 4, 1), np.float32), "labels": labels} | {
-        "real": np.array([True, True, False]),
-        "index": np.array([0, 1, 1]),
-    }
+    batch = {"images": np.zeros((3, 4, 4, 1), np.float32), "labels": labels, "real": np.array([True, True, False])}
     variables = member(0.0, 1.0)  # foreground everywhere
 
     def run(batch, score):
-        view = lambda stored: {name: array for name, array in stored.items() if name not in ("real", "index")}
+        view = lambda stored: {name: array for name, array in stored.items() if name != "real"}
         return inference.score_cases(Constant(), variables, iter([batch]), view, score)["counts"]
 
     count = lambda a, b, valid=None: {"counts": overlap.class_counts(a, b, num_classes=2, valid=valid)}

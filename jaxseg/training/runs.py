@@ -228,8 +228,8 @@ class Data:
         residence = self._residence()
         resident, self.sharded = residence in ("device", "sharded"), residence == "sharded"
         mapped = folder and folder / "cases" if config.data.residence == "stream" else None
-        listed = functools.partial(splits.listed, folder=mapped)
-        source = listed if self._differ else splits.__getitem__ if resident else splits.open
+        listed = lambda split: splits.listed(split, folder=mapped)
+        source: Callable[[str], Any] = listed if self._differ else splits.__getitem__ if resident else splits.open
         self._sources = {"train": source("train"), "validation": source("validation")}
         if self._differ and isinstance(self.grid, grids.Keep) and parallel.is_main():
             sizes = {size for source in self._sources.values() for size in pipeline.sizes_of(source) or ()}

@@ -221,6 +221,9 @@ def test_a_gap_between_domains_is_that_of_their_means(networks, subject_of, squa
     found, _ = answer(accuracy.PROBE, subject)
     gap = next(one for one in found.candidates if one.kind == accuracy.DOMAIN)
     assert gap.found and gap.estimate.mean == pytest.approx(1.0) and "may be harder" in gap.sentence
+    assert "worst of" not in gap.sentence  # there is no other to pick
+    (told,) = (row for row in found.rows if row["quantity"] == "gap between domains")
+    assert "Bonferroni" not in told.interval
 
 
 def test_the_worst_of_several_domains_is_allowed_for(networks, subject_of, squares, settings, assert_stays):

@@ -60,7 +60,10 @@ def test_without_marks_an_image_is_left_as_it_is():
             np.testing.assert_array_equal(found.images[k], given["image"])
 
 
-@pytest.mark.parametrize(("at", "wanted"), [((4, 6), (0, 12)), ((34, 30), (-12, -12)), ((20, 2), (-12, 0))])
+@pytest.mark.parametrize(
+    ("at", "wanted"),
+    [((4, 6), (0, 12)), ((34, 30), (-12, -12)), ((20, 2), (-12, 0)), ((38, 38), (-12, -12)), ((2, 38), (0, -12))],
+)
 def test_a_phantom_is_the_object_moved_to_where_the_least_of_it_is(at, wanted):
     """A quarter or three eighths of the side aside, in the first direction in which all of it stays in the image."""
     given = case(at=at)

@@ -72,6 +72,12 @@ def test_fusion_is_the_papers_formula():
     np.testing.assert_allclose(np.exp(logits), fused(coarse, topology, 0.3, 0.7), rtol=1e-5)
 
 
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (3.0, 3.0), (0.3, 0.7), (6.0, 14.0)])
+def test_weights_of_the_fusion_count_by_their_shares(weights):
+    found = jax.jit(lambda: build(fusion_weights=weights)._log_weights((), None, None, False))()
+    np.testing.assert_allclose(np.exp(found), np.divide(weights, sum(weights)), rtol=1e-6)
+
+
 def test_fusion_of_certain_networks_is_finite():
     """Where both agree the answer is theirs. Where they do not, both terms share the factor S, and T decides."""
 

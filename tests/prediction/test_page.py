@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxseg.data import formats, windows
+from jaxseg.data.inputs import gray_levels
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.prediction import inputs, page
@@ -28,10 +29,9 @@ class Bright:
 
     def __init__(self, rank=2):
         taken = TrainedOn(("background", "a", "b"), 1, rank, Preparation(None, None, rank == 3))
-        config = types.SimpleNamespace(data=types.SimpleNamespace(source_size=4))
-        self.run = types.SimpleNamespace(trained_on=taken, config=config)
+        self.run, self.inputs = types.SimpleNamespace(trained_on=taken), gray_levels(4)
 
-    def predict(self, image, size, *, probabilities):
+    def predict(self, image, size, *, spacing, probabilities):
         labels = np.where(image[..., 0] > 200, 2, image[..., 0] > 100).astype(np.uint8)
         value = float(image[0, 0, 0])
         scores = {"mean_sa": value if value < 99 else np.nan, "entropy": value}
@@ -225,7 +225,7 @@ def test_of_a_volume_the_slice_with_most_foreground_is_shown(monkeypatch):
     image = np.arange(3 * 2 * 2, dtype=np.uint8).reshape(3, 2, 2, 1)
     labels = np.zeros((3, 2, 2), np.uint8)
     labels[0, 0, 0], labels[1, :, 1] = 2, 1
-    loaded = inputs.Loaded(image, image, (3, 2, 2), None)
+    loaded = inputs.Loaded(image, image, (3, 2, 2), (np.nan,) * 3, None)
     row = {"entropy": 0.12345, "entropy_percentile": 99.6}
     page._cell(Source(pathlib.Path("x"), "x"), loaded, Prediction(labels, None, {}), row, "entropy")
     [(picture, mask, captions)] = shown

@@ -629,7 +629,7 @@ def test_every_fold_is_counted_on_every_condition_and_the_first_one_is_shown(mon
     position = 0
     for condition in tested:
         stored = condition.cases
-        shifted = np.concatenate([np.asarray(b["image"])[np.asarray(b["valid"])] for b in shifter.batches(condition)])
+        shifted = np.concatenate([np.asarray(b["image"])[np.asarray(b["real"])] for b in shifter.batches(condition)])
         for i in range(len(stored)):
             for fold, level in enumerate(levels.values()):
                 predicted = shifted[i, ..., 0].astype(np.float32) / 127.5 - 1 > level

@@ -41,7 +41,9 @@ def test_a_run_sees_its_domains_alone_and_is_evaluated_on_all(shallow_runs, prep
     rows, means = inference.evaluate_run(config, tmp_path / "run", directory, split="test", view="original")
     assert len(rows) == 4 * 4 * 8 and {row["domain"] for row in rows} == {"A", "B", "C", "D"}
     names = ("right ventricle", "myocardium", "left ventricle")
-    assert list(means) == [f"{name}{part}" for part in ("", *(f" in {d}" for d in "ABCD")) for name in names]
+    assert list(means) == [
+        f"{name}{part}" for part in ("", *(f" in {d}" for d in "ABCD"), " on the grid of the file") for name in names
+    ]
     patients = np.array([row["patient"] for row in rows])
     assert len(set(patients)) < len(rows)  # several slices of each
     in_b, defined = np.array([row["domain"] for row in rows]) == "B", 0

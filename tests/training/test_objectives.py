@@ -209,8 +209,8 @@ def test_dtus_loss_is_the_sum_of_four(monkeypatch):
             calls.append((method, jax.random.key_data(rngs["dropout"]), train, mutable))
             return (out, {"batch_stats": "seen"}) if method == "outputs" else (2 * x, {"batch_stats": "unseen"})
 
-    def corrupt(key, images, labels, *, num_classes, fraction):
-        assert (num_classes, fraction) == (3, 0.3)
+    def corrupt(key, images, labels, *, num_classes, fraction, valid):
+        assert (num_classes, fraction, valid) == (3, 0.3, None)
         return wrong
 
     monkeypatch.setattr(objectives.topology, "corrupt", corrupt)

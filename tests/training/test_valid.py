@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxseg import options
 from jaxseg.analysis import prototypes
 from jaxseg.errors import InputError
-from jaxseg.training import losses, objectives, options, steps, topology
+from jaxseg.training import losses, objectives, steps, topology
 from tests import padded
 
 LOSSES = losses.LOSSES | {

@@ -109,7 +109,7 @@ def predict_and_count(
       Counts `[N,K,3]`, as of `overlap.class_counts`, and class indices uint8 `[N,n,n]`.
     """
     places = zip(*pipeline.whole_batches(len(images), run.training.batch_size), strict=True)
-    batches = ({"image": images[i], "labels": labels[i], "index": i, "real": real} for i, real in places)
+    batches = ({"image": images[i], "labels": labels[i], "real": real} for i, real in places)
     count = functools.partial(_predict_and_count, model, size=run.data.image_size, num_classes=num_classes)
     found = inference.over_cases(functools.partial(count, variables), batches)
     return found["counts"], found["predictions"]
