@@ -442,3 +442,9 @@ def test_weighted_histograms_that_do_not_match_are_refused():
     for wrong in ((p, q[:, :1], once, np.ones((1, 5))), (p, q, once, np.ones((1, 4))), (p, q, once, np.ones((2, 5)))):
         with pytest.raises(ValueError, match=r"counts \[P,D,bins\] and \[Q,D,bins\] with weights \[R,P\] and \[R,Q\]"):
             hellinger.weighted_distances(joint, *wrong)
+
+
+def test_constant_channels_whose_range_no_float_can_widen_are_the_same():
+    """Around 1e9 the next float32 is 64 away, so a range of one value stays as narrow as it is."""
+    constant = np.full((12, 1), 1e9, np.float32)
+    np.testing.assert_array_equal(hellinger.hellinger_distance(constant, constant), [0.0])
