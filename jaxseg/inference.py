@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxseg.data import augment, inputs, pipeline
 from jaxseg.data.grids import Patches
+from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.metrics.intervals import Estimate, bootstrap_mean
 from jaxseg.numerics import in_32_bits
@@ -102,6 +103,8 @@ def evaluate_run(
     Raises:
       InputError: the run has no checkpoint, or the data set no such split.
     """
+    if view != "original" and config.data.geometry != "squash":
+        raise InputError(f"--view={view}: is for runs that squash, this one has the geometry {config.data.geometry!r}")
     given = inputs.of_config(config)
     source = pipeline.decoded(pipeline.Split(directory, split, inputs=given))
     stored = pipeline.Split(directory, split) if view == "original" else None

@@ -205,13 +205,14 @@ class _Resampled(Grid):
     def _resized(self, size: tuple[int, ...], spacing: Sequence[float] | np.ndarray) -> tuple[int, ...]:
         if not self.spacing:
             return size
-        if len(self.spacing) > len(size):
-            raise Misfit(f"has {len(size)} axes, and a spacing along {len(self.spacing)} is wanted")
-        kept = len(size) - len(self.spacing)
+        wanted = tuple(self.spacing) * (2 if len(self.spacing) == 1 else 1)
+        if len(wanted) > len(size):
+            raise Misfit(f"has {len(size)} axes, and a spacing along {len(wanted)} is wanted")
+        kept = len(size) - len(wanted)
         known = [float(step) for step in spacing[kept:]]
         if not all(math.isfinite(step) and step > 0 for step in known):
             raise Misfit("does not say how large its pixels are, so it cannot be resampled; leave the spacing empty")
-        pairs = zip(size[kept:], known, self.spacing, strict=True)
+        pairs = zip(size[kept:], known, wanted, strict=True)
         return (*size[:kept], *(max(round(length * old / new), 1) for length, old, new in pairs))
 
     def _wanted(self, rank: int) -> tuple[int, ...]:
@@ -225,7 +226,7 @@ class Keep(_Resampled):
     Attributes:
       side: pixels a side to which it is cropped or padded.
       spacing: mm that pixels are resampled to, along the last axes: two of a volume's are those in its plane, and the
-        distance of its slices stays; none: pixels stay as they are.
+        distance of its slices stays; one is for both axes of the plane; none: pixels stay as they are.
       size: spatial sizes instead of `side`, where they differ.
       multiple: instead, all of it is kept, and padded to the next multiple of so many pixels: a number for every axis,
         or one for all.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -79,16 +80,28 @@ def of_config(config: ml_collections.ConfigDict) -> Inputs:
     side = data.source_size if data.geometry == "squash" else data.image_size
     grid = _chosen(config, "geometry", grids.GEOMETRIES, side=side)
     for name in ("spacing", "size", "multiple"):
-        if any(value <= 0 for value in getattr(grid, name, ())):
+        if not all(0 < value < math.inf for value in getattr(grid, name, ())):
             raise InputError(f"config.data.geometry_options.{name} is {getattr(grid, name)}; give numbers above 0")
+    if isinstance(grid, grids.Keep) and grid.size and grid.multiple:
+        raise InputError("config.data.geometry_options has a size and a multiple; give one of them")
     how = _chosen(config, "normalisation", normalisation.NORMALISATIONS)
     if isinstance(how, normalisation.Percentiles) and how.low >= how.high:
         raise InputError(
             f"config.data.normalisation_options.low is {how.low:g}, high {how.high:g}; give the lower first"
         )
-    if isinstance(how, normalisation.MeanStd) and len(how.mean) != len(how.std):
-        raise InputError("config.data.normalisation_options: give as many numbers for mean as for std, or none")
+    if isinstance(how, normalisation.MeanStd):
+        _check_numbers(how)
     return Inputs(grid, how)
+
+
+def _check_numbers(how: normalisation.MeanStd) -> None:
+    where = "config.data.normalisation_options"
+    if len(how.mean) != len(how.std):
+        raise InputError(f"{where}: give as many numbers for mean as for std, or none")
+    if not all(0 < value < math.inf for value in how.std) or not all(map(math.isfinite, how.mean)):
+        raise InputError(f"{where}: mean is {how.mean}, std {how.std}; give finite numbers, std above 0")
+    if how.clip and not (len(how.clip) == 2 and how.clip[0] < how.clip[1]):
+        raise InputError(f"{where}.clip is {how.clip}; give two ends, the lower first, or none")
 
 
 def resolved(

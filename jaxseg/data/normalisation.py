@@ -61,6 +61,11 @@ class Normalisation:
     fill: float = dataclasses.field(default=0.0, init=False)
     itemsize: ClassVar[int | None] = None
 
+    @property
+    def of_slices(self) -> "Normalisation":
+        """The same for a volume whose slices are cases, each by itself."""
+        return self
+
     def __call__(
         self,
         image: np.ndarray,
@@ -98,7 +103,7 @@ class Range(Normalisation):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Percentiles(Normalisation):
-    """-1 to 1 between two percentiles, of the image or of every slice.
+    """-1 to 1 between two percentiles, of the case or of every slice.
 
     Attributes:
       low: per cent.
@@ -111,6 +116,11 @@ class Percentiles(Normalisation):
     scope: str = settings.one_of(*SCOPES, default="image")
     fill: float = dataclasses.field(default=-1.0, init=False)
     itemsize: ClassVar[int | None] = 2
+
+    @property
+    def of_slices(self) -> Normalisation:
+        """A slice that is a case knows no percentiles but its own."""
+        return dataclasses.replace(self, scope="slice")
 
     def __call__(self, image: np.ndarray, *, scaling: Any = None, known: Statistics | None = None) -> np.ndarray:
         del scaling, known

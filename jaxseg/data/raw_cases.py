@@ -270,14 +270,16 @@ def are_whole(image: np.ndarray) -> bool:
 
 
 def storage(low: float, high: float, *, whole: bool) -> str:
-    """The dtype of 16 bits for intensities between two ends: exact where they are whole numbers of either kind.
+    """The dtype for intensities between two ends: of 16 bits where that is enough.
 
-    Beyond what 16 bits hold it is float32.
+    Whole numbers are stored exactly; others as float16 where it tells a thousand of them apart between the ends.
     """
-    for dtype in ("uint16", "int16") if whole else ():
+    for dtype in ("uint16", "int16", "int32") if whole else ():
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
             return dtype
-    return "float16" if max(-low, high) <= float(np.finfo(np.float16).max) else "float32"
+    largest = max(-low, high)
+    fits = largest <= float(np.finfo(np.float16).max)
+    return "float16" if fits and float(np.spacing(np.float16(largest))) * 1000 <= high - low else "float32"
 
 
 def as_uint8(image: np.ndarray, scaling: tuple[str, float, float] | None) -> np.ndarray:

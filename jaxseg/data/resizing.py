@@ -1,4 +1,4 @@
-"""Sizes of stored images and labels, `[H,W,C]` and `[H,W]`, or `[D,H,W,C]` and `[D,H,W]`, all uint8, on the host.
+"""Sizes of stored images and labels, `[H,W,C]` and `[H,W]`, or `[D,H,W,C]` and `[D,H,W]`, on the host.
 
 An axis that becomes shorter is averaged by area, one that becomes longer is interpolated linearly; both with half-pixel
 centres. OpenCV does that ten times as fast as Pillow's antialiased filters, and reading would otherwise spend most of
@@ -22,14 +22,16 @@ def resize(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Averages by area along the axes that become shorter, interpolates linearly along the others.
 
     Args:
-      image: uint8 `[*S,C]`, with two or three spatial axes.
+      image: `[*S,C]`, with two or three spatial axes; integers of 8 or 16 bits, or floats.
       size: the new spatial sizes.
 
     Returns:
-      uint8 `[*size,C]`; rounded at every step: shorter axes of the plane, longer ones, the depth.
+      `[*size,C]` of the same type; integers are rounded at every step: shorter axes of the plane, longer, the depth.
     """
     if image.shape[:-1] == tuple(size):
         return image
+    if image.dtype == np.float16:  # which OpenCV does not take
+        return resize(image.astype(np.float32), size).astype(np.float16)
     if image.ndim == 3:
         return _resize_plane(image, *size)
     planes = np.stack([_resize_plane(one, *size[1:]) for one in image])

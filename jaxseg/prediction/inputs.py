@@ -223,8 +223,10 @@ def load(path: pathlib.Path, trained_on: TrainedOn, given: Inputs) -> Loaded:
         )
     image = image.astype(np.float16) if preparation.dtype == "float16" else image
     known = normalisation.Statistics(*normalisation.statistics(image, preparation.scaling))
-    image = given.normalisation(image, scaling=preparation.scaling, known=known)
     image, orientation = _oriented(image, picture, preparation.orientation)
+    slices = trained_on.rank == 2 and image.ndim == 4
+    normalise = given.normalisation.of_slices if slices else given.normalisation
+    image = normalise(image, scaling=preparation.scaling, known=known)
     squashed = None if preparation.size is None else (*image.shape[:-3], preparation.size, preparation.size)
     stored = image if squashed is None else resizing.resize(image, squashed)
     size = picture.full_size or image.shape[:-1]

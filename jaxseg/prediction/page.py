@@ -142,7 +142,9 @@ def _check(options: Options, output: pathlib.Path) -> None:
 
 
 def _predictor(trained: network.Run, options: Options) -> Predictor:
-    tiling = options.tiling
+    tiling, geometry = options.tiling, trained.config.data.geometry
+    if tiling is not None and geometry != "squash":
+        raise InputError(f"--tile: is for runs that squash; this one has its own geometry, {geometry!r}; leave it out")
     if tiling is not None and not tiling.size:
         tiling = tiling._replace(size=trained.config.data.image_size)
     repair = network.load_repair(options.autoencoder, trained) if options.autoencoder else None

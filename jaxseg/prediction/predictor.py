@@ -222,13 +222,15 @@ def _validation_scores(predictor: Predictor, directory: pathlib.Path) -> tuple[l
 
 def _validation_cases(predictor: Predictor, directory: pathlib.Path) -> Any:
     config = predictor.run.config
-    if config.data.folds:
-        splits = runs.Splits(directory, inputs.of_config(config), config.data.domains)
-        held_out = runs.Data(config, splits).member(config).validation
-        return [held_out.source[int(i)] for i in held_out.index]
     # on the grid on which they are stored: with tiles, at their own scale
     stored = Inputs(normalisation=inputs.of_config(config).normalisation)
-    return pipeline.Split(directory, "validation", inputs=stored, domains=tuple(config.data.domains))
+    read = lambda split: pipeline.Split(directory, split, inputs=stored, domains=tuple(config.data.domains))
+    if not config.data.folds:
+        return read("validation")
+    splits = runs.Splits(directory, inputs.of_config(config), config.data.domains)
+    held_out = runs.Data(config, splits).member(config).validation
+    train, validation = read("train"), read("validation")  # the pool of folds, in this order
+    return [train[i] if i < len(train) else validation[i - len(train)] for i in held_out.index.tolist()]
 
 
 def _floats(values: Sequence[float | None]) -> np.ndarray:

@@ -160,7 +160,7 @@ def _check_recipe(config: ml_collections.ConfigDict) -> None:
     check_augmentation(data.augmentation.to_dict())
     inputs.of_config(config)
     _check_geometry(config)
-    if data.source_size % 2:
+    if data.geometry == "squash" and data.source_size % 2:
         raise InputError(f"config.data.source_size is {data.source_size}; quadrants need an even size")
     if data.folds == 1 or data.fold >= max(data.folds, 1):
         raise InputError(
@@ -214,13 +214,15 @@ def _check_model(config: ml_collections.ConfigDict) -> None:
     if config.model.pretrained == "":
         raise InputError("config.model.pretrained is empty; give a file, imagenet, or None")
     model = build_model(config, 2)
-    size = config.data.image_size
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    given = config.data.geometry_options  # which say of how many axes they are
+    rank = 3 if config.data.geometry != "squash" and 3 in (len(given.size), len(given.multiple)) else 2
+    sides = inputs.sides(config, rank)
+    image = jax.ShapeDtypeStruct((1, *sides, 3), jnp.float32)
     try:
         variables = tracing.variable_shapes(model, image.shape)
         objective = build_objective(config, model)
         if config.training.ability_weight:  # whether its layers are there shows when it is traced
-            batch = {"images": image, "labels": jax.ShapeDtypeStruct((1, size, size), jnp.int32)}
+            batch = {"images": image, "labels": jax.ShapeDtypeStruct((1, *sides), jnp.int32)}
             jax.eval_shape(objective, jax.random.key(0), variables, batch)
     except InputError:
         raise

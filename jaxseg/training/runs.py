@@ -231,7 +231,7 @@ class Data:
         listed = lambda split: splits.listed(split, folder=mapped)
         source: Callable[[str], Any] = listed if self._differ else splits.__getitem__ if resident else splits.open
         self._sources = {"train": source("train"), "validation": source("validation")}
-        if self._differ and isinstance(self.grid, grids.Keep) and parallel.is_main():
+        if self.several_sizes and parallel.is_main():
             sizes = {size for source in self._sources.values() for size in pipeline.sizes_of(source) or ()}
             print(f"{config.data.dataset}: {len(sizes)} sizes of cases, so as many programs", file=sys.stderr)
         self.fingerprints = {
@@ -283,6 +283,11 @@ class Data:
         strata = folds.foreground_strata(pool.labels)
         # folds belong to the data set, not to a run: replicas with other seeds keep their folds
         return folds.stratified_folds(strata, np.array(pool.patients), folds=self._config.data.folds, seed=0)
+
+    @property
+    def several_sizes(self) -> bool:
+        """Whether batches come in several sizes."""
+        return self._differ and isinstance(self.grid, grids.Keep)
 
     @property
     def _differ(self) -> bool:
@@ -359,8 +364,9 @@ def fit_members(
         total_steps=lengths["total_steps"],
         evaluate_every=training.evaluate_every * data.steps_per_epoch,
         save_every=training.save_every,
-        # on CPU a call is cheap beside a step, and several steps in one call would be compiled one after the other
-        steps_per_call=training.steps_per_call or (1 if on_cpu else _STEPS_PER_CALL),
+        # on CPU a call is cheap beside a step, and several steps in one call would be compiled one after the other; of
+        # several sizes, calls would have so many steps of each
+        steps_per_call=training.steps_per_call or (1 if on_cpu or data.several_sizes else _STEPS_PER_CALL),
         learning_rate=checks.learning_rate(training, **lengths),
         skip_nonfinite=config.on_nonfinite == "skip",
         tensors=steps.tensor_names(fresh[0].params),

@@ -65,6 +65,15 @@ def test_the_next_multiple_is_the_least_that_holds_a_case(multiple):
     assert placement.grid == tuple(-(-n // unit) * unit for n, unit in zip((9, 32, 17), units, strict=True))
 
 
+def test_whatever_the_normalisation_gives_can_be_resampled():
+    labels = np.zeros((20, 30), np.uint8)
+    wanted = Keep(8, spacing=(1.0,), multiple=(1,)).fit(labels[..., None] + 2.5, labels, (2.0, 0.5), fill=0).image
+    for dtype in (np.float16, np.float32, np.int16, np.uint16, np.uint8):
+        image = np.full((20, 30, 1), 2.5 if dtype in (np.float16, np.float32) else 3, dtype)
+        found = Keep(8, spacing=(1.0,), multiple=(1,)).fit(image, labels, (2.0, 0.5), fill=0).image
+        assert found.dtype == dtype and found.shape == wanted.shape and (found == image.flat[0]).all()
+
+
 @pytest.mark.parametrize(("rank", "seed"), RANDOM)
 def test_resampled_cases_come_back_nearly(rank, seed):
     """Up and down by up to a third, along the axes of the plane; objects of about ten pixels."""
@@ -84,6 +93,7 @@ def test_resampling_needs_the_size_of_pixels():
         Keep(8, spacing=(1.0, 1.0)).placement((8, 8), (np.nan, np.nan))
     with pytest.raises(Misfit, match="has 2 axes, and a spacing along 3 is wanted"):
         Keep(8, spacing=(1.0, 1.0, 1.0)).placement((8, 8), (1.0, 1.0))
+    assert Keep(8, spacing=(2.0,)).placement((5, 8, 6), (9.0, 1.0, 4.0)).resized == (5, 4, 12)
     with pytest.raises(Misfit, match="has 2 axes, and 3 sizes are given; give 2, or one for all"):
         Keep(8, size=(8, 8, 8)).placement((8, 8), (1.0, 1.0))
 

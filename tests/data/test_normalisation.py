@@ -100,6 +100,16 @@ def test_large_cases_are_sampled_alike_each_time_and_many_channels_are_not_clipp
 def test_intensities_are_stored_exactly_where_16_bits_allow():
     assert raw_cases.storage(0, 65535, whole=True) == "uint16"
     assert raw_cases.storage(-1, 32767, whole=True) == "int16"
-    assert raw_cases.storage(-1, 32768, whole=True) == "float16"
+    assert raw_cases.storage(-1, 32768, whole=True) == "int32"
     assert raw_cases.storage(-0.5, 3000, whole=False) == "float16"
     assert raw_cases.storage(-70000, 1, whole=False) == "float32"
+    assert raw_cases.storage(19990, 20010, whole=False) == "float32"  # float16 has 2 levels between them
+    assert raw_cases.storage(0, 1e-6, whole=False) == "float32"
+
+
+def test_of_a_volume_whose_slices_are_cases_each_is_by_itself(volume):
+    """Percentiles, of which a slice knows its own alone; z-scores are those of its file."""
+    found = Percentiles(low=5).of_slices(volume)
+    for z in range(len(volume)):
+        np.testing.assert_array_equal(found[z], Percentiles(low=5)(volume[z]))
+    assert ZScore().of_slices == ZScore()

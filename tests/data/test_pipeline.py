@@ -1,5 +1,6 @@
 """Reading: every case once per epoch, batches that are a function of their step, and what is stored is what is read."""
 
+import collections
 import itertools
 import subprocess
 import sys
@@ -247,3 +248,21 @@ def test_what_keeps_a_data_set_from_being_read_is_not_called_damage(directory, m
     with pytest.raises(InputError, match="cannot be read here: ") as told:
         pipeline.Split(directory, "train", size=None)
     assert not any(word in str(told.value) for word in ("damaged", "remove", "\n"))
+
+
+def test_every_size_has_its_share_of_the_steps():
+    """In as many steps as there are cases every group has as many steps as cases, the smallest too."""
+    sizes = [(8, 8)] * 7 + [(8, 16)] * 2 + [(32, 8)]
+    cases = pipeline.Listed(
+        "many", ("a", "b"), tuple({"image": np.zeros((*s, 1)), "labels": np.zeros(s)} for s in sizes), ""
+    )
+    batches = itertools.islice(pipeline.batches(cases, batch_size=2, seed=3), 40)
+    counts = collections.Counter(batch["labels"].shape[1:] for batch in batches)
+    assert counts == {(8, 8): 28, (8, 16): 8, (32, 8): 4}
+    index = [batch["index"].tolist() for batch in itertools.islice(pipeline.batches(cases, batch_size=2, seed=3), 12)]
+    resumed = pipeline.batches(cases, batch_size=2, seed=3, start_step=7)
+    assert [next(resumed)["index"].tolist() for _ in range(5)] == index[7:]
+    epoch = list(pipeline.epoch(cases, batch_size=4))
+    order = np.concatenate([b["index"] for b in epoch])
+    places = pipeline.in_order(order, np.concatenate([b["real"] for b in epoch]))
+    assert order[places].tolist() == list(range(10)) and len(epoch) == 2 + 1 + 1

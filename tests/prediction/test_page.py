@@ -248,7 +248,9 @@ def test_a_window_without_a_size_has_that_of_the_networks_images(monkeypatch):
     made = []
     monkeypatch.setattr(page, "Predictor", lambda *of: made.append(of))
     monkeypatch.setattr(page.network, "load_repair", lambda folder, run: folder)
-    trained = types.SimpleNamespace(config=types.SimpleNamespace(data=types.SimpleNamespace(image_size=48)))
+    trained = types.SimpleNamespace(
+        config=types.SimpleNamespace(data=types.SimpleNamespace(image_size=48, geometry="squash"))
+    )
     page._predictor(trained, Options(tiling=windows.Tiling(0, 0.25), autoencoder="there"))
     page._predictor(trained, Options(tiling=windows.Tiling(32)))
     page._predictor(trained, Options())

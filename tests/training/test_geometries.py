@@ -11,9 +11,10 @@ import pytest
 from configs import train
 from jaxseg import inference
 from jaxseg.data import builders, inputs, pipeline
+from jaxseg.data.windows import Tiling
 from jaxseg.errors import InputError
 from jaxseg.prediction import inputs as files
-from jaxseg.prediction import network
+from jaxseg.prediction import network, page
 from jaxseg.prediction.predictor import Predictor
 from jaxseg.training import checks, runs
 from jaxseg.training.contract import TrainedOn
@@ -62,6 +63,13 @@ def slices(raw, tmp_path_factory):
 @pytest.fixture(scope="module")
 def volumes(raw, tmp_path_factory):
     return builders.prepare("folder/mine-volumes", data_dir=tmp_path_factory.mktemp("data"), manual_dir=raw)
+
+
+MEAN_STD = {
+    "data.normalisation": "mean_std",
+    "data.normalisation_options.mean": (1.0,),
+    "data.normalisation_options.std": (2.0,),
+}
 
 
 def config_of(geometry, dataset="folder/mine", normalisation="z_score", **options):
@@ -155,7 +163,7 @@ def test_volumes_train_on_patches_that_are_mapped_from_files(shallow_runs, volum
     config.data.residence = "stream"
     config = trained(config.lock(), volumes, tmp_path / "mapped")
     places = sorted((tmp_path / "mapped" / "cases").iterdir())
-    assert [place.name for place in places] == ["folder_mine-volumes_train", "folder_mine-volumes_validation"]
+    assert [place.name[:-9] for place in places] == ["folder_mine-volumes_train", "folder_mine-volumes_validation"]
     with config.unlocked():
         config.data.residence = "auto"
     trained(config, volumes, tmp_path / "memory")
@@ -173,6 +181,15 @@ def test_volumes_train_on_patches_that_are_mapped_from_files(shallow_runs, volum
         ({"replicas": 2}, "config.replicas needs cases of one size"),
         ({"data.residence": "device"}, "config.data.residence 'device' needs cases of one size"),
         ({"data.geometry": "stretch"}, "config.data.geometry is 'stretch'; choose one of squash, keep, patches"),
+        (
+            {"data.geometry_options.spacing": (float("nan"), 1.0)},
+            "geometry_options.spacing is .*; give numbers above 0",
+        ),
+        ({"data.geometry_options.size": (8, 8)}, "has a size and a multiple; give one of them"),
+        ({"data.geometry_options.multiple": (3,)}, "image sizes divisible by 2, got 3 x 3"),
+        (MEAN_STD | {"data.normalisation_options.std": (0.0,)}, "give finite numbers, std above 0"),
+        (MEAN_STD | {"data.normalisation_options.std": (1.0, 1.0)}, "give as many numbers for mean as for std"),
+        (MEAN_STD | {"data.normalisation_options.clip": (2.0, 1.0)}, r"clip is \(2.0, 1.0\); give two ends, the lower"),
         ({"data.geometry_options.spacing": (0.0, 1.0)}, "geometry_options.spacing is .*; give numbers above 0"),
         ({"data.geometry_options.overlap": 0.25}, "geometry_options.overlap is 0.25, but keep has no overlap"),
         ({"data.normalisation": "cdf"}, "config.data.normalisation is 'cdf'; choose one of range, percentiles"),
@@ -184,6 +201,38 @@ def test_what_cannot_be_is_said_before_anything_is_read(changes, message):
     config.update_from_flattened_dict(changes)
     with pytest.raises(InputError, match=message):
         checks.check(config.lock())
+
+
+def test_cases_mapped_for_other_inputs_are_not_taken(volumes, tmp_path):
+    for normalisation, dtype in (("range", np.uint8), ("none", np.float32)):
+        config = config_of("patches", "folder/mine-volumes", normalisation=normalisation, size=(2, 8, 8))
+        splits = runs.Splits(volumes, inputs.of_config(config))
+        assert splits.listed("train", folder=tmp_path)[0]["image"].dtype == dtype
+
+
+def test_statistics_for_other_channels_are_refused(slices):
+    config = config_of("keep", normalisation="mean_std").unlock()
+    config.data.normalisation_options.update(mean=(1.0, 2.0), std=(1.0, 2.0))
+    with pytest.raises(InputError, match=r"mean has 2 numbers, .* 1 channels; give one for each, or one for all"):
+        pipeline.Split(slices, "train", inputs=inputs.of_config(config))
+
+
+def test_what_is_for_squashed_runs_alone_is_refused(slices, tmp_path):
+    config = config_of("keep", multiple=(4,))
+    with pytest.raises(InputError, match="--view=quadrant: is for runs that squash"):
+        inference.evaluate_run(config, tmp_path, slices, split="test", view="quadrant")
+    trained = network.Run(config, tmp_path, None, None, (), ())
+    with pytest.raises(InputError, match="--tile: is for runs that squash; this one has its own geometry, 'keep'"):
+        page._predictor(trained, page.Options(tiling=Tiling(8)))
+
+
+@pytest.mark.parametrize(("geometry", "options"), [("keep", {"multiple": (8,), "spacing": (1.0, 1.0)}), ("squash", {})])
+@pytest.mark.parametrize("normalisation", ["z_score", "percentiles"])
+def test_normalised_cases_are_resampled(slices, geometry, options, normalisation):
+    config = config_of(geometry, normalisation=normalisation, **options)
+    case = pipeline.Split(slices, "train", inputs=inputs.of_config(config))[0]
+    assert case["image"].dtype == np.float16 and np.isfinite(case["image"]).all()
+    np.testing.assert_allclose(case["spacing"], (1, 1) if geometry == "keep" else case["spacing"], rtol=0.05)
 
 
 def test_sides_for_another_number_of_axes_are_refused(slices, tmp_path):

@@ -15,7 +15,6 @@ from jaxseg.errors import InputError
 
 Batch = dict[str, np.ndarray]
 _ARRAYS = ("image", "labels", "valid")
-_BLOCK = 1024  # steps over which the groups have their exact shares
 
 
 class Source(Protocol):
@@ -89,14 +88,14 @@ class _Grouped:
     def __init__(self, members: Sequence[np.ndarray], batch_size: int, seed: int):
         self._members, self._seed = members, seed
         self._orders = [shuffled(len(group), batch_size, seed) for group in members]
-        ends = np.cumsum([len(group) for group in members])
-        self._ends = ends / ends[-1]
+        # in as many steps as there are cases, a group has as many as it has cases
+        self._shares = np.repeat(np.arange(len(members)), [len(group) for group in members])
 
     def __len__(self) -> int:
         return sys.maxsize
 
     def __getitem__(self, step: int) -> np.ndarray:
-        number, place = divmod(step, _BLOCK)
+        number, place = divmod(step, len(self._shares))
         chosen = self._block(number)
         group = chosen[place]
         earlier = number * int(np.count_nonzero(chosen == group)) + int(np.count_nonzero(chosen[:place] == group))
@@ -105,8 +104,7 @@ class _Grouped:
     @functools.lru_cache(maxsize=8)  # noqa: B019  # lives as long as the run
     def _block(self, number: int) -> np.ndarray:
         """The groups of the steps of a block: in every block the same numbers of them, in another order."""
-        even = np.searchsorted(self._ends, (np.arange(_BLOCK) + 0.5) / _BLOCK)
-        return np.random.default_rng([self._seed, number]).permutation(even)
+        return np.random.default_rng([self._seed, number]).permutation(self._shares)
 
 
 def batches(

@@ -214,13 +214,15 @@ def mapped(split: Split, folder: pathlib.Path) -> Listed:
 
     Args:
       split: the cases.
-      folder: for this split and these inputs alone; created, or what an earlier call left. A split whose decoding was
-        interrupted is decoded again.
+      folder: created, or what earlier calls left, whose names say of which cases and inputs they are. A split whose
+        decoding was interrupted is decoded again.
 
     Raises:
       InputError: the folder cannot be written to.
     """
-    place, part = folder / split.name.replace("/", "_"), folder / f"{split.name.replace('/', '_')}.part"
+    of_inputs = hashlib.blake2b(f"{split.fingerprint} {split.inputs}".encode(), digest_size=4).hexdigest()
+    place = folder / f"{split.name.replace('/', '_')}-{of_inputs}"
+    part = place.with_name(f"{place.name}.part")
     try:
         if not place.exists():
             shutil.rmtree(part, ignore_errors=True)

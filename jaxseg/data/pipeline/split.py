@@ -195,6 +195,13 @@ class Split:
                 "config.data.normalisation is 'mean_std' without numbers; give config.data.normalisation_options.mean "
                 "and std, or take those of the training cases by jaxseg.training.runs.resolved"
             )
+        if isinstance(self.inputs.normalisation, MeanStd):
+            given = len(self.inputs.normalisation.mean)
+            if given not in (1, self.num_channels):
+                raise InputError(
+                    f"config.data.normalisation_options.mean has {given} numbers, {self._directory} {self.num_channels} "
+                    "channels; give one for each, or one for all"
+                )
         plain = self.inputs.normalisation.itemsize in (None, 1)
         if plain or self._measured or self._metadata.get("scaling") is None:
             return
