@@ -199,8 +199,8 @@ class Split:
             given = len(self.inputs.normalisation.mean)
             if given not in (1, self.num_channels):
                 raise InputError(
-                    f"config.data.normalisation_options.mean has {given} numbers, {self._directory} {self.num_channels} "
-                    "channels; give one for each, or one for all"
+                    f"config.data.normalisation_options.mean has {given} numbers, {self._directory} "
+                    f"{self.num_channels} channels; give one for each, or one for all"
                 )
         plain = self.inputs.normalisation.itemsize in (None, 1)
         if plain or self._measured or self._metadata.get("scaling") is None:
