@@ -14,7 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxseg import models
 from jaxseg.analysis import mahalanobis, prototypes
-from jaxseg.data import pipeline
+from jaxseg.data import builders, pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import domain_ranking, overlap
 from jaxseg.metrics.domain_ranking import MEAN, TOGETHER
@@ -667,7 +667,7 @@ def test_distances_are_small_where_activations_are_those_of_training(finished):
     """Of the training cases themselves, the mean squared distance is about the dimension, as of any fitted Gaussian."""
     places, _ = finished
     made = settings(config())
-    directory = places["data_dir"] / "cardiac" / "tiny" / "1.0.0"
+    directory = builders.prepared("cardiac/tiny", data_dir=places["data_dir"])
     splits = runs.Splits(directory, made.run.data.source_size, made.run.data.domains)
     asked, known = experiment.load(made, splits, experiment.networks(made, places["workdir"])[0])
     scores = experiment.of_network(made, asked, known, splits["train"], splits["train"])
