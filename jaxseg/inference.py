@@ -28,12 +28,6 @@ def predict(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
     return jnp.argmax(logits, -1).astype(jnp.int32)
 
 
-def predict_ensemble(model: nn.Module, members: Sequence[Any], images: jax.Array) -> jax.Array:
-    """Class numbers int32 `[B,H,W]` with the highest mean softmax probability over the `members`' variables."""
-    logits: Sequence[Any] = [model.apply(variables, images) for variables in members]
-    return jnp.argmax(sum(jax.nn.softmax(one) for one in logits), -1).astype(jnp.int32)
-
-
 @in_32_bits
 def score_cases(
     model: nn.Module,
@@ -152,12 +146,11 @@ def _counts(
     if stored is not None:
         rows["file_dice"] = {}
     for index, probabilities, truth in answers:
-        rows["dice"][index] = sliding.class_counts(truth, probabilities.argmax(-1), num_classes=classes)
+        rows["dice"][index] = sliding.counts_of_case(truth, probabilities, classes)
         if stored is not None:
-            case = stored.read(index)
+            case = stored.truth(index)
             placement = grid.placement(case["labels"].shape, case["spacing"])
-            predicted = placement.back(probabilities).argmax(-1)
-            rows["file_dice"][index] = sliding.class_counts(case, predicted, num_classes=classes)
+            rows["file_dice"][index] = sliding.counts_of_case(case, placement.back(probabilities), classes)
     return {name: np.stack([of_case[i] for i in range(len(source))]) for name, of_case in rows.items()}
 
 

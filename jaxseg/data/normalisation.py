@@ -94,9 +94,7 @@ class Range(Normalisation):
     itemsize: ClassVar[int | None] = 1
 
     def __call__(self, image: np.ndarray, *, scaling: Any = None, known: Statistics | None = None) -> np.ndarray:
-        if image.dtype == np.uint8 and scaling is None:
-            return image
-        if image.dtype == np.uint8 and known is None:  # scaled when it was prepared
+        if image.dtype == np.uint8 and (scaling is None or known is None):  # not scaled, or when it was prepared
             return image
         return raw_cases.between(image, *((known.low, known.high) if known else raw_cases.ends(image, scaling)))
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from jaxseg.data import pipeline
-from jaxseg.data.grids import Patches
 from jaxseg.data.pipeline.batches import read_ahead, shuffled
 
 _PLACES = 1000  # pixels of a class that are remembered of a case
@@ -84,8 +83,3 @@ def _some(mask: np.ndarray, seed: int) -> np.ndarray:
     if len(flat) > _PLACES:
         flat = np.random.default_rng(seed).choice(flat, _PLACES, replace=False)
     return np.stack(np.unravel_index(flat, mask.shape), -1)
-
-
-def sampler(source: pipeline.Source, *, grid: Patches, rank: int) -> Sampler:
-    """The patches that a geometry asks for of a source."""
-    return Sampler(source, sides=grid.example(rank), foreground=grid.foreground)

@@ -105,6 +105,36 @@ def class_counts(
     return _counts(labels, predictions, range(num_classes), valid)
 
 
+@arrays.native("labels", "predictions", "valid")
+def case_counts(
+    labels: np.ndarray, predictions: np.ndarray, *, num_classes: int, valid: np.ndarray | None = None
+) -> np.ndarray:
+    """`class_counts` of one case of any size, on the host: nothing is compiled for its shape.
+
+    Args:
+      labels: `[*S]` integer class numbers, 0 the background.
+      predictions: the same shape.
+      num_classes: K, background included.
+      valid: bool `[*S]`, the pixels that count; None: all.
+
+    Returns:
+      `[K,3]` int32, the background first.
+
+    Raises:
+      ValueError: shapes differ, there is no pixel, or one that counts has no class number.
+    """
+    if not labels.shape == predictions.shape == (labels.shape if valid is None else valid.shape):
+        raise ValueError(f"labels {labels.shape}, predictions {predictions.shape} and valid must have one shape")
+    if not labels.size:
+        raise ValueError(f"labels {labels.shape} hold no pixel")
+    chosen = slice(None) if valid is None else _on_host(valid).astype(bool)
+    pairs = [_on_host(array)[chosen].astype(np.int64).ravel() for array in (labels, predictions)]
+    if any(array.size and not 0 <= array.min() <= array.max() < num_classes for array in pairs):
+        raise ValueError(f"labels and predictions must hold class numbers below {num_classes} where pixels count")
+    table = np.bincount(num_classes * pairs[0] + pairs[1], minlength=num_classes**2).reshape(num_classes, num_classes)
+    return np.stack([np.diag(table), table.sum(1), table.sum(0)], -1).astype(np.int32)
+
+
 @arrays.native("counts")
 def dice_from_counts(counts: jax.Array, *, empty: float = math.nan, smooth: float = 0.0) -> jax.Array:
     """`dice` from `class_counts`, to the bit.

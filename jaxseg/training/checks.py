@@ -158,7 +158,6 @@ def _check_recipe(config: ml_collections.ConfigDict) -> None:
     if training.ability_layers and not training.ability_weight:
         raise InputError("config.training.ability_layers are named, but ability_weight is 0; give it a weight")
     check_augmentation(data.augmentation.to_dict())
-    inputs.of_config(config)
     _check_geometry(config)
     if data.geometry == "squash" and data.source_size % 2:
         raise InputError(f"config.data.source_size is {data.source_size}; quadrants need an even size")

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxseg.data import patches, pipeline
+from jaxseg.data import pipeline
+from jaxseg.data.grids import Patches
+from jaxseg.data.patches import Sampler
 from jaxseg.training import parallel
 from jaxseg.training.state import TrainState
 from jaxseg.training.steps import Batch, TrainStep
@@ -31,13 +33,13 @@ class Cases:
     Attributes:
       source: where they are.
       index: their indices there, int32 `[N]`.
-      draws: patches that training sees of them; None: they are seen whole.
+      patches: that training sees of them; None: they are seen whole.
       resident: whether the source is kept on the devices.
     """
 
     source: pipeline.InMemory | pipeline.Listed | pipeline.Split
     index: np.ndarray
-    draws: Callable[["Cases"], patches.Sampler] | None = None
+    patches: Patches | None = None
 
     @property
     def name(self) -> str:
@@ -218,8 +220,9 @@ class Program:
         options = {"batch_size": self._batch_size, "seed": member.seed, "start_step": start_step}
         if not self._resident:
             part = (jax.process_index(), jax.process_count())
-            if member.train.draws:
-                return member.train.draws(member.train).batches(part=part, **options)
+            if grid := member.train.patches:
+                sides = grid.example(member.train[0]["labels"].ndim)
+                return Sampler(member.train, sides=sides, foreground=grid.foreground).batches(part=part, **options)
             return pipeline.batches(member.train, part=part, **options)
         order = pipeline.order(len(member.train), **options)
         own = pipeline.part_of_batch(self._batch_size, jax.process_index(), jax.process_count())

@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 
 from jaxseg import atomic, paths
-from jaxseg.data import augment, folds, grids, inputs, patches, pipeline
+from jaxseg.data import augment, folds, grids, inputs, pipeline
 from jaxseg.data.inputs import Inputs
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
@@ -229,7 +229,8 @@ class Data:
         resident, self.sharded = residence in ("device", "sharded"), residence == "sharded"
         mapped = folder and folder / "cases" if config.data.residence == "stream" else None
         listed = lambda split: splits.listed(split, folder=mapped)
-        source: Callable[[str], Any] = listed if self._differ else splits.__getitem__ if resident else splits.open
+        whole = splits.__getitem__ if resident else splits.open
+        source: Callable[[str], Any] = whole if self.grid.one_size else listed
         self._sources = {"train": source("train"), "validation": source("validation")}
         if self.several_sizes and parallel.is_main():
             sizes = {size for source in self._sources.values() for size in pipeline.sizes_of(source) or ()}
@@ -269,8 +270,7 @@ class Data:
                 programs.Cases(source, np.arange(len(source), dtype=np.int32)) for source in self._sources.values()
             )
             if isinstance(self.grid, grids.Patches):
-                draw = functools.partial(patches.sampler, grid=self.grid, rank=self._splits.rank)
-                train = dataclasses.replace(train, draws=draw)
+                train = dataclasses.replace(train, patches=self.grid)
             return train, validation
         held_out = self._folds == fold
         chosen = (np.flatnonzero(where).astype(np.int32) for where in (~held_out, held_out))
@@ -287,17 +287,12 @@ class Data:
     @property
     def several_sizes(self) -> bool:
         """Whether batches come in several sizes."""
-        return self._differ and isinstance(self.grid, grids.Keep)
-
-    @property
-    def _differ(self) -> bool:
-        """Whether cases come in several sizes."""
-        return self._config.data.geometry != "squash" and self._splits.open("train").sides is None
+        return isinstance(self.grid, grids.Keep) and not self.grid.one_size
 
     def _residence(self) -> str:
         """Where the cases are: what is asked for, or of `auto` the first that fits."""
         data = self._config.data
-        if self._differ:
+        if not self.grid.one_size:
             return "stream"
         if data.residence != "auto":
             return data.residence
@@ -307,6 +302,7 @@ class Data:
         room = _SHARE_OF_MEMORY * parallel.device_memory()
         if size <= room:
             return "device"
+        # devices of a CPU share its memory
         shards = jax.device_count() if self._config.parallel == "jit" and jax.default_backend() != "cpu" else 1
         return "sharded" if size <= shards * room else "stream"
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.data import augment, windows
+from jaxseg.metrics import overlap
 
 Variables = Mapping[str, Any]
 _TILES = 8  # through the network at once
@@ -56,21 +57,11 @@ def _seen(tiles: jax.Array) -> jax.Array:
     return augment.whole({"image": tiles, "labels": jnp.zeros(tiles.shape[:-1], jnp.uint8)}, size=None)["images"]
 
 
-def class_counts(truth: Mapping[str, np.ndarray], predictions: np.ndarray, *, num_classes: int) -> np.ndarray:
-    """`overlap.class_counts` of one case of any size, on the host.
-
-    Args:
-      truth: `labels` `[*S]` and, unless all pixels count, `valid`.
-      predictions: class numbers `[*S]`.
-      num_classes: K.
-
-    Returns:
-      int32 `[K,3]`.
-    """
-    chosen = truth["valid"] if "valid" in truth else slice(None)
-    pairs = num_classes * truth["labels"][chosen].astype(np.int64).ravel() + predictions[chosen].ravel()
-    table = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-    return np.stack([np.diag(table), table.sum(1), table.sum(0)], -1).astype(np.int32)
+def counts_of_case(truth: Mapping[str, Any], probabilities: np.ndarray, num_classes: int) -> np.ndarray:
+    """`overlap.case_counts` of class probabilities `[*S,K]`, by the `labels` and `valid` of a case."""
+    return overlap.case_counts(
+        truth["labels"], probabilities.argmax(-1), num_classes=num_classes, valid=truth.get("valid")
+    )
 
 
 def make_counts(
@@ -81,7 +72,6 @@ def make_counts(
 
     def counts(variables: Variables, cases: Any) -> np.ndarray:
         answers = slide.over_cases([variables], cases)
-        rows = [class_counts(case, found.argmax(-1), num_classes=num_classes) for _, found, case in answers]
-        return np.stack(rows)
+        return np.stack([counts_of_case(case, found, num_classes) for _, found, case in answers])
 
     return counts

@@ -147,6 +147,7 @@ CALLS = {
     "overlap.area_ratio": ((COUNTS,), {}),
     "overlap.check_labels": ((LABELS, PREDICTIONS), {}),
     "overlap.class_counts": ((LABELS, PREDICTIONS), {"num_classes": 3}),
+    "overlap.case_counts": ((LABELS, PREDICTIONS), {"num_classes": 3}),
     "overlap.class_mean_iou": ((COUNTS,), {"classes": (2,)}),
     "overlap.dice": ((LABELS, PREDICTIONS), {"num_classes": 3, "valid": VALID}),
     "overlap.dice_from_counts": ((COUNTS,), {}),

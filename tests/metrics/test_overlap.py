@@ -209,3 +209,19 @@ def test_labels_without_pixels_are_named_and_a_batch_without_cases_is_not():
     with pytest.raises(ValueError, match=r"labels \(2, 3, 0\) has an empty axis"):
         overlap.dice(labels, labels, num_classes=2)
     assert overlap.dice(labels.reshape(0, 2, 3), labels.reshape(0, 2, 3), num_classes=2).shape == (0, 1)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (3, 4, 6)])
+def test_counts_of_a_case_are_those_of_a_batch_of_one(shape):
+    random = np.random.default_rng(len(shape))
+    labels, predictions = random.integers(0, 4, (2, *shape)).astype(np.uint8)
+    valid = random.random(shape) < 0.6
+    options = {"num_classes": 5}
+    wanted = overlap.class_counts(labels[None], predictions[None], valid=valid[None], **options)
+    np.testing.assert_array_equal(overlap.case_counts(labels, predictions, valid=valid, **options), wanted[0])
+    labels[~valid] = 255  # what does not count need be no class
+    np.testing.assert_array_equal(overlap.case_counts(labels, predictions, valid=valid, **options), wanted[0])
+    with pytest.raises(ValueError, match="must hold class numbers below 5 where pixels count"):
+        overlap.case_counts(labels, predictions, **options)
+    with pytest.raises(ValueError, match="must have one shape"):
+        overlap.case_counts(labels[1:], predictions, **options)

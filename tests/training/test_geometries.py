@@ -100,6 +100,11 @@ def test_files_are_stored_exactly_with_what_has_no_annotation(raw, slices):
         np.testing.assert_array_equal(case["image"][..., 0], image)
         assert not case["valid"][-1].any() and case["valid"][:-1].all() and not case["labels"][-1].any()
     assert pipeline.Split(slices, "train", size=None)[0]["image"].dtype == np.uint8
+    for index in (0, len(split) - 1):  # without decoding the image
+        truth, case = split.truth(index), split[index]
+        assert truth.keys() == {"labels", "valid", "spacing"}
+        for name, array in truth.items():
+            np.testing.assert_array_equal(array, case[name])
 
 
 @pytest.mark.parametrize(

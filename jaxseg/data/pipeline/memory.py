@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from jaxseg import paths
 from jaxseg.data import raw_cases, threads
 from jaxseg.data.pipeline.split import Case, Split
 from jaxseg.errors import InputError
@@ -224,7 +225,7 @@ def mapped(split: Split, folder: pathlib.Path) -> Listed:
     place = folder / f"{split.name.replace('/', '_')}-{of_inputs}"
     part = place.with_name(f"{place.name}.part")
     try:
-        if not place.exists():
+        if not paths.exists(place):
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             for number, case in enumerate(threads.in_threads(split.read, range(len(split)), f"decoding {split.name}")):

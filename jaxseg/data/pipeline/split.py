@@ -182,6 +182,14 @@ class Split:
         texts = {"case": name} | {field: record[field].decode() for field in ("patient", "domain")}
         return {**texts, "spacing": fitted.spacing, "image": fitted.image, **self._annotated(fitted.labels)}
 
+    def truth(self, index: int) -> Case:
+        """What a case has on the grid on which it is stored, without its image: `labels`, `spacing`, and `valid`."""
+        try:
+            record = self._records[self._numbers[index]]
+            return self._annotated(_labels(record["labels"])) | {"spacing": np.array(record["spacing"], np.float32)}
+        except Exception as error:
+            raise _unreadable(self._directory, error) from error
+
     def _annotated(self, labels: np.ndarray) -> dict[str, np.ndarray]:
         """Labels, and which of them count."""
         if not self.masked:
