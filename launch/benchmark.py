@@ -4,6 +4,7 @@ python -m launch.benchmark analyses --workdir=runs/benchmark
 python -m launch.benchmark train --workdir=runs/benchmark
 python -m launch.benchmark replicas --workdir=runs/benchmark
 python -m launch.benchmark data --workdir=runs/benchmark
+python -m launch.benchmark depths --workdir=runs/benchmark
 python -m launch.benchmark augmentation --workdir=runs/benchmark
 """
 
@@ -31,4 +32,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, commands=("analyses", "train", "replicas", "data", "augmentation"))
+    cli.run(main, commands=("analyses", "train", "replicas", "data", "depths", "augmentation"))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxseg.benchmarks import analyses, augmentation, data, replicas, training
+from jaxseg.benchmarks import analyses, augmentation, data, depths, replicas, training
 from jaxseg.errors import InputError
 
 _BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -11,6 +11,7 @@ _BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "train": training.run,
     "replicas": replicas.run,
     "data": data.run,
+    "depths": depths.run,
     "augmentation": augmentation.run,
 }
 

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import pathlib
-import resource
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -56,10 +55,10 @@ def _compare(setting: Setting, folder: pathlib.Path, rounds: int, count: int) ->
         return sum(len(batch["image"]) for batch in pipeline.epoch(split, batch_size=_BATCH))
 
     read()
-    before = _memory()
+    before = timing.peak_memory()
     for _ in range(rounds):
         read()
-    growth = _memory() - before
+    growth = timing.peak_memory() - before
     pair = timing.compare(read, _loader(paths, setting.size), rounds=rounds)
     ours, theirs = pair.best
     return {
@@ -70,11 +69,6 @@ def _compare(setting: Setting, folder: pathlib.Path, rounds: int, count: int) ->
         "ratio": pair.speedup,
         "growth_mb": growth / 2**20,
     }
-
-
-def _memory() -> int:
-    """Bytes that the process has taken at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _write(folder: pathlib.Path, setting: Setting, count: int) -> pathlib.Path:

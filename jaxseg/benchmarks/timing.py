@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -93,6 +94,11 @@ def memory_use(function: Callable[..., Any], *arguments: Any) -> int:
     """Bytes that a compiled call of `function` holds at its peak besides its arguments."""
     analysis: Any = jax.jit(function).lower(*arguments).compile().memory_analysis()
     return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+
+
+def peak_memory() -> int:
+    """Bytes that the process has taken at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def machine() -> str:

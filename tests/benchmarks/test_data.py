@@ -34,7 +34,7 @@ def test_files_are_scenes_flipped_and_darkened(tmp_path, monkeypatch):
 def test_rows_have_images_per_second_and_growth(stand_in, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "_DRAWN", 2)
     memory = iter([3 * 2**20, 10 * 2**20])
-    monkeypatch.setattr(data, "_memory", lambda: next(memory))
+    monkeypatch.setattr(timing, "peak_memory", lambda: next(memory))
     epochs = []
     epoch = data.pipeline.epoch
     monkeypatch.setattr(data.pipeline, "epoch", lambda *a, **k: epochs.append(k) or epoch(*a, **k))
@@ -64,4 +64,4 @@ def test_a_file_is_read_as_research_code_does(stand_in, tmp_path):
 
 def test_the_peak_is_the_processes_in_bytes():
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert 1024 * peak <= data._memory() < 1.1 * 1024 * peak
+    assert 1024 * peak <= timing.peak_memory() < 1.1 * 1024 * peak
