@@ -100,7 +100,7 @@ def evaluate_run(
     if view != "original" and config.data.geometry != "squash":
         raise InputError(f"--view={view}: is for runs that squash, this one has the geometry {config.data.geometry!r}")
     given = inputs.of_config(config)
-    source = pipeline.decoded(pipeline.Split(directory, split, inputs=given))
+    source = pipeline.Split(directory, split, inputs=given)
     stored = pipeline.Split(directory, split) if view == "original" else None
     counts = _counts(config, folder, source, stored, view)
     scores = {name: np.asarray(overlap.dice_from_counts(jnp.asarray(rows))) for name, rows in counts.items()}
@@ -128,13 +128,13 @@ def evaluate_run(
 def _counts(
     config: ml_collections.ConfigDict,
     folder: pathlib.Path,
-    source: pipeline.InMemory | pipeline.Listed,
+    source: pipeline.Split,
     stored: pipeline.Split | None,
     view: str,
 ) -> dict[str, np.ndarray]:
     """`overlap.class_counts` of every case `[N,K,3]`, on the network's grid and, if `stored`, on that."""
     grid, classes = inputs.of_config(config).grid, source.num_classes
-    shape = (1, *inputs.sides(config, source[0]["labels"].ndim), source.num_channels)
+    shape = (1, *inputs.sides(config, source.rank), source.num_channels)
     loaded = [runs.load_best(run, place, shape, classes) for run, place in runs.member_runs(config, folder)]
     model, members = loaded[0][0], [variables for _, variables, _ in loaded]
     if isinstance(grid, Patches):

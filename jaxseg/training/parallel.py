@@ -256,7 +256,12 @@ def scan(body: Callable[..., Any], carry: Any, items: Any) -> tuple[Any, Any]:
 def device_memory() -> float:
     """Bytes that a device has, of which a CPU has all there are."""
     stats = jax.local_devices()[0].memory_stats() or {}
-    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return stats.get("bytes_limit") or host_memory()
+
+
+def host_memory() -> int:
+    """Bytes that this host has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def deterministic_options(wanted: bool) -> dict[str, Any]:

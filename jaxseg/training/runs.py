@@ -30,7 +30,7 @@ from jaxseg.training import checks, contract, objectives, parallel, programs, pr
 from jaxseg.training.checkpoints import Checkpoints, has_steps
 from jaxseg.training.loop import Loop, Summarise, fit
 
-_SHARE_OF_MEMORY = 0.25  # of a device's that cases may take, for residence 'auto'
+_SHARE_OF_MEMORY = 0.25  # of a device's, or a host's, that cases may take, for residence 'auto'
 _PLACES = ("config.network",)  # fields that say where something is, which is known by its checksum
 _STEPS_PER_CALL = 32  # on accelerators, for 0
 
@@ -227,7 +227,7 @@ class Data:
         self.grid = inputs.of_config(config).grid
         residence = self._residence()
         resident, self.sharded = residence in ("device", "sharded"), residence == "sharded"
-        mapped = folder and folder / "cases" if config.data.residence == "stream" else None
+        mapped = folder and folder / "cases" if residence == "stream" else None
         listed = lambda split: splits.listed(split, folder=mapped)
         whole = splits.__getitem__ if resident else splits.open
         source: Callable[[str], Any] = whole if self.grid.one_size else listed
@@ -290,21 +290,21 @@ class Data:
         return isinstance(self.grid, grids.Keep) and not self.grid.one_size
 
     def _residence(self) -> str:
-        """Where the cases are: what is asked for, or of `auto` the first that fits."""
+        """Where the cases are: what is asked for, or of `auto` the first that fits; `memory` is the host's."""
         data = self._config.data
-        if not self.grid.one_size:
-            return "stream"
         if data.residence != "auto":
             return data.residence
+        size = lambda: sum(self._splits.open(split).num_bytes for split in ("train", "validation"))
+        if not self.grid.one_size:
+            return "memory" if size() <= _SHARE_OF_MEMORY * parallel.host_memory() else "stream"
         if data.folds or self._config.replicas > 1:
             return "device"
-        size = sum(self._splits.open(split).num_bytes for split in ("train", "validation"))
         room = _SHARE_OF_MEMORY * parallel.device_memory()
-        if size <= room:
+        if size() <= room:
             return "device"
         # devices of a CPU share its memory
         shards = jax.device_count() if self._config.parallel == "jit" and jax.default_backend() != "cpu" else 1
-        return "sharded" if size <= shards * room else "stream"
+        return "sharded" if size() <= shards * room else "stream"
 
 
 @in_32_bits

@@ -162,7 +162,7 @@ def test_predicted_masks_lie_over_their_files(raw, slices, tmp_path, geometry, n
         np.testing.assert_array_equal(mask[truth != IGNORE], truth[truth != IGNORE])
 
 
-def test_volumes_train_on_patches_that_are_mapped_from_files(shallow_runs, volumes, tmp_path):
+def test_volumes_train_on_patches_that_are_mapped_from_files(shallow_runs, volumes, tmp_path, monkeypatch):
     config = config_of("patches", "folder/mine-volumes", size=(2, 8, 8)).unlock()
     config.training.batch_size, config.model.features = 2, (2, 4)
     config.data.residence = "stream"
@@ -172,10 +172,27 @@ def test_volumes_train_on_patches_that_are_mapped_from_files(shallow_runs, volum
     with config.unlocked():
         config.data.residence = "auto"
     trained(config, volumes, tmp_path / "memory")
+    assert not (tmp_path / "memory" / "cases").exists()
     one, other = (rows(tmp_path / name) for name in ("mapped", "memory"))
     assert [row["loss"] for row in one] == [row["loss"] for row in other]
+    monkeypatch.setattr(pipeline, "listed", None)  # nothing decodes a whole split
     found, _ = inference.evaluate_run(config, tmp_path / "mapped", volumes, split="test", view="original")
     assert [row["case"] for row in found] == ["c6", "c7"]
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_what_is_more_than_a_quarter_of_memory_is_mapped(volumes, tmp_path, monkeypatch, short):
+    config = config_of("patches", "folder/mine-volumes", size=(2, 8, 8))
+    splits = runs.Splits(volumes, inputs.of_config(config))
+    opened = [splits.open(split) for split in ("train", "validation")]
+    for split in opened:
+        cases = list(split)
+        assert split.sizes == tuple(case["labels"].shape for case in cases)
+        assert split.num_bytes == sum(case[name].nbytes for case in cases for name in ("image", "labels", "valid"))
+    needed = sum(split.num_bytes for split in opened)
+    monkeypatch.setattr(runs.parallel, "host_memory", lambda: 4 * needed - short)
+    runs.Data(config, splits, tmp_path)
+    assert (tmp_path / "cases").exists() == short
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jaxseg import paths
+from jaxseg.data import threads
 from jaxseg.data.grids import Misfit
 from jaxseg.data.inputs import Inputs, gray_levels
 from jaxseg.data.normalisation import MeanStd, Statistics
@@ -60,9 +61,8 @@ class Split:
       num_channels: C.
       rank: 2, or 3 for volumes.
       inputs: what becomes of a stored case.
-      sides: spatial sizes of all cases; None where they may differ, which `in_memory` and `listed` know.
+      sides: spatial sizes of all cases; None where they may differ, which `sizes` says.
       masked: whether cases have `valid`.
-      num_bytes: of all images and labels, once decoded; 0 where their sizes differ.
       fingerprint: tells different cases apart without reading them.
     """
 
@@ -125,9 +125,6 @@ class Split:
             self._numbers = self._of_domains(domains)
             self.name += f" ({', '.join(domains)})"
         self.num_cases = len(self._numbers)
-        width = self.inputs.normalisation.itemsize or np.dtype(self._dtype).itemsize
-        pixels = 0 if self.sides is None else math.prod(self.sides)
-        self.num_bytes = len(self) * pixels * (self.num_channels * width + 1 + self.masked)
         self.fingerprint = f"{self.name} {self.num_cases} {builder.info.splits[split].num_bytes}"
 
     def _of_domains(self, domains: Sequence[str]) -> Any:
@@ -158,6 +155,32 @@ class Split:
     def cases(self) -> tuple[str, ...]:
         """The names of all cases; reads every record, but decodes no image."""
         return tuple(self._texts("case"))
+
+    @functools.cached_property
+    def patients(self) -> tuple[str, ...]:
+        """Whom they show; read as `cases`."""
+        return tuple(self._texts("patient"))
+
+    @functools.cached_property
+    def domains(self) -> tuple[str, ...]:
+        """Where they are from; read as `cases`."""
+        return tuple(self._texts("domain"))
+
+    @functools.cached_property
+    def sizes(self) -> tuple[tuple[int, ...], ...] | None:
+        """The spatial sizes of every case, for which all labels are decoded; None where the geometry gives one."""
+        if self.sides is not None:
+            return None
+        grid, stored = self.inputs.grid, threads.in_threads(self.truth, range(len(self)), f"sizes of {self.name}")
+        return tuple(grid.placement(case["labels"].shape, case["spacing"]).grid for case in stored)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all images and labels, once decoded."""
+        sizes = (self.sides,) * len(self) if self.sides else self.sizes or ()
+        pixels = sum(math.prod(size) for size in sizes)
+        width = self.inputs.normalisation.itemsize or np.dtype(self._dtype).itemsize
+        return pixels * (self.num_channels * width + 1 + self.masked)
 
     def _texts(self, field: str) -> list[str]:
         try:
