@@ -30,7 +30,7 @@ def run() -> ml_collections.ConfigDict:
         "spacing": (),  # mm that pixels are resampled to, as (1.5, 1.5); none: they stay as they are
         "size": (),  # of the grid, or of a patch, where its sides differ; none: image_size along all of them
         "multiple": (),  # all of a case is kept, padded to a multiple, as (32,); none: it is cropped or padded to size
-        "foreground": 1 / 3,  # share of a batch's patches that hold foreground
+        "foreground": 1 / 3,  # share of the patches that are sure to hold foreground
         "overlap": 0.5,  # of patches where a window slides over a case
     }
     config.data.normalisation = "range"  # or percentiles, z_score, mean_std, none: see jaxseg/data/normalisation.py

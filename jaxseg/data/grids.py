@@ -258,7 +258,7 @@ class Patches(_Resampled):
       side: pixels a side of a patch.
       spacing: as of `Keep`.
       size: spatial sizes of a patch instead of `side`, where they differ.
-      foreground: share of the patches of a batch that are sure to hold foreground, where a case has any.
+      foreground: share of the patches that are sure to hold foreground, where a case has any.
       overlap: share of a patch that the next one repeats, where a window slides over a case.
     """
 

@@ -1,10 +1,12 @@
 """Patches of cases, drawn anew at every step: on the host, from decoded or memory-mapped cases.
 
-A share of every batch is sure to hold foreground, as nnU-Net has it (Isensee et al. 2021): these patches have a pixel
-of a drawn class in their middle, as far as the case's border allows; the others lie anywhere.
+A share of them is sure to hold foreground, as nnU-Net has it (Isensee et al. 2021): these patches have a pixel of a
+drawn class in their middle, as far as the case's border allows; the others lie anywhere. The share holds over steps,
+whatever the batch size; nnU-Net rounds it in every batch, which makes its third a half of two.
 """
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -45,12 +47,16 @@ class Sampler:
         return read_ahead(order.map_with_index(drawn)[start_step:])
 
     def _batch(self, step: int, index: np.ndarray, *, batch_size: int, seed: int, own: slice) -> pipeline.Batch:
-        first_sure = round(batch_size * (1 - self.foreground))
+        first_sure = batch_size - self._sure(batch_size * (step + 1)) + self._sure(batch_size * step)
         patches = [
             self.draw(np.random.default_rng([seed, int(step), place]), int(index[place]), sure=place >= first_sure)
             for place in range(*own.indices(batch_size))
         ]
         return {name: np.stack([patch[name] for patch in patches]) for name in patches[0]} | {"index": index[own]}
+
+    def _sure(self, count: int) -> int:
+        """How many of the first `count` patches of a run are sure to hold foreground."""
+        return math.floor(int(count) * self.foreground + 1e-6)
 
     def draw(self, rng: np.random.Generator, index: int, *, sure: bool) -> dict[str, np.ndarray]:
         """One patch of a case.

@@ -42,16 +42,19 @@ def test_a_patch_is_a_part_of_its_case():
             np.testing.assert_array_equal(valid, whole["valid"][where])
 
 
-@pytest.mark.parametrize(("share", "sure"), [(0.0, 0), (1 / 3, 1), (0.5, 2), (1.0, 4)])
-def test_a_share_of_each_batch_holds_foreground(share, sure):
-    """The last ones, as in nnU-Net; of the others some do by chance, and classes are drawn alike."""
-    batches = first(Sampler(source(((200, 200),) * 4), sides=(20, 20), foreground=share), 60)
-    holds = np.array([[(labels > 0).any() for labels in batch["labels"]] for batch in batches])
-    assert holds[:, 4 - sure :].all()
-    assert holds[:, : 4 - sure].mean() < 0.1 if sure < 4 else True
-    if sure:
-        classes = np.concatenate([[labels.max() for labels in batch["labels"][4 - sure :]] for batch in batches])
-        assert 0.3 < (classes == 1).mean() < 0.7
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+@pytest.mark.parametrize(("share", "in_turn"), [(0.0, (0,)), (1 / 3, (0, 0, 1)), (0.5, (0, 1)), (1.0, (1,))])
+def test_a_share_of_the_patches_holds_foreground(share, in_turn, batch_size):
+    """The last ones of a batch, as in nnU-Net; of the others some do by chance, and classes are drawn alike."""
+    sampler = Sampler(source(((200, 200),) * 4), sides=(20, 20), foreground=share)
+    batches = first(sampler, 240 // batch_size, batch_size=batch_size)
+    sure = np.resize(in_turn, 240).reshape(-1, batch_size).sum(1)
+    assert sure.sum() == 240 * share
+    chosen = np.arange(batch_size) >= batch_size - sure[:, None]
+    classes = np.stack([batch["labels"].max((1, 2)) for batch in batches])
+    assert (classes[chosen] > 0).all()
+    assert chosen.all() or (classes[~chosen] > 0).mean() < 0.1
+    assert not chosen.any() or 0.3 < (classes[chosen] == 1).mean() < 0.7
 
 
 def test_a_batch_is_a_function_of_its_step_for_any_number_of_hosts():
