@@ -30,6 +30,7 @@ def run() -> ml_collections.ConfigDict:
         "spacing": (),  # mm that pixels are resampled to, as (1.5, 1.5); none: they stay as they are
         "size": (),  # of the grid, or of a patch, where its sides differ; none: image_size along all of them
         "multiple": (),  # all of a case is kept, padded to a multiple, as (32,); none: it is cropped or padded to size
+        "whole": False,  # all of a case is kept, its plane resized until it fits, its aspect as it is
         "foreground": 1 / 3,  # share of the patches that are sure to hold foreground
         "overlap": 0.5,  # of patches where a window slides over a case
     }

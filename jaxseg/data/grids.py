@@ -3,7 +3,7 @@
 | geometry | what becomes of a case |
 | --- | --- |
 | `squash` | all of it, resized to so many pixels a side, whatever its aspect |
-| `keep` | its aspect and pixels, or pixels of a given spacing; cropped or padded about its centre |
+| `keep` | its aspect, with its own pixels, those of a spacing, or as many as fit; cropped or padded about its centre |
 | `patches` | the same, neither cropped nor padded, unless it is smaller than a patch |
 
 Labels that are padded are `IGNORED`, so nothing that is padded counts anywhere.
@@ -230,9 +230,16 @@ class Keep(_Resampled):
       size: spatial sizes instead of `side`, where they differ.
       multiple: instead, all of it is kept, and padded to the next multiple of so many pixels: a number for every axis,
         or one for all.
+      whole: instead, its plane is resized until all of it just fits, for pictures whose pixels have no size in mm.
     """
 
     multiple: Sequence[int] = ()
+    whole: bool = False
+
+    @property
+    def draft(self) -> int | None:
+        """Where a case is made to fit, twice its longer side; else all that it has."""
+        return resizing.DRAFT * max(self._wanted(2)) if self.whole and len(self.size) < 3 else None
 
     @property
     def one_size(self) -> bool:
@@ -242,6 +249,13 @@ class Keep(_Resampled):
     def example(self, rank: int) -> tuple[int, ...]:
         """The size, or the least multiple."""
         return per_axis(self.multiple, rank) if self.multiple else self._wanted(rank)
+
+    def _resized(self, size: tuple[int, ...], spacing: Sequence[float] | np.ndarray) -> tuple[int, ...]:
+        if not self.whole:
+            return super()._resized(size, spacing)
+        plane, room = size[-2:], self._wanted(len(size))[-2:]
+        factor = min(side / length for side, length in zip(room, plane, strict=True))
+        return (*size[:-2], *(max(round(factor * length), 1) for length in plane))
 
     def _grid(self, resized: tuple[int, ...]) -> tuple[int, ...]:
         rank = len(resized)

@@ -84,6 +84,9 @@ def of_config(config: ml_collections.ConfigDict) -> Inputs:
             raise InputError(f"config.data.geometry_options.{name} is {getattr(grid, name)}; give numbers above 0")
     if isinstance(grid, grids.Keep) and grid.size and grid.multiple:
         raise InputError("config.data.geometry_options has a size and a multiple; give one of them")
+    if isinstance(grid, grids.Keep) and grid.whole and (grid.spacing or grid.multiple):
+        other = "spacing" if grid.spacing else "multiple"
+        raise InputError(f"config.data.geometry_options has whole and a {other}; give one of them")
     how = _chosen(config, "normalisation", normalisation.NORMALISATIONS)
     if isinstance(how, normalisation.Percentiles) and how.low >= how.high:
         raise InputError(

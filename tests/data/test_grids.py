@@ -108,6 +108,28 @@ def test_squashed_cases_fill_the_square():
     assert dice(fitted.placement.back(oracle(fitted, 2)).argmax(-1), labels, 2)[0] > 0.9  # corners become round
 
 
+@pytest.mark.parametrize(
+    ("size", "wanted", "resized"),
+    [
+        ((60, 90), (), (32, 48)),
+        ((90, 60), (), (48, 32)),
+        ((40, 90), (24, 32), (14, 32)),
+        ((5, 30, 90), (8, 24, 32), (5, 11, 32)),
+    ],
+)
+def test_a_case_that_is_made_to_fit_keeps_its_aspect(size, wanted, resized):
+    """All of it is there, along one axis to the border; slices of a volume are not resized."""
+    labels = np.zeros(size, np.uint8)
+    labels[..., size[-2] // 4 : -size[-2] // 4, size[-1] // 4 : -size[-1] // 4] = 1
+    grid = Keep(48, size=wanted, whole=True)
+    fitted = grid.fit(labels[..., None] * np.uint8(200), labels, (2.0,) * len(size), fill=0)
+    assert fitted.placement.resized == resized and fitted.labels.shape == (wanted or (48, 48))
+    assert np.count_nonzero(fitted.labels != IGNORED) == np.prod(resized)
+    assert dice(fitted.placement.back(oracle(fitted, 2)).argmax(-1), labels, 2)[0] > 0.9
+    assert grid.one_size and grid.draft == (2 * max(wanted or (48,)) if len(size) == 2 else None)
+    np.testing.assert_allclose(fitted.spacing, np.divide(size, resized) * 2, rtol=1e-6)
+
+
 def test_a_result_may_have_another_size_than_what_was_stored():
     """As a file does of which a JPEG was decoded at a smaller scale, or that was squashed when it was prepared."""
     placement = Keep(8, size=(8, 8)).placement((6, 6), (1.0, 1.0))

@@ -37,13 +37,14 @@ SHAPES = st.tuples(st.integers(5, 8), st.integers(64, 96), st.integers(64, 96))
 SPACINGS = st.tuples(st.floats(3, 10), st.floats(0.8, 1.25), st.floats(0.8, 1.25))  # mm
 
 GEOMETRIES = {
-    "keep, all of it": ("keep", {"multiple": (32,)}, False),
+    "keep, all of it": ("keep", {"multiple": (32, 32)}, False),
     "keep, padded": ("keep", {"size": (96, 96)}, False),
     "patches": ("patches", {"size": (48, 48)}, False),
-    "keep, resampled": ("keep", {"multiple": (32,), "spacing": (1.0, 1.0)}, True),
+    "keep, resampled": ("keep", {"multiple": (32, 32), "spacing": (1.0, 1.0)}, True),
     "patches, resampled": ("patches", {"size": (48, 48), "spacing": (1.0, 1.0)}, True),
     "squash": ("squash", {}, True),
-    "keep, resampled along all axes": ("keep", {"multiple": (32,), "spacing": (3.0, 1.0, 1.0)}, True),
+    "keep, as large as fits": ("keep", {"size": (80, 96), "whole": True}, True),
+    "keep, resampled along all axes": ("keep", {"multiple": (32, 32), "spacing": (3.0, 1.0, 1.0)}, True),
 }
 
 
@@ -63,9 +64,8 @@ def predictor(name: str, rank: int) -> Predictor:
     chosen, options, _ = GEOMETRIES[name]
     config = train.get_config("tiny").unlock()
     config.data.update(source_size=96, image_size=96, geometry=chosen, normalisation="none")
-    for option, values in options.items():
-        depth = (8,) if rank == 3 and option != "spacing" else ()
-        config.data.geometry_options[option] = depth + (values * 2 if len(values) == 1 else values)
+    depth = {name: (8, *options[name]) for name in ("multiple", "size") if name in options and rank == 3}
+    config.data.geometry_options.update(options | depth)
     known = TrainedOn(CLASSES, 3, rank, Preparation(None, None, True, SEEN))
     variables = {"params": {"conv": {"kernel": 20 * np.eye(3, dtype=np.float32)}}}
     return Predictor(Run(config.lock(), pathlib.Path("nowhere"), known, Oracle(), (variables,), (7,)))

@@ -208,6 +208,7 @@ def test_what_is_more_than_a_quarter_of_memory_is_mapped(volumes, tmp_path, monk
             "geometry_options.spacing is .*; give numbers above 0",
         ),
         ({"data.geometry_options.size": (8, 8)}, "has a size and a multiple; give one of them"),
+        ({"data.geometry_options.whole": True}, "has whole and a multiple; give one of them"),
         ({"data.geometry_options.multiple": (3,)}, "image sizes divisible by 2, got 3 x 3"),
         (MEAN_STD | {"data.normalisation_options.std": (0.0,)}, "give finite numbers, std above 0"),
         (MEAN_STD | {"data.normalisation_options.std": (1.0, 1.0)}, "give as many numbers for mean as for std"),
