@@ -221,7 +221,10 @@ def load(path: pathlib.Path, trained_on: TrainedOn, given: Inputs) -> Loaded:
             f"has {picture.array.shape[-1]} channels or frames, and the network takes {trained_on.num_channels}; save "
             "what the network was trained on as one file"
         )
-    image = image.astype(np.float16) if preparation.dtype == "float16" else image
+    if preparation.scaling is None:  # gray levels, whatever the normalisation: those of 16 bits would be other numbers
+        image = raw_cases.as_uint8(image, None)
+    elif preparation.dtype == "float16":
+        image = image.astype(np.float16)
     known = normalisation.Statistics(*normalisation.statistics(image, preparation.scaling))
     image, orientation = _oriented(image, picture, preparation.orientation)
     slices = trained_on.rank == 2 and image.ndim == 4

@@ -11,8 +11,8 @@ import pydicom
 import pytest
 from PIL import Image
 
-from jaxseg.data import builders, formats, pipeline, resizing
-from jaxseg.data.inputs import gray_levels
+from jaxseg.data import builders, formats, normalisation, pipeline, resizing
+from jaxseg.data.inputs import Inputs, gray_levels
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.prediction import inputs
@@ -282,6 +282,18 @@ def test_gray_and_colour_become_what_the_network_takes(tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "colour.png", 3).image, colour)
     with pytest.raises(formats.Unusable, match="has 3 channels or frames, and the network takes 1"):
         load(tmp_path / "colour.png")
+
+
+@pytest.mark.parametrize("how", normalisation.NORMALISATIONS)
+def test_a_file_of_16_bits_becomes_the_gray_levels_that_a_network_of_8_bits_knows(tmp_path, how):
+    levels = np.random.default_rng(0).integers(0, 256, (24, 30), np.uint8)
+    levels[0, :9], levels[1, :9] = 0, 255  # as many that the ends are found
+    Image.fromarray(levels).save(tmp_path / "narrow.png")
+    Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / "wide.png")
+    numbers = {"mean": (100.0,), "std": (60.0,)} if how == "mean_std" else {}
+    given = Inputs(normalisation=normalisation.NORMALISATIONS[how](**numbers))
+    narrow, wide = (inputs.load(tmp_path / f"{name}.png", trained_on(), given).image for name in ("narrow", "wide"))
+    np.testing.assert_array_equal(wide, narrow)
 
 
 @pytest.mark.parametrize(
