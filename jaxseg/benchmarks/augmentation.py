@@ -96,7 +96,7 @@ def kinds(rank: int) -> dict[str, dict[str, Any]]:
 def _measure(setting: Setting, rounds: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     augmentations: dict[str, dict[str, Any]] = {"bare": {}} | kinds(setting.rank)
     batch = jax.device_put(_example(setting))
-    bare, full = (_step(setting, batch, augmentations[name]) for name in ("bare", "everything"))
+    (bare, held), (full, more) = (_step(setting, batch, augmentations[name]) for name in ("bare", "everything"))
     pairs = [(_seconds(bare), _seconds(full)) for _ in range(rounds)]
     views = {name: _view(setting, batch, given) for name, given in augmentations.items()}
     turns = [{name: _seconds(view, repeats=5) for name, view in views.items()} for _ in range(rounds)]
@@ -107,6 +107,8 @@ def _measure(setting: Setting, rounds: int) -> tuple[dict[str, Any], list[dict[s
         "augmented_milliseconds": 1e3 * min(augmented for _, augmented in pairs),
         "ratio": float(np.median([augmented / plain for plain, augmented in pairs])),
         "view_share_of_step": (least["everything"] - least["bare"]) / min(plain for plain, _ in pairs),
+        "bare_mb": held / 2**20,
+        "augmented_mb": more / 2**20,
     }
     shares = [
         {"step": setting.text, "augmentation": name, "milliseconds": 1e3 * (seconds - least["bare"])}
@@ -116,8 +118,10 @@ def _measure(setting: Setting, rounds: int) -> tuple[dict[str, Any], list[dict[s
     return row, shares
 
 
-def _step(setting: Setting, batch: Mapping[str, jax.Array], augmentation: Mapping[str, Any]) -> Callable[[], Any]:
-    """A compiled training step, which has run once."""
+def _step(
+    setting: Setting, batch: Mapping[str, jax.Array], augmentation: Mapping[str, Any]
+) -> tuple[Callable[[], Any], int]:
+    """A compiled training step, and the bytes that it holds at its peak beside its arguments and results."""
     model = models.build("unet", 2, features=tuple(setting.width * factor for factor in (1, 2, 4, 8, 8)))
     optimizer = optax.adam(1e-3)
     view = augment.training_view("original", size=setting.size, augmentation=augmentation)
@@ -127,7 +131,8 @@ def _step(setting: Setting, batch: Mapping[str, jax.Array], augmentation: Mappin
     with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to the power of an integer
         lowered = jax.jit(step).lower(fresh, batch)
     program = lowered.compile(compiler_options={**skeleton.compiler_options(model)})
-    return lambda: program(fresh, batch)
+    memory: Any = program.memory_analysis()
+    return lambda: program(fresh, batch), memory.temp_size_in_bytes
 
 
 def _view(setting: Setting, batch: Mapping[str, jax.Array], augmentation: Mapping[str, Any]) -> Callable[[], Any]:

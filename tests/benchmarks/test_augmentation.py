@@ -26,6 +26,7 @@ def test_both_steps_and_every_kind_are_measured(monkeypatch):
         result = augmentation.run(rounds=1, settings=[setting])
     (row,) = result["step with all augmentations"]
     assert row["step"] == "width 1, 16 x 16, batch 2" and row["ratio"] > 0
+    assert 0 < row["bare_mb"] <= row["augmented_mb"] < 100
     assert [part["augmentation"] for part in result["each alone"]] == ["everything", "gamma"]
 
 
