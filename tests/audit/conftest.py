@@ -164,5 +164,5 @@ def _squares(count=12, *, size=SIZE, channels=3, seed=0, domains=None, bright=22
 
 def _subject_of(model, cases=None, **fields):
     cases = _squares() if cases is None else cases
-    fields = {"image_size": cases.images.shape[1], "view": "original", "batch_size": 8} | fields
+    fields = {"resized": cases.images.shape[1], "view": "original", "batch_size": 8} | fields
     return Subject(model=model, variables={}, test=cases, **fields)

@@ -12,7 +12,7 @@ from jaxseg.models.skeleton import Roles
 from jaxseg.training import brief_fit
 from jaxseg.training.state import TrainState
 
-OPTIONS = {"view": "original", "image_size": 8, "latent": 3, "width": 2}
+OPTIONS = {"view": "original", "size": 8, "latent": 3, "width": 2}
 
 
 @pytest.fixture(scope="module")
