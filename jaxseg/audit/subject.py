@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,7 +31,6 @@ Seen = Mapping[str, jax.Array]
 Question = Callable[[Any, Seen], dict[str, jax.Array]]
 Asked = Callable[[pipeline.InMemory], dict[str, np.ndarray]]
 Cases = pipeline.InMemory | pipeline.Listed
-_TILES = 64  # through the network at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -219,20 +219,23 @@ def _subject(
 ) -> Subject:
     """A network whose variables `load` gives for the shape of what it is asked of."""
     data, given, resized = config.data, inputs.of_config(config), inputs.resized_to(config)
-    tiling, notes = None, []
+    batch_size, tiling, notes = config.training.batch_size, None, []
     if isinstance(given.grid, grids.Patches):
         tile = given.grid.example(test[0]["labels"].ndim)
-        tiling = windows.Tiling(tile, given.grid.overlap, "gaussian", _TILES)
+        tiling = windows.Tiling(tile, given.grid.overlap, "gaussian", max(batch_size, sliding.TILES))
         notes.append(_of_patches(tiling))
     of_test, of_familiar = _on_one_grid(test, familiar, unit=2**model.halvings, fill=given.normalisation.fill)
     if (smaller := _smaller(of_test)) and of_test is not test:
         notes.append(_of_grid(of_test, smaller))
+    sides = _sides(of_test, resized)
+    if tiling:  # as many pixels as a batch of patches has
+        batch_size = max(batch_size * math.prod(tiling.sides(len(sides))) // math.prod(sides), 1)
     return Subject(
         model=model,
-        variables=load((1, *_sides(of_test, resized), of_test.num_channels)),
+        variables=load((1, *sides, of_test.num_channels)),
         resized=resized,
         view=data.view,
-        batch_size=config.training.batch_size,
+        batch_size=batch_size,
         test=of_test,
         familiar=of_familiar,
         domains=tuple(data.domains),

@@ -50,7 +50,7 @@ def _valid(batch: Batch, sides: Sequence[int]) -> dict[str, jax.Array]:
 
 
 @jax.jit
-def levels(images: jax.Array, scales: jax.Array | None = None) -> jax.Array:
+def levels(images: jax.Array, *, scales: jax.Array | None = None) -> jax.Array:
     """Images as a network sees them -> gray levels uint8, for pictures.
 
     Args:

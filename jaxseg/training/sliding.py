@@ -13,7 +13,8 @@ from jaxseg.metrics import overlap
 from jaxseg.training import parallel
 
 Variables = Mapping[str, Any]
-_TILES = 8  # through the network at once
+TILES = 8  # through the network at once
+_MOST_GROUPS = 16  # that are compiled one by one on CPU, where more go through at once instead
 
 
 def mean_probabilities(model: nn.Module, members: Sequence[Variables], images: jax.Array) -> jax.Array:
@@ -34,13 +35,13 @@ class Sliding:
           overlap: share of it that the next one repeats; weights are Gaussian.
         """
         self._program = jax.jit(lambda members, tiles: mean_probabilities(model, members, _seen(tiles)))
-        self._tiling = windows.Tiling(tuple(sides), overlap, "gaussian", _TILES)
+        self._tiling = windows.Tiling(tuple(sides), overlap, "gaussian", TILES)
 
     def __call__(self, members: Sequence[Variables], image: np.ndarray) -> np.ndarray:
         """Class probabilities float32 `[*S,K]` of an image `[*S,C]`; of several members' variables, the mean."""
 
         def network(tiles: np.ndarray) -> tuple[np.ndarray, windows.Scores]:
-            filled = np.concatenate([tiles, np.repeat(tiles[-1:], _TILES - len(tiles), 0)])
+            filled = np.concatenate([tiles, np.repeat(tiles[-1:], TILES - len(tiles), 0)])
             return np.asarray(self._program(members, filled))[: len(tiles)], {}
 
         return windows.sliding(network, image, self._tiling)[0]
@@ -64,7 +65,8 @@ def probabilities(network: Callable[[jax.Array], jax.Array], images: jax.Array, 
     Args:
       network: tiles `[T,*side,C]` -> class probabilities float32 `[T,*side,K]`.
       images: as a network sees them, `[B,*n,C]`.
-      tiling: how the window slides; its `batch` is how many tiles go through the network at once.
+      tiling: how the window slides; its `batch` is how many tiles go through the network at once, unless these were
+        too many programs.
 
     Returns:
       Class probabilities float32 `[B,*n,K]`.
@@ -85,6 +87,8 @@ def probabilities(network: Callable[[jax.Array], jax.Array], images: jax.Array, 
 
 def _in_groups(network: Callable[[jax.Array], jax.Array], tiles: jax.Array, size: int) -> jax.Array:
     """The network on so many tiles at once; the last group is filled up."""
+    if jax.default_backend() == "cpu":
+        size = max(size, -(-len(tiles) // _MOST_GROUPS))
     if len(tiles) <= size:
         return network(tiles)
     groups = -(-len(tiles) // size)

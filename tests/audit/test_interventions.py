@@ -208,7 +208,7 @@ def test_what_is_for_pictures_is_not_asked_of_volumes(networks, subject_of, sett
         ("1", "2"), ("1", "2"), ("A", "B"), np.ones((2, 3), np.float32),
     )  # fmt: skip
     with pytest.raises(NotAskedError, match="the cases are volumes"):
-        probe.measure(subject_of(networks.PaddedSum(), volumes, resized=8), settings(probe))
+        probe.measure(subject_of(networks.PaddedSum(), volumes), settings(probe))
 
 
 # Domains.

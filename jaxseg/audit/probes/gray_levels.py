@@ -144,7 +144,7 @@ def _answer(subject: Subject, variables: Any, seen: Seen) -> dict[str, jax.Array
         "sums": sums.sum(tuple(range(1, sums.ndim - 1))),  # over the slices of a volume
         "classes": classes.astype(jnp.uint8),
         "labels": seen["labels"].astype(jnp.uint8),
-        "images": augment.levels(seen["images"], seen.get("scale")),
+        "images": augment.levels(seen["images"], scales=seen.get("scale")),
     }
 
 

@@ -56,7 +56,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
             "classes": classes.astype(jnp.uint8),
             "labels": seen["labels"].astype(jnp.uint8),
             "counted": seen.get("valid", jnp.ones(classes.shape, bool)),
-            "images": augment.levels(seen["images"], seen.get("scale")),
+            "images": augment.levels(seen["images"], scales=seen.get("scale")),
         }
 
     asked = subject.asks(question)

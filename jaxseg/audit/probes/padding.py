@@ -51,7 +51,7 @@ def measure(subject: Subject, settings: moving.Settings) -> Arrays:
         return {
             "strip": jnp.moveaxis(jnp.sum(strip, 1), 1, 0),
             "changed": jnp.stack([share(near), share(~near)], 1),
-            "images": augment.levels(made.shown(twice(moved)), seen.get("scale")),
+            "images": augment.levels(made.shown(twice(moved)), scales=seen.get("scale")),
             "labels": made.shown(twice(made.labels[1].astype(jnp.uint8))),
             "classes": made.shown(cut.astype(jnp.uint8)),
         }

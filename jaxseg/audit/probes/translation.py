@@ -41,7 +41,7 @@ def measure(subject: Subject, settings: moving.Settings) -> Arrays:
         # sides are added up, cases come first
         of_region = lambda region: jnp.moveaxis(jnp.sum(sums(counted(seen, region)), 1), 1, 0)
         return {name: of_region(region) for name, region in regions.items()} | {
-            "images": augment.levels(made.shown(made.images), seen.get("scale")),
+            "images": augment.levels(made.shown(made.images), scales=seen.get("scale")),
             "labels": made.shown(made.labels.astype(jnp.uint8)),
             "classes": made.shown(classes.astype(jnp.uint8)),
         }
