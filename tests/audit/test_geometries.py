@@ -59,6 +59,7 @@ def test_a_threshold_is_judged_alike_in_all_units(networks, subject_of, squares,
 def test_what_no_change_touches_stays_to_the_bit(squares, settings):
     cases = in_units(marked(squares(2, size=48)))
     for number, case in enumerate(cases):
+        case["image"] = (case["image"] + 0.003).astype(np.float16)  # no whole levels
         made = marks.mark(case, number, settings(overlay_marks.PROBE))
         changed = (made.images != case["image"]).any(-1)
         assert made.images.dtype == np.float16 and not changed[marks.AS_IS].any()
@@ -200,23 +201,45 @@ def test_marks_are_neither_sought_nor_drawn_in_padding(squares, settings):
     np.testing.assert_array_equal(made.images[:, ~outside], alone.images.reshape(5, -1, 3))
 
 
+def test_padding_has_no_gray_levels_that_could_be_mapped(squares):
+    whole = padded(wide(squares(1, size=48)), fill=90)
+    case, every = whole[0], np.ones((3, 256), bool)
+    mapped = gray_levels.mapped(case, np.full((3, 256), 4, np.uint8), every)
+    assert (mapped[~case["valid"]] == 90).all() and (mapped[case["valid"]] == 4).all()
+    of_units = case | {"image": UNITS(case["image"]), "scale": np.stack(UNITS.scale(case["image"]))}
+    mapped = gray_levels.mapped(of_units, np.full((3, 256), 4, np.uint8), every)
+    np.testing.assert_array_equal(mapped[~case["valid"]], of_units["image"][~case["valid"]])
+    np.testing.assert_allclose(mapped[case["valid"]] * UNITS.std + UNITS.mean, 4, atol=0.1)
+
+
+def test_an_empty_place_is_where_pixels_count(squares, settings):
+    """Eight places are as good as each other, and in one direction alone there is annotation."""
+    case = squares(1, size=48)[0]
+    valid = case["labels"] > 0
+    valid[:, 24:] = True
+    made = marks.mark(case | {"valid": valid}, 0, settings(overlay_marks.PROBE))
+    left, right = np.argwhere(made.phantom)[:, 1].min(), np.argwhere(case["labels"])[:, 1].min()
+    assert left >= right + 12
+
+
 def test_pixels_without_annotation_are_not_scored(networks, subject_of, squares, answer):
-    """A corner that a network wrongly calls foreground, in every picture, and whose levels no other image has."""
+    """Corners that a network wrongly calls foreground, in every picture, and whose levels no other image has."""
     cases = marked(squares(8, size=48))
-    corner = np.s_[:, :10, :10]
+    corner = np.zeros(cases.labels.shape, bool)
+    corner[:, :10, :10] = corner[:, :10, -10:] = corner[:, -10:, :10] = corner[:, -10:, -10:] = True
     cases.images[corner] = 255
     perfect, spoilt = {}, {}
     for name, wanted in (("valid", perfect), ("all", spoilt)):
-        valid = np.ones(cases.labels.shape, bool)
-        valid[corner] = name == "all"
+        valid = ~corner if name == "valid" else np.ones(corner.shape, bool)
         some = dataclasses.replace(cases, valid=valid)
         for probe in (overlay_marks, gray_levels):
             wanted |= answer(probe.PROBE, subject_of(networks.Threshold(), some))[1]
     for name in ("insertion_dice", "removal", "own"):  # calipers take some of a square
         assert np.nanmin(perfect[name]) > 0.98 and np.nanmax(spoilt[name]) < 0.9, name
+    assert np.nanmax(perfect["insertion"]) == 0 < 0.1 < np.nanmin(spoilt["insertion"])
     case = dataclasses.replace(cases, valid=~np.all(cases.images == 255, -1))[0]
     assert gray_levels.histogram([case])[2, 255] == 0  # of blue, which no caliper has
-    assert gray_levels.histogram([case | {"valid": np.ones_like(case["valid"])}])[2, 255] == 100
+    assert gray_levels.histogram([case | {"valid": np.ones_like(case["valid"])}])[2, 255] == 400
 
 
 # Patches.

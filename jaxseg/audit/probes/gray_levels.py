@@ -94,8 +94,7 @@ def mapped(case: pipeline.Case, levels: np.ndarray, known: np.ndarray) -> np.nda
     scale = Scale(*case["scale"])
     before = scale.levels(inside)
     shifts = np.stack([_shift(before[..., c], levels[c], known[c]) for c in range(len(levels))], -1)
-    moved = np.clip(inside + shifts * (scale.white - scale.black) / 255, scale.least, scale.most)
-    image[place] = np.where(shifts == 0, inside, moved.astype(image.dtype))
+    image[place] = np.clip(inside + shifts * (scale.white - scale.black) / 255, scale.least, scale.most)
     return image
 
 
