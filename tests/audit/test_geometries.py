@@ -152,6 +152,16 @@ def test_transposed_images_have_the_same_numbers(networks, subject_of, squares, 
         assert [row["where"] for row in lying.rows][-1] == "ring up to 20 px from the centre"
 
 
+@pytest.mark.parametrize("part", [np.s_[20:60], np.s_[:, 20:60]])
+def test_an_empty_place_is_aside_by_a_share_of_the_shorter_side(squares, settings, part):
+    cut = {name: array[part] for name, array in squares(1, size=80)[0].items() if name in ("image", "labels")}
+    cut["labels"] = cut["labels"] * 0
+    cut["labels"][17:23, 17:23] = 1
+    made = marks.mark(cut, 0, settings(overlay_marks.PROBE))
+    moved = np.argwhere(made.phantom).mean(0) - np.argwhere(cut["labels"]).mean(0)
+    assert made.phantom.sum() == 36 and set(abs(moved)) <= {0, 10, 15}  # a quarter or three eighths of 40 px
+
+
 # Padding.
 
 

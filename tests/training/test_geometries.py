@@ -282,12 +282,14 @@ def test_sides_for_another_number_of_axes_are_refused(slices, tmp_path):
         trained(config, slices, tmp_path / "run")
 
 
-def test_audits_and_studies_take_squares_of_gray_levels():
-    with pytest.raises(InputError, match="audits and studies take squares"):
-        inputs.check_squares(config_of("keep", multiple=(4,)))
-    with pytest.raises(InputError, match="audits and studies change gray levels: use 'range'"):
-        inputs.check_squares(config_of("keep"))
-    inputs.check_squares(config_of("keep", normalisation="range"))
+def test_studies_take_squares_and_some_gray_levels_alone():
+    for geometry, options in (("keep", {"multiple": (4,)}), ("keep", {"size": (4, 8)}), ("patches", {})):
+        with pytest.raises(InputError, match="studies take squares: use 'squash', or 'keep' with image_size alone"):
+            inputs.check_study(config_of(geometry, **options), changes_levels=False)
+    with pytest.raises(InputError, match="normalisation is 'z_score'; this study changes gray levels: use 'range'"):
+        inputs.check_study(config_of("keep"), changes_levels=True)
+    inputs.check_study(config_of("keep", normalisation="range"), changes_levels=True)
+    inputs.check_study(config_of("keep"), changes_levels=False)
 
 
 def test_a_set_that_an_earlier_version_stored_with_8_bits_has_no_other_intensities(slices, tmp_path):
