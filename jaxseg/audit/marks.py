@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.data import overlays, pipeline
+from jaxseg.data.normalisation import Scale
 from jaxseg.errors import InputError
 from jaxseg.settings import number as bounded
 from jaxseg.settings import one_of, share
@@ -39,9 +40,9 @@ class Marked:
     """The pictures of one case.
 
     Attributes:
-      images: uint8 `[5,S,S,C]`: as it is, with shapes beside the marks filled in, with the marks filled in, and of the
-        last with calipers in the middle of the phantom and around it.
-      marks: bool `[S,S]`, as the next: the coloured marks.
+      images: `[5,*S,C]`, as the case's: as it is, with shapes beside the marks filled in, with the marks filled in, and
+        of the last with calipers in the middle of the phantom and around it.
+      marks: bool `[*S]`, as the next: the coloured marks.
       touched: what removal filled in, marks or shapes beside them.
       drawn: on or near inserted strokes.
       phantom: an outline of the object where it is not.
@@ -57,23 +58,47 @@ class Marked:
 def mark(case: pipeline.Case, number: int, settings: Look) -> Marked:
     """The pictures of a case.
 
+    Marks are sought and drawn on its gray levels, and within the case: what is padded stays as it is, and so does, to
+    the bit, every pixel of a channel that no change touches.
+
     Args:
-      case: as it is stored.
+      case: as a network is given it, with `scale` unless it is uint8, and `inside` unless it covers its grid.
       number: of the case; colours and styles take turns.
       settings: of marks.
     """
-    image, labels = case["image"], case["labels"]
+    of_grid = [case["image"], case["labels"], case.get("valid", np.ones(case["labels"].shape, bool))]
+    place = tuple(slice(*ends) for ends in case["inside"].T) if "inside" in case else (...,)
+    image, labels, valid = (array[place] for array in of_grid)
+    scale = Scale(*case["scale"]) if image.dtype != np.uint8 else None
+    levels = image if scale is None else np.clip(np.rint(scale.levels(image)), 0, 255).astype(np.uint8)
+    found = _marked(levels, labels, valid, number, settings)
+
+    def on_grid(array: np.ndarray) -> np.ndarray:
+        whole = np.zeros(case["labels"].shape, bool)
+        whole[place] = array
+        return whole
+
+    images = np.repeat(case["image"][None], len(found.images), 0)
+    for whole, changed in zip(images, found.images, strict=True):
+        new = changed if scale is None else scale.values(changed).astype(image.dtype)
+        whole[place] = np.where(changed != levels, new, image)
+    return Marked(images, *map(on_grid, (found.marks, found.touched, found.drawn, found.phantom)))
+
+
+def _marked(image: np.ndarray, labels: np.ndarray, valid: np.ndarray, number: int, settings: Look) -> Marked:
+    """Of gray levels uint8 `[*S,C]` that fill their image."""
+    side = min(labels.shape)
     marks = _coloured(image, settings)
     region = overlays.removed_region(marks, method=settings.removal) if marks.any() else marks
     fill = lambda mask: overlays.remove(image, mask, method=settings.removal, margin=0) if mask.any() else image
-    beside = _beside(region, max(round(settings.beside_share * len(labels)), 2))
+    beside = _beside(region, max(round(settings.beside_share * side), 2))
     clean = fill(region)
-    phantom, points = _phantom(labels, len(labels))
-    look = _look(number, len(labels), settings)
+    phantom, points = _phantom(labels, valid, side)
+    look = _look(number, side, settings)
     around, covered = overlays.draw_calipers(clean, points, **look)
     middle = points.mean(0) if len(points) else 0.0
     gathered, inside = overlays.draw_calipers(clean, middle + settings.gathered_share * (points - middle), **look)
-    near = max(round(settings.stroke_share * len(labels)), 1)
+    near = max(round(settings.stroke_share * side), 1)
     drawn = overlays.removed_region(covered | inside, method="bilinear", margin=near)
     return Marked(np.stack([image, fill(beside), clean, gathered, around]), marks, region | beside, drawn, phantom)
 
@@ -112,12 +137,12 @@ def _beside(region: np.ndarray, step: int) -> np.ndarray:
     return max(candidates, key=np.count_nonzero)
 
 
-def _phantom(labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """An outline of the object where the least of the object is, and the ends of its axes `[4,2]`."""
+def _phantom(labels: np.ndarray, valid: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """An outline of the object where the least of the object is, and most counts, and the ends of its axes `[4,2]`."""
     mask = labels > 0
     if not mask.any():
         return np.zeros_like(mask), np.zeros((0, 2))
     moves = [(y * step, x * step) for y, x in _DIRECTIONS for step in (size // 4, 3 * size // 8)]
-    best = max(moves, key=lambda by: np.count_nonzero(_moved(mask, by) & ~mask))
+    best = max(moves, key=lambda by: np.count_nonzero(_moved(mask, by) & ~mask & valid))
     points = np.concatenate(overlays.ellipse_axes(mask)) + best
     return _moved(mask, best), points

@@ -35,11 +35,11 @@ class Cut(NamedTuple):
     """Pictures of a batch of images that are cut at a line, S of `SIDES`.
 
     Attributes:
-      images: `[2,S,B,n,n,C]`, in the order of `PICTURES`.
-      labels: `[2,S,B,n,n]` of both; those of the mirrored ones are in their place.
-      back: class maps `[2,S,B,n,n]` of the pictures -> with every visible pixel in its place.
-      strip: bool `[S,B,n,n]`, the visible pixels near the line.
-      visible: bool `[S,B,n,n]`, those on this side of it. Both are empty where the line is near the border already.
+      images: `[2,S,B,H,W,C]`, in the order of `PICTURES`.
+      labels: `[2,S,B,H,W]` of both; those of the mirrored ones are in their place.
+      back: class maps `[2,S,B,H,W]` of the pictures -> with every visible pixel in its place.
+      strip: bool `[S,B,H,W]`, the visible pixels near the line.
+      visible: bool `[S,B,H,W]`, those on this side of it. Both are empty where the line is near the border already.
     """
 
     images: jax.Array
@@ -49,7 +49,7 @@ class Cut(NamedTuple):
     visible: jax.Array
 
     def shown(self, array: jax.Array) -> jax.Array:
-        """Of `[...,S,B,n,n,...]` with the sides at axis 1, `[B,P,...]` at the side where most of the object is cut."""
+        """Of `[...,S,B,H,W,...]` with the sides at axis 1, `[B,P,...]` at the side where most of the object is cut."""
         side = jnp.argmax(jnp.sum((self.labels[0] > 0) & self.strip, (2, 3)), 0)
         return jnp.moveaxis(array[:, side, jnp.arange(len(side))], 1, 0)
 
@@ -58,29 +58,30 @@ def cut(images: jax.Array, labels: jax.Array, *, width: int) -> Cut:
     """Cuts every image through the centre of its foreground.
 
     Args:
-      images: `[B,n,n,C]`, square.
-      labels: int32 `[B,n,n]`; an image without foreground has nothing visible.
+      images: `[B,H,W,C]`.
+      labels: int32 `[B,H,W]`; an image without foreground has nothing visible.
       width: of the strip near the line, in pixels; a line is drawn where it is at least as far from the border.
     """
-    size = labels.shape[1]
     parts = [_at_side(images, labels, side, width) for side in SIDES]
     stacked = [jnp.stack(part) for part in zip(*parts, strict=True)]
     mirrored, moved, mirrored_labels, moved_labels, lines, strip, visible = stacked
 
+    def returned(moved: jax.Array, side: str, line: jax.Array) -> jax.Array:
+        turned = _turned(moved, side)
+        column = jnp.arange(turned.shape[2])
+        return _turned(_per_image(lambda one, line: _columns(one, column - line), turned, line), side)
+
     def back(classes: jax.Array) -> jax.Array:
-        returned = [
-            _per_image(lambda one, line: _columns(one, jnp.arange(size) - line), _turned(classes[1, i], side), lines[i])
-            for i, side in enumerate(SIDES)
-        ]
-        return jnp.stack([classes[0], jnp.stack([_turned(x, s) for x, s in zip(returned, SIDES, strict=True)])])
+        moved = [returned(classes[1, i], side, lines[i]) for i, side in enumerate(SIDES)]
+        return jnp.stack([classes[0], jnp.stack(moved)])
 
     return Cut(jnp.stack([mirrored, moved]), jnp.stack([mirrored_labels, moved_labels]), back, strip, visible)
 
 
 def _at_side(images: jax.Array, labels: jax.Array, side: str, width: int) -> tuple[jax.Array, ...]:
     """All is done at the left side of images that are turned so, and turned back."""
-    size = labels.shape[1]
     image, label = _turned(images, side), _turned(labels, side)
+    size = label.shape[2]  # of the turned image: from the line's side to the other
     column = jnp.arange(size, dtype=jnp.int32)[None]
     foreground = jnp.sum(label > 0, 1).astype(jnp.float32)  # [B,n], of every column
     area = jnp.sum(foreground, 1)
@@ -97,7 +98,7 @@ def _at_side(images: jax.Array, labels: jax.Array, side: str, width: int) -> tup
 
 
 def _turned(array: jax.Array, side: str) -> jax.Array:
-    """Arrays `[B,n,n,...]` so that the side becomes the left one; done twice, they are as they were."""
+    """Arrays `[B,H,W,...]` so that the side becomes the left one; done twice, they are as they were."""
     if side == "right":
         return jnp.flip(array, 2)
     if side == "left":
@@ -111,7 +112,7 @@ def _per_image(function: Callable[[jax.Array, jax.Array], jax.Array], arrays: ja
 
 
 def _columns(array: jax.Array, wanted: jax.Array) -> jax.Array:
-    """Columns of `[n,n,...]`; beyond the borders the array is mirrored."""
+    """Columns of `[H,W,...]`; beyond the borders the array is mirrored."""
     size = array.shape[1]
     wanted = jnp.mod(wanted, 2 * size)
     return jnp.take(array, jnp.where(wanted < size, wanted, 2 * size - 1 - wanted), axis=1)

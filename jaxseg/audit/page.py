@@ -120,8 +120,7 @@ def _load(
 
 def _cases(
     directory: pathlib.Path, config: ml_collections.ConfigDict, split: str, count: int, domains: Sequence[str]
-) -> pipeline.InMemory:
-    inputs.check_squares(config)
+) -> subject.Cases:
     return subject.read_cases(runs.Splits(directory, inputs.of_config(config), tuple(domains)), split, count)
 
 
@@ -205,6 +204,7 @@ def _page(workdir: pathlib.Path, asked: subject.Subject, audit: audits.Audit, ve
         sections=[
             *(_finding_section(figure, i, finding) for i, finding in enumerate(audit.findings, 1)),
             page.Section("What to do", _advice(audit)),
+            *([page.Section("How the cases are seen", asked.notes)] if asked.notes else []),
             *(_evidence(figure, audit, probe) for probe in audit.answers if len(audit.rows(probe))),
             _not_asked(audit),
         ],

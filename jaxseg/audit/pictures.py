@@ -19,8 +19,8 @@ class Pairs:
     """A few cases, each in two pictures.
 
     Attributes:
-      images: uint8 `[E,2,n,n,C]`, what the network saw.
-      labels, classes: uint8 `[E,2,n,n]`, what it should say, and what it said.
+      images: uint8 `[E,2,H,W,C]`, what the network saw.
+      labels, classes: uint8 `[E,2,H,W]`, what it should say, and what it said.
       chosen: numbers of the cases, `[E]`.
     """
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,20 +14,23 @@ import ml_collections
 import numpy as np
 
 from jaxseg import inference
-from jaxseg.data import augment, pipeline
+from jaxseg.data import augment, grids, inputs, pipeline, windows
+from jaxseg.data.raw_cases import size_text
 from jaxseg.errors import InputError
 from jaxseg.models import capture, pretrained, tracing
 from jaxseg.models.layers import over_image
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.prediction.network import Run
 from jaxseg.results.patients import Patients
-from jaxseg.training import checks, runs
+from jaxseg.training import checks, runs, sliding
 from jaxseg.training.checkpoints import checksums
 
-# images float32 [B,n,n,C], labels int32 [B,n,n], index int32 [B]; valid bool [B,n,n] where not all pixels count
+# images float32 [B,*n,C], labels int32 [B,*n], index int32 [B]; valid bool [B,*n] where not all pixels count, and scale
+# float32 [B,4,C] where gray levels are not -1 to 1
 Seen = Mapping[str, jax.Array]
 Question = Callable[[Any, Seen], dict[str, jax.Array]]
 Asked = Callable[[pipeline.InMemory], dict[str, np.ndarray]]
+Cases = pipeline.InMemory | pipeline.Listed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,24 +40,28 @@ class Subject:
     Attributes:
       model: `images -> logits`.
       variables: its variables.
-      image_size: n, side of the images that it sees.
       view: what it sees of a case, original or quadrant.
       batch_size: cases at once.
       test: the cases that are asked about.
       familiar: cases that are like those it was trained on, for scores that need them; None where there are none.
       domains: the domains it was trained on; none where that is unknown, or all.
       name: of the network, in words.
+      resized: pixels a side to which cases are squashed on the device; None: they come as the network sees them.
+      tiling: the window that slides over images, where the network is one for patches; None: it takes them whole.
+      notes: what a reader has to know of how the cases are seen.
     """
 
     model: nn.Module
     variables: Any
-    image_size: int
     view: str
     batch_size: int
     test: pipeline.InMemory
     familiar: pipeline.InMemory | None = None
     domains: tuple[str, ...] = ()
     name: str = "the network"
+    resized: int | None = None
+    tiling: windows.Tiling | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -74,11 +82,24 @@ class Subject:
         """Pixels of reflection that the network puts on every side of the image."""
         return getattr(self.model, "margin", 0)
 
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Spatial sizes of the images that are seen."""
+        return _sides(self.test, self.resized)
+
+    @property
+    def shorter(self) -> int:
+        """The shorter side of an image, of which widths near the border are a share."""
+        return min(self.sides)
+
     @functools.cached_property
     def image(self) -> Any:
-        """Shape and type of what the network takes."""
-        sides = (self.image_size,) * self.rank
-        return jax.ShapeDtypeStruct((1, *sides, self.test.num_channels), jnp.float32)
+        """Shape and type of an image as it is seen."""
+        return jax.ShapeDtypeStruct((1, *self.sides, self.test.num_channels), jnp.float32)
+
+    def view_of(self, cases: pipeline.InMemory) -> Callable[[Mapping[str, Any]], dict[str, jax.Array]]:
+        """`stored batch of these cases -> {"images", "labels"}`, and `"valid"` where not all pixels count."""
+        return augment.testing_view(self.view, size=self.resized, cases=cases.cases)
 
     @functools.cached_property
     def layers(self) -> tuple[str, ...]:
@@ -110,37 +131,49 @@ class Subject:
         """
 
         @jax.jit
-        def run(variables: Any, batch: Mapping[str, Any], corners: jax.Array) -> dict[str, jax.Array]:
+        def run(variables: Any, batch: Mapping[str, Any], known: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            of_batch = {name: values[batch["index"]] for name, values in known.items()}
+            corner = of_batch.pop("corner")
             if self.view == "original":
-                seen = augment.whole(batch, size=self.image_size)
+                seen = augment.whole(batch, size=self.resized)
             else:
-                seen = augment.quadrant(batch, corners[batch["index"]], size=self.image_size)
-            return question(variables, seen | {"index": batch["index"]})
+                seen = augment.quadrant(batch, corner, size=self.resized)
+            return question(variables, seen | of_batch | {"index": batch["index"]})
 
         def asked(cases: pipeline.InMemory) -> dict[str, np.ndarray]:
-            corners = augment.case_corners(cases.cases)  # belongs to a case, not to its place among others
+            known = {"corner": augment.case_corners(cases.cases)}  # belongs to a case, not to its place among others
+            known |= {} if cases.scales is None else {"scale": cases.scales}
             batches = pipeline.epoch(cases, batch_size=batch_size or self.batch_size)
-            return inference.over_cases(lambda batch: run(self.variables, batch, corners), batches)
+            return inference.over_cases(lambda batch: run(self.variables, batch, known), batches)
 
         return asked
 
     def features(self, variables: Any, seen: Seen) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Logits, and the layers' activations over the image, without the margin that padding `valid` has."""
+        """Logits, and the layers' activations over the image, without the margin that padding `valid` has.
+
+        Images go through the network whole, also where it is one for patches.
+        """
         logits, activations = capture.capture(self.model, variables, seen["images"], self.layers)
         sizes = seen["labels"].shape[1:]
         return logits, {name: over_image(activations[name].astype(jnp.float32), sizes) for name in self.layers}
 
     def predict(self, variables: Any, images: jax.Array) -> jax.Array:
         """Class numbers int32 `[B,*n]`."""
-        return jnp.argmax(self.logits(variables, images), -1).astype(jnp.int32)
+        # of one network's logits, as a softmax may round two of them to one
+        scores = self.probabilities if self.tiling else self._logits
+        return jnp.argmax(scores(variables, images), -1).astype(jnp.int32)
 
-    def logits(self, variables: Any, images: jax.Array) -> jax.Array:
-        """`[B,*n,K]`."""
-        answer: Any = self.model.apply(variables, images)
+    def probabilities(self, variables: Any, images: jax.Array) -> jax.Array:
+        """Class probabilities float32 `[B,*n,K]`."""
+        of_tiles = lambda tiles: jax.nn.softmax(self._logits(variables, tiles).astype(jnp.float32))
+        return sliding.probabilities(of_tiles, images, self.tiling) if self.tiling else of_tiles(images)
+
+    def _logits(self, variables: Any, images: jax.Array) -> jax.Array:
+        answer: Any = self.model.apply(variables, images)  # a tuple only where something is mutable
         return answer
 
 
-def of_run(run: Run, test: pipeline.InMemory, familiar: pipeline.InMemory | None) -> Subject:
+def of_run(run: Run, test: Cases, familiar: Cases | None) -> Subject:
     """The network of a run, with cases that it takes (`training.contract`).
 
     Raises:
@@ -148,17 +181,15 @@ def of_run(run: Run, test: pipeline.InMemory, familiar: pipeline.InMemory | None
     """
     if len(run.members) > 1:
         raise InputError(f"{run.folder}: holds replicas; audit one network, as {run.folder / 'replica_0'}")
-    return _subject(run.config, run.model, run.members[0], test, familiar, str(run.folder))
+    return _subject(run.config, run.model, lambda shape: run.members[0], test, familiar, name=str(run.folder))
 
 
-def of_weights(
-    path: pathlib.Path, config: ml_collections.ConfigDict, test: pipeline.InMemory, familiar: pipeline.InMemory | None
-) -> Subject:
+def of_weights(path: pathlib.Path, config: ml_collections.ConfigDict, test: Cases, familiar: Cases | None) -> Subject:
     """The network that `config.model` describes with PyTorch tensors.
 
     Args:
       path: file with the tensors.
-      config: of a run, such as configs/train.py gives; its network, view and sizes are used.
+      config: of a run, such as configs/train.py gives; its network, view, geometry and sizes are used.
       test: cases.
       familiar: cases like those that the network was trained on.
 
@@ -166,34 +197,94 @@ def of_weights(
       InputError: the tensors do not fit the network, or its image size does not.
     """
     model = checks.build_model(config, test.num_classes)
-    shape = (1, *(config.data.image_size,) * (test.labels.ndim - 1), test.num_channels)
-    try:
-        tracing.variable_shapes(model, shape)
-    except ValueError as error:
-        raise InputError(f"config.data.image_size with config.model: {error}") from error
-    variables = pretrained.load_whole(model, str(path), shape)
-    return _subject(config, model, variables, test, familiar, str(path))
+
+    def load(shape: tuple[int, ...]) -> Any:
+        try:
+            tracing.variable_shapes(model, shape)
+        except ValueError as error:
+            raise InputError(f"config.data.image_size with config.model: {error}") from error
+        return pretrained.load_whole(model, str(path), shape)
+
+    return _subject(config, model, load, test, familiar, name=str(path))
 
 
 def _subject(
     config: ml_collections.ConfigDict,
     model: UNetSkeleton,
-    variables: Any,
-    test: pipeline.InMemory,
-    familiar: pipeline.InMemory | None,
+    load: Callable[[tuple[int, ...]], Any],
+    test: Cases,
+    familiar: Cases | None,
+    *,
     name: str,
 ) -> Subject:
-    data = config.data
+    """A network whose variables `load` gives for the shape of what it is asked of."""
+    data, given, resized = config.data, inputs.of_config(config), inputs.resized_to(config)
+    batch_size, tiling, notes = config.training.batch_size, None, []
+    if isinstance(given.grid, grids.Patches):
+        tile = given.grid.example(test[0]["labels"].ndim)
+        tiling = windows.Tiling(tile, given.grid.overlap, "gaussian", max(batch_size, sliding.TILES))
+        notes.append(_of_patches(tiling))
+    of_test, of_familiar = _on_one_grid(test, familiar, unit=2**model.halvings, fill=given.normalisation.fill)
+    if (smaller := _smaller(of_test)) and of_test is not test:
+        notes.append(_of_grid(of_test, smaller))
+    sides = _sides(of_test, resized)
+    if tiling:  # as many pixels as a batch of patches has
+        batch_size = max(batch_size * math.prod(tiling.sides(len(sides))) // math.prod(sides), 1)
     return Subject(
         model=model,
-        variables=variables,
-        image_size=data.image_size,
+        variables=load((1, *sides, of_test.num_channels)),
+        resized=resized,
         view=data.view,
-        batch_size=config.training.batch_size,
-        test=test,
-        familiar=familiar,
+        batch_size=batch_size,
+        test=of_test,
+        familiar=of_familiar,
         domains=tuple(data.domains),
         name=name,
+        tiling=tiling,
+        notes=tuple(notes),
+    )
+
+
+def _sides(cases: pipeline.InMemory, resized: int | None) -> tuple[int, ...]:
+    sides = cases.labels.shape[1:]
+    return sides if resized is None else (resized,) * len(sides)
+
+
+def _on_one_grid(
+    test: Cases, familiar: Cases | None, *, unit: int, fill: float
+) -> tuple[pipeline.InMemory, pipeline.InMemory | None]:
+    """Cases as arrays; where they come in several sizes, on a grid that the network takes."""
+    if isinstance(test, pipeline.InMemory):
+        assert not isinstance(familiar, pipeline.Listed)
+        return test, familiar
+    assert not isinstance(familiar, pipeline.InMemory)
+    made = pipeline.on_one_grid([test] if familiar is None else [test, familiar], unit=unit, fill=fill)
+    return made[0], made[1] if len(made) > 1 else None
+
+
+def _of_patches(tiling: windows.Tiling) -> str:
+    assert not isinstance(tiling.size, int)
+    return (
+        f"The network is one for patches: a window of {size_text(tiling.size)} px slides over a case, and the next one "
+        f"repeats {tiling.overlap:.0%} of it; segmentations are those. Layers, and scores that predict failures, are "
+        "asked of whole cases at once."
+    )
+
+
+def _smaller(cases: pipeline.InMemory) -> int:
+    """How many cases do not fill their grid."""
+    if cases.insides is None:
+        return 0
+    return int(np.count_nonzero((np.ptp(cases.insides, axis=1) < cases.labels.shape[1:]).any(-1)))
+
+
+def _of_grid(cases: pipeline.InMemory, smaller: int) -> str:
+    grid = size_text(cases.labels.shape[1:])
+    return (
+        f"Cases come in several sizes, and are asked about in the middle of one grid of {grid} px; {smaller} of "
+        f"{len(cases)} test cases do not fill it. What is around a case counts nowhere, but the network sees it: the "
+        "Dice may be another than that of launch.evaluate, where every case has a grid of its own. The border is that "
+        "of the grid: objects are moved there."
     )
 
 
@@ -206,7 +297,7 @@ def counted(seen: Seen, place: jax.Array) -> jax.Array:
 
 def strip_width(subject: Subject, border_share: float) -> int:
     """Pixels of the network's image that count as near the border."""
-    return max(round(border_share * subject.image_size), 2)
+    return max(round(border_share * subject.shorter), 2)
 
 
 def evenly(cases: pipeline.InMemory, count: int) -> pipeline.InMemory:
@@ -214,10 +305,12 @@ def evenly(cases: pipeline.InMemory, count: int) -> pipeline.InMemory:
     return cases if len(cases) <= count else cases.take(_spread(len(cases), count))
 
 
-def read_cases(splits: runs.Splits, split: str, count: int) -> pipeline.InMemory:
+def read_cases(splits: runs.Splits, split: str, count: int) -> Cases:
     """At most so many cases of a split, evenly over it; no other is decoded."""
     source = splits.open(split)
-    return pipeline.in_memory(source, chosen=_spread(len(source), min(len(source), count)).tolist())
+    chosen = _spread(len(source), min(len(source), count)).tolist()
+    read = pipeline.listed if source.sides is None else pipeline.in_memory
+    return read(source, chosen=chosen, pictured=True)
 
 
 def _spread(length: int, count: int) -> np.ndarray:

@@ -50,9 +50,19 @@ def _valid(batch: Batch, sides: Sequence[int]) -> dict[str, jax.Array]:
 
 
 @jax.jit
-def levels(images: jax.Array) -> jax.Array:
-    """Images in [-1, 1] as a network sees them -> gray levels uint8, for pictures."""
-    return jnp.clip(jnp.round((images + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
+def levels(images: jax.Array, *, scales: jax.Array | None = None) -> jax.Array:
+    """Images as a network sees them -> gray levels uint8, for pictures.
+
+    Args:
+      images: `[B,...,C]`.
+      scales: `[B,4,C]`, a `normalisation.Scale` of every case; None: black is -1 in all of them, and white 1.
+    """
+    if scales is None:
+        found = (images + 1.0) * 127.5
+    else:
+        black, white = (jnp.expand_dims(scales[:, i], range(1, images.ndim - 1)) for i in range(2))
+        found = (images - black) * (255 / (white - black))
+    return jnp.clip(jnp.round(found), 0, 255).astype(jnp.uint8)
 
 
 def quadrant(batch: Batch, corner: jax.Array, *, size: int | None) -> dict[str, jax.Array]:

@@ -144,17 +144,25 @@ def sides(config: ml_collections.ConfigDict, rank: int) -> tuple[int, ...]:
         raise InputError(f"config.data.geometry_options: {config.data.dataset} {error}") from error
 
 
-def check_squares(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError unless all cases come as squares of gray levels, as the audit and the studies take them."""
+def check_study(config: ml_collections.ConfigDict, *, changes_levels: bool) -> None:
+    """Whether a study can be of such a run; an audit can be of any.
+
+    Args:
+      config: of the run.
+      changes_levels: the study changes the gray levels of images before a network is given them.
+
+    Raises:
+      InputError: cases do not all come as squares, or not as the gray levels that are changed.
+    """
     data, grid = config.data, of_config(config).grid
     if not grid.one_size or (isinstance(grid, grids.Keep) and grid.size):
         raise InputError(
-            f"config.data.geometry is {data.geometry!r} with several sizes, or with sides that differ; audits and "
-            "studies take squares: use 'squash', or 'keep' with image_size alone"
+            f"config.data.geometry is {data.geometry!r} with several sizes, or with sides that differ; studies take "
+            "squares: use 'squash', or 'keep' with image_size alone"
         )
-    if data.normalisation != "range":
+    if changes_levels and data.normalisation != "range":
         raise InputError(
-            f"config.data.normalisation is {data.normalisation!r}; audits and studies change gray levels: use 'range'"
+            f"config.data.normalisation is {data.normalisation!r}; this study changes gray levels: use 'range'"
         )
 
 

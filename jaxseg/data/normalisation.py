@@ -23,6 +23,7 @@ from jaxseg.data import raw_cases
 SCOPES = ("image", "slice")
 _LEAST = 1e-8  # a standard deviation by which it can be divided
 _SAMPLES = 10_000  # intensities of a case, for the statistics of all
+_LARGEST = float(np.finfo(np.float16).max)
 
 
 class Statistics(NamedTuple):
@@ -39,6 +40,34 @@ class Statistics(NamedTuple):
     high: np.ndarray
     mean: np.ndarray
     std: np.ndarray
+
+
+class Scale(NamedTuple):
+    """What the gray levels of a case's picture are to a network, per channel: float32 `[C]` each.
+
+    A normalisation is a line from intensities to what a network is given, and so is the picture's scale of 256 levels:
+    two points tell one from the other. What is clipped lies at the ends.
+
+    Attributes:
+      black: what the level 0 becomes.
+      white: what the level 255 becomes.
+      least: a network is given nothing below.
+      most: nor above.
+    """
+
+    black: np.ndarray
+    white: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
+
+    def levels(self, values: np.ndarray) -> np.ndarray:
+        """What a network is given, `[...,C]` -> gray levels, float32, which lie beyond 0 and 255 where values do."""
+        return (values.astype(np.float32) - self.black) * (255 / (self.white - self.black))
+
+    def values(self, levels: np.ndarray) -> np.ndarray:
+        """Gray levels `[...,C]` -> what a network is given of them, float32."""
+        there = self.black + levels.astype(np.float32) * ((self.white - self.black) / 255)
+        return np.clip(there, self.least, self.most)
 
 
 def statistics(image: np.ndarray, scaling: tuple[str, float, float] | None) -> np.ndarray:
@@ -86,6 +115,35 @@ class Normalisation:
         del scaling, known
         return image
 
+    def scale(
+        self,
+        image: np.ndarray,
+        *,
+        scaling: tuple[str, float, float] | None = None,
+        known: Statistics | None = None,
+    ) -> Scale:
+        """What the gray levels that `range` would make of a case are to a network; arguments as for a call.
+
+        Of a volume whose slices are normalised each by itself, black and white are the mean over them.
+        """
+        offset, width = self._line(image, known)
+        black, white = (
+            np.broadcast_to(np.asarray(end, float), image.shape[-1:]) for end in _ends(image, scaling, known)
+        )
+        white = np.where(white > black, white, black + 1)  # of an image of one intensity
+        seen = lambda values: ((values - offset) / width).reshape(-1, image.shape[-1]).mean(0)
+        limits = (np.broadcast_to(end, image.shape[-1:]) for end in self._limits())
+        return Scale(*(end.astype(np.float32) for end in (seen(black), seen(white), *limits)))
+
+    def _line(self, image: np.ndarray, known: Statistics | None) -> tuple[Any, Any]:
+        """Intensities become themselves minus the first, divided by the second: numbers, or arrays `[*,C]`."""
+        del known
+        return (127.5, 127.5) if image.dtype == np.uint8 else (0.0, 1.0)
+
+    def _limits(self) -> tuple[Any, Any]:
+        """Beyond which a network is given nothing: numbers, or one for each channel."""
+        return -np.inf, np.inf
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Range(Normalisation):
@@ -94,9 +152,15 @@ class Range(Normalisation):
     itemsize: ClassVar[int | None] = 1
 
     def __call__(self, image: np.ndarray, *, scaling: Any = None, known: Statistics | None = None) -> np.ndarray:
-        if image.dtype == np.uint8 and (scaling is None or known is None):  # not scaled, or when it was prepared
+        if _are_levels(image, scaling, known):
             return image
-        return raw_cases.between(image, *((known.low, known.high) if known else raw_cases.ends(image, scaling)))
+        return raw_cases.between(image, *_ends(image, scaling, known))
+
+    def scale(self, image: np.ndarray, *, scaling: Any = None, known: Statistics | None = None) -> Scale:
+        """A network is given the levels themselves, from -1 to 1."""
+        del scaling, known
+        ends = np.ones(image.shape[-1], np.float32)
+        return Scale(-ends, ends, -ends, ends)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,8 +187,21 @@ class Percentiles(Normalisation):
     def __call__(self, image: np.ndarray, *, scaling: Any = None, known: Statistics | None = None) -> np.ndarray:
         del scaling, known
         values = image.astype(np.float32)
-        low, high = np.percentile(values, (self.low, self.high), axis=_axes(image, self.scope), keepdims=True)
-        return _narrow(2 * np.clip((values - low) / np.maximum(high - low, _LEAST), 0, 1) - 1)
+        low, width = self._span(values)
+        return _narrow(2 * np.clip((values - low) / width, 0, 1) - 1)
+
+    def _span(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The lower percentile, and the distance of the two."""
+        low, high = np.percentile(values, (self.low, self.high), axis=_axes(values, self.scope), keepdims=True)
+        return low, np.maximum(high - low, _LEAST)
+
+    def _line(self, image: np.ndarray, known: Statistics | None) -> tuple[Any, Any]:
+        del known
+        low, width = self._span(image.astype(np.float32))
+        return low + width / 2, width / 2
+
+    def _limits(self) -> tuple[Any, Any]:
+        return -1.0, 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,14 +217,20 @@ class ZScore(Normalisation):
 
     def __call__(self, image: np.ndarray, *, scaling: Any = None, known: Statistics | None = None) -> np.ndarray:
         del scaling
-        values = image.astype(np.float32)
+        mean, std = self._line(image, known)
+        return _narrow((image.astype(np.float32) - mean) / std)
+
+    def _line(self, image: np.ndarray, known: Statistics | None) -> tuple[Any, Any]:
         if known is not None and self.scope == "image":
             mean, std = known.mean, known.std
         else:
-            axes = _axes(image, self.scope)
+            values, axes = image.astype(np.float32), _axes(image, self.scope)
             mean = values.mean(axes, dtype=np.float64, keepdims=True)
             std = values.std(axes, dtype=np.float64, keepdims=True)
-        return _narrow((values - mean) / np.maximum(std, _LEAST))
+        return mean, np.maximum(std, _LEAST)
+
+    def _limits(self) -> tuple[Any, Any]:
+        return -_LARGEST, _LARGEST
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,12 +249,22 @@ class MeanStd(Normalisation):
     itemsize: ClassVar[int | None] = 2
 
     def __call__(self, image: np.ndarray, *, scaling: Any = None, known: Statistics | None = None) -> np.ndarray:
-        del scaling, known
+        del scaling
         values = image.astype(np.float32)
         if self.clip:
             values = np.clip(values, self.clip[0], self.clip[1])
+        mean, std = self._line(image, known)
+        return _narrow((values - mean) / std)
+
+    def _line(self, image: np.ndarray, known: Statistics | None) -> tuple[Any, Any]:
+        del image, known
         mean, std = (np.asarray(numbers, np.float32) for numbers in (self.mean, self.std))
-        return _narrow((values - mean) / np.maximum(std, np.float32(_LEAST)))
+        return mean, np.maximum(std, np.float32(_LEAST))
+
+    def _limits(self) -> tuple[Any, Any]:
+        mean, std = self._line(np.zeros(0), None)
+        low, high = ((np.float32(end) - mean) / std for end in self.clip or (-np.inf, np.inf))
+        return np.maximum(low, -_LARGEST), np.minimum(high, _LARGEST)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,6 +276,10 @@ class AsInFile(Normalisation):
     def __call__(self, image: np.ndarray, *, scaling: Any = None, known: Statistics | None = None) -> np.ndarray:
         del scaling, known
         return image.astype(np.float32)
+
+    def _line(self, image: np.ndarray, known: Statistics | None) -> tuple[Any, Any]:
+        del image, known
+        return 0.0, 1.0
 
 
 def foreground(cases: Iterable[tuple[np.ndarray, np.ndarray]], *, ignored: int, seed: int = 0) -> dict[str, Any]:
@@ -216,6 +313,18 @@ def foreground(cases: Iterable[tuple[np.ndarray, np.ndarray]], *, ignored: int, 
     }
 
 
+def _are_levels(image: np.ndarray, scaling: Any, known: Statistics | None) -> bool:
+    """Whether a stored image holds the levels of its picture: it is not scaled, or was when it was prepared."""
+    return image.dtype == np.uint8 and (scaling is None or known is None)
+
+
+def _ends(image: np.ndarray, scaling: Any, known: Statistics | None) -> tuple[Any, Any]:
+    """The intensities that are black and white in the picture of a case."""
+    if _are_levels(image, scaling, known):
+        return 0, 255
+    return (known.low, known.high) if known else raw_cases.ends(image, scaling)
+
+
 def _axes(image: np.ndarray, scope: str) -> tuple[int, ...]:
     """Over which statistics are taken: all spatial axes, or those of a slice."""
     spatial = tuple(range(image.ndim - 1))
@@ -224,8 +333,7 @@ def _axes(image: np.ndarray, scope: str) -> tuple[int, ...]:
 
 def _narrow(values: np.ndarray) -> np.ndarray:
     """Float16 holds what is normalised to a two-thousandth; beyond its ends it would be infinite."""
-    largest = np.finfo(np.float16).max
-    return np.clip(values, -largest, largest).astype(np.float16)
+    return np.clip(values, -_LARGEST, _LARGEST).astype(np.float16)
 
 
 # by the name in a config; their fields are the options

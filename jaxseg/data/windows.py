@@ -103,6 +103,29 @@ def sliding(network: Network, image: np.ndarray, tiling: Tiling) -> tuple[np.nda
     return total, {name: np.concatenate([scores[name] for scores in of_batches]) for name in of_batches[0]}
 
 
+class Slides(NamedTuple):
+    """How a window slides along an axis, T tiles of `side` pixels.
+
+    Attributes:
+      starts: where the tiles begin, negative before the axis.
+      seen: `[T,side]` int32, the pixels of the axis that they show.
+      window: `[side]` float32, by which they count.
+      total: `[length]` float32, what the tiles over a pixel count together.
+    """
+
+    starts: list[int]
+    seen: np.ndarray
+    window: np.ndarray
+    total: np.ndarray
+
+
+def slides(length: int, side: int, tiling: Tiling) -> Slides:
+    """The tiles of `sliding` along an axis of so many pixels, on which their side is `side`."""
+    starts, window = _starts(length, side, tiling.overlap), _window(side, tiling.blend)
+    seen = np.stack([_mirrored(start + np.arange(side), length) for start in starts]).astype(np.int32)
+    return Slides(starts, seen, window, _weights(length, starts, window))
+
+
 def check(tiling: Tiling) -> None:
     """Raises ValueError when a window cannot slide like that; the message names the field."""
     if min(tiling.sides(1) if isinstance(tiling.size, int) else tiling.size) < 1 or tiling.batch < 1:

@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from jaxseg.data import builders, inputs, pipeline
+from jaxseg.data.normalisation import Range
 from jaxseg.metrics import ranking
 from jaxseg.models import capture, tracing
 from jaxseg.report import figures, page
@@ -111,9 +112,10 @@ def open_splits(run: ml_collections.ConfigDict, data: Data) -> tuple[pathlib.Pat
 
     Raises InputError where the data set cannot be had, or has too few cases for the run.
     """
-    inputs.check_squares(run)
     directory = data.prepare(run.data.dataset)
-    splits = runs.Splits(directory, inputs.of_config(run), run.data.domains)
+    given = inputs.of_config(run)
+    pictured = not isinstance(given.normalisation, Range)  # gray levels are shown as they are
+    splits = runs.Splits(directory, given, run.data.domains, pictured=pictured)
     runs.Data(run, splits)  # says when there are too few
     return directory, splits
 
@@ -193,9 +195,18 @@ def train_and_measure(
     return measured
 
 
-def read_settings(cls: type[Read], config: ml_collections.ConfigDict, section: str = "", **made: Any) -> Read:
-    """A study's settings, as of `settings.read`, whose `run` is the part of the config that is a training run's."""
-    return read(cls, config, section, shown_in=f"configs/{config.study}.py", run=checks.run_config(config), **made)
+def read_settings(
+    cls: type[Read], config: ml_collections.ConfigDict, section: str = "", *, changes_levels: bool, **made: Any
+) -> Read:
+    """A study's settings, as of `settings.read`, whose `run` is the part of the config that is a training run's.
+
+    Args:
+      cls, config, section, **made: as of `settings.read`.
+      changes_levels: the study changes gray levels, see `inputs.check_study`.
+    """
+    run = checks.run_config(config)
+    inputs.check_study(run, changes_levels=changes_levels)
+    return read(cls, config, section, shown_in=f"configs/{config.study}.py", run=run, **made)
 
 
 def changed(config: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> ml_collections.ConfigDict:

@@ -18,7 +18,7 @@ def fit_autoencoder(
     cases: pipeline.InMemory,
     *,
     view: str,
-    image_size: int,
+    size: int | None,
     batch_size: int,
     steps_taken: int,
     latent: int,
@@ -32,7 +32,7 @@ def fit_autoencoder(
       variables: of it.
       cases: that it was trained on.
       view: what it sees of a case.
-      image_size: n, side of what it sees.
+      size: to how many pixels a side cases are resized for it; None: they come as it sees them.
       batch_size: cases in a step, at most.
       steps_taken: how many.
       latent: dimension to which the activations are reduced.
@@ -50,13 +50,14 @@ def fit_autoencoder(
     if layer is None:
         raise ValueError(f"{type(model).__name__} has no bottleneck whose activations could be reconstructed")
     read = lambda variables, images: capture.capture(model, variables, images, (layer,))[1][layer]
-    image: Any = jax.ShapeDtypeStruct((1, image_size, image_size, cases.num_channels), np.float32)
+    sides = cases.labels.shape[1:] if size is None else (size, size)
+    image: Any = jax.ShapeDtypeStruct((1, *sides, cases.num_channels), np.float32)
     made = autoencoder.for_activations(jax.eval_shape(read, variables, image), latent=latent, width=width)
     optimizer = optax.adam(1e-3)
     # created by one program, so that the state of the first step is placed as that of the second: one compilation
     create = jax.jit(lambda key, frozen: state.create(key, made, optimizer, (1, *made.shape)).replace(frozen=frozen))
     fresh = create(jax.random.key(seed), dict(variables))
-    seen = augment.training_view(view, size=image_size)
+    seen = augment.training_view(view, size=size)
     step = steps.make_train_step(objectives.reconstruction(model, made, layer), optimizer, seen)
     # one call a step: in a loop on the device, convolutions would run on one thread of a CPU
     run = jax.jit(step, compiler_options=compiler_options(model))
@@ -64,7 +65,7 @@ def fit_autoencoder(
     metrics: Any = {}
     for _ in range(steps_taken):
         index = next(order)
-        batch = {"image": cases.images[index], "labels": cases.labels[index], "index": index}
+        batch = {name: values[index] for name, values in cases.arrays.items()} | {"index": index}
         # Adam's bias correction raises a float to an integer power
         with jax.numpy_dtype_promotion("standard"):
             fresh, metrics = run(fresh, batch)

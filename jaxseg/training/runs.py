@@ -38,8 +38,18 @@ _STEPS_PER_CALL = 32  # on accelerators, for 0
 class Splits:
     """The stored cases of a prepared data set, each split decoded into memory when it is first asked for."""
 
-    def __init__(self, directory: pathlib.Path, given: Inputs | int, domains: Sequence[str] = ()):
-        """Opens nothing yet; `given` is what becomes of a case, a number: gray levels squashed to that many pixels."""
+    def __init__(
+        self, directory: pathlib.Path, given: Inputs | int, domains: Sequence[str] = (), *, pictured: bool = False
+    ):
+        """Opens nothing yet.
+
+        Args:
+          directory: of the data set.
+          given: what becomes of a case; a number: gray levels squashed to that many pixels.
+          domains: as of `pipeline.Split`.
+          pictured: as of `pipeline.in_memory`.
+        """
+        self.pictured = pictured
         self._directory = directory
         self._inputs = inputs.gray_levels(given) if isinstance(given, int) else given
         self._domains = tuple(domains)
@@ -55,7 +65,7 @@ class Splits:
 
     def __getitem__(self, split: str) -> pipeline.InMemory:
         if split not in self._loaded:
-            self._loaded[split] = pipeline.in_memory(self.open(split))
+            self._loaded[split] = pipeline.in_memory(self.open(split), pictured=self.pictured)
         return self._loaded[split]
 
     def listed(self, split: str, *, folder: pathlib.Path | None = None) -> pipeline.Listed:

@@ -81,7 +81,7 @@ class Bright:
 
 
 def test_a_probe_is_a_file(added, squares, tmp_path):
-    subject = audits.Subject(model=Bright(), variables={}, image_size=16, view="original", batch_size=8, test=squares)
+    subject = audits.Subject(model=Bright(), variables={}, resized=16, view="original", batch_size=8, test=squares)
     config = audit_config.get_config().unlock()
     config.update(probes=("exposure",), resamples=50, darker=0.6)  # not in configs/audit.py, so it has a default
     audit = audits.run(subject, audits.settings(config), tmp_path)

@@ -27,9 +27,8 @@ class Threshold(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False):
-        n = images.shape[1]
-        edge = np.minimum(np.arange(n), np.arange(n)[::-1])
-        seen = np.minimum(edge[:, None], edge[None]) >= self.blind
+        edges = [np.minimum(np.arange(n), np.arange(n)[::-1]) for n in images.shape[1:-1]]
+        seen = np.minimum.reduce(np.meshgrid(*edges, indexing="ij")) >= self.blind
         z = jnp.where(jnp.asarray(seen), 40.0 * (images[..., 0] - self.level), -40.0)
         return jnp.stack([jnp.zeros_like(z), z], -1)
 
@@ -44,8 +43,8 @@ class PaddedSum(nn.Module):
         light = images[..., 0] + 1.0
         mode = "constant" if self.padding == "zero" else "reflect"
         wide = jnp.pad(light, ((0, 0), (3, 3), (3, 3)), mode=mode)
-        n = light.shape[1]
-        total = sum(wide[:, i : i + n, j : j + n] for i in range(7) for j in range(7))
+        n, m = light.shape[1:]
+        total = sum(wide[:, i : i + n, j : j + m] for i in range(7) for j in range(7))
         z = total / 49 - 1.2
         return jnp.stack([jnp.zeros_like(z), 40.0 * z], -1)
 
@@ -164,5 +163,5 @@ def _squares(count=12, *, size=SIZE, channels=3, seed=0, domains=None, bright=22
 
 def _subject_of(model, cases=None, **fields):
     cases = _squares() if cases is None else cases
-    fields = {"image_size": cases.images.shape[1], "view": "original", "batch_size": 8} | fields
+    fields = {"view": "original", "batch_size": 8} | fields
     return Subject(model=model, variables={}, test=cases, **fields)

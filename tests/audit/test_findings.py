@@ -180,7 +180,7 @@ def test_tensors_are_loaded_at_the_size_that_their_config_names(squares, tmp_pat
     monkeypatch.setattr(pretrained, "load_whole", lambda model, path, shape: asked.append(shape) or {"params": {}})
     made = of_weights(tmp_path / "w.pt", config, squares(3), None)
     assert asked == [(1, 16, 16, 3)] and made.domains == ("A", "B") and made.rank == 2
-    assert (made.image_size, made.view, made.name) == (16, config.data.view, str(tmp_path / "w.pt"))
+    assert (made.sides, made.view, made.name) == ((16, 16), config.data.view, str(tmp_path / "w.pt"))
     config.data.image_size = 15
     with pytest.raises(InputError, match=r"config.data.image_size with config.model: "):
         of_weights(tmp_path / "w.pt", config, squares(3), None)
@@ -355,7 +355,7 @@ def test_evenly_keeps_the_first_and_the_last(squares):
 
 
 def test_a_quadrant_belongs_to_its_case_wherever_it_stands(networks, subject_of, squares):
-    subject = subject_of(networks.Threshold(), view="quadrant", image_size=16)
+    subject = subject_of(networks.Threshold(), view="quadrant", resized=16)
     ask = subject.asks(lambda variables, seen: {"images": seen["images"]})
     everything, few = ask(subject.test)["images"], evenly(subject.test, 3)
     np.testing.assert_array_equal(ask(few)["images"], everything[[subject.test.cases.index(c) for c in few.cases]])

@@ -208,7 +208,7 @@ def test_what_is_for_pictures_is_not_asked_of_volumes(networks, subject_of, sett
         ("1", "2"), ("1", "2"), ("A", "B"), np.ones((2, 3), np.float32),
     )  # fmt: skip
     with pytest.raises(NotAskedError, match="the cases are volumes"):
-        probe.measure(subject_of(networks.PaddedSum(), volumes, image_size=8), settings(probe))
+        probe.measure(subject_of(networks.PaddedSum(), volumes), settings(probe))
 
 
 # Domains.
@@ -266,9 +266,10 @@ def test_two_halves_need_four_cases_and_folds_two_patients(networks, subject_of,
 def test_the_gray_map_takes_one_histogram_to_the_other():
     random = np.random.default_rng(0)
     source = random.integers(20, 120, (40, 50, 1)).astype(np.uint8)
-    levels = gray_levels.gray_map(source, (2 * source).astype(np.uint8))[0]
+    counts, doubled = (gray_levels.histogram([{"image": image}]) for image in (source, (2 * source).astype(np.uint8)))
+    levels = gray_levels.gray_map(counts, doubled)[0]
     np.testing.assert_array_equal(levels[20:120], 2 * np.arange(20, 120))
-    np.testing.assert_array_equal(gray_levels.gray_map(source, source)[0][20:120], np.arange(20, 120))
+    np.testing.assert_array_equal(gray_levels.gray_map(counts, counts)[0][20:120], np.arange(20, 120))
     assert (np.diff(levels.astype(int)) >= 0).all()
 
 

@@ -113,3 +113,56 @@ def test_of_a_volume_whose_slices_are_cases_each_is_by_itself(volume):
     for z in range(len(volume)):
         np.testing.assert_array_equal(found[z], Percentiles(low=5)(volume[z]))
     assert ZScore().of_slices == ZScore()
+
+
+SEEN = {
+    "percentiles": Percentiles(low=2, high=90),
+    "z_score": ZScore(),
+    "mean_std": MeanStd(mean=(280, -30), std=(90, 20), clip=(-200, 1400)),
+    "one number for all": MeanStd(mean=(280,), std=(90,)),
+    "none": AsInFile(),
+}
+
+
+@pytest.mark.parametrize("how", SEEN.values(), ids=SEEN)
+@pytest.mark.parametrize("whose", ["file", "slice of a file", "picture of 8 bits"])
+def test_levels_of_the_picture_come_back_from_what_a_network_is_given(volume, how, whose):
+    """Within what is clipped, to what 16 bits tell apart; and levels become what the network is given, clipped too."""
+    given = {"scaling": SCALING, "known": known(volume)}
+    image = volume if whose == "file" else volume[2]
+    low, high = given["known"].low, given["known"].high
+    if whose == "picture of 8 bits":
+        image, given, low, high = raw_cases.as_uint8(image, SCALING), {}, 0, 255
+    wanted = 255 * (image.astype(float) - low) / (np.asarray(high, float) - low)
+    seen, scale = how(image, **given), how.scale(image, **given)
+    assert all(part.shape == (2,) and part.dtype == np.float32 for part in scale)
+    within = (seen > scale.least) & (seen < scale.most)
+    assert within.mean() > 0.5
+    step = 255 / (scale.white - scale.black)  # levels in a unit
+    off = abs(scale.levels(seen) - wanted) / (step * np.maximum(abs(seen.astype(float)), 1e-2))
+    assert off[within].max() < 1e-3
+    np.testing.assert_allclose(scale.values(wanted), seen.astype(float), rtol=1e-3, atol=1e-3)
+
+
+def test_gray_levels_are_their_own_scale(volume):
+    levels = Range()(volume, scaling=SCALING, known=known(volume))
+    scale = Range().scale(volume, scaling=SCALING, known=known(volume))
+    np.testing.assert_array_equal(np.rint(scale.levels(levels / np.float32(127.5) - 1)), levels)
+    np.testing.assert_array_equal([part.tolist() for part in scale], [[-1, -1], [1, 1], [-1, -1], [1, 1]])
+
+
+@pytest.mark.parametrize("how", [ZScore(scope="slice"), Percentiles(scope="slice")])
+def test_the_scale_of_slices_by_themselves_is_their_mean(volume, how):
+    given = {"scaling": SCALING, "known": known(volume)}
+    whole, slices = how.scale(volume, **given), [how.scale(one, **given) for one in volume]
+    for name in ("black", "white"):
+        mean = np.mean([getattr(one, name) for one in slices], 0)
+        np.testing.assert_allclose(getattr(whole, name), mean, rtol=1e-4)
+
+
+def test_a_scale_of_one_intensity_is_finite():
+    flat = np.full((4, 4, 1), 3, np.int16)
+    for how in (ZScore(), Percentiles(), MeanStd(mean=(0,), std=(0,)), AsInFile()):
+        scale = how.scale(flat, scaling=SCALING, known=known(flat))
+        assert np.isfinite(scale.levels(how(flat))).all(), how
+        assert np.isfinite(scale.values(np.array([0, 255])[:, None]).astype(np.float16)).all(), how

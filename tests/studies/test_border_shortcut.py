@@ -1,5 +1,6 @@
 """The study's numbers, away from training: scores, windows, tables, the verdict."""
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 
 from jaxseg.data import augment, pipeline
+from jaxseg.data.normalisation import MeanStd
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, regions
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.results.table import Row, table
 from jaxseg.studies.border_shortcut import claims, moving_window, tables
 from jaxseg.studies.border_shortcut import experiment as study
+from jaxseg.studies.border_shortcut import figures as study_figures
 from jaxseg.studies.border_shortcut.settings import settings
 from jaxseg.studies.border_shortcut.study import STUDY
 from jaxseg.training import runs
@@ -268,6 +271,25 @@ def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays):
     }
     measured = study.Measured(measured, fake_centres())
     assert_stays("border_shortcut", STUDY, settings(cfg), fake_splits(), measured, cfg)
+
+
+def test_figures_show_gray_levels_in_any_units(monkeypatch, tmp_path):
+    """Quadrants and windows of gray levels, and of the same images as another normalisation has them."""
+    made, shown = settings(config()), []
+    measured = {("zero", "original"): fake_measures(0.3, 0.8), ("zero", "quadrant"): fake_measures(0.8, 0.8, seed=1)}
+    monkeypatch.setattr(study_figures.figures, "strip", lambda path, rows, titles: shown.append(rows["window"]))
+    units, memory = MeanStd(mean=(100, 90, 80), std=(50, 60, 40)), fake_splits()["test"]
+    scales = np.stack([np.stack(units.scale(image)) for image in memory.images])
+    scored = dataclasses.replace(memory, images=np.stack([units(one) for one in memory.images]), scales=scales)
+    for cases in (memory, scored):
+        splits = {"test": cases}
+        study_figures._draw_windows(tmp_path, made, splits, measured)
+        shown.append([(row[1], None) for row in study_figures._examples(made, splits, measured)])
+    for gray, other in zip(shown[:2], shown[2:], strict=True):
+        assert len(gray) == len(other) > 0
+        for (one, _), (same, _) in zip(gray, other, strict=True):
+            assert one.dtype == same.dtype == np.uint8 and np.ptp(one) > 100
+            assert abs(one.astype(int) - same).max() <= 1
 
 
 def test_one_padding_is_compared_with_none_and_without_a_defined_case_none_is_shown(written):

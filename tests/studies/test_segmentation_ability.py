@@ -14,6 +14,7 @@ import pytest
 
 from jaxseg.analysis import prototypes, vog
 from jaxseg.data import augment, pipeline, shifts
+from jaxseg.data.normalisation import MeanStd
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, ranking
 from jaxseg.models import capture, tracing
@@ -245,6 +246,17 @@ def test_noise_of_a_case_depends_on_neither_network_nor_batch(network):
         return jnp.stack(differences, 1)
 
     np.testing.assert_allclose(found[:, 0] - clean, difference(variables, stored.images, stored.labels), atol=0.03)
+
+
+def test_noise_is_a_share_of_the_gray_levels_in_any_units():
+    stored, units = cases(4), MeanStd(mean=(100, 90, 80), std=(50, 60, 40))
+    scales = np.stack([np.stack(units.scale(image)) for image in stored.images])
+    spoil, index = scores._spoiler(SIZE, 0.3), np.arange(4, dtype=np.int32)
+    batch = {"image": stored.images, "labels": stored.labels, "index": index}
+    gray, *_ = spoil(jax.random.key(3), batch, None)
+    other, *_ = spoil(jax.random.key(3), batch | {"image": np.stack([units(one) for one in stored.images])}, scales)
+    found, wanted = (np.asarray(images, float) for images in (other, gray))
+    np.testing.assert_allclose(found * units.std + units.mean, (wanted + 1) * 127.5, atol=0.1)
 
 
 def test_the_variance_of_gradients_is_that_of_all_checkpoints_at_once(network):

@@ -95,3 +95,16 @@ def test_an_autoencoder_that_cannot_be_is_refused_before_anything_is_trained():
     for field, value in (("kind", "x"), ("latent", 0), ("width", -1)):
         with pytest.raises(InputError, match=r"config.layer or config.autoencoder"):
             settings(with_value(config, f"autoencoder.{field}", value))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_that_changes_gray_levels_is_of_gray_levels(name):
+    config, settings = CASES[name]
+    changed = with_value(config, "data.normalisation", "z_score")
+    if name in ("overlay_shortcut", "planted_shortcuts", "skip_pruning"):
+        with pytest.raises(InputError, match="normalisation is 'z_score'; this study changes gray levels: use 'range'"):
+            settings(changed)
+    else:
+        assert settings(changed).run.data.normalisation == "z_score"
+    with pytest.raises(InputError, match="studies take squares"):
+        settings(with_value(config, "data.geometry", "patches"))

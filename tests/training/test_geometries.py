@@ -11,6 +11,7 @@ import pytest
 from configs import train
 from jaxseg import inference
 from jaxseg.data import builders, inputs, pipeline
+from jaxseg.data.normalisation import Scale
 from jaxseg.data.windows import Tiling
 from jaxseg.errors import InputError
 from jaxseg.prediction import inputs as files
@@ -63,6 +64,41 @@ def slices(raw, tmp_path_factory):
 @pytest.fixture(scope="module")
 def volumes(raw, tmp_path_factory):
     return builders.prepare("folder/mine-volumes", data_dir=tmp_path_factory.mktemp("data"), manual_dir=raw)
+
+
+@pytest.mark.parametrize("normalisation", ["z_score", "percentiles", "range"])
+def test_cases_of_several_sizes_stand_in_the_middle_of_one_grid_with_their_gray_levels(slices, normalisation):
+    """What was 0 to 255 with `range` can be read off every case, where it lies on the grid."""
+    given = inputs.of_config(config_of("keep", multiple=(4,), normalisation=normalisation))
+    split, chosen = pipeline.Split(slices, "train", inputs=given), [0, 4, 7]
+    cases = pipeline.listed(split, chosen=chosen, pictured=True)
+    assert set(cases.sizes) == {(12, 16), (20, 12)}
+    levels = pipeline.Split(slices, "train", inputs=inputs.gray_levels(None))
+    for made in pipeline.on_one_grid([cases, cases], unit=8, fill=given.normalisation.fill):
+        assert made.labels.shape == (3, 24, 16) and made.cases == cases.cases and made.patients == cases.patients
+        for number, place in enumerate(chosen):
+            stored, case = levels[place], made[number]
+            wanted = np.zeros((24, 16), bool)
+            top, left = ((24 - 12) // 2 + 1, 1) if stored["labels"].shape == (10, 14) else ((24 - 20) // 2 + 1, 2)
+            part = np.s_[top : top + stored["labels"].shape[0], left : left + stored["labels"].shape[1]]
+            wanted[part] = True
+            inside = np.zeros((24, 16), bool)
+            inside[tuple(slice(*ends) for ends in case["inside"].T)] = True
+            np.testing.assert_array_equal(inside, wanted)
+            assert (case["image"][~inside] == given.normalisation.fill).all() and not case["valid"][~inside].any()
+            np.testing.assert_array_equal(case["labels"][part], stored["labels"])
+            np.testing.assert_array_equal(case["valid"][part], stored["valid"])
+            if normalisation == "range":
+                np.testing.assert_array_equal(case["image"][part], stored["image"])
+                continue
+            scale = Scale(*case["scale"])
+            found, unclipped = scale.levels(case["image"][part]), (abs(case["image"][part]) < 1) | (scale.most > 1)
+            within = unclipped & (stored["image"] > 0) & (stored["image"] < 255)
+            assert within.mean() > 0.9 and abs(found - stored["image"])[within].max() < 0.7
+    one = pipeline.in_memory(split, chosen=[0, 1], pictured=True)
+    np.testing.assert_array_equal(one.scales[0], cases[0]["scale"])
+    np.testing.assert_array_equal(one.take(np.array([1])).insides, one.insides[1:])
+    assert "scale" not in split[0] and pipeline.in_memory(split, chosen=[0]).scales is None
 
 
 MEAN_STD = {
@@ -264,12 +300,14 @@ def test_sides_for_another_number_of_axes_are_refused(slices, tmp_path):
         trained(config, slices, tmp_path / "run")
 
 
-def test_audits_and_studies_take_squares_of_gray_levels():
-    with pytest.raises(InputError, match="audits and studies take squares"):
-        inputs.check_squares(config_of("keep", multiple=(4,)))
-    with pytest.raises(InputError, match="audits and studies change gray levels: use 'range'"):
-        inputs.check_squares(config_of("keep"))
-    inputs.check_squares(config_of("keep", normalisation="range"))
+def test_studies_take_squares_and_some_gray_levels_alone():
+    for geometry, options in (("keep", {"multiple": (4,)}), ("keep", {"size": (4, 8)}), ("patches", {})):
+        with pytest.raises(InputError, match="studies take squares: use 'squash', or 'keep' with image_size alone"):
+            inputs.check_study(config_of(geometry, **options), changes_levels=False)
+    with pytest.raises(InputError, match="normalisation is 'z_score'; this study changes gray levels: use 'range'"):
+        inputs.check_study(config_of("keep"), changes_levels=True)
+    inputs.check_study(config_of("keep", normalisation="range"), changes_levels=True)
+    inputs.check_study(config_of("keep"), changes_levels=False)
 
 
 def test_a_set_that_an_earlier_version_stored_with_8_bits_has_no_other_intensities(slices, tmp_path):

@@ -43,7 +43,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
             scores["bands"] = regions.band_dice(*both, width=width, valid=valid)[1]
         return scores
 
-    outer = regions.outer_distances((subject.image_size,) * 2, width) if rings else np.zeros(0, np.int32)
+    outer = regions.outer_distances(subject.sides, width) if rings else np.zeros(0, np.int32)
     return {"bands": np.zeros((len(subject.test), 0)), "outer": outer} | subject.asks(question)(subject.test)
 
 
@@ -143,7 +143,7 @@ def _domains(
 
 
 def _band_figure(subject: Subject, outer: np.ndarray, bands: Table) -> Figure:
-    label = f"distance from the centre (px of {subject.image_size})"
+    label = f"distance from the centre (px of {subject.shorter})"
     series = figures.Series("Dice", outer, *bands.numbers)
     return Figure(
         "accuracy",

@@ -5,7 +5,6 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.audit.probe import Answer, Arrays, Candidate, Figure, Kind, Probe, number, plain
@@ -32,7 +31,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     """Per case and bin of confidence: pixels, their confidence, how many are right, `sums` `[N,bins,3]`; `brier`."""
 
     def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
-        probabilities = jax.nn.softmax(subject.logits(variables, seen["images"]).astype(jnp.float32))
+        probabilities = subject.probabilities(variables, seen["images"])
         labels, valid = seen["labels"], seen.get("valid")
         return {
             "sums": calibration.calibration_sums(probabilities, labels, bins=settings.bins, valid=valid),

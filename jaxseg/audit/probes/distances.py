@@ -1,6 +1,7 @@
 """Distances: how far apart are the domains in every layer's activations? (Wilm et al. 2024.) Evidence, no findings."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -42,18 +43,18 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     if (domains == reference).sum() < 4:
         raise NotAskedError(f"{reference} has fewer than 4 cases, too few for two halves")
     names = sorted(set(cases.domains) - {reference})
-    side = max(subject.image_size // settings.grid_share, 1)
+    grid = tuple(max(side // settings.grid_share, 1) for side in subject.sides)
 
     def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
         activations = capture.capture(subject.model, variables, seen["images"], subject.layers)[1]
-        layers, grid, count = [activations[name] for name in subject.layers], (side, side), len(seen["images"])
+        layers, count = [activations[name] for name in subject.layers], len(seen["images"])
         around: list[Any] = [None] * len(layers)
         if "valid" in seen:
             around = [mask_around(seen["valid"], array.shape[1:-1], subject.margin) for array in layers]
         pooled = [hellinger.pool_vectors(x, grid=grid, valid=valid) for x, valid in zip(layers, around, strict=True)]
         counted = [jnp.ones((count, *grid), bool) if valid is None else cells.counted(valid, grid) for valid in around]
         # channels are independent: all layers side by side are one program
-        vectors = jnp.concatenate(pooled, -1).reshape(count, side * side, -1)
+        vectors = jnp.concatenate(pooled, -1).reshape(count, math.prod(grid), -1)
         return {"vectors": vectors, "counted": jnp.all(jnp.stack(counted), 0).reshape(count, -1)}
 
     answer = subject.asks(question)(cases)

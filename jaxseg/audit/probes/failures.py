@@ -1,14 +1,16 @@
 """Failure detection: which score, computed without annotation, says which cases are segmented badly?"""
 
 import dataclasses
+import functools
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxseg.audit.probe import Answer, Arrays, Figure, Probe, not_asked, number, plain
-from jaxseg.audit.subject import Subject
-from jaxseg.data import augment, pipeline
-from jaxseg.metrics import ranking
+from jaxseg.audit.subject import Seen, Subject
+from jaxseg.data import pipeline
+from jaxseg.metrics import overlap, ranking
 from jaxseg.metrics.intervals import defined_mean
 from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.models.skeleton import UNetSkeleton
@@ -52,13 +54,19 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         known = compute.fit_bottleneck(asked, known, *_seen(subject, subject.familiar))
     scores = registry.computable({AUTOENCODER, BOTTLENECK} - set(lacking))
     values = compute.score_cases(asked, known, scores, *_seen(subject, subject.test))
+    if subject.tiling:  # the segmentation that is to be judged is not that of the whole case at once
+        values |= subject.asks(functools.partial(_dice, subject))(subject.test)
     return values | {"lacking": np.array(list(lacking)), "why": np.array(list(lacking.values()))}
+
+
+def _dice(subject: Subject, variables: Any, seen: Seen) -> dict[str, jax.Array]:
+    both, classes = (seen["labels"], subject.predict(variables, seen["images"])), subject.test.num_classes
+    return {"dice": overlap.dice(*both, num_classes=classes, valid=seen.get("valid"))}
 
 
 def _seen(subject: Subject, cases: pipeline.InMemory) -> tuple[compute.Batches, compute.View]:
     """Batches of cases, and the network's view of them."""
-    view = augment.testing_view(subject.view, size=subject.image_size, cases=cases.cases)
-    return pipeline.epoch(cases, batch_size=subject.batch_size), view
+    return pipeline.epoch(cases, batch_size=subject.batch_size), subject.view_of(cases)
 
 
 def _lacking(subject: Subject) -> dict[str, str]:
@@ -82,7 +90,7 @@ def _autoencoder(subject: Subject, settings: Settings) -> tuple[Autoencoder, dic
         subject.variables,
         subject.familiar,
         view=subject.view,
-        image_size=subject.image_size,
+        size=subject.resized,
         batch_size=subject.batch_size,
         steps_taken=settings.autoencoder_steps,
         latent=settings.latent,

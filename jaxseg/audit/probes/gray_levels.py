@@ -7,6 +7,7 @@ the number is not of the scanner alone.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -17,7 +18,8 @@ from jaxseg.audit import pictures
 from jaxseg.audit.probe import SCANNER, Answer, Arrays, Candidate, NotAskedError, Probe, number
 from jaxseg.audit.probes.accuracy import reference_domain
 from jaxseg.audit.subject import Seen, Subject
-from jaxseg.data import augment
+from jaxseg.data import augment, pipeline
+from jaxseg.data.normalisation import Scale
 from jaxseg.metrics import regional
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.results.text import text_of
@@ -40,20 +42,66 @@ def gray_map(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     histograms map to themselves.
 
     Args:
-      source: uint8 `[...,C]`.
-      target: uint8 `[...,C]`.
+      source: pixels of every level, `[C,256]`.
+      target: the same.
 
     Returns:
       uint8 `[C,256]`.
     """
     maps = []
-    for channel in range(source.shape[-1]):
-        counts = [np.bincount(x[..., channel].ravel(), minlength=256).astype(float) for x in (source, target)]
+    for counts in zip(source, target, strict=True):
         shares = [count / count.sum() for count in counts]
         middle = np.cumsum(shares[0]) - shares[0] / 2
         ends = np.cumsum(shares[1])
         maps.append(np.clip(np.searchsorted(ends, middle), 0, 255))
     return np.stack(maps).astype(np.uint8)
+
+
+def histogram(cases: Iterable[pipeline.Case]) -> np.ndarray:
+    """How many pixels that count have every gray level, float `[C,256]`."""
+    of_cases = []
+    for case in cases:
+        levels = _levels(case)
+        counted = levels[case["valid"]] if "valid" in case else levels.reshape(-1, levels.shape[-1])
+        of_cases.append([np.bincount(channel, minlength=256) for channel in counted.T])
+    return np.sum(of_cases, 0).astype(float)
+
+
+def _levels(case: pipeline.Case) -> np.ndarray:
+    """The gray levels of a case, uint8 `[*S,C]`."""
+    if case["image"].dtype == np.uint8:
+        return case["image"]
+    return np.clip(np.rint(Scale(*case["scale"]).levels(case["image"])), 0, 255).astype(np.uint8)
+
+
+def mapped(case: pipeline.Case, levels: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The image of a case in other gray levels; what is padded stays.
+
+    Between levels, and of images with more of them than 256, the map is the line from one level that it was made of to
+    the next; a level that it leaves alone stays as it is, to the bit.
+
+    Args:
+      case: as a network is given it, with `scale` unless it is uint8, and `inside` unless it covers its grid.
+      levels: a map of `gray_map`, uint8 `[C,256]`.
+      known: bool `[C,256]`, the levels that it was made of.
+    """
+    place = tuple(slice(*ends) for ends in case["inside"].T) if "inside" in case else (...,)
+    image = case["image"].copy()
+    inside = image[place]
+    if image.dtype == np.uint8:
+        image[place] = np.stack([levels[c][inside[..., c]] for c in range(len(levels))], -1)
+        return image
+    scale = Scale(*case["scale"])
+    before = scale.levels(inside)
+    shifts = np.stack([_shift(before[..., c], levels[c], known[c]) for c in range(len(levels))], -1)
+    image[place] = np.clip(inside + shifts * (scale.white - scale.black) / 255, scale.least, scale.most)
+    return image
+
+
+def _shift(before: np.ndarray, levels: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """By how many levels values move; beyond the outermost levels, as these."""
+    there = np.flatnonzero(known)
+    return np.interp(before, there, levels[there].astype(float) - there).astype(np.float32)
 
 
 def measure(subject: Subject, settings: Settings) -> Arrays:
@@ -72,10 +120,11 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     own = asked(subject.test)
     names = [name for name in sorted(set(subject.test.domains)) if name != reference]
     answers = []
+    histograms = {name: histogram(subject.test.take(np.flatnonzero(domains == name))) for name in (reference, *names)}
     for name in names:
-        levels = gray_map(subject.test.images[here], subject.test.images[domains == name])
-        mapped = np.stack([levels[c][subject.test.images[..., c]] for c in range(levels.shape[0])], -1)
-        answers.append(asked(dataclasses.replace(subject.test, images=mapped)))
+        levels = gray_map(histograms[reference], histograms[name])
+        images = np.stack([mapped(case, levels, histograms[reference] > 0) for case in subject.test])
+        answers.append(asked(dataclasses.replace(subject.test, images=images)))
     of_here = lambda answer: np.where(here, regional.dice_from_region_sums(answer["sums"]), np.nan)
     theirs = np.stack([of_here(answer) for answer in answers])
     lost = of_here(own) - theirs
@@ -94,7 +143,7 @@ def _answer(subject: Subject, variables: Any, seen: Seen) -> dict[str, jax.Array
         "sums": sums.sum(tuple(range(1, sums.ndim - 1))),  # over the slices of a volume
         "classes": classes.astype(jnp.uint8),
         "labels": seen["labels"].astype(jnp.uint8),
-        "images": augment.levels(seen["images"]),
+        "images": augment.levels(seen["images"], scales=seen.get("scale")),
     }
 
 

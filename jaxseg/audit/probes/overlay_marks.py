@@ -55,7 +55,8 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         return {
             "classes": classes.astype(jnp.uint8),
             "labels": seen["labels"].astype(jnp.uint8),
-            "images": augment.levels(seen["images"]),
+            "counted": seen.get("valid", jnp.ones(classes.shape, bool)),
+            "images": augment.levels(seen["images"], scales=seen.get("scale")),
         }
 
     asked = subject.asks(question)
@@ -90,7 +91,7 @@ def _insertion_shares(
     """Share of the empty place that is called foreground, and Dice away from strokes, `[2,N]` both."""
     drawn = _seen_masks(subject, [one.drawn for one in marked])
     phantom = _seen_masks(subject, [one.phantom for one in marked], whole=True)
-    empty = phantom & (answers[AS_IS]["labels"] == 0) & ~drawn
+    empty = phantom & (answers[AS_IS]["labels"] == 0) & ~drawn & answers[AS_IS]["counted"]
     area = empty.sum((1, 2))
     called = lambda k: ((answers[k]["classes"] > 0) & empty).sum((1, 2))
     shares = np.stack([np.where(area, called(k) / np.maximum(area, 1), np.nan) for k in (GATHERED, AROUND)])
@@ -98,7 +99,8 @@ def _insertion_shares(
 
 
 def _dice(answer: Arrays, where: np.ndarray) -> np.ndarray:
-    return regional.dice_from_region_sums(np.asarray(_sums(answer["labels"], answer["classes"], where)))
+    counted = _sums(answer["labels"], answer["classes"], where & answer["counted"])
+    return regional.dice_from_region_sums(np.asarray(counted))
 
 
 _sums = jax.jit(regional.region_sums)
@@ -109,7 +111,7 @@ def _with_images(cases: pipeline.InMemory, images: Sequence[np.ndarray]) -> pipe
 
 
 def _seen_masks(subject: Subject, masks: Sequence[np.ndarray], *, whole: bool = False) -> np.ndarray:
-    """Masks as the network sees their places, `[N,n,n]`: what is touched in part counts, unless `whole`."""
+    """Masks as the network sees their places, `[N,*n]`: what is touched in part counts, unless `whole`."""
     channels = subject.test.num_channels
     images = np.repeat((np.stack(masks) * np.uint8(255))[..., None], channels, -1)
     covered = subject.asks(lambda variables, seen: {"cover": (seen["images"][..., 0] + 1.0) / 2.0})

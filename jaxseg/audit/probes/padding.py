@@ -1,8 +1,8 @@
 """Padding swap: is it the padded zeros by which the network knows the border? (Lin, Weng et al. 2024, section 4.)"""
 
+import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -30,15 +30,15 @@ def measure(subject: Subject, settings: moving.Settings) -> Arrays:
         told = f"pads with {subject.padding!r}" if subject.padding else "does not say how it pads"
         raise NotAskedError(f"the network {told}; there are no zeros to take away")
     width = strip_width(subject, settings.border_share)
-    swapped = subject.model.clone(padding=_SWAPPED)
-    ring = regions.band_index((subject.image_size,) * 2, width)
+    swapped = dataclasses.replace(subject, model=subject.model.clone(padding=_SWAPPED))
+    ring = regions.band_index(subject.sides, width)
     near = jnp.asarray(ring == ring.max())[None]
 
     def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
         made = moving.cut(seen["images"], seen["labels"], width=width)
         moved = made.images[1]
         images = jnp.concatenate([seen["images"], moved.reshape(-1, *moved.shape[2:])])
-        both = jnp.stack([_classes(model, variables, images) for model in (subject.model, swapped)])
+        both = jnp.stack([one.predict(variables, images) for one in (subject, swapped)])
         whole, cut = both[:, : len(seen["images"])], both[:, len(seen["images"]) :].reshape(2, *moved.shape[:-1])
         returned = jnp.stack([made.back(jnp.stack([one, one]))[1] for one in cut])
         shape = returned.shape
@@ -51,7 +51,7 @@ def measure(subject: Subject, settings: moving.Settings) -> Arrays:
         return {
             "strip": jnp.moveaxis(jnp.sum(strip, 1), 1, 0),
             "changed": jnp.stack([share(near), share(~near)], 1),
-            "images": made.shown(twice(augment.levels(moved))),
+            "images": augment.levels(made.shown(twice(moved)), scales=seen.get("scale")),
             "labels": made.shown(twice(made.labels[1].astype(jnp.uint8))),
             "classes": made.shown(cut.astype(jnp.uint8)),
         }
@@ -68,15 +68,10 @@ def _share(changed: jax.Array, place: jax.Array) -> jax.Array:
     return jnp.sum(changed & place, (1, 2)) / pixels
 
 
-def _classes(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
-    logits: Any = model.apply(variables, images)
-    return jnp.argmax(logits, -1).astype(jnp.int32)
-
-
 def tabulate(subject: Subject, settings: moving.Settings, arrays: Arrays) -> Answer:
     """What the swap gives back near the border, and what it changes elsewhere."""
     patients, width = subject.patients(settings.resamples), strip_width(subject, settings.border_share)
-    where = f"objects moved to the border, visible pixels within {width} of {subject.image_size} px of it"
+    where = f"objects moved to the border, visible pixels within {width} of {subject.shorter} px of it"
     convention = f"{regional.WHAT}; padding swapped from zero to {_SWAPPED} in every layer of the trained network"
     own, swapped = arrays["strip"]
     gained = patients.difference(swapped, own)

@@ -10,7 +10,7 @@ from jaxseg.analysis import position
 from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, NotAskedError, Probe, plain
 from jaxseg.audit.subject import Subject, evenly
-from jaxseg.data import augment, pipeline
+from jaxseg.data import pipeline
 from jaxseg.settings import count
 
 
@@ -32,7 +32,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         raise NotAskedError("the cases are of one patient; a cross-validation needs two")
     folds = min(settings.position_folds, patients.max() + 1)
     states: dict[str, position.PositionStatistics] = {}
-    view = augment.testing_view(subject.view, size=subject.image_size, cases=cases.cases)
+    view = subject.view_of(cases)
 
     @jax.jit
     def read(variables: Any, batch: Any) -> tuple[dict[str, jax.Array], jax.Array | None]:

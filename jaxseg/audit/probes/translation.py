@@ -41,7 +41,7 @@ def measure(subject: Subject, settings: moving.Settings) -> Arrays:
         # sides are added up, cases come first
         of_region = lambda region: jnp.moveaxis(jnp.sum(sums(counted(seen, region)), 1), 1, 0)
         return {name: of_region(region) for name, region in regions.items()} | {
-            "images": made.shown(augment.levels(made.images)),
+            "images": augment.levels(made.shown(made.images), scales=seen.get("scale")),
             "labels": made.shown(made.labels.astype(jnp.uint8)),
             "classes": made.shown(classes.astype(jnp.uint8)),
         }
@@ -71,7 +71,7 @@ def tabulate(subject: Subject, settings: moving.Settings, arrays: Arrays) -> Ans
 
 def _places(subject: Subject, width: int) -> dict[str, str]:
     """Regions of the image, in words."""
-    near = f"visible pixels within {width} of {subject.image_size} px of the line"
+    near = f"visible pixels within {width} of {subject.shorter} px of the line"
     return {"strip": near, "rest": "the other visible pixels", "visible": "all visible pixels"}
 
 

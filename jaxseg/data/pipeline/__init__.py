@@ -14,7 +14,17 @@ from jaxseg.data.pipeline.batches import (
     sizes_of,
     whole_batches,
 )
-from jaxseg.data.pipeline.memory import InMemory, Listed, decoded, in_memory, joined, listed, mapped, nowhere
+from jaxseg.data.pipeline.memory import (
+    InMemory,
+    Listed,
+    decoded,
+    in_memory,
+    joined,
+    listed,
+    mapped,
+    nowhere,
+    on_one_grid,
+)
 from jaxseg.data.pipeline.split import Case, Preparation, Split, split_sizes
 
 __all__ = [
@@ -37,6 +47,7 @@ __all__ = [
     "listed",
     "mapped",
     "nowhere",
+    "on_one_grid",
     "order",
     "part_of_batch",
     "sizes_of",

@@ -11,10 +11,12 @@ import numpy as np
 
 from jaxseg import paths
 from jaxseg.data import raw_cases, threads
+from jaxseg.data.grids import Placement
 from jaxseg.data.pipeline.split import Case, Split
 from jaxseg.errors import InputError
 
 _ARRAYS = frozenset(("image", "labels", "valid"))
+_PICTURED = {"scales": "scale", "insides": "inside"}  # attribute of `InMemory` -> name in a case
 _TEXTS = ("case", "patient", "domain", "spacing")
 
 
@@ -32,6 +34,8 @@ class InMemory:
       domains: where they are from, `[N]`.
       spacings: mm, float32 `[N,2]` or `[N,3]`, NaN where unknown.
       valid: bool, as the labels: which pixels count; None: all.
+      scales: float32 `[N,4,C]`, a `normalisation.Scale` of every case; None: images are uint8, or from -1 to 1.
+      insides: int32 `[N,2,rank]`, from and to where every case lies on its grid; None: each covers it.
     """
 
     name: str
@@ -43,6 +47,8 @@ class InMemory:
     domains: tuple[str, ...]
     spacings: np.ndarray
     valid: np.ndarray | None = None
+    scales: np.ndarray | None = None
+    insides: np.ndarray | None = None
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -84,7 +90,14 @@ class InMemory:
             "domain": self.domains[index],
             "spacing": self.spacings[index],
             **{name: array[index] for name, array in self.arrays.items()},
+            **{name: array[index] for name, array in self._pictured.items()},
         }
+
+    @property
+    def _pictured(self) -> dict[str, np.ndarray]:
+        """What is known of the pictures of all cases, by the names in a case."""
+        known = {name: getattr(self, attribute) for attribute, name in _PICTURED.items()}
+        return {name: array for name, array in known.items() if array is not None}
 
     def read(self, index: int) -> Case:
         """`self[index]`, which cannot be damaged."""
@@ -102,6 +115,8 @@ class InMemory:
             domains=pick(self.domains),
             spacings=self.spacings[chosen],
             valid=None if self.valid is None else self.valid[chosen],
+            scales=None if self.scales is None else self.scales[chosen],
+            insides=None if self.insides is None else self.insides[chosen],
         )
 
     def __iter__(self) -> Iterator[Case]:
@@ -173,13 +188,15 @@ class Listed:
         return self.items[index]
 
 
-def in_memory(split: Split, *, chosen: Sequence[int] | None = None) -> InMemory:
-    """Decodes every case of a split once, or those at the chosen places, with two threads."""
+def in_memory(split: Split, *, chosen: Sequence[int] | None = None, pictured: bool = False) -> InMemory:
+    """Decodes every case of a split once, or those at the chosen places, with two threads; `pictured` as for `read`."""
     places = range(len(split)) if chosen is None else chosen
     texts: list[tuple[str, str, str]] = []
     spacings: list[np.ndarray] = []
+    of_pictures: dict[str, list[np.ndarray]] = {name: [] for name in _PICTURED} if pictured else {}
     arrays: dict[str, np.ndarray] = {}
-    for i, case in enumerate(threads.in_threads(split.read, places, f"reading {split.name}")):
+    read = functools.partial(split.read, pictured=pictured)
+    for i, case in enumerate(threads.in_threads(read, places, f"reading {split.name}")):
         if not arrays:  # TFDS prepares no empty splits
             names = ("image", "labels", *(("valid",) if split.masked else ()))
             arrays = {name: np.empty((len(places), *case[name].shape), case[name].dtype) for name in names}
@@ -188,8 +205,11 @@ def in_memory(split: Split, *, chosen: Sequence[int] | None = None) -> InMemory:
                 raise InputError(_sizes_differ(split.name, array.shape[1:], case[name].shape))
             array[i] = case[name]
         spacings.append(case["spacing"])
+        for name, found in of_pictures.items():
+            found.append(case[_PICTURED[name]])
         texts.append((case["case"], case["patient"], case["domain"]))
     cases, patients, domains = zip(*texts, strict=True)
+    arrays |= {name: np.stack(found) for name, found in of_pictures.items()}
     images, labels = arrays.pop("image"), arrays.pop("labels")
     return InMemory(
         split.name, split.class_names, images, labels, cases, patients, domains, np.stack(spacings), **arrays
@@ -204,10 +224,49 @@ def _sizes_differ(name: str, *shapes: tuple[int, ...]) -> str:
     )
 
 
-def listed(split: Split) -> Listed:
-    """Decodes every case of a split once, whatever their sizes."""
-    cases = threads.in_threads(split.read, range(len(split)), f"reading {split.name}")
+def listed(split: Split, *, chosen: Sequence[int] | None = None, pictured: bool = False) -> Listed:
+    """`in_memory` of cases whatever their sizes."""
+    places = range(len(split)) if chosen is None else chosen
+    cases = threads.in_threads(functools.partial(split.read, pictured=pictured), places, f"reading {split.name}")
     return Listed(split.name, split.class_names, tuple(cases), split.fingerprint)
+
+
+def on_one_grid(parts: Sequence[Listed], *, unit: int, fill: float) -> list[InMemory]:
+    """Cases of several sizes as arrays: each in the middle of one grid that holds all of them.
+
+    Args:
+      parts: cases that have `valid` and were read `pictured`.
+      unit: the grid's sides are multiples of it.
+      fill: of images around a case.
+    """
+    sizes = np.array([size for part in parts for size in part.sizes])
+    grid = tuple(int(-(-side // unit) * unit) for side in sizes.max(0))
+    return [_on_grid(part, grid, fill) for part in parts]
+
+
+def _on_grid(part: Listed, grid: tuple[int, ...], fill: float) -> InMemory:
+    placements = [
+        Placement(size, size, tuple((side - n) // 2 for side, n in zip(grid, size, strict=True)), grid)
+        for size in part.sizes
+    ]
+    pairs = list(zip(placements, part.items, strict=True))
+    fills = {"image": fill, "labels": 0, "valid": False}
+    images, labels, valid = (
+        np.stack([at.onto(case[name], value) for at, case in pairs]) for name, value in fills.items()
+    )
+    return InMemory(
+        part.name,
+        part.class_names,
+        images,
+        labels,
+        part.cases,
+        part.patients,
+        part.domains,
+        np.stack([case["spacing"] for case in part.items]),
+        valid,
+        np.stack([case["scale"] for case in part.items]),
+        np.stack([case["inside"] + np.array(at.start, np.int32) for at, case in pairs]),
+    )
 
 
 def mapped(split: Split, folder: pathlib.Path) -> Listed:
@@ -262,4 +321,6 @@ def joined(parts: Sequence[InMemory]) -> InMemory:
         domains=tuple(domain for part in parts for domain in part.domains),
         spacings=np.concatenate([part.spacings for part in parts]),
         valid=None if parts[0].valid is None else np.concatenate([part.valid for part in parts]),
+        scales=None if parts[0].scales is None else np.concatenate([part.scales for part in parts]),
+        insides=None if parts[0].insides is None else np.concatenate([part.insides for part in parts]),
     )

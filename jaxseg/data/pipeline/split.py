@@ -189,21 +189,25 @@ class Split:
             raise _unreadable(self._directory, error) from error
 
     def __getitem__(self, index: int) -> Case:
+        return self._case(index)
+
+    def _case(self, index: int, *, pictured: bool = False) -> Case:
         record = self._records[self._numbers[index]]
         known = Statistics(*record["statistics"]) if self._measured else None
+        image, intensities = self._image(record["image"]), {"scaling": self._metadata.get("scaling"), "known": known}
         name = record["case"].decode()
         try:
-            fitted = self.inputs(
-                self._image(record["image"]),
-                _labels(record["labels"]),
-                np.array(record["spacing"], np.float32),
-                scaling=self._metadata.get("scaling"),
-                known=known,
-            )
+            spacing = np.array(record["spacing"], np.float32)
+            fitted = self.inputs(image, _labels(record["labels"]), spacing, **intensities)
         except Misfit as error:
             raise InputError(f"{self.name}: {name} {error}") from error
         texts = {"case": name} | {field: record[field].decode() for field in ("patient", "domain")}
-        return {**texts, "spacing": fitted.spacing, "image": fitted.image, **self._annotated(fitted.labels)}
+        case = {**texts, "spacing": fitted.spacing, "image": fitted.image, **self._annotated(fitted.labels)}
+        if not pictured:
+            return case
+        scale = np.stack(self.inputs.normalisation.scale(image, **intensities))
+        inside = [(part.start, part.stop) for part in fitted.placement.inside]
+        return case | {"scale": scale, "inside": np.array(inside, np.int32).T}
 
     def truth(self, index: int) -> Case:
         """What a case has on the grid on which it is stored, without its image: `labels`, `spacing`, and `valid`."""
@@ -254,10 +258,16 @@ class Split:
     def __iter__(self) -> Iterator[Case]:
         return (self[index] for index in range(len(self)))
 
-    def read(self, index: int) -> Case:
-        """`self[index]`; raises InputError where the stored case cannot be read."""
+    def read(self, index: int, *, pictured: bool = False) -> Case:
+        """`self[index]`; raises InputError where the stored case cannot be read.
+
+        Args:
+          index: of the case.
+          pictured: with what it takes to show and to change the picture of a case: `scale`, float32 `[4,C]`, a
+            `normalisation.Scale`; and `inside`, int32 `[2,rank]`, from and to where the case lies on its grid.
+        """
         try:
-            return self[index]
+            return self._case(index, pictured=pictured)
         except InputError:
             raise
         except Exception as error:  # array_record, protobuf and Pillow each raise their own

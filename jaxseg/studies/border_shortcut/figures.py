@@ -75,11 +75,12 @@ def _examples(settings: Settings, splits: runs.Splits, measured: Mapping[Run, Me
     view = augment.testing_view("quadrant", size=settings.run.data.image_size, cases=test.cases)
     rows = []
     for i in at_even_quantiles(gain, settings.evaluation.examples):
-        stored = {"image": test.images[i : i + 1], "labels": test.labels[i : i + 1], "index": np.array([i])}
-        seen = view({name: jnp.asarray(value) for name, value in stored.items()})
+        one = test.take(np.array([i]))
+        seen = view({name: jnp.asarray(value) for name, value in (one.arrays | {"index": np.array([i])}).items()})
+        levels = augment.levels(seen["images"], scales=one.scales)
         masks = {name: measured[settings.padding, v]["quadrant_predictions"][i] > 0 for v, name in NAMES.items()}
         name = f"{test.cases[i]}: border {ori['quadrant_border'][i]:.2f} / {crop['quadrant_border'][i]:.2f}"
-        rows.append((name, np.asarray(augment.levels(seen["images"])[0]), np.asarray(seen["labels"][0]) > 0, masks))
+        rows.append((name, np.asarray(levels[0]), np.asarray(seen["labels"][0]) > 0, masks))
     return rows
 
 
@@ -87,9 +88,10 @@ def _draw_windows(
     folder: pathlib.Path, settings: Settings, splits: runs.Splits, measured: Mapping[Run, Measures]
 ) -> None:
     test, starts = splits["test"], moving_window.diagonal_starts(settings)
-    image = test.images[moving_window.pick_case(test.labels)]
-    crops = moving_window.cut_windows(image, starts, settings.run.data.image_size)
-    windows = [np.asarray(augment.levels(window)) for window in crops]
+    case = test.take(np.array([moving_window.pick_case(test.labels)]))
+    crops = moving_window.cut_windows(case.images[0], starts, settings.run.data.image_size)
+    scales = None if case.scales is None else case.scales.repeat(len(crops), 0)
+    windows = list(np.asarray(augment.levels(crops, scales=scales)))
     rows: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"window": [(window, None) for window in windows]}
     for view, name in NAMES.items():
         rows[name] = list(zip(windows, measured[settings.padding, view]["windows"] > 0, strict=True))

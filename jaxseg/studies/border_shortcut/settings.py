@@ -57,7 +57,7 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    made = read_settings(Settings, config)
+    made = read_settings(Settings, config, changes_levels=False)
     evaluation, size = made.evaluation, made.run.data.image_size
     for one in made.networks:
         checks.check(made.of_run(one))

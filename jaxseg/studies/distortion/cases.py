@@ -121,7 +121,7 @@ def _shifted(settings: Settings, splits: runs.Splits, directory: pathlib.Path, d
                 f"{train.num_channels} and {train.rank}; prepare both from images of one kind"
             )
     own_class = match_classes(train.class_names, opened[0].class_names, shifted.classes, opened[0].name)
-    cases = pipeline.joined([pipeline.in_memory(split) for split in opened])
+    cases = pipeline.joined([pipeline.in_memory(split, pictured=splits.pictured) for split in opened])
     cases = dataclasses.replace(cases, class_names=train.class_names, labels=own_class[cases.labels])
     return cases if shifted.dataset else _of_other_domains(settings, splits, cases)
 

@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 
 from jaxseg.data import augment, pipeline
+from jaxseg.data.normalisation import Scale
 from jaxseg.metrics import overlap
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.results.stored import kept
@@ -165,7 +166,11 @@ def _examples(settings: Settings, gathered: Gathered, network: Network, chosen: 
     asked, known = load(settings, gathered.splits, network)
     shown = lambda evidence, labels: {"images": evidence.images, "labels": labels, "classes": evidence.classes}
     cases = gathered.scored.stored.take(np.array(chosen))
-    return compute.score_cases(asked, known, (), *_seen(settings, cases), further=shown)
+    examples = compute.score_cases(asked, known, (), *_seen(settings, cases), further=shown)
+    if cases.scales is not None:  # black is -1 in figures, and white 1
+        pairs = zip(examples["images"], cases.scales, strict=True)
+        examples["images"] = np.stack([Scale(*scale).levels(image) / np.float32(127.5) - 1 for image, scale in pairs])
+    return examples
 
 
 def _training_record(settings: Settings, network: Network) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    made = read_settings(Settings, config)
+    made = read_settings(Settings, config, changes_levels=False)
     checks.check(made.run)
     checks.check_common(made.of_autoencoder(pathlib.Path(), made.run.seed))
     vog.check(made.evaluation.vog_every, made.run.training)

@@ -67,7 +67,7 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    made = read_settings(Settings, config, "overlays")
+    made = read_settings(Settings, config, "overlays", changes_levels=True)
     checks.check(made.run)  # networks differ in their images alone
     removal, data = made.removal, made.run.data
     if data.view != "original" or data.folds or made.run.replicas > 1 or data.residence == "stream":

@@ -51,7 +51,7 @@ def _audit(settings: Settings, network: Network, splits: runs.InMemorySplits, fo
     subject = Subject(
         model=model,
         variables=variables,
-        image_size=run.data.image_size,
+        resized=run.data.image_size,
         view=run.data.view,
         batch_size=run.training.batch_size,
         test=test,

@@ -68,7 +68,9 @@ def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
     of_kinds = {kind: read(World, config, f"worlds.{kind}", shown_in=_SHOWN_IN) for kind in KINDS}
     worlds = read(Worlds, config, "worlds", shown_in=_SHOWN_IN, of=of_kinds)
-    made = read_settings(Settings, config, worlds=worlds, audit=audits.settings(config.get("audit")))
+    made = read_settings(
+        Settings, config, changes_levels=True, worlds=worlds, audit=audits.settings(config.get("audit"))
+    )
     data = made.run.data
     if not made.seeds or len(set(made.seeds)) < len(made.seeds) or min(made.seeds) < 0:
         raise InputError(f"config.seeds is {made.seeds!r}; give numbers of at least 0, each once")

@@ -101,23 +101,36 @@ def noisy_abilities(
 
     The noise is on the pixels that the network sees; that of a case does not depend on the network.
     """
-    run, of_levels = _layer_abilities(model, size), []
+    run, of_levels, scales = _layer_abilities(model, size), [], getattr(source, "scales", None)
+
+    def score(batch: Batch, *, spoil: Callable[..., Any], key: jax.Array) -> dict[str, jax.Array]:
+        of_batch = None if scales is None else scales[batch["index"]]
+        return {"sa": run(variables, *spoil(key, batch, of_batch))}
+
     for i, level in enumerate(levels):
-        spoil = _spoiler(size, level)
         key = jax.random.fold_in(jax.random.key(seed), i)
-        score = lambda batch, spoil=spoil, key=key: {"sa": run(variables, *spoil(key, batch))}
-        of_levels.append(inference.over_cases(score, pipeline.epoch(source, batch_size=batch_size))["sa"])
+        spoilt = functools.partial(score, spoil=_spoiler(size, level), key=key)
+        of_levels.append(inference.over_cases(spoilt, pipeline.epoch(source, batch_size=batch_size))["sa"])
     return np.stack(of_levels, 1)
 
 
 @functools.cache
 def _spoiler(size: int, level: float) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array | None]]:
-    """`(key, stored batch) -> images, labels, valid`, a program of its own: networks are compiled once for all."""
+    """`(key, stored batch, scales) -> images, labels, valid`, a program of its own: networks are compiled once for all.
+
+    Noise is a share of the range from black to white, so images that are no gray levels need their scales.
+    """
     shifted = shifts.shift("uniform_noise", strength=level)
 
-    def run(key: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    def run(key: jax.Array, batch: Batch, scales: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         images, labels, valid = _seen(batch, size)
-        return shifted(key, {"images": images, "position": batch["index"]})["images"], labels, valid
+        spoilt = lambda gray: shifted(key, {"images": gray, "position": batch["index"]})["images"]
+        if scales is None:
+            return spoilt(images), labels, valid
+        black, white, least, most = (jnp.expand_dims(scales[:, i], (1, 2)) for i in range(4))
+        gray = jnp.clip(2 * (images - black) / (white - black) - 1, -1, 1)
+        noisy = images + (spoilt(gray) - gray) * (white - black) / 2
+        return jnp.clip(noisy, least, most), labels, valid
 
     return jax.jit(run)
 
@@ -139,7 +152,7 @@ def explain(model: UNet, variables: Variables, source: pipeline.Source, cases: S
       pixel (Fig. 9).
     """
     chosen = [source[i] for i in cases]
-    stored = [name for name in ("image", "labels", "valid") if name in chosen[0]]
+    stored = [name for name in ("image", "labels", "valid", "scale") if name in chosen[0]]
     batch = {name: jnp.asarray(np.stack([case[name] for case in chosen])) for name in stored}
     return {name: np.asarray(value) for name, value in _explainer(model, size)(variables, batch).items()}
 
@@ -152,7 +165,7 @@ def _explainer(model: UNet, size: int) -> Callable[..., dict[str, jax.Array]]:
         probability = lambda features: prototypes.object_probability(features, mask, region=valid)
         maps = [probability(features) > 0.5 for features in layers]
         return {
-            "seen": augment.levels(images),
+            "seen": augment.levels(images, scales=batch.get("scale")),
             "annotation": labels.astype(jnp.uint8),
             "output": (mask > 0.5).astype(jnp.uint8),
             "colour_map": (probability(images) > 0.5).astype(jnp.uint8),

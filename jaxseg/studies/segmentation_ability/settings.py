@@ -80,7 +80,7 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    made = read_settings(Settings, config)
+    made = read_settings(Settings, config, changes_levels=False)
     if weight := made.run.training.ability_weight:
         raise InputError(
             f"config.training.ability_weight is {weight}; it must be 0, as the networks differ in it: online_weight is "

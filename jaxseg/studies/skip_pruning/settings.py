@@ -78,7 +78,7 @@ class Settings:
 
 def settings(config: ml_collections.ConfigDict) -> Settings:
     """The settings of the study; raises InputError where a field of the config cannot work."""
-    made = read_settings(Settings, config)
+    made = read_settings(Settings, config, changes_levels=True)
     checks.check(made.run)
     made = dataclasses.replace(made, shifts=dict(made.shifts.items()))
     _check_networks(made)

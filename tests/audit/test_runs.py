@@ -1,0 +1,102 @@
+"""Audits of runs on rectangles, several sizes and patches: from the run to the page, and beside evaluation."""
+
+import html
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import audit as audit_config
+from configs import train
+from jaxseg import inference
+from jaxseg.audit import page
+from jaxseg.audit import run as audits
+from jaxseg.data import builders, inputs, overlays
+from jaxseg.training import runs
+
+SIZES = ((24, 32), (20, 30))
+CASES = {"train": 8, "validation": 4, "test": 10}
+
+
+def write(folder):
+    """Colour pictures of two sizes and two scanners, with calipers on all, whose last column has no annotation."""
+    random = np.random.default_rng(0)
+    rows = ["case,image,mask,patient,domain,split"]
+    for split, count in CASES.items():
+        for i in range(count):
+            name, size, scanner = f"{split}{i}", SIZES[i // 2 % 2], "AB"[i % 2]
+            labels = np.zeros(size, np.uint8)
+            y, x = random.integers(5, 8), random.integers(8, 14)
+            labels[y : y + 8, x : x + 10] = 1
+            gray = 60 + 110 * labels + random.integers(-20, 21, size) - 30 * (scanner == "B")
+            image = np.stack([gray, gray + 10, gray + 5], -1).astype(np.uint8)
+            ends = np.array([[y, x], [y + 8, x + 10]])
+            image, _ = overlays.draw_calipers(image, ends, style="plus", size=3)
+            labels[:, -1] = 9
+            Image.fromarray(image).save(folder / f"{name}.png")
+            Image.fromarray(labels).save(folder / f"{name}_mask.png")
+            rows.append(f"{name},{name}.png,{name}_mask.png,{name},{scanner},{split}")
+    (folder / "cases.csv").write_text("\n".join(rows))
+    (folder / "classes.csv").write_text("value,name\n0,background\n1,object\n9,ignore\n")
+
+
+RUNS = {
+    "keep": ({"size": (24, 32)}, "z_score"),
+    "patches": ({"size": (16, 16), "overlap": 0.25}, "percentiles"),
+}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    raw = tmp_path_factory.mktemp("raw")
+    write(raw)
+    return builders.prepare("folder/mine", data_dir=tmp_path_factory.mktemp("data"), manual_dir=raw)
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def audited(request, pictures, tmp_path_factory):
+    """Geometry, the run's config and folder, and the folder of its audit."""
+    options, normalisation = RUNS[request.param]
+    place, config = tmp_path_factory.mktemp(request.param), train.get_config("tiny").unlock()
+    config.data.update(dataset="folder/mine", geometry=request.param, normalisation=normalisation, image_size=16)
+    config.data.geometry_options.update(options)
+    config.model.update(features=(2, 4), skips=(True,))
+    config.training.update(epochs=4, batch_size=4)
+    settings = audit_config.get_config().unlock()
+    settings.update(resamples=100, autoencoder_steps=2, latent=2, autoencoder_width=2)
+    with jax.numpy_dtype_promotion("standard"):
+        runs.train(config.lock(), runs.Splits(pictures, inputs.of_config(config)), place / "run")
+        page.run(
+            page.Request(place / "run", None, None, None, "test"),
+            settings.lock(),
+            workdir=place / "audit",
+            prepare=lambda name: pictures,
+            command="python -m launch.audit",
+        )
+    return request.param, config, place
+
+
+def test_an_audit_of_any_geometry_asks_every_probe(audited):
+    geometry, _, place = audited
+    results = json.loads((place / "audit" / "results.json").read_text())
+    assert not [row for row in results["numbers"] if row["quantity"] == "not asked" and row["probe"] != "padding"]
+    assert {row["probe"] for row in results["numbers"]} == {probe.name for probe in audits.all_probes()}
+    words = re.sub(r"\s+", " ", html.unescape((place / "audit" / "report.html").read_text()))
+    told = "a window of 16x16 px slides over a case, and the next one repeats 25% of it" in words
+    assert told == (geometry == "patches") == ("How the cases are seen" in words)
+    assert ("in the middle of one grid of 32x24 px; 4 of 10 test cases do not fill it" in words) == told
+
+
+def test_an_audit_measures_the_dice_that_evaluation_does(audited, pictures):
+    """Of every case; in patches, of those that fill the grid, on which a window slides as over the case alone."""
+    geometry, config, place = audited
+    rows, _ = inference.evaluate_run(config, place / "run", pictures, split="test", view="original")
+    wanted = np.array([row["dice_object"] for row in rows])
+    fills = [geometry == "keep" or i // 2 % 2 == 0 for i in range(len(rows))]
+    for probe in ("accuracy", "failures"):
+        found = np.load(place / "audit" / "probes" / f"{probe}.npz")["dice"][:, 0]
+        np.testing.assert_array_equal(found[fills], wanted[fills].astype(np.float32))
+    assert sum(fills) >= 6 and 0 < wanted.mean() < 1
