@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.calibration_margin = 0.05  # of the expected calibration error
 
     config.border_share = 0.12  # of the image's side, "near the border"; 30 of 256 pixels as in the border study
+    config.least_recall = 0.3  # in windows with the border far away, without which a loss at it cannot be seen
     config.chroma = 40.0  # levels between red, green and blue from which on a stroke counts as a mark; gray ones do not
     config.gray_share = 0.8  # of an image without colour, so that what has colour counts as marks
     config.removal = "fast_marching"  # how marks are filled in; see jaxseg.data.overlays

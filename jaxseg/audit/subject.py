@@ -288,13 +288,6 @@ def _of_grid(cases: pipeline.InMemory, smaller: int) -> str:
     )
 
 
-def counted(seen: Seen, place: jax.Array) -> jax.Array:
-    """The part of a place, bool `[...,B,n,n]`, where pixels count."""
-    if "valid" not in seen:
-        return place
-    return place & jnp.expand_dims(seen["valid"], range(place.ndim - seen["valid"].ndim))
-
-
 def strip_width(subject: Subject, border_share: float) -> int:
     """Pixels of the network's image that count as near the border."""
     return max(round(border_share * subject.shorter), 2)

@@ -324,7 +324,7 @@ def test_probes_are_of_the_pixels_that_count(subject_of, squares, settings, monk
                 assert np.isnan(values[3]).all() or name == "sums"
         assert probe is not accuracy.PROBE or (np.delete(own["dice"] - everything, 3) > 0.1).all()
     # pictures are shown whole
-    for probe, names in ((translation.PROBE, ("strip", "rest", "visible")), (gray_levels.PROBE, ("own",))):
+    for probe, names in ((translation.PROBE, ("found", "called", "dice")), (gray_levels.PROBE, ("own",))):
         own, others = measured(probe, cases), measured(probe, spoilt)
         for name in names:
             assert np.isfinite(own[name]).any(), name

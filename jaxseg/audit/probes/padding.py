@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxseg.audit import moving, pictures
 from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, NotAskedError, Probe, number
-from jaxseg.audit.subject import Seen, Subject, counted, strip_width
+from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.data import augment
 from jaxseg.metrics import regional, regions
 from jaxseg.results.text import text_of
@@ -20,12 +20,12 @@ def measure(subject: Subject, settings: moving.Settings) -> Arrays:
     """The network with its own zeros around every feature map, and with mirrored features in their place.
 
     Returns:
-      `strip` `[2,N]`: Dice near the border of the moved pictures of `moving`, own padding and swapped; `changed`
+      `strip` `[2,N]`: Dice near the border of windows that cut an object (`moving`), own padding and swapped; `changed`
       `[2,N]`: share of the pixels of whole images whose class the swap changes, near the border and inside; and a few
       cases as of `pictures.Pairs.arrays`.
     """
     if subject.rank != 2:
-        raise NotAskedError("the cases are volumes; moving is made for pictures")
+        raise NotAskedError("the cases are volumes; windows are cut from pictures")
     if subject.padding != "zero":
         told = f"pads with {subject.padding!r}" if subject.padding else "does not say how it pads"
         raise NotAskedError(f"the network {told}; there are no zeros to take away")
@@ -35,25 +35,21 @@ def measure(subject: Subject, settings: moving.Settings) -> Arrays:
     near = jnp.asarray(ring == ring.max())[None]
 
     def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
-        made = moving.cut(seen["images"], seen["labels"], width=width)
-        moved = made.images[1]
-        images = jnp.concatenate([seen["images"], moved.reshape(-1, *moved.shape[2:])])
+        made = moving.cut(seen["images"], seen["labels"], width=width, valid=seen.get("valid"))
+        cut = made.images[1]
+        images = jnp.concatenate([seen["images"], cut.reshape(-1, *cut.shape[2:])])
         both = jnp.stack([one.predict(variables, images) for one in (subject, swapped)])
-        whole, cut = both[:, : len(seen["images"])], both[:, len(seen["images"]) :].reshape(2, *moved.shape[:-1])
-        returned = jnp.stack([made.back(jnp.stack([one, one]))[1] for one in cut])
-        shape = returned.shape
-        strip = regional.region_sums(
-            jnp.broadcast_to(made.labels[0], shape), returned, jnp.broadcast_to(counted(seen, made.strip), shape)
-        )
+        whole, classes = both[:, : len(seen["images"])], both[:, len(seen["images"]) :].reshape(2, *cut.shape[:-1])
+        twice = lambda array: jnp.stack([array, array])
+        strip = regional.region_sums(twice(made.labels[1]), classes, twice(made.near))
         changed = whole[0] != whole[1]
         share = lambda place: _share(changed, place if "valid" not in seen else place & seen["valid"])
-        twice = lambda array: jnp.stack([array, array])
         return {
             "strip": jnp.moveaxis(jnp.sum(strip, 1), 1, 0),
             "changed": jnp.stack([share(near), share(~near)], 1),
-            "images": augment.levels(made.shown(twice(moved)), scales=seen.get("scale")),
+            "images": augment.levels(made.shown(twice(cut)), scales=seen.get("scale")),
             "labels": made.shown(twice(made.labels[1].astype(jnp.uint8))),
-            "classes": made.shown(cut.astype(jnp.uint8)),
+            "classes": made.shown(classes.astype(jnp.uint8)),
         }
 
     answer = subject.asks(question, batch_size=max(subject.batch_size // 8, 1))(subject.test)
@@ -71,7 +67,7 @@ def _share(changed: jax.Array, place: jax.Array) -> jax.Array:
 def tabulate(subject: Subject, settings: moving.Settings, arrays: Arrays) -> Answer:
     """What the swap gives back near the border, and what it changes elsewhere."""
     patients, width = subject.patients(settings.resamples), strip_width(subject, settings.border_share)
-    where = f"objects moved to the border, visible pixels within {width} of {subject.shorter} px of it"
+    where = f"windows whose border cuts an object, pixels within {width} of {subject.shorter} px of it"
     convention = f"{regional.WHAT}; padding swapped from zero to {_SWAPPED} in every layer of the trained network"
     own, swapped = arrays["strip"]
     gained = patients.difference(swapped, own)

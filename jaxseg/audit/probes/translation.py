@@ -1,108 +1,181 @@
-"""Translation: does an object disappear because it lies at the border? (Lin, Weng et al. 2024, section 4.)"""
+"""Translation: does an object disappear because it lies at the border? (Lin, Weng et al. 2024, section 4.)
 
+Compared is recall, the share of the object's pixels that are found. What a network makes of background near the border
+is a number of its own: new objects there are harm of another kind.
+"""
+
+import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxseg.audit import moving, pictures
-from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, NotAskedError, Probe, number
-from jaxseg.audit.subject import Seen, Subject, counted, strip_width
+from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, Kind, NotAskedError, Probe, number
+from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.data import augment
-from jaxseg.metrics import regional
 from jaxseg.metrics.intervals import Estimate
+from jaxseg.results.patients import Patients
 from jaxseg.results.text import text_of
+from jaxseg.settings import share
 
-_VARIANTS = len(moving.SIDES) * len(moving.PICTURES)
-_REGIONS = ("strip", "rest", "visible")
+FALSE_OBJECTS = Kind("false objects")
+_WINDOWS = len(moving.SIDES) * len(moving.WINDOWS)
+_PLACES = ("near", "rest")
 
 
-def measure(subject: Subject, settings: moving.Settings) -> Arrays:
-    """What the network makes of objects that are cut off, with the border close by and without.
+@dataclasses.dataclass(frozen=True)
+class Settings(moving.Settings):
+    """See configs/audit.py."""
+
+    least_recall: float = share()
+
+
+def measure(subject: Subject, settings: Settings) -> Arrays:
+    """What the network makes of the same pixels inside a window and at the border of another.
 
     Returns:
-      `strip`, `rest` `[2,N]`: Dice of the visible pixels near the line and of the others, mirrored and moved, the four
-      sides together; `visible` `[2,N]` of all visible ones; and a few cases as of `pictures.Pairs.arrays`.
+      `found` and `called` `[2,2,N]`: share of the object's pixels, and of the background's, that are called object,
+      near the line and further from it, in the two windows, the four sides together; `dice` `[2,N]` of all these
+      pixels; and a few cases as of `pictures.Pairs.arrays`.
     """
     if subject.rank != 2:
-        raise NotAskedError("the cases are volumes; moving is made for pictures")
+        raise NotAskedError("the cases are volumes; windows are cut from pictures")
     width = strip_width(subject, settings.border_share)
 
     def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
-        made = moving.cut(seen["images"], seen["labels"], width=width)
+        made = moving.cut(seen["images"], seen["labels"], width=width, valid=seen.get("valid"))
         flat = made.images.reshape(-1, *made.images.shape[3:])
         classes = subject.predict(variables, flat).reshape(made.images.shape[:-1])
-        returned = made.back(classes)
-        shape = returned.shape
-        labels = jnp.broadcast_to(made.labels[0], shape)
-        sums = lambda region: regional.region_sums(labels, returned, jnp.broadcast_to(region, shape))
-        regions = {"strip": made.strip, "rest": made.visible & ~made.strip, "visible": made.visible}
-        # sides are added up, cases come first
-        of_region = lambda region: jnp.moveaxis(jnp.sum(sums(counted(seen, region)), 1), 1, 0)
-        return {name: of_region(region) for name, region in regions.items()} | {
+        called, there = made.matched(classes) > 0, made.labels[1] > 0
+        counts = {}  # sides are added up, cases come first
+        for place, where in zip(_PLACES, (made.near, made.rest), strict=True):
+            for kind, of_kind in (("object", there & where), ("background", ~there & where)):
+                counts[f"{place} {kind}"] = jnp.sum(of_kind, (0, 2, 3))
+                counts[f"{place} {kind} called"] = jnp.sum(called & of_kind[None], (1, 3, 4)).T
+        return counts | {
             "images": augment.levels(made.shown(made.images), scales=seen.get("scale")),
             "labels": made.shown(made.labels.astype(jnp.uint8)),
             "classes": made.shown(classes.astype(jnp.uint8)),
         }
 
-    answer = subject.asks(question, batch_size=max(subject.batch_size // _VARIANTS, 1))(subject.test)
-    scores = {name: regional.dice_from_region_sums(answer[name]).T for name in _REGIONS}
-    chosen = pictures.largest(scores["strip"][0] - scores["strip"][1], settings.examples)
-    return scores | pictures.of_pairs(answer, chosen).arrays()
+    answer = subject.asks(question, batch_size=max(subject.batch_size // _WINDOWS, 1))(subject.test)
+    rate = lambda kind: np.stack([_rate(answer[f"{p} {kind} called"], answer[f"{p} {kind}"]) for p in _PLACES])
+    found = rate("object")
+    _check(found[0, 0], settings.least_recall)
+    chosen = pictures.largest(found[0, 0] - found[0, 1], settings.examples)
+    shown = pictures.of_pairs(answer, chosen).arrays()
+    return {"found": found, "called": rate("background"), "dice": _dice(answer)} | shown
 
 
-def tabulate(subject: Subject, settings: moving.Settings, arrays: Arrays) -> Answer:
-    """The Dice near the line in both pictures, and what the border takes of it."""
+def _check(found: np.ndarray, least: float) -> None:
+    """Whether a loss could be seen of what is found near the line with the border far away, `[N]`."""
+    if np.isnan(found).all():
+        raise NotAskedError("no object lies where windows of half the image's side can cut it")
+    if np.nanmean(found) < least:
+        raise NotAskedError(
+            f"of objects in windows of half the side, enlarged, the network finds {np.nanmean(found):.0%} where no "
+            f"border is near; at least {least:.0%} are needed to see a loss"
+        )
+
+
+def _rate(called: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """`[N,2]` of `[N]` -> `[2,N]`, NaN where there are no pixels."""
+    return np.where(pixels, called.T / np.maximum(pixels, 1), np.nan)
+
+
+def _dice(answer: Arrays) -> np.ndarray:
+    """Of all pixels that both windows show, `[2,N]`."""
+    of = lambda name: np.sum([answer[f"{place} {name}"] for place in _PLACES], 0)
+    right, wrong, there = of("object called").T, of("background called").T, of("object")
+    return np.where(there, 2 * right / np.maximum(right + wrong + there, 1), np.nan)
+
+
+def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
+    """How much of an object is found near the line in both windows, and what the border takes of it."""
     patients, width = subject.patients(settings.resamples), strip_width(subject, settings.border_share)
-    convention = (
-        f"{regional.WHAT}; images are cut at a line through the object's centre, along each of four sides in turn; "
-        "mirrored: beyond the line stands the mirror image; moved: the line is the image's border"
+    places = (f"within {width} of {subject.shorter} px of the line", "further from it")
+    windows = (
+        "two windows of an image, half as wide and high, enlarged to its size; a line through the object's centre lies "
+        "inside the one and is the border of the other, along each of four sides in turn; pixels that both show"
     )
-    rows, lost = [], {}
-    for name, place in _places(subject, width).items():
-        mirrored, moved = arrays[name]
-        lost[name] = patients.difference(mirrored, moved)
-        told = {"Dice, mirrored": patients.mean(mirrored), "Dice, moved to the border": patients.mean(moved)}
-        told["lost at the border"] = lost[name]
-        rows += [number(what, estimate, convention, where=place) for what, estimate in told.items()]
-    return Answer(rows, (_candidate(subject, settings, arrays, lost, width),))
+    rows = []
+    for quantity, name in (("recall", "found"), ("background called object", "called")):
+        for values, place in zip(arrays[name], places, strict=True):
+            told = {f"{quantity}, {w}": patients.mean(v) for w, v in zip(moving.WINDOWS, values, strict=True)}
+            told[f"{quantity}, inside minus at the border"] = patients.difference(*values)
+            rows += [number(what, one, f"share of pixels; {windows}", where=place) for what, one in told.items()]
+    lost = _lost(patients, arrays)
+    rows.append(number("recall lost, near minus further", lost["beyond"], windows, where="between the two places"))
+    rows.append(number("Dice lost", lost["dice"], f"foreground against background; {windows}", where="both places"))
+    return Answer(rows, (_given_up(subject, settings, arrays, lost, width), _made_up(subject, settings, arrays, width)))
 
 
-def _places(subject: Subject, width: int) -> dict[str, str]:
-    """Regions of the image, in words."""
-    near = f"visible pixels within {width} of {subject.shorter} px of the line"
-    return {"strip": near, "rest": "the other visible pixels", "visible": "all visible pixels"}
+def _lost(patients: Patients, arrays: Arrays) -> dict[str, Estimate]:
+    near, rest = arrays["found"]
+    losses = [(1.0, near[0]), (-1.0, near[1]), (-1.0, rest[0]), (1.0, rest[1])]
+    return {
+        "near": patients.difference(*near),
+        "rest": patients.difference(*rest),
+        "beyond": patients.contrast(losses),
+        "dice": patients.difference(*arrays["dice"]),
+    }
 
 
-def _candidate(
-    subject: Subject, settings: moving.Settings, arrays: Arrays, lost: Mapping[str, Estimate], width: int
+def _given_up(
+    subject: Subject, settings: Settings, arrays: Arrays, lost: Mapping[str, Estimate], width: int
 ) -> Candidate:
-    all_visible, near, inside = (text_of(lost[name]) for name in ("visible", "strip", "rest"))
+    near, rest = (text_of(lost[name]) for name in ("near", "rest"))
+    # what is lost everywhere is for the missing half of the object, not for the border
+    weaker = min(lost["near"], lost["beyond"], key=lambda one: one.low)
     return Candidate(
         kind=BORDER,
         name="translation",
         title="Objects at the image's border are given up",
         sentence=(
-            f"Pushed against the image's border, objects lose {all_visible} of Dice on what is left of them, and "
-            f"{near} within {width} px of the border ({inside} further inside), although the network sees as much of "
-            "them as before: compared are two pictures of the same half of the object, one with the border close by "
-            "and one with the border far away."
+            f"Within {width} px of the border the network finds {near} less of an object than of the same pixels with "
+            f"the border far away; further inside the same pictures {rest} less. It sees as much of that place in "
+            "both: they are two windows of one image, of one scale."
         ),
-        quantity="Dice lost at the border",
-        estimate=lost["visible"],
+        quantity="recall lost near the border",
+        estimate=lost["near"] if math.isnan(lost["beyond"].mean) else weaker,
         margin=settings.margin,
-        damage=lost["visible"].mean,
+        damage=lost["dice"].mean,
         remedy=(
             "Train on views in which objects touch the border: random quadrants (config.data.view=quadrant) or "
             "translations (config.data.augmentation.translate). Padding that does not mark the border "
             "(config.model.padding=reflect or valid) makes the cue harder to learn, not impossible. Until then, check "
             "images whose object touches the border by eye."
         ),
-        figure=pictures.figure(
-            "translation", pictures.of_arrays(arrays), subject, "border far away", "border close by"
-        ),
+        figure=pictures.figure("translation", pictures.of_arrays(arrays), subject, *_SHOWN),
     )
 
 
-PROBE = Probe("translation", "Do objects disappear at the border?", "shortcuts", moving.Settings, measure, tabulate)
+def _made_up(subject: Subject, settings: Settings, arrays: Arrays, width: int) -> Candidate:
+    patients = subject.patients(settings.resamples)
+    inside, at_border = arrays["called"][0]
+    more = patients.difference(at_border, inside)
+    return Candidate(
+        kind=FALSE_OBJECTS,
+        name="objects at the border",
+        title="Background at the image's border is called object",
+        sentence=(
+            f"Within {width} px of the border {text_of(more)} more of the background is called object than of the same "
+            "pixels with the border far away."
+        ),
+        quantity="share of background near the border that is called object, beyond that inside",
+        estimate=more,
+        margin=settings.margin,
+        damage=patients.difference(*arrays["dice"]).mean,
+        remedy="Train on views in which background lies at the border too; check what is found there by eye.",
+        figure=None,
+    )
+
+
+_SHOWN = ("the border far away", "the border close by")
+
+
+PROBE = Probe("translation", "Do objects disappear at the border?", "shortcuts", Settings, measure, tabulate)
