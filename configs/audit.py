@@ -26,14 +26,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.low_dice = 0.7  # a mean Dice that lies below with its whole interval is a finding
     config.calibration_margin = 0.05  # of the expected calibration error
 
-    config.border_share = 0.12  # of the image's side, "near the border"; 30 of 256 pixels as in the border study
+    config.border_share = 0.12  # of the shorter side, "near the border"; 30 of 256 pixels as in the border study
     config.least_recall = 0.3  # in windows with the border far away, without which a loss at it cannot be seen
     config.chroma = 40.0  # levels between red, green and blue from which on a stroke counts as a mark; gray ones do not
     config.gray_share = 0.8  # of an image without colour, so that what has colour counts as marks
     config.removal = "fast_marching"  # how marks are filled in; see jaxseg.data.overlays
-    config.beside_share = 0.08  # of the side: how far beside a mark its shape is filled in instead
-    config.stroke_share = 0.03  # of the side: nearer to an inserted stroke nothing is scored
-    config.caliper_share = 0.06  # of the side: size of a caliper
+    config.beside_share = 0.08  # of the shorter side: how far beside a mark its shape is filled in instead
+    config.stroke_share = 0.03  # of the shorter side: nearer to an inserted stroke nothing is scored
+    config.caliper_share = 0.06  # of the shorter side: size of a caliper
     config.gathered_share = 0.35  # of the way from the middle of an empty place to its ends, for the control
     config.colours = ((255, 255, 0), (255, 255, 255), (130, 255, 130))  # of calipers, in turn
     config.least_cases = 8  # images with marks, without which their removal is not asked

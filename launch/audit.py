@@ -4,10 +4,10 @@ r"""What a trained network has learned that it should not have: at most five fin
     python -m launch.audit --run=runs/unet --dataset=folder/other --workdir=runs/audit
     python -m launch.audit --weights=model.pth --config=configs/train.py:demo --dataset=hc18/256 --workdir=runs/audit
 
-A run is audited on the test cases of its own data set, or of another prepared one. PyTorch weights need the config of a
-run that says which network they are of and what it sees; nothing is trained with it. Where their file holds several
-networks, `--weights=FILE:KEY` chooses. All settings of the audit are in configs/audit.py and can be changed, as in
-`--audit.cases=100`.
+A run is audited on the test cases of its own data set, or of another prepared one, which it sees as in training, in
+whatever geometry and normalisation. PyTorch weights need the config of a run that says which network they are of and
+what it sees; nothing is trained with it. Where their file holds several networks, `--weights=FILE:KEY` chooses. All
+settings of the audit are in configs/audit.py and can be changed, as in `--audit.cases=100`.
 
 Objects are moved to the border, padding is swapped, calipers are removed and drawn, images get other scanners' gray
 levels. Also reported: Dice by ring and domain, profiles over the layers, distances of domains, a league of scores

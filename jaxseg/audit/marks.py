@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxseg.audit import levels
 from jaxseg.data import overlays, pipeline
-from jaxseg.data.normalisation import Scale
 from jaxseg.errors import InputError
 from jaxseg.settings import number as bounded
 from jaxseg.settings import one_of, share
@@ -66,22 +66,20 @@ def mark(case: pipeline.Case, number: int, settings: Look) -> Marked:
       number: of the case; colours and styles take turns.
       settings: of marks.
     """
-    of_grid = [case["image"], case["labels"], case.get("valid", np.ones(case["labels"].shape, bool))]
-    place = tuple(slice(*ends) for ends in case["inside"].T) if "inside" in case else (...,)
-    image, labels, valid = (array[place] for array in of_grid)
-    scale = Scale(*case["scale"]) if image.dtype != np.uint8 else None
-    levels = image if scale is None else np.clip(np.rint(scale.levels(image)), 0, 255).astype(np.uint8)
-    found = _marked(levels, labels, valid, number, settings)
+    place, scale, shape = levels.place(case), levels.scale(case), case["labels"].shape
+    before = levels.of_case(case)[place]
+    valid = case.get("valid", np.ones(shape, bool))
+    found = _marked(before, case["labels"][place], valid[place], number, settings)
 
     def on_grid(array: np.ndarray) -> np.ndarray:
-        whole = np.zeros(case["labels"].shape, bool)
+        whole = np.zeros(shape, bool)
         whole[place] = array
         return whole
 
     images = np.repeat(case["image"][None], len(found.images), 0)
-    for whole, changed in zip(images, found.images, strict=True):
-        new = changed if scale is None else scale.values(changed).astype(image.dtype)
-        whole[place] = np.where(changed != levels, new, image)
+    for whole, after in zip(images, found.images, strict=True):
+        new = after if scale is None else scale.values(after).astype(images.dtype)
+        whole[place] = np.where(after != before, new, whole[place])
     return Marked(images, *map(on_grid, (found.marks, found.touched, found.drawn, found.phantom)))
 
 

@@ -206,14 +206,14 @@ def test_an_empty_place_is_where_pixels_count(squares, settings):
 
 
 def test_pixels_without_annotation_are_not_scored(networks, subject_of, squares, answer):
-    """Corners that a network wrongly calls foreground, in every picture, and whose levels no other image has."""
+    """A frame that a network wrongly calls foreground, in every picture, and whose levels no other image has."""
     cases = marked(squares(8, size=48))
-    corner = np.zeros(cases.labels.shape, bool)
-    corner[:, :10, :10] = corner[:, :10, -10:] = corner[:, -10:, :10] = corner[:, -10:, -10:] = True
-    cases.images[corner] = 255
+    frame = np.ones(cases.labels.shape, bool)
+    frame[:, 10:-10, 10:-10] = False
+    cases.images[frame] = 255
     perfect, spoilt = {}, {}
     for name, wanted in (("valid", perfect), ("all", spoilt)):
-        valid = ~corner if name == "valid" else np.ones(corner.shape, bool)
+        valid = ~frame if name == "valid" else np.ones(frame.shape, bool)
         some = dataclasses.replace(cases, valid=valid)
         for probe in (overlay_marks, gray_levels):
             wanted |= answer(probe.PROBE, subject_of(networks.Threshold(), some))[1]
@@ -222,7 +222,7 @@ def test_pixels_without_annotation_are_not_scored(networks, subject_of, squares,
     assert np.nanmax(perfect["insertion"]) == 0 < 0.1 < np.nanmin(spoilt["insertion"])
     case = dataclasses.replace(cases, valid=~np.all(cases.images == 255, -1))[0]
     assert gray_levels.histogram([case])[2, 255] == 0  # of blue, which no caliper has
-    assert gray_levels.histogram([case | {"valid": np.ones_like(case["valid"])}])[2, 255] == 400
+    assert gray_levels.histogram([case | {"valid": np.ones_like(case["valid"])}])[2, 255] == 48**2 - 28**2
 
 
 # Patches.

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import types
 
 import jax
 import numpy as np
@@ -11,10 +12,11 @@ from PIL import Image
 
 from configs import audit as audit_config
 from configs import train
-from jaxseg import inference
+from jaxseg import inference, models
 from jaxseg.audit import page
 from jaxseg.audit import run as audits
-from jaxseg.data import builders, inputs, overlays
+from jaxseg.audit.subject import of_run
+from jaxseg.data import builders, inputs, overlays, pipeline
 from jaxseg.training import runs
 
 SIZES = ((24, 32), (20, 30))
@@ -43,10 +45,45 @@ def write(folder):
     (folder / "classes.csv").write_text("value,name\n0,background\n1,object\n9,ignore\n")
 
 
-RUNS = {
-    "keep": ({"size": (24, 32)}, "z_score"),
-    "patches": ({"size": (16, 16), "overlap": 0.25}, "percentiles"),
+RUNS = {  # options, normalisation, probes: in patches those that ask what the window says
+    "keep": ({"size": (24, 32)}, "z_score", ()),
+    "patches": (
+        {"size": (16, 16), "overlap": 0.25},
+        "percentiles",
+        ("accuracy", "calibration", "failures", "gray levels", "padding", "translation"),
+    ),
 }
+
+
+def drawn(size, inside=None):
+    """A case of a run, without a pixel that matters."""
+    texts = dict.fromkeys(("case", "patient", "domain"), "x")
+    arrays = {"image": np.zeros((*size, 3), np.float16), "labels": np.zeros(size, np.uint8)}
+    at = np.array(inside or [(0, 0), size], np.int32)
+    more = {"valid": np.ones(size, bool), "scale": np.zeros((4, 3), np.float32), "spacing": np.ones(2), "inside": at}
+    return texts | arrays | more
+
+
+def test_a_batch_of_whole_cases_has_as_many_pixels_as_one_of_patches():
+    config = train.get_config("tiny").unlock()
+    config.data.update(geometry="patches", normalisation="z_score")
+    config.data.geometry_options.update(size=(16, 12), overlap=0.25)
+    config.training.batch_size = 12
+    model = models.build("unet", 2, features=(2, 4), skips=(True,))
+    run = types.SimpleNamespace(members=({},), config=config, model=model, folder="run")
+    listed = lambda *sizes: pipeline.Listed("x/test", ("a", "b"), tuple(map(drawn, sizes)), "x")
+    made = of_run(run, listed((20, 30), (24, 13)), listed((18, 31)))
+    assert made.sides == (24, 32) and made.familiar.labels.shape == (1, 24, 32)  # even, for one pooling
+    assert made.batch_size == 12 * 16 * 12 // (24 * 32) == 3
+    assert (made.tiling.sides(2), made.tiling.overlap, made.tiling.batch) == ((16, 12), 0.25, 12)
+    np.testing.assert_array_equal(made.test.insides, [[(2, 1), (22, 31)], [(0, 9), (24, 22)]])
+    assert "a window of 12x16 px" in made.notes[0] and "2 of 2 test cases do not fill it" in made.notes[1]
+    whole = of_run(run, listed((20, 30), (20, 30)), None)
+    assert whole.sides == (20, 30) and whole.familiar is None and len(whole.notes) == 1
+    config.data.geometry = "keep"
+    config.data.geometry_options.update(multiple=(2,), size=(), overlap=0.5)
+    keeping = of_run(run, listed((20, 30), (24, 12)), None)
+    assert (keeping.tiling, keeping.batch_size, keeping.sides) == (None, 12, (24, 30))
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +96,14 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module", params=RUNS)
 def audited(request, pictures, tmp_path_factory):
     """Geometry, the run's config and folder, and the folder of its audit."""
-    options, normalisation = RUNS[request.param]
+    options, normalisation, probes = RUNS[request.param]
     place, config = tmp_path_factory.mktemp(request.param), train.get_config("tiny").unlock()
     config.data.update(dataset="folder/mine", geometry=request.param, normalisation=normalisation, image_size=16)
     config.data.geometry_options.update(options)
     config.model.update(features=(2, 4), skips=(True,))
-    config.training.update(epochs=4, batch_size=4)
+    config.training.update(epochs=20, batch_size=4)
     settings = audit_config.get_config().unlock()
-    settings.update(resamples=100, autoencoder_steps=2, latent=2, autoencoder_width=2)
+    settings.update(resamples=100, autoencoder_steps=2, latent=2, autoencoder_width=2, probes=probes)
     with jax.numpy_dtype_promotion("standard"):
         runs.train(config.lock(), runs.Splits(pictures, inputs.of_config(config)), place / "run")
         page.run(
@@ -82,8 +119,9 @@ def audited(request, pictures, tmp_path_factory):
 def test_an_audit_of_any_geometry_asks_every_probe(audited):
     geometry, _, place = audited
     results = json.loads((place / "audit" / "results.json").read_text())
-    assert not [row for row in results["numbers"] if row["quantity"] == "not asked" and row["probe"] != "padding"]
-    assert {row["probe"] for row in results["numbers"]} == {probe.name for probe in audits.all_probes()}
+    assert "not asked" not in {row["quantity"] for row in results["numbers"]}
+    wanted = RUNS[geometry][2] or [probe.name for probe in audits.all_probes()]
+    assert {row["probe"] for row in results["numbers"]} == set(wanted)
     words = re.sub(r"\s+", " ", html.unescape((place / "audit" / "report.html").read_text()))
     told = "a window of 16x16 px slides over a case, and the next one repeats 25% of it" in words
     assert told == (geometry == "patches") == ("How the cases are seen" in words)

@@ -15,6 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jaxseg import models
 from jaxseg.analysis import mahalanobis, prototypes
 from jaxseg.data import builders, pipeline
+from jaxseg.data.normalisation import MeanStd
 from jaxseg.errors import InputError
 from jaxseg.metrics import domain_ranking, overlap
 from jaxseg.metrics.domain_ranking import MEAN, TOGETHER
@@ -548,6 +549,23 @@ def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays, unit):
     splits = {name: cases.stored.take(np.arange(4)) for name in ("train", "validation")}
     measured = dataclasses.replace(measured, examples=examples)
     assert_stays(f"distortion_{unit}", STUDY, settings(cfg.lock()), Gathered(splits, cases), measured, cfg)
+
+
+def test_examples_show_gray_levels_in_any_units(monkeypatch):
+    cases, units = fake_cases(patients=2), MeanStd(mean=(100,), std=(50,))
+    gray = cases.stored.images
+    scales = np.stack([np.stack(units.scale(image)) for image in gray])
+    seen = np.stack([units(image) for image in gray])
+    chosen, found = [5, 2], {}
+    monkeypatch.setattr(experiment, "load", lambda *_: (None, None))
+    monkeypatch.setattr(experiment, "_seen", lambda settings, cases: (cases,))
+    monkeypatch.setattr(experiment.compute, "score_cases", lambda *given, further: {"images": given[3].images})
+    for name, images, scale in (("levels", gray / 127.5 - 1, None), ("units", seen.astype(np.float32), scales)):
+        stored = dataclasses.replace(cases.stored, images=images, scales=scale)
+        gathered = Gathered(None, dataclasses.replace(cases, stored=stored))
+        found[name] = experiment._examples(settings(config()), gathered, None, chosen)["images"]
+    np.testing.assert_allclose(found["units"], found["levels"], atol=2e-3)
+    np.testing.assert_allclose(found["levels"], gray[chosen] / 127.5 - 1)
 
 
 def test_ensembles_are_of_networks_that_follow_each_other_and_all_is_kept(monkeypatch, tmp_path):

@@ -554,7 +554,7 @@ def untrained(monkeypatch):
     class Splits(dict):
         num_classes, rank = 2, 2
 
-        def __init__(self, *_):
+        def __init__(self, *_, **__):
             super().__init__({name: cases(10 if name != "test" else 12, seed=i) for i, name in enumerate(base.SPLITS)})
 
         def open(self, split):

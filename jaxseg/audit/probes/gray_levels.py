@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.audit import pictures
+from jaxseg.audit import levels, pictures
 from jaxseg.audit.probe import SCANNER, Answer, Arrays, Candidate, NotAskedError, Probe, number
 from jaxseg.audit.probes.accuracy import reference_domain
 from jaxseg.audit.subject import Seen, Subject
 from jaxseg.data import augment, pipeline
-from jaxseg.data.normalisation import Scale
 from jaxseg.metrics import regional
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.results.text import text_of
@@ -61,20 +60,13 @@ def histogram(cases: Iterable[pipeline.Case]) -> np.ndarray:
     """How many pixels that count have every gray level, float `[C,256]`."""
     of_cases = []
     for case in cases:
-        levels = _levels(case)
-        counted = levels[case["valid"]] if "valid" in case else levels.reshape(-1, levels.shape[-1])
+        found = levels.of_case(case)
+        counted = found[case["valid"]] if "valid" in case else found.reshape(-1, found.shape[-1])
         of_cases.append([np.bincount(channel, minlength=256) for channel in counted.T])
     return np.sum(of_cases, 0).astype(float)
 
 
-def _levels(case: pipeline.Case) -> np.ndarray:
-    """The gray levels of a case, uint8 `[*S,C]`."""
-    if case["image"].dtype == np.uint8:
-        return case["image"]
-    return np.clip(np.rint(Scale(*case["scale"]).levels(case["image"])), 0, 255).astype(np.uint8)
-
-
-def mapped(case: pipeline.Case, levels: np.ndarray, known: np.ndarray) -> np.ndarray:
+def mapped(case: pipeline.Case, mapping: np.ndarray, known: np.ndarray) -> np.ndarray:
     """The image of a case in other gray levels; what is padded stays.
 
     Between levels, and of images with more of them than 256, the map is the line from one level that it was made of to
@@ -82,26 +74,25 @@ def mapped(case: pipeline.Case, levels: np.ndarray, known: np.ndarray) -> np.nda
 
     Args:
       case: as a network is given it, with `scale` unless it is uint8, and `inside` unless it covers its grid.
-      levels: a map of `gray_map`, uint8 `[C,256]`.
+      mapping: of `gray_map`, uint8 `[C,256]`.
       known: bool `[C,256]`, the levels that it was made of.
     """
-    place = tuple(slice(*ends) for ends in case["inside"].T) if "inside" in case else (...,)
+    place, scale, channels = levels.place(case), levels.scale(case), range(len(mapping))
     image = case["image"].copy()
     inside = image[place]
-    if image.dtype == np.uint8:
-        image[place] = np.stack([levels[c][inside[..., c]] for c in range(len(levels))], -1)
+    if scale is None:
+        image[place] = np.stack([mapping[c][inside[..., c]] for c in channels], -1)
         return image
-    scale = Scale(*case["scale"])
     before = scale.levels(inside)
-    shifts = np.stack([_shift(before[..., c], levels[c], known[c]) for c in range(len(levels))], -1)
+    shifts = np.stack([_shift(before[..., c], mapping[c], known[c]) for c in channels], -1)
     image[place] = np.clip(inside + shifts * (scale.white - scale.black) / 255, scale.least, scale.most)
     return image
 
 
-def _shift(before: np.ndarray, levels: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _shift(before: np.ndarray, mapping: np.ndarray, known: np.ndarray) -> np.ndarray:
     """By how many levels values move; beyond the outermost levels, as these."""
     there = np.flatnonzero(known)
-    return np.interp(before, there, levels[there].astype(float) - there).astype(np.float32)
+    return np.interp(before, there, mapping[there].astype(float) - there).astype(np.float32)
 
 
 def measure(subject: Subject, settings: Settings) -> Arrays:
@@ -122,8 +113,8 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     answers = []
     histograms = {name: histogram(subject.test.take(np.flatnonzero(domains == name))) for name in (reference, *names)}
     for name in names:
-        levels = gray_map(histograms[reference], histograms[name])
-        images = np.stack([mapped(case, levels, histograms[reference] > 0) for case in subject.test])
+        mapping = gray_map(histograms[reference], histograms[name])
+        images = np.stack([mapped(case, mapping, histograms[reference] > 0) for case in subject.test])
         answers.append(asked(dataclasses.replace(subject.test, images=images)))
     of_here = lambda answer: np.where(here, regional.dice_from_region_sums(answer["sums"]), np.nan)
     theirs = np.stack([of_here(answer) for answer in answers])

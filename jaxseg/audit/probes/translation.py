@@ -137,8 +137,9 @@ def _given_up(
         title="Objects at the image's border are given up",
         sentence=(
             f"Within {width} px of the border the network finds {near} less of an object than of the same pixels with "
-            f"the border far away; further inside the same pictures {rest} less. It sees as much of that place in "
-            "both: they are two windows of one image, of one scale."
+            f"the border far away; further inside, {rest} less. The pictures are two windows of one image, of one "
+            "scale. (The number of the finding is the loss near the border, or what of it goes beyond that further "
+            "inside, whichever is less.)"
         ),
         quantity="recall lost near the border",
         estimate=lost["near"] if math.isnan(lost["beyond"].mean) else weaker,
