@@ -1,10 +1,10 @@
 """Objects at the border: two windows of one image that show the same part of an object, inside and at the border.
 
-A line through the object, its centre if there is room, is the border of one window, *at the border*; the other, *inside*, lies about the
-line. Both are half as wide and as high as the image, cut from it as it is, and enlarged to its size, so that they are
-of one scale. The pixels that both show are compared: those near the line, and those further from it. What the second
-window lacks, the other half of the object, may cost a network something too, but not near the line alone. The line runs
-along each of the image's four sides in turn.
+A line through the object, its centre if there is room, is the border of one window, *at the border*; the other,
+*inside*, lies about the line. Both are half as wide and as high as the image, cut from it as it is, and enlarged to its
+size, so that they are of one scale. The pixels that both show are compared: those near the line, and those further from
+it. What the second window lacks, the other half of the object, may cost a network something too, but not near the line
+alone. The line runs along each of the image's four sides in turn.
 """
 
 import dataclasses
