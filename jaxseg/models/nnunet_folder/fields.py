@@ -11,7 +11,7 @@ PLANS, DATASET = "plans.json", "dataset.json"
 _WORDS: dict[Any, str] = {dict: "an object", list: "a list", str: "a text"}
 
 
-def entry(of: Json, name: str, kind: type, file: str = PLANS) -> Any:
+def entry(of: Json, name: str, kind: type, *, file: str = PLANS) -> Any:
     """The entry `name` of an object in a file.
 
     Raises:

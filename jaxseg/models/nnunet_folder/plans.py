@@ -179,7 +179,7 @@ def _check_network(plans: Plans) -> None:
 
 def _channels(of: Json, plans: Json, dataset: Json) -> tuple[Channel, ...]:
     key = "modality" if "modality" in dataset else "channel_names"
-    names = fields.entry(dataset, key, dict, DATASET)
+    names = fields.entry(dataset, key, dict, file=DATASET)
     if sorted(names) != sorted(str(i) for i in range(len(names))):
         raise InputError(f"{DATASET}: the keys of {key} are {', '.join(names)}; they must be 0, 1, ...")
     schemes, masked = (fields.entry(of, name, list) for name in ("normalization_schemes", "use_mask_for_norm"))
@@ -205,7 +205,7 @@ def _channel(plans: Json, index: int, name: str, scheme: Any, masked: bool) -> C
 
 def _labels(dataset: Json) -> tuple[tuple[str, ...], int | None]:
     """The names of the classes by number, and the label that is ignored."""
-    given = dict(fields.entry(dataset, "labels", dict, DATASET))
+    given = dict(fields.entry(dataset, "labels", dict, file=DATASET))
     given = {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in given.items()}
     regions = [name for name, value in given.items() if isinstance(value, list)]
     if regions:
