@@ -201,3 +201,13 @@ def test_options_that_a_file_gives_as_lists_are_the_same_network():
 def test_options_that_cannot_be_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         models.build("nnunet", 2, features=(3, 4, 5), **options)
+
+
+def test_one_logit_becomes_two(drawn_state_dict):
+    """As of a network for one class: the softmax of [0, z] is the sigmoid of z."""
+    tensors = drawn_state_dict(tensor_shapes(FLAT, 2, 1), 0)
+    module = models.build("nnunet", 2, **FLAT)
+    logits = jax.jit(module.apply)(weights.from_torch(module, tensors, images_of(2).shape), images_of(2))
+    np.testing.assert_array_equal(logits[..., 0], 0)
+    expected = forward(tensors, images_of(2), FLAT["strides"])
+    np.testing.assert_allclose(logits[..., 1:], expected, atol=1e-5 * np.abs(expected).max())
