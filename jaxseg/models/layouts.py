@@ -217,17 +217,17 @@ def _nnunet(module: NNUNet) -> list[Tensor]:
     entries = [entry for variable, name in _nnunet_encoder(module) for entry in layer(variable, name)]
     levels = module.halvings
     for level, active in enumerate(module.active_skips):
-        name = levels - 1 - level  # they are numbered from the bottleneck
+        stage = levels - 1 - level  # they are numbered from the bottleneck
         for i in range(module.decoder_stage_depths[level]):
             skip = 0 if active or i else module.features[level]
-            entries += layer(f"decoder_{level}/conv_{i}", f"decoder.stages.{name}.convs.{i}", skip)
-        entries.append(_transposed(f"up_{level}", f"decoder.transpconvs.{name}"))
+            entries += layer(f"decoder_{level}/conv_{i}", f"decoder.stages.{stage}.convs.{i}", skip)
+        entries.append(_transposed(f"up_{level}", f"decoder.transpconvs.{stage}"))
         if module.up_bias:
-            entries.append(_vector(f"params/up_{level}/bias", f"decoder.transpconvs.{name}.bias"))
+            entries.append(_vector(f"params/up_{level}/bias", f"decoder.transpconvs.{stage}.bias"))
         # of lower resolutions, for deep supervision, there are no variables: their tensors are passed over
         head = "head" if level == 0 else f"head_{level}"
-        entries.append(_conv(head, f"decoder.seg_layers.{name}"))
-        entries.append(_vector(f"params/{head}/conv/bias", f"decoder.seg_layers.{name}.bias"))
+        entries.append(_conv(head, f"decoder.seg_layers.{stage}"))
+        entries.append(_vector(f"params/{head}/conv/bias", f"decoder.seg_layers.{stage}.bias"))
     return entries
 
 
@@ -277,17 +277,18 @@ def _residual_unet_options(shapes: Shapes) -> Options:
 
 
 def _nnunet_options(shapes: Shapes) -> Options:
-    def kernels(pattern: str) -> list[tuple[int, ...]]:
+    def numbered(pattern: str) -> list[tuple[int, ...]]:
+        """The shapes of the tensors of this name with 0, 1, ... in it."""
         names = (pattern.format(i) for i in itertools.count())
         return [shapes[name] for name in itertools.takewhile(lambda name: name in shapes, names)]
 
     def depths(pattern: str, stages: int) -> list[int]:
-        return [len(kernels(pattern.replace("STAGE", str(i)))) for i in range(stages)]
+        return [len(numbered(pattern.replace("STAGE", str(i)))) for i in range(stages)]
 
     residual = _NNUNET_STEMS[1] in shapes
     inner = "blocks.{}.conv1" if residual else "0.convs.{}"
-    first = kernels(f"encoder.stages.{{}}.{inner.format(0)}.conv.weight")
-    ups = kernels("decoder.transpconvs.{}.weight")[::-1]
+    first = numbered(f"encoder.stages.{{}}.{inner.format(0)}.conv.weight")
+    ups = numbered("decoder.transpconvs.{}.weight")[::-1]
     stages = len(first)
     norm = ("batch",) if any(name.endswith(".norm.running_mean") for name in shapes) else ("instance",)
     return {
