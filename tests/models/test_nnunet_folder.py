@@ -81,7 +81,7 @@ def test_the_configuration_is_that_of_the_checkpoint_or_of_the_name(tmp_path, dr
     with pytest.raises(InputError, match=r"nothing says of which configuration .*choose one of 2d, 3d_fullres"):
         nnunet_folder.from_folder(other)
     assert nnunet_folder.from_folder(other, configuration="2d")[2] == found
-    with pytest.raises(InputError, match=r"checkpoint_final\.pth: these are the tensors of nnunet with"):
+    with pytest.raises(InputError, match=r"checkpoint_final\.pth: is not what plans\.json and dataset\.json describe"):
         nnunet_folder.from_folder(other, configuration="3d_fullres")
     said = {"init_args": {"configuration": "2d"}, "inference_allowed_mirroring_axes": None}
     write_folder(tmp_path / "told", plans | {"configurations": {"2d": {}}}, dataset_json(), drawn(FLAT), beside=said)
@@ -249,7 +249,9 @@ def test_bad_folders_are_one_line(tmp_path, drawn, spoil, message):
 
 def test_tensors_of_another_network_are_named_with_their_file(tmp_path, drawn):
     write_folder(tmp_path, plans_json(FLAT, (4, 8)), dataset_json(labels=("a", "b")), drawn(FLAT))
-    with pytest.raises(InputError, match=r"checkpoint_final\.pth: these are the tensors of nnunet with num_classes=3"):
+    with pytest.raises(
+        InputError, match=r"describe \(these are the tensors of nnunet with num_classes=3.*copy all three"
+    ):
         nnunet_folder.from_folder(tmp_path)
 
 

@@ -57,7 +57,8 @@ def from_folder(
     try:
         return module, weights.from_torch(module, tensors, plans.image_shape), plans
     except InputError as error:
-        raise InputError(f"{file}: {error}") from error
+        both = f"{PLANS} and {DATASET}"
+        raise InputError(f"{file}: is not what {both} describe ({error}); copy all three from one training") from error
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"{path} is missing; copy it from where nnU-Net trained the network")
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); copy it again") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: is no JSON object; copy the file that nnU-Net wrote")
