@@ -6,6 +6,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check -q install --no-deps  # locks n
 # uv takes a quarter of pip's time, but knows nothing of pip's own settings (a mirror, say): where it fails, pip goes on
 install = $(VENV)/bin/uv pip install -q --python $(RUN) --no-deps $(1) || $(PIP) --no-compile $(1)
 TORCH ?= torch>=2.4  # what `make test-torch` installs, as torch==2.13.0+cpu where there is such a build
+NNUNET ?= dynamic-network-architectures>=0.4  # and nnU-Net's networks, whose U-Nets need nothing else of what it names
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export OPENBLAS_NUM_THREADS ?= 1  # numpy's products here are small, and its threads fight with XLA's
@@ -76,4 +77,5 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 $(VENV)-torch/.torch: requirements-dev.lock pyproject.toml
 	$(MAKE) VENV=$(VENV)-torch $(VENV)-torch/.dev
 	$(VENV)-torch/bin/python -m pip --disable-pip-version-check -q install "$(strip $(TORCH))"
+	$(VENV)-torch/bin/python -m pip --disable-pip-version-check -q install --no-deps "$(strip $(NNUNET))"
 	touch $@

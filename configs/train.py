@@ -5,9 +5,10 @@
     python -m launch.evaluate --workdir=runs/unet
 
 Sizes (tiny, demo, cpu, paper), data and recipe are those of the border-shortcut study (Lin, Weng et al. 2024); after
-the size a network may follow: unet, resnet_unet (Wilm et al. 2024), residual_unet (Lennartz and Schultz 2023) or
-dtu_net (Lin et al. 2023), and after that a recipe of configs/recipes.py, as in `demo,unet,he2022`. All fields are
-explained in configs/base.py; any can be changed on the command line, as in `--config.model.padding=reflect`.
+the size a network may follow: unet, resnet_unet (Wilm et al. 2024), residual_unet (Lennartz and Schultz 2023),
+dtu_net (Lin et al. 2023) or nnunet (Isensee et al. 2021), and after that a recipe of configs/recipes.py, as in
+`demo,unet,he2022` or `demo,nnunet,nnunet`. All fields are explained in configs/base.py; any can be changed on the
+command line, as in `--config.model.padding=reflect`.
 
 `--config.model.pretrained=imagenet` starts the encoder of resnet_unet from torchvision's weights, and
 `--config.model.pretrained=FILE` any network but dtu_net from PyTorch tensors in a .safetensors, .npz or any file of
@@ -68,5 +69,18 @@ def _networks(unet: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "skips": (True,) * (len(features) - 1),
             "fusion": "fixed",  # or learned
             "fusion_weights": (0.5, 0.5),
+        },
+        "nnunet": {
+            "encoder": "plain",  # or residual
+            "features": features,
+            # per stage, full resolution first; a tuple in place of a number has one for each axis
+            "kernels": (3,) * len(features),
+            "strides": (1, *(2,) * (len(features) - 1)),
+            "depths": (2,) * len(features),
+            "decoder_depths": (2,) * (len(features) - 1),
+            "up_bias": True,
+            "norm": "instance",  # or batch
+            "negative_slope": 0.01,
+            "skips": (True,) * (len(features) - 1),
         },
     }

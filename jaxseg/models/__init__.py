@@ -1,8 +1,9 @@
-"""The networks of the four papers, by name."""
+"""The networks of the four papers and of nnU-Net, by name."""
 
 from typing import Any
 
 from jaxseg.models.dtu_net import DTUNet
+from jaxseg.models.nnunet import NNUNet
 from jaxseg.models.residual_unet import ResidualUNet
 from jaxseg.models.resnet_unet import ResNetUNet
 from jaxseg.models.skeleton import UNetSkeleton
@@ -13,6 +14,7 @@ _NETWORKS: dict[str, type[UNetSkeleton]] = {
     "resnet_unet": ResNetUNet,
     "residual_unet": ResidualUNet,
     "dtu_net": DTUNet,
+    "nnunet": NNUNet,
 }
 
 
@@ -20,7 +22,7 @@ def build(name: str, num_classes: int, **options: Any) -> UNetSkeleton:
     """A linen network `images -> logits` with the methods `encode` and `decode`.
 
     Args:
-      name: unet, resnet_unet, residual_unet or dtu_net.
+      name: unet, resnet_unet, residual_unet, dtu_net or nnunet.
       num_classes: K, background included.
       **options: attributes of the network: `padding`, `skips`, `remat` and `dtype` in all; the class has the others.
 
@@ -34,10 +36,12 @@ def build(name: str, num_classes: int, **options: Any) -> UNetSkeleton:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    # a config read from JSON has lists, and a linen module must be hashable
-    fixed: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
-    }
+    fixed: dict[str, Any] = {name: _hashable(value) for name, value in options.items()}
     module = network(num_classes=num_classes, **fixed)
     module.check()
     return module
+
+
+def _hashable(value: Any) -> Any:
+    """Lists, which a config read from JSON has, as tuples: a linen module must be hashable."""
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value

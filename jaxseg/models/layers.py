@@ -17,6 +17,7 @@ import jax.numpy as jnp
 Padding = Literal["zero", "reflect", "replicate", "circular", "valid"]
 Upsample = Literal["bilinear", "bilinear_aligned", "transpose"]
 Norm = Literal["batch", "instance", "group"]
+PerAxis = int | tuple[int, ...]  # one number for every spatial axis, or one for each
 PADDINGS: tuple[Padding, ...] = ("zero", "reflect", "replicate", "circular", "valid")
 NORMS: tuple[Norm, ...] = ("batch", "instance", "group")
 UPSAMPLES: tuple[Upsample, ...] = ("bilinear", "bilinear_aligned", "transpose")
@@ -54,11 +55,16 @@ def spatial_axes(x: jax.Array) -> tuple[int, ...]:
     return tuple(range(1, x.ndim - 1))
 
 
-def pad(x: jax.Array, width: int, padding: Padding) -> jax.Array:
+def per_axis(value: PerAxis, rank: int) -> tuple[int, ...]:
+    """One number for each of `rank` spatial axes."""
+    return (value,) * rank if isinstance(value, int) else tuple(value)
+
+
+def pad(x: jax.Array, width: PerAxis, padding: Padding) -> jax.Array:
     """Adds `width` pixels on every side in one of the five modes; `valid` adds none."""
     if padding == "valid":
         return x
-    widths = [(0, 0), *[(width, width)] * len(spatial_axes(x)), (0, 0)]
+    widths = [(0, 0), *((w, w) for w in per_axis(width, len(spatial_axes(x)))), (0, 0)]
     return jnp.pad(x, widths, mode=_PAD_MODES[padding])
 
 
@@ -98,8 +104,8 @@ class Conv(nn.Module):
     """Convolution whose padding, of `(kernel - 1) // 2` pixels, is one of the five modes (`valid` shrinks)."""
 
     features: int
-    kernel: int = 3
-    stride: int = 1
+    kernel: PerAxis = 3
+    stride: PerAxis = 1
     padding: Padding = "zero"
     use_bias: bool = False
     dtype: Any = jnp.float32
@@ -107,15 +113,16 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         rank = len(spatial_axes(x))
-        width = (self.kernel - 1) // 2
+        kernel = per_axis(self.kernel, rank)
+        widths = tuple((side - 1) // 2 for side in kernel)
         native = self.padding == "zero"  # XLA pads with zeros inside the convolution, without a copy
-        if not native and width:
-            x = pad(x, width, self.padding)
+        if not native and any(widths):
+            x = pad(x, widths, self.padding)
         return nn.Conv(
             self.features,
-            (self.kernel,) * rank,
-            strides=(self.stride,) * rank,
-            padding=[(width, width)] * rank if native else "VALID",
+            kernel,
+            strides=per_axis(self.stride, rank),
+            padding=[(width, width) for width in widths] if native else "VALID",
             use_bias=self.use_bias,
             dtype=self.dtype,
             kernel_init=nn.initializers.he_normal(),
@@ -181,8 +188,8 @@ class ConvNorm(nn.Module):
     """
 
     features: int
-    kernel: int = 3
-    stride: int = 1
+    kernel: PerAxis = 3
+    stride: PerAxis = 1
     activation: Callable[[jax.Array], jax.Array] | None = nn.relu
     norm: Norm = "batch"
     padding: Padding = "zero"
@@ -313,30 +320,33 @@ def double_aligned(x: jax.Array) -> jax.Array:
 
 
 class TransposedConv(nn.Module):
-    """Transposed convolution with kernel and stride 2: a 1x1 convolution to 2^n C channels, then depth to space.
+    """Transposed convolution whose kernel is its stride: a 1x1 convolution, then depth to space.
 
-    Exactly the same map, without XLA's slow path for transposed convolutions. The kernel `[in, *(2,)*n, features]`
-    holds, for every offset inside the doubled pixel, one 1x1 kernel.
+    Exactly the same map, without XLA's slow path for transposed convolutions. The kernel `[in, *stride, features]`
+    holds, for every offset inside the enlarged pixel, one 1x1 kernel.
     """
 
     features: int
+    stride: PerAxis = 2
     use_bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         rank = len(spatial_axes(x))
-        shape = (x.shape[-1], *(2,) * rank, self.features)
+        stride = per_axis(self.stride, rank)
+        shape = (x.shape[-1], *stride, self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(in_axis=0, out_axis=-1), shape, jnp.float32)
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
         y = x @ kernel.reshape(x.shape[-1], -1)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-            y = y + jnp.expand_dims(jnp.tile(bias.astype(y.dtype), 2**rank), range(y.ndim - 1))
-        y = y.reshape(*x.shape[:-1], *(2,) * rank, self.features)
+            y = y + jnp.expand_dims(jnp.tile(bias.astype(y.dtype), math.prod(stride)), range(y.ndim - 1))
+        y = y.reshape(*x.shape[:-1], *stride, self.features)
         # [B, h, w, 2, 2, C] -> [B, h, 2, w, 2, C]
         order = [0, *(a for i in range(1, rank + 1) for a in (i, rank + i)), 2 * rank + 1]
-        return y.transpose(order).reshape(x.shape[0], *(2 * s for s in x.shape[1:-1]), self.features)
+        sizes = (size * step for size, step in zip(x.shape[1:-1], stride, strict=True))
+        return y.transpose(order).reshape(x.shape[0], *sizes, self.features)
 
 
 def upsampler(kind: Upsample, padding: Padding) -> Callable[[jax.Array], jax.Array]:
@@ -348,6 +358,15 @@ def nearest_double(x: jax.Array) -> jax.Array:
     """Doubles every spatial axis by repeating pixels."""
     for axis in spatial_axes(x):
         x = jnp.repeat(x, 2, axis=axis)
+    return x
+
+
+def mean_pool(x: jax.Array, stride: PerAxis) -> jax.Array:
+    """The mean over every block of `stride` pixels, which must divide the sizes."""
+    for axis, step in zip(spatial_axes(x), per_axis(stride, len(spatial_axes(x))), strict=True):
+        if step > 1:
+            blocks = x.reshape(*x.shape[:axis], x.shape[axis] // step, step, *x.shape[axis + 1 :])
+            x = jnp.mean(blocks, axis + 1)
     return x
 
 

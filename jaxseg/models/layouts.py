@@ -6,18 +6,27 @@ its layout to `LAYOUTS`.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 
+from jaxseg.models.layers import PerAxis
+from jaxseg.models.nnunet import NNUNet
 from jaxseg.models.residual_unet import ResidualUNet
 from jaxseg.models.resnet_unet import ENCODERS, ResNetUNet
 from jaxseg.models.unet import UNet
 
 Shapes = Mapping[str, tuple[int, ...]]
 Options = Mapping[str, tuple[Any, ...]]
+# by which nnU-Net's modules name a tensor once more: the decoder has the encoder, and a layer a list of its parts
+_COPIES = (
+    (re.compile(r"(^|\.)decoder\.encoder\."), r"\1encoder."),
+    (re.compile(r"\.all_modules\.0\."), ".conv."),
+    (re.compile(r"\.all_modules\.[1-9]\."), ".norm."),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +204,55 @@ def _residual_unet(module: ResidualUNet) -> list[Tensor]:
     return [*entries, _vector("params/head/conv/conv/conv/bias", "out_path.1.layer.bias")]
 
 
+def _nnunet(module: NNUNet) -> list[Tensor]:
+    def layer(variable: str, name: str, skip: int = 0) -> list[Tensor]:
+        conv, bias = f"{name}.conv", f"{name}.conv.bias"
+        has_bias = not variable.endswith("shortcut")
+        entries = [_conv(f"{variable}/conv", conv, skip, skip_first=False)]
+        entries += _norm(f"{variable}/norm", f"{name}.norm", conv if has_bias else None, module.norm)
+        if has_bias and module.norm != "batch":  # instance norm does not need it and ignores it
+            entries.append(_vector(f"params/{variable}/conv/conv/bias", bias, optional=(bias,)))
+        return entries
+
+    entries = [entry for variable, name in _nnunet_encoder(module) for entry in layer(variable, name)]
+    levels = module.halvings
+    for level, active in enumerate(module.active_skips):
+        stage = levels - 1 - level  # they are numbered from the bottleneck
+        for i in range(module.decoder_stage_depths[level]):
+            skip = 0 if active or i else module.features[level]
+            entries += layer(f"decoder_{level}/conv_{i}", f"decoder.stages.{stage}.convs.{i}", skip)
+        entries.append(_transposed(f"up_{level}", f"decoder.transpconvs.{stage}"))
+        if module.up_bias:
+            entries.append(_vector(f"params/up_{level}/bias", f"decoder.transpconvs.{stage}.bias"))
+        # of lower resolutions, for deep supervision, there are no variables: their tensors are passed over
+        head = "head" if level == 0 else f"head_{level}"
+        entries.append(_conv(head, f"decoder.seg_layers.{stage}"))
+        entries.append(_vector(f"params/{head}/conv/bias", f"decoder.seg_layers.{stage}.bias"))
+    return entries
+
+
+def _nnunet_encoder(module: NNUNet) -> list[tuple[str, str]]:
+    """Variables and names of the encoder's layers."""
+    if module.encoder == "plain":
+        return [
+            (f"stage_{i}/conv_{j}", f"encoder.stages.{i}.0.convs.{j}")
+            for i, depth in enumerate(module.stage_depths)
+            for j in range(depth)
+        ]
+    layers, read = [("stem", "encoder.stem.convs.0")], module.features[0]
+    for i, (depth, width, stride) in enumerate(
+        zip(module.stage_depths, module.features, module.stage_strides, strict=True)
+    ):
+        for j in range(depth):
+            variable, name = f"stage_{i}/block_{j}", f"encoder.stages.{i}.blocks.{j}"
+            layers += [(f"{variable}/conv_{k}", f"{name}.conv{k + 1}") for k in range(2)]
+            if read != width:  # behind the pooling, if there is one
+                pooled = int(j == 0 and stride not in (1, (1, 1), (1, 1, 1)))
+                layers.append((f"{variable}/shortcut", f"{name}.skip.{pooled}"))
+            read = width
+    return layers
+
+
 def _unet_options(shapes: Shapes) -> Options:
     outer = "inc.double_conv.3.weight"
     inner = (f"down{level}.maxpool_conv.1.double_conv.3.weight" for level in itertools.count(1))
@@ -218,6 +276,53 @@ def _residual_unet_options(shapes: Shapes) -> Options:
     return {"features": (tuple(shapes[name][0] for name in names),)}
 
 
+def _nnunet_options(shapes: Shapes) -> Options:
+    def numbered(pattern: str) -> list[tuple[int, ...]]:
+        """The shapes of the tensors of this name with 0, 1, ... in it."""
+        names = (pattern.format(i) for i in itertools.count())
+        return [shapes[name] for name in itertools.takewhile(lambda name: name in shapes, names)]
+
+    def depths(pattern: str, stages: int) -> list[int]:
+        return [len(numbered(pattern.replace("STAGE", str(i)))) for i in range(stages)]
+
+    residual = _NNUNET_STEMS[1] in shapes
+    inner = "blocks.{}.conv1" if residual else "0.convs.{}"
+    first = numbered(f"encoder.stages.{{}}.{inner.format(0)}.conv.weight")
+    ups = numbered("decoder.transpconvs.{}.weight")[::-1]
+    stages = len(first)
+    norm = ("batch",) if any(name.endswith(".norm.running_mean") for name in shapes) else ("instance",)
+    return {
+        "encoder": ("residual",) if residual else ("plain",),
+        "features": (tuple(shape[0] for shape in first),),
+        "kernels": _by_stage([shape[2:] for shape in first], (3,) * stages),
+        "strides": _by_stage([(1,) * (len(first[0]) - 2), *(shape[2:] for shape in ups)], (1, *(2,) * (stages - 1))),
+        "depths": _by_stage(depths(f"encoder.stages.STAGE.{inner}.conv.weight", stages), (2,) * stages),
+        "decoder_depths": _by_stage(
+            depths("decoder.stages.STAGE.convs.{}.conv.weight", stages - 1)[::-1], (2,) * (stages - 1)
+        ),
+        "up_bias": ("decoder.transpconvs.0.bias" in shapes,),
+        "norm": norm,
+    }
+
+
+def _by_stage(values: Sequence[PerAxis], usual: tuple[PerAxis, ...]) -> tuple[Any, ...]:
+    """The ways in which an option may say these values: short, in full, and None where they are the usual ones."""
+    short = tuple(one[0] if isinstance(one, tuple) and len({*one}) == 1 else one for one in values)
+    return (short, tuple(values), *((None,) if short == usual else ()))
+
+
+def without_copies(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors under one name each: nnU-Net's state dicts have most of them under two to four."""
+    plain: dict[str, Any] = {}
+    for name, tensor in state_dict.items():
+        own = name
+        for copy, original in _COPIES:
+            own = copy.sub(original, own)
+        if own == name or own not in state_dict:
+            plain.setdefault(own, tensor)
+    return plain
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """How a network's tensors are named in PyTorch.
@@ -226,33 +331,46 @@ class Layout:
       name: of the network, as `models.build` knows it.
       entries: network -> its variables.
       options: shapes in a file -> options of the network that has them, each with the values that are possible.
-      stem: the kernel that reads the images.
-      head: the tensors with one entry per class, and the number that a class has in each without any weight.
+      stems: the names that the kernel that reads the images may have.
+      head: network -> the tensors with one entry per class, and the number that a class has in each without any weight.
     """
 
     name: str
     entries: Callable[[Any], list[Tensor]]
     options: Callable[[Shapes], Options]
-    stem: str
-    head: Mapping[str, float]
+    stems: tuple[str, ...]
+    head: Callable[[Any], Mapping[str, float]]
 
 
 def _conv_head(name: str) -> dict[str, float]:
     return {f"{name}.weight": 0.0, f"{name}.bias": 0.0}
 
 
+_RESIDUAL_UNET_HEAD = (
+    _conv_head("out_path.1.layer")
+    | {f"out_path.2.{part}": 0.0 for part in ("bias", "running_mean")}
+    | {f"out_path.2.{part}": 1.0 for part in ("weight", "running_var")}
+)
+_NNUNET_STEMS = ("encoder.stages.0.0.convs.0.conv.weight", "encoder.stem.convs.0.conv.weight")
+
+
 LAYOUTS: dict[type[nn.Module], Layout] = {
-    UNet: Layout("unet", _unet, _unet_options, "inc.double_conv.0.weight", _conv_head("outc.conv")),
+    UNet: Layout("unet", _unet, _unet_options, ("inc.double_conv.0.weight",), lambda _: _conv_head("outc.conv")),
     ResNetUNet: Layout(
-        "resnet_unet", _resnet_unet, _resnet_unet_options, "encoder.conv1.weight", _conv_head("segmentation_head.0")
+        "resnet_unet",
+        _resnet_unet,
+        _resnet_unet_options,
+        ("encoder.conv1.weight",),
+        lambda _: _conv_head("segmentation_head.0"),
     ),
     ResidualUNet: Layout(
-        "residual_unet",
-        _residual_unet,
-        _residual_unet_options,
-        "init_path.0.weight",
-        _conv_head("out_path.1.layer")
-        | {f"out_path.2.{part}": 0.0 for part in ("bias", "running_mean")}
-        | {f"out_path.2.{part}": 1.0 for part in ("weight", "running_var")},
+        "residual_unet", _residual_unet, _residual_unet_options, ("init_path.0.weight",), lambda _: _RESIDUAL_UNET_HEAD
+    ),
+    NNUNet: Layout(
+        "nnunet",
+        _nnunet,
+        _nnunet_options,
+        _NNUNET_STEMS,
+        lambda module: _conv_head(f"decoder.seg_layers.{module.halvings - 1}"),
     ),
 }

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxseg.errors import InputError
 from jaxseg.models import state_dicts, tracing
-from jaxseg.models.layouts import LAYOUTS, Shapes, Tensor
+from jaxseg.models.layouts import LAYOUTS, Shapes, Tensor, without_copies
 
 StateDict = Mapping[str, np.ndarray]
 _FEW = 3
@@ -30,7 +30,8 @@ class Wanted:
       shapes: of the variables.
       unused: of variables of skips that are off; their tensors are checked and ignored.
       unused_shapes: of those variables.
-      spare: names that are ignored unchecked, such as biases that instance norm subtracts again.
+      spare: names that are ignored unchecked, such as biases that instance norm subtracts again, and heads that serve
+        training alone.
       head: tensors with one entry per class, as in `Layout`.
     """
 
@@ -67,7 +68,7 @@ def of_network(module: Any, image_shape: tuple[int, ...]) -> Wanted:
     all_on = module if module.skips is None else module.clone(skips=None)
     whole = shapes_of(tracing.variable_shapes(all_on, image_shape))
     layout = LAYOUTS[type(module)]
-    return of_entries(type(module).__name__, layout.entries(module), shapes, whole, layout.head)
+    return of_entries(type(module).__name__, layout.entries(module), shapes, whole, layout.head(module))
 
 
 def of_entries(title: str, layout: list[Tensor], shapes: Shapes, whole: Shapes, head: Mapping[str, float]) -> Wanted:
@@ -235,7 +236,7 @@ def match(wanted: Wanted, state_dict: StateDict) -> Match:
     Raises:
       InputError: the wanted tensors occur several times, under different prefixes.
     """
-    given = {name: array for name, array in state_dict.items() if not name.endswith(_COUNTER)}
+    given = {name: array for name, array in without_copies(state_dict).items() if not name.endswith(_COUNTER)}
     prefix = _prefix(given, wanted)
     inside = {name.removeprefix(prefix): array for name, array in given.items() if name.startswith(prefix)}
     own = {name.partition(".")[0] for name in wanted.names}

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxseg.errors import InputError
 from jaxseg.models import matching
-from jaxseg.models.layouts import LAYOUTS, Layout
+from jaxseg.models.layouts import LAYOUTS, Layout, without_copies
 from jaxseg.models.matching import Match, StateDict, Wanted
 from jaxseg.models.resnet_unet import ENCODERS, ResNetUNet
 
@@ -128,17 +128,18 @@ def _layouts() -> tuple[tuple[str, type[Any] | None, Wanted], ...]:
 
 def _read_as(kind: type[Any], like: Any, state_dict: StateDict) -> Reading | None:
     """The file as tensors of a `kind` of network, with the options of `like` where its shapes leave a choice."""
-    layout = LAYOUTS[kind]
-    stems = [name for name in state_dict if f".{name}".endswith(f".{layout.stem}")]
+    layout, tensors = LAYOUTS[kind], without_copies(state_dict)
+    stems = [(name, stem) for name in tensors for stem in layout.stems if f".{name}".endswith(f".{stem}")]
     if not stems:
         return None
-    prefix = min(stems, key=len).removesuffix(layout.stem)
-    shapes = {name.removeprefix(prefix): array.shape for name, array in state_dict.items() if name.startswith(prefix)}
+    name, stem = min(stems, key=lambda pair: len(pair[0]))
+    prefix = name.removesuffix(stem)
+    shapes = {name.removeprefix(prefix): array.shape for name, array in tensors.items() if name.startswith(prefix)}
     try:
         options = {name: _chosen(name, values, like, kind) for name, values in layout.options(shapes).items()}
-        channels, rank = shapes[layout.stem][1], len(shapes[layout.stem]) - 2
-        classes = max(2, shapes[next(iter(layout.head))][0])
-        module = kind(num_classes=classes, **options)
+        channels, rank = shapes[stem][1], len(shapes[stem]) - 2
+        module = kind(num_classes=2, **options)
+        module = module.clone(num_classes=max(2, shapes[next(iter(layout.head(module)))][0]))
         module.check()
     except (LookupError, ValueError):
         return None
@@ -155,7 +156,7 @@ def _chosen(name: str, possible: tuple[Any, ...], like: Any, kind: type[Any]) ->
 
 
 def _wanted(module: Any, channels: int, rank: int) -> Wanted:
-    sides = (2 ** (module.halvings + 1),) * rank
+    sides = tuple(2 * unit for unit in module.units(rank))
     return matching.of_network(module, (1, *sides, channels))
 
 

@@ -1,5 +1,6 @@
 """What all U-shaped networks share: the checks, input and output, and what `valid` padding means."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -78,6 +79,20 @@ class UNetSkeleton(nn.Module):
         return self.halvings
 
     @property
+    def rank(self) -> int | None:
+        """The number of spatial axes that its options are for; None where they are for any."""
+        return None
+
+    @nn.nowrap
+    def units(self, rank: int) -> tuple[int, ...]:
+        """What the size of an image must be a multiple of, along each of `rank` axes.
+
+        Raises:
+          ValueError: the network is for images of another rank.
+        """
+        return (2**self.halvings,) * rank
+
+    @property
     def reach(self) -> int:
         """How many pixels away a logit can depend on the image, at most."""
         raise NotImplementedError
@@ -90,8 +105,10 @@ class UNetSkeleton(nn.Module):
     @property
     def margin(self) -> int:
         """Pixels of reflection on every side of the image: 0 unless the padding is valid."""
-        unit = 2**self.halvings
-        return -(-self.reach // unit) * unit if self.padding == "valid" else 0
+        if self.padding != "valid":
+            return 0
+        unit = math.lcm(*self.units(self.rank or 2))
+        return -(-self.reach // unit) * unit
 
     @property
     def inner_padding(self) -> Padding:
@@ -142,10 +159,11 @@ class UNetSkeleton(nn.Module):
         """The images, checked, in the type of the computation and with their margin."""
         if images.ndim not in (4, 5):
             raise ValueError(f"images must be [B,H,W,C] or [B,D,H,W,C], got shape {images.shape}")
-        unit = 2**self.halvings
         sizes = images.shape[1:-1]
-        if any(size % unit or not size for size in sizes):
-            near = " x ".join(_next_sizes(size, unit) for size in sizes)
+        units = self.units(len(sizes))
+        if any(size % unit or not size for size, unit in zip(sizes, units, strict=True)):
+            near = " x ".join(map(_next_sizes, sizes, units))
+            unit = units[0] if len({*units}) == 1 else " x ".join(map(str, units))
             raise ValueError(
                 f"{self.halvings} halvings need image sizes divisible by {unit}, got {' x '.join(map(str, sizes))}; "
                 f"the next sizes are {near}"

@@ -16,6 +16,8 @@ _MOST = 20_000  # modules and tensors
 _LONGEST_NAME = 1000
 # of torch.compile, fully sharded data parallel, and checkpointing of activations
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+_PLAIN = (str, int, float, bool, type(None))
+NOTHING = object()  # where a file has no plain value
 _PARALLEL = "module."
 _PARALLEL_NESTED = 4
 _ASIDE = re.compile(
@@ -119,6 +121,18 @@ def _under(dicts: Mapping[str, Mapping[str, T]], key: str) -> dict[str, T]:
     known = [place for place in dicts if place]
     known += sorted({name.partition(".")[0] for tensors in dicts.values() for name in tensors})
     raise InputError(f"has no tensors under {key!r:.80}; there are some under {_listed(known)}")
+
+
+def plain_value(content: Any, name: str) -> Any:
+    """Text, a number, None, or a tuple of these, by the keys that lead to it; `NOTHING` for all else."""
+    for key in name.split("."):
+        entries = _entries(content)
+        if key not in entries:
+            return NOTHING
+        content = entries[key]
+    if isinstance(content, list | tuple) and all(isinstance(one, _PLAIN) for one in content):
+        return tuple(content)
+    return content if isinstance(content, _PLAIN) else NOTHING
 
 
 def unwrapped(tensors: Mapping[str, T]) -> dict[str, T]:

@@ -4,7 +4,7 @@ import os
 import pathlib
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
 import ml_dtypes  # noqa: F401  tells NumPy what safetensors calls bfloat16
@@ -50,10 +50,40 @@ def read(path: str | bytes | os.PathLike[str], *, key: str | None = None) -> Ten
       InputError: another kind of file; a damaged one; one without tensors, with several state dicts and no key, or with
         tensors that are not plain arrays of real numbers.
     """
+    return _asked(path, lambda file: state_dicts.unwrapped(_reader(file)(file, key)))
+
+
+def notes(path: str | bytes | os.PathLike[str], names: Iterable[str]) -> dict[str, Any]:
+    """What a file of `torch.save` says under some names, beside its tensors.
+
+    Args:
+      path: of the file.
+      names: keys of its dict, such as `epoch`, with dots between those of dicts in dicts.
+
+    Returns:
+      Name -> text, number, bool, None, or a tuple of these. What is of another kind, or is not there, is left out,
+      and so is everything where the file is of another format.
+
+    Raises:
+      InputError: as `read`.
+    """
+
+    def ask(file: BinaryIO) -> dict[str, Any]:
+        if _reader(file) is not _read_torch:
+            return {}
+        content, _ = torch_files.load(file)
+        found = {name: state_dicts.plain_value(content, name) for name in names}
+        return {name: value for name, value in found.items() if value is not state_dicts.NOTHING}
+
+    return _asked(path, ask)
+
+
+def _asked(path: str | bytes | os.PathLike[str], ask: Callable[[BinaryIO], dict[str, Any]]) -> dict[str, Any]:
+    """What `ask` says of the open file; its errors name the file."""
     path = pathlib.Path(os.fsdecode(path))
     try:
         with path.open("rb") as file:
-            return state_dicts.unwrapped(_reader(file)(file, key))
+            return ask(file)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except OSError as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxseg.errors import InputError
 from jaxseg.models import matching, mismatch
-from jaxseg.models.layouts import LAYOUTS
+from jaxseg.models.layouts import LAYOUTS, without_copies
 from jaxseg.models.matching import Match, StateDict
 from jaxseg.models.resnet_unet import ResNetUNet
 
@@ -25,6 +25,9 @@ def from_torch(module: nn.Module, state_dict: StateDict, image_shape: tuple[int,
     they have some, go into the running means of the batch norms after them, which subtract them again: the network
     computes the same. No tensor tells how features are interpolated; that network, and the well-known one that it comes
     from, are `bilinear_aligned`.
+
+    `nnunet` takes nnU-Net's; the copies that it has of tensors under further names, and its heads of lower resolutions,
+    are passed over.
 
     Args:
       module: built by `jaxseg.models.build`. Where it has a skip switched off, the full network's tensors are taken
@@ -104,8 +107,8 @@ def for_gray(state_dict: StateDict) -> dict[str, np.ndarray]:
       InputError: there is no first kernel, or one for another number of channels than 3, or of numbers that are not
         weights.
     """
-    state_dict = matching.tensors_of(state_dict)
-    stems = tuple(f".{layout.stem}" for layout in LAYOUTS.values())
+    state_dict = without_copies(matching.tensors_of(state_dict))
+    stems = tuple(f".{stem}" for layout in LAYOUTS.values() for stem in layout.stems)
     first = [name for name in state_dict if f".{name}".endswith(stems)]
     if len(first) != 1 or state_dict[first[0]].shape[1:2] != (3,):
         raise InputError("there is not one first kernel for three channels; give the tensors of a network for RGB")

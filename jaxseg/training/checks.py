@@ -214,7 +214,7 @@ def _check_model(config: ml_collections.ConfigDict) -> None:
         raise InputError("config.model.pretrained is empty; give a file, imagenet, or None")
     model = build_model(config, 2)
     given = config.data.geometry_options  # which say of how many axes they are
-    rank = 3 if config.data.geometry != "squash" and 3 in (len(given.size), len(given.multiple)) else 2
+    rank = 3 if config.data.geometry != "squash" and 3 in (len(given.size), len(given.multiple)) else model.rank or 2
     sides = inputs.sides(config, rank)
     image = jax.ShapeDtypeStruct((1, *sides, 3), jnp.float32)
     try:

@@ -16,6 +16,7 @@ NETWORKS = {
     "residual_unet": {"features": (2, 4), "skips": (True,)},
     "resnet_unet": {},
     "dtu_net": {"features": (2, 4, 4), "skips": (True, True), "topology_features": (2, 4)},
+    "nnunet": {"features": (2, 4), "skips": (True,)},
 }
 
 
@@ -33,7 +34,7 @@ def audited(subject_of, squares, drawn_variables):
     return make
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("residual_unet", "resnet_unet")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("residual_unet", "resnet_unet", "nnunet")]
 
 
 @pytest.mark.parametrize("name", ["unet", "dtu_net", *SLOW])

@@ -11,12 +11,15 @@ import pytest
 from jaxseg import models
 from jaxseg.models import capture, layers, residual_unet, resnet_unet, skeleton
 
-# the smallest of each kind, the size of images it takes, and its number of skips
+# the smallest of each kind, the size of images it takes, and its number of skips; nnunet with batch norm here, as the
+# reach of instance norm is the whole image
 SMALL = {
     "unet": ({"features": (4, 6)}, 8, 1),
     "resnet_unet": ({"encoder": "smallest"}, 32, 4),
     "residual_unet": ({"features": (4, 6)}, 8, 1),
     "dtu_net": ({"features": (4, 6), "topology_features": (3, 5)}, 8, 1),
+    "nnunet": ({"features": (4, 6), "norm": "batch"}, 8, 1),
+    "nnunet, residual": ({"encoder": "residual", "features": (4, 6), "depths": (1, 1), "norm": "batch"}, 8, 1),
 }
 STRIDED = [name for name in SMALL if name != "unet"]  # tests/models/test_unet.py has stricter tests of unet
 
@@ -43,7 +46,7 @@ def skip_choices(count):
 
 def build(name, **options):
     fixed, size, _ = SMALL[name]
-    return models.build(name, 3, **(fixed | options)), size
+    return models.build(name.partition(",")[0], 3, **(fixed | options)), size
 
 
 def drawn(shape):
@@ -129,7 +132,7 @@ def test_shapes_of_volumes(name):
 
 @pytest.mark.parametrize(
     ("name", "widths"),
-    [("residual_unet", ("features",)), ("dtu_net", ("features", "topology_features"))],
+    [("residual_unet", ("features",)), ("dtu_net", ("features", "topology_features")), ("nnunet", ("features",))],
 )
 @pytest.mark.parametrize("skips", [(True, False), (False, True)])
 def test_shapes_with_some_of_two_skips(name, widths, skips):
@@ -253,7 +256,7 @@ def test_bfloat16_stays_near_float32(name, variables_of):
     assert np.sqrt(np.mean((near - logits) ** 2)) / np.sqrt(np.mean(logits**2)) < 3e-2
 
 
-@pytest.mark.parametrize("name", ["unet", "residual_unet", "dtu_net"])
+@pytest.mark.parametrize("name", ["unet", "residual_unet", "dtu_net", "nnunet"])
 @pytest.mark.parametrize("features", [(4,), (4, 0), (4.5, 8)])
 def test_widths_that_cannot_be_are_named(name, features):
     with pytest.raises(ValueError, match="give one width above 0 per level"):

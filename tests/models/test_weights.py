@@ -271,7 +271,7 @@ def test_one_logit_becomes_two_whose_softmax_is_its_sigmoid(oracles, drawn_state
     with np.load(oracles / f"{file}.npz") as stored:
         tensors, images, logits = drawn_state_dict(shapes, int(stored["seed"])), stored["images"], stored["logits"]
     module = models.build(name, 2, **options)
-    head = LAYOUTS[type(module)].head
+    head = LAYOUTS[type(module)].head(module)
     one = {name: array[1:2] if name in head else array for name, array in tensors.items()}
     ours = jax.jit(module.apply)(weights.from_torch(module, one, images.shape), images)
     z = logits[..., 1].astype(np.float64)

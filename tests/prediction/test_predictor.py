@@ -156,6 +156,7 @@ def test_impossible_tiles_are_refused(tiling, message):
         ("residual_unet", {"features": (4, 8)}, ("head/block/conv_0", "head/block/conv_1")),
         ("dtu_net", {"features": (4, 8, 8), "topology_features": (4, 8)}, None),
         ("resnet_unet", {}, ("decoder_4/conv_0", "decoder_4/conv_1")),
+        ("nnunet", {"features": (4, 8), "padding": "valid"}, ("decoder_0/conv_0", "decoder_0/conv_1")),
     ],
 )
 def test_every_network_has_two_last_layers_which_cover_the_image(name, options, layers):

@@ -16,7 +16,7 @@ from jaxseg.errors import InputError
 from jaxseg.models import skeleton
 from jaxseg.training import checks, programs, runs, state
 
-NETWORKS = ("unet", "resnet_unet", "residual_unet", "dtu_net")
+NETWORKS = ("unet", "resnet_unet", "residual_unet", "dtu_net", "nnunet")
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -26,6 +26,18 @@ def test_every_size_of_every_network_can_run(network):
         checks.check(config)
         assert config.model.name == network
         assert config.training.loss == ("dtu" if network == "dtu_net" else "dice")
+
+
+def test_a_network_that_names_three_axes_is_checked_on_volumes():
+    config = train.get_config("tiny,nnunet").unlock()
+    config.model.kernels, config.model.strides = ((1, 3, 3), 3, 3), (1, (1, 2, 2), 2)
+    checks.check(config)
+    config.model.strides = (1, (1, 2), 2)
+    with pytest.raises(InputError, match=r"config.model: kernels and strides are for \[2, 3\] axes"):
+        checks.check(config)
+    config.model.strides = (1, (1, 2, 2), 64)
+    with pytest.raises(InputError, match="divisible by 64 x 128 x 128, got 32 x 32 x 32"):
+        checks.check(config)
 
 
 def test_the_papers_dtu_net_is_the_default_one():

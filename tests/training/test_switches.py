@@ -23,6 +23,7 @@ NETWORKS = [
     ("unet", LEVELS | {"norm": "instance", "upsample": "bilinear_aligned", "padding": "reflect"}),
     ("resnet_unet", {"encoder": "resnet18"}),
     ("residual_unet", LEVELS),
+    ("nnunet", LEVELS | {"encoder": "residual", "depths": (1, 2)}),
     ("dtu_net", {"features": (4, 6, 8), "topology_features": (4, 6), "fusion": "learned"}),
 ]
 
