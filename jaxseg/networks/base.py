@@ -166,7 +166,7 @@ class Formed(Network):
         return self.form.notes
 
     def check(
-        self, images: jax.Array, layers: Sequence[str] = (), activations: Mapping[str, jax.Array] | None = None
+        self, images: jax.Array, layers: Sequence[str] = (), *, activations: Mapping[str, jax.Array] | None = None
     ) -> None:
         """Raises ValueError for images, layers or activations that are not this network's.
 

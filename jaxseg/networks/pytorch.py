@@ -4,11 +4,10 @@ The one file that imports PyTorch, and only when it is called.
 """
 
 import contextlib
-import dataclasses
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,7 +64,7 @@ def from_torch(
     module = getattr(module, "_orig_mod", module)  # torch.compile's, whose submodules are not called
     shown = f"the module {type(module).__name__}"
     repeated = channels == 1 and _first_channels(module) == 3
-    notes = ("The one gray channel is repeated for a network of three.",) if repeated else ()
+    notes: tuple[str, ...] = ("The one gray channel is repeated for a network of three.",) if repeated else ()
     seen_channels = 3 if repeated else channels
     mean, std = (_per_channel(values, seen_channels) for values in normalise)
     widths = answers.widths(num_classes, output)
@@ -74,29 +73,25 @@ def from_torch(
     trial = made.tried(images[:1])
     answer = np.concatenate([trial.answer, made.forward(images[1:], {}, ())[0]])
     reading = answers.read(answer, num_classes, output, shown)
-    chosen = tuple(layers) or trial.convolutions
-    chosen = (*chosen, *((bottleneck,) if bottleneck and bottleneck not in chosen else ()))
-    if unknown := [name for name in chosen if name not in trial.shapes]:
-        known = ", ".join(trial.shapes) or "none"
-        raise InputError(f"{shown} has no layer {', '.join(unknown)} that returns a map; it has {known}")
-    in_order = tuple(name for name in trial.shapes if name in chosen)
+    shapes = _chosen(trial, layers, bottleneck, shown)
     before = trial.convolutions[: trial.convolutions.index(trial.head)] if trial.head else trial.convolutions
-    convolutions = [name for name in before if name in chosen]
-    form = Form(
-        num_classes=num_classes,
-        channels=channels,
-        sides=sides,
-        shapes=tuple((name, trial.shapes[name]) for name in in_order),
-        roles=roles_around(in_order, bottleneck, convolutions),
-        differentiable=trial.differentiable,
-        notes=(*notes, *trial.notes, *reading.notes),
-    )
+    roles = roles_around(tuple(shapes), bottleneck, (name for name in before if name in shapes))
+    notes = (*notes, *trial.notes, *reading.notes)
+    form = Form(num_classes, channels, sides, tuple(shapes.items()), roles, trial.differentiable, notes)
     return host.HostNetwork(made, form, reading, batch_size)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Trial:
-    """What a forward pass showed: maps of one image, `(*h, D)`, by layer, in the order in which layers return."""
+class _Trial(NamedTuple):
+    """What a forward pass of one image showed.
+
+    Attributes:
+      answer: of the image's size.
+      shapes: of the maps that layers returned, `(*h, D)`, in the order in which they did.
+      convolutions: which of them are such layers.
+      head: the one that makes the answer.
+      differentiable: whether PyTorch has a gradient of it.
+      notes: what had to be made of the answer.
+    """
 
     answer: np.ndarray
     shapes: dict[str, tuple[int, ...]]
@@ -267,6 +262,15 @@ class _Module:
         first = np.ascontiguousarray(np.moveaxis(np.asarray(array, np.float32), -1, 1))
         tensor = torch.from_numpy(first if first.flags.writeable and first.base is None else first.copy())
         return tensor if like is None else tensor.to(like.device)
+
+
+def _chosen(trial: _Trial, layers: Sequence[str], bottleneck: str | None, name: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of the layers that are asked for, input to output."""
+    wanted = {*(layers or trial.convolutions), *filter(None, [bottleneck])}
+    if unknown := sorted(wanted - set(trial.shapes)):
+        known = ", ".join(trial.shapes) or "none"
+        raise InputError(f"{name} has no layer {', '.join(unknown)} that returns a map; it has {known}")
+    return {layer: shape for layer, shape in trial.shapes.items() if layer in wanted}
 
 
 def _head(ends: Mapping[str, Any], answer: Any) -> str | None:
