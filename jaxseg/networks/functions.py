@@ -32,8 +32,8 @@ def from_function(
     It is tried on two images. If JAX can trace it (`jax.eval_shape`), it becomes part of compiled programs, its layers
     can be replaced where the answer is computed from what is returned for them, and it has gradients if it says the
     same of float32 as of uint8 gray levels; the rounding to whole levels counts as the identity there. Otherwise it is
-    called on the host (`jax.pure_callback`), with NumPy's uint8 arrays: then it has no gradient, and takes no
-    activations. Such a function had better not use JAX inside, whose threads may be busy waiting for it.
+    called on the host (`host_call`), with NumPy's uint8 arrays: then it has no gradient, and takes no
+    activations. Such a function must not use JAX inside, whose threads may be busy waiting for it.
 
     Args:
       function: uint8 `[B,*n,C]`, gray levels -> `[B,*n,K]`, logits or probabilities; or `[B,*n,1]`, a logit or a

@@ -12,6 +12,7 @@ import numpy as np
 from jaxseg.errors import InputError
 from jaxseg.networks import answers
 from jaxseg.networks.base import Form, Formed
+from jaxseg.networks.host_call import host_call
 
 Arrays = dict[str, np.ndarray]
 Answer = tuple[np.ndarray, Arrays]  # float32 [B,*n,channels], and layer -> float32 [B,*h,D]
@@ -90,14 +91,14 @@ class HostNetwork(Formed):
             forward = lambda images, given: self._in_batches(
                 lambda images, given: self._checked(self.host.forward(images, given, layers)), images, given
             )
-            return jax.pure_callback(forward, like, images, given, vmap_method="broadcast_all")
+            return host_call(forward, like, images, given)
 
         def backward(saved: Any, slopes: Any) -> Any:
             if not self.differentiable:
                 raise InputError(f"{self.host.name} has no gradient; give a JAX function, or a PyTorch module")
             back = lambda images, given, slopes: self._in_batches(self.host.backward, images, given, slopes)
             like = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), saved)
-            return jax.pure_callback(back, like, *saved, slopes, vmap_method="broadcast_all")
+            return host_call(back, like, *saved, slopes)
 
         call.defvjp(lambda images, given: (call(images, given), (images, given)), backward)
         return call(jnp.asarray(images, jnp.float32), given)
@@ -108,7 +109,8 @@ class HostNetwork(Formed):
         merged = lambda array: np.asarray(array).reshape(-1, *array.shape[len(before) :])
         flat = jax.tree.map(merged, (images, *further))
         step = self.batch_size or max(len(flat[0]), 1)
-        parts = [function(*jax.tree.map(lambda a: a[i : i + step], flat)) for i in range(0, len(flat[0]), step)]  # noqa
+        part = lambda first: jax.tree.map(lambda array: array[first : first + step], flat)
+        parts = [function(*part(first)) for first in range(0, len(flat[0]), step)]
         return jax.tree.map(lambda *arrays: np.concatenate(arrays).reshape(*before, *arrays[0].shape[1:]), *parts)
 
     def _checked(self, answer: Answer) -> Answer:
