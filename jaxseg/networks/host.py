@@ -131,7 +131,7 @@ def plainly() -> Iterator[None]:
         _, said, sentence = str(error).rpartition("InputError: ")
         if not said:
             raise
-        raise InputError(sentence.strip()) from error
+        raise InputError(sentence.strip().splitlines()[0]) from error
 
 
 def cannot_replace(name: str) -> str:

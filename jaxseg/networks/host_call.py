@@ -2,8 +2,8 @@
 
 `jax.pure_callback` puts its operands on a device first, by the threads of the CPU client, one of which runs the
 callback: with one core, the copy waits for the callback and the callback for the copy, for ever (JAX 0.10.2, 0.1 MB and
-more). Here no JAX array is made and nothing copied, and outside of programs the host is simply called, so that its errors
-are its own.
+more). Here no JAX array is made and nothing copied, and outside of programs the host is simply called: its errors are
+its own.
 """
 
 from collections.abc import Callable, Sequence

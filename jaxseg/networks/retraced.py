@@ -66,7 +66,7 @@ def _computed(closed: core.ClosedJaxpr, arguments: list[Any], instead: Mapping[c
 def _alone(equation: core.JaxprEqn, jaxpr: core.Jaxpr) -> Callable[..., list[Any]]:
     """An equation as a function of its arguments."""
     held = list(dict.fromkeys(atom for atom in equation.invars if not isinstance(atom, core.Literal)))
-    one = jaxpr.replace(constvars=[], invars=held, outvars=equation.outvars, eqns=[equation], debug_info=None)
+    one = jaxpr.replace(constvars=[], invars=held, outvars=equation.outvars, eqns=[equation])
     compute = core.jaxpr_as_fun(core.ClosedJaxpr(one, ()))
 
     def results(*given: Any) -> list[Any]:
