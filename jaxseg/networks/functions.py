@@ -31,7 +31,7 @@ def from_function(
 
     It is tried on two images. If JAX can trace it (`jax.eval_shape`), it becomes part of compiled programs, its layers
     can be replaced where the answer is computed from what is returned for them, and it has gradients if it says the
-    same of float32 as of uint8 gray levels; the rounding to whole levels counts as the identity there. Otherwise it is
+    same of float32 as of uint8 gray levels; rounding to whole levels counts as the identity there. Otherwise it is
     called on the host (`host_call`), with NumPy's uint8 arrays: then it has no gradient, and takes no
     activations. Such a function must not use JAX inside, whose threads may be busy waiting for it.
 
@@ -153,9 +153,9 @@ def _as_float(array: jax.Array) -> jax.Array:
 
 
 def _levels(images: jax.Array) -> jax.Array:
-    """Whole gray levels as float32, whose rounding has the slope of the identity."""
-    levels = jnp.clip((images + 1.0) * 127.5, 0.0, 255.0)
-    return levels + jax.lax.stop_gradient(jnp.round(levels) - levels)
+    """Whole gray levels as float32; rounding and clipping have the slope of the identity."""
+    exact = (images + 1.0) * 127.5
+    return _as_float(augment.levels(jax.lax.stop_gradient(images))) + (exact - jax.lax.stop_gradient(exact))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
