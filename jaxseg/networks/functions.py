@@ -54,7 +54,7 @@ def from_function(
     trial = trial_levels(sides, channels)
     traced = _traceable(function, trial)
     try:
-        given = function(jnp.asarray(trial) if traced else trial)
+        given = jax.jit(function)(trial) if traced else function(trial)
     except Exception as error:  # whatever a function of someone else raises
         raise InputError(f"{name} failed on images {trial.shape} of {trial.dtype}: {last_line(error)}") from error
     answer, activations = _parts(given, name)
@@ -165,6 +165,7 @@ class _OnHost:
     function: Function
     name: str
     fingerprint: str
+    takes_activations: bool = False
 
     def forward(self, images: np.ndarray, given: host.Arrays, layers: Sequence[str]) -> host.Answer:
         levels = np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
@@ -187,7 +188,7 @@ def _traceable(function: Function, trial: np.ndarray) -> bool:
 def _takes_floats(function: Function, trial: np.ndarray, answer: np.ndarray) -> bool:
     """Whether it says the same of gray levels as float32, by which it has a gradient."""
     try:
-        other = np.asarray(_parts(function(jnp.asarray(trial, jnp.float32)), "")[0], np.float32)
+        other = np.asarray(_parts(jax.jit(function)(trial.astype(np.float32)), "")[0], np.float32)
     except Exception:  # as above
         return False
     return other.shape == answer.shape and np.allclose(

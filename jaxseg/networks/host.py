@@ -29,6 +29,10 @@ class Host(Protocol):
     def fingerprint(self) -> str:
         """Eight hexadecimal digits."""
 
+    @property
+    def takes_activations(self) -> bool:
+        """Whether activations can be given in place of its own."""
+
     def forward(self, images: np.ndarray, given: Arrays, layers: Sequence[str]) -> Answer:
         """The answer `[B,*n,channels]` to images `[B,*n,C]`, and the activations of layers.
 
@@ -76,8 +80,8 @@ class HostNetwork(Formed):
 
     def replaced(self, images: jax.Array, activations: Mapping[str, jax.Array]) -> jax.Array:
         self.check(images, activations=activations)
-        if not self.differentiable:
-            raise InputError(cannot_replace(self.host.name))
+        if not self.host.takes_activations:
+            raise InputError(f"{self.host.name} shows its activations and takes none; give a JAX function, or a module")
         given = {name: jnp.asarray(array, jnp.float32) for name, array in activations.items()}
         return self.reading.logits(self._called(images, given, ())[0])
 
@@ -95,7 +99,9 @@ class HostNetwork(Formed):
 
         def backward(saved: Any, slopes: Any) -> Any:
             if not self.differentiable:
-                raise InputError(f"{self.host.name} has no gradient; give a JAX function, or a PyTorch module")
+                raise InputError(
+                    f"{self.host.name} has no gradient; give a JAX function, or PyTorch that keeps its graph"
+                )
             back = lambda images, given, slopes: self._in_batches(self.host.backward, images, given, slopes)
             like = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), saved)
             return host_call(back, like, *saved, slopes)
@@ -132,8 +138,3 @@ def plainly() -> Iterator[None]:
         if not said:
             raise
         raise InputError(sentence.strip().splitlines()[0]) from error
-
-
-def cannot_replace(name: str) -> str:
-    """Why activations of a network cannot be replaced."""
-    return f"{name} shows its activations and takes none; give a JAX function, a linen or a PyTorch module"

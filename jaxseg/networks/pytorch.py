@@ -16,6 +16,7 @@ from jaxseg.networks import answers, host, picking
 from jaxseg.networks.base import Form, check_sides, roles_around
 from jaxseg.networks.functions import last_line, trial_levels
 
+_ONE_PASS = threading.RLock()  # at a time: hooks belong to a module, and XLA calls from many threads
 Normalise = tuple[float | Sequence[float], float | Sequence[float]]
 
 
@@ -61,6 +62,7 @@ def from_torch(
         layer.
     """
     sides = check_sides(image_size)
+    _check_module(module)
     module = getattr(module, "_orig_mod", module)  # torch.compile's, whose submodules are not called
     shown = f"the module {type(module).__name__}"
     repeated = channels == 1 and _first_channels(module) == 3
@@ -102,7 +104,9 @@ class _Trial(NamedTuple):
 
 
 class _Module:
-    """A module as `host.Host`. One pass at a time, as hooks belong to the module and XLA calls from many threads."""
+    """A module as `host.Host`."""
+
+    takes_activations = True
 
     def __init__(
         self,
@@ -119,19 +123,18 @@ class _Module:
         self._sides, self._channels, self._mean, self._std = sides, channels, mean, std
         self._widths = widths
         self._parts = dict(module.named_modules())
-        self._lock = threading.RLock()
 
     def forward(self, images: np.ndarray, given: host.Arrays, layers: Sequence[str]) -> host.Answer:
         import torch
 
-        with self._lock, torch.no_grad(), _evaluating(self.module):
+        with _ONE_PASS, torch.no_grad(), _evaluating(self.module):
             answer, seen = self._passed(self._taken(images), self._tensors(given), layers)
             return _to_numpy(answer), {name: _to_numpy(tensor) for name, tensor in seen.items()}
 
     def backward(self, images: np.ndarray, given: host.Arrays, slopes: host.Answer) -> host.Answer:
         import torch
 
-        with self._lock, torch.enable_grad(), _evaluating(self.module):
+        with _ONE_PASS, torch.enable_grad(), _evaluating(self.module):
             x, replacements = self._tensor(images), self._tensors(given)
             inputs = [x, *replacements.values()]
             for tensor in inputs:
@@ -161,7 +164,7 @@ class _Module:
                     if output.shape[1] in self._widths:
                         ends[name] = output.detach().clone()
 
-        with self._lock, torch.enable_grad(), _evaluating(self.module):
+        with _ONE_PASS, torch.enable_grad(), _evaluating(self.module):
             x = self._tensor(images).requires_grad_()
             with self._hooked([name for name in self._parts if name], look):
                 raw = self._answer(self._normalised(x))
@@ -283,6 +286,13 @@ def _head(ends: Mapping[str, Any], answer: Any) -> str | None:
         if resized.shape == answer.shape and torch.allclose(resized, answer, 1e-3, 1e-5):
             return name
     return [None, *ends][-1]
+
+
+def _check_module(module: Any) -> None:
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(f"from_torch takes a torch.nn.Module, got a {type(module).__name__}; see from_function")
 
 
 def _first_channels(module: Any) -> int | None:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg import networks
+from jaxseg import models, networks
 from jaxseg.errors import InputError
+from jaxseg.models import capture
 from jaxseg.networks import base, functions, host
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (3, 4, 6, 2)).astype(np.float32)
@@ -83,10 +84,10 @@ def test_gradients_are_those_of_the_function_at_whole_levels(both):
 
 
 def test_a_mask_is_certain_whoever_computes_it():
+    probabilities = jax.jit(lambda network, images: jax.nn.softmax(network.logits(images)))
     for function in (lambda levels: levels[..., :1] > 128, lambda levels: np.asarray(levels)[..., :1] > 128):
         network = make(function, num_classes=2)
-        probabilities = jax.nn.softmax(jax.jit(network.logits)(IMAGES))
-        np.testing.assert_allclose(probabilities[..., 1], LEVELS[..., 0] > 128, atol=1e-6)
+        np.testing.assert_allclose(probabilities(network, IMAGES)[..., 1], LEVELS[..., 0] > 128, atol=1e-6)
         assert network.notes == ("The answer is one probability, that of the foreground.",)
 
 
@@ -126,16 +127,37 @@ def test_what_the_host_shows_cannot_be_replaced_and_has_no_gradient(both):
     network = both[1]
     with pytest.raises(InputError, match="the function on_host shows its activations and takes none; give a JAX func"):
         network.replaced(IMAGES, {"folded": IMAGES})
-    with pytest.raises(InputError, match="the function on_host has no gradient; give a JAX function, or a PyTorch mod"):
+    with pytest.raises(InputError, match="the function on_host has no gradient; give a JAX function, or PyTorch th"):
         jax.eval_shape(jax.grad(lambda images: jnp.sum(network.logits(images))), IMAGES)
 
 
 def test_a_function_that_counts_in_bytes_has_no_gradient():
     network = make(lambda levels: (levels * 2).astype(jnp.float32) - 300, num_classes=2)  # beyond 127 it begins anew
     assert not network.differentiable
-    np.testing.assert_array_equal(network.logits(IMAGES), LEVELS * 2 % 256 - 300)
+    np.testing.assert_array_equal(jax.jit(network.logits)(IMAGES), LEVELS * 2 % 256 - 300)
     with pytest.raises(InputError, match="has no gradient: it says something else of float32 gray levels"):
         jax.eval_shape(jax.grad(lambda images: jnp.sum(network.logits(images))), IMAGES)
+
+
+def test_layers_of_a_linen_module_within_a_function_are_replaced(drawn_variables):
+    images = LEVELS[:, :, :4].astype(np.float32) / 127.5 - 1
+    model = models.build("unet", 2, features=(2, 4), skips=(True,))
+    variables, layers = drawn_variables(model, images), ("encoder_0/conv_1", "bottleneck")
+    asked = lambda levels: capture.capture(model, variables, levels.astype(jnp.float32) / 127.5 - 1, layers)
+    network = networks.from_function(asked, num_classes=2, image_size=4, channels=2, output="logits")
+
+    @jax.jit
+    def both(images):
+        found = network.activations(images)
+        changed = {name: 0.5 * array + 1 for name, array in found.items()}
+        pairs = []
+        for name, array in changed.items():
+            direct = capture.replace(model, variables, images, {name: lambda x: 0.5 * x + 1})
+            pairs.append((network.replaced(images, {name: array}), direct))
+        return pairs
+
+    for found, expected in both(images):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_layer_that_is_a_copy_cannot_be_replaced():

@@ -259,6 +259,8 @@ def test_the_fingerprint_is_that_of_the_state(module):
 def test_a_module_without_a_gradient_says_so(module):
     network = make(Wrapped(lambda logits: logits.detach(), module))
     assert not network.differentiable
+    stem = network.activations(IMAGES, ("module.stem",))
+    np.testing.assert_allclose(network.replaced(IMAGES, stem), own(module), atol=1e-6)
     with pytest.raises(InputError, match="the module Wrapped has no gradient"):
         jax.eval_shape(jax.grad(lambda images: jnp.sum(network.logits(images))), IMAGES)
 
@@ -295,4 +297,6 @@ def test_what_cannot_be_used_is_one_sentence(wrap, options, sentence, module):
     with pytest.raises(InputError, match=sentence) as error:
         make(Wrapped(wrap, module), **options)
     assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="got a function; see from_function"):
+        make(wrap)
     assert not any(part._forward_hooks for part in module.modules())
