@@ -15,6 +15,8 @@ from jaxseg.data.grids import Patches
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.metrics.intervals import Estimate, bootstrap_mean
+from jaxseg.networks import host
+from jaxseg.networks.linen import network_of
 from jaxseg.numerics import in_32_bits
 from jaxseg.training import runs, sliding
 
@@ -22,27 +24,26 @@ Batch = Mapping[str, Any]
 Score = Callable[..., dict[str, jax.Array]]
 
 
-def predict(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
-    """Class numbers int32 `[B,H,W]` of images `[B,H,W,C]`."""
-    logits: Any = model.apply(variables, images)  # a tuple only where something is mutable
-    return jnp.argmax(logits, -1).astype(jnp.int32)
+def predict(model: nn.Module | None, variables: Any, images: jax.Array) -> jax.Array:
+    """Class numbers int32 `[B,H,W]` of images `[B,H,W,C]`; of None and a network, the network's."""
+    return jnp.argmax(network_of(model, variables, images).logits(images), -1).astype(jnp.int32)
 
 
 @in_32_bits
 def score_cases(
-    model: nn.Module,
+    model: nn.Module | None,
     variables: Any,
     batches: Iterator[Batch],
     view: Callable[[Batch], dict[str, jax.Array]],
     score: Score,
     *,
-    predict: Callable[[nn.Module, Any, jax.Array], jax.Array] = predict,
+    predict: Callable[[Any, Any, jax.Array], jax.Array] = predict,
 ) -> dict[str, np.ndarray]:
     """Results per case, in the order of the cases; network, view and score run as one compiled program.
 
     Args:
-      model: `images -> logits`.
-      variables: its variables.
+      model: `images -> logits`; None where there is a network in place of its variables.
+      variables: its variables, or a network of any make.
       batches: stored cases with `real` [B], as `pipeline.epoch` gives them.
       view: `stored batch -> {"images", "labels"}`, with `"valid"` where not all pixels count.
       score: `(labels, predictions) -> {name: [B,...]}`, with `valid=` where the view has it.
@@ -70,8 +71,12 @@ def over_cases(run: Callable[[Batch], Mapping[str, jax.Array]], batches: Iterato
 
     Returns:
       `{name: [N,...]}`.
+
+    Raises:
+      InputError: a network outside JAX refuses a batch.
     """
-    rows = [_keep(run(batch), batch["real"]) for batch in batches]
+    with host.plainly():
+        rows = [_keep(run(batch), batch["real"]) for batch in batches]
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 

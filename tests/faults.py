@@ -24,7 +24,7 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).parents[1]
 ROOMS = (
     *("analysis", "metrics", "results", "models", "data", "training", "prediction", "scores", "studies", "audit"),
-    *("report", "benchmarks"),
+    *("report", "benchmarks", "networks"),
 )
 
 _SIGNS = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*"}

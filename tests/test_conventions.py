@@ -15,6 +15,9 @@ POSITIONAL = {"train", "layers", "labels", "section", "at_least"}
 # methods that a base class or a protocol describes
 DESCRIBED = {"find", "load", "draw", "cases", "scenes", "config", "config_names", "instructions"}  # of a builder
 DESCRIBED |= {"setup", "open", "num_classes", "rank"}  # of a module, of splits
+# of a network, and of what computes one on the host
+DESCRIBED |= {"channels", "sides", "layers", "roles", "padding", "margin", "differentiable", "notes", "fingerprint"}
+DESCRIBED |= {"captured", "replaced", "forward", "backward"}
 # imports that wait until launchers know their flags to be good, as they take seconds, and what a person may not have
 LATE = {"jax", "jaxseg.data", "grain", "tensorflow_datasets", "tensorboardX", "torch", "highdicom"}
 

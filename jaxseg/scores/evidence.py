@@ -9,9 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxseg.models import capture
 from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.models.layers import mask_around, over_image
+from jaxseg.networks.base import Network
+from jaxseg.networks.linen import network_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +20,13 @@ class Asked:
     """Whom scores are asked of; what is compiled belongs to it.
 
     Attributes:
-      model: `images -> logits`.
+      model: `images -> logits`, of which the members are variables; None where they are networks.
       quality_layers: whose units are asked for the quality of the output (He et al. 2022, Eq. 12: the last two).
       bottleneck: whose activations the autoencoder takes.
       autoencoder: of these; None where there is none.
     """
 
-    model: nn.Module
+    model: nn.Module | None
     quality_layers: tuple[str, ...]
     bottleneck: str | None = None
     autoencoder: Autoencoder | None = None
@@ -35,7 +36,7 @@ class Known(NamedTuple):
     """The arrays of it: arguments of a program, as with constants every network would be another one.
 
     Attributes:
-      members: variables of the network; of several, they are an ensemble.
+      members: variables of the network, or networks of any make; of several, they are an ensemble.
       autoencoder: variables of the autoencoder.
       pooled, latent: what training cases look like at the bottleneck, pooled and as the autoencoder's latent vectors.
     """
@@ -62,11 +63,16 @@ class Evidence:
         self.images = images
         self.valid = valid
 
+    @property
+    def networks(self) -> list[Network]:
+        """The members."""
+        return [network_of(self.asked.model, member, self.images) for member in self.known.members]
+
     @functools.cached_property
     def passes(self) -> list[tuple[jax.Array, Mapping[str, jax.Array]]]:
         """Logits `[B,*n,K]` and activations of every member."""
         layers = dict.fromkeys((*self.asked.quality_layers, *filter(None, [self.asked.bottleneck])))
-        return [capture.capture(self.asked.model, one, self.images, tuple(layers)) for one in self.known.members]
+        return [network.captured(self.images, tuple(layers)) for network in self.networks]
 
     @functools.cached_property
     def members(self) -> jax.Array:
@@ -110,15 +116,14 @@ class Evidence:
         """As `valid`, of what the bottleneck covers, which with padding `valid` is more than the image."""
         if self.valid is None:
             return None
-        return mask_around(self.valid, self.activations.shape[1:-1], getattr(self.asked.model, "margin", 0))
+        return mask_around(self.valid, self.activations.shape[1:-1], self.networks[0].margin)
 
     @functools.cached_property
     def logits_after(self) -> jax.Array:
         """Of the first member with its bottleneck reconstructed by the autoencoder, `[B,*n,K]`."""
         assert self.asked.autoencoder is not None and self.asked.bottleneck is not None
         familiar: Any = self.asked.autoencoder.apply(self.known.autoencoder, self.activations)
-        replaced = {self.asked.bottleneck: lambda _: familiar}
-        return capture.replace(self.asked.model, self.known.members[0], self.images, replaced)
+        return self.networks[0].replaced(self.images, {self.asked.bottleneck: familiar})
 
     @property
     def latent(self) -> jax.Array:

@@ -10,27 +10,29 @@ import numpy as np
 
 from jaxseg.data import augment, windows
 from jaxseg.metrics import overlap
+from jaxseg.networks.base import Network
+from jaxseg.networks.linen import network_of
 from jaxseg.training import parallel
 
-Variables = Mapping[str, Any]
+Variables = Mapping[str, Any] | Network
 TILES = 8  # through the network at once
 _MOST_GROUPS = 16  # that are compiled one by one on CPU, where more go through at once instead
 
 
-def mean_probabilities(model: nn.Module, members: Sequence[Variables], images: jax.Array) -> jax.Array:
-    """Class probabilities float32 `[B,*n,K]`; of several members' variables, the mean."""
-    logits: list[Any] = [model.apply(dict(variables), images) for variables in members]
+def mean_probabilities(model: nn.Module | None, members: Sequence[Variables], images: jax.Array) -> jax.Array:
+    """Class probabilities float32 `[B,*n,K]`; of several members' variables, or of None and networks, the mean."""
+    logits = [network_of(model, variables, images).logits(images) for variables in members]
     return jnp.mean(jnp.stack([jax.nn.softmax(one.astype(jnp.float32)) for one in logits]), 0)
 
 
 class Sliding:
     """A network whose window slides over cases of any size; one program is compiled."""
 
-    def __init__(self, model: nn.Module, *, sides: Sequence[int], overlap: float):
+    def __init__(self, model: nn.Module | None, *, sides: Sequence[int], overlap: float):
         """Compiles nothing yet.
 
         Args:
-          model: `images -> logits`.
+          model: `images -> logits`; None where the members are networks.
           sides: of the window.
           overlap: share of it that the next one repeats; weights are Gaussian.
         """

@@ -1,0 +1,8 @@
+"""Networks of any make, by one door: linen modules, functions of NumPy or JAX, PyTorch modules."""
+
+from jaxseg.networks.base import Network
+from jaxseg.networks.functions import from_function
+from jaxseg.networks.linen import of_linen
+from jaxseg.networks.pytorch import from_torch
+
+__all__ = ["Network", "from_function", "from_torch", "of_linen"]

@@ -1,0 +1,139 @@
+"""What takes linen modules takes other networks: one network as a module, as a JAX function and on the host."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import inference, networks
+from jaxseg.analysis import gradcam, vog
+from jaxseg.data import augment, pipeline
+from jaxseg.scores import compute, registry
+from jaxseg.scores.base import AUTOENCODER, BOTTLENECK
+from jaxseg.scores.evidence import Asked, Known
+from jaxseg.training import brief_fit, objectives, sliding
+from tests.shallow import ShallowAutoencoder
+
+RANDOM = np.random.default_rng(0)
+LEVELS = RANDOM.integers(0, 256, (5, 6, 6, 2), np.uint8)
+IMAGES = LEVELS[:2].astype(np.float32) / np.float32(127.5) - 1
+NAMES = tuple("abcde")
+LABELS = RANDOM.integers(0, 2, (5, 6, 6)).astype(np.uint8)
+CASES = pipeline.InMemory("drawn/test", ("a", "b"), LEVELS, LABELS, NAMES, NAMES, *pipeline.nowhere(5))
+
+
+class Pixelwise(nn.Module):
+    def setup(self):
+        self.hidden, self.head = nn.Dense(6), nn.Dense(2)
+
+    def __call__(self, images):
+        return self.head(nn.relu(self.hidden(images)))
+
+
+class Halved(nn.Module):
+    """In place of an autoencoder."""
+
+    def __call__(self, x):
+        return 0.5 * x
+
+    def encode(self, x):
+        return jnp.mean(x, (1, 2))
+
+
+@pytest.fixture(scope="module")
+def variables(drawn_variables):
+    return drawn_variables(Pixelwise(), IMAGES)
+
+
+@pytest.fixture(scope="module")
+def as_function(variables):
+    params = jax.tree.map(lambda x: x if x.ndim == 2 else x.reshape(1, 1, 1, -1), variables["params"])
+
+    def function(levels, where=jnp):
+        dense = lambda x, name: x @ params[name]["kernel"] + params[name]["bias"]
+        hidden = dense(where.asarray(levels, where.float32) / where.float32(127.5) - 1, "hidden")
+        return dense(where.maximum(hidden, 0), "head"), {"hidden": hidden}
+
+    make = lambda given: networks.from_function(
+        given, num_classes=2, image_size=6, channels=2, output="logits", bottleneck="hidden"
+    )
+    return make(function), make(lambda levels: function(levels, np))
+
+
+def scored(model, member, needs):
+    asked, known = Asked(model, ("hidden",), "hidden", Halved()), Known((member,), {})
+    view = augment.testing_view("original", size=6, cases=NAMES)
+    known = compute.fit_bottleneck(asked, known, pipeline.epoch(CASES, batch_size=2), view)
+    return compute.score_cases(asked, known, registry.computable(needs), pipeline.epoch(CASES, batch_size=2), view)
+
+
+def test_scores_are_the_same_of_every_make(variables, as_function):
+    expected = scored(Pixelwise(), variables, {AUTOENCODER, BOTTLENECK})
+    assert {"dice", "distortion", "entropy", "mean_sa", "mahalanobis", "latent_mahalanobis"} == set(expected)
+    for network, needs in zip(as_function, ({AUTOENCODER, BOTTLENECK}, {BOTTLENECK}), strict=True):
+        found = scored(None, network, needs)
+        assert set(expected) - set(found) == (
+            {"distortion", "latent_mahalanobis"} if AUTOENCODER not in needs else set()
+        )
+        for name, values in found.items():
+            np.testing.assert_allclose(values, expected[name], rtol=2e-4, err_msg=name)
+
+
+def test_predictions_and_ensembles_are_the_same_of_every_make(variables, as_function):
+    view = lambda batch: augment.whole(batch, size=6)
+    share = lambda labels, predictions: {"same": jnp.mean((labels == predictions).astype(jnp.float32), (1, 2))}
+    run = lambda *network: inference.score_cases(*network, pipeline.epoch(CASES, batch_size=2), view, share)["same"]
+    expected = run(Pixelwise(), variables)
+    assert 0 < expected.mean() < 1
+    for network in as_function:
+        np.testing.assert_array_equal(run(None, network), expected)
+    mean = jax.jit(lambda members: sliding.mean_probabilities(Pixelwise(), members, IMAGES))
+    np.testing.assert_allclose(mean((variables, *as_function)), mean((variables,)), atol=1e-5)
+
+
+def test_analyses_of_gradients_are_the_same(variables, as_function):
+    module = networks.of_linen(Pixelwise(), variables, image_size=6, channels=2)
+
+    @jax.jit
+    def ask(network, images):
+        hidden = network.activations(images, ("hidden",))["hidden"]
+        rest = lambda x: network.replaced(images, {"hidden": x})
+        slopes = gradcam.score_gradients(rest, hidden, class_index=1)
+        return gradcam.gradcam(hidden, slopes, size=(6, 6)), vog.input_gradients(network.logits, images)
+
+    for found, expected in zip(ask(as_function[0], IMAGES), ask(module, IMAGES), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert np.abs(expected).max() > 0.1
+
+
+def test_an_autoencoder_is_fitted_to_every_make_alike(variables, as_function):
+    coder = ShallowAutoencoder((6, 6, 6), latent=2, width=2)
+    start = jax.jit(coder.init)(jax.random.key(2, impl="rbg"), np.zeros((1, 6, 6, 6), np.float32))["params"]
+    key = jax.random.key(0)
+
+    def slopes(model, frozen):
+        objective = objectives.reconstruction(model, coder, "hidden")
+        loss = lambda params: objective(key, {"params": params, "frozen": frozen}, {"images": IMAGES})[0]
+        return jax.jit(jax.value_and_grad(loss))(start)
+
+    expected = slopes(Pixelwise(), variables)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), slopes(None, as_function[0]), expected)
+
+
+def test_a_brief_fit_takes_the_networks_bottleneck(as_function, monkeypatch):
+    made = []
+
+    def create(key, module, optimizer, shape):
+        made.append(shape)
+        return brief_fit.state.TrainState(jnp.int32(0), {"seen": jnp.float32(0)}, {}, (), key)
+
+    def step(state, batch):
+        assert state.variables["frozen"] is not None
+        return state, {"loss": jnp.float32(1)}
+
+    monkeypatch.setattr(brief_fit.state, "create", create)
+    monkeypatch.setattr(brief_fit.steps, "make_train_step", lambda *_: step)
+    options = {"view": "original", "image_size": 6, "batch_size": 2, "steps_taken": 1, "latent": 2, "width": 2}
+    fitted, _ = brief_fit.fit_autoencoder(None, as_function[0], CASES, **options)
+    assert fitted.shape == (6, 6, 6) and made == [(1, 6, 6, 6)]
