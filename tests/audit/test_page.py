@@ -74,8 +74,8 @@ def test_a_page_of_findings(audited, networks):
     assert "padding: not asked: the network does not say how it pads; there are no zeros to take away." in words
     assert "Numbers: accuracy" in words and "Numbers: translation" in words and "Numbers: padding" not in words
     assert set(drawn) == {"candidates", "accuracy", "finding_translation"}
-    made_up, low, lost = drawn["candidates"]["axes"][0]["lines"][2::2]
-    assert [*made_up["x"], *low["x"], *lost["x"]] == pytest.approx([0.0, -0.3, 0.701], abs=0.001)
+    low, lost, made_up = drawn["candidates"]["axes"][0]["lines"][2::2]
+    assert [*low["x"], *lost["x"], *made_up["x"]] == pytest.approx([-0.3, 0.701, 0.0], abs=0.001)
     assert drawn["candidates"]["legends"][0]["words"] == ["no finding", "finding"]
     for name in ("findings", "candidates", "numbers"):
         with (folder / "tables" / f"{name}.csv").open() as file:

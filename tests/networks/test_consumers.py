@@ -134,6 +134,6 @@ def test_a_brief_fit_takes_the_networks_bottleneck(as_function, monkeypatch):
 
     monkeypatch.setattr(brief_fit.state, "create", create)
     monkeypatch.setattr(brief_fit.steps, "make_train_step", lambda *_: step)
-    options = {"view": "original", "image_size": 6, "batch_size": 2, "steps_taken": 1, "latent": 2, "width": 2}
+    options = {"view": "original", "size": 6, "batch_size": 2, "steps_taken": 1, "latent": 2, "width": 2}
     fitted, _ = brief_fit.fit_autoencoder(None, as_function[0], CASES, **options)
     assert fitted.shape == (6, 6, 6) and made == [(1, 6, 6, 6)]
