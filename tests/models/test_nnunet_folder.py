@@ -108,6 +108,11 @@ def test_plans_before_2_4_are_the_same_network():
     }
     old = reading.read(plans, dataset_json(), "3d_fullres")
     assert old.network == {**new.network, "features": (2, 3, 3)}
+    of["n_conv_per_stage_encoder"] = []
+    with pytest.raises(
+        InputError, match=r"n_conv_per_stage_encoder is \[\]; nnU-Net 2 writes some whole numbers there"
+    ):
+        reading.read(plans, dataset_json(), "3d_fullres")
     assert new.network["decoder_depths"] == (1, 2) == tuple(arguments["n_conv_per_stage_decoder"][::-1])
 
 
