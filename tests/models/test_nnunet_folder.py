@@ -108,6 +108,11 @@ def test_plans_before_2_4_are_the_same_network():
     }
     old = reading.read(plans, dataset_json(), "3d_fullres")
     assert old.network == {**new.network, "features": (2, 3, 3)}
+    of["n_conv_per_stage_encoder"] = []
+    with pytest.raises(
+        InputError, match=r"n_conv_per_stage_encoder is \[\]; nnU-Net 2 writes some whole numbers there"
+    ):
+        reading.read(plans, dataset_json(), "3d_fullres")
     assert new.network["decoder_depths"] == (1, 2) == tuple(arguments["n_conv_per_stage_decoder"][::-1])
 
 
@@ -142,7 +147,8 @@ def test_one_number_stands_for_all_stages_and_axes():
     plans = plans_json(FLAT, (4, 8))
     arguments = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
     changed = {"kernel_sizes": 3, "strides": [1, [2, 2]], "features_per_stage": 4, "n_conv_per_stage": 2}
-    arguments |= changed | {"n_conv_per_stage_decoder": 1, "nonlin": "torch.nn.ReLU", "stem_channels": None}
+    arguments |= changed | {"n_conv_per_stage_decoder": 1, "nonlin": "torch.nn.ReLU", "stem_channels": 4}
+    arguments["block"] = "dynamic_network_architectures.building_blocks.residual.BasicBlockD"
     found = reading.read(plans, dataset_json(), "3d_fullres").network
     assert found["kernels"] == ((3, 3), (3, 3)) and found["strides"] == ((1, 1), (2, 2))
     assert (found["features"], found["depths"], found["decoder_depths"]) == ((4, 4), (2, 2), (1,))
@@ -180,6 +186,9 @@ GONE = object()
         ),
         ("plans", (*ARGUMENTS, "nonlin"), "torch.nn.GELU", "nonlin is 'torch.nn.GELU'; known here are LeakyReLU"),
         ("plans", (*ARGUMENTS, "nonlin_first"), True, "the network has nonlin_first = True, for which"),
+        ("plans", (*ARGUMENTS, "stem_channels"), 16, "the network has stem_channels = 16, for which"),
+        ("plans", (*ARGUMENTS, "squeeze_excitation"), 2, "the network has squeeze_excitation = 2, for which"),
+        ("plans", (*ARGUMENTS, "block"), "residual.BottleneckD", "the network has block = 'residual.BottleneckD'"),
         ("plans", (*ARGUMENTS, "norm_op"), None, "norm_op is None; known here are InstanceNorm2d and BatchNorm2d"),
         ("plans", (*ARGUMENTS, "norm_op_kwargs"), {"eps": 1e-3}, "eps in norm_op_kwargs is 0.001"),
         ("plans", (*ARGUMENTS, "kernel_sizes"), [[1, 3], [2, 3]], "cannot be built: kernels is .* an odd whole number"),
