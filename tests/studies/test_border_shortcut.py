@@ -274,22 +274,24 @@ def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays):
 
 
 def test_figures_show_gray_levels_in_any_units(monkeypatch, tmp_path):
-    """Quadrants and windows of gray levels, and of the same images as another normalisation has them."""
+    """Quadrants and windows have the size that the network sees, so they are cut from the stored images."""
     made, shown = settings(config()), []
     measured = {("zero", "original"): fake_measures(0.3, 0.8), ("zero", "quadrant"): fake_measures(0.8, 0.8, seed=1)}
-    monkeypatch.setattr(study_figures.figures, "strip", lambda path, rows, titles: shown.append(rows["window"]))
+    monkeypatch.setattr(study_figures.figures, "strip", lambda path, rows, titles: shown.extend(rows["window"]))
     units, memory = MeanStd(mean=(100, 90, 80), std=(50, 60, 40)), fake_splits()["test"]
     scales = np.stack([np.stack(units.scale(image)) for image in memory.images])
-    scored = dataclasses.replace(memory, images=np.stack([units(one) for one in memory.images]), scales=scales)
-    for cases in (memory, scored):
-        splits = {"test": cases}
-        study_figures._draw_windows(tmp_path, made, splits, measured)
-        shown.append([(row[1], None) for row in study_figures._examples(made, splits, measured)])
-    for gray, other in zip(shown[:2], shown[2:], strict=True):
-        assert len(gray) == len(other) > 0
-        for (one, _), (same, _) in zip(gray, other, strict=True):
-            assert one.dtype == same.dtype == np.uint8 and np.ptp(one) > 100
-            assert abs(one.astype(int) - same).max() <= 1
+    cases = dataclasses.replace(memory, images=np.stack([units(one) for one in memory.images]), scales=scales)
+    study_figures._draw_windows(tmp_path, made, {"test": cases}, measured)
+    image = memory.images[moving_window.pick_case(memory.labels)]
+    for (window, _), start in zip(shown, (0, 16, 32), strict=True):
+        assert window.dtype == np.uint8
+        assert abs(window.astype(int) - image[start : start + 32, start : start + 32]).max() <= 1
+    rows = study_figures._examples(made, {"test": cases}, measured)
+    assert len(rows) == made.evaluation.examples
+    for name, levels, *_ in rows:
+        case = memory.cases.index(name.partition(":")[0])
+        y, x = np.array(divmod(augment.case_corners([memory.cases[case]])[0], 2)) * 32
+        assert abs(levels.astype(int) - memory.images[case, y : y + 32, x : x + 32]).max() <= 1
 
 
 def test_one_padding_is_compared_with_none_and_without_a_defined_case_none_is_shown(written):

@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Mapping
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from jaxseg import atomic
@@ -72,11 +72,11 @@ def _examples(settings: Settings, splits: runs.Splits, measured: Mapping[Run, Me
     ori, crop = measured[settings.padding, "original"], measured[settings.padding, "quadrant"]
     gain = crop["quadrant_border"] - ori["quadrant_border"]
     test = splits["test"]
-    view = augment.testing_view("quadrant", size=settings.run.data.image_size, cases=test.cases)
+    view = jax.jit(augment.testing_view("quadrant", size=settings.run.data.image_size, cases=test.cases))
     rows = []
     for i in at_even_quantiles(gain, settings.evaluation.examples):
         one = test.take(np.array([i]))
-        seen = view({name: jnp.asarray(value) for name, value in (one.arrays | {"index": np.array([i])}).items()})
+        seen = view(one.arrays | {"index": np.array([i])})
         levels = augment.levels(seen["images"], scales=one.scales)
         masks = {name: measured[settings.padding, v]["quadrant_predictions"][i] > 0 for v, name in NAMES.items()}
         name = f"{test.cases[i]}: border {ori['quadrant_border'][i]:.2f} / {crop['quadrant_border'][i]:.2f}"
@@ -89,7 +89,9 @@ def _draw_windows(
 ) -> None:
     test, starts = splits["test"], moving_window.diagonal_starts(settings)
     case = test.take(np.array([moving_window.pick_case(test.labels)]))
-    crops = moving_window.cut_windows(case.images[0], starts, settings.run.data.image_size)
+    crops = jax.jit(lambda image: moving_window.cut_windows(image, starts, settings.run.data.image_size))(
+        case.images[0]
+    )
     scales = None if case.scales is None else case.scales.repeat(len(crops), 0)
     windows = list(np.asarray(augment.levels(crops, scales=scales)))
     rows: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"window": [(window, None) for window in windows]}
