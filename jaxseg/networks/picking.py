@@ -51,7 +51,7 @@ def check_size(given: tuple[int, ...], sides: tuple[int, ...], name: str) -> Non
       sides: n, of the images.
       name: of the module, for messages.
     """
-    shrunk = (tuple(-(-side // factor) for side in sides) for factor in range(1, max(sides) + 1))
+    shrunk = (tuple(-(-side // factor) for side in sides) for factor in range(1, max(sides)))  # one pixel is no map
     if given not in shrunk:
         raise InputError(
             f"{name} gave {in_words(given)} answers for {in_words(sides)} images, neither of their size nor smaller by "

@@ -63,6 +63,14 @@ def torchvision_deeplab(library):
     return module, networks.from_torch(module, num_classes=4, image_size=64, normalise=IMAGENET, output="logits")
 
 
+def nnunet_plain(library):
+    further = {"norm_op": torch.nn.InstanceNorm2d, "nonlin": torch.nn.ReLU, "deep_supervision": True}
+    module = library.PlainConvUNet(
+        1, 3, (4, 8, 8), torch.nn.Conv2d, 3, (1, 2, 2), 1, 3, 1, norm_op_kwargs={}, **further
+    )
+    return module, networks.from_torch(module, num_classes=3, image_size=32, channels=1, output="logits")
+
+
 FIELD = {
     smp_unet: "segmentation_models_pytorch",
     smp_segformer: "segmentation_models_pytorch",
@@ -72,6 +80,7 @@ FIELD = {
     monai_dynunet: "monai.networks.nets",
     monai_swin_unetr: "monai.networks.nets",
     torchvision_deeplab: "torchvision",
+    nnunet_plain: "dynamic_network_architectures.architectures.unet",
 }
 
 
@@ -88,7 +97,7 @@ def reference(module, network, images, layer):
     hook = module.get_submodule(layer).register_forward_hook(cut)
     answer = module.eval()(x)
     hook.remove()
-    logits = answer["out"] if isinstance(answer, dict) else answer
+    logits = answer["out"] if isinstance(answer, dict) else answer[0] if isinstance(answer, list) else answer
     logits = torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
     logits[:, 1].sum().backward()
     return tuple(np.moveaxis(one.detach().numpy(), 1, -1) for one in (logits, held[0].grad))

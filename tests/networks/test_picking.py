@@ -69,6 +69,12 @@ def test_no_answer_or_several_are_refused(answer, sentence):
 def test_answers_may_be_smaller_by_a_whole_factor():
     for given, sides in (((8, 8), (8, 8)), ((2, 3), (8, 12)), ((3, 2), (9, 5)), ((1, 2, 2), (4, 8, 8))):
         picking.check_size(given, sides, "it")
-    for given, sides in (((388, 388), (572, 572)), ((16, 16), (8, 8)), ((4, 8), (8, 8)), ((6, 8), (8, 8))):
+    for given, sides in (
+        ((388, 388), (572, 572)),
+        ((1, 1), (8, 8)),
+        ((16, 16), (8, 8)),
+        ((4, 8), (8, 8)),
+        ((6, 8), (8, 8)),
+    ):
         with pytest.raises(InputError, match=f"it gave {given[0]} x {given[1]} answers for {sides[0]} x {sides[1]} im"):
             picking.check_size(given, sides, "it")
