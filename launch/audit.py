@@ -9,8 +9,8 @@ whatever geometry and normalisation. PyTorch weights need the config of a run th
 what it sees; nothing is trained with it. Where their file holds several networks, `--weights=FILE:KEY` chooses. All
 settings of the audit are in configs/audit.py and can be changed, as in `--audit.cases=100`.
 
-Objects are shown inside a window and at its border, padding is swapped, calipers are removed and drawn, images get other scanners' gray
-levels. Also reported: Dice by ring and domain, profiles over the layers, distances of domains, a league of scores
+Objects are shown inside a window and at its border, padding is swapped, calipers are removed and drawn, images get
+other scanners' gray levels. Also reported: Dice by ring and domain, profiles over the layers, distances of domains, a league of scores
 that predict failure, and calibration. The work directory gets report.html, results.json, tables and figures; called
 again, it resumes.
 """
