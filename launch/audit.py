@@ -10,9 +10,9 @@ what it sees; nothing is trained with it. Where their file holds several network
 settings of the audit are in configs/audit.py and can be changed, as in `--audit.cases=100`.
 
 Objects are shown inside a window and at its border, padding is swapped, calipers are removed and drawn, images get
-other scanners' gray levels. Also reported: Dice by ring and domain, profiles over the layers, distances of domains, a league of scores
-that predict failure, and calibration. The work directory gets report.html, results.json, tables and figures; called
-again, it resumes.
+other scanners' gray levels. Also reported: Dice by ring and domain, profiles over the layers, distances of domains, a
+league of scores that predict failure, and calibration. The work directory gets report.html, results.json, tables and
+figures; called again, it resumes.
 """
 
 from absl import flags
