@@ -39,7 +39,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run, as launch.trai
 _INPUTS = flags.DEFINE_multi_string("inputs", None, "A file or a folder; may be given more than once.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results: new, or that of an earlier prediction.")
 _PATTERN = flags.DEFINE_string("pattern", "*", "Names of the files that are wanted from folders, like '*_HC.png'.")
-_TILE = flags.DEFINE_bool("tile", False, "Slide a window over images at their own scale instead of squashing them.")
+_TILE = flags.DEFINE_bool("tile", False, "For runs that squash: slide a window over images at their own scale.")
 _TILE_SIZE = flags.DEFINE_integer(
     "tile_size", 0, "Side of the window in pixels; 0: that of the network.", lower_bound=0
 )

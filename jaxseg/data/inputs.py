@@ -114,15 +114,18 @@ def resolved(
 
     Args:
       config: of a run.
-      training_cases: image and labels of each, as stored; read if need be.
+      training_cases: image and labels of each, as stored; read if need be. As for nnU-Net's, these are all that are
+        for training, whichever fold is held out.
 
     Raises:
-      InputError: no training case has foreground.
+      InputError: no training case has foreground, or one of mean and std is given alone.
     """
     if config.data.normalisation != "mean_std" or config.data.normalisation_options.mean:
         return config
+    how = of_config(config).normalisation
+    assert isinstance(how, normalisation.MeanStd)
     try:
-        found = normalisation.foreground(training_cases, ignored=raw_cases.IGNORED)
+        found = normalisation.foreground(training_cases, ignored=raw_cases.IGNORED, clip=how.clip)
     except ValueError as error:
         raise InputError(f"{config.data.dataset}: {error}, so config.data.normalisation needs numbers") from error
     made = config.copy_and_resolve_references().unlock()

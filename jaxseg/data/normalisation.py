@@ -282,16 +282,20 @@ class AsInFile(Normalisation):
         return 0.0, 1.0
 
 
-def foreground(cases: Iterable[tuple[np.ndarray, np.ndarray]], *, ignored: int, seed: int = 0) -> dict[str, Any]:
+def foreground(
+    cases: Iterable[tuple[np.ndarray, np.ndarray]], *, ignored: int, clip: Sequence[float] = (), seed: int = 0
+) -> dict[str, Any]:
     """The options of `mean_std` by the foreground of all training cases, as nnU-Net has them for CT (Isensee 2021).
 
     Args:
       cases: image `[*S,C]` as stored, and labels `[*S]`, of each.
       ignored: the label of pixels that do not count.
+      clip: two ends that are given; none: those below.
       seed: of the sample, of at most 10,000 pixels a case.
 
     Returns:
-      `mean` and `std` per channel, and, of one channel, `clip` at the percentiles 0.5 and 99.5.
+      `mean` and `std` per channel, of clipped intensities, and `clip`: of one channel the percentiles 0.5 and 99.5,
+      unless it is given.
 
     Raises:
       ValueError: no case has foreground.
@@ -304,8 +308,9 @@ def foreground(cases: Iterable[tuple[np.ndarray, np.ndarray]], *, ignored: int, 
     values = np.concatenate(samples)
     if not len(values):
         raise ValueError("no training case has foreground")
-    clip = np.percentile(values[:, 0], (0.5, 99.5)).tolist() if values.shape[-1] == 1 else []
-    of_all = np.clip(values, *clip) if clip else values
+    if not clip and values.shape[-1] == 1:
+        clip = np.percentile(values[:, 0], (0.5, 99.5)).tolist()
+    of_all = np.clip(values, clip[0], clip[1]) if clip else values
     return {
         "mean": tuple(of_all.mean(0, dtype=np.float64).tolist()),
         "std": tuple(of_all.std(0, dtype=np.float64).tolist()),

@@ -63,7 +63,9 @@ def on_grid(
     return np.stack([placement.back(one, size=size) for one in probabilities]), scores
 
 
-def sliding(network: Network, image: np.ndarray, tiling: Tiling) -> tuple[np.ndarray, Scores]:
+def sliding(
+    network: Network, image: np.ndarray, tiling: Tiling, *, valid: np.ndarray | None = None
+) -> tuple[np.ndarray, Scores]:
     """A window slides over the image; where tiles overlap, their probabilities are averaged.
 
     Beyond the border the image is mirrored at the centres of its outermost pixels. An axis longer than a tile begins
@@ -77,6 +79,7 @@ def sliding(network: Network, image: np.ndarray, tiling: Tiling) -> tuple[np.nda
       network: takes tiles of `tiling.size`.
       image: `[*S,C]`.
       tiling: how the window slides.
+      valid: bool `[*S]`, the pixels that count, which the network is given too; None: all.
 
     Returns:
       Probabilities float32 `[*S,K]`, and scores `[T]` of the T tiles.
@@ -88,10 +91,12 @@ def sliding(network: Network, image: np.ndarray, tiling: Tiling) -> tuple[np.nda
     sides = tiling.sides(image.ndim - 1)
     axes = [_starts(length, side, tiling.overlap) for length, side in zip(image.shape[:-1], sides, strict=True)]
     windows = [_window(side, tiling.blend) for side in sides]
+    arrays = [image] if valid is None else [image, valid]
     total: np.ndarray | None = None
     of_batches: list[Scores] = []
     for corners in batched(itertools.product(*axes), tiling.batch):
-        probabilities, scores = network(np.stack([_tile(image, corner, sides) for corner in corners]))
+        shown = [np.stack([_tile(array, corner, sides) for corner in corners]) for array in arrays]
+        probabilities, scores = network(*shown)
         of_batches.append(scores)
         if total is None:
             total = np.zeros((*image.shape[:-1], probabilities.shape[-1]), np.float32)

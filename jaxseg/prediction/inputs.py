@@ -2,6 +2,7 @@
 
 import collections
 import fnmatch
+import functools
 import hashlib
 import os
 import pathlib
@@ -225,13 +226,16 @@ def load(path: pathlib.Path, trained_on: TrainedOn, given: Inputs) -> Loaded:
         image = raw_cases.as_uint8(image, None)
     elif preparation.dtype == "float16":
         image = image.astype(np.float16)
-    known = normalisation.Statistics(*normalisation.statistics(image, preparation.scaling))
+    known = None
+    if preparation.volumes or preparation.scaling is not None:  # else a record says nothing of its file
+        known = normalisation.Statistics(*normalisation.statistics(image, preparation.scaling))
     image, orientation = _oriented(image, picture, preparation.orientation)
     slices = trained_on.rank == 2 and image.ndim == 4
-    normalise = given.normalisation.of_slices if slices else given.normalisation
-    image = normalise(image, scaling=preparation.scaling, known=known)
+    of_grid = given.normalisation.of_slices if slices else given.normalisation
+    normalised = functools.partial(of_grid, scaling=preparation.scaling, known=known)
     squashed = None if preparation.size is None else (*image.shape[:-3], preparation.size, preparation.size)
-    stored = image if squashed is None else resizing.resize(image, squashed)
+    stored = normalised(image if squashed is None else resizing.resize(image, squashed))
+    image = stored if squashed is None else normalised(image)
     size = picture.full_size or image.shape[:-1]
     notes = (*picture.notes, *_about_orientation(picture, preparation))
     spacing = _spacing(picture, orientation, stored.ndim - 1)

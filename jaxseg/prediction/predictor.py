@@ -137,9 +137,8 @@ class Predictor:
     def _slid(self, images: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.ndarray, windows.Scores]:
         """A window slides over the one image; its scores are means over the tiles."""
         assert self._window is not None
-        del valid  # only of images that are smaller than a window; their scores are of the padding too
         (image,) = images
-        result, scores = windows.sliding(self._network, image, self._window)
+        result, scores = windows.sliding(self._network, image, self._window, valid=None if valid is None else valid[0])
         return result[None], {name: np.array([quality.mean_defined(values)]) for name, values in scores.items()}
 
     def _joined(

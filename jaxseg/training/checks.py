@@ -226,7 +226,10 @@ def _check_model(config: ml_collections.ConfigDict) -> None:
     except InputError:
         raise
     except ValueError as error:
-        raise InputError(f"config.data.image_size or config.training with config.model: {error}") from error
+        squares = config.data.geometry == "squash" or not (given.size or given.multiple)
+        option = "geometry_options.multiple" if given.multiple else "geometry_options.size"
+        where = f"config.data.{'image_size' if squares else option}"
+        raise InputError(f"{where} or config.training with config.model: {error}") from error
 
 
 def build_model(config: ml_collections.ConfigDict, num_classes: int) -> UNetSkeleton:

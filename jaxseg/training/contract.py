@@ -134,7 +134,7 @@ def check(where: str, given: TrainedOn, known: TrainedOn, run: pathlib.Path) -> 
         notes.append(f"whether its volumes run as those that the network saw, {saw or sides}, is not known")
     if given.preparation.scaling != known.preparation.scaling:
         ours, theirs = (_scaled(one.preparation.scaling) for one in (given, known))
-        notes.append(f"its intensities are {ours}, those that the network saw {theirs}; {remedy}")
+        notes.append(f"its intensities are {ours}, those of the network's data set {theirs}; {remedy}")
     return notes
 
 

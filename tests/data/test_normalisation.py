@@ -85,6 +85,10 @@ def test_the_foreground_of_the_training_cases_says_mean_and_deviation():
     np.testing.assert_allclose(found["clip"], np.percentile(inside, (0.5, 99.5)), rtol=1e-5)
     clipped = np.clip(inside, *found["clip"])
     np.testing.assert_allclose((*found["mean"], *found["std"]), (clipped.mean(), clipped.std()), rtol=1e-5)
+    given = normalisation.foreground(cases, ignored=raw_cases.IGNORED, clip=(90.0, 210.0))
+    clipped = np.clip(inside, 90, 210)
+    np.testing.assert_allclose((*given["mean"], *given["std"]), (clipped.mean(), clipped.std()), rtol=1e-5)
+    assert given["clip"] == (90.0, 210.0)
 
 
 def test_large_cases_are_sampled_alike_each_time_and_many_channels_are_not_clipped():

@@ -360,6 +360,7 @@ def write_volumes(folder):
 
 @pytest.mark.parametrize("write", [write_pictures, write_volumes])
 def test_a_file_becomes_what_its_data_set_made_of_it(tmp_path, write, capsys):
+    """To the bit, in every normalisation, also where images were squashed before they are normalised."""
     name, file = write(tmp_path / "raw")
     directory = builders.prepare(name, data_dir=tmp_path / "data", manual_dir=tmp_path / "raw")
     split = pipeline.Split(directory, "test", size=None)
@@ -371,11 +372,13 @@ def test_a_file_becomes_what_its_data_set_made_of_it(tmp_path, write, capsys):
         else Preparation(None, 256, False)
     )
     assert len(split) == (6 if volumes else 2)
-    for case in split:
-        loaded = inputs.load(file(case["case"]), known, gray_levels(32))
-        stored = loaded.stored[int(case["case"][-3:])] if volumes else loaded.stored
-        np.testing.assert_array_equal(stored, case["image"])
-        assert loaded.size == ((3, 80, 60) if volumes else (60, 80))
+    for how, made in normalisation.NORMALISATIONS.items():
+        given = Inputs(normalisation=made(**({"mean": (100.0,), "std": (60.0,)} if how == "mean_std" else {})))
+        for case in pipeline.Split(directory, "test", inputs=given):
+            loaded = inputs.load(file(case["case"]), known, given)
+            stored = loaded.stored[int(case["case"][-3:])] if volumes else loaded.stored
+            np.testing.assert_array_equal(stored, case["image"], how)
+            assert loaded.size == ((3, 80, 60) if volumes else (60, 80))
 
 
 def test_a_data_set_that_was_prepared_before_this_was_noted_is_named(tiny, tmp_path):

@@ -135,6 +135,21 @@ def test_with_tiles_the_score_of_an_image_is_the_mean_over_them():
         assert value == pytest.approx(np.mean([one[name] for one in each]), rel=1e-5)
 
 
+def test_padding_around_an_image_that_is_smaller_than_a_patch_counts_in_no_score():
+    """The same scores as where it is padded to one size."""
+    scores = []
+    for geometry in ("keep", "patches"):
+        run = fake_run(size=16)
+        with run.config.unlocked():
+            run.config.data.geometry = geometry
+        predictor_of = Predictor(run)
+        scores.append(predictor_of.predict(noise(8, 8), (8, 8)).scores)
+    whole, slid = scores
+    assert whole.keys() == slid.keys() and whole["entropy"] > 0
+    for name, value in whole.items():
+        np.testing.assert_allclose(slid[name], value, rtol=1e-5, err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("tiling", "message"),
     [

@@ -42,7 +42,7 @@ def test_what_may_make_it_fail_is_said():
     assert line == "whether its volumes run as those that the network saw, SPL, is not known"
     (line,) = contract.check("elsewhere", on(scaling=None), OWN, "run")
     assert line.startswith(
-        "its intensities are as in the files, those that the network saw scaled by percentiles 0.5 an"
+        "its intensities are as in the files, those of the network's data set scaled by percentiles 0.5 an"
     )
 
 
@@ -120,8 +120,8 @@ def test_every_kind_of_difference_has_its_words():
     assert contract.check("x", on(volumes=False, orientation=""), OWN, "run") == []
     (line,) = contract.check("x", OWN, on(scaling=None), "run")
     assert line == (
-        "its intensities are scaled by percentiles 0.5 and 99.5, those that the network saw as in the files; prepare "
-        "it as those, with --like=run and another --data_dir"
+        "its intensities are scaled by percentiles 0.5 and 99.5, those of the network's data set as in the files; "
+        "prepare it as those, with --like=run and another --data_dir"
     )
 
 

@@ -269,6 +269,16 @@ def test_cases_mapped_for_other_inputs_are_not_taken(volumes, tmp_path):
         assert splits.listed("train", folder=tmp_path)[0]["image"].dtype == dtype
 
 
+def test_a_deviation_without_a_mean_is_refused_and_given_ends_are_kept(slices):
+    config = config_of("keep", normalisation="mean_std").unlock()
+    config.data.normalisation_options.clip = (10.0, 20.0)
+    found = runs.resolved(config, slices).data.normalisation_options
+    assert found.clip == (10.0, 20.0) and 10 <= found.mean[0] <= 20 and found.std[0] <= 5
+    config.data.normalisation_options.std = (5.0,)
+    with pytest.raises(InputError, match="give as many numbers for mean as for std, or none"):
+        runs.resolved(config, slices)
+
+
 def test_statistics_for_other_channels_are_refused(slices):
     config = config_of("keep", normalisation="mean_std").unlock()
     config.data.normalisation_options.update(mean=(1.0, 2.0), std=(1.0, 2.0))
