@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -17,18 +16,18 @@ from jaxseg import inference
 from jaxseg.data import augment, grids, inputs, pipeline, windows
 from jaxseg.data.raw_cases import size_text
 from jaxseg.errors import InputError
-from jaxseg.models import capture, pretrained, tracing
+from jaxseg.models import pretrained, tracing
 from jaxseg.models.layers import over_image
 from jaxseg.models.skeleton import UNetSkeleton
+from jaxseg.networks import Network, of_linen
 from jaxseg.prediction.network import Run
 from jaxseg.results.patients import Patients
 from jaxseg.training import checks, runs, sliding
-from jaxseg.training.checkpoints import checksums
 
 # images float32 [B,*n,C], labels int32 [B,*n], index int32 [B]; valid bool [B,*n] where not all pixels count, and scale
 # float32 [B,4,C] where gray levels are not -1 to 1
 Seen = Mapping[str, jax.Array]
-Question = Callable[[Any, Seen], dict[str, jax.Array]]
+Question = Callable[[Network, Seen], dict[str, jax.Array]]
 Asked = Callable[[pipeline.InMemory], dict[str, np.ndarray]]
 Cases = pipeline.InMemory | pipeline.Listed
 
@@ -38,8 +37,7 @@ class Subject:
     """A network and the cases it is asked about.
 
     Attributes:
-      model: `images -> logits`.
-      variables: its variables.
+      network: of whatever make.
       view: what it sees of a case, original or quadrant.
       batch_size: cases at once.
       test: the cases that are asked about.
@@ -51,8 +49,7 @@ class Subject:
       notes: what a reader has to know of how the cases are seen.
     """
 
-    model: nn.Module
-    variables: Any
+    network: Network
     view: str
     batch_size: int
     test: pipeline.InMemory
@@ -71,16 +68,6 @@ class Subject:
     def patients(self, resamples: int) -> Patients:
         """Of the test cases, for estimates over them."""
         return Patients(np.array(self.test.patients), resamples)
-
-    @property
-    def padding(self) -> str:
-        """How the network pads its feature maps; empty where it does not say."""
-        return getattr(self.model, "padding", "")
-
-    @property
-    def margin(self) -> int:
-        """Pixels of reflection that the network puts on every side of the image."""
-        return getattr(self.model, "margin", 0)
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -104,26 +91,23 @@ class Subject:
     @functools.cached_property
     def layers(self) -> tuple[str, ...]:
         """The convolutional layers, input to output; of a network that does not say which, all layers."""
-        if isinstance(self.model, UNetSkeleton):
-            return self.model.roles.convolutions
-        return capture.layer_names(self.model, self.variables, self.image)
+        return self.network.roles.convolutions or self.network.layers
 
     @property
     def bottleneck(self) -> str | None:
         """The layer between encoder and decoder, where the network says which it is."""
-        return self.model.roles.bottleneck if isinstance(self.model, UNetSkeleton) else None
+        return self.network.roles.bottleneck
 
     @property
     def fingerprint(self) -> dict[str, str]:
         """Checksums of the network and of the cases."""
-        network = sum(checksums(self.variables).values()) % 2**32 if jax.tree.leaves(self.variables) else 0
-        return {"network": f"{network:08x}", "test": self.test.fingerprint}
+        return {"network": self.network.fingerprint, "test": self.test.fingerprint}
 
     def asks(self, question: Question, *, batch_size: int | None = None) -> Asked:
         """A question as one compiled program.
 
         Args:
-          question: `(variables, seen) -> {name: [B,...]}`; seen is the network's view of the cases.
+          question: `(network, seen) -> {name: [B,...]}`; seen is the network's view of the cases.
           batch_size: cases at once; by default the subject's.
 
         Returns:
@@ -131,46 +115,42 @@ class Subject:
         """
 
         @jax.jit
-        def run(variables: Any, batch: Mapping[str, Any], known: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        def run(network: Network, batch: Mapping[str, Any], known: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
             of_batch = {name: values[batch["index"]] for name, values in known.items()}
             corner = of_batch.pop("corner")
             if self.view == "original":
                 seen = augment.whole(batch, size=self.resized)
             else:
                 seen = augment.quadrant(batch, corner, size=self.resized)
-            return question(variables, seen | of_batch | {"index": batch["index"]})
+            return question(network, seen | of_batch | {"index": batch["index"]})
 
         def asked(cases: pipeline.InMemory) -> dict[str, np.ndarray]:
             known = {"corner": augment.case_corners(cases.cases)}  # belongs to a case, not to its place among others
             known |= {} if cases.scales is None else {"scale": cases.scales}
             batches = pipeline.epoch(cases, batch_size=batch_size or self.batch_size)
-            return inference.over_cases(lambda batch: run(self.variables, batch, known), batches)
+            return inference.over_cases(lambda batch: run(self.network, batch, known), batches)
 
         return asked
 
-    def features(self, variables: Any, seen: Seen) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def features(self, network: Network, seen: Seen) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Logits, and the layers' activations over the image, without the margin that padding `valid` has.
 
         Images go through the network whole, also where it is one for patches.
         """
-        logits, activations = capture.capture(self.model, variables, seen["images"], self.layers)
+        logits, activations = network.captured(seen["images"], self.layers)
         sizes = seen["labels"].shape[1:]
         return logits, {name: over_image(activations[name].astype(jnp.float32), sizes) for name in self.layers}
 
-    def predict(self, variables: Any, images: jax.Array) -> jax.Array:
-        """Class numbers int32 `[B,*n]`."""
+    def predict(self, network: Network, images: jax.Array) -> jax.Array:
+        """Class numbers int32 `[B,*n]`, of the subject's network as a program is given it."""
         # of one network's logits, as a softmax may round two of them to one
-        scores = self.probabilities if self.tiling else self._logits
-        return jnp.argmax(scores(variables, images), -1).astype(jnp.int32)
+        scores = self.probabilities(network, images) if self.tiling else network.logits(images)
+        return jnp.argmax(scores, -1).astype(jnp.int32)
 
-    def probabilities(self, variables: Any, images: jax.Array) -> jax.Array:
+    def probabilities(self, network: Network, images: jax.Array) -> jax.Array:
         """Class probabilities float32 `[B,*n,K]`."""
-        of_tiles = lambda tiles: jax.nn.softmax(self._logits(variables, tiles).astype(jnp.float32))
+        of_tiles = lambda tiles: jax.nn.softmax(network.logits(tiles).astype(jnp.float32))
         return sliding.probabilities(of_tiles, images, self.tiling) if self.tiling else of_tiles(images)
-
-    def _logits(self, variables: Any, images: jax.Array) -> jax.Array:
-        answer: Any = self.model.apply(variables, images)  # a tuple only where something is mutable
-        return answer
 
 
 def of_run(run: Run, test: Cases, familiar: Cases | None) -> Subject:
@@ -224,15 +204,18 @@ def _subject(
         tile = given.grid.example(test[0]["labels"].ndim)
         tiling = windows.Tiling(tile, given.grid.overlap, "gaussian", max(batch_size, sliding.TILES))
         notes.append(_of_patches(tiling))
-    of_test, of_familiar = _on_one_grid(test, familiar, unit=2**model.halvings, fill=given.normalisation.fill)
+    of_test, of_familiar = _on_one_grid(
+        test, familiar, unit=math.lcm(*model.units(test[0]["labels"].ndim)), fill=given.normalisation.fill
+    )
     if (smaller := _smaller(of_test)) and of_test is not test:
         notes.append(_of_grid(of_test, smaller))
     sides = _sides(of_test, resized)
     if tiling:  # as many pixels as a batch of patches has
         batch_size = max(batch_size * math.prod(tiling.sides(len(sides))) // math.prod(sides), 1)
     return Subject(
-        model=model,
-        variables=load((1, *sides, of_test.num_channels)),
+        network=of_linen(
+            model, load((1, *sides, of_test.num_channels)), image_size=sides, channels=of_test.num_channels
+        ),
         resized=resized,
         view=data.view,
         batch_size=batch_size,
