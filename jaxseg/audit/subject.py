@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import json
 import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -16,10 +18,12 @@ from jaxseg import inference
 from jaxseg.data import augment, grids, inputs, pipeline, windows
 from jaxseg.data.raw_cases import size_text
 from jaxseg.errors import InputError
+from jaxseg.metrics import overlap
 from jaxseg.models import pretrained, tracing
 from jaxseg.models.layers import over_image
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.networks import Network, of_linen
+from jaxseg.networks.linen import LinenNetwork
 from jaxseg.prediction.network import Run
 from jaxseg.results.patients import Patients
 from jaxseg.training import checks, runs, sliding
@@ -30,6 +34,7 @@ Seen = Mapping[str, jax.Array]
 Question = Callable[[Network, Seen], dict[str, jax.Array]]
 Asked = Callable[[pipeline.InMemory], dict[str, np.ndarray]]
 Cases = pipeline.InMemory | pipeline.Listed
+_BATCH = 8  # cases at once, of a network that has no config
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +52,8 @@ class Subject:
       resized: pixels a side to which cases are squashed on the device; None: they come as the network sees them.
       tiling: the window that slides over images, where the network is one for patches; None: it takes them whole.
       notes: what a reader has to know of how the cases are seen.
+      given: what became of the stored cases before they are seen; None where that is not known.
+      config: of the network's run; empty where there is none.
     """
 
     network: Network
@@ -59,6 +66,8 @@ class Subject:
     resized: int | None = None
     tiling: windows.Tiling | None = None
     notes: tuple[str, ...] = ()
+    given: inputs.Inputs | None = None
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def rank(self) -> int:
@@ -102,6 +111,24 @@ class Subject:
     def fingerprint(self) -> dict[str, str]:
         """Checksums of the network and of the cases."""
         return {"network": self.network.fingerprint, "test": self.test.fingerprint}
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What the numbers depend on beside the cases, for the foot of a page."""
+        given = {}
+        if self.given is not None:
+            given = {"geometry": _words(self.given.grid), "normalisation": _words(self.given.normalisation)}
+        seen = {"size": f"{size_text(self.sides)} px", "view": self.view, **given}
+        return seen | {"checksums": self.fingerprint} | ({"config": self.config} if self.config else {})
+
+    def dice(self) -> np.ndarray:
+        """Of every test case and foreground class, `[N,K-1]`."""
+
+        def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
+            both, classes = (seen["labels"], self.predict(network, seen["images"])), self.test.num_classes
+            return {"dice": overlap.dice(*both, num_classes=classes, valid=seen.get("valid"))}
+
+        return self.asks(question)(self.test)["dice"]
 
     def asks(self, question: Question, *, batch_size: int | None = None) -> Asked:
         """A question as one compiled program.
@@ -161,7 +188,8 @@ def of_run(run: Run, test: Cases, familiar: Cases | None) -> Subject:
     """
     if len(run.members) > 1:
         raise InputError(f"{run.folder}: holds replicas; audit one network, as {run.folder / 'replica_0'}")
-    return _subject(run.config, run.model, lambda shape: run.members[0], test, familiar, name=str(run.folder))
+    load = lambda shape: of_linen(run.model, run.members[0], image_size=shape[1:-1], channels=shape[-1])
+    return _of_config(run.config, run.model, load, test, familiar, name=str(run.folder))
 
 
 def of_weights(path: pathlib.Path, config: ml_collections.ConfigDict, test: Cases, familiar: Cases | None) -> Subject:
@@ -178,54 +206,117 @@ def of_weights(path: pathlib.Path, config: ml_collections.ConfigDict, test: Case
     """
     model = checks.build_model(config, test.num_classes)
 
-    def load(shape: tuple[int, ...]) -> Any:
+    def load(shape: tuple[int, ...]) -> Network:
         try:
             tracing.variable_shapes(model, shape)
         except ValueError as error:
             raise InputError(f"config.data.image_size with config.model: {error}") from error
-        return pretrained.load_whole(model, str(path), shape)
+        variables = pretrained.load_whole(model, str(path), shape)
+        return of_linen(model, variables, image_size=shape[1:-1], channels=shape[-1])
 
-    return _subject(config, model, load, test, familiar, name=str(path))
+    return _of_config(config, model, load, test, familiar, name=str(path))
 
 
-def _subject(
+def of_network(network: Network, test: Cases, familiar: Cases | None, *, name: str) -> Subject:
+    """A network of any make, with cases that `given_to` made for it."""
+    model = network.model if isinstance(network, LinenNetwork) else None
+    given = given_to(network)
+    return _subject(lambda shape: network, given, test, familiar, model=model, batch_size=_BATCH, name=name)
+
+
+def given_to(network: Network) -> inputs.Inputs:
+    """What becomes of a stored case before a network is given it: by default gray levels, squashed to its size."""
+    return network.inputs or inputs.gray_levels(network.sides)
+
+
+def check(network: Network, split: pipeline.Split) -> None:
+    """Raises InputError where a network cannot be asked about the cases of a split."""
+    rank, kind = len(network.sides), {2: "pictures", 3: "volumes"}
+    if rank != split.rank:
+        raise InputError(f"{split.name}: holds {kind[split.rank]}, and the network takes {kind[rank]}")
+    if network.channels != split.num_channels:
+        raise InputError(f"{split.name}: has {split.num_channels} channels, and the network takes {network.channels}")
+    if network.num_classes != split.num_classes:
+        raise InputError(
+            f"{split.name}: has {split.num_classes} classes, {', '.join(split.class_names)}, and the network tells "
+            f"{network.num_classes} apart"
+        )
+    names = network.class_names
+    if names != split.class_names and sorted(names) == sorted(split.class_names):
+        raise InputError(
+            f"{split.name}: has the classes {', '.join(split.class_names)}, and the network {', '.join(names)}; name "
+            "them in this order in the classes.csv of its folder, and prepare it anew"
+        )
+
+
+def _of_config(
     config: ml_collections.ConfigDict,
     model: UNetSkeleton,
-    load: Callable[[tuple[int, ...]], Any],
+    load: Callable[[tuple[int, ...]], Network],
     test: Cases,
     familiar: Cases | None,
     *,
     name: str,
 ) -> Subject:
-    """A network whose variables `load` gives for the shape of what it is asked of."""
-    data, given, resized = config.data, inputs.of_config(config), inputs.resized_to(config)
-    batch_size, tiling, notes = config.training.batch_size, None, []
+    """A network as the config of its run has it."""
+    made = _subject(
+        load,
+        inputs.of_config(config),
+        test,
+        familiar,
+        model=model,
+        batch_size=config.training.batch_size,
+        name=name,
+        resized=inputs.resized_to(config),
+    )
+    told = json.loads(config.to_json())
+    return dataclasses.replace(made, view=config.data.view, domains=tuple(config.data.domains), config=told)
+
+
+def _subject(
+    load: Callable[[tuple[int, ...]], Network],
+    given: inputs.Inputs,
+    test: Cases,
+    familiar: Cases | None,
+    *,
+    model: nn.Module | None,
+    batch_size: int,
+    name: str,
+    resized: int | None = None,
+) -> Subject:
+    """A network that `load` gives for the shape of what it is asked of."""
+    tiling, notes, rank = None, [], test[0]["labels"].ndim
     if isinstance(given.grid, grids.Patches):
-        tile = given.grid.example(test[0]["labels"].ndim)
+        tile = given.grid.example(rank)
         tiling = windows.Tiling(tile, given.grid.overlap, "gaussian", max(batch_size, sliding.TILES))
         notes.append(_of_patches(tiling))
-    of_test, of_familiar = _on_one_grid(
-        test, familiar, unit=math.lcm(*model.units(test[0]["labels"].ndim)), fill=given.normalisation.fill
-    )
+    unit = math.lcm(*model.units(rank)) if isinstance(model, UNetSkeleton) else 1
+    of_test, of_familiar = _on_one_grid(test, familiar, unit=unit, fill=given.normalisation.fill)
     if (smaller := _smaller(of_test)) and of_test is not test:
         notes.append(_of_grid(of_test, smaller))
     sides = _sides(of_test, resized)
     if tiling:  # as many pixels as a batch of patches has
         batch_size = max(batch_size * math.prod(tiling.sides(len(sides))) // math.prod(sides), 1)
+    network = load((1, *sides, of_test.num_channels))
     return Subject(
-        network=of_linen(
-            model, load((1, *sides, of_test.num_channels)), image_size=sides, channels=of_test.num_channels
-        ),
+        network=network,
         resized=resized,
-        view=data.view,
+        view="original",
         batch_size=batch_size,
         test=of_test,
         familiar=of_familiar,
-        domains=tuple(data.domains),
         name=name,
         tiling=tiling,
-        notes=tuple(notes),
+        notes=(*network.notes, *notes),
+        given=given,
     )
+
+
+def _words(choice: Any) -> str:
+    """A geometry or a normalisation with those of its options that are not empty."""
+    options = {field.name: getattr(choice, field.name) for field in dataclasses.fields(choice) if field.init}
+    told = (f"{name} {value}" for name, value in options.items() if value is not False and value != ())
+    return ", ".join([type(choice).__name__, *told])
 
 
 def _sides(cases: pipeline.InMemory, resized: int | None) -> tuple[int, ...]:

@@ -1,7 +1,6 @@
 """Failure detection: which score, computed without annotation, says which cases are segmented badly?"""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -9,13 +8,12 @@ import numpy as np
 
 from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, Figure, Probe, not_asked, number, plain
-from jaxseg.audit.subject import Seen, Subject
+from jaxseg.audit.subject import Subject
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
-from jaxseg.metrics import overlap, ranking
+from jaxseg.metrics import ranking
 from jaxseg.metrics.intervals import defined_mean
 from jaxseg.models.autoencoder import Autoencoder
-from jaxseg.networks import Network
 from jaxseg.report import figures
 from jaxseg.results.table import Row
 from jaxseg.scores import compute, registry
@@ -57,13 +55,8 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     scores = registry.computable((AUTOENCODER, BOTTLENECK), without=lacking)
     values = compute.score_cases(asked, known, scores, *_seen(subject, subject.test))
     if subject.tiling:  # the segmentation that is to be judged is not that of the whole case at once
-        values |= subject.asks(functools.partial(_dice, subject))(subject.test)
+        values["dice"] = subject.dice()
     return values | {"lacking": np.array(list(lacking)), "why": np.array(list(lacking.values()))}
-
-
-def _dice(subject: Subject, network: Network, seen: Seen) -> dict[str, jax.Array]:
-    both, classes = (seen["labels"], subject.predict(network, seen["images"])), subject.test.num_classes
-    return {"dice": overlap.dice(*both, num_classes=classes, valid=seen.get("valid"))}
 
 
 def _seen(subject: Subject, cases: pipeline.InMemory) -> tuple[compute.Batches, compute.View]:
