@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from jaxseg.audit.probe import Candidate, Kind
+from jaxseg.metrics.intervals import Estimate
 from jaxseg.results.claims import Verdict
 from jaxseg.results.text import text_of
 
@@ -26,6 +27,21 @@ class Finding:
 
     main: Candidate
     others: tuple[Candidate, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """What it is about, a word or two."""
+        return self.main.kind.name
+
+    @property
+    def estimate(self) -> Estimate:
+        """Its number, with an interval over patients."""
+        return self.main.estimate
+
+    @property
+    def sentence(self) -> str:
+        """What was found, with the number."""
+        return self.main.sentence
 
     @property
     def text(self) -> str:

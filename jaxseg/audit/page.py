@@ -1,47 +1,41 @@
 """An audit, from a network and a data set to the page: `results.json`, tables, figures and `report.html`."""
 
-import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
 
 from jaxseg import atomic
-from jaxseg.audit import findings, subject
+from jaxseg.audit import findings, right_input, subject
 from jaxseg.audit import run as audits
 from jaxseg.audit.probe import Figure, Probe
-from jaxseg.data import inputs, pipeline
-from jaxseg.errors import InputError
+from jaxseg.audit.request import Request, load
 from jaxseg.numerics import in_32_bits
-from jaxseg.prediction.network import load_run
 from jaxseg.report import estimates, figures, page
 from jaxseg.results.claims import Verdict
+from jaxseg.results.stored import kept
 from jaxseg.results.table import OVER_PATIENTS
 from jaxseg.results.text import text_of
-from jaxseg.training import checks as run_checks
-from jaxseg.training import contract, provenance, runs
+from jaxseg.training import provenance, runs
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
-    """What is to be audited: a run, or weights with the config of their network.
+class Result:
+    """What came of an audit.
 
     Attributes:
-      run: folder of a run.
-      weights: file with PyTorch tensors.
-      config: of a run, for weights.
-      dataset: name of a data set; None is the run's own.
-      split: whose cases are asked about.
+      page: the report.
+      verdict: whether the network uses a shortcut: yes, no or unclear.
+      findings: the most harmful first, each with `kind`, `sentence` and `estimate`.
     """
 
-    run: pathlib.Path | None
-    weights: pathlib.Path | None
-    config: ml_collections.ConfigDict | None
-    dataset: str | None
-    split: str
+    page: pathlib.Path
+    verdict: str
+    findings: tuple[findings.Finding, ...]
 
 
 @in_32_bits
@@ -52,7 +46,7 @@ def run(
     workdir: pathlib.Path,
     prepare: Callable[[str], pathlib.Path],
     command: str,
-) -> pathlib.Path:
+) -> Result:
     """Audits, or resumes an earlier call, and writes the report.
 
     Args:
@@ -62,18 +56,21 @@ def run(
       prepare: name of a data set -> its prepared folder.
       command: that a reader would type to get the same.
 
-    Returns:
-      The path of the report page.
-
     Raises:
-      InputError: network, data set, config or a folder cannot be used.
+      InputError: network, data set, config or a folder cannot be used, or the network does not have the Dice that it is
+        known for.
     """
     settings = audits.settings(config)
-    asked, dataset = _load(request, settings, prepare)
+    asked, dataset = load(request, settings, prepare)
+    measure = functools.cache(asked.dice)
+    if request.known_dice is not None:  # before anything is written
+        right_input.check(asked, right_input.mean_dice(measure()), request.known_dice)
     claimed = ml_collections.ConfigDict(
         {"audit": config.to_dict(), "network": asked.name, "dataset": dataset, "split": request.split}
     )
     runs.claim(workdir, claimed, data=asked.fingerprint)
+    dice = right_input.mean_dice(kept(workdir / "input.npz", lambda: {"dice": measure()})["dice"])
+    opening = right_input.opening(asked, dice, request.known_dice)
     audit = audits.run(asked, settings, workdir)
     origin = {
         "command": command,
@@ -81,47 +78,15 @@ def run(
         "data": f"{asked.test.name}: {len(asked.test)} cases",
         "reported": provenance.here(),
         "audit": config.to_dict(),
+        **asked.made_with,
     }
     verdict = findings.verdict(audit.candidates)
     with atomic.writing(workdir):
         _write_results(workdir, audit, verdict, origin)
         _draw(workdir / "figures", audit)
         path = workdir / "report.html"
-        page.write(path, _page(workdir, asked, audit, verdict), origin)
-    return path
-
-
-def _load(
-    request: Request, settings: audits.Settings, prepare: Callable[[str], pathlib.Path]
-) -> tuple[subject.Subject, str]:
-    """The network with its cases, and the name of the data set."""
-    if request.run is not None:
-        loaded = load_run(request.run, prepare)
-        config, own = loaded.config, loaded.config.data.dataset
-        dataset = request.dataset or own
-        # of a run on other domains, its own data set's test cases show all of them
-        directory = prepare(dataset)
-        contract.check_split(directory, request.split, loaded.trained_on, request.run)
-        test = _cases(directory, config, request.split, settings.cases, ())
-        familiar = None
-        # elsewhere than on its own data, a run is audited without them too
-        with contextlib.suppress(InputError) if dataset != own else contextlib.nullcontext():
-            familiar = _cases(prepare(own), config, "train", settings.familiar_cases, config.data.domains)
-        return subject.of_run(loaded, test, familiar), dataset
-    assert request.weights is not None and request.config is not None and request.dataset is not None
-    run_checks.check(request.config)
-    directory = prepare(request.dataset)
-    test = _cases(directory, request.config, request.split, settings.cases, ())
-    # whether they were trained on is not known; they are of the same kind as the test cases
-    known = "train" in pipeline.split_sizes(directory)
-    familiar_cases = _cases(directory, request.config, "train", settings.familiar_cases, ()) if known else None
-    return subject.of_weights(request.weights, request.config, test, familiar_cases), request.dataset
-
-
-def _cases(
-    directory: pathlib.Path, config: ml_collections.ConfigDict, split: str, count: int, domains: Sequence[str]
-) -> subject.Cases:
-    return subject.read_cases(runs.Splits(directory, inputs.of_config(config), tuple(domains)), split, count)
+        page.write(path, _page(workdir, asked, audit, verdict, opening), origin)
+    return Result(path, verdict.verdict, tuple(audit.findings))
 
 
 def _write_results(workdir: pathlib.Path, audit: audits.Audit, verdict: Verdict, origin: Mapping[str, Any]) -> None:
@@ -182,7 +147,9 @@ def _shown_findings(audit: audits.Audit) -> list[Figure]:
     return [finding.main.figure for finding in audit.findings if finding.main.figure]
 
 
-def _page(workdir: pathlib.Path, asked: subject.Subject, audit: audits.Audit, verdict: Verdict) -> page.Page:
+def _page(
+    workdir: pathlib.Path, asked: subject.Subject, audit: audits.Audit, verdict: Verdict, opening: str
+) -> page.Page:
     figure = page.figures_in(workdir)
     margins = ", ".join(sorted({f"{one.margin:g}" for one in audit.candidates}))
     lead = figure(
@@ -199,6 +166,7 @@ def _page(workdir: pathlib.Path, asked: subject.Subject, audit: audits.Audit, ve
         question="Does the network use a shortcut?",
         verdict=verdict.verdict,
         answer=verdict.sentence,
+        opening=opening,
         lead=lead,
         facts=_facts(asked, audit),
         sections=[

@@ -4,11 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxseg.audit.probe import Answer, Figure
+from jaxseg.audit.probe import Answer, Figure, NotAskedError
+from jaxseg.audit.subject import Subject
 from jaxseg.report import figures
 from jaxseg.results.table import Row, Table
 
 _KNOWS = "That a layer knows something does not say that the network uses it: this is evidence, no finding."
+
+
+NO_LAYERS = "the network does not say what its layers are"
+
+
+def check(subject: Subject) -> None:
+    """Raises NotAskedError where the network has no layers that could be asked."""
+    if not subject.layers:
+        raise NotAskedError(NO_LAYERS)
 
 
 def answer(

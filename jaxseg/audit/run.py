@@ -15,6 +15,7 @@ from jaxseg.audit import findings, probes
 from jaxseg.audit.probe import GROUPS, Answer, Candidate, NotAskedError, Probe, not_asked
 from jaxseg.audit.subject import Subject
 from jaxseg.errors import InputError
+from jaxseg.networks import host
 from jaxseg.results.stored import kept
 from jaxseg.results.table import Row, Table
 from jaxseg.settings import count, read
@@ -125,6 +126,7 @@ def _of(probe: Probe, row: Row) -> Row:
 
 def _measured(probe: Probe, subject: Subject, settings: Any) -> Mapping[str, np.ndarray]:
     try:
-        return {name: np.asarray(value) for name, value in probe.measure(subject, settings).items()}
+        with host.plainly():
+            return {name: np.asarray(value) for name, value in probe.measure(subject, settings).items()}
     except NotAskedError as reason:
         return {_WHY: np.array(str(reason))}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 import pathlib
 from collections.abc import Callable, Mapping
@@ -17,20 +18,23 @@ from jaxseg import inference
 from jaxseg.data import augment, grids, inputs, pipeline, windows
 from jaxseg.data.raw_cases import size_text
 from jaxseg.errors import InputError
-from jaxseg.models import capture, pretrained, tracing
+from jaxseg.metrics import overlap
+from jaxseg.models import pretrained, tracing
 from jaxseg.models.layers import over_image
 from jaxseg.models.skeleton import UNetSkeleton
+from jaxseg.networks import Network, of_linen
+from jaxseg.networks.linen import LinenNetwork
 from jaxseg.prediction.network import Run
 from jaxseg.results.patients import Patients
 from jaxseg.training import checks, runs, sliding
-from jaxseg.training.checkpoints import checksums
 
 # images float32 [B,*n,C], labels int32 [B,*n], index int32 [B]; valid bool [B,*n] where not all pixels count, and scale
 # float32 [B,4,C] where gray levels are not -1 to 1
 Seen = Mapping[str, jax.Array]
-Question = Callable[[Any, Seen], dict[str, jax.Array]]
+Question = Callable[[Network, Seen], dict[str, jax.Array]]
 Asked = Callable[[pipeline.InMemory], dict[str, np.ndarray]]
 Cases = pipeline.InMemory | pipeline.Listed
+_BATCH = 8  # cases at once, of a network that has no config
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,8 +42,7 @@ class Subject:
     """A network and the cases it is asked about.
 
     Attributes:
-      model: `images -> logits`.
-      variables: its variables.
+      network: of whatever make.
       view: what it sees of a case, original or quadrant.
       batch_size: cases at once.
       test: the cases that are asked about.
@@ -49,10 +52,11 @@ class Subject:
       resized: pixels a side to which cases are squashed on the device; None: they come as the network sees them.
       tiling: the window that slides over images, where the network is one for patches; None: it takes them whole.
       notes: what a reader has to know of how the cases are seen.
+      given: what became of the stored cases before they are seen; None where that is not known.
+      config: of the network's run; empty where there is none.
     """
 
-    model: nn.Module
-    variables: Any
+    network: Network
     view: str
     batch_size: int
     test: pipeline.InMemory
@@ -62,6 +66,8 @@ class Subject:
     resized: int | None = None
     tiling: windows.Tiling | None = None
     notes: tuple[str, ...] = ()
+    given: inputs.Inputs | None = None
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def rank(self) -> int:
@@ -71,16 +77,6 @@ class Subject:
     def patients(self, resamples: int) -> Patients:
         """Of the test cases, for estimates over them."""
         return Patients(np.array(self.test.patients), resamples)
-
-    @property
-    def padding(self) -> str:
-        """How the network pads its feature maps; empty where it does not say."""
-        return getattr(self.model, "padding", "")
-
-    @property
-    def margin(self) -> int:
-        """Pixels of reflection that the network puts on every side of the image."""
-        return getattr(self.model, "margin", 0)
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -104,26 +100,41 @@ class Subject:
     @functools.cached_property
     def layers(self) -> tuple[str, ...]:
         """The convolutional layers, input to output; of a network that does not say which, all layers."""
-        if isinstance(self.model, UNetSkeleton):
-            return self.model.roles.convolutions
-        return capture.layer_names(self.model, self.variables, self.image)
+        return self.network.roles.convolutions or self.network.layers
 
     @property
     def bottleneck(self) -> str | None:
         """The layer between encoder and decoder, where the network says which it is."""
-        return self.model.roles.bottleneck if isinstance(self.model, UNetSkeleton) else None
+        return self.network.roles.bottleneck
 
     @property
     def fingerprint(self) -> dict[str, str]:
         """Checksums of the network and of the cases."""
-        network = sum(checksums(self.variables).values()) % 2**32 if jax.tree.leaves(self.variables) else 0
-        return {"network": f"{network:08x}", "test": self.test.fingerprint}
+        return {"network": self.network.fingerprint, "test": self.test.fingerprint}
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What the numbers depend on beside the cases, for the foot of a page."""
+        given = {}
+        if self.given is not None:
+            given = {"geometry": _words(self.given.grid), "normalisation": _words(self.given.normalisation)}
+        seen = {"size": f"{size_text(self.sides)} px", "view": self.view, **given}
+        return seen | {"checksums": self.fingerprint} | ({"config": self.config} if self.config else {})
+
+    def dice(self) -> np.ndarray:
+        """Of every test case and foreground class, `[N,K-1]`."""
+
+        def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
+            both, classes = (seen["labels"], self.predict(network, seen["images"])), self.test.num_classes
+            return {"dice": overlap.dice(*both, num_classes=classes, valid=seen.get("valid"))}
+
+        return self.asks(question)(self.test)["dice"]
 
     def asks(self, question: Question, *, batch_size: int | None = None) -> Asked:
         """A question as one compiled program.
 
         Args:
-          question: `(variables, seen) -> {name: [B,...]}`; seen is the network's view of the cases.
+          question: `(network, seen) -> {name: [B,...]}`; seen is the network's view of the cases.
           batch_size: cases at once; by default the subject's.
 
         Returns:
@@ -131,46 +142,42 @@ class Subject:
         """
 
         @jax.jit
-        def run(variables: Any, batch: Mapping[str, Any], known: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        def run(network: Network, batch: Mapping[str, Any], known: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
             of_batch = {name: values[batch["index"]] for name, values in known.items()}
             corner = of_batch.pop("corner")
             if self.view == "original":
                 seen = augment.whole(batch, size=self.resized)
             else:
                 seen = augment.quadrant(batch, corner, size=self.resized)
-            return question(variables, seen | of_batch | {"index": batch["index"]})
+            return question(network, seen | of_batch | {"index": batch["index"]})
 
         def asked(cases: pipeline.InMemory) -> dict[str, np.ndarray]:
             known = {"corner": augment.case_corners(cases.cases)}  # belongs to a case, not to its place among others
             known |= {} if cases.scales is None else {"scale": cases.scales}
             batches = pipeline.epoch(cases, batch_size=batch_size or self.batch_size)
-            return inference.over_cases(lambda batch: run(self.variables, batch, known), batches)
+            return inference.over_cases(lambda batch: run(self.network, batch, known), batches)
 
         return asked
 
-    def features(self, variables: Any, seen: Seen) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def features(self, network: Network, seen: Seen) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Logits, and the layers' activations over the image, without the margin that padding `valid` has.
 
         Images go through the network whole, also where it is one for patches.
         """
-        logits, activations = capture.capture(self.model, variables, seen["images"], self.layers)
+        logits, activations = network.captured(seen["images"], self.layers)
         sizes = seen["labels"].shape[1:]
         return logits, {name: over_image(activations[name].astype(jnp.float32), sizes) for name in self.layers}
 
-    def predict(self, variables: Any, images: jax.Array) -> jax.Array:
-        """Class numbers int32 `[B,*n]`."""
+    def predict(self, network: Network, images: jax.Array) -> jax.Array:
+        """Class numbers int32 `[B,*n]`, of the subject's network as a program is given it."""
         # of one network's logits, as a softmax may round two of them to one
-        scores = self.probabilities if self.tiling else self._logits
-        return jnp.argmax(scores(variables, images), -1).astype(jnp.int32)
+        scores = self.probabilities(network, images) if self.tiling else network.logits(images)
+        return jnp.argmax(scores, -1).astype(jnp.int32)
 
-    def probabilities(self, variables: Any, images: jax.Array) -> jax.Array:
+    def probabilities(self, network: Network, images: jax.Array) -> jax.Array:
         """Class probabilities float32 `[B,*n,K]`."""
-        of_tiles = lambda tiles: jax.nn.softmax(self._logits(variables, tiles).astype(jnp.float32))
+        of_tiles = lambda tiles: jax.nn.softmax(network.logits(tiles).astype(jnp.float32))
         return sliding.probabilities(of_tiles, images, self.tiling) if self.tiling else of_tiles(images)
-
-    def _logits(self, variables: Any, images: jax.Array) -> jax.Array:
-        answer: Any = self.model.apply(variables, images)  # a tuple only where something is mutable
-        return answer
 
 
 def of_run(run: Run, test: Cases, familiar: Cases | None) -> Subject:
@@ -181,7 +188,8 @@ def of_run(run: Run, test: Cases, familiar: Cases | None) -> Subject:
     """
     if len(run.members) > 1:
         raise InputError(f"{run.folder}: holds replicas; audit one network, as {run.folder / 'replica_0'}")
-    return _subject(run.config, run.model, lambda shape: run.members[0], test, familiar, name=str(run.folder))
+    load = lambda shape: of_linen(run.model, run.members[0], image_size=shape[1:-1], channels=shape[-1])
+    return _of_config(run.config, run.model, load, test, familiar, name=str(run.folder))
 
 
 def of_weights(path: pathlib.Path, config: ml_collections.ConfigDict, test: Cases, familiar: Cases | None) -> Subject:
@@ -198,51 +206,117 @@ def of_weights(path: pathlib.Path, config: ml_collections.ConfigDict, test: Case
     """
     model = checks.build_model(config, test.num_classes)
 
-    def load(shape: tuple[int, ...]) -> Any:
+    def load(shape: tuple[int, ...]) -> Network:
         try:
             tracing.variable_shapes(model, shape)
         except ValueError as error:
             raise InputError(f"config.data.image_size with config.model: {error}") from error
-        return pretrained.load_whole(model, str(path), shape)
+        variables = pretrained.load_whole(model, str(path), shape)
+        return of_linen(model, variables, image_size=shape[1:-1], channels=shape[-1])
 
-    return _subject(config, model, load, test, familiar, name=str(path))
+    return _of_config(config, model, load, test, familiar, name=str(path))
 
 
-def _subject(
+def of_network(network: Network, test: Cases, familiar: Cases | None, *, name: str) -> Subject:
+    """A network of any make, with cases that `given_to` made for it."""
+    model = network.model if isinstance(network, LinenNetwork) else None
+    given = given_to(network)
+    return _subject(lambda shape: network, given, test, familiar, model=model, batch_size=_BATCH, name=name)
+
+
+def given_to(network: Network) -> inputs.Inputs:
+    """What becomes of a stored case before a network is given it: by default gray levels, squashed to its size."""
+    return network.inputs or inputs.gray_levels(network.sides)
+
+
+def check(network: Network, split: pipeline.Split) -> None:
+    """Raises InputError where a network cannot be asked about the cases of a split."""
+    rank, kind = len(network.sides), {2: "pictures", 3: "volumes"}
+    if rank != split.rank:
+        raise InputError(f"{split.name}: holds {kind[split.rank]}, and the network takes {kind[rank]}")
+    if network.channels != split.num_channels:
+        raise InputError(f"{split.name}: has {split.num_channels} channels, and the network takes {network.channels}")
+    if network.num_classes != split.num_classes:
+        raise InputError(
+            f"{split.name}: has {split.num_classes} classes, {', '.join(split.class_names)}, and the network tells "
+            f"{network.num_classes} apart"
+        )
+    names = network.class_names
+    if names != split.class_names and sorted(names) == sorted(split.class_names):
+        raise InputError(
+            f"{split.name}: has the classes {', '.join(split.class_names)}, and the network {', '.join(names)}; name "
+            "them in this order in the classes.csv of its folder, and prepare it anew"
+        )
+
+
+def _of_config(
     config: ml_collections.ConfigDict,
     model: UNetSkeleton,
-    load: Callable[[tuple[int, ...]], Any],
+    load: Callable[[tuple[int, ...]], Network],
     test: Cases,
     familiar: Cases | None,
     *,
     name: str,
 ) -> Subject:
-    """A network whose variables `load` gives for the shape of what it is asked of."""
-    data, given, resized = config.data, inputs.of_config(config), inputs.resized_to(config)
-    batch_size, tiling, notes = config.training.batch_size, None, []
+    """A network as the config of its run has it."""
+    made = _subject(
+        load,
+        inputs.of_config(config),
+        test,
+        familiar,
+        model=model,
+        batch_size=config.training.batch_size,
+        name=name,
+        resized=inputs.resized_to(config),
+    )
+    told = json.loads(config.to_json())
+    return dataclasses.replace(made, view=config.data.view, domains=tuple(config.data.domains), config=told)
+
+
+def _subject(
+    load: Callable[[tuple[int, ...]], Network],
+    given: inputs.Inputs,
+    test: Cases,
+    familiar: Cases | None,
+    *,
+    model: nn.Module | None,
+    batch_size: int,
+    name: str,
+    resized: int | None = None,
+) -> Subject:
+    """A network that `load` gives for the shape of what it is asked of."""
+    tiling, notes, rank = None, [], test[0]["labels"].ndim
     if isinstance(given.grid, grids.Patches):
-        tile = given.grid.example(test[0]["labels"].ndim)
+        tile = given.grid.example(rank)
         tiling = windows.Tiling(tile, given.grid.overlap, "gaussian", max(batch_size, sliding.TILES))
         notes.append(_of_patches(tiling))
-    of_test, of_familiar = _on_one_grid(test, familiar, unit=2**model.halvings, fill=given.normalisation.fill)
+    unit = math.lcm(*model.units(rank)) if isinstance(model, UNetSkeleton) else 1
+    of_test, of_familiar = _on_one_grid(test, familiar, unit=unit, fill=given.normalisation.fill)
     if (smaller := _smaller(of_test)) and of_test is not test:
         notes.append(_of_grid(of_test, smaller))
     sides = _sides(of_test, resized)
     if tiling:  # as many pixels as a batch of patches has
         batch_size = max(batch_size * math.prod(tiling.sides(len(sides))) // math.prod(sides), 1)
+    network = load((1, *sides, of_test.num_channels))
     return Subject(
-        model=model,
-        variables=load((1, *sides, of_test.num_channels)),
+        network=network,
         resized=resized,
-        view=data.view,
+        view="original",
         batch_size=batch_size,
         test=of_test,
         familiar=of_familiar,
-        domains=tuple(data.domains),
         name=name,
         tiling=tiling,
-        notes=tuple(notes),
+        notes=(*network.notes, *notes),
+        given=given,
     )
+
+
+def _words(choice: Any) -> str:
+    """A geometry or a normalisation with those of its options that are not empty."""
+    options = {field.name: getattr(choice, field.name) for field in dataclasses.fields(choice) if field.init}
+    told = (f"{name} {value}" for name, value in options.items() if value is not False and value != ())
+    return ", ".join([type(choice).__name__, *told])
 
 
 def _sides(cases: pipeline.InMemory, resized: int | None) -> tuple[int, ...]:

@@ -166,14 +166,18 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Squash(Grid):
-    """All of a case, resized to `side` pixels a side: images by area or linearly, labels by nearest neighbours."""
+    """All of a case, resized: images by area or linearly, labels by nearest neighbours.
 
-    side: int
+    Attributes:
+      side: pixels a side, or the spatial sizes.
+    """
+
+    side: int | tuple[int, ...]
 
     @property
     def draft(self) -> int | None:
         """Twice the size that is wanted."""
-        return resizing.DRAFT * self.side
+        return resizing.DRAFT * (self.side if isinstance(self.side, int) else max(self.side))
 
     @property
     def one_size(self) -> bool:
@@ -181,11 +185,11 @@ class Squash(Grid):
         return True
 
     def example(self, rank: int) -> tuple[int, ...]:
-        """The square's, or the cube's."""
-        return (self.side,) * rank
+        """The square's, or the cube's, unless they differ."""
+        return per_axis((self.side,) if isinstance(self.side, int) else self.side, rank)
 
     def _resized(self, size: tuple[int, ...], spacing: Sequence[float] | np.ndarray) -> tuple[int, ...]:
-        return (self.side,) * len(size)
+        return self.example(len(size))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,13 +56,13 @@ class Inputs(NamedTuple):
 STORED = Inputs()
 
 
-def gray_levels(size: int | None) -> Inputs:
-    """Gray levels 0 to 255, squashed to `size` pixels a side, or on the grid on which they are stored.
+def gray_levels(size: int | tuple[int, ...] | None) -> Inputs:
+    """Gray levels 0 to 255, squashed to `size` pixels a side or these sides, or on the grid on which they are stored.
 
     Raises:
       InputError: the size is below 1.
     """
-    if size is not None and size < 1:
+    if size is not None and np.min(size) < 1:
         raise InputError(f"size is {size}; cases need at least one pixel a side")
     return Inputs(grids.Grid() if size is None else grids.Squash(size), normalisation.Range())
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 
+from jaxseg.data.inputs import Inputs
 from jaxseg.errors import InputError
 from jaxseg.models.skeleton import Roles
 
@@ -19,8 +20,8 @@ from jaxseg.models.skeleton import Roles
 class Network:
     """A segmentation network of any make. `jit` and `vmap` go through all its methods, and `grad` if `differentiable`.
 
-    Images are float32 `[B,*n,C]` in [-1, 1], of gray levels 0 to 255; logits are float32 `[B,*n,K]` of a softmax,
-    class 0 the background. Cases of a batch do not depend on each other.
+    Images are float32 `[B,*n,C]`, gray levels 0 to 255 as -1 to 1, or whatever `inputs` makes of them; logits are
+    float32 `[B,*n,K]` of a softmax, class 0 the background. Cases of a batch do not depend on each other.
     """
 
     @property
@@ -47,6 +48,16 @@ class Network:
     def roles(self) -> Roles:
         """Its layers by role, as far as they are known."""
         raise NotImplementedError
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """What becomes of a stored case before it is given one; None: gray levels, squashed to `sides`."""
+        return None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of its classes, the background first; empty where they are not known."""
+        return ()
 
     @property
     def padding(self) -> str:

@@ -11,13 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.data.inputs import Inputs
 from jaxseg.models import capture
 from jaxseg.models.skeleton import Roles, UNetSkeleton
 from jaxseg.networks.base import Network, check_sides
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("variables",), meta_fields=("model", "sides_seen", "channels_seen")
+    jax.tree_util.register_dataclass,
+    data_fields=("variables",),
+    meta_fields=("model", "sides_seen", "channels_seen", "inputs", "class_names", "notes"),
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class LinenNetwork(Network):
@@ -28,12 +31,16 @@ class LinenNetwork(Network):
       variables: of it.
       sides_seen: of the images.
       channels_seen: of the images.
+      inputs, class_names, notes: as `Network` has them.
     """
 
     model: nn.Module
     variables: Any
     sides_seen: tuple[int, ...]
     channels_seen: int
+    inputs: Inputs | None = None
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

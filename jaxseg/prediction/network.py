@@ -1,6 +1,7 @@
 """A run's best checkpoint as a function: stored images in, class probabilities and quality estimates out."""
 
 import pathlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxseg.data import augment, inputs, windows
+from jaxseg.data import augment, inputs, pipeline, windows
 from jaxseg.errors import InputError
 from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.models.skeleton import UNetSkeleton
@@ -58,7 +59,9 @@ class Repair(NamedTuple):
 
 
 @in_32_bits
-def load_run(folder: pathlib.Path, prepare: Callable[[str], pathlib.Path]) -> Run:
+def load_run(
+    folder: pathlib.Path, prepare: Callable[[str], pathlib.Path], *, instead: tuple[pathlib.Path, str] | None = None
+) -> Run:
     """The network of the best checkpoint of a run, or of all its replicas.
 
     What it takes and gives is read from its data set once and then kept in the run's folder, so that the run can be
@@ -67,6 +70,8 @@ def load_run(folder: pathlib.Path, prepare: Callable[[str], pathlib.Path]) -> Ru
     Args:
       folder: of the run.
       prepare: name of a data set -> its prepared folder; called if need be.
+      instead: folder of a prepared data set, and its split, which the network is assumed to match where neither its
+        folder nor `prepare` knows its own.
 
     Raises:
       InputError: there is no run or no checkpoint in the folder, or the data set is not there.
@@ -74,8 +79,7 @@ def load_run(folder: pathlib.Path, prepare: Callable[[str], pathlib.Path]) -> Ru
     config = runs.read_config(folder)
     if config.replicas > 1 and config.vary == "fold":
         raise InputError(f"{folder}: its replicas share no validation cases; name one, as {folder / 'replica_0'}")
-    trained_on = contract.of_run(config, folder, prepare)
-    assert trained_on is not None  # `prepare` raises
+    trained_on = _trained_on(config, folder, prepare, instead)
     shape = (1, *inputs.sides(config, trained_on.rank), trained_on.num_channels)
     loaded = [
         runs.load_best(member, place, shape, len(trained_on.class_names))
@@ -83,6 +87,23 @@ def load_run(folder: pathlib.Path, prepare: Callable[[str], pathlib.Path]) -> Ru
     ]
     members, steps = tuple(variables for _, variables, _ in loaded), tuple(int(v["step"]) for *_, v in loaded)
     return Run(config, folder, trained_on, loaded[0][0], members, steps)
+
+
+def _trained_on(
+    config: ml_collections.ConfigDict,
+    folder: pathlib.Path,
+    prepare: Callable[[str], pathlib.Path],
+    instead: tuple[pathlib.Path, str] | None,
+) -> TrainedOn:
+    try:
+        known = contract.of_run(config, folder, prepare)
+        assert known is not None  # `prepare` raises
+        return known
+    except InputError:
+        if instead is None:
+            raise
+        print(f"{folder}: what it was trained on is not known, so {instead[0]} is assumed to match", file=sys.stderr)
+        return contract.of_split(pipeline.Split(*instead))
 
 
 @in_32_bits

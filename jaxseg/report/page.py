@@ -71,6 +71,7 @@ class Page:
       lead: the plot that shows the answer.
       facts: (label, value) of the key numbers, beside the plot.
       sections: everything else, in order.
+      opening: what a reader has to know before the answer.
     """
 
     title: str
@@ -80,6 +81,7 @@ class Page:
     lead: Figure
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
+    opening: str = ""
 
 
 FigureOf = Callable[[str, str, str, str, str], Figure]  # name, title, alternative text, caption, table
@@ -119,6 +121,7 @@ def write(path: PathLike, page: Page, provenance: Mapping[str, Any]) -> None:
         question=page.question,
         verdict=page.verdict,
         answer=page.answer,
+        opening=page.opening,
         lead=_figure(page.lead),
         facts=[_fact(label, value) for label, value in page.facts],
         sections=[_section(section) for section in page.sections],

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxseg.scores.evidence import Evidence
 
+LAYERS = "layers"  # whose activations can be asked for
 AUTOENCODER = "autoencoder"  # of the bottleneck's activations
 BOTTLENECK = "bottleneck"  # activations of training cases at the bottleneck, pooled or as latent vectors
 ENSEMBLE = "ensemble"  # several networks

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.analysis import prototypes
-from jaxseg.scores.base import Score
+from jaxseg.scores.base import LAYERS, Score
 from jaxseg.scores.evidence import Evidence
 
 
@@ -20,6 +20,7 @@ SCORE = Score(
     "mean SA",
     "mean segmentation ability of the last two layers' units (He et al. 2022)",
     _compute,
+    frozenset({LAYERS}),
     high_is_good=True,
     flags="launch.predict flags them",
 )

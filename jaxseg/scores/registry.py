@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Collection
 
 from jaxseg import scores
-from jaxseg.scores.base import Score
+from jaxseg.scores.base import LAYERS, Score
 
 
 def all_scores() -> dict[str, Score]:
@@ -14,13 +14,19 @@ def all_scores() -> dict[str, Score]:
     found = [module.SCORE for module in modules if hasattr(module, "SCORE")]
     return {
         score.key: score
-        for score in sorted(found, key=lambda score: (len(score.needs), not score.high_is_good, score.key))
+        for score in sorted(found, key=lambda score: (len(score.needs - {LAYERS}), not score.high_is_good, score.key))
     }
 
 
 SCORES = all_scores()
 
 
-def computable(given: Collection[str]) -> tuple[Score, ...]:
-    """The scores that can be computed of a forward pass with what is given, such as an autoencoder."""
-    return tuple(score for score in SCORES.values() if score.compute and score.needs <= set(given))
+def computable(given: Collection[str], *, without: Collection[str] = ()) -> tuple[Score, ...]:
+    """The scores that can be computed of a forward pass.
+
+    Args:
+      given: what there is beside the network and its layers, such as an autoencoder.
+      without: what of all that there is not.
+    """
+    there = {LAYERS, *given} - set(without)
+    return tuple(score for score in SCORES.values() if score.compute and score.needs <= there)

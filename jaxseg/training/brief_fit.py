@@ -11,7 +11,7 @@ from jaxseg.models import autoencoder
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
 from jaxseg.networks import host
 from jaxseg.networks.base import Network
-from jaxseg.networks.linen import network_of
+from jaxseg.networks.linen import LinenNetwork, network_of
 from jaxseg.training import objectives, state, steps
 
 
@@ -64,7 +64,8 @@ def fit_autoencoder(
     seen = augment.training_view(view, size=size)
     step = steps.make_train_step(objectives.reconstruction(model, made, layer), optimizer, seen)
     # one call a step: in a loop on the device, convolutions would run on one thread of a CPU
-    run = jax.jit(step, compiler_options=compiler_options(model) if model else None)
+    module = variables.model if isinstance(variables, LinenNetwork) else model
+    run = jax.jit(step, compiler_options=compiler_options(module) if isinstance(module, UNetSkeleton) else None)
     order = pipeline.order(len(cases), batch_size=min(batch_size, len(cases)), seed=seed)
     metrics: Any = {}
     for _ in range(steps_taken):

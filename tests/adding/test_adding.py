@@ -15,6 +15,7 @@ from jaxseg.audit import run as audits
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.models import build
+from jaxseg.networks import from_function
 from jaxseg.prediction import network as prediction
 from jaxseg.prediction import quality
 from jaxseg.scores import registry
@@ -72,16 +73,14 @@ def squares():
     )
 
 
-class Bright:
+def bright(levels):
     """Foreground where the image is bright."""
-
-    def apply(self, variables, images):
-        z = 40.0 * images[..., 0]
-        return jnp.stack([jnp.zeros_like(z), z], -1)
+    return 40.0 * (levels.astype(jnp.float32) / 127.5 - 1)
 
 
 def test_a_probe_is_a_file(added, squares, tmp_path):
-    subject = audits.Subject(model=Bright(), variables={}, resized=16, view="original", batch_size=8, test=squares)
+    network = from_function(bright, num_classes=2, image_size=16, channels=1)
+    subject = audits.Subject(network=network, resized=16, view="original", batch_size=8, test=squares)
     config = audit_config.get_config().unlock()
     config.update(probes=("exposure",), resamples=50, darker=0.6)  # not in configs/audit.py, so it has a default
     audit = audits.run(subject, audits.settings(config), tmp_path)

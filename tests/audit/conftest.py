@@ -11,6 +11,7 @@ import pytest
 from configs import audit
 from jaxseg.audit.subject import Subject
 from jaxseg.data import pipeline
+from jaxseg.networks import of_linen
 from jaxseg.settings import read
 from tests.drawings import assert_as_stored, kept, plots  # noqa: F401
 
@@ -140,7 +141,7 @@ def squares():
 
 @pytest.fixture
 def subject_of():
-    """`(model, cases) -> subject` of a network without variables."""
+    """`(model, cases, variables) -> subject`; by default of squares, and of a network without variables."""
     return _subject_of
 
 
@@ -161,7 +162,8 @@ def _squares(count=12, *, size=SIZE, channels=3, seed=0, domains=None, bright=22
     )
 
 
-def _subject_of(model, cases=None, **fields):
+def _subject_of(model, cases=None, variables=None, **fields):
     cases = _squares() if cases is None else cases
     fields = {"view": "original", "batch_size": 8} | fields
-    return Subject(model=model, variables={}, test=cases, **fields)
+    size, channels = cases.labels.shape[1:], cases.images.shape[-1]
+    return Subject(network=of_linen(model, variables or {}, image_size=size, channels=channels), test=cases, **fields)

@@ -28,8 +28,7 @@ def audited(subject_of, squares, drawn_variables):
         cases = squares(6)
         model = models.build(name, 2, **options)
         variables = drawn_variables(model, np.zeros((1, 32, 32, 3), np.float32))
-        subject = subject_of(model, cases, batch_size=6)
-        return dataclasses.replace(subject, variables=variables, familiar=squares(6, seed=1))
+        return subject_of(model, cases, variables, batch_size=6, familiar=squares(6, seed=1))
 
     return make
 

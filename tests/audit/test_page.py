@@ -5,50 +5,82 @@ import html
 import json
 import pathlib
 import re
+import shutil
 import types
 
 import ml_collections
+import numpy as np
 import pytest
 
 from configs import audit as audit_config
-from jaxseg.audit import page
+from jaxseg.audit import page, request, right_input
 from jaxseg.errors import InputError
 
 
 def test_training_cases_may_be_missing_elsewhere_alone(monkeypatch, tmp_path):
     config = ml_collections.ConfigDict({"data": {"dataset": "own/set", "domains": ()}})
-    monkeypatch.setattr(page, "load_run", lambda folder, prepare: types.SimpleNamespace(config=config, trained_on=None))
-    monkeypatch.setattr(page.contract, "check_split", lambda *_: None)
-    monkeypatch.setattr(page.subject, "of_run", lambda loaded, test, familiar: (test, familiar))
+    run = types.SimpleNamespace(config=config, trained_on=None)
+    monkeypatch.setattr(request.runs, "read_config", lambda folder: config)
+    monkeypatch.setattr(request, "load_run", lambda folder, prepare, instead: run)
+    monkeypatch.setattr(request.inputs, "of_config", lambda config: None)
+    monkeypatch.setattr(request.contract, "check_split", lambda *_: None)
+    monkeypatch.setattr(request.subject, "of_run", lambda run, test, familiar: (test, familiar))
+    monkeypatch.setattr(request, "_told", lambda made, why: (*made, why))
+    there = {"test": 3}
+    monkeypatch.setattr(request.pipeline, "split_sizes", lambda directory: there)
 
-    def cases(directory, config, split, count, domains):
+    def cases(directory, given, split, count, domains):
         if split == "train":
-            raise InputError(f"{directory}: holds no prepared data set")
+            raise InputError(f"{directory}: is damaged\nin many places")
         return split
 
-    monkeypatch.setattr(page, "_cases", cases)
+    monkeypatch.setattr(request, "_cases", cases)
     settings = types.SimpleNamespace(cases=3, familiar_cases=3)
-    request = lambda dataset: page.Request(tmp_path, None, None, dataset, "test")
-    prepare = lambda name: pathlib.Path(name)
-    assert page._load(request("other/set"), settings, prepare) == (("test", None), "other/set")
+    ask = lambda dataset: request.load(request.Request(tmp_path, None, None, dataset, "test"), settings, pathlib.Path)
+    assert ask("other/set") == (("test", None, "own/set: is damaged"), "other/set")
     for own in ("own/set", None):
-        with pytest.raises(InputError, match="own/set: holds no prepared data set"):
-            page._load(request(own), settings, prepare)
+        assert ask(own) == (("test", None, "own/set has none"), "own/set")
+    there["train"] = 3
+    with pytest.raises(InputError, match="own/set: is damaged"):
+        ask(None)
+
+
+def test_a_run_whose_training_set_is_not_at_hand_is_audited_without_it(tiny_run, tiny, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    (folder / "trained_on.json").unlink()
+
+    def prepare(name):
+        if name == "other/set":
+            return tiny
+        raise InputError(f"{name} cannot be downloaded by a program\nand more")
+
+    settings = types.SimpleNamespace(cases=3, familiar_cases=3)
+    made, _ = request.load(request.Request(folder, None, None, "other/set", "test"), settings, prepare)
+    assert made.familiar is None and len(made.test) == 3
+    assert "(dermoscopy/tiny cannot be downloaded by a program), so what needs them is left out" in made.notes[-1]
+    assert (
+        "what it was trained on is not known" in capsys.readouterr().err and not (folder / "trained_on.json").exists()
+    )
+    told = made.made_with
+    assert told["config"]["data"]["image_size"] == 8 and told["geometry"] == "Squash, side 64"
+    with pytest.raises(InputError, match="cannot be downloaded"):
+        request.load(request.Request(folder, None, None, None, "test"), settings, prepare)
 
 
 @pytest.fixture
 def audited(networks, subject_of, squares, monkeypatch, plots, tmp_path):
     """`(network, *probes) -> words of the page, results, plots, folder` of an audit of ten cases."""
 
-    def audit(model, *probes):
+    def audit(model, *probes, known_dice=None):
         subject = subject_of(model, squares(10))
-        monkeypatch.setattr(page, "_load", lambda *_: (subject, "own/set"))
+        monkeypatch.setattr(page, "load", lambda *_: (subject, "own/set"))
         config = audit_config.get_config().unlock()
         config.update(resamples=200, probes=probes)
-        request = page.Request(tmp_path, None, None, None, "test")
+        asked = page.Request(tmp_path, None, None, None, "test", known_dice=known_dice)
         path = page.run(
-            request, config.lock(), workdir=tmp_path, prepare=pathlib.Path, command="python -m launch.audit"
-        )
+            asked, config.lock(), workdir=tmp_path, prepare=pathlib.Path, command="python -m launch.audit"
+        ).page
         words = re.sub(
             r"\s+", " ", html.unescape(re.sub(r"<style.*?</style>|<[^>]+>", " ", path.read_text(), flags=re.S))
         )
@@ -89,6 +121,26 @@ def test_a_page_of_nothing_found(audited, networks):
     assert "Nothing was found that needs doing" in words and "Every probe could be asked." in words
     assert "findings 0 test cases 10" in words and "lies above its margin (0.05)" in words
     assert set(drawn) == {"candidates"} and drawn["candidates"]["legends"] == []
+    order = [words.index(part) for part in ("Does the network use", "On these 10 cases", "What was asked for, found")]
+    assert order == sorted(order) and "a mean Dice of 1.00. Is that what it is known for? If not," in words
+
+
+def test_another_dice_than_the_known_one_ends_the_audit(audited, networks):
+    words, _, _, folder = audited(networks.Threshold(), "padding", known_dice=0.98)
+    assert "mean Dice of 1.00; it is known for 0.98, so it is given what it was trained on" in words
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    for wrong in (0.96, 0.2):
+        message = rf"mean Dice of 1.00 on 10 cases of squares/test, and is known for {wrong:.2f}.*: another size"
+        with pytest.raises(InputError, match=message):
+            audited(networks.Threshold(), "padding", known_dice=wrong)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    with pytest.raises(InputError, match="known_dice is 88"):
+        audited(networks.Threshold(), known_dice=88)
+
+
+def test_the_mean_dice_is_of_the_cases_that_have_one():
+    dice = np.array([[1.0, 0.5], [np.nan, 0.25], [np.nan, np.nan]])
+    assert right_input.mean_dice(dice) == pytest.approx(0.5) and np.isnan(right_input.mean_dice(dice[2:]))
 
 
 def test_a_page_of_nothing_that_could_be_asked(audited, networks):

@@ -136,7 +136,17 @@ def shapes_of(features):
     ("arguments", "message"),
     [
         (["--run={run}/run"], "--workdir is missing"),
-        (["--workdir={run}/x", "--weights={run}/w.npz"], "--dataset is missing; weights do not say"),
+        (["--workdir={run}/x", "--weights={run}/w.npz"], "--dataset is missing; --weights does not say"),
+        (["--workdir={run}/x", "--run={run}/run", "--nnunet=y"], "give one of --run, --weights, --network, --nnunet"),
+        (["--workdir={run}/x", "--run={run}/run", "--fold=1"], "--fold belongs to --nnunet, not to --run"),
+        (
+            ["--workdir={run}/x", "--network={run}/no.py:f", "--dataset=dermoscopy/tiny"],
+            "{run}/no.py:f: there is no such file",
+        ),
+        (
+            ["--workdir={run}/x", "--run={run}/run", "--known_dice=0.99"],
+            "is known for 0.99, so nothing was audited",
+        ),
         (["--workdir={run}/x", "--run={run}/nothing"], "{run}/nothing holds no training run"),
         (["--workdir={run}/x", "--run={run}/run", "--split=tests"], "has no split 'tests'"),
         (["--workdir={run}/x", "--run={run}/run", "--audit.margin=2"], "config.margin is 2.0"),

@@ -1,6 +1,7 @@
 """PyTorch modules as networks, beside PyTorch itself; skipped where it is not installed."""
 
 import collections
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,10 @@ import numpy as np
 import pytest
 
 from jaxseg import networks
+from jaxseg.audit import audit
+from jaxseg.data import builders
 from jaxseg.errors import InputError
+from tests import bright_squares
 
 torch = pytest.importorskip("torch", reason="needs PyTorch (make test-torch)")
 pytestmark = pytest.mark.torch
@@ -300,3 +304,30 @@ def test_what_cannot_be_used_is_one_sentence(wrap, options, sentence, module):
     with pytest.raises(InputError, match="got a function; see from_function"):
         make(wrap)
     assert not any(part._forward_hooks for part in module.modules())
+
+
+def test_a_module_is_audited_from_a_data_set_to_the_page(tmp_path):
+    """A convolution that is a threshold; probes by gradients and layers are among them."""
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(2, 1, 1)).eval()
+    with torch.no_grad():
+        for part in (module[0], module[2]):
+            part.weight.fill_(0.0), part.bias.fill_(0.0)
+        module[0].weight[0, 0] = module[2].weight[0, 0] = 9.0
+        module[2].bias.fill_(-40.0)
+    network = networks.from_torch(
+        module, num_classes=2, image_size=24, layers=("0", "1"), bottleneck="1", output="logits"
+    )
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    bright_squares.write(raw, 24)
+    folder = builders.prepare("folder/squares", data_dir=tmp_path / "data", manual_dir=raw)
+    quick = {"resamples": 100, "examples": 1, "autoencoder_steps": 2, "autoencoder_width": 2, "latent": 2}
+    quick["probes"] = ("translation", "failures", "ability")
+    result = audit(network, folder, tmp_path / "audit", known_dice=1.0, name="a threshold", **quick)
+    assert result.verdict == "no" and not result.findings
+    rows = json.loads((tmp_path / "audit" / "results.json").read_text())["numbers"]
+    league = [row["where"] for row in rows if row["quantity"] == "rank correlation"]
+    assert league == ["mean SA", "entropy", "SD", "PM", "LM"]
+    ability = {row["where"]: row["mean"] for row in rows if row["probe"] == "ability"}
+    assert ability == {"0": pytest.approx(1.0)}  # a convolution, but not the head
+    assert network.fingerprint in result.page.read_text()

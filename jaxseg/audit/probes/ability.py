@@ -1,7 +1,6 @@
 """Ability: how well does each layer separate the object? (He et al. 2022, section 4.4.) Evidence, no findings."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jaxseg.analysis import prototypes
 from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, Probe, number
 from jaxseg.audit.subject import Seen, Subject, evenly
+from jaxseg.networks import Network
 from jaxseg.results.patients import Patients
 from jaxseg.settings import count
 
@@ -26,8 +26,10 @@ class Settings:
 def measure(subject: Subject, settings: Settings) -> Arrays:
     """Segmentation ability of every layer, `scores` `[L,N]`."""
 
-    def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
-        logits, activations = subject.features(variables, seen)
+    profiles.check(subject)
+
+    def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
+        logits, activations = subject.features(network, seen)
         mask = 1.0 - jax.nn.softmax(logits)[..., 0]
         score = lambda features: prototypes.sa_score(features, mask, seen["labels"], region=seen.get("valid"))
         return {"scores": jnp.stack([score(features) for features in activations.values()], 1)}

@@ -1,7 +1,6 @@
 """Accuracy: how good is the segmentation, where in the image, and in which domain?"""
 
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +9,7 @@ from jaxseg.audit.probe import Answer, Arrays, Candidate, Figure, Kind, Probe, n
 from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.metrics import overlap, regions
 from jaxseg.metrics.intervals import defined_mean
+from jaxseg.networks import Network
 from jaxseg.report import figures
 from jaxseg.results.patients import Patients
 from jaxseg.results.table import OVER_PATIENTS, Row, Table
@@ -36,8 +36,8 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     width = strip_width(subject, settings.border_share)
     rings = subject.rank == 2
 
-    def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
-        both, valid = (seen["labels"], subject.predict(variables, seen["images"])), seen.get("valid")
+    def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
+        both, valid = (seen["labels"], subject.predict(network, seen["images"])), seen.get("valid")
         scores = {"dice": overlap.dice(*both, num_classes=subject.test.num_classes, valid=valid)}
         if rings:
             scores["bands"] = regions.band_dice(*both, width=width, valid=valid)[1]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from jaxseg.audit.probe import Answer, Arrays, Candidate, Figure, Kind, Probe, number, plain
 from jaxseg.audit.subject import Seen, Subject
 from jaxseg.metrics import calibration
+from jaxseg.networks import Network
 from jaxseg.report import figures
 from jaxseg.results.table import Row
 from jaxseg.results.text import text_of
@@ -30,8 +30,8 @@ class Settings:
 def measure(subject: Subject, settings: Settings) -> Arrays:
     """Per case and bin of confidence: pixels, their confidence, how many are right, `sums` `[N,bins,3]`; `brier`."""
 
-    def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
-        probabilities = subject.probabilities(variables, seen["images"])
+    def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
+        probabilities = subject.probabilities(network, seen["images"])
         labels, valid = seen["labels"], seen.get("valid")
         return {
             "sums": calibration.calibration_sums(probabilities, labels, bins=settings.bins, valid=valid),

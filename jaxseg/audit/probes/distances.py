@@ -13,8 +13,8 @@ from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, NotAskedError, Probe, plain
 from jaxseg.audit.probes.accuracy import reference_domain
 from jaxseg.audit.subject import Seen, Subject, evenly
-from jaxseg.models import capture
 from jaxseg.models.layers import mask_around
+from jaxseg.networks import Network
 from jaxseg.settings import count
 
 
@@ -38,6 +38,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         raise NotAskedError("all cases are of one domain")
     if subject.rank != 2:
         raise NotAskedError("the cases are volumes; activations are pooled from pictures")
+    profiles.check(subject)
     cases = evenly(subject.test, settings.profile_cases)
     domains = np.array(cases.domains)
     if (domains == reference).sum() < 4:
@@ -45,12 +46,12 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     names = sorted(set(cases.domains) - {reference})
     grid = tuple(max(side // settings.grid_share, 1) for side in subject.sides)
 
-    def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
-        activations = capture.capture(subject.model, variables, seen["images"], subject.layers)[1]
+    def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
+        activations = network.activations(seen["images"], subject.layers)
         layers, count = [activations[name] for name in subject.layers], len(seen["images"])
         around: list[Any] = [None] * len(layers)
         if "valid" in seen:
-            around = [mask_around(seen["valid"], array.shape[1:-1], subject.margin) for array in layers]
+            around = [mask_around(seen["valid"], array.shape[1:-1], subject.network.margin) for array in layers]
         pooled = [hellinger.pool_vectors(x, grid=grid, valid=valid) for x, valid in zip(layers, around, strict=True)]
         counted = [jnp.ones((count, *grid), bool) if valid is None else cells.counted(valid, grid) for valid in around]
         # channels are independent: all layers side by side are one program
@@ -74,8 +75,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
 
 def _widths(subject: Subject) -> list[int]:
     """Channels of every layer."""
-    read = lambda variables, images: capture.capture(subject.model, variables, images, subject.layers)[1]
-    shapes: Any = jax.eval_shape(read, subject.variables, subject.image)
+    shapes: Any = jax.eval_shape(lambda images: subject.network.activations(images, subject.layers), subject.image)
     return [shapes[name].shape[-1] for name in subject.layers]
 
 

@@ -1,23 +1,23 @@
 """Failure detection: which score, computed without annotation, says which cases are segmented badly?"""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, Figure, Probe, not_asked, number, plain
-from jaxseg.audit.subject import Seen, Subject
+from jaxseg.audit.subject import Subject
 from jaxseg.data import pipeline
-from jaxseg.metrics import overlap, ranking
+from jaxseg.errors import InputError
+from jaxseg.metrics import ranking
 from jaxseg.metrics.intervals import defined_mean
 from jaxseg.models.autoencoder import Autoencoder
-from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.report import figures
 from jaxseg.results.table import Row
 from jaxseg.scores import compute, registry
-from jaxseg.scores.base import AUTOENCODER, BOTTLENECK, Score
+from jaxseg.scores.base import AUTOENCODER, BOTTLENECK, LAYERS, Score
 from jaxseg.scores.evidence import Asked, Known
 from jaxseg.settings import count
 from jaxseg.training.brief_fit import fit_autoencoder
@@ -42,7 +42,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     Also `lacking` and `why` `[L]`, the needs of scores that are not there, and the reasons.
     """
     lacking = _lacking(subject)
-    asked, known = Asked(subject.model, subject.layers[-2:], subject.bottleneck), Known((subject.variables,))
+    asked, known = Asked(None, subject.layers[-2:], subject.bottleneck), Known((subject.network,))
     if AUTOENCODER not in lacking:
         try:
             made, variables = _autoencoder(subject, settings)
@@ -52,16 +52,11 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     if BOTTLENECK not in lacking:
         assert subject.familiar is not None
         known = compute.fit_bottleneck(asked, known, *_seen(subject, subject.familiar))
-    scores = registry.computable({AUTOENCODER, BOTTLENECK} - set(lacking))
+    scores = registry.computable((AUTOENCODER, BOTTLENECK), without=lacking)
     values = compute.score_cases(asked, known, scores, *_seen(subject, subject.test))
     if subject.tiling:  # the segmentation that is to be judged is not that of the whole case at once
-        values |= subject.asks(functools.partial(_dice, subject))(subject.test)
+        values["dice"] = subject.dice()
     return values | {"lacking": np.array(list(lacking)), "why": np.array(list(lacking.values()))}
-
-
-def _dice(subject: Subject, variables: Any, seen: Seen) -> dict[str, jax.Array]:
-    both, classes = (seen["labels"], subject.predict(variables, seen["images"])), subject.test.num_classes
-    return {"dice": overlap.dice(*both, num_classes=classes, valid=seen.get("valid"))}
 
 
 def _seen(subject: Subject, cases: pipeline.InMemory) -> tuple[compute.Batches, compute.View]:
@@ -71,23 +66,40 @@ def _seen(subject: Subject, cases: pipeline.InMemory) -> tuple[compute.Batches, 
 
 def _lacking(subject: Subject) -> dict[str, str]:
     """What scores need and cannot have of this subject -> why."""
-    lacking: dict[str, str] = {}
+    lacking = {} if subject.layers else {LAYERS: profiles.NO_LAYERS}
     if subject.bottleneck is None:
-        lacking = dict.fromkeys((AUTOENCODER, BOTTLENECK), "the network does not say which layer is its bottleneck")
-    elif subject.familiar is None:
-        lacking = dict.fromkeys((AUTOENCODER, BOTTLENECK), "there are no cases like those of its training")
-    elif subject.rank != 2:
-        lacking[AUTOENCODER] = "the cases are volumes; autoencoders are for activations of pictures"
-    elif isinstance(subject.model, UNetSkeleton) and subject.model.margin:
-        lacking[AUTOENCODER] = "with padding 'valid' the bottleneck is larger than the image"
+        return lacking | dict.fromkeys(
+            (AUTOENCODER, BOTTLENECK), "the network does not say which layer is its bottleneck"
+        )
+    if subject.familiar is None:
+        return lacking | dict.fromkeys((AUTOENCODER, BOTTLENECK), "there are no cases like those of its training")
+    if why := _no_autoencoder(subject, subject.bottleneck):
+        lacking[AUTOENCODER] = why
     return lacking
 
 
+def _no_autoencoder(subject: Subject, bottleneck: str) -> str:
+    """Why none can be fitted; empty where it can."""
+    network = subject.network
+    if subject.rank != 2:
+        return "the cases are volumes; autoencoders are for activations of pictures"
+    if network.margin:
+        return "with padding 'valid' the bottleneck is larger than the image"
+    if not network.differentiable:
+        return "the network has no gradient, by which an autoencoder is fitted"
+    own: Any = jax.eval_shape(lambda images: network.activations(images, (bottleneck,)), subject.image)
+    try:
+        jax.eval_shape(network.replaced, subject.image, own)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
 def _autoencoder(subject: Subject, settings: Settings) -> tuple[Autoencoder, dict[str, Any]]:
-    assert isinstance(subject.model, UNetSkeleton) and subject.familiar is not None
+    assert subject.familiar is not None
     return fit_autoencoder(
-        subject.model,
-        subject.variables,
+        None,
+        subject.network,
         subject.familiar,
         view=subject.view,
         size=subject.resized,
@@ -151,7 +163,7 @@ def _advice(league: dict[Score, Row]) -> str:
 
 
 def _wanted(subject: Subject) -> list[str]:
-    return [score.key for score in registry.computable({AUTOENCODER, BOTTLENECK} - set(_lacking(subject)))]
+    return [score.key for score in registry.computable((AUTOENCODER, BOTTLENECK), without=_lacking(subject))]
 
 
 PROBE = Probe("failures", "Which score predicts failures?", "trust", Settings, measure, tabulate, _wanted)

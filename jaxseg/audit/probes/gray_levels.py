@@ -8,7 +8,6 @@ the number is not of the scanner alone.
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from jaxseg.audit.subject import Seen, Subject
 from jaxseg.data import augment, pipeline
 from jaxseg.metrics import regional
 from jaxseg.metrics.intervals import Estimate
+from jaxseg.networks import Network
 from jaxseg.results.text import text_of
 from jaxseg.settings import count, share
 
@@ -107,7 +107,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         raise NotAskedError("all cases are of one domain")
     domains = np.array(subject.test.domains)
     here = domains == reference
-    asked = subject.asks(lambda variables, seen: _answer(subject, variables, seen))
+    asked = subject.asks(lambda network, seen: _answer(subject, network, seen))
     own = asked(subject.test)
     names = [name for name in sorted(set(subject.test.domains)) if name != reference]
     answers = []
@@ -126,8 +126,8 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     return {"names": np.array(names), "own": of_here(own), "theirs": theirs, "worst": np.array(worst)} | pairs.arrays()
 
 
-def _answer(subject: Subject, variables: Any, seen: Seen) -> dict[str, jax.Array]:
-    classes = subject.predict(variables, seen["images"])
+def _answer(subject: Subject, network: Network, seen: Seen) -> dict[str, jax.Array]:
+    classes = subject.predict(network, seen["images"])
     region = seen["valid"] if "valid" in seen else jnp.ones(classes.shape, bool)
     sums = regional.region_sums(seen["labels"], classes, region)
     return {

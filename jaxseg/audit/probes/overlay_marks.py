@@ -9,7 +9,6 @@ claim little.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from jaxseg.audit.probe import ALL, OVERLAY, Answer, Arrays, Candidate, NotAsked
 from jaxseg.audit.subject import Seen, Subject
 from jaxseg.data import augment, pipeline
 from jaxseg.metrics import regional
+from jaxseg.networks import Network
 from jaxseg.results.text import text_of
 from jaxseg.settings import count, share
 
@@ -50,8 +50,8 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         raise NotAskedError(f"the images have {subject.test.num_channels} channels; marks are drawn on 1 or 3")
     marked = [mark(case, i, settings) for i, case in enumerate(subject.test)]
 
-    def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
-        classes = subject.predict(variables, seen["images"])
+    def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
+        classes = subject.predict(network, seen["images"])
         return {
             "classes": classes.astype(jnp.uint8),
             "labels": seen["labels"].astype(jnp.uint8),
@@ -114,7 +114,7 @@ def _seen_masks(subject: Subject, masks: Sequence[np.ndarray], *, whole: bool = 
     """Masks as the network sees their places, `[N,*n]`: what is touched in part counts, unless `whole`."""
     channels = subject.test.num_channels
     images = np.repeat((np.stack(masks) * np.uint8(255))[..., None], channels, -1)
-    covered = subject.asks(lambda variables, seen: {"cover": (seen["images"][..., 0] + 1.0) / 2.0})
+    covered = subject.asks(lambda network, seen: {"cover": (seen["images"][..., 0] + 1.0) / 2.0})
     cover = covered(dataclasses.replace(subject.test, images=images))["cover"]
     return cover > 0.5 if whole else cover > 1e-3
 

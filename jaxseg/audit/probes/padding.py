@@ -1,7 +1,6 @@
 """Padding swap: is it the padded zeros by which the network knows the border? (Lin, Weng et al. 2024, section 4.)"""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,8 @@ from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, NotAskedError,
 from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.data import augment
 from jaxseg.metrics import regional, regions
+from jaxseg.networks import Network
+from jaxseg.networks.linen import LinenNetwork
 from jaxseg.results.text import text_of
 
 _SWAPPED = "reflect"
@@ -26,19 +27,21 @@ def measure(subject: Subject, settings: moving.Settings) -> Arrays:
     """
     if subject.rank != 2:
         raise NotAskedError("the cases are volumes; windows are cut from pictures")
-    if subject.padding != "zero":
-        told = f"pads with {subject.padding!r}" if subject.padding else "does not say how it pads"
+    own = subject.network.padding
+    if own != "zero":
+        told = f"pads with {own!r}" if own else "does not say how it pads"
         raise NotAskedError(f"the network {told}; there are no zeros to take away")
+    if not isinstance(subject.network, LinenNetwork):
+        raise NotAskedError("the network's padding cannot be changed from outside")
     width = strip_width(subject, settings.border_share)
-    swapped = dataclasses.replace(subject, model=subject.model.clone(padding=_SWAPPED))
     ring = regions.band_index(subject.sides, width)
     near = jnp.asarray(ring == ring.max())[None]
 
-    def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
+    def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
         made = moving.cut(seen["images"], seen["labels"], width=width, valid=seen.get("valid"))
         cut = made.images[1]
         images = jnp.concatenate([seen["images"], cut.reshape(-1, *cut.shape[2:])])
-        both = jnp.stack([one.predict(variables, images) for one in (subject, swapped)])
+        both = jnp.stack([subject.predict(one, images) for one in (network, _swapped(network))])
         whole, classes = both[:, : len(seen["images"])], both[:, len(seen["images"]) :].reshape(2, *cut.shape[:-1])
         twice = lambda array: jnp.stack([array, array])
         strip = regional.region_sums(twice(made.labels[1]), classes, twice(made.near))
@@ -56,6 +59,12 @@ def measure(subject: Subject, settings: moving.Settings) -> Arrays:
     strip = regional.dice_from_region_sums(answer["strip"]).T
     chosen = pictures.largest(strip[1] - strip[0], settings.examples)
     return {"strip": strip, "changed": answer["changed"].T} | pictures.of_pairs(answer, chosen).arrays()
+
+
+def _swapped(network: Network) -> LinenNetwork:
+    """The same variables under another padding."""
+    assert isinstance(network, LinenNetwork)
+    return dataclasses.replace(network, model=network.model.clone(padding=_SWAPPED))
 
 
 def _share(changed: jax.Array, place: jax.Array) -> jax.Array:

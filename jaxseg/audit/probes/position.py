@@ -11,6 +11,7 @@ from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, NotAskedError, Probe, plain
 from jaxseg.audit.subject import Subject, evenly
 from jaxseg.data import pipeline
+from jaxseg.networks import Network
 from jaxseg.settings import count
 
 
@@ -26,6 +27,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     """How well the distance from the border can be read off every layer's features, `r2` `[L]`."""
     if subject.rank != 2:
         raise NotAskedError("the cases are volumes; the profile is made for pictures")
+    profiles.check(subject)
     cases = evenly(subject.test, settings.profile_cases)
     patients = np.unique(cases.patients, return_inverse=True)[1].astype(np.int32)
     if not patients.any():
@@ -35,16 +37,16 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     view = subject.view_of(cases)
 
     @jax.jit
-    def read(variables: Any, batch: Any) -> tuple[dict[str, jax.Array], jax.Array | None]:
+    def read(network: Network, batch: Any) -> tuple[dict[str, jax.Array], jax.Array | None]:
         seen = view(batch)
-        return subject.features(variables, seen)[1], seen.get("valid")
+        return subject.features(network, seen)[1], seen.get("valid")
 
     @jax.jit
     def add(states: Any, features: dict[str, jax.Array], fold: jax.Array, valid: jax.Array | None) -> Any:
         return {name: position.update(states[name], features[name], fold, valid=valid) for name in states}
 
     for batch in pipeline.epoch(cases, batch_size=subject.batch_size):
-        features, valid = read(subject.variables, batch)
+        features, valid = read(subject.network, batch)
         states = states or {name: position.init(x.shape[-1], folds=folds) for name, x in features.items()}
         # a number that no fold has leaves the repetitions out
         states = add(states, features, np.where(batch["real"], patients[batch["index"]] % folds, folds), valid)

@@ -7,7 +7,6 @@ is a number of its own: new objects there are harm of another kind.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, Kind, NotAsked
 from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.data import augment
 from jaxseg.metrics.intervals import Estimate
+from jaxseg.networks import Network
 from jaxseg.results.patients import Patients
 from jaxseg.results.text import text_of
 from jaxseg.settings import share
@@ -46,10 +46,10 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         raise NotAskedError("the cases are volumes; windows are cut from pictures")
     width = strip_width(subject, settings.border_share)
 
-    def question(variables: Any, seen: Seen) -> dict[str, jax.Array]:
+    def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
         made = moving.cut(seen["images"], seen["labels"], width=width, valid=seen.get("valid"))
         flat = made.images.reshape(-1, *made.images.shape[3:])
-        classes = subject.predict(variables, flat).reshape(made.images.shape[:-1])
+        classes = subject.predict(network, flat).reshape(made.images.shape[:-1])
         called, there = made.matched(classes) > 0, made.labels[1] > 0
         counts = {}  # sides are added up, cases come first
         for place, where in zip(_PLACES, (made.near, made.rest), strict=True):

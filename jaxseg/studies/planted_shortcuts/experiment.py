@@ -13,6 +13,7 @@ from jaxseg.audit import run as audits
 from jaxseg.audit.probe import ALL
 from jaxseg.audit.subject import Subject
 from jaxseg.metrics.intervals import Estimate
+from jaxseg.networks import of_linen
 from jaxseg.results.table import Row, Table, table
 from jaxseg.studies.base import run_folder
 from jaxseg.studies.planted_shortcuts import worlds
@@ -49,8 +50,7 @@ def _audit(settings: Settings, network: Network, splits: runs.InMemorySplits, fo
     runs.train(run, splits, folder)
     model, variables, _ = runs.load_best(run, folder, test.images.shape, test.num_classes)
     subject = Subject(
-        model=model,
-        variables=variables,
+        network=of_linen(model, variables, image_size=run.data.image_size, channels=test.num_channels),
         resized=run.data.image_size,
         view=run.data.view,
         batch_size=run.training.batch_size,

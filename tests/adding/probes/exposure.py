@@ -12,6 +12,7 @@ from jaxseg.audit.subject import Seen, Subject
 from jaxseg.data import augment
 from jaxseg.metrics import overlap
 from jaxseg.metrics.intervals import defined_mean
+from jaxseg.networks import Network
 from jaxseg.results.text import text_of
 from jaxseg.settings import count, share
 
@@ -33,9 +34,9 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     if subject.rank != 2:
         raise NotAskedError("the cases are volumes; exposure is of pictures")
 
-    def question(variables: object, seen: Seen) -> dict[str, jax.Array]:
+    def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
         images = jnp.stack([seen["images"], settings.darker * (seen["images"] + 1.0) - 1.0], 1)
-        classes = jnp.stack([subject.predict(variables, images[:, i]) for i in range(2)], 1)
+        classes = jnp.stack([subject.predict(network, images[:, i]) for i in range(2)], 1)
         dice = [overlap.dice(seen["labels"], classes[:, i], num_classes=subject.test.num_classes) for i in range(2)]
         labels = jnp.stack([seen["labels"]] * 2, 1).astype(jnp.uint8)
         return {
