@@ -78,9 +78,12 @@ def verdict(candidates: Sequence[Candidate]) -> Verdict:
     if shortcuts:
         return Verdict("yes", f"{_titles(shortcuts)}.{also}")
     if undecided := [one for one in asked if one.open]:
-        numbers = "; ".join(_number(one) for one in undecided)
-        why = f"The intervals are too wide to exclude a shortcut ({numbers}); test on more cases."
-        return Verdict("unclear", why + also)
+        why = [f"{one.quantity} cannot be told: {one.hidden}." for one in undecided if one.hidden]
+        if wide := [one for one in undecided if not one.hidden]:
+            numbers = "; ".join(_number(one) for one in wide)
+            why.append(f"The intervals are too wide to exclude a shortcut ({numbers}); test on more cases.")
+        sentence = " ".join(why)
+        return Verdict("unclear", sentence[0].upper() + sentence[1:] + also)
     if not asked:
         return Verdict("unclear", f"No shortcut could be asked for with this network and these cases.{also}")
     numbers = "; ".join(_number(one) for one in asked)

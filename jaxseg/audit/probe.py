@@ -72,6 +72,7 @@ class Candidate:
       damage: Dice that is lost by it, mean over cases; NaN where it is no loss of Dice.
       remedy: what to do.
       figure: what shows it.
+      hidden: why the number can decide nothing; empty where it can.
     """
 
     kind: Kind
@@ -84,6 +85,7 @@ class Candidate:
     damage: float
     remedy: str
     figure: Figure | None = None
+    hidden: str = ""
 
     @property
     def thin(self) -> bool:
@@ -93,12 +95,12 @@ class Candidate:
     @property
     def found(self) -> bool:
         """The whole interval lies above the margin."""
-        return not self.thin and self.estimate.low > self.margin
+        return not (self.thin or self.hidden) and self.estimate.low > self.margin
 
     @property
     def open(self) -> bool:
-        """The interval lies on both sides of the margin, or there is none to speak of: more cases are needed."""
-        return self.thin or (not self.found and self.estimate.high > self.margin)
+        """The interval lies on both sides of the margin, or there is none to speak of, or it decides nothing."""
+        return self.thin or bool(self.hidden) or (not self.found and self.estimate.high > self.margin)
 
     def record(self) -> dict[str, Any]:
         """As `results.json` and the table of candidates have it."""

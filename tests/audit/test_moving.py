@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, spatial
 
-from jaxseg.audit import moving
+from jaxseg.audit import findings, moving
 from jaxseg.audit.probe import BORDER, NotAskedError
 from jaxseg.audit.probes import padding, translation
 from jaxseg.data import pipeline
@@ -212,13 +212,19 @@ def test_a_network_that_is_blind_at_the_border_is_found(networks, subject_of, an
     assert arrays["picture_classes"][:, 0].any()
 
 
-def test_where_nothing_is_found_anyway_no_loss_can_be_seen(networks, subject_of, settings, discs):
-    own = settings(translation.PROBE)
-    with pytest.raises(NotAskedError, match="the network finds 0% where no border is near; at least 30% are needed"):
-        translation.measure(subject_of(networks.Threshold(level=2.0), discs), own)
+def test_where_nothing_is_found_anyway_no_loss_can_be_seen(networks, subject_of, answer, settings, discs):
+    found, _ = answer(translation.PROBE, subject_of(networks.Threshold(level=2.0), discs))
+    border = found.candidates[0]
+    assert not border.found and border.open
+    said = findings.verdict(found.candidates)
+    assert said.verdict == "unclear"
+    assert said.sentence.startswith(
+        "Recall lost near the border cannot be told: of objects in windows of half the side"
+    )
+    assert "the network finds 0% where no border is near, and a loss could be seen from 30% on." in said.sentence
     empty = dataclasses.replace(discs, labels=discs.labels * 0)
     with pytest.raises(NotAskedError, match="no object lies where windows of half the image's side can cut it"):
-        translation.measure(subject_of(networks.Threshold(), empty), own)
+        translation.measure(subject_of(networks.Threshold(), empty), settings(translation.PROBE))
 
 
 def test_zeros_that_a_network_uses_are_found_by_taking_them_away(networks, subject_of, answer, assert_stays):
