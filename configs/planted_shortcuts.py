@@ -31,8 +31,8 @@ Measured in the demo size, on two CPU cores; ranges are over the ten seeds:
 
 The border rows are of 2026-11-30, by recall in two windows of one image. Of their twins 6 are "unclear" with these 96
 test images, 5 of them for the border. The overlay rows are of 2026-11-25, when the border was asked for by Dice in
-mirrored pictures; 9 of their twins were "unclear" with 96 test images, and with 400 one was a false alarm by that probe,
-at the border. They have not been counted again.
+mirrored pictures; 9 of their twins were "unclear" with 96 test images, and with 400 one was a false alarm of that
+probe, at the border. They have not been counted again.
 
 Sizes, epochs and what the probes compare were settled on seeds 100 and 101. A first count left heads in the middle:
 10 and 0 of 10 too, and all of its 20 networks of scans gave up at the border as well.
