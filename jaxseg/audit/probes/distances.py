@@ -38,11 +38,11 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         raise NotAskedError("all cases are of one domain")
     if subject.rank != 2:
         raise NotAskedError("the cases are volumes; activations are pooled from pictures")
-    profiles.check(subject)
     cases = evenly(subject.test, settings.profile_cases)
     domains = np.array(cases.domains)
     if (domains == reference).sum() < 4:
         raise NotAskedError(f"{reference} has fewer than 4 cases, too few for two halves")
+    profiles.check(subject)
     names = sorted(set(cases.domains) - {reference})
     grid = tuple(max(side // settings.grid_share, 1) for side in subject.sides)
 
