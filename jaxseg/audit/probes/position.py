@@ -27,11 +27,11 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     """How well the distance from the border can be read off every layer's features, `r2` `[L]`."""
     if subject.rank != 2:
         raise NotAskedError("the cases are volumes; the profile is made for pictures")
-    profiles.check(subject)
     cases = evenly(subject.test, settings.profile_cases)
     patients = np.unique(cases.patients, return_inverse=True)[1].astype(np.int32)
     if not patients.any():
         raise NotAskedError("the cases are of one patient; a cross-validation needs two")
+    profiles.check(subject)
     folds = min(settings.position_folds, patients.max() + 1)
     states: dict[str, position.PositionStatistics] = {}
     view = subject.view_of(cases)
