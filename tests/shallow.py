@@ -3,10 +3,33 @@
 import math
 
 import flax.linen as nn
+import jax.numpy as jnp
 import pytest
 
 from jaxseg.models import autoencoder, layers, skeleton
 from jaxseg.training import checks
+
+
+class Pixelwise(nn.Module):
+    """Logits and features of a pixel are of that pixel alone: nothing leaks in from anywhere else."""
+
+    num_classes: int
+
+    def setup(self):
+        self.hidden, self.head = nn.Dense(6), nn.Dense(self.num_classes)
+
+    def __call__(self, images, train=False):
+        return self.head(nn.relu(self.hidden(images)))
+
+
+class Halved(nn.Module):
+    """In place of an autoencoder."""
+
+    def __call__(self, x):
+        return 0.5 * x
+
+    def encode(self, x):
+        return jnp.mean(x, (1, 2))
 
 
 class Shallow(skeleton.UNetSkeleton):

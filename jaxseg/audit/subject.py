@@ -358,7 +358,7 @@ def _of_grid(cases: pipeline.InMemory, smaller: int) -> str:
         f"Cases come in several sizes, and are asked about in the middle of one grid of {grid} px; {smaller} of "
         f"{len(cases)} test cases do not fill it. What is around a case counts nowhere, but the network sees it: the "
         "Dice may be another than that of launch.evaluate, where every case has a grid of its own. The border is that "
-        "of the grid: objects are moved there."
+        "of windows of this grid."
     )
 
 

@@ -1,6 +1,5 @@
 """What takes linen modules takes other networks: one network as a module, as a JAX function and on the host."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,7 @@ from jaxseg.scores import compute, registry
 from jaxseg.scores.base import AUTOENCODER, BOTTLENECK
 from jaxseg.scores.evidence import Asked, Known
 from jaxseg.training import brief_fit, objectives, sliding
-from tests.shallow import ShallowAutoencoder
+from tests.shallow import Halved, Pixelwise, ShallowAutoencoder
 
 RANDOM = np.random.default_rng(0)
 LEVELS = RANDOM.integers(0, 256, (5, 6, 6, 2), np.uint8)
@@ -23,27 +22,9 @@ LABELS = RANDOM.integers(0, 2, (5, 6, 6)).astype(np.uint8)
 CASES = pipeline.InMemory("drawn/test", ("a", "b"), LEVELS, LABELS, NAMES, NAMES, *pipeline.nowhere(5))
 
 
-class Pixelwise(nn.Module):
-    def setup(self):
-        self.hidden, self.head = nn.Dense(6), nn.Dense(2)
-
-    def __call__(self, images):
-        return self.head(nn.relu(self.hidden(images)))
-
-
-class Halved(nn.Module):
-    """In place of an autoencoder."""
-
-    def __call__(self, x):
-        return 0.5 * x
-
-    def encode(self, x):
-        return jnp.mean(x, (1, 2))
-
-
 @pytest.fixture(scope="module")
 def variables(drawn_variables):
-    return drawn_variables(Pixelwise(), IMAGES)
+    return drawn_variables(Pixelwise(2), IMAGES)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +50,7 @@ def scored(model, member, needs):
 
 
 def test_scores_are_the_same_of_every_make(variables, as_function):
-    expected = scored(Pixelwise(), variables, {AUTOENCODER, BOTTLENECK})
+    expected = scored(Pixelwise(2), variables, {AUTOENCODER, BOTTLENECK})
     assert {"dice", "distortion", "entropy", "mean_sa", "mahalanobis", "latent_mahalanobis"} == set(expected)
     for network, needs in zip(as_function, ({AUTOENCODER, BOTTLENECK}, {BOTTLENECK}), strict=True):
         found = scored(None, network, needs)
@@ -84,16 +65,16 @@ def test_predictions_and_ensembles_are_the_same_of_every_make(variables, as_func
     view = lambda batch: augment.whole(batch, size=6)
     share = lambda labels, predictions: {"same": jnp.mean((labels == predictions).astype(jnp.float32), (1, 2))}
     run = lambda *network: inference.score_cases(*network, pipeline.epoch(CASES, batch_size=2), view, share)["same"]
-    expected = run(Pixelwise(), variables)
+    expected = run(Pixelwise(2), variables)
     assert 0 < expected.mean() < 1
     for network in as_function:
         np.testing.assert_array_equal(run(None, network), expected)
-    mean = jax.jit(lambda members: sliding.mean_probabilities(Pixelwise(), members, IMAGES))
+    mean = jax.jit(lambda members: sliding.mean_probabilities(Pixelwise(2), members, IMAGES))
     np.testing.assert_allclose(mean((variables, *as_function)), mean((variables,)), atol=1e-5)
 
 
 def test_analyses_of_gradients_are_the_same(variables, as_function):
-    module = networks.of_linen(Pixelwise(), variables, image_size=6, channels=2)
+    module = networks.of_linen(Pixelwise(2), variables, image_size=6, channels=2)
 
     @jax.jit
     def ask(network, images):
@@ -117,7 +98,7 @@ def test_an_autoencoder_is_fitted_to_every_make_alike(variables, as_function):
         loss = lambda params: objective(key, {"params": params, "frozen": frozen}, {"images": IMAGES})[0]
         return jax.jit(jax.value_and_grad(loss))(start)
 
-    expected = slopes(Pixelwise(), variables)
+    expected = slopes(Pixelwise(2), variables)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), slopes(None, as_function[0]), expected)
 
 

@@ -13,6 +13,7 @@ from jaxseg.scores import compute, registry
 from jaxseg.scores.base import AUTOENCODER, BOTTLENECK, ENSEMBLE
 from jaxseg.scores.evidence import Asked, Evidence, Known
 from tests import padded
+from tests.shallow import Halved, Pixelwise
 
 
 def test_networks_of_one_shape_share_a_program(drawn_variables):
@@ -64,26 +65,6 @@ def test_units_lie_over_the_image_whatever_the_padding():
     assert [unit.shape[1:-1] for unit in shapes] == [(8, 12), (8, 12)]
 
 
-class Pixelwise(nn.Module):
-    """Logits and features of a pixel are of that pixel alone: nothing leaks in from where pixels do not count."""
-
-    def setup(self):
-        self.hidden, self.head = nn.Dense(6), nn.Dense(3)
-
-    def __call__(self, images, train=False):
-        return self.head(nn.relu(self.hidden(images)))
-
-
-class Halved(nn.Module):
-    """In place of an autoencoder."""
-
-    def __call__(self, x):
-        return 0.5 * x
-
-    def encode(self, x):
-        return jnp.mean(x, (1, 2))
-
-
 def as_stored(batch):
     """A view that resizes nothing."""
     scaled = batch["image"].astype(jnp.float32) / 127.5 - 1.0
@@ -100,7 +81,7 @@ def test_scores_are_of_the_pixels_that_count(drawn_variables):
     image = lambda random, shape: random.integers(0, 256, (*shape, 2), np.uint8)
     cases = padded.cases(0, image=image, labels=padded.labels)
     batch = padded.batch(cases)
-    model, needs = Pixelwise(), {AUTOENCODER, BOTTLENECK, ENSEMBLE}
+    model, needs = Pixelwise(3), {AUTOENCODER, BOTTLENECK, ENSEMBLE}
     asked = Asked(model, ("hidden",), "hidden", Halved())
     members = tuple(drawn_variables(model, np.zeros((1, 8, 8, 2), np.float32), seed) for seed in range(2))
     known = Known(members, {})

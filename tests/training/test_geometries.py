@@ -161,7 +161,7 @@ def test_a_run_trains_validates_resumes_and_is_evaluated_on_both_grids(
     stored = pipeline.Split(slices, "test", size=None)
     assert [row["case"] for row in found] == [case["case"] for case in stored]
     assert set(estimates) == {"object", "object on the grid of the file"}
-    source = pipeline.decoded(pipeline.Split(slices, "test", inputs=inputs.of_config(config)))
+    source = pipeline.Split(slices, "test", inputs=inputs.of_config(config))
     assert len({case["labels"].shape for case in source}) == sizes
     if geometry != "keep" or sizes > 1:  # all of every case is seen at its own pixels: both are the same Dice
         for row in found:

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxseg.audit import moving, pictures
+from jaxseg.audit import border_windows, pictures
 from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, NotAskedError, Probe, number
 from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.data import augment
@@ -17,13 +17,13 @@ from jaxseg.results.text import text_of
 _SWAPPED = "reflect"
 
 
-def measure(subject: Subject, settings: moving.Settings) -> Arrays:
+def measure(subject: Subject, settings: border_windows.Settings) -> Arrays:
     """The network with its own zeros around every feature map, and with mirrored features in their place.
 
     Returns:
-      `strip` `[2,N]`: Dice near the border of windows that cut an object (`moving`), own padding and swapped; `changed`
-      `[2,N]`: share of the pixels of whole images whose class the swap changes, near the border and inside; and a few
-      cases as of `pictures.Pairs.arrays`.
+      `strip` `[2,N]`: Dice near the border of windows that cut an object (`border_windows`), own padding and swapped;
+      `changed` `[2,N]`: share of the pixels of whole images whose class the swap changes, near the border and inside;
+      and a few cases as of `pictures.Pairs.arrays`.
     """
     if subject.rank != 2:
         raise NotAskedError("the cases are volumes; windows are cut from pictures")
@@ -38,7 +38,7 @@ def measure(subject: Subject, settings: moving.Settings) -> Arrays:
     near = jnp.asarray(ring == ring.max())[None]
 
     def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
-        made = moving.cut(seen["images"], seen["labels"], width=width, valid=seen.get("valid"))
+        made = border_windows.cut(seen["images"], seen["labels"], width=width, valid=seen.get("valid"))
         cut = made.images[1]
         images = jnp.concatenate([seen["images"], cut.reshape(-1, *cut.shape[2:])])
         both = jnp.stack([subject.predict(one, images) for one in (network, _swapped(network))])
@@ -73,7 +73,7 @@ def _share(changed: jax.Array, place: jax.Array) -> jax.Array:
     return jnp.sum(changed & place, (1, 2)) / pixels
 
 
-def tabulate(subject: Subject, settings: moving.Settings, arrays: Arrays) -> Answer:
+def tabulate(subject: Subject, settings: border_windows.Settings, arrays: Arrays) -> Answer:
     """What the swap gives back near the border, and what it changes elsewhere."""
     patients, width = subject.patients(settings.resamples), strip_width(subject, settings.border_share)
     where = f"windows whose border cuts an object, pixels within {width} of {subject.shorter} px of it"
@@ -112,7 +112,7 @@ PROBE = Probe(
     "padding",
     "Is it the padding by which the network knows the border?",
     "shortcuts",
-    moving.Settings,
+    border_windows.Settings,
     measure,
     tabulate,
 )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.audit import moving, pictures
+from jaxseg.audit import border_windows, pictures
 from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, Kind, NotAskedError, Probe, number
 from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.data import augment
@@ -23,12 +23,12 @@ from jaxseg.results.text import text_of
 from jaxseg.settings import share
 
 FALSE_OBJECTS = Kind("false objects")
-_WINDOWS = len(moving.SIDES) * len(moving.WINDOWS)
+_WINDOWS = len(border_windows.SIDES) * len(border_windows.WINDOWS)
 _PLACES = ("near", "rest")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(moving.Settings):
+class Settings(border_windows.Settings):
     """See configs/audit.py."""
 
     least_recall: float = share()
@@ -47,7 +47,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     width = strip_width(subject, settings.border_share)
 
     def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
-        made = moving.cut(seen["images"], seen["labels"], width=width, valid=seen.get("valid"))
+        made = border_windows.cut(seen["images"], seen["labels"], width=width, valid=seen.get("valid"))
         flat = made.images.reshape(-1, *made.images.shape[3:])
         classes = subject.predict(network, flat).reshape(made.images.shape[:-1])
         called, there = made.matched(classes) > 0, made.labels[1] > 0
@@ -95,7 +95,7 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     rows = []
     for quantity, name in (("recall", "found"), ("background called object", "called")):
         for values, place in zip(arrays[name], places, strict=True):
-            told = {f"{quantity}, {w}": patients.mean(v) for w, v in zip(moving.WINDOWS, values, strict=True)}
+            told = {f"{quantity}, {w}": patients.mean(v) for w, v in zip(border_windows.WINDOWS, values, strict=True)}
             told[f"{quantity}, inside minus at the border"] = patients.difference(*values)
             rows += [number(what, one, f"share of pixels; {windows}", where=place) for what, one in told.items()]
     lost = _lost(patients, arrays)
@@ -146,7 +146,9 @@ def _given_up(
             "(config.model.padding=reflect or valid) makes the cue harder to learn, not impossible. Until then, check "
             "images whose object touches the border by eye."
         ),
-        figure=pictures.figure("translation", pictures.of_arrays(arrays), subject, *_SHOWN),
+        figure=pictures.figure(
+            "translation", pictures.of_arrays(arrays), subject, "the border far away", "the border close by"
+        ),
         hidden=hidden if seen < settings.least_recall else "",
     )
 
@@ -168,11 +170,7 @@ def _made_up(subject: Subject, settings: Settings, arrays: Arrays, width: int) -
         margin=settings.margin,
         damage=patients.difference(*arrays["dice"]).mean,
         remedy="Train on views in which background lies at the border too; check what is found there by eye.",
-        figure=None,
     )
-
-
-_SHOWN = ("the border far away", "the border close by")
 
 
 PROBE = Probe("translation", "Do objects disappear at the border?", "shortcuts", Settings, measure, tabulate)

@@ -17,7 +17,6 @@ from jaxseg.data.pipeline.batches import (
 from jaxseg.data.pipeline.memory import (
     InMemory,
     Listed,
-    decoded,
     in_memory,
     joined,
     listed,
@@ -37,7 +36,6 @@ __all__ = [
     "Split",
     "batches",
     "check_batch_size",
-    "decoded",
     "epoch",
     "epoch_order",
     "groups",

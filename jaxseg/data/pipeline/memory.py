@@ -304,11 +304,6 @@ def _opened(place: pathlib.Path, number: int) -> Case:
     return case | {name: np.load(path, mmap_mode="r") for name, path in arrays.items() if path.exists()}
 
 
-def decoded(split: Split) -> InMemory | Listed:
-    """Every case of a split: as arrays where the geometry gives all one size."""
-    return listed(split) if split.sides is None else in_memory(split)
-
-
 def joined(parts: Sequence[InMemory]) -> InMemory:
     """The cases of several splits of one data set, joined."""
     return InMemory(

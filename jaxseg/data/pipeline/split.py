@@ -128,7 +128,7 @@ class Split:
         self.fingerprint = f"{self.name} {self.num_cases} {builder.info.splits[split].num_bytes}"
 
     def _of_domains(self, domains: Sequence[str]) -> Any:
-        case_domains = self._texts("domain")
+        case_domains = [domain for _, _, domain in self._texts()]
         unknown = sorted(set(domains) - set(case_domains))
         if unknown:
             known = ", ".join(repr(domain) for domain in sorted(set(case_domains)))
@@ -151,20 +151,24 @@ class Split:
         orientation = self._metadata.get("orientation", "")  # not recorded by the first versions
         return Preparation(scaling and (scaling[0], scaling[1], scaling[2]), size, volumes, orientation, self._dtype)
 
-    @functools.cached_property
+    @property
     def cases(self) -> tuple[str, ...]:
-        """The names of all cases; reads every record, but decodes no image."""
-        return tuple(self._texts("case"))
+        """The names of all cases; reads every record once, but decodes no image."""
+        return self._columns[0]
 
-    @functools.cached_property
+    @property
     def patients(self) -> tuple[str, ...]:
-        """Whom they show; read as `cases`."""
-        return tuple(self._texts("patient"))
+        """Whom they show; read with `cases`."""
+        return self._columns[1]
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Where they are from; read with `cases`."""
+        return self._columns[2]
 
     @functools.cached_property
-    def domains(self) -> tuple[str, ...]:
-        """Where they are from; read as `cases`."""
-        return tuple(self._texts("domain"))
+    def _columns(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(zip(*self._texts(), strict=True))
 
     @functools.cached_property
     def sizes(self) -> tuple[tuple[int, ...], ...] | None:
@@ -182,9 +186,11 @@ class Split:
         width = self.inputs.normalisation.itemsize or np.dtype(self._dtype).itemsize
         return pixels * (self.num_channels * width + 1 + self.masked)
 
-    def _texts(self, field: str) -> list[str]:
+    def _texts(self) -> list[tuple[str, ...]]:
+        """Name, patient and domain of every case."""
         try:
-            return [self._records[number][field].decode() for number in self._numbers]
+            records = (self._records[number] for number in self._numbers)
+            return [tuple(record[name].decode() for name in ("case", "patient", "domain")) for record in records]
         except Exception as error:
             raise _unreadable(self._directory, error) from error
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, spatial
 
-from jaxseg.audit import findings, moving
+from jaxseg.audit import border_windows, findings
 from jaxseg.audit.probe import BORDER, NotAskedError
 from jaxseg.audit.probes import padding, translation
 from jaxseg.data import pipeline
@@ -26,7 +26,7 @@ TURNS = {
 
 @functools.partial(jax.jit, static_argnames="width")
 def cut(images, labels, valid, width=WIDTH):
-    made = moving.cut(images, labels, width=width, valid=valid)
+    made = border_windows.cut(images, labels, width=width, valid=valid)
     return made._asdict() | {"matched": made.matched(made.labels), "shown": made.shown(made.labels)}
 
 
@@ -66,7 +66,7 @@ def test_windows_are_those_of_a_slow_reference(size):
     images, labels, valid = scene(size)
     found = {name: np.asarray(values) for name, values in cut(images, labels, valid).items()}
     cuts = 0
-    for number, side in enumerate(moving.SIDES):
+    for number, side in enumerate(border_windows.SIDES):
         for case in range(2):
             wanted = reference(images[case], labels[case], valid[case], side)
             at = (number, case)
@@ -101,7 +101,7 @@ def test_a_case_is_shown_at_the_side_where_most_of_it_is_cut():
     labels[0, 4:12, 7:9], labels[1, 7:9, 4:12] = 1, 1
     found = cut(np.zeros((2, 16, 16, 1), np.float32), labels, None)
     for case, side in enumerate(("left", "top")):
-        wanted = np.asarray(found["labels"])[:, moving.SIDES.index(side), case]
+        wanted = np.asarray(found["labels"])[:, border_windows.SIDES.index(side), case]
         np.testing.assert_array_equal(found["shown"][case], wanted)
 
 
