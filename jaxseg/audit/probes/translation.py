@@ -6,8 +6,8 @@ is a number of its own: new objects there are harm of another kind.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -46,29 +46,31 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         raise NotAskedError("the cases are volumes; windows are cut from pictures")
     width = strip_width(subject, settings.border_share)
 
-    def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
+    def question(network: Network, seen: Seen) -> dict[str, Any]:
         made = border_windows.cut(seen["images"], seen["labels"], width=width, valid=seen.get("valid"))
         flat = made.images.reshape(-1, *made.images.shape[3:])
         classes = subject.predict(network, flat).reshape(made.images.shape[:-1])
         called, there = made.matched(classes) > 0, made.labels[1] > 0
-        counts = {}  # sides are added up, cases come first
+        counts: dict[str, Any] = {}  # sides are added up, cases come first
         for place, where in zip(_PLACES, (made.near, made.rest), strict=True):
             for kind, of_kind in (("object", there & where), ("background", ~there & where)):
                 counts[f"{place} {kind}"] = jnp.sum(of_kind, (0, 2, 3))
                 counts[f"{place} {kind} called"] = jnp.sum(called & of_kind[None], (1, 3, 4)).T
-        return counts | {
+        shown = {
             "images": augment.levels(made.shown(made.images), scales=seen.get("scale")),
             "labels": made.shown(made.labels.astype(jnp.uint8)),
             "classes": made.shown(classes.astype(jnp.uint8)),
         }
+        return counts | {"pictures": shown}
 
-    answer = subject.asks(question, batch_size=max(subject.batch_size // _WINDOWS, 1))(subject.test)
+    asked = subject.asks(question, batch_size=max(subject.batch_size // _WINDOWS, 1))
+    answer = asked(subject.test)
     rate = lambda kind: np.stack([_rate(answer[f"{p} {kind} called"], answer[f"{p} {kind}"]) for p in _PLACES])
     found = rate("object")
     if np.isnan(found[0, 0]).all():
         raise NotAskedError("no object lies where windows of half the image's side can cut it")
     chosen = pictures.largest(found[0, 0] - found[0, 1], settings.examples)
-    shown = pictures.of_pairs(answer, chosen).arrays()
+    shown = pictures.of(asked, subject.test, chosen).arrays()
     return {"found": found, "called": rate("background"), "dice": _dice(answer)} | shown
 
 
