@@ -117,7 +117,7 @@ class Candidate:
         if reach > 10 * away:
             return math.inf
         wanted = one.patients * (reach / away) ** 2 if away else one.patients
-        more = max(wanted, LEAST_PATIENTS) - one.patients
+        more = max(wanted, LEAST_PATIENTS, one.patients) - one.patients
         unit = 10 ** max(math.floor(math.log10(max(more, 1))) - 1, 0)
         return math.ceil(more / unit) * unit
 

@@ -68,11 +68,12 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
             "labels": shown(seen["labels"]).astype(jnp.uint8),
             "classes": classes.astype(jnp.uint8),
         }
-        return _counts(seen, classes) | {"pictures": told}
+        return _counts(seen, classes) | {"share": seen["share"], "pictures": told}
 
     def made(case: pipeline.Case, place: int) -> dict[str, np.ndarray]:
         found = marks.mark(case, place, settings)
-        return {"images": found.images, "masks": np.stack(list(found.masks.values())), "share": found.marks.mean()}
+        share = np.float32(found.marks.mean())
+        return {"images": found.images, "masks": np.stack(list(found.masks.values())), "share": share}
 
     asked = subject.asks(question, batch_size=max(subject.batch_size // 10, 1), make=made)
     answer = asked(subject.test)
