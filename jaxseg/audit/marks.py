@@ -22,7 +22,7 @@ BESIDE, REMOVED, SPECKS = range(3)  # pictures of a case; of every ink, two more
 INKS = ("coloured", "white", "gray")
 MASKS = ("marks", "touched", "phantom", "specks", "drawn", "strokes")  # of a case
 _DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
-_NEARLY = 0.8
+_NEARLY = 0.95  # of the largest clear place
 Colours = Sequence[Sequence[int]]
 
 

@@ -126,7 +126,7 @@ class Candidate:
         texts = {name: getattr(self, name) for name in ("title", "sentence", "quantity")}
         numbers = {**dataclasses.asdict(self.estimate), "margin": self.margin, "damage": self.damage}
         of = {"kind": self.kind.name, "probe": self.name}
-        return {**of, **texts, **numbers, "remedy": self.remedy, "found": self.found}
+        return {**of, **texts, **numbers, "remedy": self.remedy, "found": self.found, "open": self.open}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -62,7 +62,7 @@ def test_a_threshold_that_is_filled_to_a_box_is_no_shortcut(networks, subject_of
     """It is led on by whatever looks like the object, calipers among it."""
     for cases in (squares(size=64), calipers(squares(size=64))):
         found, arrays = answer(overlay_marks.PROBE, subject_of(networks.BetweenMarks("bright"), cases))
-        of_object, gathered, around = np.nanmean(arrays["insertion"], 2).T
+        _, gathered, around = np.nanmean(arrays["insertion"], 2).T
         assert (around > 0.8).all() and (around - gathered > 0.3).any()  # without bits of the object it would be one
         assert not any(one.found or one.open for one in found.candidates)
 

@@ -72,7 +72,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
 
     def made(case: pipeline.Case, place: int) -> dict[str, np.ndarray]:
         found = marks.mark(case, place, settings)
-        share = np.float32(found.marks.mean())
+        share = np.asarray(found.marks.mean(), np.float32)
         return {"images": found.images, "masks": np.stack(list(found.masks.values())), "share": share}
 
     asked = subject.asks(question, batch_size=max(subject.batch_size // 10, 1), make=made)

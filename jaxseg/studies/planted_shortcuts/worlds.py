@@ -66,9 +66,9 @@ def _border(settings: Settings, seed: int, scene: int) -> tuple[Picture, Picture
 def _calipers(settings: Settings, seed: int, scene: int, *, colours: Colours) -> tuple[Picture, Picture]:
     frame, rng = _scan(settings, seed, scene), np.random.default_rng([seed, scene, _MARKS])
     size = len(frame.labels)
-    look = {
+    look: dict[str, Any] = {
         "style": overlays.CALIPER_STYLES[rng.integers(len(overlays.CALIPER_STYLES))],
-        "colour": colours[rng.integers(len(colours))],
+        "colour": colours[int(rng.integers(len(colours)))],
         "size": max(round(0.06 * size), 5),
     }
     anywhere = frame.points - frame.points.mean(0) + rng.uniform(0, size, 2)
@@ -79,10 +79,11 @@ def _calipers(settings: Settings, seed: int, scene: int, *, colours: Colours) ->
 def _text(settings: Settings, seed: int, scene: int) -> tuple[Picture, Picture]:
     frame, rng = _scan(settings, seed, scene), np.random.default_rng([seed, scene, _MARKS])
     size, colours = len(frame.labels), _COLOURED + _GRAY
-    height, colour = max(round(0.2 * size), 5), colours[rng.integers(len(colours))]
+    height, colour = max(round(0.2 * size), 5), colours[int(rng.integers(len(colours)))]
     (top, left), (bottom, right) = (end(np.argwhere(frame.labels), axis=0) for end in (np.min, np.max))
     gap, wide = 0.06 * size, 1.5 * height  # from the organ; of two letters
-    beside = np.array([[0, right + gap], [0, left - gap - wide]]) + [(top + bottom - height) / 2, 0]
+    middle = (top + bottom - height) / 2
+    beside = np.array([[middle, right + gap], [middle, left - gap - wide]])
     anywhere = rng.uniform(-height / 2, size - height / 2, (2, 2))
     return _both(frame, (_written(frame, at, colour=colour, height=height) for at in (beside, anywhere)), seed, scene)
 
@@ -145,10 +146,10 @@ def place_anywhere(rng: np.random.Generator, image: np.ndarray, labels: np.ndarr
 def _in_memory(name: str, pictures: Sequence[Picture], scenes: range) -> pipeline.InMemory:
     """Pictures as a split, every case a patient of its own."""
     images, labels, domains = zip(*pictures, strict=True)
-    arrays = (np.ascontiguousarray(np.stack(of)) for of in (images, labels))
+    stacked, masks = (np.ascontiguousarray(np.stack(of)) for of in (images, labels))
     names = tuple(f"scene{scene:05d}" for scene in scenes)
     _, spacings = pipeline.nowhere(len(names))
-    return pipeline.InMemory(name, ("background", "object"), *arrays, names, names, domains, spacings)
+    return pipeline.InMemory(name, ("background", "object"), stacked, masks, names, names, domains, spacings)
 
 
 _KINDS: dict[str, Scene] = {
