@@ -183,12 +183,16 @@ def _table(table: Table) -> dict[str, Any]:
     kinds = {key: _kind(columns[key], cells[key]) for key in headers}
     width = sum(_unbreakable(header, cells[key], kinds[key]) + 2 for key, header in headers.items())  # and a gap
     cells |= {key: [_minus(cell) for cell in cells[key]] for key, kind in kinds.items() if kind == "number"}
+    first = next((key for key in list(headers)[1:] if kinds[key] == "number"), None)  # beside the name on phones
     return {
         "title": table.title,
         "note": table.note,
         "long": len(table.rows) > 25,
         "wide": width > _PRINTED_LINE,
-        "headers": [{"text": header, "kind": kinds[key]} for key, header in headers.items()],
+        "headers": [
+            {"text": header, "kind": f"{kinds[key]} first" if key == first else kinds[key]}
+            for key, header in headers.items()
+        ],
         "rows": list(zip(*cells.values(), strict=True)),
         "undefined": any("–" in column for column in cells.values()),
     }

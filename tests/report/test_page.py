@@ -129,7 +129,7 @@ def test_the_answer_comes_first_and_the_provenance_last(report):
 def test_tables_are_set_as_numbers(report):
     reader = Reader(report.read_text("utf-8"))
     headers = [(h.get("scope"), h.get("class")) for h in reader.all("th")]
-    assert headers[:3] == [("col", "sentence"), ("col", "number"), ("col", "number")]
+    assert headers[:3] == [("col", "sentence"), ("col", "number first"), ("col", "number")]
     assert headers[3:5] == [("row", "sentence")] * 2
     assert len(reader.all("caption")) == 3
     words = [word.strip() for word in reader.words]
@@ -175,18 +175,18 @@ def test_a_page_may_have_no_section(report, tmp_path):
 @pytest.mark.parametrize(
     ("values", "kind"),
     [
-        ([0.5, None], "number"),
-        (["0.42 [-0.01, 0.47]", "undefined"], "number"),
-        (["0.254 ... 0.284"], "number"),
-        (["0.82 ± 0.06", None], "number"),
-        (["7 %", "12 %"], "number"),
+        ([0.5, None], "number first"),
+        (["0.42 [-0.01, 0.47]", "undefined"], "number first"),
+        (["0.254 ... 0.284"], "number first"),
+        (["0.82 ± 0.06", None], "number first"),
+        (["7 %", "12 %"], "number first"),
         (["0.42 or so"], ""),
         (["16 of 20"], ""),
         ([None], ""),
     ],
 )
 def test_which_columns_are_numbers(report, tmp_path, values, kind):
-    """They stand right and are sorted as numbers; only there is a hyphen a minus sign."""
+    """They stand right and are sorted as numbers, the first beside a row's name; a hyphen there is a minus sign."""
     folder = report.parent.parent
     lead = page.Figure(folder / "bands.png", "Bands", "alt", "", folder / "bands.csv")
     rows = [{"case": "a-1", "value": value} for value in values]

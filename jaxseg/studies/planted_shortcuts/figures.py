@@ -9,7 +9,8 @@ _ARM_NAMES = {PLANTED: "planted", TWIN: "twin without the cue"}
 
 def draw(report: StudyReport) -> None:
     """Writes all figures of the study: `rates.png`, and one for every kind that the audit has numbers of."""
-    rates = [(f"{row['kind']}, {_ARM_NAMES[row['arm']]}", row["arm"], *row.numbers) for row in report.tables.counts]
+    named = [(row, _ARM_NAMES[row["arm"]]) for row in report.tables.counts]
+    rates = [(f"{row['kind']}, {arm}", arm, *row.numbers) for row, arm in named]
     figures.dots(report.figures / "rates.png", rates, xlabel="share of networks with a shortcut found")
     for kind in report.settings.kinds:
         if own := report.tables.numbers.where(kind=kind, found_kind=kind):
