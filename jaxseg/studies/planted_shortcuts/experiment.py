@@ -38,7 +38,7 @@ def train_and_audit(settings: Settings, _: None, workdir: pathlib.Path) -> list[
     for network in settings.networks:
         path = run_folder(workdir, network) / "outcome.json"
         if not path.exists():
-            splits = world(network.kind, network.seed)[network.arm]
+            splits = world(network.kind, network.seed)[settings.images(network)]
             atomic.write_json(path, _audit(settings, network, splits, path.parent))
         outcomes.append(_outcome(json.loads(path.read_bytes())))
     return outcomes
