@@ -68,7 +68,7 @@ class Page:
       question: the one question that the page answers.
       verdict: yes, partly, no or unclear.
       answer: one sentence with the deciding numbers.
-      lead: the plot that shows the answer.
+      lead: the plot that shows the answer, where there is one.
       facts: (label, value) of the key numbers, beside the plot.
       sections: everything else, in order.
       opening: what a reader has to know before the answer.
@@ -78,7 +78,7 @@ class Page:
     question: str
     verdict: str
     answer: str
-    lead: Figure
+    lead: Figure | None
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
     opening: str = ""
@@ -122,7 +122,7 @@ def write(path: PathLike, page: Page, provenance: Mapping[str, Any]) -> None:
         verdict=page.verdict,
         answer=page.answer,
         opening=page.opening,
-        lead=_figure(page.lead),
+        lead=_figure(page.lead) if page.lead else None,
         facts=[_fact(label, value) for label, value in page.facts],
         sections=[_section(section) for section in page.sections],
         provenance=[(name.replace("_", " "), _words(value)) for name, value in provenance.items()],
