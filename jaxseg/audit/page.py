@@ -189,7 +189,8 @@ def _wanted(candidates: Sequence[Candidate]) -> str:
         of.setdefault(one.wanted, []).append(one.quantity)
     *rare, usual = sorted(of, key=lambda wanted: len(of[wanted]))
     told = [f"{', '.join(of[wanted])} {wanted}" for wanted in rare]
-    return "; ".join([*told, f"{'the others' if rare else 'all'} {usual}"])
+    names = of[usual] if len(of[usual]) == 1 else ["the others" if rare else "all"]
+    return "; ".join([*told, f"{names[0]} {usual}"])
 
 
 def _facts(asked: subject.Subject, audit: audits.Audit) -> list[tuple[str, str]]:

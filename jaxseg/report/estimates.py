@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxseg.report import page
-from jaxseg.results.table import Table
+from jaxseg.results.table import NONE, Table
 
 MEAN = "mean [95 % interval]"
 Columns = Mapping[str, str] | Sequence[str]  # with what the page calls them, or by their names
@@ -52,7 +52,7 @@ def note(records: Iterable[Mapping[str, Any]]) -> str:
     found = list(records)
     sentences = [sentence for record in found for sentence in _SENTENCES.split(record["convention"])]
     conventions = dict.fromkeys(sentence[0].upper() + sentence[1:] for sentence in sentences)
-    intervals = dict.fromkeys(f"Interval: {record['interval']}" for record in found)
+    intervals = dict.fromkeys(f"Interval: {record['interval']}" for record in found if record["interval"] != NONE)
     return " ".join(f"{sentence}." for sentence in (*conventions, *intervals))
 
 

@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -125,15 +125,29 @@ def write(path: PathLike, page: Page, provenance: Mapping[str, Any]) -> None:
         lead=_figure(page.lead) if page.lead else None,
         facts=[_fact(label, value) for label, value in page.facts],
         sections=[_section(section) for section in page.sections],
-        provenance=[(name.replace("_", " "), _words(value)) for name, value in provenance.items()],
+        provenance=[(name.replace("_", " "), _words(value)) for name, value in _sections(provenance)],
     )
     atomic.replace(path, text.encode())
 
 
+def _sections(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What is to be said of how a page was made; a config, of which a part has parts, part by part."""
+    nested = lambda value: isinstance(value, Mapping)
+    for name, value in provenance.items():
+        if not nested(value) or not any(nested(v) for part in value.values() if nested(part) for v in part.values()):
+            yield name, value
+            continue
+        if plain := {key: v for key, v in value.items() if not nested(v)}:
+            yield name, plain
+        yield from ((f"{name}: {key}", v) for key, v in value.items() if nested(v))
+
+
 def _words(value: Any) -> str:
-    if isinstance(value, list):
-        return "; ".join(map(str, value))
-    return ", ".join(f"{name} {_words(v)}" for name, v in value.items()) if isinstance(value, Mapping) else str(value)
+    if isinstance(value, list | tuple):
+        return "; ".join(map(str, value)) or "none"
+    if not isinstance(value, Mapping):
+        return str(value)
+    return ", ".join(f"{k} ({_words(v)})" if isinstance(v, Mapping) else f"{k} {_words(v)}" for k, v in value.items())
 
 
 def _section(section: Section) -> dict[str, Any]:

@@ -275,6 +275,20 @@ def test_labels_beyond_the_palette_differ_in_their_markers():
     assert markers == [*range(7), *range(1, 7), 0, *range(2, 7), 0][:20]
 
 
+def test_dots_with_limits_say_what_they_are(tmp_path, drawings):
+    rows = [("Dice", "a", 0.4, 0.3, 0.5), ("lost", "b", 0.1, 0.0, 0.2)]
+    for name, options in (("plain", {}), ("limited", {"limits": (0.7, 0.05), "limit": "limit of what is wanted"})):
+        figures.dots(tmp_path / f"{name}.png", rows, xlabel="number", **options)
+    found = drawings(tmp_path)
+    assert [one["legends"][0]["words"] for one in (found["plain"], found["limited"])] == [
+        ["a", "b"],
+        ["a", "b", "limit of what is wanted"],
+    ]
+    (bars,) = found["limited"]["axes"][0]["collections"]
+    assert [path[0] for path in bars["paths"]] == [0.7, 0.05] and "collections" not in found["plain"]["axes"][0]
+    assert bars["paths"][0][1] < bars["paths"][0][3] < bars["paths"][1][1]  # each in its own row
+
+
 def colours(*labels):
     return [canvas.PALETTE.index(colour) for colour, _ in canvas.looks(labels).values()]
 

@@ -67,8 +67,8 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
         name="calibration",
         title="The probabilities do not say how often the network is right",
         sentence=(
-            f"The network is {confidence / pixels:.0%} sure of its pixels and right on {right / pixels:.0%}; from one "
-            f"level of confidence to the next the two differ by {text_of(ece)} on average (expected calibration "
+            f"The network is {confidence / pixels:.0%} sure of its pixels and right on {right / pixels:.0%}; level "
+            f"by level of confidence, the two differ by {text_of(ece)} on average (expected calibration "
             "error, 0 is best)."
         ),
         quantity="expected calibration error",

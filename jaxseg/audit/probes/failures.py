@@ -143,7 +143,7 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
         rows += [league[score], plain(_AREA, curve.aurc, f"{_RISK}. {what}", where=score.name, **counts)]
     why = dict(zip(arrays["lacking"], arrays["why"], strict=True))
     nothing = [
-        not_asked("; ".join(why[need] for need in sorted(score.needs) if need in why), where=score.name)
+        not_asked("; ".join(dict.fromkeys(why[need] for need in sorted(score.needs & set(why)))), where=score.name)
         for score in registry.SCORES.values()
         if score.needs & set(why)
     ]
