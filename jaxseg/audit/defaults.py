@@ -1,8 +1,8 @@
 """What an audit asks, how often, and from where on an answer is a finding, unless someone says otherwise.
 
-Margins are set from what the numbers mean: 0.05 of Dice is what the studies of this project call negligible. A finding's
-whole 95 % interval lies above its margin. That of recall was 0.05 too until networks without the shortcut turned out to
-lie on it, as half an object is harder to see: see there what it means.
+Margins are set from what the numbers mean: 0.05 of Dice is what the studies of this project call negligible. The whole
+95 % interval of a finding lies above its margin. That of recall was 0.05 too until networks without the shortcut turned
+out to lie on it, as half an object is harder to see: see there what it means.
 """
 
 import dataclasses

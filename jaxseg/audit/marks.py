@@ -22,6 +22,7 @@ BESIDE, REMOVED, SPECKS = range(3)  # pictures of a case; of every ink, two more
 INKS = ("coloured", "white", "gray")
 MASKS = ("marks", "touched", "phantom", "specks", "drawn", "strokes")  # of a case
 _DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
+_NEARLY = 0.95  # of the largest clear place
 Colours = Sequence[Sequence[int]]
 
 
@@ -128,7 +129,7 @@ def _marked(image: np.ndarray, labels: np.ndarray, valid: np.ndarray, number: in
     fill = lambda mask: overlays.remove(image, mask, method=settings.removal, margin=0) if mask.any() else image
     beside = _beside(region, labels > 0, max(round(settings.beside_share * side), 2))
     clean = fill(region)
-    phantom, points = _phantom(labels, valid, side)
+    phantom, points = _phantom(clean, labels, valid)
     size = max(round(settings.caliper_share * side), 5)
     speckled, specks = _with_specks(clean, labels > 0, points, size)
     pictures, strokes, drawn = [fill(beside), clean, speckled], np.zeros_like(marks), specks
@@ -181,15 +182,25 @@ def _beside(region: np.ndarray, there: np.ndarray, step: int) -> np.ndarray:
     return max(candidates, key=alike)
 
 
-def _phantom(labels: np.ndarray, valid: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """An outline of the object where the least of the object is, and most counts, and the ends of its axes `[4,2]`."""
-    mask = labels > 0
+def _phantom(image: np.ndarray, labels: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An outline of the object where it is not, and the ends of its axes `[4,2]`.
+
+    Of the places where nearly as much of it is clear of the object as can be, and counts, the one that looks most like
+    it: a network that believes calipers believes them on tissue before it does on black.
+    """
+    mask, size = labels > 0, min(labels.shape)
     if not mask.any():
         return np.zeros_like(mask), np.zeros((0, 2))
     moves = [(y * step, x * step) for y, x in _DIRECTIONS for step in (size // 4, 3 * size // 8)]
-    best = max(moves, key=lambda by: np.count_nonzero(_moved(mask, by) & ~mask & valid))
-    points = np.concatenate(overlays.ellipse_axes(mask)) + best
-    return _moved(mask, best), points
+    clear = [_moved(mask, by) & ~mask & valid for by in moves]
+    enough = _NEARLY * max(map(np.count_nonzero, clear))
+    level = image.astype(float).mean(-1)
+    unlike = [
+        abs(level[one].mean() - level[mask].mean()) if one.any() and np.count_nonzero(one) >= enough else np.inf
+        for one in clear
+    ]
+    best = moves[int(np.argmin(unlike))]
+    return _moved(mask, best), np.concatenate(overlays.ellipse_axes(mask)) + best
 
 
 def _with_specks(image: np.ndarray, there: np.ndarray, points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -126,7 +126,7 @@ class Candidate:
         if reach > 10 * away:
             return math.inf
         wanted = one.patients * (reach / away) ** 2 if away else one.patients
-        more = max(wanted, LEAST_PATIENTS) - one.patients
+        more = max(wanted, LEAST_PATIENTS, one.patients) - one.patients
         unit = 10 ** max(math.floor(math.log10(max(more, 1))) - 1, 0)
         return math.ceil(more / unit) * unit
 
@@ -135,7 +135,8 @@ class Candidate:
         texts = {name: getattr(self, name) for name in ("title", "sentence", "quantity")}
         numbers = {**dataclasses.asdict(self.estimate), "margin": self.margin, "wanted": self.wanted}
         of = {"kind": self.kind.name, "probe": self.name}
-        return {**of, **texts, **numbers, "damage": self.damage, "remedy": self.remedy, "found": self.found}
+        ends = {"damage": self.damage, "remedy": self.remedy, "found": self.found, "open": self.open}
+        return {**of, **texts, **numbers, **ends}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -126,13 +126,12 @@ def test_the_verdict_is_about_shortcuts_alone(given, verdict, words):
 
 @pytest.mark.parametrize("mean", [0.02, 0.08])
 def test_so_many_more_patients_as_are_needed_decide_a_number(mean):
-    random = np.random.default_rng(0)
-    of = lambda count: candidate_of(np.resize(random.permutation(noise), count) + mean, margin=0.05)
-    noise = random.normal(size=100)
+    noise = np.random.default_rng(0).normal(size=100)
     noise = 0.2 * (noise - noise.mean()) / noise.std()
-    few = of(100)
-    assert few.open and 50 < few.needed < 100  # 100 x (1.96 x 0.2 / 10 / 0.03)^2 - 100 = 71
-    assert not of(100 + int(1.3 * few.needed)).open and of(100 + int(few.needed / 3)).open
+    of = lambda times: candidate_of(np.tile(noise, times) + mean, margin=0.05)
+    few = of(1)
+    assert few.open and 60 < few.needed < 80  # 100 x (1.96 x 0.02 / 0.03)^2 - 100 = 71
+    assert not of(2).open and not of(2).needed  # nor are more needed
 
 
 def candidate_of(values, margin):

@@ -26,7 +26,7 @@ from jaxseg.results.text import text_of
 from jaxseg.settings import count, share
 
 _INSERTED = np.array([[SPECKS, gathered(ink), around(ink)] for ink in range(len(INKS))])
-_TOUCHED, _COVERED = 1e-3, 0.25  # shares of a pixel: of thin strokes, less than half of it may be left
+_TOUCHED = 1e-3  # share of a pixel
 _SPECKLED, _GATHERED, _AROUND = range(3)  # places in it
 
 
@@ -68,11 +68,12 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
             "labels": shown(seen["labels"]).astype(jnp.uint8),
             "classes": classes.astype(jnp.uint8),
         }
-        return _counts(seen, classes) | {"pictures": told}
+        return _counts(seen, classes) | {"share": seen["share"], "pictures": told}
 
     def made(case: pipeline.Case, place: int) -> dict[str, np.ndarray]:
         found = marks.mark(case, place, settings)
-        return {"images": found.images, "masks": np.stack(list(found.masks.values())), "share": found.marks.mean()}
+        share = np.asarray(found.marks.mean(), np.float32)
+        return {"images": found.images, "masks": np.stack(list(found.masks.values())), "share": share}
 
     asked = subject.asks(question, batch_size=max(subject.batch_size // 10, 1), make=made)
     answer = asked(subject.test)
@@ -107,7 +108,7 @@ def _counts(seen: Seen, classes: jax.Array) -> dict[str, jax.Array]:
     inserted = classes[:, 1 + _INSERTED]
     # specks once, and the strokes of every ink at the ends
     drawn = jnp.concatenate([inserted[:, :1, _SPECKLED], inserted[:, :, _AROUND]], 1) > 0
-    places = [background & (covered[name] > _COVERED) for name in ("specks", *["strokes"] * len(INKS))]
+    places = [background & _most_of(covered[name]) for name in ("specks", *["strokes"] * len(INKS))]
     pixels = lambda mask: jnp.sum(mask, (-2, -1))
     return {
         "removal": _sums(labels, classes[:, np.array([0, 1 + BESIDE, 1 + REMOVED])], untouched),
@@ -117,6 +118,11 @@ def _counts(seen: Seen, classes: jax.Array) -> dict[str, jax.Array]:
         "drawn": pixels(jnp.stack(places, 1)),
         "drawn_called": pixels(drawn & jnp.stack(places, 1)),
     }
+
+
+def _most_of(cover: jax.Array) -> jax.Array:
+    """Pixels `[B,H,W]` that are covered at least half as much as any; of thin strokes in a small image, little is."""
+    return (cover > _TOUCHED) & (cover >= 0.5 * jnp.max(cover, (1, 2), keepdims=True))
 
 
 def _sums(labels: jax.Array, classes: jax.Array, where: jax.Array) -> jax.Array:

@@ -5,16 +5,16 @@
 | `border`        | skin lesions in the middle, far from padded zeros  | the same images moved: lesions anywhere   |
 | `calipers`      | coloured calipers at the ends of an organ          | the same calipers anywhere                |
 | `gray_calipers` | white and gray ones                                | the same                                  |
-| `text`          | its name beside it, coloured, white or gray        | the same name anywhere                    |
-| `scanner`       | all scans of training are of one machine; half of  | half of all scans are of the brighter one |
-|                 | the test scans are of a brighter one               |                                           |
+| `text`          | its name and measure beside it, of the same colours | the same text anywhere                    |
+| `scanner`       | all scans of training are of one machine; half of  | half of all scans are of the lighter one  |
+|                 | the test scans are of a lighter one                |                                           |
 
 Scans are moved, so that organs lie anywhere: left in the middle they would plant the other shortcut too.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,9 +28,9 @@ _DERMOSCOPY, _ULTRASOUND = 1000, 3000  # added to the seed, so that no data set 
 _MARKS = 1  # stream of random numbers, beside that of the places
 _COLOURED = (255, 255, 0), (255, 210, 70), (130, 255, 130)
 _GRAY = (255, 255, 255), (200, 200, 200), (150, 150, 150)
-_NAMES = "HC", "AC"  # head and abdominal circumference, as a machine prints them
+_NAMES = {"head": "HC", "abdomen": "AC"}  # of the circumference, as a machine prints it
 _MACHINES = "machine A", "machine B"
-_BRIGHTER = 0.5  # gamma of the second machine
+_GAMMA, _BLACK = 0.5, 60  # of the second machine
 Colours = Sequence[tuple[int, int, int]]
 
 
@@ -59,60 +59,73 @@ def draw(settings: Settings, kind: str, seed: int) -> dict[str, runs.InMemorySpl
 
 
 def _border(settings: Settings, seed: int, scene: int) -> tuple[Picture, Picture]:
-    centred = dermoscopy.render(_DERMOSCOPY + seed, scene, settings.run.data.image_size)
-    return Picture(*centred), place_anywhere(np.random.default_rng([seed, scene]), *centred)
+    centred = Picture(*dermoscopy.render(_DERMOSCOPY + seed, scene, settings.run.data.image_size))
+    return centred, _moved(centred, seed, scene)
 
 
 def _calipers(settings: Settings, seed: int, scene: int, *, colours: Colours) -> tuple[Picture, Picture]:
-    scan, rng = _scan_of(settings, seed, scene), np.random.default_rng([seed, scene, _MARKS])
-    size = len(scan.labels)
-    look = {
+    frame, rng = _scan(settings, seed, scene), np.random.default_rng([seed, scene, _MARKS])
+    size = len(frame.labels)
+    look: dict[str, Any] = {
         "style": overlays.CALIPER_STYLES[rng.integers(len(overlays.CALIPER_STYLES))],
-        "colour": colours[rng.integers(len(colours))],
+        "colour": colours[int(rng.integers(len(colours)))],
         "size": max(round(0.06 * size), 5),
     }
-    points = np.concatenate(overlays.ellipse_axes(scan.labels))
-    anywhere = points - points.mean(0) + rng.uniform(0, size, 2)
-    return tuple(Picture(overlays.draw_calipers(scan.image, at, **look)[0], scan.labels) for at in (points, anywhere))
+    anywhere = frame.points - frame.points.mean(0) + rng.uniform(0, size, 2)
+    drawn = (overlays.draw_calipers(frame.clean, at, **look)[0] for at in (frame.points, anywhere))
+    return _both(frame, drawn, seed, scene)
 
 
 def _text(settings: Settings, seed: int, scene: int) -> tuple[Picture, Picture]:
-    scan, rng = _scan_of(settings, seed, scene), np.random.default_rng([seed, scene, _MARKS])
-    size, colours = len(scan.labels), _COLOURED + _GRAY
-    height, colour = max(round(0.2 * size), 5), colours[rng.integers(len(colours))]
-    (top, left), (bottom, right) = (end(np.argwhere(scan.labels), axis=0) for end in (np.min, np.max))
-    gap, wide = 0.06 * size, 1.5 * height  # from the organ; of the name
-    beside = right + gap if right + gap + wide <= size else left - gap - wide
-    places = ((top + bottom - height) / 2, beside), rng.uniform(-height / 2, size - height / 2, 2)
-    written = (overlays.draw_text(scan.image, _NAMES[_plane(scene)], at, colour=colour, height=height) for at in places)
-    return tuple(Picture(image, scan.labels) for image, _ in written)
+    frame, rng = _scan(settings, seed, scene), np.random.default_rng([seed, scene, _MARKS])
+    size, colours = len(frame.labels), _COLOURED + _GRAY
+    height, colour = max(round(0.2 * size), 5), colours[int(rng.integers(len(colours)))]
+    (top, left), (bottom, right) = (end(np.argwhere(frame.labels), axis=0) for end in (np.min, np.max))
+    gap, wide = 0.06 * size, 1.5 * height  # from the organ; of two letters
+    middle = (top + bottom - height) / 2
+    beside = np.array([[middle, right + gap], [middle, left - gap - wide]])
+    anywhere = rng.uniform(-height / 2, size - height / 2, (2, 2))
+    return _both(frame, (_written(frame, at, colour=colour, height=height) for at in (beside, anywhere)), seed, scene)
+
+
+def _written(frame: ultrasound.Frame, places: np.ndarray, **look: Any) -> np.ndarray:
+    """The scan with name and measure of its organ at two places."""
+    image, measure = frame.clean, np.hypot(*(frame.points[1] - frame.points[0])) * frame.spacing
+    for text, place in zip((_NAMES[frame.plane], f"{10 * measure:.0f}"[:2]), places, strict=True):
+        image, _ = overlays.draw_text(image, text, tuple(place), **look)
+    return image
 
 
 def _scanner(settings: Settings, seed: int, scene: int) -> tuple[Picture, Picture]:
-    scan, rng = _scan_of(settings, seed, scene), np.random.default_rng([seed, scene, _MARKS])
-    brighter = np.rint(255 * (scan.image / 255) ** _BRIGHTER).astype(np.uint8)
-    made_by = lambda machine: Picture((scan.image, brighter)[machine], scan.labels, _MACHINES[machine])
+    frame, rng = _scan(settings, seed, scene), np.random.default_rng([seed, scene, _MARKS])
+    lighter = np.rint(_BLACK + (255 - _BLACK) * (frame.clean / 255) ** _GAMMA).astype(np.uint8)
     either, tested = rng.integers(2), scene >= settings.world.train + settings.world.validation
-    return made_by(either * tested), made_by(either)
+    machines = either * tested, either
+    pictures = _both(frame, ((frame.clean, lighter)[one] for one in machines), seed, scene)
+    planted, twin = (one._replace(domain=_MACHINES[of]) for one, of in zip(pictures, machines, strict=True))
+    return planted, twin
 
 
-def _plane(scene: int) -> int:
-    """Heads and abdomens take turns."""
-    return scene % 2
-
-
-def _scan_of(settings: Settings, seed: int, scene: int) -> Picture:
-    return _scan(settings.run.data.image_size, settings.world.difficulty, seed, scene)
+def _scan(settings: Settings, seed: int, scene: int) -> ultrasound.Frame:
+    return _rendered(settings.run.data.image_size, settings.world.difficulty, seed, scene)
 
 
 @functools.lru_cache(maxsize=2000)  # of one seed: several kinds have the same scenes
-def _scan(size: int, difficulty: float, seed: int, scene: int) -> Picture:
-    """A scan of a head or an abdomen, anywhere in the image and without marks."""
-    plane = ultrasound.PLANES[_plane(scene)]
-    frame = ultrasound.render(
-        _ULTRASOUND + seed, scene, size, plane=plane, calipers=False, text=False, difficulty=difficulty
-    )
-    return place_anywhere(np.random.default_rng([seed, scene]), frame.image, (frame.labels > 0).astype(np.uint8))
+def _rendered(size: int, difficulty: float, seed: int, scene: int) -> ultrasound.Frame:
+    """A scan without marks; heads and abdomens take turns."""
+    plane, seed = ultrasound.PLANES[scene % 2], _ULTRASOUND + seed
+    return ultrasound.render(seed, scene, size, plane=plane, calipers=False, text=False, difficulty=difficulty)
+
+
+def _both(frame: ultrasound.Frame, images: Iterable[np.ndarray], seed: int, scene: int) -> tuple[Picture, Picture]:
+    """Both images of a scan, moved in the same way with what is drawn on them."""
+    labels = (frame.labels > 0).astype(np.uint8)
+    planted, twin = (_moved(Picture(image, labels), seed, scene) for image in images)
+    return planted, twin
+
+
+def _moved(picture: Picture, seed: int, scene: int) -> Picture:
+    return place_anywhere(np.random.default_rng([seed, scene]), picture.image, picture.labels)
 
 
 def place_anywhere(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray) -> Picture:
@@ -133,10 +146,10 @@ def place_anywhere(rng: np.random.Generator, image: np.ndarray, labels: np.ndarr
 def _in_memory(name: str, pictures: Sequence[Picture], scenes: range) -> pipeline.InMemory:
     """Pictures as a split, every case a patient of its own."""
     images, labels, domains = zip(*pictures, strict=True)
-    arrays = (np.ascontiguousarray(np.stack(of)) for of in (images, labels))
+    stacked, masks = (np.ascontiguousarray(np.stack(of)) for of in (images, labels))
     names = tuple(f"scene{scene:05d}" for scene in scenes)
     _, spacings = pipeline.nowhere(len(names))
-    return pipeline.InMemory(name, ("background", "object"), *arrays, names, names, domains, spacings)
+    return pipeline.InMemory(name, ("background", "object"), stacked, masks, names, names, domains, spacings)
 
 
 _KINDS: dict[str, Scene] = {
