@@ -22,7 +22,7 @@ SCORES = [
     "undefined",
     "0.9 [0.8, 1.0]",
     "0.10 [0.05, 0.20]",
-    "-1.5 [-2, -1]",
+    "-1.525 [-2.025, -1.025]",  # as wide as numbers are
 ]
 BY_SCORE = ["f", "b", "e", "a", "d", "c"]  # upwards; what is undefined comes last
 NAMES = ["layer 10", "Zebra", "layer 9", None, "apple", "layer 1"]
