@@ -18,7 +18,7 @@ from jaxseg.training import contract, runs
 
 _UNFAMILIAR = (
     "There are no cases like those of its training at hand ({}), so what needs them is left out: of the scores that "
-    "predict failures, SD, PM and LM."
+    "predict failures, SD (segmentation distortion), PM and LM (Mahalanobis distances from training cases)."
 )
 Prepare = Callable[[str], pathlib.Path]
 

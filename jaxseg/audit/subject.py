@@ -49,6 +49,7 @@ class Subject:
       notes: what a reader has to know of how the cases are seen.
       given: what became of the stored cases before they are seen; None where that is not known.
       config: of the network's run; empty where there is none.
+      ensemble: networks that the audited one is one of, whose disagreement may tell failures.
     """
 
     network: Network
@@ -63,6 +64,7 @@ class Subject:
     notes: tuple[str, ...] = ()
     given: inputs.Inputs | None = None
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    ensemble: tuple[Network, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -105,7 +107,8 @@ class Subject:
     @property
     def fingerprint(self) -> dict[str, str]:
         """Checksums of the network and of the cases."""
-        return {"network": self.network.fingerprint, "test": self.test.fingerprint}
+        others = {f"member_{i}": one.fingerprint for i, one in enumerate(self.ensemble) if i}
+        return {"network": self.network.fingerprint, **others, "test": self.test.fingerprint}
 
     @property
     def made_with(self) -> dict[str, Any]:
@@ -161,15 +164,18 @@ class Subject:
 
 
 def of_run(run: Run, test: Cases, familiar: Cases | None) -> Subject:
-    """The network of a run, with cases that it takes (`training.contract`).
-
-    Raises:
-      InputError: the run is one of replicas.
-    """
-    if len(run.members) > 1:
-        raise InputError(f"{run.folder}: holds replicas; audit one network, as {run.folder / 'replica_0'}")
-    load = lambda shape: of_linen(run.model, run.members[0], image_size=shape[1:-1], channels=shape[-1])
-    return _of_config(run.config, run.model, load, test, familiar, name=str(run.folder))
+    """The network of a run, with cases that it takes (`training.contract`); of replicas, the first of the ensemble."""
+    of = lambda member, shape: of_linen(run.model, member, image_size=shape[1:-1], channels=shape[-1])
+    load = lambda shape: of(run.members[0], shape)
+    made = _of_config(run.config, run.model, load, test, familiar, name=str(run.folder))
+    if len(run.members) == 1:
+        return made
+    note = (
+        f"The run has {len(run.members)} replicas: the first is audited, and the disagreement of all is among the "
+        "scores that predict failures."
+    )
+    ensemble = tuple(of(member, made.image.shape) for member in run.members)
+    return dataclasses.replace(made, ensemble=ensemble, notes=(*made.notes, note))
 
 
 def of_weights(path: pathlib.Path, config: ml_collections.ConfigDict, test: Cases, familiar: Cases | None) -> Subject:

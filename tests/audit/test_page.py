@@ -100,15 +100,17 @@ def test_a_page_of_findings(audited, networks):
         pytest.approx(0.701, abs=0.001),
     )
     assert "Finding 1: Objects at the image's border are given up" in words and "Finding 2" not in words
-    assert "(95 % interval, bootstrap over patients; 10 cases of 10 patients, 0 undefined; a finding from 0.1" in words
+    assert "wanted at most 0.1 (95 % interval, bootstrap over patients; 10 cases of 10 patients, 0 unde" in words
     assert "findings 1 test cases 10 mean Dice 1.00 [1.00, 1.00] recall lost near the border 0.70 [0" in words
-    assert "A finding's whole interval lies above its margin (0, 0.05, 0.1)" in words
+    assert "Wanted: mean Dice at least 0.7; recall lost near the border at most 0.1; share of background" in words
+    assert "at most 0.05. A finding's whole interval lies beyond." in words
     assert "padding: not asked: the network does not say how it pads; there are no zeros to take away." in words
     assert "Numbers: accuracy" in words and "Numbers: translation" in words and "Numbers: padding" not in words
     assert set(drawn) == {"candidates", "accuracy", "finding_translation"}
     low, lost, made_up = drawn["candidates"]["axes"][0]["lines"][2::2]
-    assert [*low["x"], *lost["x"], *made_up["x"]] == pytest.approx([-0.3, 0.701, 0.0], abs=0.001)
-    assert drawn["candidates"]["legends"][0]["words"] == ["no finding", "finding"]
+    assert [*low["x"], *lost["x"], *made_up["x"]] == pytest.approx([1.0, 0.701, 0.0], abs=0.001)
+    assert [one["look"].split()[0] for one in (low, lost, made_up)] == ["#0072b2", "#d55e00", "#0072b2"]
+    assert drawn["candidates"]["legends"][0]["words"] == ["no finding", "finding", "limit of what is wanted"]
     for name in ("findings", "candidates", "numbers"):
         with (folder / "tables" / f"{name}.csv").open() as file:
             assert len(list(csv.DictReader(file))) == len(results[name])
@@ -119,8 +121,8 @@ def test_a_page_of_nothing_found(audited, networks):
     words, results, drawn, _ = audited(networks.Threshold(), "translation")
     assert results["verdicts"][0]["verdict"] == "no" and not results["findings"]
     assert "Nothing was found that needs doing" in words and "Every probe could be asked." in words
-    assert "findings 0 test cases 10" in words and "lies above its margin (0.05, 0.1)" in words
-    assert set(drawn) == {"candidates"} and drawn["candidates"]["legends"] == []
+    assert "findings 0 test cases 10" in words and "Wanted: recall lost near the border at most 0.1; share of" in words
+    assert set(drawn) == {"candidates"} and drawn["candidates"]["legends"][0]["words"] == ["limit of what is wanted"]
     order = [words.index(part) for part in ("Does the network use", "On these 10 cases", "What was asked for, found")]
     assert order == sorted(order) and "a mean Dice of 1.00. Is that what it is known for? If not," in words
 

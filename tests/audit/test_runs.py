@@ -84,6 +84,12 @@ def test_a_batch_of_whole_cases_has_as_many_pixels_as_one_of_patches():
     config.data.geometry_options.update(multiple=(2,), size=(), overlap=0.5)
     keeping = of_run(run, listed((20, 30), (24, 12)), None)
     assert (keeping.tiling, keeping.batch_size, keeping.sides) == (None, 12, (24, 30))
+    assert keeping.ensemble == ()
+    run.members = ({"params": {"a": np.zeros(1)}}, {"params": {"a": np.ones(1)}})
+    several = of_run(run, listed((20, 30), (24, 12)), None)
+    assert several.network.variables is run.members[0] and "2 replicas: the first is audited" in several.notes[-1]
+    assert [one.variables for one in several.ensemble] == list(run.members)
+    assert several.fingerprint["network"] != several.fingerprint["member_1"]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Failure detection: which score, computed without annotation, says which cases are segmented badly?"""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -17,12 +18,14 @@ from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.report import figures
 from jaxseg.results.table import Row
 from jaxseg.scores import compute, registry
-from jaxseg.scores.base import AUTOENCODER, BOTTLENECK, LAYERS, Score
+from jaxseg.scores.base import AUTOENCODER, BOTTLENECK, CHECKPOINTS, ENSEMBLE, LAYERS, Score
 from jaxseg.scores.evidence import Asked, Known
 from jaxseg.settings import count
 from jaxseg.training.brief_fit import fit_autoencoder
 
-_CORRELATION = "rank correlation"
+_CORRELATION, _AREA = "rank correlation", "1 - Dice of what is kept (0 is best)"
+_SPEARMAN = "Spearman's rank correlation of a score, turned so that high is bad, with 1 - Dice: 1 is best, 0 is chance"
+_RISK = "Mean 1 - Dice of the cases that are kept if the worst by a score are set aside, over all shares that are kept"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +55,11 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     if BOTTLENECK not in lacking:
         assert subject.familiar is not None
         known = compute.fit_bottleneck(asked, known, *_seen(subject, subject.familiar))
-    scores = registry.computable((AUTOENCODER, BOTTLENECK), without=lacking)
-    values = compute.score_cases(asked, known, scores, *_seen(subject, subject.test))
+    alone, together = _scores(lacking)
+    values = compute.score_cases(asked, known, alone, *_seen(subject, subject.test))
+    if together:  # of their outputs alone; the Dice is that of the audited network
+        members = Asked(None, ()), Known(subject.ensemble)
+        values |= compute.score_cases(*members, together, *_seen(subject, subject.test), further=lambda *_: {})
     if subject.tiling:  # the segmentation that is to be judged is not that of the whole case at once
         values["dice"] = subject.dice()
     return values | {"lacking": np.array(list(lacking)), "why": np.array(list(lacking.values()))}
@@ -64,9 +70,19 @@ def _seen(subject: Subject, cases: pipeline.InMemory) -> tuple[compute.Batches, 
     return pipeline.epoch(cases, batch_size=subject.batch_size), subject.view_of(cases)
 
 
+def _scores(lacking: Collection[str]) -> tuple[list[Score], list[Score]]:
+    """Those of the network, and those of an ensemble."""
+    of = registry.computable((AUTOENCODER, BOTTLENECK, ENSEMBLE), without=lacking)
+    return [one for one in of if ENSEMBLE not in one.needs], [one for one in of if ENSEMBLE in one.needs]
+
+
 def _lacking(subject: Subject) -> dict[str, str]:
     """What scores need and cannot have of this subject -> why."""
-    lacking = {} if subject.layers else {LAYERS: profiles.NO_LAYERS}
+    lacking = {CHECKPOINTS: "it is of the checkpoints of a training, and one network is audited"}
+    if not subject.ensemble:
+        lacking[ENSEMBLE] = "the network is no ensemble's"
+    if not subject.layers:
+        lacking[LAYERS] = profiles.NO_LAYERS
     if subject.bottleneck is None:
         return lacking | dict.fromkeys(
             (AUTOENCODER, BOTTLENECK), "the network does not say which layer is its bottleneck"
@@ -119,15 +135,15 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     for score in registry.SCORES.values():
         if score.key not in arrays:
             continue
-        what, risk = f"{score.risk_meaning}, against 1 - Dice", score.risk(arrays[score.key])
+        what, risk = f"{score.name}: {score.risk_meaning}", score.risk(arrays[score.key])
         estimate = patients.spearman(risk, error)
-        league[score] = number(_CORRELATION, estimate, f"Spearman; {what}", where=score.name)
+        league[score] = number(_CORRELATION, estimate, f"{_SPEARMAN}. {what}", where=score.name)
         curve = ranking.risk_coverage(risk, error)
         counts = {"n": curve.n, "undefined": curve.undefined}
-        rows += [league[score], plain("area under risk and coverage", curve.aurc, what, where=score.name, **counts)]
+        rows += [league[score], plain(_AREA, curve.aurc, f"{_RISK}. {what}", where=score.name, **counts)]
     why = dict(zip(arrays["lacking"], arrays["why"], strict=True))
     nothing = [
-        not_asked("; ".join(why[need] for need in sorted(score.needs) if need in why), where=score.name)
+        not_asked("; ".join(dict.fromkeys(why[need] for need in sorted(score.needs & set(why)))), where=score.name)
         for score in registry.SCORES.values()
         if score.needs & set(why)
     ]
@@ -136,12 +152,13 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
 
 def _figure(league: list[Row]) -> Figure:
     shown = [(row["where"], "", *row.numbers) for row in league]
+    explained = registry.explained([row["where"] for row in league])
     return Figure(
         "failures",
         "How well each score orders the failures",
         "Dots with intervals of the rank correlation of every score with 1 - Dice.",
-        "Spearman's rank correlation with 1 - Dice; 1 orders all cases rightly, 0 none. After Lennartz, Schultz 2023.",
-        lambda path: figures.dots(path, shown, xlabel="rank correlation with 1 - Dice"),
+        f"Spearman's rank correlation with 1 - Dice, after Lennartz and Schultz 2023. {explained}.",
+        lambda path: figures.dots(path, shown, xlabel="rank correlation with the error (1: right order)"),
     )
 
 
@@ -155,15 +172,15 @@ def _advice(league: dict[Score, Row]) -> str:
     best = best_score(league)
     if best is None:
         return "No score orders the failures of this network; do not rely on flags, check a random sample."
-    flags = f" ({best.flags})" if best.flags else ""
     return (
-        f"Have the cases with the worst {best.name} looked at{flags}: of the scores that need no annotation it orders "
-        f"failures best, with a rank correlation of {league[best].text()}."
+        f"Have the cases with the worst {best.name} looked at ({'; '.join(filter(None, (best.meaning, best.flags)))}): "
+        "of the scores that need no annotation it orders failures best, with a rank correlation of "
+        f"{league[best].text()}."
     )
 
 
 def _wanted(subject: Subject) -> list[str]:
-    return [score.key for score in registry.computable((AUTOENCODER, BOTTLENECK), without=_lacking(subject))]
+    return [score.key for scores in _scores(_lacking(subject)) for score in scores]
 
 
 PROBE = Probe("failures", "Which score predicts failures?", "trust", Settings, measure, tabulate, _wanted)
