@@ -42,7 +42,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     Also `lacking` and `why` `[L]`, the needs of scores that are not there, and the reasons.
     """
     lacking = _lacking(subject)
-    asked, known = Asked(None, subject.layers[-2:], subject.bottleneck), Known((subject.network,))
+    asked, known = Asked(subject.layers[-2:], subject.bottleneck), Known((subject.network,))
     if AUTOENCODER not in lacking:
         try:
             made, variables = _autoencoder(subject, settings)
@@ -98,7 +98,6 @@ def _no_autoencoder(subject: Subject, bottleneck: str) -> str:
 def _autoencoder(subject: Subject, settings: Settings) -> tuple[Autoencoder, dict[str, Any]]:
     assert subject.familiar is not None
     return fit_autoencoder(
-        None,
         subject.network,
         subject.familiar,
         view=subject.view,
