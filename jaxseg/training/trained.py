@@ -84,6 +84,7 @@ class Source:
         assert self.run is not None
         return runs.read_config(self.run).data.dataset
 
+    @in_32_bits
     def load(self, prepare: Prepare, where: Where | None = None) -> Trained:
         """The network.
 

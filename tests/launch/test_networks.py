@@ -1,6 +1,7 @@
 """Networks of no run, by the flags that launchers share: evaluated and predicted as a run is, or refused in a line."""
 
 import csv
+import dataclasses
 import pathlib
 import shutil
 
@@ -117,6 +118,22 @@ def test_a_network_of_a_file_is_evaluated_as_the_run_that_it_is_of(place, of_run
     assert rows == of_run[0] and estimates == of_run[1]
     assert 0 < estimates["square"].mean < 1 and set(rows[0]) >= {"dice_square", "file_dice_square", "patient"}
     assert (made.resized, made.given.grid) == (None, grids.Squash((16, 16)))
+
+
+def test_an_ensemble_is_evaluated_by_the_mean_of_its_probabilities(place, of_run):
+    made, *_ = loaded(place, run=place / "run")
+    (one,) = made.members
+    other = dataclasses.replace(one, variables=jax.tree.map(lambda leaf: leaf[..., ::-1], one.variables))
+    both = made._replace(members=(one, other))
+    rows, _ = inference.evaluate(both, prepared(place), split="test", view="original")
+    split = pipeline.Split(prepared(place), "test", size=16)
+    images = np.stack([case["image"] for case in split]).astype(np.float32) / np.float32(127.5) - 1
+    softmax = jax.jit(lambda network, images: jax.nn.softmax(network.logits(images)))
+    found = sum(np.asarray(softmax(network, images)) for network in both.members).argmax(-1)
+    for row, mask, case in zip(rows, found, split, strict=True):
+        truth = case["labels"]
+        assert row["dice_square"] == pytest.approx(2 * np.sum(mask & truth) / (mask.sum() + truth.sum()), rel=1e-5)
+    assert [row["dice_square"] for row in rows] != [row["dice_square"] for row in of_run[0]]
 
 
 def test_a_launch_writes_the_same_table_and_the_same_masks_as_for_the_run(place, of_run, launch, tmp_path):
