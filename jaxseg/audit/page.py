@@ -64,7 +64,8 @@ def run(
     asked, dataset = load(request, settings, prepare)
     measure = functools.cache(asked.dice)
     if request.known_dice is not None:  # before anything is written
-        right_input.check(asked, right_input.mean_dice(measure()), request.known_dice)
+        cases = f"{len(asked.test)} cases of {asked.test.name}"
+        right_input.check(asked.name, cases, right_input.mean_dice(measure()), request.known_dice)
     claimed = ml_collections.ConfigDict(
         {"audit": config.to_dict(), "network": asked.name, "dataset": dataset, "split": request.split}
     )

@@ -4,32 +4,26 @@ import dataclasses
 import functools
 import json
 import math
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from jaxseg.audit.asking import Asked, Make, Question, Seen
 from jaxseg.data import augment, grids, inputs, pipeline, windows
 from jaxseg.data.raw_cases import size_text
-from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
-from jaxseg.models import pretrained, tracing
 from jaxseg.models.layers import over_image
 from jaxseg.models.skeleton import UNetSkeleton
-from jaxseg.networks import Network, of_linen
+from jaxseg.networks import Network
 from jaxseg.networks.linen import LinenNetwork
-from jaxseg.prediction.network import Run
 from jaxseg.results.patients import Patients
-from jaxseg.training import checks, runs, sliding
+from jaxseg.training import runs, sliding
+from jaxseg.training.trained import Trained
 
 Cases = pipeline.InMemory | pipeline.Listed
-_BATCH = 8  # cases at once, of a network that has no config
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -163,138 +157,51 @@ class Subject:
         return sliding.probabilities(of_tiles, images, self.tiling) if self.tiling else of_tiles(images)
 
 
-def of_run(run: Run, test: Cases, familiar: Cases | None) -> Subject:
-    """The network of a run, with cases that it takes (`training.contract`); of replicas, the first of the ensemble."""
-    of = lambda member, shape: of_linen(run.model, member, image_size=shape[1:-1], channels=shape[-1])
-    load = lambda shape: of(run.members[0], shape)
-    made = _of_config(run.config, run.model, load, test, familiar, name=str(run.folder))
-    if len(run.members) == 1:
-        return made
-    note = (
-        f"The run has {len(run.members)} replicas: the first is audited, and the disagreement of all is among the "
-        "scores that predict failures."
-    )
-    ensemble = tuple(of(member, made.image.shape) for member in run.members)
-    return dataclasses.replace(made, ensemble=ensemble, notes=(*made.notes, note))
+def of_trained(trained: Trained, test: Cases, familiar: Cases | None) -> Subject:
+    """A trained network, with cases that it takes (`training.contract`) as they are given to it.
 
-
-def of_weights(path: pathlib.Path, config: ml_collections.ConfigDict, test: Cases, familiar: Cases | None) -> Subject:
-    """The network that `config.model` describes with PyTorch tensors.
-
-    Args:
-      path: file with the tensors.
-      config: of a run, such as configs/train.py gives; its network, view, geometry and sizes are used.
-      test: cases.
-      familiar: cases like those that the network was trained on.
-
-    Raises:
-      InputError: the tensors do not fit the network, or its image size does not.
+    Of replicas it is the first, and all are the ensemble of its scores.
     """
-    model = checks.build_model(config, test.num_classes)
-
-    def load(shape: tuple[int, ...]) -> Network:
-        try:
-            tracing.variable_shapes(model, shape)
-        except ValueError as error:
-            raise InputError(f"config.data.image_size with config.model: {error}") from error
-        variables = pretrained.load_whole(model, str(path), shape)
-        return of_linen(model, variables, image_size=shape[1:-1], channels=shape[-1])
-
-    return _of_config(config, model, load, test, familiar, name=str(path))
-
-
-def of_network(network: Network, test: Cases, familiar: Cases | None, *, name: str) -> Subject:
-    """A network of any make, with cases that `given_to` made for it."""
-    model = network.model if isinstance(network, LinenNetwork) else None
-    given = given_to(network)
-    return _subject(lambda shape: network, given, test, familiar, model=model, batch_size=_BATCH, name=name)
-
-
-def given_to(network: Network) -> inputs.Inputs:
-    """What becomes of a stored case before a network is given it: by default gray levels, squashed to its size."""
-    return network.inputs or inputs.gray_levels(network.sides)
-
-
-def check(network: Network, split: pipeline.Split) -> None:
-    """Raises InputError where a network cannot be asked about the cases of a split."""
-    rank, kind = len(network.sides), {2: "pictures", 3: "volumes"}
-    if rank != split.rank:
-        raise InputError(f"{split.name}: holds {kind[split.rank]}, and the network takes {kind[rank]}")
-    if network.channels != split.num_channels:
-        raise InputError(f"{split.name}: has {split.num_channels} channels, and the network takes {network.channels}")
-    if network.num_classes != split.num_classes:
-        raise InputError(
-            f"{split.name}: has {split.num_classes} classes, {', '.join(split.class_names)}, and the network tells "
-            f"{network.num_classes} apart"
-        )
-    names = network.class_names
-    if names != split.class_names and sorted(names) == sorted(split.class_names):
-        raise InputError(
-            f"{split.name}: has the classes {', '.join(split.class_names)}, and the network {', '.join(names)}; name "
-            "them in this order in the classes.csv of its folder, and prepare it anew"
-        )
-
-
-def _of_config(
-    config: ml_collections.ConfigDict,
-    model: UNetSkeleton,
-    load: Callable[[tuple[int, ...]], Network],
-    test: Cases,
-    familiar: Cases | None,
-    *,
-    name: str,
-) -> Subject:
-    """A network as the config of its run has it."""
-    made = _subject(
-        load,
-        inputs.of_config(config),
-        test,
-        familiar,
-        model=model,
-        batch_size=config.training.batch_size,
-        name=name,
-        resized=inputs.resized_to(config),
-    )
-    told = json.loads(config.to_json())
-    return dataclasses.replace(made, view=config.data.view, domains=tuple(config.data.domains), config=told)
-
-
-def _subject(
-    load: Callable[[tuple[int, ...]], Network],
-    given: inputs.Inputs,
-    test: Cases,
-    familiar: Cases | None,
-    *,
-    model: nn.Module | None,
-    batch_size: int,
-    name: str,
-    resized: int | None = None,
-) -> Subject:
-    """A network that `load` gives for the shape of what it is asked of."""
+    network, given, batch_size = trained.members[0], trained.given, trained.batch_size
     tiling, notes, rank = None, [], test[0]["labels"].ndim
     if isinstance(given.grid, grids.Patches):
         tile = given.grid.example(rank)
         tiling = windows.Tiling(tile, given.grid.overlap, "gaussian", max(batch_size, sliding.TILES))
         notes.append(_of_patches(tiling))
+    model = network.model if isinstance(network, LinenNetwork) else None
     unit = math.lcm(*model.units(rank)) if isinstance(model, UNetSkeleton) else 1
     of_test, of_familiar = _on_one_grid(test, familiar, unit=unit, fill=given.normalisation.fill)
     if (smaller := _smaller(of_test)) and of_test is not test:
         notes.append(_of_grid(of_test, smaller))
-    sides = _sides(of_test, resized)
     if tiling:  # as many pixels as a batch of patches has
+        sides = _sides(of_test, trained.resized)
         batch_size = max(batch_size * math.prod(tiling.sides(len(sides))) // math.prod(sides), 1)
-    network = load((1, *sides, of_test.num_channels))
+    several = trained.members if len(trained.members) > 1 else ()
+    if several:
+        notes.append(_of_replicas(len(several)))
+    of_config: dict[str, Any] = {}
+    if trained.config is not None:
+        data = trained.config.data
+        of_config = {"view": data.view, "domains": tuple(data.domains), "config": json.loads(trained.config.to_json())}
     return Subject(
         network=network,
-        resized=resized,
-        view="original",
+        resized=trained.resized,
         batch_size=batch_size,
         test=of_test,
         familiar=of_familiar,
-        name=name,
+        name=trained.name,
         tiling=tiling,
         notes=(*network.notes, *notes),
         given=given,
+        ensemble=several,
+        **{"view": "original"} | of_config,
+    )
+
+
+def _of_replicas(count: int) -> str:
+    return (
+        f"The run has {count} replicas: the first is audited, and the disagreement of all is among the scores that "
+        "predict failures."
     )
 
 

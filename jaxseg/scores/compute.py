@@ -38,8 +38,8 @@ def score_cases(
     """Scores of N cases, and what else a forward pass tells of them.
 
     Args:
-      asked: whom.
-      known: their arrays.
+      asked: for what.
+      known: whom.
       scores: that can be computed with these.
       batches: stored cases with `real` [B], as `pipeline.epoch` gives them.
       view: `stored batch -> {"images", "labels"}`, with `"valid"` where not all pixels count; scores are of those.
@@ -69,8 +69,8 @@ def fit_bottleneck(asked: Asked, known: Known, batches: Batches, view: View) -> 
     """`known` with what the activations of these cases look like at the bottleneck: of training cases.
 
     Args:
-      asked: whom; the latent vectors are those of its autoencoder, if it has one.
-      known: its arrays.
+      asked: for what; the latent vectors are those of its autoencoder, if it has one.
+      known: whom.
       batches: stored cases with `real` [B].
       view: `stored batch -> {"images", "labels"}`, with `"valid"` where not all pixels count; a case without any is
         left out.

@@ -27,12 +27,13 @@ from jaxseg.audit.probes import (
     position,
     translation,
 )
-from jaxseg.audit.subject import evenly, of_weights, strip_width
+from jaxseg.audit.subject import evenly, of_trained, strip_width
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast, bootstrap_mean
 from jaxseg.models import pretrained
 from jaxseg.scores import registry
+from jaxseg.training import contract, trained
 
 KINDS = {kind.name: kind for kind in (BORDER, OVERLAY, SCANNER, accuracy.ACCURACY, calibration.CALIBRATION)}
 
@@ -205,12 +206,13 @@ def test_tensors_are_loaded_at_the_size_that_their_config_names(squares, tmp_pat
     config, asked = train_config.get_config("tiny").unlock(), []
     config.data.image_size, config.data.domains = 16, ("A", "B")
     monkeypatch.setattr(pretrained, "load_whole", lambda model, path, shape: asked.append(shape) or {"params": {}})
-    made = of_weights(tmp_path / "w.pt", config, squares(3), None)
+    taken = contract.TrainedOn(("background", "square"), 3, 2, pipeline.Preparation(None, None, False))
+    made = of_trained(trained.of_weights(tmp_path / "w.pt", config, taken), squares(3), None)
     assert asked == [(1, 16, 16, 3)] and made.domains == ("A", "B") and made.rank == 2
     assert (made.sides, made.view, made.name) == ((16, 16), config.data.view, str(tmp_path / "w.pt"))
     config.data.image_size = 15
     with pytest.raises(InputError, match=r"config.data.image_size with config.model: "):
-        of_weights(tmp_path / "w.pt", config, squares(3), None)
+        trained.of_weights(tmp_path / "w.pt", config, taken)
 
 
 @pytest.mark.parametrize(("share", "size", "wanted"), [(0.1, 64, 6), (0.01, 64, 2), (0.05, 50, 2), (0.2, 32, 6)])

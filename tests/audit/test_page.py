@@ -19,12 +19,11 @@ from jaxseg.errors import InputError
 
 def test_training_cases_may_be_missing_elsewhere_alone(monkeypatch, tmp_path):
     config = ml_collections.ConfigDict({"data": {"dataset": "own/set", "domains": ()}})
-    run = types.SimpleNamespace(config=config, trained_on=None)
+    run = types.SimpleNamespace(config=config, dataset="own/set", folder=tmp_path, given=None, trained_on=None, name="")
     monkeypatch.setattr(request.runs, "read_config", lambda folder: config)
-    monkeypatch.setattr(request, "load_run", lambda folder, prepare, instead: run)
-    monkeypatch.setattr(request.inputs, "of_config", lambda config: None)
+    monkeypatch.setattr(request.trained, "of_run", lambda folder, prepare, instead: run)
     monkeypatch.setattr(request.contract, "check_split", lambda *_: None)
-    monkeypatch.setattr(request.subject, "of_run", lambda run, test, familiar: (test, familiar))
+    monkeypatch.setattr(request.subject, "of_trained", lambda run, test, familiar: (test, familiar))
     monkeypatch.setattr(request, "_told", lambda made, why: (*made, why))
     there = {"test": 3}
     monkeypatch.setattr(request.pipeline, "split_sizes", lambda directory: there)
@@ -36,7 +35,7 @@ def test_training_cases_may_be_missing_elsewhere_alone(monkeypatch, tmp_path):
 
     monkeypatch.setattr(request, "_cases", cases)
     settings = types.SimpleNamespace(cases=3, familiar_cases=3)
-    ask = lambda dataset: request.load(request.Request(tmp_path, None, None, dataset, "test"), settings, pathlib.Path)
+    ask = lambda dataset: request.load(request.Request(run=tmp_path, dataset=dataset), settings, pathlib.Path)
     assert ask("other/set") == (("test", None, "own/set: is damaged"), "other/set")
     for own in ("own/set", None):
         assert ask(own) == (("test", None, "own/set has none"), "own/set")
@@ -56,7 +55,7 @@ def test_a_run_whose_training_set_is_not_at_hand_is_audited_without_it(tiny_run,
         raise InputError(f"{name} cannot be downloaded by a program\nand more")
 
     settings = types.SimpleNamespace(cases=3, familiar_cases=3)
-    made, _ = request.load(request.Request(folder, None, None, "other/set", "test"), settings, prepare)
+    made, _ = request.load(request.Request(run=folder, dataset="other/set"), settings, prepare)
     assert made.familiar is None and len(made.test) == 3
     assert "(dermoscopy/tiny cannot be downloaded by a program), so what needs them is left out" in made.notes[-1]
     assert (
@@ -65,7 +64,7 @@ def test_a_run_whose_training_set_is_not_at_hand_is_audited_without_it(tiny_run,
     told = made.made_with
     assert told["config"]["data"]["image_size"] == 8 and told["geometry"] == "Squash, side 64"
     with pytest.raises(InputError, match="cannot be downloaded"):
-        request.load(request.Request(folder, None, None, None, "test"), settings, prepare)
+        request.load(request.Request(run=folder), settings, prepare)
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def audited(networks, subject_of, squares, monkeypatch, plots, tmp_path):
         monkeypatch.setattr(page, "load", lambda *_: (subject, "own/set"))
         config = audit_config.get_config().unlock()
         config.update(resamples=200, probes=probes)
-        asked = page.Request(tmp_path, None, None, None, "test", known_dice=known_dice)
+        asked = page.Request(run=tmp_path, known_dice=known_dice)
         path = page.run(
             asked, config.lock(), workdir=tmp_path, prepare=pathlib.Path, command="python -m launch.audit"
         ).page

@@ -1,9 +1,9 @@
 """Audits of runs on rectangles, several sizes and patches: from the run to the page, and beside evaluation."""
 
+import dataclasses
 import html
 import json
 import re
-import types
 
 import jax
 import numpy as np
@@ -15,9 +15,10 @@ from configs import train
 from jaxseg import inference, models
 from jaxseg.audit import page
 from jaxseg.audit import run as audits
-from jaxseg.audit.subject import of_run
+from jaxseg.audit.subject import of_trained
 from jaxseg.data import builders, inputs, overlays, pipeline
-from jaxseg.training import runs
+from jaxseg.networks import of_linen
+from jaxseg.training import runs, trained
 
 SIZES = ((24, 32), (20, 30))
 CASES = {"train": 8, "validation": 4, "test": 10}
@@ -70,25 +71,28 @@ def test_a_batch_of_whole_cases_has_as_many_pixels_as_one_of_patches():
     config.data.geometry_options.update(size=(16, 12), overlap=0.25)
     config.training.batch_size = 12
     model = models.build("unet", 2, features=(2, 4), skips=(True,))
-    run = types.SimpleNamespace(members=({},), config=config, model=model, folder="run")
+    network = of_linen(model, {}, image_size=(16, 12))
+    run = lambda: trained.of_config(config, (network,), None, name="run")
     listed = lambda *sizes: pipeline.Listed("x/test", ("a", "b"), tuple(map(drawn, sizes)), "x")
-    made = of_run(run, listed((20, 30), (24, 13)), listed((18, 31)))
+    made = of_trained(run(), listed((20, 30), (24, 13)), listed((18, 31)))
     assert made.sides == (24, 32) and made.familiar.labels.shape == (1, 24, 32)  # even, for one pooling
     assert made.batch_size == 12 * 16 * 12 // (24 * 32) == 3
     assert (made.tiling.sides(2), made.tiling.overlap, made.tiling.batch) == ((16, 12), 0.25, 12)
     np.testing.assert_array_equal(made.test.insides, [[(2, 1), (22, 31)], [(0, 9), (24, 22)]])
     assert "a window of 12x16 px" in made.notes[0] and "2 of 2 test cases do not fill it" in made.notes[1]
-    whole = of_run(run, listed((20, 30), (20, 30)), None)
+    whole = of_trained(run(), listed((20, 30), (20, 30)), None)
     assert whole.sides == (20, 30) and whole.familiar is None and len(whole.notes) == 1
     config.data.geometry = "keep"
     config.data.geometry_options.update(multiple=(2,), size=(), overlap=0.5)
-    keeping = of_run(run, listed((20, 30), (24, 12)), None)
+    keeping = of_trained(run(), listed((20, 30), (24, 12)), None)
     assert (keeping.tiling, keeping.batch_size, keeping.sides) == (None, 12, (24, 30))
     assert keeping.ensemble == ()
-    run.members = ({"params": {"a": np.zeros(1)}}, {"params": {"a": np.ones(1)}})
-    several = of_run(run, listed((20, 30), (24, 12)), None)
-    assert several.network.variables is run.members[0] and "2 replicas: the first is audited" in several.notes[-1]
-    assert [one.variables for one in several.ensemble] == list(run.members)
+    two = run()
+    weights = ({"params": {"a": np.full(1, value)}} for value in (0.0, 1.0))
+    two = two._replace(members=tuple(dataclasses.replace(two.members[0], variables=one) for one in weights))
+    several = of_trained(two, listed((20, 30), (24, 12)), None)
+    assert several.network is two.members[0] and "2 replicas: the first is audited" in several.notes[-1]
+    assert several.ensemble == two.members
     assert several.fingerprint["network"] != several.fingerprint["member_1"]
 
 
@@ -113,7 +117,7 @@ def audited(request, pictures, tmp_path_factory):
     with jax.numpy_dtype_promotion("standard"):
         runs.train(config.lock(), runs.Splits(pictures, inputs.of_config(config)), place / "run")
         page.run(
-            page.Request(place / "run", None, None, None, "test"),
+            page.Request(run=place / "run"),
             settings.lock(),
             workdir=place / "audit",
             prepare=lambda name: pictures,
@@ -136,8 +140,9 @@ def test_an_audit_of_any_geometry_asks_every_probe(audited):
 
 def test_an_audit_measures_the_dice_that_evaluation_does(audited, pictures):
     """Of every case; in patches, of those that fill the grid, on which a window slides as over the case alone."""
-    geometry, config, place = audited
-    rows, _ = inference.evaluate_run(config, place / "run", pictures, split="test", view="original")
+    geometry, _, place = audited
+    asked = trained.of_run(place / "run", lambda name: pictures)
+    rows, _ = inference.evaluate(asked, pictures, split="test", view="original")
     wanted = np.array([row["dice_object"] for row in rows])
     fills = [geometry == "keep" or i // 2 % 2 == 0 for i in range(len(rows))]
     for probe in ("accuracy", "failures"):

@@ -15,9 +15,10 @@ from jaxseg.data.normalisation import Scale
 from jaxseg.data.windows import Tiling
 from jaxseg.errors import InputError
 from jaxseg.prediction import inputs as files
-from jaxseg.prediction import network, page
+from jaxseg.prediction import page
 from jaxseg.prediction.predictor import Predictor
 from jaxseg.training import checks, runs
+from jaxseg.training import trained as of_folder
 from jaxseg.training.contract import TrainedOn
 
 SIZES = ((10, 14), (10, 14), (18, 12), (18, 12), (10, 14), (18, 12), (10, 14), (18, 12))
@@ -157,7 +158,8 @@ def test_a_run_trains_validates_resumes_and_is_evaluated_on_both_grids(
         assert 650 < runs.read_config(tmp_path / "run").data.normalisation_options.mean[0] < 750
     assert rows(tmp_path / "run")[-1]["step"] == 3 and np.isfinite(rows(tmp_path / "run")[-1]["loss"])
     trained(wanted, slices, tmp_path / "run")  # resumes, and nothing is left to do
-    found, estimates = inference.evaluate_run(config, tmp_path / "run", slices, split="test", view="original")
+    asked = of_folder.of_run(tmp_path / "run", lambda name: slices)
+    found, estimates = inference.evaluate(asked, slices, split="test", view="original")
     stored = pipeline.Split(slices, "test", size=None)
     assert [row["case"] for row in found] == [case["case"] for case in stored]
     assert set(estimates) == {"object", "object on the grid of the file"}
@@ -182,7 +184,7 @@ def test_predicted_masks_lie_over_their_files(raw, slices, tmp_path, geometry, n
             config.data.normalisation_options.update(mean=(0,), std=(100,))
     split = pipeline.Split(slices, "train")
     known = TrainedOn(split.class_names, split.num_channels, split.rank, split.preparation)
-    threshold = Predictor(network.Run(config, tmp_path, known, None, (), ()))
+    threshold = Predictor(of_folder.of_config(config, (), known, name="a threshold"))
 
     def bright(images, valid=None):
         assert (valid is None) == (images.shape[1:-1] == SIZES[i]) or geometry == "patches"
@@ -212,7 +214,8 @@ def test_volumes_train_on_patches_that_are_mapped_from_files(shallow_runs, volum
     one, other = (rows(tmp_path / name) for name in ("mapped", "memory"))
     assert [row["loss"] for row in one] == [row["loss"] for row in other]
     monkeypatch.setattr(pipeline, "listed", None)  # nothing decodes a whole split
-    found, _ = inference.evaluate_run(config, tmp_path / "mapped", volumes, split="test", view="original")
+    asked = of_folder.of_run(tmp_path / "mapped", lambda name: volumes)
+    found, _ = inference.evaluate(asked, volumes, split="test", view="original")
     assert [row["case"] for row in found] == ["c6", "c7"]
 
 
@@ -288,11 +291,11 @@ def test_statistics_for_other_channels_are_refused(slices):
 
 def test_what_is_for_squashed_runs_alone_is_refused(slices, tmp_path):
     config = config_of("keep", multiple=(4,))
+    asked = of_folder.of_config(config, (), None, name="a run")
     with pytest.raises(InputError, match="--view=quadrant: is for runs that squash"):
-        inference.evaluate_run(config, tmp_path, slices, split="test", view="quadrant")
-    trained = network.Run(config, tmp_path, None, None, (), ())
+        inference.evaluate(asked, slices, split="test", view="quadrant")
     with pytest.raises(InputError, match="--tile: is for runs that squash; this one has its own geometry, 'keep'"):
-        page._predictor(trained, page.Options(tiling=Tiling(8)))
+        page._predictor(asked, page.Options(tiling=Tiling(8)))
 
 
 @pytest.mark.parametrize(("geometry", "options"), [("keep", {"multiple": (8,), "spacing": (1.0, 1.0)}), ("squash", {})])

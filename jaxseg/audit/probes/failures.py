@@ -45,7 +45,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     Also `lacking` and `why` `[L]`, the needs of scores that are not there, and the reasons.
     """
     lacking = _lacking(subject)
-    asked, known = Asked(None, subject.layers[-2:], subject.bottleneck), Known((subject.network,))
+    asked, known = Asked(subject.layers[-2:], subject.bottleneck), Known((subject.network,))
     if AUTOENCODER not in lacking:
         try:
             made, variables = _autoencoder(subject, settings)
@@ -58,7 +58,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     alone, together = _scores(lacking)
     values = compute.score_cases(asked, known, alone, *_seen(subject, subject.test))
     if together:  # of their outputs alone; the Dice is that of the audited network
-        members = Asked(None, ()), Known(subject.ensemble)
+        members = Asked((), None), Known(subject.ensemble)
         values |= compute.score_cases(*members, together, *_seen(subject, subject.test), further=lambda *_: {})
     if subject.tiling:  # the segmentation that is to be judged is not that of the whole case at once
         values["dice"] = subject.dice()
@@ -114,7 +114,6 @@ def _no_autoencoder(subject: Subject, bottleneck: str) -> str:
 def _autoencoder(subject: Subject, settings: Settings) -> tuple[Autoencoder, dict[str, Any]]:
     assert subject.familiar is not None
     return fit_autoencoder(
-        None,
         subject.network,
         subject.familiar,
         view=subject.view,
