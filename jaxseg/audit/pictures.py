@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.audit.asking import Asked
+from jaxseg.audit.asking import Asked, Cases
 from jaxseg.audit.probe import Arrays, Figure
 from jaxseg.audit.subject import Subject
-from jaxseg.data import pipeline
 from jaxseg.report import figures
 
 _PARTS = ("pictures", "picture_labels", "picture_classes", "chosen")
@@ -42,7 +41,7 @@ def of_arrays(arrays: Arrays, *, prefix: str = "") -> Pairs:
     return Pairs(*(arrays[f"{prefix}{name}"] for name in _PARTS))
 
 
-def of(asked: Asked, cases: pipeline.InMemory, chosen: np.ndarray, *, both: tuple[int, int] = (0, 1)) -> Pairs:
+def of(asked: Asked, cases: Cases, chosen: np.ndarray, *, both: tuple[int, int] = (0, 1)) -> Pairs:
     """Pairs of a question's pictures.
 
     Args:
@@ -54,11 +53,6 @@ def of(asked: Asked, cases: pipeline.InMemory, chosen: np.ndarray, *, both: tupl
     found = asked.pictures(cases, chosen)
     images, labels, classes = (found[what][:, list(both)] for what in ("images", "labels", "classes"))
     return Pairs(images, labels, classes, chosen)
-
-
-def of_pairs(answer: Arrays, chosen: np.ndarray) -> Pairs:
-    """Pairs of an answer with `images`, `labels` and `classes` `[N,2,...]` of all cases."""
-    return Pairs(answer["images"][chosen], answer["labels"][chosen], answer["classes"][chosen], chosen)
 
 
 def of_answers(answers: Sequence[Arrays], chosen: np.ndarray) -> Pairs:

@@ -18,7 +18,7 @@ from jaxseg.training import objectives, state, steps
 def fit_autoencoder(
     model: UNetSkeleton | None,
     variables: dict[str, Any] | Network,
-    cases: pipeline.InMemory,
+    cases: pipeline.InMemory | pipeline.Streamed,
     *,
     view: str,
     size: int | None,
@@ -54,7 +54,7 @@ def fit_autoencoder(
     if layer is None:
         raise ValueError(f"{type(asked).__name__} has no bottleneck whose activations could be reconstructed")
     read = lambda variables, images: network_of(model, variables, images).activations(images, (layer,))[layer]
-    sides = cases.labels.shape[1:] if size is None else (size, size)
+    sides = cases.sides if size is None else (size, size)
     image: Any = jax.ShapeDtypeStruct((1, *sides, cases.num_channels), np.float32)
     made = autoencoder.for_activations(jax.eval_shape(read, variables, image), latent=latent, width=width)
     optimizer = optax.adam(1e-3)
@@ -69,8 +69,7 @@ def fit_autoencoder(
     order = pipeline.order(len(cases), batch_size=min(batch_size, len(cases)), seed=seed)
     metrics: Any = {}
     for _ in range(steps_taken):
-        index = next(order)
-        batch = {name: values[index] for name, values in cases.arrays.items()} | {"index": index}
+        batch = pipeline.stack(cases, next(order))
         # Adam's bias correction raises a float to an integer power
         with jax.numpy_dtype_promotion("standard"), host.plainly():
             fresh, metrics = run(fresh, batch)

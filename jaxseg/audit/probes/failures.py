@@ -1,6 +1,7 @@
 """Failure detection: which score, computed without annotation, says which cases are segmented badly?"""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -9,7 +10,6 @@ import numpy as np
 from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, Figure, Probe, not_asked, number, plain
 from jaxseg.audit.subject import Subject
-from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import ranking
 from jaxseg.metrics.intervals import defined_mean
@@ -51,17 +51,14 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
             lacking[AUTOENCODER] = f"{error} (config.autoencoder_steps)"
     if BOTTLENECK not in lacking:
         assert subject.familiar is not None
-        known = compute.fit_bottleneck(asked, known, *_seen(subject, subject.familiar))
+        view = subject.view_of(subject.familiar)
+        known = compute.fit_bottleneck(asked, known, subject.batches(subject.familiar), view)
     scores = registry.computable((AUTOENCODER, BOTTLENECK), without=lacking)
-    values = compute.score_cases(asked, known, scores, *_seen(subject, subject.test))
+    run = functools.partial(compute.program(asked, tuple(scores), subject.view_of(subject.test)), known)
+    values = subject.progress.over_cases(run, subject.test, batch_size=subject.batch_size)
     if subject.tiling:  # the segmentation that is to be judged is not that of the whole case at once
         values["dice"] = subject.dice()
     return values | {"lacking": np.array(list(lacking)), "why": np.array(list(lacking.values()))}
-
-
-def _seen(subject: Subject, cases: pipeline.InMemory) -> tuple[compute.Batches, compute.View]:
-    """Batches of cases, and the network's view of them."""
-    return pipeline.epoch(cases, batch_size=subject.batch_size), subject.view_of(cases)
 
 
 def _lacking(subject: Subject) -> dict[str, str]:

@@ -115,7 +115,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     for name in names:
         mapping = gray_map(histograms[reference], histograms[name])
         images = np.stack([mapped(case, mapping, histograms[reference] > 0) for case in subject.test])
-        answers.append(asked(dataclasses.replace(subject.test, images=images)))
+        answers.append(asked(dataclasses.replace(subject.test.held(), images=images)))
     of_here = lambda answer: np.where(here, regional.dice_from_region_sums(answer["sums"]), np.nan)
     theirs = np.stack([of_here(answer) for answer in answers])
     lost = of_here(own) - theirs

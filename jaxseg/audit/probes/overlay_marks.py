@@ -60,7 +60,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         }
 
     asked = subject.asks(question)
-    answers = [asked(_with_images(subject.test, [one.images[k] for one in marked])) for k in range(5)]
+    answers = [asked(_with_images(subject.test.held(), [one.images[k] for one in marked])) for k in range(5)]
     removal = _removal_dice(subject, marked, answers)
     insertion, insertion_dice = _insertion_shares(subject, marked, answers)
     pairs = {
@@ -115,7 +115,7 @@ def _seen_masks(subject: Subject, masks: Sequence[np.ndarray], *, whole: bool = 
     channels = subject.test.num_channels
     images = np.repeat((np.stack(masks) * np.uint8(255))[..., None], channels, -1)
     covered = subject.asks(lambda network, seen: {"cover": (seen["images"][..., 0] + 1.0) / 2.0})
-    cover = covered(dataclasses.replace(subject.test, images=images))["cover"]
+    cover = covered(dataclasses.replace(subject.test.held(), images=images))["cover"]
     return cover > 0.5 if whole else cover > 1e-3
 
 
