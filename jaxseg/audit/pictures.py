@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,12 +53,6 @@ def of(asked: Asked, cases: Cases, chosen: np.ndarray, *, both: tuple[int, int] 
     found = asked.pictures(cases, chosen)
     images, labels, classes = (found[what][:, list(both)] for what in ("images", "labels", "classes"))
     return Pairs(images, labels, classes, chosen)
-
-
-def of_answers(answers: Sequence[Arrays], chosen: np.ndarray) -> Pairs:
-    """Pairs of two answers with `images`, `labels` and `classes` `[N,...]` of all cases."""
-    part = lambda what: np.stack([answer[what][chosen] for answer in answers], 1)
-    return Pairs(part("images"), part("labels"), part("classes"), chosen)
 
 
 def figure(name: str, pairs: Pairs, subject: Subject, first: str, second: str) -> Figure | None:

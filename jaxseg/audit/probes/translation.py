@@ -5,7 +5,6 @@ is a number of its own: new objects there are harm of another kind.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.audit import border_windows, pictures
-from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, Kind, NotAskedError, Probe, number
+from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, Kind, NotAskedError, Probe, number, weakest
 from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.data import augment
 from jaxseg.metrics.intervals import Estimate
@@ -31,6 +30,7 @@ _PLACES = ("near", "rest")
 class Settings(border_windows.Settings):
     """See configs/audit.py."""
 
+    recall_margin: float = share()
     least_recall: float = share()
 
 
@@ -126,8 +126,6 @@ def _given_up(
         f"of objects in windows of half the side, enlarged, the network finds {seen:.0%} where no border is near, and "
         f"a loss could be seen from {settings.least_recall:.0%} on"
     )
-    # what is lost everywhere is for the missing half of the object, not for the border
-    weaker = min(lost["near"], lost["beyond"], key=lambda one: one.low)
     return Candidate(
         kind=BORDER,
         name="translation",
@@ -136,11 +134,12 @@ def _given_up(
             f"Within {width} px of the border the network finds {near} less of an object than of the same pixels with "
             f"the border far away; further inside, {rest} less. The pictures are two windows of one image, of one "
             "scale. (The number of the finding is the loss near the border, or what of it goes beyond that further "
-            "inside, whichever is less.)"
+            "inside, whichever says less.)"
         ),
         quantity="recall lost near the border",
-        estimate=lost["near"] if math.isnan(lost["beyond"].mean) else weaker,
-        margin=settings.margin,
+        # what is lost everywhere is for the missing half of the object, not for the border
+        estimate=weakest([lost["near"], lost["beyond"]], settings.recall_margin),
+        margin=settings.recall_margin,
         damage=lost["dice"].mean,
         remedy=(
             "Train on views in which objects touch the border: random quadrants (config.data.view=quadrant) or "
