@@ -72,8 +72,13 @@ def over_cases(run: Callable[[Batch], Mapping[str, jax.Array]], batches: Iterato
       InputError: a network outside JAX refuses a batch.
     """
     with host.plainly():
-        rows = [_keep(run(batch), batch["real"]) for batch in batches]
+        rows = [of_real(run(batch), batch["real"]) for batch in batches]
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def of_real(values: Mapping[str, jax.Array], real: np.ndarray) -> dict[str, np.ndarray]:
+    """What a program gave of a batch `[B,...]`, on the host, without the cases that are repetitions."""
+    return {name: np.asarray(value)[real] for name, value in values.items()}
 
 
 @in_32_bits
@@ -164,7 +169,3 @@ def _answers(
         for place in np.flatnonzero(batch["real"]):
             of_case = {name: values[place] for name, values in truth.items()}
             yield int(batch["index"][place]), probabilities[place], of_case
-
-
-def _keep(values: Mapping[str, jax.Array], real: Any) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value)[np.asarray(real)] for name, value in values.items()}

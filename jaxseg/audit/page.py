@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxseg import atomic
 from jaxseg.audit import findings, right_input, subject
 from jaxseg.audit import run as audits
 from jaxseg.audit.probe import ALL, Candidate, Figure, Probe
+from jaxseg.audit.progress import Progress
 from jaxseg.audit.request import Request, load
 from jaxseg.numerics import in_32_bits
 from jaxseg.report import canvas, estimates, figures, page
@@ -62,7 +64,8 @@ def run(
     """
     settings = audits.settings(config)
     asked, dataset = load(request, settings, prepare)
-    measure = functools.cache(asked.dice)
+    parts = workdir / "input.parts" if request.known_dice is None else None
+    measure = functools.cache(dataclasses.replace(asked, progress=Progress("Dice", parts)).dice)
     if request.known_dice is not None:  # before anything is written
         cases = f"{len(asked.test)} cases of {asked.test.name}"
         right_input.check(asked.name, cases, right_input.mean_dice(measure()), request.known_dice)
@@ -71,6 +74,7 @@ def run(
     )
     runs.claim(workdir, claimed, data=asked.fingerprint)
     dice = right_input.mean_dice(kept(workdir / "input.npz", lambda: {"dice": measure()})["dice"])
+    shutil.rmtree(workdir / "input.parts", ignore_errors=True)
     opening = right_input.opening(asked, dice, request.known_dice)
     audit = audits.run(asked, settings, workdir)
     origin = {

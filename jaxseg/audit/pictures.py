@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.audit.asking import Asked
+from jaxseg.audit.asking import Asked, Cases
 from jaxseg.audit.probe import Arrays, Figure
 from jaxseg.audit.subject import Subject
-from jaxseg.data import pipeline
 from jaxseg.prediction.thumbnails import thumbnail
 from jaxseg.report import contact_sheet, figures
 
@@ -49,7 +48,7 @@ def of_arrays(arrays: Arrays, *, prefix: str = "") -> Pairs:
     return Pairs(images, labels, classes, chosen, arrays.get(f"{prefix}{_PARTS[-1]}"))
 
 
-def of(asked: Asked, cases: pipeline.InMemory, chosen: np.ndarray, *, both: tuple[int, int] = (0, 1)) -> Pairs:
+def of(asked: Asked, cases: Cases, chosen: np.ndarray, *, both: tuple[int, int] = (0, 1)) -> Pairs:
     """Pairs of a question's pictures.
 
     Args:
@@ -61,17 +60,6 @@ def of(asked: Asked, cases: pipeline.InMemory, chosen: np.ndarray, *, both: tupl
     found = asked.pictures(cases, chosen)
     images, labels, classes = (found[what][:, list(both)] for what in ("images", "labels", "classes"))
     return Pairs(images, labels, classes, chosen, found.get("moves"))
-
-
-def of_pairs(answer: Arrays, chosen: np.ndarray) -> Pairs:
-    """Pairs of an answer with `images`, `labels` and `classes` `[N,2,...]` of all cases."""
-    return Pairs(answer["images"][chosen], answer["labels"][chosen], answer["classes"][chosen], chosen)
-
-
-def of_answers(answers: Sequence[Arrays], chosen: np.ndarray) -> Pairs:
-    """Pairs of two answers with `images`, `labels` and `classes` `[N,...]` of all cases."""
-    part = lambda what: np.stack([answer[what][chosen] for answer in answers], 1)
-    return Pairs(part("images"), part("labels"), part("classes"), chosen)
 
 
 def figure(name: str, pairs: Pairs, subject: Subject, first: str, second: str, *, parts: str = "") -> Figure | None:

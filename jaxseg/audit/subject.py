@@ -4,14 +4,15 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.audit.asking import Asked, Make, Question, Seen
+from jaxseg.audit.asking import Asked, Cases, Make, Question, Seen
+from jaxseg.audit.progress import Progress
 from jaxseg.data import augment, grids, inputs, pipeline, windows
 from jaxseg.data.raw_cases import size_text
 from jaxseg.metrics import overlap
@@ -23,7 +24,7 @@ from jaxseg.results.patients import Patients
 from jaxseg.training import runs, sliding
 from jaxseg.training.trained import Trained
 
-Cases = pipeline.InMemory | pipeline.Listed
+_HELD = 2**27  # bytes of decoded cases; more than that are decoded anew for every question
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,13 +45,14 @@ class Subject:
       given: what became of the stored cases before they are seen; None where that is not known.
       config: of the network's run; empty where there is none.
       ensemble: networks that the audited one is one of, whose disagreement may tell failures.
+      progress: of what is asked.
     """
 
     network: Network
     view: str
     batch_size: int
-    test: pipeline.InMemory
-    familiar: pipeline.InMemory | None = None
+    test: Cases
+    familiar: Cases | None = None
     domains: tuple[str, ...] = ()
     name: str = "the network"
     resized: int | None = None
@@ -59,11 +61,12 @@ class Subject:
     given: inputs.Inputs | None = None
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     ensemble: tuple[Network, ...] = ()
+    progress: Progress = dataclasses.field(default_factory=Progress)
 
     @property
     def rank(self) -> int:
         """2, or 3 for volumes."""
-        return self.test.labels.ndim - 1
+        return len(self.test.sides)
 
     def patients(self, resamples: int) -> Patients:
         """Of the test cases, for estimates over them."""
@@ -84,7 +87,7 @@ class Subject:
         """Shape and type of an image as it is seen."""
         return jax.ShapeDtypeStruct((1, *self.sides, self.test.num_channels), jnp.float32)
 
-    def view_of(self, cases: pipeline.InMemory) -> Callable[[Mapping[str, Any]], dict[str, jax.Array]]:
+    def view_of(self, cases: Cases) -> Callable[[Mapping[str, Any]], dict[str, jax.Array]]:
         """`stored batch of these cases -> {"images", "labels"}`, and `"valid"` where not all pixels count."""
         return augment.testing_view(self.view, size=self.resized, cases=cases.cases)
 
@@ -134,7 +137,12 @@ class Subject:
         Returns:
           `cases -> {name: [N,...]}` in the order of the cases, with `pictures(cases, chosen)`.
         """
-        return Asked(self.network, question, self.view, self.resized, batch_size or self.batch_size, make)
+        size = batch_size or self.batch_size
+        return Asked(self.network, question, self.view, self.resized, size, make, self.progress)
+
+    def batches(self, cases: Cases) -> Iterator[pipeline.Batch]:
+        """Stored batches of cases, as `pipeline.epoch` gives them, with a bar."""
+        return self.progress.batches(cases, batch_size=self.batch_size)
 
     def features(self, network: Network, seen: Seen) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Logits, and the layers' activations over the image, without the margin that padding `valid` has.
@@ -163,7 +171,7 @@ def of_trained(trained: Trained, test: Cases, familiar: Cases | None) -> Subject
     Of replicas it is the first, and all are the ensemble of its scores.
     """
     network, given, batch_size = trained.members[0], trained.given, trained.batch_size
-    tiling, notes, rank = None, [], test[0]["labels"].ndim
+    tiling, notes, rank = None, [], len(test.sides)
     if isinstance(given.grid, grids.Patches):
         tile = given.grid.example(rank)
         tiling = windows.Tiling(tile, given.grid.overlap, "gaussian", max(batch_size, sliding.TILES))
@@ -171,8 +179,8 @@ def of_trained(trained: Trained, test: Cases, familiar: Cases | None) -> Subject
     model = network.model if isinstance(network, LinenNetwork) else None
     unit = math.lcm(*model.units(rank)) if isinstance(model, UNetSkeleton) else 1
     of_test, of_familiar = _on_one_grid(test, familiar, unit=unit, fill=given.normalisation.fill)
-    if (smaller := _smaller(of_test)) and of_test is not test:
-        notes.append(_of_grid(of_test, smaller))
+    if isinstance(of_test, pipeline.Streamed) and of_test.smaller:
+        notes.append(_of_grid(of_test))
     if tiling:  # as many pixels as a batch of patches has
         sides = _sides(of_test, trained.resized)
         batch_size = max(batch_size * math.prod(tiling.sides(len(sides))) // math.prod(sides), 1)
@@ -187,8 +195,8 @@ def of_trained(trained: Trained, test: Cases, familiar: Cases | None) -> Subject
         network=network,
         resized=trained.resized,
         batch_size=batch_size,
-        test=of_test,
-        familiar=of_familiar,
+        test=_held(of_test),
+        familiar=of_familiar and _held(of_familiar),
         name=trained.name,
         tiling=tiling,
         notes=(*network.notes, *notes),
@@ -212,21 +220,22 @@ def _words(choice: Any) -> str:
     return ", ".join([type(choice).__name__, *told])
 
 
-def _sides(cases: pipeline.InMemory, resized: int | None) -> tuple[int, ...]:
-    sides = cases.labels.shape[1:]
-    return sides if resized is None else (resized,) * len(sides)
+def _sides(cases: Cases, resized: int | None) -> tuple[int, ...]:
+    return cases.sides if resized is None else (resized,) * len(cases.sides)
 
 
-def _on_one_grid(
-    test: Cases, familiar: Cases | None, *, unit: int, fill: float
-) -> tuple[pipeline.InMemory, pipeline.InMemory | None]:
-    """Cases as arrays; where they come in several sizes, on a grid that the network takes."""
-    if isinstance(test, pipeline.InMemory):
-        assert not isinstance(familiar, pipeline.Listed)
+def _on_one_grid(test: Cases, familiar: Cases | None, *, unit: int, fill: float) -> tuple[Cases, Cases | None]:
+    """Where cases come in several sizes, on a grid that the network takes."""
+    several = [cases for cases in (test, familiar) if isinstance(cases, pipeline.Streamed) and cases.placements]
+    if not several:
         return test, familiar
-    assert not isinstance(familiar, pipeline.InMemory)
-    made = pipeline.on_one_grid([test] if familiar is None else [test, familiar], unit=unit, fill=fill)
+    made = pipeline.on_one_grid(several, unit=unit, fill=fill)
     return made[0], made[1] if len(made) > 1 else None
+
+
+def _held(cases: Cases) -> Cases:
+    """In memory, if they are few."""
+    return cases if isinstance(cases, pipeline.Streamed) and cases.num_bytes > _HELD else cases.held()
 
 
 def _of_patches(tiling: windows.Tiling) -> str:
@@ -238,20 +247,12 @@ def _of_patches(tiling: windows.Tiling) -> str:
     )
 
 
-def _smaller(cases: pipeline.InMemory) -> int:
-    """How many cases do not fill their grid."""
-    if cases.insides is None:
-        return 0
-    return int(np.count_nonzero((np.ptp(cases.insides, axis=1) < cases.labels.shape[1:]).any(-1)))
-
-
-def _of_grid(cases: pipeline.InMemory, smaller: int) -> str:
-    grid = size_text(cases.labels.shape[1:])
+def _of_grid(cases: pipeline.Streamed) -> str:
     return (
-        f"Cases come in several sizes, and are asked about in the middle of one grid of {grid} px; {smaller} of "
-        f"{len(cases)} test cases do not fill it. What is around a case counts nowhere, but the network sees it: the "
-        "Dice may be another than that of launch.evaluate, where every case has a grid of its own. The border is that "
-        "of windows of this grid."
+        f"Cases come in several sizes, and are asked about in the middle of one grid of {size_text(cases.sides)} px; "
+        f"{cases.smaller} of {len(cases)} test cases do not fill it. What is around a case counts nowhere, but the "
+        "network sees it: the Dice may be another than that of launch.evaluate, where every case has a grid of its "
+        "own. The border is that of windows of this grid."
     )
 
 
@@ -260,17 +261,15 @@ def strip_width(subject: Subject, border_share: float) -> int:
     return max(round(border_share * subject.shorter), 2)
 
 
-def evenly(cases: pipeline.InMemory, count: int) -> pipeline.InMemory:
+def evenly(cases: Cases, count: int) -> Cases:
     """At most so many of the cases, evenly over them."""
     return cases if len(cases) <= count else cases.take(_spread(len(cases), count))
 
 
-def read_cases(splits: runs.Splits, split: str, count: int) -> Cases:
-    """At most so many cases of a split, evenly over it; no other is decoded."""
+def read_cases(splits: runs.Splits, split: str, count: int) -> pipeline.Streamed:
+    """At most so many cases of a split, evenly over it."""
     source = splits.open(split)
-    chosen = _spread(len(source), min(len(source), count)).tolist()
-    read = pipeline.listed if source.sides is None else pipeline.in_memory
-    return read(source, chosen=chosen, pictured=True)
+    return pipeline.streamed(source, _spread(len(source), min(len(source), count)).tolist())
 
 
 def _spread(length: int, count: int) -> np.ndarray:

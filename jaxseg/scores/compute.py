@@ -48,12 +48,13 @@ def score_cases(
     Returns:
       `[N]` under the key of every score, and what `further` gives, `[N,...]`.
     """
-    run = _program(asked, tuple(scores), view, further)
+    run = program(asked, tuple(scores), view, further)
     return inference.over_cases(lambda batch: run(known, batch), batches)
 
 
 @functools.lru_cache(maxsize=16)  # networks of one shape, and data sets of one view, share a program
-def _program(asked: Asked, scores: tuple[Score, ...], view: View, further: Further) -> Callable[..., Any]:
+def program(asked: Asked, scores: tuple[Score, ...], view: View, further: Further = dice) -> Callable[..., Any]:
+    """What `score_cases` runs: `(known, stored batch) -> {name: [B,...]}`."""
     computed = [(score.key, score.compute) for score in scores if score.compute]
 
     @jax.jit

@@ -14,7 +14,7 @@ from jaxseg.training import objectives, state, steps
 
 def fit_autoencoder(
     network: Network,
-    cases: pipeline.InMemory,
+    cases: pipeline.InMemory | pipeline.Streamed,
     *,
     view: str,
     size: int | None,
@@ -47,7 +47,7 @@ def fit_autoencoder(
     layer = network.roles.bottleneck
     if layer is None:
         raise ValueError("the network has no bottleneck whose activations could be reconstructed")
-    sides = cases.labels.shape[1:] if size is None else (size, size)
+    sides = cases.sides if size is None else (size, size)
     image: Any = jax.ShapeDtypeStruct((1, *sides, cases.num_channels), np.float32)
     own: Any = jax.eval_shape(lambda network, images: network.activations(images, (layer,))[layer], network, image)
     made = autoencoder.for_activations(own, latent=latent, width=width)
@@ -62,8 +62,7 @@ def fit_autoencoder(
     order = pipeline.order(len(cases), batch_size=min(batch_size, len(cases)), seed=seed)
     metrics: Any = {}
     for _ in range(steps_taken):
-        index = next(order)
-        batch = {name: values[index] for name, values in cases.arrays.items()} | {"index": index}
+        batch = pipeline.stack(cases, next(order))
         # Adam's bias correction raises a float to an integer power
         with jax.numpy_dtype_promotion("standard"), host.plainly():
             fresh, metrics = run(fresh, batch)

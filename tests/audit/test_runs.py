@@ -4,6 +4,7 @@ import dataclasses
 import html
 import json
 import re
+import types
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from jaxseg.audit import page
 from jaxseg.audit import run as audits
 from jaxseg.audit.subject import of_trained
 from jaxseg.data import builders, inputs, overlays, pipeline
+from jaxseg.data.grids import Placement
 from jaxseg.networks import of_linen
 from jaxseg.training import runs, trained
 
@@ -56,13 +58,21 @@ RUNS = {  # options, normalisation, probes: in patches those that ask what the w
 }
 
 
-def drawn(size, inside=None):
-    """A case of a run, without a pixel that matters."""
-    texts = dict.fromkeys(("case", "patient", "domain"), "x")
-    arrays = {"image": np.zeros((*size, 3), np.float16), "labels": np.zeros(size, np.uint8)}
-    at = np.array(inside or [(0, 0), size], np.int32)
-    more = {"valid": np.ones(size, bool), "scale": np.zeros((4, 3), np.float32), "spacing": np.ones(2), "inside": at}
-    return texts | arrays | more
+def drawn(*sizes):
+    """Cases of several sizes, without a pixel that matters."""
+
+    def read(place, pictured):
+        size = sizes[place]
+        texts = dict.fromkeys(("case", "patient", "domain"), "x")
+        arrays = {"image": np.zeros((*size, 3), np.float16), "labels": np.zeros(size, np.uint8)}
+        more = {"scale": np.zeros((4, 3), np.float32), "inside": np.array([(0, 0), size], np.int32)}
+        return texts | arrays | more | {"valid": np.ones(size, bool), "spacing": np.ones(2)}
+
+    classes = {"class_names": ("a", "b"), "num_classes": 2, "num_channels": 3, "name": "x/test"}
+    split = types.SimpleNamespace(read=read, bytes_of=lambda pixels: 8 * pixels, **classes)
+    placements = tuple(Placement(size, size, (0, 0), size) for size in sizes)
+    texts = (("x",) * len(sizes),) * 4
+    return pipeline.Streamed(split, np.arange(len(sizes)), *texts, placements, sizes[0])
 
 
 def test_a_batch_of_whole_cases_has_as_many_pixels_as_one_of_patches():
@@ -73,24 +83,23 @@ def test_a_batch_of_whole_cases_has_as_many_pixels_as_one_of_patches():
     model = models.build("unet", 2, features=(2, 4), skips=(True,))
     network = of_linen(model, {}, image_size=(16, 12))
     run = lambda: trained.of_config(config, (network,), None, name="run")
-    listed = lambda *sizes: pipeline.Listed("x/test", ("a", "b"), tuple(map(drawn, sizes)), "x")
-    made = of_trained(run(), listed((20, 30), (24, 13)), listed((18, 31)))
-    assert made.sides == (24, 32) and made.familiar.labels.shape == (1, 24, 32)  # even, for one pooling
+    made = of_trained(run(), drawn((20, 30), (24, 13)), drawn((18, 31)))
+    assert made.sides == (24, 32) and made.familiar.sides == (24, 32)  # even, for one pooling
     assert made.batch_size == 12 * 16 * 12 // (24 * 32) == 3
     assert (made.tiling.sides(2), made.tiling.overlap, made.tiling.batch) == ((16, 12), 0.25, 12)
     np.testing.assert_array_equal(made.test.insides, [[(2, 1), (22, 31)], [(0, 9), (24, 22)]])
     assert "a window of 12x16 px" in made.notes[0] and "2 of 2 test cases do not fill it" in made.notes[1]
-    whole = of_trained(run(), listed((20, 30), (20, 30)), None)
+    whole = of_trained(run(), drawn((20, 30), (20, 30)), None)
     assert whole.sides == (20, 30) and whole.familiar is None and len(whole.notes) == 1
     config.data.geometry = "keep"
     config.data.geometry_options.update(multiple=(2,), size=(), overlap=0.5)
-    keeping = of_trained(run(), listed((20, 30), (24, 12)), None)
+    keeping = of_trained(run(), drawn((20, 30), (24, 12)), None)
     assert (keeping.tiling, keeping.batch_size, keeping.sides) == (None, 12, (24, 30))
     assert keeping.ensemble == ()
     two = run()
     weights = ({"params": {"a": np.full(1, value)}} for value in (0.0, 1.0))
     two = two._replace(members=tuple(dataclasses.replace(two.members[0], variables=one) for one in weights))
-    several = of_trained(two, listed((20, 30), (24, 12)), None)
+    several = of_trained(two, drawn((20, 30), (24, 12)), None)
     assert several.network is two.members[0] and "2 replicas: the first is audited" in several.notes[-1]
     assert several.ensemble == two.members
     assert several.fingerprint["network"] != several.fingerprint["member_1"]

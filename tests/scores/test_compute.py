@@ -25,14 +25,14 @@ def test_networks_of_one_shape_share_a_program(drawn_variables):
     cases = pipeline.InMemory("random/test", ("a", "b"), images, labels, names, names, *pipeline.nowhere(5))
     model = models.build("unet", 2, features=(2, 4), skips=(True,))
     asked, scores = Asked(model.roles.convolutions[-2:]), registry.computable(())
-    compute._program.cache_clear()
+    compute.program.cache_clear()
     found = []
     for seed in range(2):
         variables = drawn_variables(model, np.zeros((1, 8, 8, 1), np.float32), seed)
         known = Known((of_linen(model, variables, image_size=8, channels=1),))
         view = augment.testing_view("original", size=8, cases=cases.cases)
         found.append(compute.score_cases(asked, known, scores, pipeline.epoch(cases, batch_size=2), view))
-    assert compute._program.cache_info().misses == 1
+    assert compute.program.cache_info().misses == 1
     assert set(found[0]) == {"dice", "entropy", "mean_sa"} and found[0]["entropy"].shape == (5,)
     assert (found[0]["entropy"] != found[1]["entropy"]).any()
 

@@ -72,11 +72,13 @@ def test_cases_of_several_sizes_stand_in_the_middle_of_one_grid_with_their_gray_
     """What was 0 to 255 with `range` can be read off every case, where it lies on the grid."""
     given = inputs.of_config(config_of("keep", multiple=(4,), normalisation=normalisation))
     split, chosen = pipeline.Split(slices, "train", inputs=given), [0, 4, 7]
-    cases = pipeline.listed(split, chosen=chosen, pictured=True)
-    assert set(cases.sizes) == {(12, 16), (20, 12)}
+    cases = pipeline.streamed(split, chosen)
+    assert {one.grid for one in cases.placements} == {(12, 16), (20, 12)} and cases.sides == (20, 16)
     levels = pipeline.Split(slices, "train", inputs=inputs.gray_levels(None))
     for made in pipeline.on_one_grid([cases, cases], unit=8, fill=given.normalisation.fill):
-        assert made.labels.shape == (3, 24, 16) and made.cases == cases.cases and made.patients == cases.patients
+        assert made.sides == (24, 16) and made.smaller == 3 and made.fingerprint != cases.fingerprint
+        assert made.cases == tuple(split.cases[i] for i in chosen)
+        assert made.patients == tuple(split.patients[i] for i in chosen)
         for number, place in enumerate(chosen):
             stored, case = levels[place], made[number]
             wanted = np.zeros((24, 16), bool)
@@ -97,9 +99,32 @@ def test_cases_of_several_sizes_stand_in_the_middle_of_one_grid_with_their_gray_
             within = unclipped & (stored["image"] > 0) & (stored["image"] < 255)
             assert within.mean() > 0.9 and abs(found - stored["image"])[within].max() < 0.7
     one = pipeline.in_memory(split, chosen=[0, 1], pictured=True)
-    np.testing.assert_array_equal(one.scales[0], cases[0]["scale"])
+    np.testing.assert_array_equal(one.scales[0], split.read(0, pictured=True)["scale"])
     np.testing.assert_array_equal(one.take(np.array([1])).insides, one.insides[1:])
     assert "scale" not in split[0] and pipeline.in_memory(split, chosen=[0]).scales is None
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_cases_that_are_streamed_are_those_in_memory(slices, several):
+    """All of them, and some in an order of their own."""
+    given = inputs.of_config(config_of("keep", multiple=(4,), normalisation="z_score"))
+    split = pipeline.Split(slices, "train", inputs=given if several else inputs.gray_levels(8))
+    cases, chosen = pipeline.streamed(split, range(6)), np.array([4, 1, 5])
+    if several:
+        cases = pipeline.on_one_grid([cases], unit=1, fill=0.5)[0]
+    some, held = cases.take(chosen), cases.held()
+    assert (held.num_bytes, held.sides) == (cases.num_bytes, cases.sides)
+    assert some.fingerprint == cases.take(chosen).fingerprint != cases.fingerprint
+    for place, case in zip(chosen, some, strict=True):
+        assert case.keys() == held[place].keys()
+        for name, value in case.items():
+            np.testing.assert_array_equal(value, held[place][name])
+    names = ("cases", "patients", "domains")
+    assert [getattr(some, name) for name in names] == [getattr(held.take(chosen), name) for name in names]
+    read = lambda source: list(pipeline.epoch(source, batch_size=4, first=1, names=("image", "inside")))
+    (found,), (wanted,) = read(cases), read(held)
+    assert list(found["index"]) == [4, 5, 5, 5] and set(found) == {"image", "inside", "index", "real"}
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
 MEAN_STD = {

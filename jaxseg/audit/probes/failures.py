@@ -1,7 +1,8 @@
 """Failure detection: which score, computed without annotation, says which cases are segmented badly?"""
 
 import dataclasses
-from collections.abc import Collection
+import functools
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +11,6 @@ import numpy as np
 from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, Figure, Probe, not_asked, number, plain
 from jaxseg.audit.subject import Subject
-from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import ranking
 from jaxseg.metrics.intervals import defined_mean
@@ -54,20 +54,23 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
             lacking[AUTOENCODER] = f"{error} (config.autoencoder_steps)"
     if BOTTLENECK not in lacking:
         assert subject.familiar is not None
-        known = compute.fit_bottleneck(asked, known, *_seen(subject, subject.familiar))
+        view = subject.view_of(subject.familiar)
+        known = compute.fit_bottleneck(asked, known, subject.batches(subject.familiar), view)
     alone, together = _scores(lacking)
-    values = compute.score_cases(asked, known, alone, *_seen(subject, subject.test))
+    values = _values(subject, asked, known, alone, compute.dice)
     if together:  # of their outputs alone; the Dice is that of the audited network
-        members = Asked((), None), Known(subject.ensemble)
-        values |= compute.score_cases(*members, together, *_seen(subject, subject.test), further=lambda *_: {})
+        values |= _values(subject, Asked(()), Known(subject.ensemble), together, lambda *_: {})
     if subject.tiling:  # the segmentation that is to be judged is not that of the whole case at once
         values["dice"] = subject.dice()
     return values | {"lacking": np.array(list(lacking)), "why": np.array(list(lacking.values()))}
 
 
-def _seen(subject: Subject, cases: pipeline.InMemory) -> tuple[compute.Batches, compute.View]:
-    """Batches of cases, and the network's view of them."""
-    return pipeline.epoch(cases, batch_size=subject.batch_size), subject.view_of(cases)
+def _values(
+    subject: Subject, asked: Asked, known: Known, scores: Sequence[Score], further: compute.Further
+) -> dict[str, np.ndarray]:
+    """Scores of the test cases, as of `compute.score_cases`."""
+    run = compute.program(asked, tuple(scores), subject.view_of(subject.test), further)
+    return subject.progress.over_cases(functools.partial(run, known), subject.test, batch_size=subject.batch_size)
 
 
 def _scores(lacking: Collection[str]) -> tuple[list[Score], list[Score]]:

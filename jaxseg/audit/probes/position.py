@@ -10,7 +10,6 @@ from jaxseg.analysis import position
 from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, NotAskedError, Probe, plain
 from jaxseg.audit.subject import Subject, evenly
-from jaxseg.data import pipeline
 from jaxseg.networks import Network
 from jaxseg.settings import count
 
@@ -45,7 +44,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     def add(states: Any, features: dict[str, jax.Array], fold: jax.Array, valid: jax.Array | None) -> Any:
         return {name: position.update(states[name], features[name], fold, valid=valid) for name in states}
 
-    for batch in pipeline.epoch(cases, batch_size=subject.batch_size):
+    for batch in subject.batches(cases):
         features, valid = read(subject.network, batch)
         states = states or {name: position.init(x.shape[-1], folds=folds) for name, x in features.items()}
         # a number that no fold has leaves the repetitions out
