@@ -72,6 +72,11 @@ def test_a_network_of_calipers_loses_all_when_they_are_removed(networks, subject
     found, arrays = answer(overlay_marks.PROBE, subject_of(networks.BetweenMarks(), cases))
     assert_stays("overlays_removal", found, arrays)
     assert (arrays["marks"] > 0).all()
+    np.testing.assert_array_equal(arrays["found"], [0, 2, 4, 6, 8, 11])
+    for place, image, mask in zip(arrays["found"], arrays["found_images"], arrays["found_masks"], strict=True):
+        np.testing.assert_array_equal(image, cases.images[place])
+        np.testing.assert_array_equal(mask, np.ptp(image.astype(int), axis=-1) > 0)
+    assert [one.name for one in found.figures] == ["overlays_marks"]
     removal = next(one for one in found.candidates if one.name == "overlays_removal")
     as_is, beside, gone = np.nanmean(arrays["removal"], 1)
     assert as_is > 0.85 and beside == pytest.approx(as_is) and gone == 0

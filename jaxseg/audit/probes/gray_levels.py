@@ -167,9 +167,9 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     for name, values in zip(arrays["names"], theirs, strict=True):
         where = f"{reference}, gray levels of {name}"
         rows.append(number("Dice", patients.mean(values), convention, where=where))
-        rows.append(number("lost", patients.difference(own, values), convention, where=where))
+        rows.append(number("Dice lost", patients.difference(own, values), convention, where=where))
     lost = patients.difference(own, theirs.mean(0))
-    rows.append(number("lost", lost, convention, where=f"{reference}, mean over the gray levels of the others"))
+    rows.append(number("Dice lost", lost, convention, where=f"{reference}, mean over the gray levels of the others"))
     return Answer(rows, (_candidate(subject, settings, arrays, lost),))
 
 

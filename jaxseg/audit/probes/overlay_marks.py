@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.audit import marks, pictures
+from jaxseg.audit import levels, marks, pictures
 from jaxseg.audit.marks import BESIDE, MASKS, OWN, REMOVED, SPECKS, Look, around, gathered
 from jaxseg.audit.probe import ALL, OVERLAY, Answer, Arrays, Candidate, NotAskedError, Probe, not_asked, number, weakest
 from jaxseg.audit.subject import Seen, Subject
@@ -28,6 +28,7 @@ from jaxseg.networks import Network
 from jaxseg.results.text import text_of
 from jaxseg.settings import count, share
 
+_SHOWN = 6  # cases in the picture of marks
 _TOUCHED = 1e-3  # share of a pixel
 _SPECKLED, _GATHERED, _AROUND = range(3)  # places in it
 
@@ -64,9 +65,9 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         images = jnp.concatenate([seen["images"][:, None], seen["made"]], 1)
         classes = subject.predict(network, images.reshape(-1, *images.shape[2:])).reshape(images.shape[:-1])
         shown = lambda array: jnp.broadcast_to(array[:, None], classes.shape)
-        levels = jax.vmap(lambda one: augment.levels(one, scales=seen.get("scale")), 1, 1)(images)
+        in_levels = jax.vmap(lambda one: augment.levels(one, scales=seen.get("scale")), 1, 1)
         told = {
-            "images": levels,
+            "images": in_levels(images),
             "labels": shown(seen["labels"]).astype(jnp.uint8),
             "classes": classes.astype(jnp.uint8),
         }
@@ -99,7 +100,17 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         "copied": np.moveaxis(_rate(answer["drawn_called"], answer["drawn"]), 0, -1),
         "marks": answer["share"],
         "shown": np.array(shown),
+        **_found(subject, settings, np.flatnonzero(answer["share"])),
     } | {key: array for name, one in pairs.items() for key, array in one.arrays(prefix=f"{name}_").items()}
+
+
+def _found(subject: Subject, settings: Settings, marked: np.ndarray) -> dict[str, np.ndarray]:
+    """A few of the marked cases, evenly over them, for the picture of what was found."""
+    chosen = marked[np.linspace(0, len(marked) - 1, min(len(marked), _SHOWN)).astype(int)]
+    cases = [subject.test[place] for place in chosen.tolist()]
+    masks = [marks.mark(case, place, settings).marks for place, case in zip(chosen.tolist(), cases, strict=True)]
+    told = {"found": chosen, "found_images": [levels.of_case(case) for case in cases], "found_masks": masks}
+    return {name: np.array(values) for name, values in told.items()}
 
 
 def _counts(seen: Seen, classes: jax.Array) -> dict[str, jax.Array]:
@@ -150,7 +161,12 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     told += [_insertion(subject, settings, arrays, number, ink) for number, ink in enumerate(inks)]
     told.append(_copied(subject, settings, arrays, inks))
     every = lambda part: [one for answer in told for one in getattr(answer, part)]
-    return Answer(every("rows"), every("candidates"), not_asked=every("not_asked"))
+    figures = []
+    if len(found := arrays["found"]):
+        names = [subject.test.cases[int(place)] for place in found]
+        shown = arrays["found_images"], arrays["found_masks"], names
+        figures.append(pictures.marks_figure(PROBE.name, *shown, table=PROBE.name))
+    return Answer(every("rows"), every("candidates"), figures, not_asked=every("not_asked"))
 
 
 def _removal(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
@@ -162,7 +178,7 @@ def _removal(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     rows = [number("images with marks", shares, convention)]
     if with_marks < settings.least_cases:
         why = f"{with_marks} images with marks; at least {settings.least_cases} are needed"
-        nothing = not_asked(why, quantity="lost with the marks", where=ALL, undefined=len(subject.test))
+        nothing = not_asked(why, quantity="Dice lost with the marks", where=ALL, undefined=len(subject.test))
         return Answer(rows, not_asked=[nothing])
     where = f"the {with_marks} images with marks, pixels that no filling touches"
     convention = f"{regional.WHAT}; found marks are filled in ({settings.removal}), or shapes like theirs beside them"
@@ -172,7 +188,7 @@ def _removal(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
         "Dice, as it is": patients.mean(as_is),
         "Dice, shapes beside the marks filled in": patients.mean(beside),
         "Dice, marks filled in": patients.mean(gone),
-        "lost with the marks": lost,
+        "Dice lost with the marks": lost,
     }
     rows += [number(what, estimate, convention, where=where) for what, estimate in told.items()]
     candidate = Candidate(
