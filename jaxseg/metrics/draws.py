@@ -5,12 +5,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+_ROWS = 128  # resamples at a time
+
 
 @functools.lru_cache(maxsize=4)
 def of_patients(groups: int, resamples: int, seed: int, *, strata: tuple[int, ...] | None = None) -> np.ndarray:
     """How often each patient is drawn in each resample, `[resamples, groups]`: the one bootstrap for all estimates.
 
-    Cached, because a study needs hundreds of intervals; do not write to it.
+    Integers of as few bytes as hold them, which `totals` takes. Cached, because a study needs hundreds of intervals; do
+    not write to it.
 
     Args:
       groups: how many patients there are.
@@ -19,12 +22,28 @@ def of_patients(groups: int, resamples: int, seed: int, *, strata: tuple[int, ..
       strata: of every patient, in rising order; patients are drawn within theirs; None is one stratum.
     """
     random, strata_of = np.random.default_rng(seed), np.array(strata or (0,) * groups)
-    drawn = np.zeros((resamples, groups))
+    drawn = np.zeros((resamples, groups), np.min_scalar_type(groups))
     for stratum in np.unique(strata_of):
         own = np.flatnonzero(strata_of == stratum)
-        drawn[:, own] = random.multinomial(len(own), np.full(len(own), 1 / len(own)), resamples)
+        for rows in _blocks(resamples):
+            drawn[rows, own] = random.multinomial(len(own), np.full(len(own), 1 / len(own)), len(rows))
     drawn.flags.writeable = False
     return drawn
+
+
+def totals(drawn: np.ndarray, of_patients: np.ndarray) -> np.ndarray:
+    """The sum of a number per patient in every resample, float64 `[resamples]`.
+
+    Args:
+      drawn: of `of_patients`.
+      of_patients: `[groups]`.
+    """
+    return np.concatenate([drawn[rows[:, 0]].astype(float) @ of_patients for rows in _blocks(len(drawn))])
+
+
+def _blocks(resamples: int) -> Iterator[np.ndarray]:
+    """Numbers of resamples `[r,1]`, a few at a time: all at once, as float64, would take the memory of many images."""
+    return (np.arange(i, min(i + _ROWS, resamples))[:, None] for i in range(0, resamples, _ROWS))
 
 
 def halves(patients: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

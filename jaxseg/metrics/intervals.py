@@ -197,15 +197,15 @@ def _equal(name: Any) -> bool:
         return False
 
 
-def _means(values: np.ndarray, group: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def _means(values: np.ndarray, group: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """The mean of the defined values in every resample; NaN where none was drawn."""
     defined = ~np.isnan(values)
-    drawn_of = lambda column: draws @ np.bincount(group, column, draws.shape[1])
+    drawn_of = lambda column: draws.totals(drawn, np.bincount(group, column, drawn.shape[1]))
     totals, sums = drawn_of(defined), drawn_of(np.where(np.isfinite(values), values, 0.0))
     if np.isinf(values).any():  # a group that was not drawn would add 0 times infinity
         for infinite in (np.inf, -np.inf):
             sums = sums + np.where(drawn_of(values == infinite) > 0, infinite, 0.0)
-    return np.divide(sums, totals, out=np.full(len(draws), np.nan), where=totals > 0)
+    return np.divide(sums, totals, out=np.full(len(drawn), np.nan), where=totals > 0)
 
 
 def _mean(values: np.ndarray) -> float:

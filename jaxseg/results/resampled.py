@@ -32,7 +32,8 @@ class PatientDraws:
                 domains.setdefault(patient, set()).add(domain)
         self._place = {patient: i for i, patient in enumerate(domains)}
         strata = np.unique([", ".join(sorted(names)) for names in domains.values()], return_inverse=True)[1]
-        self._draws = draws.of_patients(len(domains), resamples, _SEED, strata=tuple(strata.tolist()))
+        drawn = draws.of_patients(len(domains), resamples, _SEED, strata=tuple(strata.tolist()))
+        self._draws = drawn.astype(float)
 
     def of_patients(self, patients: Iterable[str]) -> np.ndarray:
         """`[R,P]` of the patients, each once, sorted by name."""

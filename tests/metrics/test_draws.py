@@ -26,6 +26,15 @@ def test_a_case_is_drawn_as_often_as_its_patient():
         np.testing.assert_array_equal(counts, times[[1, 0, 1, 2, 0, 1]])
 
 
+def test_totals_are_sums_over_the_drawn_and_the_draws_take_few_bytes():
+    values = np.random.default_rng(0).normal(size=300)
+    drawn = draws.of_patients(300, 290, 2)
+    sums = [sum(count * value for count, value in zip(times.tolist(), values, strict=True)) for times in drawn]
+    np.testing.assert_allclose(draws.totals(drawn, values), sums, rtol=0, atol=1e-11)
+    assert drawn.itemsize == 2 and draws.of_patients(9, 4, 2).itemsize == 1
+    np.testing.assert_array_equal(draws.totals(drawn, np.ones(300)), 300)
+
+
 @pytest.mark.parametrize("patients", [4, 5])
 def test_halves_are_of_one_size_share_nobody_and_take_everyone_alike(patients):
     first, second = draws.halves(patients, 2000, 0)
