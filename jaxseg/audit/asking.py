@@ -38,21 +38,28 @@ class Asked:
     batch_size: int
     make: Make | None = None
 
-    def __call__(self, cases: pipeline.InMemory) -> dict[str, np.ndarray]:
-        """The numbers of all cases, `{name: [N,...]}` in their order; they may be any with the test cases' classes."""
-        numbers = lambda answer: {name: values for name, values in answer.items() if name != "pictures"}
-        return self._over(cases, range(len(cases)), numbers)
+    def __call__(self, cases: pipeline.InMemory, **known: np.ndarray) -> dict[str, np.ndarray]:
+        """The numbers of all cases, `{name: [N,...]}` in their order; they may be any with the test cases' classes.
 
-    def pictures(self, cases: pipeline.InMemory, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        What else is known of them, `[N,...]`, is seen with them.
+        """
+        numbers = lambda answer: {name: values for name, values in answer.items() if name != "pictures"}
+        return self._over(cases, range(len(cases)), known, numbers)
+
+    def pictures(self, cases: pipeline.InMemory, chosen: np.ndarray, **known: np.ndarray) -> dict[str, np.ndarray]:
         """The pictures of the cases at the places `chosen`, `{name: [E,...]}` in their order."""
         places = chosen.tolist() or [0]  # of none, the first case tells their shapes
-        found = self._over(cases, places, lambda answer: answer["pictures"])
+        found = self._over(cases, places, known, lambda answer: answer["pictures"])
         return {name: values[: len(chosen)] for name, values in found.items()}
 
     def _over(
-        self, cases: pipeline.InMemory, places: Sequence[int], part: Callable[[dict[str, Any]], dict[str, jax.Array]]
+        self,
+        cases: pipeline.InMemory,
+        places: Sequence[int],
+        known: Mapping[str, np.ndarray],
+        part: Callable[[dict[str, Any]], dict[str, jax.Array]],
     ) -> dict[str, np.ndarray]:
-        batches = pipeline.epoch(_Given(cases, places, self.make), batch_size=self.batch_size, names=None)
+        batches = pipeline.epoch(_Given(cases, places, self.make, known), batch_size=self.batch_size, names=None)
         return inference.over_cases(lambda batch: part(self._run(self.network, batch)), batches)
 
     @functools.cached_property
@@ -94,6 +101,7 @@ class _Given:
     cases: pipeline.InMemory
     places: Sequence[int]
     make: Make | None
+    known: Mapping[str, np.ndarray]
 
     @property
     def name(self) -> str:
@@ -107,6 +115,7 @@ class _Given:
         case = self.cases[place]
         # the quadrant belongs to a case, not to its place among others
         known = {"index": np.int32(place), "corner": augment.case_corners([case["case"]])[0]}
+        known |= {name: values[place] for name, values in self.known.items()}
         made = dict(self.make(case, place)) if self.make else {}
         if "images" in made:
             made["made"] = made.pop("images")

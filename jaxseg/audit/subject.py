@@ -29,7 +29,7 @@ from jaxseg.results.patients import Patients
 from jaxseg.training import checks, runs, sliding
 
 Cases = pipeline.InMemory | pipeline.Listed
-_BATCH = 8  # cases at once, of a network that has no config
+_BATCH = 8  # pictures at once, of a network that has no config; of volumes one
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,8 +80,8 @@ class Subject:
 
     @property
     def shorter(self) -> int:
-        """The shorter side of an image, of which widths near the border are a share."""
-        return min(self.sides)
+        """The shorter side of an image, of which widths near the border are a share; of volumes, of the longest two."""
+        return sorted(self.sides)[-2]
 
     @functools.cached_property
     def image(self) -> Any:
@@ -135,7 +135,7 @@ class Subject:
           make: other images and masks of a case, see `asking.Make`; made while cases are read.
 
         Returns:
-          `cases -> {name: [N,...]}` in the order of the cases, with `pictures(cases, chosen)`.
+          `cases -> {name: [N,...]}` in the order of the cases, with `pictures(cases, chosen)`; see there.
         """
         return Asked(self.network, question, self.view, self.resized, batch_size or self.batch_size, make)
 
@@ -201,7 +201,8 @@ def of_network(network: Network, test: Cases, familiar: Cases | None, *, name: s
     """A network of any make, with cases that `given_to` made for it."""
     model = network.model if isinstance(network, LinenNetwork) else None
     given = given_to(network)
-    return _subject(lambda shape: network, given, test, familiar, model=model, batch_size=_BATCH, name=name)
+    batch_size = _BATCH if test[0]["labels"].ndim == 2 else 1
+    return _subject(lambda shape: network, given, test, familiar, model=model, batch_size=batch_size, name=name)
 
 
 def given_to(network: Network) -> inputs.Inputs:
