@@ -120,8 +120,10 @@ def load_repair(folder: pathlib.Path, run: Run) -> Repair:
         raise InputError(f"{folder} {absent}")
     if config.replicas > 1 or len(run.members) > 1:
         raise InputError(f"{folder}: an autoencoder belongs to one network; name single runs, not replicas")
-    classes, channels = len(run.trained_on.class_names), run.trained_on.num_channels
-    module, variables, _, frozen = autoencoders.load_best(config, folder, classes, channels)
+    known = run.trained_on
+    module, variables, _, frozen = autoencoders.load_best(
+        config, folder, len(known.class_names), known.num_channels, rank=known.rank
+    )
     if checksums(frozen) != checksums(run.members[0]):
         raise InputError(f"{folder}: was fitted to the network of {config.network}, not to that of {run.folder}")
     return Repair(module, variables, config.layer, f"{sum(checksums(variables).values()) % 2**32:08x}")

@@ -47,8 +47,9 @@ def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathli
     checks.check_rank(config, splits.rank)
     if not inputs.of_config(config).grid.one_size:
         raise InputError("autoencoders are for activations of one size; give config.data.geometry 'keep' no multiple")
-    network, frozen = _network(config, splits.num_classes, splits.open("train").num_channels)
-    fitted = build(config, network, frozen, splits.open("train").num_channels)
+    channels, rank = splits.open("train").num_channels, splits.rank
+    network, frozen = _network(config, splits.num_classes, channels, rank)
+    fitted = build(config, network, frozen, channels, rank=rank)
     data = runs.Data(config, splits)
     data.fingerprints["network"] = f"{sum(checksums(frozen).values()) % 2**32:08x}"
     view = augment.testing_view(config.data.view, size=inputs.resized_to(config), cases=data.validation_names)
@@ -94,14 +95,19 @@ def losses_step(
 
 
 def build(
-    config: ml_collections.ConfigDict, network: nn.Module, variables: Mapping[str, Any], num_channels: int
+    config: ml_collections.ConfigDict,
+    network: nn.Module,
+    variables: Mapping[str, Any],
+    num_channels: int,
+    *,
+    rank: int = 2,
 ) -> autoencoder.Autoencoder:
     """The autoencoder that `config.autoencoder` describes, for the activations of `config.layer`.
 
     Raises:
       InputError: there is no such layer, or the options cannot be.
     """
-    image = jax.ShapeDtypeStruct((1, *inputs.sides(config, 2), num_channels), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *inputs.sides(config, rank), num_channels), jnp.float32)
     read = lambda variables, image: capture.capture(network, variables, image, (config.layer,))[1][config.layer]
     try:
         made = autoencoder.for_activations(jax.eval_shape(read, variables, image), **config.autoencoder.to_dict())
@@ -113,7 +119,7 @@ def build(
 
 @in_32_bits
 def load_best(
-    config: ml_collections.ConfigDict, folder: pathlib.Path, num_classes: int, num_channels: int
+    config: ml_collections.ConfigDict, folder: pathlib.Path, num_classes: int, num_channels: int, *, rank: int = 2
 ) -> tuple[autoencoder.Autoencoder, dict[str, Any], UNetSkeleton, dict[str, Any]]:
     """The autoencoder of a run and its variables, and the network and its variables.
 
@@ -122,18 +128,19 @@ def load_best(
       folder: of it.
       num_classes: K.
       num_channels: C.
+      rank: 2, or 3 of volumes.
 
     Raises:
       InputError: one of the two runs is not there.
     """
-    network, frozen = _network(config, num_classes, num_channels)
-    fitted = build(config, network, frozen, num_channels)
+    network, frozen = _network(config, num_classes, num_channels, rank)
+    fitted = build(config, network, frozen, num_channels, rank=rank)
     _, best, _ = runs.restore_best(folder, tracing.variable_shapes(fitted, (1, *fitted.shape)))
     return fitted, best, network, frozen
 
 
 def _network(
-    config: ml_collections.ConfigDict, num_classes: int, num_channels: int
+    config: ml_collections.ConfigDict, num_classes: int, num_channels: int, rank: int
 ) -> tuple[UNetSkeleton, dict[str, Any]]:
     if not config.network:
         raise InputError("config.network is missing; name the folder of the run whose network is taken")
@@ -145,7 +152,7 @@ def _network(
             raise InputError(
                 f"config.data.{name} is {ours!r}, the network of {folder} was trained with {theirs!r}; give the same"
             )
-    shape = (1, *inputs.sides(config, 2), num_channels)
+    shape = (1, *inputs.sides(config, rank), num_channels)
     network, variables, _ = runs.load_best(of_network, folder, shape, num_classes)
     return network, variables
 

@@ -54,7 +54,7 @@ def fit_autoencoder(
     if layer is None:
         raise ValueError(f"{type(asked).__name__} has no bottleneck whose activations could be reconstructed")
     read = lambda variables, images: network_of(model, variables, images).activations(images, (layer,))[layer]
-    sides = cases.labels.shape[1:] if size is None else (size, size)
+    sides = cases.labels.shape[1:] if size is None else (size,) * (cases.labels.ndim - 1)
     image: Any = jax.ShapeDtypeStruct((1, *sides, cases.num_channels), np.float32)
     made = autoencoder.for_activations(jax.eval_shape(read, variables, image), latent=latent, width=width)
     optimizer = optax.adam(1e-3)
