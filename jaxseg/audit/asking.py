@@ -40,22 +40,29 @@ class Asked:
     make: Make | None
     progress: Progress
 
-    def __call__(self, cases: Cases) -> dict[str, np.ndarray]:
-        """The numbers of all cases, `{name: [N,...]}` in their order; they may be any with the test cases' classes."""
-        numbers = lambda answer: {name: values for name, values in answer.items() if name != "pictures"}
-        return self._over(cases, range(len(cases)), numbers)
+    def __call__(self, cases: Cases, **known: np.ndarray) -> dict[str, np.ndarray]:
+        """The numbers of all cases, `{name: [N,...]}` in their order; they may be any with the test cases' classes.
 
-    def pictures(self, cases: Cases, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        What else is known of them, `[N,...]`, is seen with them.
+        """
+        numbers = lambda answer: {name: values for name, values in answer.items() if name != "pictures"}
+        return self._over(cases, range(len(cases)), known, numbers)
+
+    def pictures(self, cases: Cases, chosen: np.ndarray, **known: np.ndarray) -> dict[str, np.ndarray]:
         """The pictures of the cases at the places `chosen`, `{name: [E,...]}` in their order."""
         places = chosen.tolist() or [0]  # of none, the first case tells their shapes
-        found = self._over(cases, places, lambda answer: answer["pictures"])
+        found = self._over(cases, places, known, lambda answer: answer["pictures"])
         return {name: values[: len(chosen)] for name, values in found.items()}
 
     def _over(
-        self, cases: Cases, places: Sequence[int], part: Callable[[dict[str, Any]], dict[str, jax.Array]]
+        self,
+        cases: Cases,
+        places: Sequence[int],
+        known: Mapping[str, np.ndarray],
+        part: Callable[[dict[str, Any]], dict[str, jax.Array]],
     ) -> dict[str, np.ndarray]:
         run = lambda batch: part(self._run(self.network, batch))
-        given = _Given(cases, places, self.make)
+        given = _Given(cases, places, self.make, known)
         return self.progress.over_cases(run, given, batch_size=self.batch_size, names=None)
 
     @functools.cached_property
@@ -98,6 +105,7 @@ class _Given:
     cases: Cases
     places: Sequence[int]
     make: Make | None
+    known: Mapping[str, np.ndarray]
 
     @property
     def name(self) -> str:
@@ -111,6 +119,7 @@ class _Given:
         case = self.cases[place]
         # the quadrant belongs to a case, not to its place among others
         known = {"index": np.int32(place), "corner": augment.case_corners([case["case"]])[0]}
+        known |= {name: values[place] for name, values in self.known.items()}
         made = dict(self.make(case, place)) if self.make else {}
         if "images" in made:
             made["made"] = made.pop("images")

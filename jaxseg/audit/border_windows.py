@@ -4,18 +4,27 @@ A line through the object, its centre if there is room, is the border of one win
 *inside*, lies about the line. Both are half as wide and as high as the image, cut from it as it is, and enlarged to its
 size, so that they are of one scale. The pixels that both show are compared: those near the line, and those further from
 it. What the second window lacks, the other half of the object, may cost a network something too, but not near the line
-alone. The line runs along each of the image's four sides in turn.
+alone. The line runs along each of the image's sides in turn: four, or six of a volume, where it is a plane. Along an
+axis that is too short for this, as that of a stack of few slices, nothing is cut, and windows have all of it.
 """
 
 import dataclasses
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxseg.audit import pictures
+from jaxseg.audit.probe import NotAskedError
+from jaxseg.audit.subject import Seen, Subject
+from jaxseg.data.raw_cases import size_text
+from jaxseg.networks import Network
 from jaxseg.settings import count, number, share
 
-SIDES = ("left", "right", "top", "bottom")
+SIDES = ("left", "right", "top", "bottom", "first slice", "last slice")  # of the last axis, and so on to the first
 WINDOWS = ("inside", "at the border")
 
 
@@ -29,115 +38,182 @@ class Settings:
     resamples: int = count()
 
 
+_CUT = "object at the line"
+# counts `[B,...]` by their names; images, labels and class maps `[2,B,*n,...]` that a picture of a case shows
+Told = tuple[dict[str, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
+
+
 class Cut(NamedTuple):
-    """Windows of a batch of images, S of `SIDES`, each at the size of the image.
+    """Windows of a batch of images, each at the size of the image.
 
     Attributes:
-      images: `[2,S,B,H,W,C]`, in the order of `WINDOWS`.
-      labels: int32 `[2,S,B,H,W]`.
-      shifts: int32 `[S,B]`: by how many pixels the line is further from its side in the first window.
-      near: bool `[S,B,H,W]`, of the second window: what the first shows too, near the line.
-      rest: bool `[S,B,H,W]`, further from it. Both are empty where an image has no room for the windows.
+      images: `[2,B,*n,C]`, in the order of `WINDOWS`.
+      labels: int32 `[2,B,*n]`.
+      moves: int32 `[B,rank]`: by how many pixels what the first window shows has to move to where the second has it.
+      near: bool `[B,*n]`, of the second window: what the first shows too, near the line.
+      rest: bool `[B,*n]`, further from it. Both are empty where an image has no room for the windows.
+      first: int32 `[B]`, the slice of a volume with which windows cut in the plane begin.
     """
 
     images: jax.Array
     labels: jax.Array
-    shifts: jax.Array
+    moves: jax.Array
     near: jax.Array
     rest: jax.Array
+    first: jax.Array
 
     def matched(self, classes: jax.Array) -> jax.Array:
-        """Class maps `[2,S,B,H,W]` of the windows -> those of the first with every pixel where the second has it."""
-        moved = [_shifted(classes[0, i], side, self.shifts[i]) for i, side in enumerate(SIDES)]
-        return jnp.stack([jnp.stack(moved), classes[1]])
-
-    def shown(self, array: jax.Array) -> jax.Array:
-        """Of `[2,S,B,H,W,...]` with the sides at axis 1, `[B,2,...]` at the side where most of the object is cut."""
-        side = self._fullest
-        return jnp.moveaxis(array[:, side, jnp.arange(len(side))], 1, 0)
-
-    @property
-    def shown_moves(self) -> jax.Array:
-        """By how many pixels along each axis what the first window shows there moves, int32 `[B,2]`."""
-        side = self._fullest
-        by = self.shifts[side, jnp.arange(len(side))]
-        signs = jnp.array([[0, -1], [0, 1], [-1, 0], [1, 0]], jnp.int32)
-        return signs[side] * by[:, None]
-
-    @property
-    def _fullest(self) -> jax.Array:
-        return jnp.argmax(jnp.sum((self.labels[1] > 0) & self.near, (2, 3)), 0)
+        """Class maps `[2,B,*n]` of the windows -> those of the first with every pixel where the second has it."""
+        return jnp.stack([jax.vmap(_moved)(classes[0], self.moves), classes[1]])
 
 
-def cut(images: jax.Array, labels: jax.Array, *, width: int, valid: jax.Array | None = None) -> Cut:
+def cut_axes(sizes: Sequence[int], width: int) -> tuple[bool, ...]:
+    """Along which axes there is room for a line inside a window, at least twice as far from its border as `width`."""
+    return tuple(n > 1 and n // 4 * n // (n // 2) >= 2 * width for n in sizes)
+
+
+def sides_of(sizes: Sequence[int], width: int) -> tuple[int, ...]:
+    """The numbers in `SIDES` of those at which images of these sizes are cut."""
+    there = cut_axes(sizes, width)[::-1]
+    return tuple(side for side in range(2 * len(sizes)) if there[side // 2])
+
+
+def in_words(sizes: Sequence[int], width: int) -> str:
+    """How windows are cut from images of these sizes."""
+    if len(sizes) == 2:
+        what, line, sides = "an image, half as wide and high", "line", "four"
+    else:
+        whole = sum(cut_axes(sizes, width)) == 3
+        what = f"a volume, half as long along {'every axis' if whole else 'its two longest axes'}"
+        line, sides = "plane", "six" if whole else "four"
+    return (
+        f"two windows of {what}, enlarged to its size; a {line} through the object's centre lies inside the one and is "
+        f"the border of the other, along each of {sides} sides in turn"
+    )
+
+
+def near_border(sizes: Sequence[int], width: int) -> np.ndarray:
+    """The pixels of an image that are so near its border, bool `[*n]`; only along axes that are cut."""
+    apart = [np.minimum(np.arange(n), np.arange(n)[::-1]) for n in sizes]
+    ends = [(one < width) & there for one, there in zip(apart, cut_axes(sizes, width), strict=True)]
+    return np.logical_or.reduce(np.meshgrid(*ends, indexing="ij"))
+
+
+def ask(
+    subject: Subject, question: Callable[[Network, Seen, Cut], Told], *, width: int, with_lines: bool = False
+) -> tuple[dict[str, np.ndarray], Callable[[np.ndarray], pictures.Pairs]]:
+    """Asks of the windows of all test cases at every side, one side after the other.
+
+    Args:
+      subject: the network and its cases.
+      question: `(network, cases, their windows) -> counts, what is shown`.
+      width: pixels near the line.
+      with_lines: what is shown are the two windows, whose line is drawn.
+
+    Returns:
+      The counts of all sides together, `[N,...]`, and `cases [E] -> pairs`: of some of the cases pictures, cut where
+      most of the object is.
+
+    Raises:
+      NotAskedError: the cases are too small for windows.
+    """
+    sides = sides_of(subject.sides, width)
+    if not sides:
+        raise NotAskedError(f"cases of {size_text(subject.sides)} px are too small for windows of half their side")
+
+    def of_side(network: Network, seen: Seen) -> dict[str, Any]:
+        made = cut(seen["images"], seen["labels"], seen["side"], width=width, valid=seen.get("valid"))
+        counts, shown = question(network, seen, made)
+        here = jnp.sum((made.labels[1] > 0) & made.near, range(1, made.near.ndim))
+        told = pictures.told(seen, *(jnp.moveaxis(array, 0, 1) for array in shown))
+        if "slices" in told:  # those of the window -> of the volume
+            depth = subject.sides[0]
+            length = depth // 2 if cut_axes(subject.sides, width)[0] else depth
+            told["slices"] = made.first + (2 * told["slices"] + 1) * length // (2 * depth)
+        if with_lines:
+            told["moves"] = made.moves[:, -2:]
+        return counts | {_CUT: here, "pictures": told}
+
+    cases = subject.test
+    asked = subject.asks(of_side, batch_size=max(subject.batch_size // len(WINDOWS), 1))
+    found = [asked(cases, side=np.full(len(cases), place, np.int32)) for place in range(len(sides))]
+    # of a volume slices are shown, in which a plane along them is not to be seen
+    fullest = np.argmax([one.pop(_CUT) for one in found][: 2 * sum(cut_axes(subject.sides, width)[-2:])], 0)
+    show = lambda chosen: pictures.of(asked, cases, chosen, side=fullest.astype(np.int32))
+    return {name: np.sum([one[name] for one in found], 0) for name in found[0]}, show
+
+
+def cut(images: jax.Array, labels: jax.Array, side: jax.Array, *, width: int, valid: jax.Array | None = None) -> Cut:
     """Cuts windows of every image at the centre of its foreground.
 
     Args:
-      images: `[B,H,W,C]`.
-      labels: int32 `[B,H,W]`; an image without foreground has no windows.
+      images: `[B,*n,C]`.
+      labels: int32 `[B,*n]`; an image without foreground has no windows.
+      side: int32 `[B]`, which of `sides_of`.
       width: pixels of a window that are near the line; inside, the line lies at least twice as far from the border.
-      valid: bool `[B,H,W]`, the pixels that count; None: all.
+      valid: bool `[B,*n]`, the pixels that count; None: all.
     """
     counted = jnp.ones(labels.shape, bool) if valid is None else valid
-    parts = [_at_side(images, labels, counted, side, width) for side in SIDES]
-    return Cut(*(jnp.stack(part, int(axis)) for part, axis in zip(zip(*parts, strict=True), "11000", strict=True)))
+    at = [functools.partial(_at_side, number, width) for number in sides_of(labels.shape[1:], width)]
+    of_case = lambda case: jax.lax.switch(case[0], at, *(array[None] for array in case[1:]))
+    made = jax.lax.map(of_case, (side, images, labels, counted))  # a branch of its own for every case
+    images, labels = (jnp.moveaxis(array[:, :, 0], 1, 0) for array in (made.images, made.labels))
+    return Cut(images, labels, *(array[:, 0] for array in made[2:]))
 
 
-def _at_side(images: jax.Array, labels: jax.Array, valid: jax.Array, side: str, width: int) -> tuple[jax.Array, ...]:
-    """All is done at the left side of images that are turned so, and turned back."""
-    image, label, counted = (_turned(array, side) for array in (images, labels, valid))
-    height, size = label.shape[1:]
-    high, wide = height // 2, size // 2
-    row, column, there = _centre(label > 0)
-    line = jnp.minimum(column, size - wide)
-    top = jnp.clip(row - high // 2, 0, height - high)
-    inside = jnp.clip(line - wide // 2, 0, size - wide)
-    shift = (line - inside) * size // wide
-    room = there & (shift >= 2 * width)
+def _at_side(side: int, width: int, images: jax.Array, labels: jax.Array, valid: jax.Array) -> Cut:
+    """All is done at the end of the last axis at which it begins, of images that are turned so, and turned back."""
+    rank = labels.ndim - 1
+    turn = functools.partial(_turned, side=side, rank=rank)
+    image, label, counted = turn(images), turn(labels), turn(valid)
+    sizes = label.shape[1:]
+    lengths = tuple(n // 2 if there else n for n, there in zip(sizes, cut_axes(sizes, width), strict=True))
+    ends = [n - length for n, length in zip(sizes, lengths, strict=True)]
+    *across, middle = _centre(label > 0)
+    line = jnp.minimum(middle, ends[-1])
+    about = lambda place, axis: jnp.clip(place - lengths[axis] // 2, 0, ends[axis])
+    start, inside = [about(place, axis) for axis, place in enumerate(across)], about(line, rank - 1)
+    shift = (line - inside) * sizes[-1] // lengths[-1]
     windows = [
-        [_window(array, top, left, (high, wide)) for left in (inside, line)] for array in (image, label, counted)
+        [_window(array, (*start, place), lengths) for place in (inside, line)] for array in (image, label, counted)
     ]
-    place = jnp.arange(size, dtype=jnp.int32)[None, None]
-    both = windows[2][1] & room[:, None, None] & (place < (size - shift)[:, None, None])
-    both &= _shifted_left(windows[2][0], shift)
-    back = lambda array: _turned(array, side)
-    pictures = (jnp.stack([back(one) for one in pair]) for pair in windows[:2])
-    return *pictures, shift, back(both & (place < width)), back(both & (place >= width))
+    place = jnp.arange(sizes[-1], dtype=jnp.int32).reshape(1, *(1,) * (rank - 1), -1)
+    each = lambda values: jnp.expand_dims(values, range(1, rank + 1))
+    both = windows[2][1] & each(jnp.any(label > 0, range(1, rank + 1)) & (shift >= 2 * width))
+    both &= place < each(sizes[-1] - shift)
+    both &= jax.vmap(functools.partial(jnp.roll, axis=-1))(windows[2][0], -shift)
+    cut_images, cut_labels = (jnp.stack([turn(one) for one in pair]) for pair in windows[:2])
+    moves = jnp.zeros((len(shift), rank), jnp.int32).at[:, rank - 1 - side // 2].set(shift if side % 2 else -shift)
+    near, rest = turn(both & (place < width)), turn(both & (place >= width))
+    return Cut(cut_images, cut_labels, moves, near, rest, start[0])
 
 
-def _centre(foreground: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Row and column of the centre of `[B,H,W]`, int32 `[B]`, and whether there is one."""
-    area = jnp.maximum(jnp.sum(foreground, (1, 2)), 1).astype(jnp.float32)
-    along = lambda axis: (
-        jnp.sum(foreground, axis).astype(jnp.float32) @ jnp.arange(foreground.shape[3 - axis], dtype=jnp.float32)
-    )
-    row, column = (jnp.round(along(axis) / area).astype(jnp.int32) for axis in (2, 1))
-    return row, column, jnp.any(foreground, (1, 2))
+def _centre(foreground: jax.Array) -> list[jax.Array]:
+    """The middle of bool `[B,*n]`, int32 `[B]` along every axis."""
+    axes = range(1, foreground.ndim)
+    area = jnp.maximum(jnp.sum(foreground, axes), 1).astype(jnp.float32)
+    middle = []
+    for axis in axes:
+        profile = jnp.sum(foreground, [other for other in axes if other != axis]).astype(jnp.float32)
+        places = jnp.arange(foreground.shape[axis], dtype=jnp.float32)
+        middle.append(jnp.round(jnp.matmul(profile, places, precision=jax.lax.Precision.HIGHEST) / area))
+    return [place.astype(jnp.int32) for place in middle]
 
 
-def _window(array: jax.Array, top: jax.Array, left: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """A part of every one of `[B,H,W,...]`, enlarged to all of it: images linearly, others by nearest neighbours."""
-    rest = array.shape[3:]
-    start = lambda y, x: (y, x, *(jnp.int32(0) for _ in rest))
-    crop = lambda one, y, x: jax.lax.dynamic_slice(one, start(y, x), (*size, *rest))
-    method = "linear" if rest else "nearest"
-    return jax.image.resize(jax.vmap(crop)(array, top, left), array.shape, method)
+def _window(array: jax.Array, start: Sequence[jax.Array], lengths: tuple[int, ...]) -> jax.Array:
+    """A part of every one of `[B,*n,...]`, enlarged to all of it: images linearly, others by nearest neighbours."""
+    rest = array.shape[1 + len(lengths) :]
+    crop = lambda one, *start: jax.lax.dynamic_slice(one, (*start, *(jnp.int32(0) for _ in rest)), (*lengths, *rest))
+    return jax.image.resize(jax.vmap(crop)(array, *start), array.shape, "linear" if rest else "nearest")
 
 
-def _shifted(array: jax.Array, side: str, by: jax.Array) -> jax.Array:
-    return _turned(_shifted_left(_turned(array, side), by), side)
+def _moved(array: jax.Array, moves: jax.Array) -> jax.Array:
+    """`[*n]` moved by so many pixels along every axis; what is bared is not looked at."""
+    return jnp.roll(array, moves, range(array.ndim))
 
 
-def _shifted_left(array: jax.Array, by: jax.Array) -> jax.Array:
-    """`[B,H,W]` with every image moved to the left by so many pixels; what is bared is not looked at."""
-    return jax.vmap(lambda one, by: jnp.roll(one, -by, axis=1))(array, by)
-
-
-def _turned(array: jax.Array, side: str) -> jax.Array:
-    """Arrays `[B,H,W,...]` so that the side becomes the left one; done twice, they are as they were."""
-    if side == "right":
-        return jnp.flip(array, 2)
-    if side == "left":
-        return array
-    across = jnp.swapaxes(array, 1, 2)
-    return jnp.flip(across, (1, 2)) if side == "bottom" else across
+def _turned(array: jax.Array, side: int, rank: int) -> jax.Array:
+    """Arrays `[B,*n,...]` so that the side is where their last axis begins; done twice, they are as they were."""
+    axis = rank - side // 2
+    across = jnp.swapaxes(array, axis, rank)
+    return jnp.flip(across, range(axis, rank + 1)) if side % 2 else across

@@ -5,15 +5,18 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.audit.asking import Asked, Cases
 from jaxseg.audit.probe import Arrays, Figure
-from jaxseg.audit.subject import Subject
+from jaxseg.audit.subject import Seen, Subject
+from jaxseg.data import augment
 from jaxseg.prediction.thumbnails import thumbnail
 from jaxseg.report import contact_sheet, figures
 
-_PARTS = ("pictures", "picture_labels", "picture_classes", "chosen", "picture_moves")
+_PARTS = ("pictures", "picture_labels", "picture_classes", "chosen", "picture_moves", "picture_slices")
 _SHOWN = "White: annotation; filled: prediction. The cases stand at the upper and lower quartile of the effect."
 _SIDES = (("top", "bottom"), ("left", "right"))
 
@@ -28,6 +31,7 @@ class Pairs:
       chosen: numbers of the cases, `[E]`.
       moves: of windows, by how many pixels along each axis what the first picture shows has to move to where the second
         has it, to whose border a line of the first moves, `[E,2]`; None of others.
+      slices: of volumes, which slice of each is shown, `[E]`.
     """
 
     images: np.ndarray
@@ -35,31 +39,61 @@ class Pairs:
     classes: np.ndarray
     chosen: np.ndarray
     moves: np.ndarray | None = None
+    slices: np.ndarray | None = None
 
     def arrays(self, *, prefix: str = "") -> dict[str, np.ndarray]:
         """As they are kept among a probe's measures."""
-        values = (self.images, self.labels, self.classes, self.chosen, self.moves)
+        values = (self.images, self.labels, self.classes, self.chosen, self.moves, self.slices)
         return {f"{prefix}{name}": value for name, value in zip(_PARTS, values, strict=True) if value is not None}
 
 
 def of_arrays(arrays: Arrays, *, prefix: str = "") -> Pairs:
     """What `Pairs.arrays` gave."""
-    images, labels, classes, chosen = (arrays[f"{prefix}{name}"] for name in _PARTS[:-1])
-    return Pairs(images, labels, classes, chosen, arrays.get(f"{prefix}{_PARTS[-1]}"))
+    images, labels, classes, chosen, *others = (arrays.get(f"{prefix}{name}") for name in _PARTS)
+    assert images is not None and labels is not None and classes is not None and chosen is not None
+    return Pairs(images, labels, classes, chosen, *others)
 
 
-def of(asked: Asked, cases: Cases, chosen: np.ndarray, *, both: tuple[int, int] = (0, 1)) -> Pairs:
+def told(seen: Seen, images: jax.Array, labels: jax.Array, classes: jax.Array) -> dict[str, jax.Array]:
+    """What a question answers as its pictures; of volumes, the slice with most of the object in the last of them.
+
+    Args:
+      seen: the cases.
+      images: what the network saw, V pictures of each case, `[B,V,*n,C]`.
+      labels: integer `[B,V,*n]`, what it should say.
+      classes: the same, what it said.
+
+    Returns:
+      uint8 `images` `[B,V,H,W,C]`, `labels` and `classes` `[B,V,H,W]`; of volumes their `slices` `[B]` too.
+    """
+    made = {"images": images, "labels": labels.astype(jnp.uint8), "classes": classes.astype(jnp.uint8)}
+    if labels.ndim == 5:
+        slices = jnp.argmax(jnp.sum(labels[:, -1] > 0, (2, 3)), 1)
+        pick = jax.vmap(lambda one, place: jnp.take(one, place, 1))
+        made = {name: pick(array, slices) for name, array in made.items()} | {"slices": slices}
+    return made | {"images": augment.levels(made["images"], scales=seen.get("scale"))}
+
+
+def of(
+    asked: Asked,
+    cases: Cases,
+    chosen: np.ndarray,
+    *,
+    both: tuple[int, int] = (0, 1),
+    **known: np.ndarray,
+) -> Pairs:
     """Pairs of a question's pictures.
 
     Args:
-      asked: its pictures are `images`, `labels` and `classes` `[B,V,...]`, uint8; of windows, with `moves` `[B,2]`.
+      asked: its pictures are those that `told` gives; of windows, with `moves` `[B,2]`.
       cases: of which it was asked.
       chosen: numbers of those that are shown, as of `largest`.
       both: which two of the V pictures of a case.
+      **known: of all cases, as of `Asked`.
     """
-    found = asked.pictures(cases, chosen)
+    found = asked.pictures(cases, chosen, **known)
     images, labels, classes = (found[what][:, list(both)] for what in ("images", "labels", "classes"))
-    return Pairs(images, labels, classes, chosen, found.get("moves"))
+    return Pairs(images, labels, classes, chosen, found.get("moves"), found.get("slices"))
 
 
 def figure(name: str, pairs: Pairs, subject: Subject, first: str, second: str, *, parts: str = "") -> Figure | None:
@@ -75,11 +109,14 @@ def figure(name: str, pairs: Pairs, subject: Subject, first: str, second: str, *
     """
     if not len(pairs.chosen):
         return None
+    caption = _SHOWN
+    if pairs.slices is not None:
+        caption += " Of every volume the slice with most of the object is shown."
     return Figure(
         f"finding_{name.replace(' ', '_')}",
         f"{first.capitalize()}, and {second}",
         f"Cases twice, {first} and {second}, each with the annotation and the network's prediction.",
-        f"{parts} {_SHOWN}".strip(),
+        f"{parts} {caption}".strip(),
         lambda path: _draw(path, pairs, subject, (first, second)),
         table="findings",
     )
@@ -89,7 +126,8 @@ def _draw(path: pathlib.Path, pairs: Pairs, subject: Subject, names: tuple[str, 
     rows: list[tuple[str, Any, Any, Mapping[str, Any]]] = []
     for i, case in enumerate(pairs.chosen):
         for k, name in enumerate(names):
-            title, image = f"{subject.test.cases[int(case)]}, {name}", _rgb(pairs.images[i, k])
+            title = f"{subject.test.cases[int(case)]}, {name}{_slice(pairs, i, subject)}"
+            image = _rgb(pairs.images[i, k])
             if pairs.moves is not None:
                 image, side = _with_line(image, pairs.moves[i], k)
                 title += f" ({side})"
@@ -128,6 +166,10 @@ def marks_figure(name: str, images: np.ndarray, masks: np.ndarray, cases: Sequen
         lambda path: contact_sheet.write(path, cells, ("", "found marks")),
         table=table,
     )
+
+
+def _slice(pairs: Pairs, number: int, subject: Subject) -> str:
+    return "" if pairs.slices is None else f", slice {pairs.slices[number] + 1} of {subject.sides[0]}"
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

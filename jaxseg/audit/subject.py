@@ -79,8 +79,8 @@ class Subject:
 
     @property
     def shorter(self) -> int:
-        """The shorter side of an image, of which widths near the border are a share."""
-        return min(self.sides)
+        """The shorter side of an image, of which widths near the border are a share; of volumes, of the longest two."""
+        return sorted(self.sides)[-2]
 
     @functools.cached_property
     def image(self) -> Any:
@@ -135,7 +135,7 @@ class Subject:
           make: other images and masks of a case, see `asking.Make`; made while cases are read.
 
         Returns:
-          `cases -> {name: [N,...]}` in the order of the cases, with `pictures(cases, chosen)`.
+          `cases -> {name: [N,...]}` in the order of the cases, with `pictures(cases, chosen)`; see there.
         """
         size = batch_size or self.batch_size
         return Asked(self.network, question, self.view, self.resized, size, make, self.progress)

@@ -291,6 +291,39 @@ class Patches(_Resampled):
         return tuple(max(pair) for pair in zip(resized, self._wanted(len(resized)), strict=True))
 
 
+@dataclasses.dataclass(frozen=True)
+class InPlane(Grid):
+    """Of volumes: what another geometry makes of every slice; there are as many as before.
+
+    Attributes:
+      plane: geometry of the slices.
+    """
+
+    plane: Grid
+
+    @property
+    def pads(self) -> bool:
+        """Where volumes of fewer slices are held beside others."""
+        return True
+
+    def example(self, rank: int) -> tuple[int, ...]:
+        """Of one slice."""
+        return (1, *self.plane.example(rank - 1))
+
+    def _resized(self, size: tuple[int, ...], spacing: Sequence[float] | np.ndarray) -> tuple[int, ...]:
+        return (size[0], *self.plane._resized(size[1:], spacing[1:]))
+
+    def _grid(self, resized: tuple[int, ...]) -> tuple[int, ...]:
+        return (resized[0], *self.plane._grid(resized[1:]))
+
+
+def in_plane(grid: Grid) -> Grid:
+    """The geometry for pictures, for the slices of volumes; a window slides over each by itself."""
+    if isinstance(grid, Patches):
+        return dataclasses.replace(grid, size=(1, *grid.example(2)))
+    return InPlane(grid)
+
+
 def per_axis(values: Sequence[int], rank: int) -> tuple[int, ...]:
     """One number for every axis, or the numbers of all axes.
 

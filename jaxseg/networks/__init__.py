@@ -5,5 +5,6 @@ from jaxseg.networks.functions import from_function
 from jaxseg.networks.linen import of_linen
 from jaxseg.networks.nnunet import from_nnunet
 from jaxseg.networks.pytorch import from_torch
+from jaxseg.networks.slices import slice_by_slice
 
-__all__ = ["Network", "from_function", "from_nnunet", "from_torch", "of_linen"]
+__all__ = ["Network", "from_function", "from_nnunet", "from_torch", "of_linen", "slice_by_slice"]

@@ -51,8 +51,10 @@ def load_repair(folder: pathlib.Path, trained: Trained) -> Repair:
         raise InputError(f"{folder} {absent}")
     if config.replicas > 1 or len(trained.members) > 1:
         raise InputError(f"{folder}: an autoencoder belongs to one network; name single runs, not replicas")
-    classes, channels = len(trained.trained_on.class_names), trained.trained_on.num_channels
-    module, variables, network = autoencoders.load_best(config, folder, classes, channels)
+    known = trained.trained_on
+    module, variables, network = autoencoders.load_best(
+        config, folder, len(known.class_names), known.num_channels, rank=known.rank
+    )
     (own,) = trained.members
     if not isinstance(own, LinenNetwork) or checksums(network.variables) != checksums(own.variables):
         raise InputError(f"{folder}: was fitted to the network of {config.network}, not to that of {trained.name}")

@@ -46,7 +46,7 @@ def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathli
     checks.check_rank(config, splits.rank)
     if not inputs.of_config(config).grid.one_size:
         raise InputError("autoencoders are for activations of one size; give config.data.geometry 'keep' no multiple")
-    network = _network(config, splits.num_classes, splits.open("train").num_channels)
+    network = _network(config, splits.num_classes, splits.open("train").num_channels, splits.rank)
     fitted = build(config, network)
     data = runs.Data(config, splits)
     data.fingerprints["network"] = f"{sum(checksums(network.variables).values()) % 2**32:08x}"
@@ -109,7 +109,7 @@ def build(config: ml_collections.ConfigDict, network: LinenNetwork) -> autoencod
 
 @in_32_bits
 def load_best(
-    config: ml_collections.ConfigDict, folder: pathlib.Path, num_classes: int, num_channels: int
+    config: ml_collections.ConfigDict, folder: pathlib.Path, num_classes: int, num_channels: int, *, rank: int = 2
 ) -> tuple[autoencoder.Autoencoder, dict[str, Any], LinenNetwork]:
     """The autoencoder of a run and its variables, and the network.
 
@@ -118,17 +118,18 @@ def load_best(
       folder: of it.
       num_classes: K.
       num_channels: C.
+      rank: 2, or 3 of volumes.
 
     Raises:
       InputError: one of the two runs is not there.
     """
-    network = _network(config, num_classes, num_channels)
+    network = _network(config, num_classes, num_channels, rank)
     fitted = build(config, network)
     _, best, _ = runs.restore_best(folder, tracing.variable_shapes(fitted, (1, *fitted.shape)))
     return fitted, best, network
 
 
-def _network(config: ml_collections.ConfigDict, num_classes: int, num_channels: int) -> LinenNetwork:
+def _network(config: ml_collections.ConfigDict, num_classes: int, num_channels: int, rank: int) -> LinenNetwork:
     if not config.network:
         raise InputError("config.network is missing; name the folder of the run whose network is taken")
     folder = paths.expanded(config.network)
@@ -139,7 +140,7 @@ def _network(config: ml_collections.ConfigDict, num_classes: int, num_channels: 
             raise InputError(
                 f"config.data.{name} is {ours!r}, the network of {folder} was trained with {theirs!r}; give the same"
             )
-    shape = (1, *inputs.sides(config, 2), num_channels)
+    shape = (1, *inputs.sides(config, rank), num_channels)
     return runs.best_network(of_network, folder, shape, num_classes)[0]
 
 

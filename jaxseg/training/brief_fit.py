@@ -47,7 +47,7 @@ def fit_autoencoder(
     layer = network.roles.bottleneck
     if layer is None:
         raise ValueError("the network has no bottleneck whose activations could be reconstructed")
-    sides = cases.sides if size is None else (size, size)
+    sides = cases.sides if size is None else (size,) * len(cases.sides)
     image: Any = jax.ShapeDtypeStruct((1, *sides, cases.num_channels), np.float32)
     own: Any = jax.eval_shape(lambda network, images: network.activations(images, (layer,))[layer], network, image)
     made = autoencoder.for_activations(own, latent=latent, width=width)

@@ -76,12 +76,8 @@ def check_rank(config: ml_collections.ConfigDict, rank: int) -> None:
     """Raises InputError when the config asks of volumes what is made for pictures, or the other way round."""
     data = config.data
     check_augmentation_rank(data.augmentation.to_dict(), rank, dataset=data.dataset)
-    if rank == 2:
-        return
-    if data.view != "original":
+    if rank == 3 and data.view != "original":
         raise InputError(f"config.data.view is {data.view!r}, {data.dataset} has volumes; use 'original'")
-    if "network" in config:
-        raise InputError(f"autoencoders are for activations of pictures, {data.dataset} has volumes; use its slices")
 
 
 def check_common(config: ml_collections.ConfigDict) -> None:

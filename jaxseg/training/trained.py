@@ -13,14 +13,14 @@ from jaxseg.data.inputs import Inputs
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.models import pretrained, tracing
-from jaxseg.networks import Network, of_linen
+from jaxseg.networks import Network, of_linen, slice_by_slice
 from jaxseg.numerics import in_32_bits
 from jaxseg.training import checks, contract, runs
 from jaxseg.training.contract import TrainedOn
 
 Prepare = Callable[[str], pathlib.Path | None]  # name of a data set -> its prepared folder
 Where = tuple[pathlib.Path, str]  # the folder of a prepared data set, and a split of it
-_BATCH = 8  # cases at once, of a network that has no config
+_BATCH = 8  # pictures at once, of a network that has no config; of volumes one
 
 
 class Trained(NamedTuple):
@@ -198,6 +198,8 @@ def of_weights(path: pathlib.Path, config: ml_collections.ConfigDict, trained_on
 def of_network(network: Network, known: TrainedOn | None, *, name: str, dataset: str | None = None) -> Trained:
     """A network of any make: it is given gray levels, squashed to its size, or what its `inputs` say.
 
+    One for pictures is given volumes slice by slice.
+
     Args:
       network: of any make.
       known: what a network takes and gives that was trained on the data set; None where none is named: its own
@@ -208,6 +210,8 @@ def of_network(network: Network, known: TrainedOn | None, *, name: str, dataset:
     Raises:
       InputError: it takes or gives something else.
     """
+    if known is not None and known.rank == 3 and len(network.sides) == 2:
+        network = slice_by_slice(network)
     given = network.inputs or inputs.gray_levels(network.sides)
     if known is None:
         known = TrainedOn(_class_names(network), network.channels, len(network.sides), _as_in_files(network))
@@ -218,7 +222,7 @@ def of_network(network: Network, known: TrainedOn | None, *, name: str, dataset:
             f"{dataset or 'the data set'}: has {len(known.class_names)} classes, {', '.join(known.class_names)}, and "
             f"the network tells {network.num_classes} apart; give one of the same classes"
         )
-    return Trained(name, (network,), own, given, dataset=dataset)
+    return Trained(name, (network,), own, given, batch_size=_BATCH if own.rank == 2 else 1, dataset=dataset)
 
 
 def _class_names(network: Network) -> tuple[str, ...]:

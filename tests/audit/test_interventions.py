@@ -8,7 +8,7 @@ import pytest
 
 from jaxseg.audit.marks import INKS
 from jaxseg.audit.probe import OVERLAY, SCANNER, NotAskedError
-from jaxseg.audit.probes import distances, gray_levels, overlay_marks, padding, position, translation
+from jaxseg.audit.probes import distances, gray_levels, overlay_marks, position
 from jaxseg.data import overlays, pipeline
 from jaxseg.metrics import regional
 
@@ -98,9 +98,7 @@ def test_removal_is_not_asked_where_there_are_no_marks(networks, subject_of, ans
     assert "0 images with marks; at least 8" in why.convention and np.isnan(why.estimate.mean)
 
 
-@pytest.mark.parametrize(
-    "probe", [translation.PROBE, padding.PROBE, overlay_marks.PROBE, position.PROBE, distances.PROBE]
-)
+@pytest.mark.parametrize("probe", [overlay_marks.PROBE, position.PROBE])
 def test_what_is_for_pictures_is_not_asked_of_volumes(networks, subject_of, settings, probe):
     volumes = pipeline.InMemory(
         "v/test", ("a", "b"), np.zeros((2, 8, 8, 8, 1), np.uint8), np.zeros((2, 8, 8, 8), np.uint8),

@@ -44,8 +44,9 @@ def fit(monkeypatch, cases, drawn_variables):
         monkeypatch.setattr(brief_fit.state, "create", create)
         monkeypatch.setattr(brief_fit.steps, "make_train_step", lambda *_: step)
         model = models.build("unet", 2, features=(2, 4), skips=(True,))
-        variables = drawn_variables(model, np.zeros((1, 8, 8, 1), np.float32))
-        network = of_linen(model, variables, image_size=8, channels=1)
+        sides = cases.labels.shape[1:]
+        variables = drawn_variables(model, np.zeros((1, *sides, 1), np.float32))
+        network = of_linen(model, variables, image_size=sides, channels=1)
         return brief_fit.fit_autoencoder(network, cases, **OPTIONS | options)
 
     return call
@@ -77,6 +78,14 @@ def test_cases_may_be_rectangles_of_which_not_all_counts(fit, cases):
     assert made.shape == (4, 6, 4)
     mean = np.mean(next(pipeline.order(5, batch_size=2, seed=3)))
     assert float(variables["params"]["seen"]) == pytest.approx(7 * mean + 100 * 2 * 3 * 12)
+
+
+def test_cases_may_be_volumes(fit, cases):
+    deep = lambda array: np.repeat(array[:, None], 6, 1)
+    volumes = dataclasses.replace(cases, images=deep(cases.images), labels=deep(cases.labels))
+    for size, wanted in ((8, (4, 4, 4, 4)), (None, (3, 4, 4, 4))):
+        made, _ = fit(0.5, cases=volumes, size=size, batch_size=2, steps_taken=1)
+        assert made.shape == wanted
 
 
 def test_a_network_without_a_bottleneck_is_refused(cases):

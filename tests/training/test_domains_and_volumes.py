@@ -1,5 +1,7 @@
 """Runs on some scanners alone, and on volumes."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from jaxseg import inference
 from jaxseg.data import builders, pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import bootstrap_mean
-from jaxseg.training import checks, runs, trained
+from jaxseg.training import autoencoders, checks, runs, trained
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +96,17 @@ def test_what_is_made_for_volumes_is_refused_for_pictures(name):
         checks.check_rank(config, 2)
 
 
-def test_autoencoders_are_for_pictures():
-    config = autoencoder.get_config("tiny").unlock()
-    config.data.dataset = "cardiac/tiny-volumes"
-    with pytest.raises(InputError, match="use its slices"):
-        checks.check_rank(config, 3)
+def test_an_autoencoder_is_fitted_to_activations_of_volumes(shallow_runs, shallow_autoencoders, prepared, tmp_path):
+    config = config_of("cardiac/tiny-volumes")
+    splits = runs.Splits(prepared(config.data.dataset), 16)
+    coder = autoencoder.get_config("tiny").unlock()
+    coder.data, coder.training.epochs, coder.training.batch_size = config.data, 1, 4
+    coder.update(network=str(tmp_path / "run"), layer="conv")
+    coder.autoencoder.update(latent=2, width=2)
+    with jax.numpy_dtype_promotion("standard"):  # as above
+        runs.train(config, splits, tmp_path / "run")
+        autoencoders.train(coder.lock(), splits, tmp_path / "autoencoder")
+    made, variables, *_ = autoencoders.load_best(coder, tmp_path / "autoencoder", 4, 1, rank=3)
+    assert made.shape == (8, 8, 8, 2) and variables["params"]["to_latent"]["kernel"].shape == (8**3 * 2, 2)
+    rows = [json.loads(line) for line in (tmp_path / "autoencoder" / "metrics.jsonl").read_text().splitlines()]
+    assert 0 < rows[-1]["validation_distortion"] < 2 / 4

@@ -100,8 +100,6 @@ def _lacking(subject: Subject) -> dict[str, str]:
 def _no_autoencoder(subject: Subject, bottleneck: str) -> str:
     """Why none can be fitted; empty where it can."""
     network = subject.network
-    if subject.rank != 2:
-        return "the cases are volumes; autoencoders are for activations of pictures"
     if network.margin:
         return "with padding 'valid' the bottleneck is larger than the image"
     if not network.differentiable:

@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,7 +18,7 @@ from jaxseg.audit import levels, pictures
 from jaxseg.audit.probe import SCANNER, Answer, Arrays, Candidate, NotAskedError, Probe, number
 from jaxseg.audit.probes.accuracy import reference_domain
 from jaxseg.audit.subject import Seen, Subject
-from jaxseg.data import augment, pipeline
+from jaxseg.data import pipeline
 from jaxseg.metrics import regional
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.networks import Network
@@ -132,9 +131,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         several = lambda array: jnp.broadcast_to(array[:, None], classes.shape)
         region = several(seen["valid"]) if "valid" in seen else jnp.ones(classes.shape, bool)
         sums = regional.region_sums(several(seen["labels"]), classes, region)
-        of_levels = jax.vmap(lambda one: augment.levels(one, scales=seen.get("scale")), 1, 1)
-        told = {"images": of_levels(images), "labels": several(seen["labels"]).astype(jnp.uint8)}
-        told["classes"] = classes.astype(jnp.uint8)
+        told = pictures.told(seen, images, several(seen["labels"]), classes)
         return {"sums": sums.sum(tuple(range(2, sums.ndim - 1))), "pictures": told}  # over the slices of a volume
 
     def made(case: pipeline.Case, place: int) -> dict[str, np.ndarray]:
@@ -145,8 +142,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     dice[:, here] = regional.dice_from_region_sums(asked(cases)["sums"]).T
     lost = dice[0] - dice[1:]
     worst = int(np.argmax(np.nan_to_num(np.nanmean(lost, 1), nan=-np.inf)))
-    shown = settings.examples if subject.rank == 2 else 0
-    chosen = pictures.largest(lost[worst, here], shown)
+    chosen = pictures.largest(lost[worst, here], settings.examples)
     pairs = dataclasses.replace(pictures.of(asked, cases, chosen, both=(0, 1 + worst)), chosen=here[chosen])
     return {"names": np.array(names), "own": dice[0], "theirs": dice[1:], "worst": np.array(worst)} | pairs.arrays()
 

@@ -1,7 +1,6 @@
 """Padding swap: is it the padded zeros by which the network knows the border? (Lin, Weng et al. 2024, section 4.)"""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,10 @@ import jax.numpy as jnp
 from jaxseg.audit import border_windows, pictures
 from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, NotAskedError, Probe, number
 from jaxseg.audit.subject import Seen, Subject, strip_width
-from jaxseg.data import augment
-from jaxseg.metrics import regional, regions
+from jaxseg.metrics import regional
 from jaxseg.networks import Network
 from jaxseg.networks.linen import LinenNetwork
+from jaxseg.networks.slices import Sliced
 from jaxseg.results.text import text_of
 
 _SWAPPED = "reflect"
@@ -26,55 +25,54 @@ def measure(subject: Subject, settings: border_windows.Settings) -> Arrays:
       `changed` `[2,N]`: share of the pixels of whole images whose class the swap changes, near the border and inside;
       and a few cases as of `pictures.Pairs.arrays`.
     """
-    if subject.rank != 2:
-        raise NotAskedError("the cases are volumes; windows are cut from pictures")
     own = subject.network.padding
     if own != "zero":
         told = f"pads with {own!r}" if own else "does not say how it pads"
         raise NotAskedError(f"the network {told}; there are no zeros to take away")
-    if not isinstance(subject.network, LinenNetwork):
+    if _swapped(subject.network) is None:
         raise NotAskedError("the network's padding cannot be changed from outside")
     width = strip_width(subject, settings.border_share)
-    ring = regions.band_index(subject.sides, width)
-    near = jnp.asarray(ring == ring.max())[None]
+    near = jnp.asarray(border_windows.near_border(subject.sides, width))[None]
 
-    def question(network: Network, seen: Seen) -> dict[str, Any]:
-        made = border_windows.cut(seen["images"], seen["labels"], width=width, valid=seen.get("valid"))
-        cut = made.images[1]
-        images = jnp.concatenate([seen["images"], cut.reshape(-1, *cut.shape[2:])])
-        both = jnp.stack([subject.predict(one, images) for one in (network, _swapped(network))])
-        whole, classes = both[:, : len(seen["images"])], both[:, len(seen["images"]) :].reshape(2, *cut.shape[:-1])
+    def both(network: Network, images: jax.Array) -> jax.Array:
+        swapped = _swapped(network)
+        assert swapped is not None
+        return jnp.stack([subject.predict(one, images) for one in (network, swapped)])
+
+    def at_border(network: Network, seen: Seen, made: border_windows.Cut) -> border_windows.Told:
         twice = lambda array: jnp.stack([array, array])
-        strip = regional.region_sums(twice(made.labels[1]), classes, twice(made.near))
-        changed = whole[0] != whole[1]
-        share = lambda place: _share(changed, place if "valid" not in seen else place & seen["valid"])
-        return {
-            "strip": jnp.moveaxis(jnp.sum(strip, 1), 1, 0),
-            "changed": jnp.stack([share(near), share(~near)], 1),
-            "pictures": {
-                "images": augment.levels(made.shown(twice(cut)), scales=seen.get("scale")),
-                "labels": made.shown(twice(made.labels[1].astype(jnp.uint8))),
-                "classes": made.shown(classes.astype(jnp.uint8)),
-            },
-        }
+        images, labels, classes = made.images[1], twice(made.labels[1]), both(network, made.images[1])
+        sums = regional.region_sums(labels, classes, twice(made.near))
+        of_cases = jnp.sum(sums, range(2, sums.ndim - 1))  # over the slices of a volume
+        return {"strip": jnp.moveaxis(of_cases, 1, 0)}, (twice(images), labels, classes)
 
-    asked = subject.asks(question, batch_size=max(subject.batch_size // 8, 1))
-    answer = asked(subject.test)
+    def of_whole(network: Network, seen: Seen) -> dict[str, jax.Array]:
+        own, swapped = both(network, seen["images"])
+        share = lambda place: _share(own != swapped, place if "valid" not in seen else place & seen["valid"])
+        return {"changed": jnp.stack([share(near), share(~near)], 1)}
+
+    answer, show = border_windows.ask(subject, at_border, width=width)
+    changed = subject.asks(of_whole, batch_size=max(subject.batch_size // 2, 1))(subject.test)["changed"].T
     strip = regional.dice_from_region_sums(answer["strip"]).T
-    chosen = pictures.largest(strip[1] - strip[0], settings.examples)
-    return {"strip": strip, "changed": answer["changed"].T} | pictures.of(asked, subject.test, chosen).arrays()
+    shown = show(pictures.largest(strip[1] - strip[0], settings.examples)).arrays()
+    return {"strip": strip, "changed": changed} | shown
 
 
-def _swapped(network: Network) -> LinenNetwork:
-    """The same variables under another padding."""
-    assert isinstance(network, LinenNetwork)
-    return dataclasses.replace(network, model=network.model.clone(padding=_SWAPPED))
+def _swapped(network: Network) -> Network | None:
+    """The same variables under another padding; None where it cannot be changed."""
+    if isinstance(network, Sliced):
+        of_slices = _swapped(network.network)
+        return of_slices and Sliced(of_slices)
+    if isinstance(network, LinenNetwork):
+        return dataclasses.replace(network, model=network.model.clone(padding=_SWAPPED))
+    return None
 
 
 def _share(changed: jax.Array, place: jax.Array) -> jax.Array:
-    """Of the pixels of a place, bool `[1,n,n]` or of every image, `[B]`."""
-    pixels = jnp.sum(place) if len(place) == 1 else jnp.sum(place, (1, 2))
-    return jnp.sum(changed & place, (1, 2)) / pixels
+    """Of the pixels of a place, bool `[1,*n]` or of every image, `[B]`."""
+    axes = range(1, place.ndim)
+    pixels = jnp.sum(place) if len(place) == 1 else jnp.sum(place, axes)
+    return jnp.sum(changed & place, axes) / pixels
 
 
 def tabulate(subject: Subject, settings: border_windows.Settings, arrays: Arrays) -> Answer:

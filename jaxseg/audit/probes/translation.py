@@ -6,7 +6,6 @@ is a number of its own: new objects there are harm of another kind.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +13,6 @@ import numpy as np
 from jaxseg.audit import border_windows, pictures
 from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, Kind, NotAskedError, Probe, number, weakest
 from jaxseg.audit.subject import Seen, Subject, strip_width
-from jaxseg.data import augment
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.networks import Network
 from jaxseg.results.patients import Patients
@@ -22,7 +20,6 @@ from jaxseg.results.text import text_of
 from jaxseg.settings import share
 
 FALSE_OBJECTS = Kind("false objects")
-_WINDOWS = len(border_windows.SIDES) * len(border_windows.WINDOWS)
 _PLACES = ("near", "rest")
 
 
@@ -39,39 +36,28 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
 
     Returns:
       `found` and `called` `[2,2,N]`: share of the object's pixels, and of the background's, that are called object,
-      near the line and further from it, in the two windows, the four sides together; `dice` `[2,N]` of all these
+      near the line and further from it, in the two windows, all sides together; `dice` `[2,N]` of all these
       pixels; and a few cases as of `pictures.Pairs.arrays`.
     """
-    if subject.rank != 2:
-        raise NotAskedError("the cases are volumes; windows are cut from pictures")
     width = strip_width(subject, settings.border_share)
 
-    def question(network: Network, seen: Seen) -> dict[str, Any]:
-        made = border_windows.cut(seen["images"], seen["labels"], width=width, valid=seen.get("valid"))
-        flat = made.images.reshape(-1, *made.images.shape[3:])
+    def question(network: Network, seen: Seen, made: border_windows.Cut) -> border_windows.Told:
+        flat = made.images.reshape(-1, *made.images.shape[2:])
         classes = subject.predict(network, flat).reshape(made.images.shape[:-1])
         called, there = made.matched(classes) > 0, made.labels[1] > 0
-        counts: dict[str, Any] = {}  # sides are added up, cases come first
+        counts, axes = {}, range(1, there.ndim)
         for place, where in zip(_PLACES, (made.near, made.rest), strict=True):
             for kind, of_kind in (("object", there & where), ("background", ~there & where)):
-                counts[f"{place} {kind}"] = jnp.sum(of_kind, (0, 2, 3))
-                counts[f"{place} {kind} called"] = jnp.sum(called & of_kind[None], (1, 3, 4)).T
-        shown = {
-            "images": augment.levels(made.shown(made.images), scales=seen.get("scale")),
-            "labels": made.shown(made.labels.astype(jnp.uint8)),
-            "classes": made.shown(classes.astype(jnp.uint8)),
-            "moves": made.shown_moves,
-        }
-        return counts | {"pictures": shown}
+                counts[f"{place} {kind}"] = jnp.sum(of_kind, axes)
+                counts[f"{place} {kind} called"] = jnp.stack([jnp.sum(one & of_kind, axes) for one in called], 1)
+        return counts, (made.images, made.labels, classes)
 
-    asked = subject.asks(question, batch_size=max(subject.batch_size // _WINDOWS, 1))
-    answer = asked(subject.test)
+    answer, show = border_windows.ask(subject, question, width=width, with_lines=True)
     rate = lambda kind: np.stack([_rate(answer[f"{p} {kind} called"], answer[f"{p} {kind}"]) for p in _PLACES])
     found = rate("object")
     if np.isnan(found[0, 0]).all():
         raise NotAskedError("no object lies where windows of half the image's side can cut it")
-    chosen = pictures.largest(found[0, 0] - found[0, 1], settings.examples)
-    shown = pictures.of(asked, subject.test, chosen).arrays()
+    shown = show(pictures.largest(found[0, 0] - found[0, 1], settings.examples)).arrays()
     return {"found": found, "called": rate("background"), "dice": _dice(answer)} | shown
 
 
@@ -91,10 +77,7 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     """How much of an object is found near the line in both windows, and what the border takes of it."""
     patients, width = subject.patients(settings.resamples), strip_width(subject, settings.border_share)
     places = (f"within {width} of {subject.shorter} px of the line", "further from it")
-    windows = (
-        "two windows of an image, half as wide and high, enlarged to its size; a line through the object's centre lies "
-        "inside the one and is the border of the other, along each of four sides in turn; pixels that both show"
-    )
+    windows = f"{border_windows.in_words(subject.sides, width)}; pixels that both show"
     rows = []
     for quantity, name in (("recall", "found"), ("background called object", "called")):
         for values, place in zip(arrays[name], places, strict=True):

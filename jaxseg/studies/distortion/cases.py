@@ -75,10 +75,12 @@ def gather(settings: Settings, data: Data) -> Gathered:
     `data.manual_dir` is of the training data set; that of the shifted one is a setting.
 
     Raises:
-      InputError: a data set or split is missing, there is no shifted case, classes or channels do not match those of
-        the network, a shifted patient was trained on, or no shifted domain has enough patients.
+      InputError: the cases are volumes, a data set or split is missing, there is no shifted case, classes or channels
+        do not match those of the network, a shifted patient was trained on, or no shifted domain has enough patients.
     """
     directory, splits = open_splits(settings.run, data)
+    if splits.rank != 2:
+        raise InputError(f"{settings.run.data.dataset} has volumes; this study is of pictures, use its slices")
     inside = {role: splits[role] for role in (VALIDATION, TEST) if role in pipeline.split_sizes(directory)}
     shifted = _shifted(settings, splits, directory, data)
     own = ", ".join(settings.run.data.domains) or settings.run.data.dataset.partition("/")[0]
