@@ -1,7 +1,5 @@
 """Padding swap: is it the padded zeros by which the network knows the border? (Lin, Weng et al. 2024, section 4.)"""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
@@ -11,7 +9,6 @@ from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.data import augment
 from jaxseg.metrics import regional, regions
 from jaxseg.networks import Network
-from jaxseg.networks.linen import LinenNetwork
 from jaxseg.results.text import text_of
 
 _SWAPPED = "reflect"
@@ -31,8 +28,7 @@ def measure(subject: Subject, settings: border_windows.Settings) -> Arrays:
     if own != "zero":
         told = f"pads with {own!r}" if own else "does not say how it pads"
         raise NotAskedError(f"the network {told}; there are no zeros to take away")
-    if not isinstance(subject.network, LinenNetwork):
-        raise NotAskedError("the network's padding cannot be changed from outside")
+    _swapped(subject.network)
     width = strip_width(subject, settings.border_share)
     ring = regions.band_index(subject.sides, width)
     near = jnp.asarray(ring == ring.max())[None]
@@ -61,10 +57,12 @@ def measure(subject: Subject, settings: border_windows.Settings) -> Arrays:
     return {"strip": strip, "changed": answer["changed"].T} | pictures.of_pairs(answer, chosen).arrays()
 
 
-def _swapped(network: Network) -> LinenNetwork:
-    """The same variables under another padding."""
-    assert isinstance(network, LinenNetwork)
-    return dataclasses.replace(network, model=network.model.clone(padding=_SWAPPED))
+def _swapped(network: Network) -> Network:
+    """The same weights under another padding."""
+    other = network.repadded(_SWAPPED)
+    if other is None:
+        raise NotAskedError("the network's padding cannot be changed from outside")
+    return other
 
 
 def _share(changed: jax.Array, place: jax.Array) -> jax.Array:
