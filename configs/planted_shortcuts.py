@@ -38,9 +38,12 @@ Sizes, epochs and what the probes compare were settled on seeds 100 and 101. A f
 10 and 0 of 10 too, and all of its 20 networks of scans gave up at the border as well.
 """
 
+from typing import Any
+
 import ml_collections
 
 from configs import audit, base
+from configs import train as train_config
 
 
 def get_config(size: str = "demo") -> ml_collections.ConfigDict:
@@ -50,22 +53,30 @@ def get_config(size: str = "demo") -> ml_collections.ConfigDict:
     config = base.run()
     config.study = "planted_shortcuts"
     config.size = size
-    config.kinds = ("border", "overlay")
-    config.seeds = tuple(range(10))  # of the images, the network and the order of the cases
+    config.kinds = ("border", "calipers", "gray_calipers", "text", "scanner")
+    config.seeds = tuple(range(20))  # of the images, the network and the order of the cases
+    config.null_seeds = tuple(range(4))
     config.learned = 0.7  # Dice on its own test images above which a network has learned
     config.data.residence = "device"
     config.model.update(features=(8, 16, 32, 32), skips=(True,) * 3)
     config.training.update(loss="dice_cross_entropy", learning_rate=3e-3, schedule="cosine", evaluate_every=4)
 
-    config.worlds = ml_collections.ConfigDict()
-    config.worlds.border = {"train": 400, "validation": 32, "test": 96, "epochs": 14}
-    config.worlds.overlay = {"train": 400, "validation": 32, "test": 96, "epochs": 14}
-    config.worlds.difficulty = 0.6  # of the scans; see jaxseg.data.synthetic.ultrasound
+    config.world = {"train": 400, "validation": 32, "test": 96, "epochs": 14}
+    config.world.difficulty = 0.6  # of the scans; see jaxseg.data.synthetic.ultrasound
+    config.nulls = {name: _null(config, name) for name in ("circular", "valid", "residual_unet", "dtu_net", "nnunet")}
 
     config.audit = audit.get_config().to_dict()
-    config.audit.probes = ("accuracy", "translation", "padding", "overlays", "calibration")
+    config.audit.probes = ("accuracy", "translation", "padding", "overlays", "gray levels", "calibration")
     _SIZES[size](config)
     return config.lock()
+
+
+def _null(config: ml_collections.ConfigDict, name: str) -> dict[str, Any]:
+    """Padding that marks no border, on images that plant it; other networks, on those that plant nothing."""
+    if name in ("circular", "valid"):
+        model = {field: config.model[field] for field in ("name", "features", "skips", "upsample", "norm")}
+        return {"kind": "border", "images": "planted", "model": model | {"padding": name}}
+    return {"kind": "border", "images": "twin", "model": train_config.get_config(f"demo,{name}").model.to_dict()}
 
 
 def _demo(config: ml_collections.ConfigDict) -> None:
@@ -74,11 +85,12 @@ def _demo(config: ml_collections.ConfigDict) -> None:
 
 
 def _tiny(config: ml_collections.ConfigDict) -> None:
-    config.seeds = (0,)
+    config.seeds = config.null_seeds = (0,)
+    config.nulls = {"circular": config.nulls.circular.to_dict()}
     config.data.update(dataset="drawn", source_size=32, image_size=32)
     config.model.update(features=(4, 8), skips=(True,))
-    for kind in config.kinds:
-        config.worlds[kind].update(train=16, validation=4, test=8, epochs=1)
+    config.nulls.circular.model.update(features=(4, 8), skips=(True,))
+    config.world.update(train=16, validation=4, test=8, epochs=1)
     config.training.update(evaluate_every=1)
     config.audit.update(resamples=100)
 

@@ -1,9 +1,8 @@
 """What of the answers a person has to know: at most a few findings, the most harmful first.
 
 A candidate is a finding if the whole 95 % interval of its number, over five patients or more, lies above the margin.
-Margins stand in the config and were set before anything was measured: 0.05 of Dice is what the studies of this project
-call negligible. Shortcuts are found by interventions alone, which change a cue and nothing else; that a layer knows of
-a cue is evidence, no finding.
+Margins stand, with what they mean, in `audit/defaults.py`. Shortcuts are found by interventions alone, which change a
+cue and nothing else; that a layer knows of a cue is evidence, no finding.
 """
 
 import dataclasses
@@ -80,8 +79,8 @@ def verdict(candidates: Sequence[Candidate]) -> Verdict:
     if undecided := [one for one in asked if one.open]:
         why = [f"{one.quantity} cannot be told: {one.hidden}." for one in undecided if one.hidden]
         if wide := [one for one in undecided if not one.hidden]:
-            numbers = "; ".join(_number(one) for one in wide)
-            why.append(f"The intervals are too wide to exclude a shortcut ({numbers}); test on more cases.")
+            numbers = "; ".join(f"{_number(one)}: {_needed(one)}" for one in wide)
+            why.append(f"The intervals are too wide to exclude a shortcut ({numbers}).")
         sentence = " ".join(why)
         return Verdict("unclear", sentence[0].upper() + sentence[1:] + also)
     if not asked:
@@ -94,6 +93,16 @@ def verdict(candidates: Sequence[Candidate]) -> Verdict:
 def _titles(found: Sequence[Finding]) -> str:
     titles = [finding.main.title for finding in found]
     return "; ".join([titles[0], *(title[0].lower() + title[1:] for title in titles[1:])])
+
+
+def _needed(one: Candidate) -> str:
+    """What would decide an open number, in words."""
+    more = one.needed
+    if math.isnan(more):
+        return "no case here has what it is asked of"
+    if math.isinf(more):
+        return f"it lies at the margin of {one.margin:g} itself, and no number of cases tells the side"
+    return f"about {more:.0f} more {'patient' if more == 1 else 'patients'} like these would decide it"
 
 
 def _number(one: Candidate) -> str:

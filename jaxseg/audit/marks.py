@@ -1,10 +1,16 @@
-"""The pictures of one case with its marks, without them, and with calipers where they measure nothing."""
+"""The pictures of one case: without its marks, and with calipers where they measure nothing.
+
+Marks are strokes that were drawn after the scan. Coloured ones on a gray image are marks wherever they are. White and
+gray ones are sought away from the object alone, as bright anatomy can pass for them: what is lost with the object's own
+rim is no shortcut.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from jaxseg.audit import levels
 from jaxseg.data import overlays, pipeline
@@ -12,17 +18,23 @@ from jaxseg.errors import InputError
 from jaxseg.settings import number as bounded
 from jaxseg.settings import one_of, share
 
-AS_IS, BESIDE, REMOVED, GATHERED, AROUND = range(5)  # pictures of a case
+BESIDE, REMOVED, SPECKS = range(3)  # pictures of a case; of every ink, two more
+INKS = ("coloured", "white", "gray")
+MASKS = ("marks", "touched", "phantom", "specks", "drawn", "strokes")  # of a case
 _DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
+_NEARLY = 0.95  # of the largest clear place
+Colours = Sequence[Sequence[int]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
     """How marks are recognised, removed and drawn; see configs/audit.py."""
 
-    colours: Sequence[Sequence[int]]
+    colours: Colours
+    grays: Colours
     chroma: float = bounded(above=0, most=255)
     gray_share: float = share()
+    away_share: float = share()
     removal: str = one_of("black", "noise", "bilinear", "fast_marching")
     beside_share: float = share()
     stroke_share: float = share()
@@ -30,29 +42,55 @@ class Look:
     gathered_share: float = share()
 
     def __post_init__(self) -> None:
-        colours = self.colours
-        if not colours or not all(len(one) == 3 and all(0 <= v <= 255 for v in one) for one in colours):
-            raise InputError(f"config.colours is {colours!r}; give (red, green, blue) from 0 to 255, once or more")
+        for name in ("colours", "grays"):
+            given = getattr(self, name)
+            if not given or not all(len(one) == 3 and all(0 <= v <= 255 for v in one) for one in given):
+                raise InputError(f"config.{name} is {given!r}; give (red, green, blue) from 0 to 255, once or more")
+
+    def ink(self, name: str, number: int) -> Sequence[int]:
+        """The colour of an ink on a case by its number; those of an ink take turns."""
+        of = {"coloured": self.colours, "white": ((255, 255, 255),), "gray": self.grays}[name]
+        return of[number % len(of)]
+
+
+def gathered(ink: int) -> int:
+    """The picture with calipers of an ink, by its place in `INKS`, in the middle of an empty place."""
+    return SPECKS + 1 + 2 * ink
+
+
+def around(ink: int) -> int:
+    """The picture with them at the ends of that place."""
+    return gathered(ink) + 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Marked:
-    """The pictures of one case.
+    """The pictures of one case, and where in them is what.
 
     Attributes:
-      images: `[5,*S,C]`, as the case's: as it is, with shapes beside the marks filled in, with the marks filled in, and
-        of the last with calipers in the middle of the phantom and around it.
-      marks: bool `[*S]`, as the next: the coloured marks.
+      images: `[9,*S,C]`, as the case's: with shapes beside the marks filled in, with the marks filled in, and of the
+        last with specks of the object at the ends of an empty place, and, for every ink, with calipers in its middle
+        and at its ends.
+      marks: bool `[*S]`, as the next: marks.
       touched: what removal filled in, marks or shapes beside them.
-      drawn: on or near inserted strokes.
       phantom: an outline of the object where it is not.
+      specks: where they are.
+      drawn: on or near what was inserted, whichever ink.
+      strokes: of calipers at the ends.
     """
 
     images: np.ndarray
     marks: np.ndarray
     touched: np.ndarray
-    drawn: np.ndarray
     phantom: np.ndarray
+    specks: np.ndarray
+    drawn: np.ndarray
+    strokes: np.ndarray
+
+    @property
+    def masks(self) -> Mapping[str, np.ndarray]:
+        """By their names."""
+        return {name: getattr(self, name) for name in MASKS}
 
 
 def mark(case: pipeline.Case, number: int, settings: Look) -> Marked:
@@ -80,43 +118,50 @@ def mark(case: pipeline.Case, number: int, settings: Look) -> Marked:
     for whole, after in zip(images, found.images, strict=True):
         new = after if scale is None else scale.values(after).astype(images.dtype)
         whole[place] = np.where(after != before, new, whole[place])
-    return Marked(images, *map(on_grid, (found.marks, found.touched, found.drawn, found.phantom)))
+    return Marked(images, **{name: on_grid(mask) for name, mask in found.masks.items()})
 
 
 def _marked(image: np.ndarray, labels: np.ndarray, valid: np.ndarray, number: int, settings: Look) -> Marked:
     """Of gray levels uint8 `[*S,C]` that fill their image."""
     side = min(labels.shape)
-    marks = _coloured(image, settings)
+    marks = found(image, labels, settings)
     region = overlays.removed_region(marks, method=settings.removal) if marks.any() else marks
     fill = lambda mask: overlays.remove(image, mask, method=settings.removal, margin=0) if mask.any() else image
-    beside = _beside(region, max(round(settings.beside_share * side), 2))
+    beside = _beside(region, labels > 0, max(round(settings.beside_share * side), 2))
     clean = fill(region)
-    phantom, points = _phantom(labels, valid, side)
-    look = _look(number, side, settings)
-    around, covered = overlays.draw_calipers(clean, points, **look)
+    phantom, points = _phantom(clean, labels, valid)
+    size = max(round(settings.caliper_share * side), 5)
+    speckled, specks = _with_specks(clean, labels > 0, points, size)
+    pictures, strokes, drawn = [fill(beside), clean, speckled], np.zeros_like(marks), specks
     middle = points.mean(0) if len(points) else 0.0
-    gathered, inside = overlays.draw_calipers(clean, middle + settings.gathered_share * (points - middle), **look)
+    style = overlays.CALIPER_STYLES[number % len(overlays.CALIPER_STYLES)]
+    for ink in INKS:
+        look: dict[str, Any] = {"style": style, "size": size, "thickness": max(round(side / 200), 1)}
+        look["colour"] = settings.ink(ink, number)
+        together, inner = overlays.draw_calipers(clean, middle + settings.gathered_share * (points - middle), **look)
+        apart, outer = overlays.draw_calipers(clean, points, **look)
+        pictures += [together, apart]
+        strokes, drawn = strokes | outer, drawn | outer | inner
     near = max(round(settings.stroke_share * side), 1)
-    drawn = overlays.removed_region(covered | inside, method="bilinear", margin=near)
-    return Marked(np.stack([image, fill(beside), clean, gathered, around]), marks, region | beside, drawn, phantom)
+    drawn = overlays.removed_region(drawn, method="bilinear", margin=near)
+    return Marked(np.stack(pictures), marks, region | beside, phantom, specks, drawn, strokes)
 
 
-def _coloured(image: np.ndarray, settings: Look) -> np.ndarray:
-    """The coloured marks of a gray image: bright anatomy can pass for white ones, and its loss is no shortcut."""
+def found(image: np.ndarray, labels: np.ndarray, settings: Look) -> np.ndarray:
+    """The marks of an image, bool `[*S]`.
+
+    Args:
+      image: uint8 `[*S,1]` or `[*S,3]`.
+      labels: what is not 0 is the object, near which white and gray strokes are left alone.
+      settings: of marks.
+    """
+    strokes = overlays.detect(image, chroma=settings.chroma, gray_share=settings.gray_share)
+    near = max(round(settings.away_share * min(labels.shape)), 1)
+    away = ~overlays.removed_region(labels > 0, method="bilinear", margin=near)
     if image.shape[-1] != 3:
-        return np.zeros(image.shape[:2], bool)
-    chroma = image.max(-1).astype(int) - image.min(-1) >= settings.chroma
-    return overlays.detect(image, chroma=settings.chroma, gray_share=settings.gray_share) & chroma
-
-
-def _look(number: int, size: int, settings: Look) -> dict[str, Any]:
-    colours, styles = settings.colours, overlays.CALIPER_STYLES
-    return {
-        "colour": colours[number % len(colours)],
-        "style": styles[number % len(styles)],
-        "size": max(round(settings.caliper_share * size), 5),
-        "thickness": max(round(size / 200), 1),
-    }
+        return strokes & away
+    coloured = image.max(-1).astype(int) - image.min(-1) >= settings.chroma
+    return strokes & (coloured | away)
 
 
 def _moved(mask: np.ndarray, by: Sequence[int]) -> np.ndarray:
@@ -129,18 +174,55 @@ def _moved(mask: np.ndarray, by: Sequence[int]) -> np.ndarray:
     return moved
 
 
-def _beside(region: np.ndarray, step: int) -> np.ndarray:
-    """The shapes of the marks a step aside, in the direction in which most of them lies clear of the marks."""
+def _beside(region: np.ndarray, there: np.ndarray, step: int) -> np.ndarray:
+    """The shapes of the marks a step aside, clear of the marks, and on as much of the object as they are."""
+    covered = np.count_nonzero(region & there)
     candidates = [_moved(region, (step * y, step * x)) & ~region for y, x in _DIRECTIONS]
-    return max(candidates, key=np.count_nonzero)
+    alike = lambda one: np.count_nonzero(one) - abs(np.count_nonzero(one & there) - covered)
+    return max(candidates, key=alike)
 
 
-def _phantom(labels: np.ndarray, valid: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """An outline of the object where the least of the object is, and most counts, and the ends of its axes `[4,2]`."""
-    mask = labels > 0
+def _phantom(image: np.ndarray, labels: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An outline of the object where it is not, and the ends of its axes `[4,2]`.
+
+    Of the places where nearly as much of it is clear of the object as can be, and counts, the one that looks most like
+    it: a network that believes calipers believes them on tissue before it does on black.
+    """
+    mask, size = labels > 0, min(labels.shape)
     if not mask.any():
         return np.zeros_like(mask), np.zeros((0, 2))
     moves = [(y * step, x * step) for y, x in _DIRECTIONS for step in (size // 4, 3 * size // 8)]
-    best = max(moves, key=lambda by: np.count_nonzero(_moved(mask, by) & ~mask & valid))
-    points = np.concatenate(overlays.ellipse_axes(mask)) + best
-    return _moved(mask, best), points
+    clear = [_moved(mask, by) & ~mask & valid for by in moves]
+    enough = _NEARLY * max(map(np.count_nonzero, clear))
+    level = image.astype(float).mean(-1)
+    unlike = [
+        abs(level[one].mean() - level[mask].mean()) if one.any() and np.count_nonzero(one) >= enough else np.inf
+        for one in clear
+    ]
+    best = moves[int(np.argmin(unlike))]
+    return _moved(mask, best), np.concatenate(overlays.ellipse_axes(mask)) + best
+
+
+def _with_specks(image: np.ndarray, there: np.ndarray, points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A square of the object's inside at every point, as large as a mark, and where these are.
+
+    What a network makes of a bit of the object at these places, it does not make of a mark.
+    """
+    specked, where = image.copy(), np.zeros(there.shape, bool)
+    if not len(points):
+        return specked, where
+    depth = ndimage.distance_transform_cdt(np.pad(there, 1), "chessboard")[1:-1, 1:-1]
+    middle = np.unravel_index(depth.argmax(), depth.shape)
+    arm = size // 2
+    reach = min(arm, int(depth.max()) - 1)
+    aside = np.arange(-arm, arm + 1)
+    for point in np.rint(points).astype(int):
+        y, x = (at + aside for at in point)
+        y, x = (np.array([v for v in of if 0 <= v < n], int) for of, n in zip((y, x), there.shape, strict=True))
+        # a small object is repeated
+        sy, sx = (
+            m + (of - at + reach) % (2 * reach + 1) - reach for m, of, at in zip(middle, (y, x), point, strict=True)
+        )
+        specked[np.ix_(y, x)] = image[np.ix_(sy, sx)]
+        where[np.ix_(y, x)] = True
+    return specked, where

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxseg.audit.asking import Asked
 from jaxseg.audit.probe import Arrays, Figure
 from jaxseg.audit.subject import Subject
+from jaxseg.data import pipeline
 from jaxseg.report import figures
 
 _PARTS = ("pictures", "picture_labels", "picture_classes", "chosen")
@@ -38,6 +40,20 @@ class Pairs:
 def of_arrays(arrays: Arrays, *, prefix: str = "") -> Pairs:
     """What `Pairs.arrays` gave."""
     return Pairs(*(arrays[f"{prefix}{name}"] for name in _PARTS))
+
+
+def of(asked: Asked, cases: pipeline.InMemory, chosen: np.ndarray, *, both: tuple[int, int] = (0, 1)) -> Pairs:
+    """Pairs of a question's pictures.
+
+    Args:
+      asked: its pictures are `images`, `labels` and `classes` `[B,V,...]`, uint8.
+      cases: of which it was asked.
+      chosen: numbers of those that are shown, as of `largest`.
+      both: which two of the V pictures of a case.
+    """
+    found = asked.pictures(cases, chosen)
+    images, labels, classes = (found[what][:, list(both)] for what in ("images", "labels", "classes"))
+    return Pairs(images, labels, classes, chosen)
 
 
 def of_pairs(answer: Arrays, chosen: np.ndarray) -> Pairs:

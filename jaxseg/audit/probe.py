@@ -102,12 +102,31 @@ class Candidate:
         """The interval lies on both sides of the margin, or there is none to speak of, or it decides nothing."""
         return self.thin or bool(self.hidden) or (not self.found and self.estimate.high > self.margin)
 
+    @property
+    def needed(self) -> float:
+        """Patients beyond these, in two digits, whose interval would lie on one side of the margin.
+
+        An interval narrows with the square root of their number. Infinite where that takes a hundred times as many; NaN
+        where the number is undefined.
+        """
+        one = self.estimate
+        if math.isnan(one.mean):
+            return math.nan
+        reach = one.mean - one.low if one.mean > self.margin else one.high - one.mean
+        away = abs(one.mean - self.margin)
+        if reach > 10 * away:
+            return math.inf
+        wanted = one.patients * (reach / away) ** 2 if away else one.patients
+        more = max(wanted, LEAST_PATIENTS, one.patients) - one.patients
+        unit = 10 ** max(math.floor(math.log10(max(more, 1))) - 1, 0)
+        return math.ceil(more / unit) * unit
+
     def record(self) -> dict[str, Any]:
         """As `results.json` and the table of candidates have it."""
         texts = {name: getattr(self, name) for name in ("title", "sentence", "quantity")}
         numbers = {**dataclasses.asdict(self.estimate), "margin": self.margin, "damage": self.damage}
         of = {"kind": self.kind.name, "probe": self.name}
-        return {**of, **texts, **numbers, "remedy": self.remedy, "found": self.found}
+        return {**of, **texts, **numbers, "remedy": self.remedy, "found": self.found, "open": self.open}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,6 +191,16 @@ def number(
 def plain(quantity: str, value: float, convention: str, *, where: str, n: int, undefined: int = 0) -> Row:
     """A number without an interval."""
     return number(quantity, exact(float(value), n, undefined=undefined), convention, where=where, interval=NONE)
+
+
+def weakest(estimates: Sequence[Estimate], margin: float) -> Estimate:
+    """Of numbers that all have to lie above a margin, the one that decides; those that are undefined do not count.
+
+    One that lies below with its whole interval decides by itself. Otherwise it is the one whose interval begins lowest.
+    """
+    defined = [one for one in estimates if not math.isnan(one.mean)] or list(estimates[:1])
+    below = [one for one in defined if one.high <= margin]
+    return min(below, key=lambda one: one.high) if below else min(defined, key=lambda one: one.low)
 
 
 def not_asked(why: str, *, quantity: str = "not asked", where: str = "", undefined: int = 0) -> Row:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from jaxseg import inference
+from jaxseg.audit.asking import Asked, Make, Question, Seen
 from jaxseg.data import augment, grids, inputs, pipeline, windows
 from jaxseg.data.raw_cases import size_text
 from jaxseg.errors import InputError
@@ -28,11 +28,6 @@ from jaxseg.prediction.network import Run
 from jaxseg.results.patients import Patients
 from jaxseg.training import checks, runs, sliding
 
-# images float32 [B,*n,C], labels int32 [B,*n], index int32 [B]; valid bool [B,*n] where not all pixels count, and scale
-# float32 [B,4,C] where gray levels are not -1 to 1
-Seen = Mapping[str, jax.Array]
-Question = Callable[[Network, Seen], dict[str, jax.Array]]
-Asked = Callable[[pipeline.InMemory], dict[str, np.ndarray]]
 Cases = pipeline.InMemory | pipeline.Listed
 _BATCH = 8  # cases at once, of a network that has no config
 
@@ -130,34 +125,19 @@ class Subject:
 
         return self.asks(question)(self.test)["dice"]
 
-    def asks(self, question: Question, *, batch_size: int | None = None) -> Asked:
+    def asks(self, question: Question, *, batch_size: int | None = None, make: Make | None = None) -> Asked:
         """A question as one compiled program.
 
         Args:
-          question: `(network, seen) -> {name: [B,...]}`; seen is the network's view of the cases.
+          question: `(network, seen) -> {name: [B,...]}`; seen is the network's view of the cases. What it answers as
+            `pictures`, `{name: [B,...]}`, is kept of the few cases alone for which it is asked for.
           batch_size: cases at once; by default the subject's.
+          make: other images and masks of a case, see `asking.Make`; made while cases are read.
 
         Returns:
-          `cases -> {name: [N,...]}` in the order of the cases, which may be any with the test cases' classes.
+          `cases -> {name: [N,...]}` in the order of the cases, with `pictures(cases, chosen)`.
         """
-
-        @jax.jit
-        def run(network: Network, batch: Mapping[str, Any], known: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-            of_batch = {name: values[batch["index"]] for name, values in known.items()}
-            corner = of_batch.pop("corner")
-            if self.view == "original":
-                seen = augment.whole(batch, size=self.resized)
-            else:
-                seen = augment.quadrant(batch, corner, size=self.resized)
-            return question(network, seen | of_batch | {"index": batch["index"]})
-
-        def asked(cases: pipeline.InMemory) -> dict[str, np.ndarray]:
-            known = {"corner": augment.case_corners(cases.cases)}  # belongs to a case, not to its place among others
-            known |= {} if cases.scales is None else {"scale": cases.scales}
-            batches = pipeline.epoch(cases, batch_size=batch_size or self.batch_size)
-            return inference.over_cases(lambda batch: run(self.network, batch, known), batches)
-
-        return asked
+        return Asked(self.network, question, self.view, self.resized, batch_size or self.batch_size, make)
 
     def features(self, network: Network, seen: Seen) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Logits, and the layers' activations over the image, without the margin that padding `valid` has.

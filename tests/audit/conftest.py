@@ -51,26 +51,52 @@ class PaddedSum(nn.Module):
 
 
 class BetweenMarks(nn.Module):
-    """Foreground between the outermost yellow pixels, in both directions: it knows nothing but calipers."""
+    """Foreground between the outermost pixels of an ink, in both directions: it knows nothing but calipers.
 
+    Of `bright`, it is a threshold whose answer is filled to a box, as post-processing may do.
+    """
+
+    ink: str = "yellow"
     padding: str = ""
 
     @nn.compact
     def __call__(self, images, train=False):
-        yellow = (images[..., 0] > 0.5) & (images[..., 2] < -0.5)
+        inked = _inked(images, self.ink)
         along = lambda axis: (
-            (jnp.cumsum(jnp.any(yellow, axis), 1) > 0)
-            & (jnp.flip(jnp.cumsum(jnp.flip(jnp.any(yellow, axis), 1), 1), 1) > 0)
+            (jnp.cumsum(jnp.any(inked, axis), 1) > 0)
+            & (jnp.flip(jnp.cumsum(jnp.flip(jnp.any(inked, axis), 1), 1), 1) > 0)
         )
-        inside = along(2)[:, :, None] & along(1)[:, None, :]
-        z = jnp.where(inside, 40.0, -40.0)
-        return jnp.stack([jnp.zeros_like(z), z], -1)
+        return _sure(along(2)[:, :, None] & along(1)[:, None, :])
+
+
+class Copied(nn.Module):
+    """Foreground where an ink is, pixel by pixel."""
+
+    ink: str
+    padding: str = ""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return _sure(_inked(images, self.ink))
+
+
+def _inked(images, ink):
+    first, last = images[..., 0], images[..., -1]
+    white, gray = first == 1.0, (first == last) & (abs(127.5 * (first + 1) - 200) < 0.1)
+    return {"yellow": (first > 0.5) & (last < -0.5), "white": white & (last == 1.0), "gray": gray, "bright": first > 0}[
+        ink
+    ]
+
+
+def _sure(there):
+    z = jnp.where(there, 40.0, -40.0)
+    return jnp.stack([jnp.zeros_like(z), z], -1)
 
 
 @pytest.fixture
 def networks():
     """The classes above, by name."""
-    return types.SimpleNamespace(Threshold=Threshold, PaddedSum=PaddedSum, BetweenMarks=BetweenMarks)
+    return types.SimpleNamespace(Threshold=Threshold, PaddedSum=PaddedSum, BetweenMarks=BetweenMarks, Copied=Copied)
 
 
 @pytest.fixture
@@ -145,12 +171,12 @@ def subject_of():
     return _subject_of
 
 
-def _squares(count=12, *, size=SIZE, channels=3, seed=0, domains=None, bright=220, dark=30):
+def _squares(count=12, *, size=SIZE, channels=3, seed=0, domains=None, bright=220, dark=30, half=None):
     """Bright squares in the middle of dark images, a patient each."""
     random = np.random.default_rng(seed)
     labels = np.zeros((count, size, size), np.uint8)
     for one in labels:
-        half = size // 6
+        half = half or size // 6
         y, x = size // 2 + random.integers(-1, 2, 2)
         one[y - half : y + half, x - half : x + half] = 1
     images = np.where(labels[..., None] > 0, bright, dark) + random.integers(-8, 9, (count, size, size, 1))

@@ -15,7 +15,7 @@ from configs import train as train_config
 from jaxseg.audit import findings
 from jaxseg.audit import run as audits
 from jaxseg.audit.pictures import largest
-from jaxseg.audit.probe import BORDER, OVERLAY, SCANNER, Candidate, Kind
+from jaxseg.audit.probe import BORDER, OVERLAY, SCANNER, Candidate, Kind, weakest
 from jaxseg.audit.probes import (
     ability,
     accuracy,
@@ -30,7 +30,7 @@ from jaxseg.audit.probes import (
 from jaxseg.audit.subject import evenly, of_run, of_weights, strip_width
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
-from jaxseg.metrics.intervals import Estimate, bootstrap_contrast
+from jaxseg.metrics.intervals import Estimate, bootstrap_contrast, bootstrap_mean
 from jaxseg.models import pretrained
 from jaxseg.prediction import network
 from jaxseg.scores import registry
@@ -98,17 +98,47 @@ def test_findings_are_ordered_by_damage_joined_by_kind_and_at_most_so_many():
         ([candidate(), candidate("calibration")], "yes", "Also found: Title of calibration"),
         ([candidate(low=-0.1, mean=0, high=0.04)], "no", "found nothing: border number 0.00 [-0.10, 0.04]"),
         ([candidate(low=-0.1, mean=0, high=0.04), candidate("accuracy")], "no", "found no shortcut"),
-        ([candidate(low=0.01)], "unclear", "too wide to exclude a shortcut (border number 0.30 [0.01, 0.40])"),
+        ([candidate(low=0.01)], "unclear", "too wide to exclude a shortcut (border number 0.30 [0.01, 0.40]: "),
+        ([candidate(low=0.01)], "unclear", "[0.01, 0.40]: about 4 more patients like these would decide it)."),
         ([candidate("accuracy")], "unclear", "No shortcut could be asked for"),
-        ([candidate(mean=math.nan, low=math.nan, high=math.nan)], "unclear", "border number undefined"),
-        ([of_patients(1, low=-0.1, mean=0, high=0.04)], "unclear", "0.00 [-0.10, 0.04] of 1 patients"),
-        ([of_patients(4)], "unclear", "0.30 [0.20, 0.40] of 4 patients"),
+        ([candidate(mean=math.nan, low=math.nan, high=math.nan)], "unclear", "border number undefined: no case here"),
+        (
+            [of_patients(1, low=-0.1, mean=0, high=0.04)],
+            "unclear",
+            "[-0.10, 0.04] of 1 patients: about 4 more patients",
+        ),
+        ([of_patients(4)], "unclear", "0.30 [0.20, 0.40] of 4 patients: about 1 more patient like"),
+        ([candidate(low=-0.1, mean=0.049, high=0.2)], "unclear", "it lies at the margin of 0.05 itself"),
         ([of_patients(5)], "yes", "Title of border."),
     ],
 )
 def test_the_verdict_is_about_shortcuts_alone(given, verdict, words):
     said = findings.verdict(given)
     assert said.verdict == verdict and words in said.sentence
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.08])
+def test_so_many_more_patients_as_are_needed_decide_a_number(mean):
+    noise = np.random.default_rng(0).normal(size=100)
+    noise = 0.2 * (noise - noise.mean()) / noise.std()
+    of = lambda times: candidate_of(np.tile(noise, times) + mean, margin=0.05)
+    few = of(1)
+    assert few.open and 60 < few.needed < 80  # 100 x (1.96 x 0.02 / 0.03)^2 - 100 = 71
+    assert not of(2).open and not of(2).needed  # nor are more needed
+
+
+def candidate_of(values, margin):
+    estimate = bootstrap_mean(values, np.arange(len(values)), resamples=2000)
+    return dataclasses.replace(candidate(margin=margin), estimate=estimate)
+
+
+def test_of_several_numbers_the_weakest_decides():
+    of = lambda mean, low, high: Estimate(mean, low, high, 9, 0, 9)
+    far, wide, none, nothing = of(0.5, 0.4, 0.6), of(0.3, 0.01, 0.6), of(0.0, -0.2, 0.04), of(*[math.nan] * 3)
+    assert weakest([far, wide], 0.05) is wide
+    assert weakest([wide, none, far], 0.05) is none  # one that is not there is enough
+    assert weakest([of(0.0, -0.3, 0.2), none], 0.05) is none  # whichever interval begins lower
+    assert weakest([nothing, far], 0.05) is far and weakest([nothing], 0.05) is nothing
 
 
 def test_pictures_show_typical_cases_of_an_effect():

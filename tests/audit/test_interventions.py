@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxseg.audit.marks import INKS
 from jaxseg.audit.probe import OVERLAY, SCANNER, NotAskedError
 from jaxseg.audit.probes import distances, gray_levels, overlay_marks, padding, position, translation
 from jaxseg.data import overlays, pipeline
@@ -24,15 +25,46 @@ def calipers(cases):
     return dataclasses.replace(cases, images=np.stack(images))
 
 
-def test_a_network_of_calipers_believes_them_where_nothing_is(networks, subject_of, squares, answer, assert_stays):
+def found_of(answer):
+    return {one.name for one in answer.candidates if one.found}
+
+
+@pytest.mark.parametrize("ink", ["yellow", "white", "gray"])
+def test_a_network_of_calipers_believes_them_where_nothing_is(ink, networks, subject_of, squares, answer, assert_stays):
     cases = squares(size=64, dark=60, bright=60)  # nothing to be seen
-    found, arrays = answer(overlay_marks.PROBE, subject_of(networks.BetweenMarks(), cases), colours=((255, 255, 0),))
-    assert_stays("overlays_insertion", found, arrays)
-    insertion = next(one for one in found.candidates if one.name == "overlays_insertion")
-    assert insertion.kind == OVERLAY and insertion.found
-    gathered, around = np.nanmean(arrays["insertion"], 1)
-    assert around > 0.8 and gathered < 0.4
-    assert insertion.estimate.mean == pytest.approx(around - gathered, abs=1e-6)
+    inks = {"colours": ((255, 255, 0),), "grays": ((200, 200, 200),)}
+    found, arrays = answer(overlay_marks.PROBE, subject_of(networks.BetweenMarks(ink), cases), **inks)
+    name = {"yellow": "coloured"}.get(ink, ink)
+    if ink == "yellow":
+        assert_stays("overlays_insertion", found, arrays)
+    assert found_of(found) == {f"overlays_insertion_{name}", "overlays_copied"}
+    of_object, gathered, around = np.nanmean(arrays["insertion"][INKS.index(name)], 1)
+    assert around > 0.8 and gathered < 0.4 and of_object == 0
+    insertion = next(one for one in found.candidates if one.name == f"overlays_insertion_{name}")
+    assert insertion.kind == OVERLAY and insertion.estimate.mean == pytest.approx(around - gathered, abs=1e-6)
+    assert insertion.figure is not None and arrays["shown"] == INKS.index(name)
+
+
+@pytest.mark.parametrize("ink", ["yellow", "white", "gray"])
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_network_that_copies_marks_is_found(ink, marked, networks, subject_of, squares, answer):
+    cases = squares(size=64, bright=150)
+    cases = calipers(cases) if marked else cases
+    inks = {"colours": ((255, 255, 0),), "grays": ((200, 200, 200),)}
+    found, arrays = answer(overlay_marks.PROBE, subject_of(networks.Copied(ink), cases), **inks)
+    assert "overlays_copied" in found_of(found)
+    specks, *strokes = np.nanmean(arrays["copied"], 1)
+    drawn = INKS.index({"yellow": "coloured"}.get(ink, ink))
+    assert specks == 0 and strokes[drawn] == 1
+
+
+def test_a_threshold_that_is_filled_to_a_box_is_no_shortcut(networks, subject_of, squares, answer):
+    """It is led on by whatever looks like the object, calipers among it."""
+    for cases in (squares(size=64), calipers(squares(size=64))):
+        found, arrays = answer(overlay_marks.PROBE, subject_of(networks.BetweenMarks("bright"), cases))
+        _, gathered, around = np.nanmean(arrays["insertion"], 2).T
+        assert (around > 0.8).all() and (around - gathered > 0.3).any()  # without bits of the object it would be one
+        assert not any(one.found or one.open for one in found.candidates)
 
 
 def test_a_network_of_calipers_loses_all_when_they_are_removed(networks, subject_of, squares, answer, assert_stays):
@@ -49,15 +81,16 @@ def test_a_network_of_calipers_loses_all_when_they_are_removed(networks, subject
 def test_a_network_of_gray_levels_does_not_mind_marks(networks, subject_of, squares, answer):
     cases = calipers(squares(size=64))
     found, arrays = answer(overlay_marks.PROBE, subject_of(networks.Threshold(), cases))
-    assert len(found.candidates) == 2 and not any(one.found or one.open for one in found.candidates)
+    assert len(found.candidates) == 5 and not any(one.found or one.open for one in found.candidates)
     np.testing.assert_allclose(arrays["insertion"], 0, atol=1e-6)
 
 
 def test_removal_is_not_asked_where_there_are_no_marks(networks, subject_of, answer):
     found, _ = answer(overlay_marks.PROBE, subject_of(networks.Threshold()))
-    assert [one.name for one in found.candidates] == ["overlays_insertion"]
+    names = [*(f"overlays_insertion_{ink}" for ink in INKS), "overlays_copied"]
+    assert [one.name for one in found.candidates] == names
     (why,) = found.not_asked
-    assert "0 images with coloured marks; at least 8" in why.convention and np.isnan(why.estimate.mean)
+    assert "0 images with marks; at least 8" in why.convention and np.isnan(why.estimate.mean)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +142,29 @@ def test_domains_that_look_alike_are_silent(networks, subject_of, squares, answe
     np.testing.assert_array_equal(arrays["own"][:8], arrays["theirs"][0][:8])
 
 
+def test_larger_objects_in_a_domain_are_not_its_scanner(networks, subject_of, squares, answer):
+    """Gray levels are the same in both domains, but there is more of the object's in one of them."""
+    small, large = squares(8, size=64, half=6), squares(8, size=64, half=15)
+    cases = pipeline.InMemory(
+        small.name, small.class_names, *(np.concatenate([getattr(one, of) for one in (small, large)]) for of in
+        ("images", "labels")), *[tuple(map(str, range(16)))] * 2, ("A",) * 8 + ("B",) * 8,
+        np.concatenate([small.spacings] * 2),
+    )  # fmt: skip
+    found, arrays = answer(gray_levels.PROBE, subject_of(networks.Threshold(), cases))
+    np.testing.assert_array_equal(arrays["own"][:8], arrays["theirs"][0][:8])
+    assert not found.candidates[0].found and not found.candidates[0].open
+    counts = [gray_levels.histograms(list(one)) for one in (small, large)]
+    levels = gray_levels.gray_map(*(one.sum(0) for one in counts))  # of the whole images, background would turn bright
+    assert (levels[0, :127][counts[0].sum(0)[0, :127] > 0] > 127).any()
+    np.testing.assert_allclose(gray_levels.as_composed(counts[1], counts[0]).sum(), counts[0].sum())
+
+
+def test_what_a_domain_has_nothing_of_is_taken_from_its_whole():
+    target, source = np.zeros((2, 1, 256)), np.zeros((2, 1, 256))
+    target[0, 0, :4], source[0, 0, 7], source[1, 0, 9] = 1, 30, 10
+    np.testing.assert_allclose(gray_levels.as_composed(target, source)[0, :5], [10, 10, 10, 10, 0])
+
+
 def test_one_domain_is_not_asked(networks, subject_of, settings):
     for probe in (gray_levels.PROBE, distances.PROBE):
         with pytest.raises(NotAskedError, match="all cases are of one domain"):
@@ -127,7 +183,9 @@ def test_two_halves_need_four_cases_and_folds_two_patients(networks, subject_of,
 def test_the_gray_map_takes_one_histogram_to_the_other():
     random = np.random.default_rng(0)
     source = random.integers(20, 120, (40, 50, 1)).astype(np.uint8)
-    counts, doubled = (gray_levels.histogram([{"image": image}]) for image in (source, (2 * source).astype(np.uint8)))
+    labels = np.zeros((40, 50), np.uint8)
+    of = lambda image: gray_levels.histograms([{"image": image, "labels": labels}]).sum(0)
+    counts, doubled = of(source), of((2 * source).astype(np.uint8))
     levels = gray_levels.gray_map(counts, doubled)[0]
     np.testing.assert_array_equal(levels[20:120], 2 * np.arange(20, 120))
     np.testing.assert_array_equal(gray_levels.gray_map(counts, counts)[0][20:120], np.arange(20, 120))

@@ -11,8 +11,10 @@ from tests.drawings import assert_as_stored, kept
 
 LOOK = marks.Look(
     colours=((255, 255, 0), (0, 255, 0)),
+    grays=((90, 90, 90),),
     chroma=60.0,
     gray_share=0.1,
+    away_share=0.05,
     removal="black",
     beside_share=0.1,
     stroke_share=0.03,
@@ -39,8 +41,7 @@ def test_marks_are_coloured_pixels_and_nothing_else_is_filled_in():
     yellow = np.zeros((48, 48), bool)
     yellow[20:23, 30:33] = yellow[34:37, 8:11] = True
     np.testing.assert_array_equal(found.marks, yellow)
-    as_is, beside, clean = found.images[:3]
-    np.testing.assert_array_equal(as_is, given["image"])
+    as_is, (beside, clean) = given["image"], found.images[:2]
     assert (clean[yellow] == 0).all() and not (beside[yellow] == 0).any()
     region = (clean != as_is).any(-1)
     shifted = (beside != as_is).any(-1)
@@ -56,20 +57,18 @@ def test_without_marks_an_image_is_left_as_it_is():
         given = case(channels=channels)
         found = marks.mark(given, 0, dataclasses.replace(LOOK))
         assert not found.marks.any() and not found.touched.any()
-        for k in (marks.AS_IS, marks.BESIDE, marks.REMOVED):
+        for k in (marks.BESIDE, marks.REMOVED):
             np.testing.assert_array_equal(found.images[k], given["image"])
 
 
-@pytest.mark.parametrize(
-    ("at", "wanted"),
-    [((4, 6), (0, 12)), ((34, 30), (-12, -12)), ((20, 2), (-12, 0)), ((38, 38), (-12, -12)), ((2, 38), (0, -12))],
-)
-def test_a_phantom_is_the_object_moved_to_where_the_least_of_it_is(at, wanted):
-    """A quarter or three eighths of the side aside, in the first direction in which all of it stays in the image."""
+@pytest.mark.parametrize("at", [(4, 6), (34, 30), (20, 2), (38, 38), (2, 38)])
+def test_a_phantom_is_the_object_moved_to_a_clear_place_that_looks_like_it(at):
+    """A quarter or three eighths of the side aside; nearly as much of it is clear as can be."""
     given = case(at=at)
-    found = marks.mark(given, 0, LOOK)
+    given["image"][:, 30:] += 60  # on the right it looks more like the object, which is brighter by 100
     size, mask = 48, given["labels"] > 0
-    best = None
+    found = marks.mark(given, 0, LOOK)
+    places = []
     for y in (-1, 0, 1):
         for x in (-1, 0, 1):
             for step in (12, 18) if y or x else ():
@@ -78,17 +77,20 @@ def test_a_phantom_is_the_object_moved_to_where_the_least_of_it_is(at, wanted):
                     place = row + y * step, column + x * step
                     if all(0 <= p < size for p in place):
                         moved[place] = True
-                moved &= ~mask
-                if best is None or moved.sum() > best[0].sum():
-                    best = moved, (y * step, x * step)
-    assert best[0].sum() == mask.sum() and best[1] == wanted
-    np.testing.assert_array_equal(found.phantom, best[0])
+                clear = moved & ~mask
+                unlike = abs(given["image"][clear].mean() - given["image"][mask].mean()) if clear.any() else np.inf
+                places.append((clear.sum(), unlike, moved))
+    most = max(clear for clear, *_ in places)
+    _, _, wanted = min((one for one in places if one[0] >= 0.95 * most), key=lambda one: one[1])
+    assert most == mask.sum()
+    np.testing.assert_array_equal(found.phantom, wanted)
+    assert np.argwhere(found.phantom).mean(0)[1] > np.argwhere(mask).mean(0)[1] or at[1] > 18
 
 
 def test_calipers_stand_at_the_ends_of_the_phantom_or_gather_in_its_middle():
     given = case(size=60, at=(24, 20), extent=(9, 15))
     found = marks.mark(given, 1, LOOK)
-    clean, gathered, around = found.images[2:]
+    clean, gathered, around = found.images[[marks.REMOVED, marks.gathered(0), marks.around(0)]]
     changed = [np.argwhere((image != clean).any(-1)) for image in (gathered, around)]
     middle = np.argwhere(found.phantom).mean(0)
     assert all(abs(places.mean(0) - middle).max() < 1.5 for places in changed)
@@ -100,6 +102,46 @@ def test_calipers_stand_at_the_ends_of_the_phantom_or_gather_in_its_middle():
     strokes = (gathered != clean).any(-1) | (around != clean).any(-1)
     assert found.drawn[strokes].all() and found.drawn.sum() > strokes.sum()
     assert tuple(around[tuple(changed[1][0])]) == (0, 255, 0)  # the second case has the second colour
+    for ink, level in ((1, 255), (2, 90)):  # white and gray ones stand where the coloured do
+        for picture, places in zip((marks.gathered(ink), marks.around(ink)), changed, strict=True):
+            assert (found.images[picture][tuple(places.T)] == level).all()
+            same = np.ones((60, 60), bool)
+            same[tuple(places.T)] = False
+            np.testing.assert_array_equal(found.images[picture][same], clean[same])
+    strokes = np.zeros((60, 60), bool)
+    strokes[tuple(changed[1].T)] = True
+    np.testing.assert_array_equal(found.strokes, strokes)
+
+
+@pytest.mark.parametrize("extent", [(9, 15), (2, 2), (1, 7)])
+def test_specks_are_squares_of_the_object_where_the_calipers_stand(extent):
+    given = case(size=60, at=(24, 20), extent=extent)
+    found = marks.mark(given, 0, LOOK)
+    clean, specked = found.images[[marks.REMOVED, marks.SPECKS]]
+    ends = np.rint(np.concatenate(overlays.ellipse_axes(found.phantom))).astype(int)
+    where = np.zeros((60, 60), bool)
+    for y, x in ends:
+        where[y - 3 : y + 4, x - 3 : x + 4] = True  # a caliper has 0.1 of 60 pixels, and so 7
+    np.testing.assert_array_equal(found.specks, where)
+    np.testing.assert_array_equal(specked[~where], clean[~where])
+    inside = {tuple(v) for v in given["image"][given["labels"] > 0]}
+    assert {tuple(v) for v in specked[where]} <= inside
+
+
+def test_white_strokes_are_marks_away_from_the_object_and_coloured_ones_anywhere():
+    random = np.random.default_rng(0)
+    labels = np.zeros((64, 64), np.uint8)
+    labels[20:40, 20:40] = 1
+    clean = np.repeat(random.integers(30, 50, (64, 64, 1)), 3, -1).astype(np.uint8)
+    look = dataclasses.replace(LOOK, gray_share=0.5)
+    points = np.array([[30.0, 30.0], [50.0, 52.0], [8.0, 8.0], [42.0, 30.0]])  # the last is close to it
+    for colour, wanted in (((255, 255, 255), [1, 2]), ((170, 170, 170), [1, 2]), ((255, 255, 0), [0, 1, 2, 3])):
+        image, _ = overlays.draw_calipers(clean, points, style="plus", size=7, colour=colour)
+        _, covered = overlays.draw_calipers(clean, points[wanted], style="plus", size=7, colour=colour)
+        found = marks.found(image, labels, look)
+        assert found[covered].mean() > 0.9 and (found & (labels > 0)).any() == (len(wanted) == 4)
+        gray = marks.found(image[..., :1], labels, look)
+        assert gray[covered & (labels == 0)].mean() > 0.6 and not (gray & (labels > 0)).any()
 
 
 def test_an_empty_mask_has_no_phantom():
@@ -114,14 +156,15 @@ def test_pictures_of_marks_stay_as_they_are(request):
     for number, (at, size) in enumerate((((10, 14), 48), ((40, 30), 64), ((3, 50), 210))):
         made = marks.mark(case(size=size, at=at, yellow=[(20, 30), (at[0] + 2, 40)]), number, LOOK)
         columns = {f"image {k}": image for k, image in enumerate(made.images)}
-        columns |= {name: getattr(made, name) for name in ("marks", "touched", "drawn", "phantom")}
+        columns |= made.masks
         flat = {name: np.asarray(values, float).ravel() for name, values in columns.items()}
         found[str(size)] = {name: kept([{"": v} for v in values[::3]]) for name, values in flat.items()}
     assert_as_stored(request.path.parent / "drawn" / "marks.json", found)
 
 
+@pytest.mark.parametrize("name", ["colours", "grays"])
 @pytest.mark.parametrize("colours", [(), ((0, 0),), ((0, 0, 256),), ((-1, 0, 0),)])
-def test_colours_that_are_none_are_refused(colours):
-    with pytest.raises(ValueError, match=r"config.colours is .*; give .red, green, blue. from 0 to 255, once or more"):
-        dataclasses.replace(LOOK, colours=colours)
-    dataclasses.replace(LOOK, colours=((0, 0, 255),))
+def test_colours_that_are_none_are_refused(name, colours):
+    with pytest.raises(ValueError, match=rf"config.{name} is .*; give .red, green, blue. from 0 to 255, once or more"):
+        dataclasses.replace(LOOK, **{name: colours})
+    dataclasses.replace(LOOK, **{name: ((0, 0, 255),)})

@@ -100,9 +100,9 @@ def test_a_page_of_findings(audited, networks):
         pytest.approx(0.701, abs=0.001),
     )
     assert "Finding 1: Objects at the image's border are given up" in words and "Finding 2" not in words
-    assert "(95 % interval, bootstrap over patients; 10 cases of 10 patients, 0 undefined; a finding from 0.05" in words
+    assert "(95 % interval, bootstrap over patients; 10 cases of 10 patients, 0 undefined; a finding from 0.1" in words
     assert "findings 1 test cases 10 mean Dice 1.00 [1.00, 1.00] recall lost near the border 0.70 [0" in words
-    assert "A finding's whole interval lies above its margin (0, 0.05)" in words
+    assert "A finding's whole interval lies above its margin (0, 0.05, 0.1)" in words
     assert "padding: not asked: the network does not say how it pads; there are no zeros to take away." in words
     assert "Numbers: accuracy" in words and "Numbers: translation" in words and "Numbers: padding" not in words
     assert set(drawn) == {"candidates", "accuracy", "finding_translation"}
@@ -119,7 +119,7 @@ def test_a_page_of_nothing_found(audited, networks):
     words, results, drawn, _ = audited(networks.Threshold(), "translation")
     assert results["verdicts"][0]["verdict"] == "no" and not results["findings"]
     assert "Nothing was found that needs doing" in words and "Every probe could be asked." in words
-    assert "findings 0 test cases 10" in words and "lies above its margin (0.05)" in words
+    assert "findings 0 test cases 10" in words and "lies above its margin (0.05, 0.1)" in words
     assert set(drawn) == {"candidates"} and drawn["candidates"]["legends"] == []
     order = [words.index(part) for part in ("Does the network use", "On these 10 cases", "What was asked for, found")]
     assert order == sorted(order) and "a mean Dice of 1.00. Is that what it is known for? If not," in words

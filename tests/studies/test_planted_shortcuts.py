@@ -1,12 +1,13 @@
 """The worlds, the counting and the verdict; and the whole study in its smallest size."""
 
 import json
-import math
 import shutil
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from configs import planted_shortcuts as study_config
 from jaxseg.data.synthetic import dermoscopy, ultrasound
@@ -21,6 +22,8 @@ from jaxseg.studies.planted_shortcuts.study import STUDY
 
 def config(**fields):
     made = study_config.get_config("tiny").unlock()
+    if fields.pop("nulls", None) == {}:
+        made.nulls = ml_collections.ConfigDict()
     made.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
     return made.lock()
 
@@ -38,14 +41,22 @@ def test_unknown_sizes_are_named():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("kinds", ("border", "luck"), "config.kinds .* give some of border, overlay, each once"),
+        (
+            "kinds",
+            ("border", "luck"),
+            "config.kinds .* give some of border, calipers, gray_calipers, text, scanner, each once",
+        ),
         ("seeds", (1, 1), "config.seeds .* give numbers of at least 0, each once"),
         ("seeds", (), "config.seeds .* give numbers of at least 0, each once"),
         ("seeds", (-1,), "config.seeds .* give numbers of at least 0, each once"),
         ("data.source_size", 64, "so give the same"),
-        ("worlds.border.epochs", 0, "config.worlds.border.epochs is 0; it must be at least 1"),
-        ("worlds.overlay.test", 0, "config.worlds.overlay.test is 0; it must be at least 1"),
-        ("worlds.difficulty", 1.5, "config.worlds.difficulty is 1.5; it must be at least 0 and at most 1"),
+        ("null_seeds", (2, 2), "config.null_seeds .* give numbers of at least 0, each once"),
+        ("world.epochs", 0, "config.world.epochs is 0; it must be at least 1"),
+        ("world.test", 0, "config.world.test is 0; it must be at least 1"),
+        ("world.difficulty", 1.5, "config.world.difficulty is 1.5; it must be at least 0 and at most 1"),
+        ("nulls.circular.images", "none", "config.images is 'none'|config.nulls.circular.images is 'none'"),
+        ("nulls.circular.kind", "luck", "config.nulls.circular.kind is 'luck'"),
+        ("nulls.circular.model.name", "vnet", "unknown network 'vnet'"),
         ("audit.margin", 0.0, "config.margin is 0.0"),
         ("model.name", "vnet", "unknown network 'vnet'"),
     ],
@@ -55,13 +66,49 @@ def test_what_cannot_work_is_named_before_anything_runs(field, value, message):
         settings(config(**{field.replace(".", "__"): value}))
 
 
-def test_a_twin_has_the_same_scenes_without_the_cue():
+@pytest.mark.parametrize("kind", ["calipers", "gray_calipers", "text"])
+def test_a_twin_has_the_same_scenes_with_marks_elsewhere(kind):
     made = settings(config())
-    overlay = worlds.draw(made, "overlay", 3)
-    planted, twin = (overlay[arm]["train"] for arm in ARMS)
+    drawn = worlds.draw(made, kind, 3)
+    planted, twin = (drawn[arm]["train"] for arm in ARMS)
     np.testing.assert_array_equal(planted.labels, twin.labels)
-    differ = (planted.images != twin.images).any(-1)
-    assert differ.any((1, 2)).all() and 0.02 < differ.mean() < 0.5  # marks on every image, and nothing else
+    bare = np.stack([unmarked(made, 3, scene).image for scene in range(len(planted))])
+    covered = [(one.images != bare).any(-1) for one in (planted, twin)]
+    assert covered[0].any((1, 2)).mean() > 0.8 and 0.01 < covered[0].mean() < 0.4
+    inks = np.concatenate([one.images[where] for one, where in zip((planted, twin), covered, strict=True)]).astype(int)
+    chroma = np.ptp(inks, axis=-1)
+    assert {"calipers": chroma.min() >= 40, "gray_calipers": chroma.max() == 0, "text": chroma.max() > 100}[kind]
+    differ = (planted.images != twin.images).any((1, 2, 3))
+    assert differ.mean() > 0.8
+    there = planted.labels > 0
+    if kind == "text":  # beside the object, and over it by chance
+        over = [(where & there).sum() / where.sum() for where in covered]
+        assert over[0] < 0.5 * over[1]
+    else:
+        away = [ndimage.distance_transform_edt(~one) for one in there]
+        distance = [np.mean([d[w].mean() for d, w in zip(away, where, strict=True) if w.any()]) for where in covered]
+        assert distance[0] < 0.7 * distance[1]
+
+
+def unmarked(made, seed, scene):
+    frame = worlds._scan(made, seed, scene)
+    return worlds._moved(worlds.Picture(frame.clean, (frame.labels > 0).astype(np.uint8)), seed, scene)
+
+
+def test_one_machine_scans_what_is_trained_on_and_two_what_is_tested():
+    drawn = worlds.draw(settings(config()), "scanner", 3)
+    planted, twin = (drawn[arm] for arm in ARMS)
+    assert set(planted["train"].domains) == set(planted["validation"].domains) == {"machine A"}
+    assert set(planted["test"].domains) == set(twin["train"].domains) == {"machine A", "machine B"}
+    np.testing.assert_array_equal(planted["test"].images, twin["test"].images)
+    lighter = np.array(twin["train"].domains) == "machine B"
+    np.testing.assert_array_equal(planted["train"].images[~lighter], twin["train"].images[~lighter])
+    dark, light = planted["train"].images[lighter].astype(float), twin["train"].images[lighter]
+    np.testing.assert_array_equal(light, np.rint(60 + 195 * np.sqrt(dark / 255)))
+
+
+def test_a_lesion_is_in_the_middle_or_anywhere():
+    made = settings(config())
     border = worlds.draw(made, "border", 3)
     planted, twin = (border[arm]["train"] for arm in ARMS)
     assert planted.cases == twin.cases and not np.array_equal(planted.images, twin.images)
@@ -69,6 +116,21 @@ def test_a_twin_has_the_same_scenes_without_the_cue():
     np.testing.assert_array_equal(scenes[0].images, scenes[1].images)
     assert not np.array_equal(scenes[0].images, scenes[2].images)
     assert not set(border["planted"]["train"].cases) & set(border["planted"]["test"].cases)
+
+
+def test_networks_of_other_makes_are_trained_on_a_world_of_theirs():
+    made = settings(study_config.get_config("demo"))
+    nulls = [one for one in made.networks if one.arm in made.nulls]
+    assert len(nulls) == len(made.null_seeds) * len(made.nulls) and len(made.networks) == 200 + len(nulls)
+    arms = {name: (made.images(Network("border", name, 0)), made.of_run(Network("border", name, 0)).model) for name in
+            made.nulls}  # fmt: skip
+    assert {name: images for name, (images, _) in arms.items()} == {
+        **{"circular": "planted", "valid": "planted"}, **{"residual_unet": "twin", "dtu_net": "twin", "nnunet": "twin"}
+    }  # fmt: skip
+    assert all(model.padding == name for name, (_, model) in arms.items() if name in ("circular", "valid"))
+    assert all(model.name == name for name, (_, model) in arms.items() if name not in ("circular", "valid"))
+    only_text = settings(config(kinds=("text",)))
+    assert {one.arm for one in only_text.networks} == set(ARMS)
 
 
 def test_objects_are_placed_uniformly_over_the_image():
@@ -79,7 +141,7 @@ def test_objects_are_placed_uniformly_over_the_image():
     random = np.random.default_rng(0)
     placed = [worlds.place_anywhere(random, image, labels) for _ in range(400)]
     centres = []
-    for moved, where in placed:
+    for moved, where, _ in placed:
         y, x = np.argwhere(where > 0).min(0)
         assert where.sum() <= 8  # at most doubled by the mirror at a border
         if 0 < y < size - 2 and 0 < x < size - 2:
@@ -92,7 +154,7 @@ def test_objects_are_placed_uniformly_over_the_image():
 
 def test_worlds_are_the_rendered_scenes_one_after_the_other():
     made = settings(config())
-    size, sizes = made.run.data.image_size, made.worlds.of["border"]
+    size, sizes = made.run.data.image_size, made.world
     world = worlds.draw(made, "border", 3)["planted"]
     first = {"train": 0, "validation": sizes.train, "test": sizes.train + sizes.validation}
     for split, start in first.items():
@@ -101,13 +163,13 @@ def test_worlds_are_the_rendered_scenes_one_after_the_other():
         image, labels = dermoscopy.render(1003, start, size)
         np.testing.assert_array_equal(world[split].images[0], image)
         np.testing.assert_array_equal(world[split].labels[0], labels)
-    twin = worlds.draw(made, "overlay", 3)["twin"]["train"]
-    frame = ultrasound.render(3003, 1, size, plane="head", difficulty=made.worlds.difficulty)
-    clean, labels = worlds.place_anywhere(
-        np.random.default_rng([3, 1]), frame.clean, (frame.labels > 0).astype(np.uint8)
-    )
-    np.testing.assert_array_equal(twin.images[1], clean)
-    np.testing.assert_array_equal(twin.labels[1], labels)
+    for scene, plane in ((0, "head"), (1, "abdomen")):
+        frame = ultrasound.render(
+            3003, scene, size, plane=plane, difficulty=made.world.difficulty, calipers=False, text=False
+        )
+        found = worlds._scan(made, 3, scene)
+        np.testing.assert_array_equal(found.clean, frame.clean)
+        np.testing.assert_array_equal(found.labels, frame.labels)
 
 
 @pytest.mark.parametrize("empty", [False, True])
@@ -126,7 +188,7 @@ def test_a_moved_image_is_mirrored_where_there_is_none(empty):
     for seed in range(12):
         wanted = np.random.default_rng(seed).uniform(0, size, 2) - 0.5
         down, right = (round(to - at) for to, at in zip(wanted, centre, strict=True))
-        moved, where = worlds.place_anywhere(np.random.default_rng(seed), image, labels)
+        moved, where, _ = worlds.place_anywhere(np.random.default_rng(seed), image, labels)
         for y in range(size):
             for x in range(size):
                 of = mirrored(y - down), mirrored(x - right)
@@ -135,7 +197,7 @@ def test_a_moved_image_is_mirrored_where_there_is_none(empty):
 
 def test_an_empty_mask_moves_as_its_image():
     image, labels = np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8), np.uint8)
-    moved, where = worlds.place_anywhere(np.random.default_rng(0), image, labels)
+    moved, where, _ = worlds.place_anywhere(np.random.default_rng(0), image, labels)
     assert moved.shape == image.shape and not where.any()
 
 
@@ -144,13 +206,13 @@ def outcome(kind, arm, seed, *found, dice=0.9, numbers=()):
 
 
 def tabulated(outcomes, seeds=10):
-    made = settings(config(kinds=("border",), seeds=tuple(range(seeds))))
+    made = settings(config(kinds=("border",), seeds=tuple(range(seeds)), nulls={}))
     return tables.tabulate(made, None, outcomes)
 
 
 def test_detections_count_by_kind_and_any_shortcut_of_a_twin_is_an_alarm():
     outcomes = [outcome("border", "planted", seed, "border", "calibration") for seed in range(9)]
-    outcomes += [outcome("border", "planted", 9, "overlay", dice=0.6)]
+    outcomes += [outcome("border", "planted", 9, "overlay", dice=0.6, numbers=[number(0.01)])]
     outcomes += [outcome("border", "twin", seed, *(["overlay"] if seed == 0 else ["accuracy"])) for seed in range(10)]
     results = tabulated(outcomes)
     planted, twin = results.counts
@@ -163,21 +225,48 @@ def test_detections_count_by_kind_and_any_shortcut_of_a_twin_is_an_alarm():
     assert answer.sentence.startswith(f"{wanted}0.00, 0.45]")
     last = results.networks[9]
     assert (last["planted_kind_found"], last["other_findings"], last["learned"]) == (False, "overlay", False)
+    missed, alarm = results.misses
+    assert (missed["arm"], missed["seed"], missed["miss"]) == ("planted", 9, "not found")
+    assert missed["number"] == "Dice lost 0.04 [0.01, 0.07], margin 0.05"
+    assert (alarm["arm"], alarm["seed"], alarm["miss"]) == ("twin", 0, "false alarm: overlay")
+    assert "in all 10 networks without a shortcut, 1 false alarms [0.00, 0.45]" in answer.sentence
 
 
-def test_a_silent_network_is_unclear_where_an_interval_reaches_beyond_the_margin():
-    def number(high, kind="border"):
-        estimate = Estimate(0.03, 0.01, high, 8, 0, 8)
-        return Row({"found_kind": kind, "quantity": "Dice lost"}, estimate, "Dice lost", more={"margin": 0.05})
+def number(low, kind="border", margin=0.05, **more):
+    """A number of the audit with an interval of 0.06."""
+    estimate = Estimate(low + 0.03, low, low + 0.06, 8, 0, 8)
+    told = {"margin": margin, "found": low > margin, "open": low <= margin < low + 0.06} | more
+    return Row({"found_kind": kind, "quantity": "Dice lost"}, estimate, "Dice lost", more=told)
 
-    highs = [0.04, 0.06, math.nan, 0.2]
-    numbers = [[number(high)] for high in highs]
-    numbers[0].append(number(0.2, "calibration"))  # no shortcut
+
+def test_the_number_that_comes_closest_to_a_finding_decides():
+    own = [number(0.01), number(0.04, margin=0.5), number(-0.2), number(0.3, "overlay")]
+    (closest,) = outcome("border", "planted", 0, numbers=own).deciding("border")
+    assert closest.estimate.low == 0.01
+    assert not len(outcome("border", "planted", 0).deciding("border"))
+
+
+def test_a_network_of_another_make_is_silent_or_a_false_alarm():
+    made = settings(config(kinds=("border",), seeds=(0, 1), null_seeds=(0, 1)))
+    outcomes = [outcome("border", arm, seed, *["border"] * (arm == "planted")) for arm in ARMS for seed in (0, 1)]
+    outcomes += [outcome("border", "circular", 0), outcome("border", "circular", 1, "overlay")]
+    results = tables.tabulate(made, None, outcomes)
+    counted = results.counts.one(kind="border", arm="circular")
+    assert (counted["found"], counted.estimate.n) == (1, 2)
+    assert [one["miss"] for one in results.misses] == ["false alarm: overlay"]
+    assert "in all 4 networks without a shortcut, 1 false alarms" in claims.verdict(results.counts).sentence
+
+
+def test_a_silent_network_is_unclear_where_a_number_is_open():
+    lows = [-0.02, 0.0, 0.2, -0.02]
+    numbers = [[number(low)] for low in lows]
+    numbers[0].append(number(0.04, "calibration"))  # no shortcut
+    numbers[3].append(number(-0.5, "overlay", open=True))  # which nothing can decide
     outcomes = [
-        outcome("border", "twin", i, *(["border"] if i == 3 else []), numbers=own) for i, own in enumerate(numbers)
+        outcome("border", "twin", i, *(["border"] if i == 2 else []), numbers=own) for i, own in enumerate(numbers)
     ]
     counted = tabulated([*outcomes, outcome("border", "planted", 0)], seeds=4).counts[1]
-    assert (counted["silent"], counted["unclear"]) == (3, 1)
+    assert (counted["silent"], counted["unclear"]) == (3, 2)
 
 
 @pytest.mark.parametrize(("planted", "twin", "wanted"), [(10, 0, "yes"), (8, 1, "no"), (0, 0, "no")])
@@ -188,19 +277,17 @@ def test_the_verdict_asks_for_intervals_that_lie_apart(planted, twin, wanted):
 
 
 def test_a_report_of_made_up_outcomes_stays_as_it_is(assert_stays):
-    of = config(seeds=(3, 4, 5))
+    of = config(kinds=("border", "text"), seeds=(3, 4, 5), null_seeds=(3, 4, 5))
     learned = settings(of).learned
 
     def made_up(i, kind, arm, seed):
-        found = {("border", "planted"): ["border"], ("overlay", "planted"): ["overlay"] * (seed > 3)}.get(
-            (kind, arm), []
-        )
+        found = {("border", "planted"): ["border"], ("text", "planted"): ["overlay"] * (seed > 3)}.get((kind, arm), [])
         numbers = [
             Row(
                 {"kind": kind, "arm": arm, "seed": seed, "found_kind": other, "quantity": f"{other} {quantity}"},
                 Estimate(0.1 * i, 0.1 * i - 0.02, 0.1 * i + 0.03 * quantity, 8, 0, 8),
                 "Dice lost",
-                more={"margin": 0.05, "found": True},
+                more={"margin": 0.05, "found": True, "open": False},
             )
             for other in ("border", "overlay")
             for quantity in (2, 1)
@@ -208,7 +295,8 @@ def test_a_report_of_made_up_outcomes_stays_as_it_is(assert_stays):
         dice = [learned, learned + 0.01, learned - 0.01][seed - 3]  # learned is above it
         return outcome(kind, arm, seed, *found, *["accuracy"] * (i % 2), dice=dice, numbers=numbers)
 
-    networks = [(kind, arm, seed) for kind in ("border", "overlay") for arm in ARMS for seed in (3, 4, 5)]
+    networks = [(kind, arm, seed) for kind in ("border", "text") for arm in ARMS for seed in (3, 4, 5)]
+    networks += [("border", "circular", seed) for seed in (3, 4, 5)]
     outcomes = [made_up(i, *network) for i, network in enumerate(networks)]
     assert_stays("planted_shortcuts", STUDY, settings(of), None, outcomes, of)
 
@@ -220,15 +308,6 @@ def test_intervals_that_touch_do_not_lie_apart():
 
     verdict = lambda twin_high: claims.verdict(table([row("planted", 0.4, 0.9), row("twin", 0.0, twin_high)])).verdict
     assert [verdict(high) for high in (0.39, 0.4, 0.41)] == ["yes", "no", "no"]
-
-
-def test_a_number_at_its_margin_is_not_beyond_it():
-    def number(high):
-        estimate = Estimate(0.03, 0.01, high, 8, 0, 8)
-        return Row({"found_kind": "border", "quantity": "Dice lost"}, estimate, "Dice lost", more={"margin": 0.05})
-
-    outcomes = [outcome("border", "twin", i, numbers=[number(high)]) for i, high in enumerate((0.049, 0.05, 0.051))]
-    assert tabulated([*outcomes, outcome("border", "planted", 0)], seeds=3).counts[1]["unclear"] == 1
 
 
 @pytest.fixture
@@ -249,7 +328,7 @@ def trained(monkeypatch, tmp_path):
 
 
 def test_the_smallest_study_ends_with_its_page_and_is_not_repeated(trained, tmp_path):
-    of = config(kinds=("border",), audit__probes=("accuracy",), model__features=(2, 4))
+    of = config(kinds=("border",), audit__probes=("accuracy",), model__features=(2, 4), nulls={})
     work = tmp_path / "work"
     places = {"workdir": work, "data_dir": tmp_path, "manual_dir": None, "command": "python -m launch.study"}
     with jax.numpy_dtype_promotion("standard"):

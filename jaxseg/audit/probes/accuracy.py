@@ -100,7 +100,8 @@ def reference_domain(subject: Subject) -> str | None:
     names = sorted(set(subject.test.domains))
     if len(names) < 2:
         return None
-    known = [name for name in subject.domains if name in names]
+    trained_on = subject.domains or (() if subject.familiar is None else sorted(set(subject.familiar.domains)))
+    known = [name for name in trained_on if name in names]
     return known[0] if known else max(names, key=lambda name: (subject.test.domains.count(name), -names.index(name)))
 
 

@@ -2,12 +2,14 @@
 
 The intervention: images of one domain get the gray levels of another, by the monotone map that takes the one domain's
 histogram to the other's. Anatomy stays as it is, pixel by pixel, so that harder cases in a domain cannot pass for it.
-But a histogram also tells how much of what is in the images: between domains that differ in that, or in their marks,
-the number is not of the scanner alone.
+As a histogram also tells how much of what is in the images, the other domain's is made of those of its objects and of
+its background, as much of each as the first domain has: larger objects in a domain cannot pass for its scanner. What is
+not annotated, or marks on the images of one domain, still can.
 """
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,14 +58,27 @@ def gray_map(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.stack(maps).astype(np.uint8)
 
 
-def histogram(cases: Iterable[pipeline.Case]) -> np.ndarray:
-    """How many pixels that count have every gray level, float `[C,256]`."""
-    of_cases = []
+def histograms(cases: Iterable[pipeline.Case]) -> np.ndarray:
+    """How many pixels of background and object that count have every gray level, float `[2,C,256]`."""
+    totals: Any = 0.0
     for case in cases:
-        found = levels.of_case(case)
-        counted = found[case["valid"]] if "valid" in case else found.reshape(-1, found.shape[-1])
-        of_cases.append([np.bincount(channel, minlength=256) for channel in counted.T])
-    return np.sum(of_cases, 0).astype(float)
+        found, valid = levels.of_case(case), case.get("valid", np.ones(case["labels"].shape, bool))
+        parts = (found[valid & (there == (case["labels"] > 0))] for there in (False, True))
+        totals += np.array([[np.bincount(channel, minlength=256) for channel in part.T] for part in parts], float)
+    return totals
+
+
+def as_composed(target: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """A domain's gray levels `[C,256]`, with as much of object and background as another has.
+
+    Args:
+      target: of `histograms`, `[2,C,256]`.
+      source: the same of the other domain; what the target has nothing of is taken from its whole.
+    """
+    amounts = target.sum(-1, keepdims=True)
+    whole = target.sum(0) / target.sum((0, 2))[:, None]
+    shares = np.where(amounts > 0, target / np.maximum(amounts, 1), whole)
+    return (shares * source.sum(-1, keepdims=True)).sum(0)
 
 
 def mapped(case: pipeline.Case, mapping: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -106,36 +121,38 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     if reference is None:
         raise NotAskedError("all cases are of one domain")
     domains = np.array(subject.test.domains)
-    here = domains == reference
-    asked = subject.asks(lambda network, seen: _answer(subject, network, seen))
-    own = asked(subject.test)
     names = [name for name in sorted(set(subject.test.domains)) if name != reference]
-    answers = []
-    histograms = {name: histogram(subject.test.take(np.flatnonzero(domains == name))) for name in (reference, *names)}
-    for name in names:
-        mapping = gray_map(histograms[reference], histograms[name])
-        images = np.stack([mapped(case, mapping, histograms[reference] > 0) for case in subject.test])
-        answers.append(asked(dataclasses.replace(subject.test, images=images)))
-    of_here = lambda answer: np.where(here, regional.dice_from_region_sums(answer["sums"]), np.nan)
-    theirs = np.stack([of_here(answer) for answer in answers])
-    lost = of_here(own) - theirs
+    here = np.flatnonzero(domains == reference)
+    own, *others = (histograms(subject.test.take(np.flatnonzero(domains == name))) for name in (reference, *names))
+    maps = [gray_map(own.sum(0), as_composed(one, own)) for one in others]
+
+    def question(network: Network, seen: Seen) -> dict[str, Any]:
+        images = jnp.concatenate([seen["images"][:, None], seen["made"]], 1)
+        classes = subject.predict(network, images.reshape(-1, *images.shape[2:])).reshape(images.shape[:-1])
+        several = lambda array: jnp.broadcast_to(array[:, None], classes.shape)
+        region = several(seen["valid"]) if "valid" in seen else jnp.ones(classes.shape, bool)
+        sums = regional.region_sums(several(seen["labels"]), classes, region)
+        of_levels = jax.vmap(lambda one: augment.levels(one, scales=seen.get("scale")), 1, 1)
+        told = {"images": of_levels(images), "labels": several(seen["labels"]).astype(jnp.uint8)}
+        told["classes"] = classes.astype(jnp.uint8)
+        return {"sums": sums.sum(tuple(range(2, sums.ndim - 1))), "pictures": told}  # over the slices of a volume
+
+    def made(case: pipeline.Case, place: int) -> dict[str, np.ndarray]:
+        return {"images": np.stack([mapped(case, one, own.sum(0) > 0) for one in maps])}
+
+    asked, cases = subject.asks(question, batch_size=_batch(subject, len(names)), make=made), subject.test.take(here)
+    dice = np.full((1 + len(names), len(domains)), np.nan)
+    dice[:, here] = regional.dice_from_region_sums(asked(cases)["sums"]).T
+    lost = dice[0] - dice[1:]
     worst = int(np.argmax(np.nan_to_num(np.nanmean(lost, 1), nan=-np.inf)))
     shown = settings.examples if subject.rank == 2 else 0
-    chosen = pictures.largest(lost[worst], shown)
-    pairs = pictures.of_answers([own, answers[worst]], chosen)
-    return {"names": np.array(names), "own": of_here(own), "theirs": theirs, "worst": np.array(worst)} | pairs.arrays()
+    chosen = pictures.largest(lost[worst, here], shown)
+    pairs = dataclasses.replace(pictures.of(asked, cases, chosen, both=(0, 1 + worst)), chosen=here[chosen])
+    return {"names": np.array(names), "own": dice[0], "theirs": dice[1:], "worst": np.array(worst)} | pairs.arrays()
 
 
-def _answer(subject: Subject, network: Network, seen: Seen) -> dict[str, jax.Array]:
-    classes = subject.predict(network, seen["images"])
-    region = seen["valid"] if "valid" in seen else jnp.ones(classes.shape, bool)
-    sums = regional.region_sums(seen["labels"], classes, region)
-    return {
-        "sums": sums.sum(tuple(range(1, sums.ndim - 1))),  # over the slices of a volume
-        "classes": classes.astype(jnp.uint8),
-        "labels": seen["labels"].astype(jnp.uint8),
-        "images": augment.levels(seen["images"], scales=seen.get("scale")),
-    }
+def _batch(subject: Subject, others: int) -> int:
+    return max(subject.batch_size // (1 + others), 1)
 
 
 def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
@@ -143,7 +160,7 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     reference, patients = reference_domain(subject), subject.patients(settings.resamples)
     convention = (
         f"{regional.WHAT}; cases of {reference} whose gray levels are mapped so that their histogram is that of "
-        "the other domain"
+        "the other domain, with as much of object and background as they have"
     )
     own, theirs = arrays["own"], arrays["theirs"]
     rows = [number("Dice, own gray levels", patients.mean(own), convention, where=str(reference))]
@@ -167,8 +184,7 @@ def _candidate(subject: Subject, settings: Settings, arrays: Arrays, lost: Estim
         title="The network relies on its scanner's gray levels",
         sentence=(
             f"When images of domain {reference} get the gray levels of {whose} and keep their anatomy, the Dice falls "
-            f"by {text_of(lost)}{told}. (These are gray levels of whole images, which also tell how much of what is in "
-            "them.)"
+            f"by {text_of(lost)}{told}."
         ),
         quantity="Dice lost to another domain's gray levels",
         estimate=lost,

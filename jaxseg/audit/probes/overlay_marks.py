@@ -1,28 +1,33 @@
 """Overlays: does the network segment by calipers and text? (Lin, Weng et al. 2024, section 3.)
 
-Two interventions. *Removal*: the coloured marks that are found are filled in; as filling in costs Dice by itself, the
-same shapes beside the marks are filled in instead, and only pixels that neither touches are scored. *Insertion*:
-calipers are drawn where they would measure an object that is not there, a copy of the object's outline moved aside; as
-strange strokes disturb by themselves, the same strokes are gathered in the middle of that place instead, where they
-claim little.
+Two interventions. *Removal*: the marks that are found are filled in; as filling in costs Dice by itself, the same
+shapes beside the marks are filled in instead, and only pixels that neither touches are scored. *Insertion*: calipers
+are drawn, coloured, white and gray, where they would measure an object that is not there, a copy of the object's
+outline moved aside. As strange strokes disturb by themselves, the same strokes are gathered in the middle of that place
+instead, where they claim little; and as a network may join or fill whatever looks like the object, bits of the object
+are put where the calipers were. What calipers do counts only where it is more than what either of these does.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.audit import pictures
-from jaxseg.audit.marks import AROUND, AS_IS, BESIDE, GATHERED, REMOVED, Look, Marked, mark
-from jaxseg.audit.probe import ALL, OVERLAY, Answer, Arrays, Candidate, NotAskedError, Probe, not_asked, number
+from jaxseg.audit import marks, pictures
+from jaxseg.audit.marks import BESIDE, INKS, MASKS, REMOVED, SPECKS, Look, around, gathered
+from jaxseg.audit.probe import ALL, OVERLAY, Answer, Arrays, Candidate, NotAskedError, Probe, not_asked, number, weakest
 from jaxseg.audit.subject import Seen, Subject
 from jaxseg.data import augment, pipeline
 from jaxseg.metrics import regional
 from jaxseg.networks import Network
 from jaxseg.results.text import text_of
 from jaxseg.settings import count, share
+
+_INSERTED = np.array([[SPECKS, gathered(ink), around(ink)] for ink in range(len(INKS))])
+_TOUCHED = 1e-3  # share of a pixel
+_SPECKLED, _GATHERED, _AROUND = range(3)  # places in it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Settings(Look):
 
     least_cases: int = count()
     margin: float = share()
+    copied_margin: float = share()
     examples: int = count()
     resamples: int = count()
 
@@ -40,106 +46,124 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
 
     Returns:
       `removal` `[3,N]`: Dice of the pixels that no removal touched, as it is, with shapes beside the marks filled in,
-      with the marks filled in; NaN where no marks are. `insertion` `[2,N]`: share of the phantom's pixels that are
-      called foreground, calipers gathered in its middle and around it. `insertion_dice` `[2,N]`. `marks` `[N]`: share
-      of the image that marks cover. `removal_*` and `insertion_*`: a few cases as of `pictures.Pairs.arrays`.
+      with the marks filled in; NaN where no marks are. `insertion` `[I,3,N]`: for every ink, share of the phantom's
+      pixels that are called foreground, with specks of the object at its ends, calipers gathered in its middle, and
+      calipers at its ends; `insertion_dice` the same, Dice away from what is drawn. `copied` `[I+1,N]`: share of the
+      pixels of specks, and of the strokes of every ink, outside the object that are called foreground. `marks` `[N]`:
+      share of the image that marks cover. `removal_*`, `insertion_*`: a few cases as of `pictures.Pairs.arrays`,
+      insertion of the ink number `shown`.
     """
     if subject.rank != 2:
         raise NotAskedError("the cases are volumes; marks are drawn on pictures")
     if subject.test.num_channels not in (1, 3):
         raise NotAskedError(f"the images have {subject.test.num_channels} channels; marks are drawn on 1 or 3")
-    marked = [mark(case, i, settings) for i, case in enumerate(subject.test)]
 
-    def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
-        classes = subject.predict(network, seen["images"])
-        return {
+    def question(network: Network, seen: Seen) -> dict[str, Any]:
+        images = jnp.concatenate([seen["images"][:, None], seen["made"]], 1)
+        classes = subject.predict(network, images.reshape(-1, *images.shape[2:])).reshape(images.shape[:-1])
+        shown = lambda array: jnp.broadcast_to(array[:, None], classes.shape)
+        levels = jax.vmap(lambda one: augment.levels(one, scales=seen.get("scale")), 1, 1)(images)
+        told = {
+            "images": levels,
+            "labels": shown(seen["labels"]).astype(jnp.uint8),
             "classes": classes.astype(jnp.uint8),
-            "labels": seen["labels"].astype(jnp.uint8),
-            "counted": seen.get("valid", jnp.ones(classes.shape, bool)),
-            "images": augment.levels(seen["images"], scales=seen.get("scale")),
         }
+        return _counts(seen, classes) | {"share": seen["share"], "pictures": told}
 
-    asked = subject.asks(question)
-    answers = [asked(_with_images(subject.test, [one.images[k] for one in marked])) for k in range(5)]
-    removal = _removal_dice(subject, marked, answers)
-    insertion, insertion_dice = _insertion_shares(subject, marked, answers)
+    def made(case: pipeline.Case, place: int) -> dict[str, np.ndarray]:
+        found = marks.mark(case, place, settings)
+        share = np.asarray(found.marks.mean(), np.float32)
+        return {"images": found.images, "masks": np.stack(list(found.masks.values())), "share": share}
+
+    asked = subject.asks(question, batch_size=max(subject.batch_size // 10, 1), make=made)
+    answer = asked(subject.test)
+    removal = np.where(answer["share"] > 0, regional.dice_from_region_sums(answer["removal"]).T, np.nan)
+    insertion = np.moveaxis(_rate(answer["called"], answer["empty"]), 0, -1)
+    effect = insertion[:, _AROUND] - np.fmax(insertion[:, _SPECKLED], insertion[:, _GATHERED])
+    shown = int(np.argmax([np.nansum(one) for one in effect]))
+    few = lambda effect, both: pictures.of(
+        asked, subject.test, pictures.largest(effect, settings.examples), both=tuple(1 + k for k in both)
+    )
     pairs = {
-        "removal": (removal[1] - removal[2], (BESIDE, REMOVED)),
-        "insertion": (insertion[1] - insertion[0], (GATHERED, AROUND)),
-    }
-    shown = {
-        name: pictures.of_answers([answers[k] for k in pair], pictures.largest(effect, settings.examples))
-        for name, (effect, pair) in pairs.items()
+        "removal": few(removal[1] - removal[2], (BESIDE, REMOVED)),
+        "insertion": few(effect[shown], (gathered(shown), around(shown))),
     }
     return {
         "removal": removal,
         "insertion": insertion,
-        "insertion_dice": insertion_dice,
-        "marks": np.array([one.marks.mean() for one in marked]),
-    } | {key: array for name, one in shown.items() for key, array in one.arrays(prefix=f"{name}_").items()}
+        "insertion_dice": np.moveaxis(regional.dice_from_region_sums(answer["apart"]), 0, -1),
+        "copied": np.moveaxis(_rate(answer["drawn_called"], answer["drawn"]), 0, -1),
+        "marks": answer["share"],
+        "shown": np.array(shown),
+    } | {key: array for name, one in pairs.items() for key, array in one.arrays(prefix=f"{name}_").items()}
 
 
-def _removal_dice(subject: Subject, marked: Sequence[Marked], answers: Sequence[Arrays]) -> np.ndarray:
-    untouched = ~_seen_masks(subject, [one.touched for one in marked])
-    dice = np.stack([_dice(answers[k], untouched) for k in (AS_IS, BESIDE, REMOVED)])
-    return np.where([one.marks.any() for one in marked], dice, np.nan)
+def _counts(seen: Seen, classes: jax.Array) -> dict[str, jax.Array]:
+    """Of class maps `[B,1+9,*n]`, that of the case as it is first: pixels, and sums for Dice."""
+    covered = dict(zip(MASKS, jnp.moveaxis(seen["masks"], 1, 0), strict=True))
+    labels, counted = seen["labels"], seen.get("valid", jnp.ones(seen["labels"].shape, bool))
+    background = (labels == 0) & counted
+    untouched, undrawn = (counted & (covered[name] <= _TOUCHED) for name in ("touched", "drawn"))
+    empty = background & undrawn & (covered["phantom"] > 0.5)
+    inserted = classes[:, 1 + _INSERTED]
+    # specks once, and the strokes of every ink at the ends
+    drawn = jnp.concatenate([inserted[:, :1, _SPECKLED], inserted[:, :, _AROUND]], 1) > 0
+    places = [background & _most_of(covered[name]) for name in ("specks", *["strokes"] * len(INKS))]
+    pixels = lambda mask: jnp.sum(mask, (-2, -1))
+    return {
+        "removal": _sums(labels, classes[:, np.array([0, 1 + BESIDE, 1 + REMOVED])], untouched),
+        "empty": pixels(empty),
+        "called": pixels((inserted > 0) & empty[:, None, None]),
+        "apart": _sums(labels, inserted, undrawn),
+        "drawn": pixels(jnp.stack(places, 1)),
+        "drawn_called": pixels(drawn & jnp.stack(places, 1)),
+    }
 
 
-def _insertion_shares(
-    subject: Subject, marked: Sequence[Marked], answers: Sequence[Arrays]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Share of the empty place that is called foreground, and Dice away from strokes, `[2,N]` both."""
-    drawn = _seen_masks(subject, [one.drawn for one in marked])
-    phantom = _seen_masks(subject, [one.phantom for one in marked], whole=True)
-    empty = phantom & (answers[AS_IS]["labels"] == 0) & ~drawn & answers[AS_IS]["counted"]
-    area = empty.sum((1, 2))
-    called = lambda k: ((answers[k]["classes"] > 0) & empty).sum((1, 2))
-    shares = np.stack([np.where(area, called(k) / np.maximum(area, 1), np.nan) for k in (GATHERED, AROUND)])
-    return shares, np.stack([_dice(answers[k], ~drawn) for k in (GATHERED, AROUND)])
+def _most_of(cover: jax.Array) -> jax.Array:
+    """Pixels `[B,H,W]` that are covered at least half as much as any; of thin strokes in a small image, little is."""
+    return (cover > _TOUCHED) & (cover >= 0.5 * jnp.max(cover, (1, 2), keepdims=True))
 
 
-def _dice(answer: Arrays, where: np.ndarray) -> np.ndarray:
-    counted = _sums(answer["labels"], answer["classes"], where & answer["counted"])
-    return regional.dice_from_region_sums(np.asarray(counted))
+def _sums(labels: jax.Array, classes: jax.Array, where: jax.Array) -> jax.Array:
+    """`region_sums` of several class maps `[B,...,H,W]` of every image."""
+    several = lambda array: jnp.broadcast_to(
+        array.reshape(len(array), *(1,) * (classes.ndim - 3), *array.shape[1:]), classes.shape
+    )
+    return regional.region_sums(several(labels), classes, several(where))
 
 
-_sums = jax.jit(regional.region_sums)
-
-
-def _with_images(cases: pipeline.InMemory, images: Sequence[np.ndarray]) -> pipeline.InMemory:
-    return dataclasses.replace(cases, images=np.stack(images))
-
-
-def _seen_masks(subject: Subject, masks: Sequence[np.ndarray], *, whole: bool = False) -> np.ndarray:
-    """Masks as the network sees their places, `[N,*n]`: what is touched in part counts, unless `whole`."""
-    channels = subject.test.num_channels
-    images = np.repeat((np.stack(masks) * np.uint8(255))[..., None], channels, -1)
-    covered = subject.asks(lambda network, seen: {"cover": (seen["images"][..., 0] + 1.0) / 2.0})
-    cover = covered(dataclasses.replace(subject.test, images=images))["cover"]
-    return cover > 0.5 if whole else cover > 1e-3
+def _rate(called: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Share of the pixels, NaN where there are none; a number of pixels stands for all of a case."""
+    pixels = np.broadcast_to(pixels.reshape(*pixels.shape, *(1,) * (called.ndim - pixels.ndim)), called.shape)
+    return np.where(pixels, called / np.maximum(pixels, 1), np.nan)
 
 
 def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     """What marks give and what they take, with what filling in and strange strokes do by themselves beside it."""
-    removal, insertion = _removal(subject, settings, arrays), _insertion(subject, settings, arrays)
-    candidates = (*removal.candidates, *insertion.candidates)
-    return Answer([*removal.rows, *insertion.rows], candidates, not_asked=removal.not_asked)
+    told = [_removal(subject, settings, arrays)]
+    inks = range(len(INKS)) if subject.test.num_channels == 3 else range(1, len(INKS))
+    told += [_insertion(subject, settings, arrays, ink) for ink in inks]
+    told.append(_copied(subject, settings, arrays, inks))
+    every = lambda part: [one for answer in told for one in getattr(answer, part)]
+    return Answer(every("rows"), every("candidates"), not_asked=every("not_asked"))
 
 
 def _removal(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     patients, with_marks = subject.patients(settings.resamples), int(np.count_nonzero(arrays["marks"]))
     shares = patients.mean((arrays["marks"] > 0).astype(float))
-    convention = "share of the test images on which coloured calipers or text are found"
+    convention = (
+        "share of the test images on which calipers or text are found: coloured, or bright away from the object"
+    )
     rows = [number("images with marks", shares, convention)]
     if with_marks < settings.least_cases:
-        needed = f"at least {settings.least_cases} are needed, and gray ones are not sought"
-        why = f"{with_marks} images with coloured marks; {needed}"
+        why = f"{with_marks} images with marks; at least {settings.least_cases} are needed"
         nothing = not_asked(why, quantity="lost with the marks", where=ALL, undefined=len(subject.test))
         return Answer(rows, not_asked=[nothing])
     where = f"the {with_marks} images with marks, pixels that no filling touches"
     convention = f"{regional.WHAT}; found marks are filled in ({settings.removal}), or shapes like theirs beside them"
     as_is, beside, gone = arrays["removal"]
-    lost = patients.contrast([(1.0, beside), (-1.0, gone)])
+    lost = patients.difference(beside, gone)
     told = {
         "Dice, as it is": patients.mean(as_is),
         "Dice, shapes beside the marks filled in": patients.mean(beside),
@@ -147,7 +171,6 @@ def _removal(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
         "lost with the marks": lost,
     }
     rows += [number(what, estimate, convention, where=where) for what, estimate in told.items()]
-    pairs = pictures.of_arrays(arrays, prefix="removal_")
     candidate = Candidate(
         kind=OVERLAY,
         name="overlays_removal",
@@ -166,38 +189,43 @@ def _removal(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
             "and test on images without marks."
         ),
         figure=pictures.figure(
-            "overlays_removal", pairs, subject, "marks kept, filled in beside them", "marks filled in"
+            "overlays_removal",
+            pictures.of_arrays(arrays, prefix="removal_"),
+            subject,
+            "marks kept, filled in beside them",
+            "marks filled in",
         ),
     )
     return Answer(rows, (candidate,))
 
 
-def _insertion(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
-    patients = subject.patients(settings.resamples)
-    where = "an empty place, outside the object and away from strokes"
+def _insertion(subject: Subject, settings: Settings, arrays: Arrays, ink: int) -> Answer:
+    patients, name = subject.patients(settings.resamples), INKS[ink]
+    where = f"an empty place, outside the object and away from what is drawn; {name} calipers"
     convention = "share of the pixels that calipers claim, and that are background, which the network calls foreground"
-    gathered, around = arrays["insertion"]
-    gained = patients.contrast([(1.0, around), (-1.0, gathered)])
-    apart, close = arrays["insertion_dice"]
-    damage = patients.contrast([(1.0, apart), (-1.0, close)])
+    of_object, middle, ends = arrays["insertion"][ink]
+    gained = weakest([patients.difference(ends, one) for one in (middle, of_object)], settings.margin)
+    _, middle_dice, ends_dice = arrays["insertion_dice"][ink]
+    damage = patients.difference(middle_dice, ends_dice)
     told = {
-        "called foreground, the strokes in its middle": patients.mean(gathered),
-        "called foreground, calipers at its ends": patients.mean(around),
+        "called foreground, bits of the object at its ends": patients.mean(of_object),
+        "called foreground, the strokes in its middle": patients.mean(middle),
+        "called foreground, calipers at its ends": patients.mean(ends),
         "called foreground because calipers enclose it": gained,
     }
     rows = [number(what, estimate, convention, where=where) for what, estimate in told.items()]
-    away = f"{regional.WHAT}, pixels away from strokes"
-    rows.append(number("Dice lost to calipers around an empty place", damage, away))
-    pairs = pictures.of_arrays(arrays, prefix="insertion_")
+    rows.append(number("Dice lost to calipers around it", damage, f"{regional.WHAT}, away from strokes", where=where))
+    shown = ink == int(arrays["shown"])
     candidate = Candidate(
         kind=OVERLAY,
-        name="overlays_insertion",
+        name=f"overlays_insertion_{name}",
         title="The network believes calipers that measure nothing",
         sentence=(
-            f"Calipers drawn around an empty place make the network call {text_of(gained)} of that place foreground, "
-            "as a share of its pixels and beyond what the same strokes do in its middle."
+            f"Calipers, {name}, drawn around an empty place make the network call {text_of(gained)} of that place "
+            "foreground, as a share of its pixels and beyond what the same strokes do in its middle and what bits of "
+            "the object do in their place."
         ),
-        quantity="share of an empty place called foreground because of calipers",
+        quantity=f"share of an empty place called foreground because of {name} calipers",
         estimate=gained,
         margin=settings.margin,
         damage=damage.mean,
@@ -206,8 +234,43 @@ def _insertion(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
             "they say nothing about the object."
         ),
         figure=pictures.figure(
-            "overlays_insertion", pairs, subject, "strokes in the middle", "calipers around an empty place"
+            "overlays_insertion",
+            pictures.of_arrays(arrays, prefix="insertion_"),
+            subject,
+            "strokes in the middle",
+            "calipers around an empty place",
+        )
+        if shown
+        else None,
+    )
+    return Answer(rows, (candidate,))
+
+
+def _copied(subject: Subject, settings: Settings, arrays: Arrays, inks: range) -> Answer:
+    patients = subject.patients(settings.resamples)
+    convention = "share of the pixels outside the object that the network calls foreground"
+    specks, *strokes = arrays["copied"]
+    rows = [number("called foreground", patients.mean(specks), convention, where="bits of the object")]
+    beyond = {}
+    for ink in inks:
+        where = f"strokes of {INKS[ink]} calipers"
+        beyond[INKS[ink]] = patients.difference(strokes[ink], specks)
+        rows.append(number("called foreground", patients.mean(strokes[ink]), convention, where=where))
+        rows.append(number("called foreground, beyond bits of the object", beyond[INKS[ink]], convention, where=where))
+    name, most = max(beyond.items(), key=lambda one: -np.inf if np.isnan(one[1].low) else one[1].low)
+    candidate = Candidate(
+        kind=OVERLAY,
+        name="overlays_copied",
+        title="Strokes of marks are segmented as the object",
+        sentence=(
+            f"Of the strokes of {name} calipers on the background the network calls {text_of(most)} foreground, as a "
+            "share of their pixels and beyond what it does with bits of the object in their place."
         ),
+        quantity="share of a mark's strokes called foreground, beyond bits of the object",
+        estimate=most,
+        margin=settings.copied_margin,
+        damage=np.nan,
+        remedy="Train on images with marks that say nothing about the object, and check masks for strokes by eye.",
     )
     return Answer(rows, (candidate,))
 

@@ -1,5 +1,7 @@
 """Padding swap: is it the padded zeros by which the network knows the border? (Lin, Weng et al. 2024, section 4.)"""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -33,7 +35,7 @@ def measure(subject: Subject, settings: border_windows.Settings) -> Arrays:
     ring = regions.band_index(subject.sides, width)
     near = jnp.asarray(ring == ring.max())[None]
 
-    def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
+    def question(network: Network, seen: Seen) -> dict[str, Any]:
         made = border_windows.cut(seen["images"], seen["labels"], width=width, valid=seen.get("valid"))
         cut = made.images[1]
         images = jnp.concatenate([seen["images"], cut.reshape(-1, *cut.shape[2:])])
@@ -46,15 +48,18 @@ def measure(subject: Subject, settings: border_windows.Settings) -> Arrays:
         return {
             "strip": jnp.moveaxis(jnp.sum(strip, 1), 1, 0),
             "changed": jnp.stack([share(near), share(~near)], 1),
-            "images": augment.levels(made.shown(twice(cut)), scales=seen.get("scale")),
-            "labels": made.shown(twice(made.labels[1].astype(jnp.uint8))),
-            "classes": made.shown(classes.astype(jnp.uint8)),
+            "pictures": {
+                "images": augment.levels(made.shown(twice(cut)), scales=seen.get("scale")),
+                "labels": made.shown(twice(made.labels[1].astype(jnp.uint8))),
+                "classes": made.shown(classes.astype(jnp.uint8)),
+            },
         }
 
-    answer = subject.asks(question, batch_size=max(subject.batch_size // 8, 1))(subject.test)
+    asked = subject.asks(question, batch_size=max(subject.batch_size // 8, 1))
+    answer = asked(subject.test)
     strip = regional.dice_from_region_sums(answer["strip"]).T
     chosen = pictures.largest(strip[1] - strip[0], settings.examples)
-    return {"strip": strip, "changed": answer["changed"].T} | pictures.of_pairs(answer, chosen).arrays()
+    return {"strip": strip, "changed": answer["changed"].T} | pictures.of(asked, subject.test, chosen).arrays()
 
 
 def _swapped(network: Network) -> Network:

@@ -5,15 +5,14 @@ is a number of its own: new objects there are harm of another kind.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.audit import border_windows, pictures
-from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, Kind, NotAskedError, Probe, number
+from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, Kind, NotAskedError, Probe, number, weakest
 from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.data import augment
 from jaxseg.metrics.intervals import Estimate
@@ -31,6 +30,7 @@ _PLACES = ("near", "rest")
 class Settings(border_windows.Settings):
     """See configs/audit.py."""
 
+    recall_margin: float = share()
     least_recall: float = share()
 
 
@@ -46,29 +46,31 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         raise NotAskedError("the cases are volumes; windows are cut from pictures")
     width = strip_width(subject, settings.border_share)
 
-    def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
+    def question(network: Network, seen: Seen) -> dict[str, Any]:
         made = border_windows.cut(seen["images"], seen["labels"], width=width, valid=seen.get("valid"))
         flat = made.images.reshape(-1, *made.images.shape[3:])
         classes = subject.predict(network, flat).reshape(made.images.shape[:-1])
         called, there = made.matched(classes) > 0, made.labels[1] > 0
-        counts = {}  # sides are added up, cases come first
+        counts: dict[str, Any] = {}  # sides are added up, cases come first
         for place, where in zip(_PLACES, (made.near, made.rest), strict=True):
             for kind, of_kind in (("object", there & where), ("background", ~there & where)):
                 counts[f"{place} {kind}"] = jnp.sum(of_kind, (0, 2, 3))
                 counts[f"{place} {kind} called"] = jnp.sum(called & of_kind[None], (1, 3, 4)).T
-        return counts | {
+        shown = {
             "images": augment.levels(made.shown(made.images), scales=seen.get("scale")),
             "labels": made.shown(made.labels.astype(jnp.uint8)),
             "classes": made.shown(classes.astype(jnp.uint8)),
         }
+        return counts | {"pictures": shown}
 
-    answer = subject.asks(question, batch_size=max(subject.batch_size // _WINDOWS, 1))(subject.test)
+    asked = subject.asks(question, batch_size=max(subject.batch_size // _WINDOWS, 1))
+    answer = asked(subject.test)
     rate = lambda kind: np.stack([_rate(answer[f"{p} {kind} called"], answer[f"{p} {kind}"]) for p in _PLACES])
     found = rate("object")
     if np.isnan(found[0, 0]).all():
         raise NotAskedError("no object lies where windows of half the image's side can cut it")
     chosen = pictures.largest(found[0, 0] - found[0, 1], settings.examples)
-    shown = pictures.of_pairs(answer, chosen).arrays()
+    shown = pictures.of(asked, subject.test, chosen).arrays()
     return {"found": found, "called": rate("background"), "dice": _dice(answer)} | shown
 
 
@@ -124,8 +126,6 @@ def _given_up(
         f"of objects in windows of half the side, enlarged, the network finds {seen:.0%} where no border is near, and "
         f"a loss could be seen from {settings.least_recall:.0%} on"
     )
-    # what is lost everywhere is for the missing half of the object, not for the border
-    weaker = min(lost["near"], lost["beyond"], key=lambda one: one.low)
     return Candidate(
         kind=BORDER,
         name="translation",
@@ -134,11 +134,12 @@ def _given_up(
             f"Within {width} px of the border the network finds {near} less of an object than of the same pixels with "
             f"the border far away; further inside, {rest} less. The pictures are two windows of one image, of one "
             "scale. (The number of the finding is the loss near the border, or what of it goes beyond that further "
-            "inside, whichever is less.)"
+            "inside, whichever says less.)"
         ),
         quantity="recall lost near the border",
-        estimate=lost["near"] if math.isnan(lost["beyond"].mean) else weaker,
-        margin=settings.margin,
+        # what is lost everywhere is for the missing half of the object, not for the border
+        estimate=weakest([lost["near"], lost["beyond"]], settings.recall_margin),
+        margin=settings.recall_margin,
         damage=lost["dice"].mean,
         remedy=(
             "Train on views in which objects touch the border: random quadrants (config.data.view=quadrant) or "

@@ -5,7 +5,7 @@ A batch has one shape. Where cases differ in size they are grouped by it, and ev
 
 import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from jaxseg.data.pipeline.split import Case
 from jaxseg.errors import InputError
 
 Batch = dict[str, np.ndarray]
-_ARRAYS = ("image", "labels", "valid")
+ARRAYS = ("image", "labels", "valid")
 
 
 class Source(Protocol):
@@ -160,13 +160,22 @@ def epoch_order(source: Source, batch_size: int) -> tuple[np.ndarray, np.ndarray
     return np.concatenate([group[place] for group, place, _ in parts]), np.concatenate([real for *_, real in parts])
 
 
-def epoch(source: Source, *, batch_size: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+def epoch(
+    source: Source,
+    *,
+    batch_size: int,
+    part: tuple[int, int] = (0, 1),
+    first: int = 0,
+    names: Collection[str] | None = ARRAYS,
+) -> Iterator[Batch]:
     """Every case once, in the batches of `epoch_order`.
 
     Args:
       source: the cases.
       batch_size: B.
       part: as for `batches`.
+      first: number of the first batch that is read.
+      names: of the arrays of a case that a batch has; None: all, and where a case has an `index`, this is it.
 
     Yields:
       as `batches`, and `"real"`: bool `[B/P]`, False where a case is a repetition.
@@ -177,8 +186,8 @@ def epoch(source: Source, *, batch_size: int, part: tuple[int, int] = (0, 1)) ->
     import grain
 
     index, real = (array[:, part_of_batch(batch_size, *part)] for array in epoch_order(source, batch_size))
-    indices = grain.MapDataset.range(len(index))
-    return read_ahead(indices.map(lambda i: stack(source, index[i]) | {"real": real[i]}))
+    indices = grain.MapDataset.range(first, len(index))
+    return read_ahead(indices.map(lambda i: stack(source, index[i], names) | {"real": real[i]}))
 
 
 def in_order(index: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -198,10 +207,11 @@ def part_of_batch(batch_size: int, number: int, parts: int) -> slice:
     return slice(number * size, (number + 1) * size)
 
 
-def stack(source: Source, index: np.ndarray) -> Batch:
-    """The arrays of some cases, without the strings."""
+def stack(source: Source, index: np.ndarray, names: Collection[str] | None = ARRAYS) -> Batch:
+    """The arrays of some cases, without the strings; `names` as for `epoch`."""
     cases = [source[i] for i in index]
-    return {name: np.stack([case[name] for case in cases]) for name in _ARRAYS if name in cases[0]} | {"index": index}
+    found = [name for name in (cases[0] if names is None else names) if name in cases[0]]
+    return {"index": index} | {name: np.stack([case[name] for case in cases]) for name in found}
 
 
 def read_ahead(dataset: Any) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxseg import atomic
 from jaxseg.audit import run as audits
-from jaxseg.audit.probe import ALL
+from jaxseg.audit.probe import ALL, SHORTCUTS
 from jaxseg.audit.subject import Subject
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.networks import of_linen
@@ -30,6 +30,22 @@ class Outcome:
     findings: tuple[str, ...]  # their kinds, the most harmful first
     candidates: Table  # the numbers that decide on findings of the kind `found_kind`, each with its `margin`
 
+    @property
+    def shortcuts(self) -> set[str]:
+        """Kinds of shortcuts among the findings."""
+        return {kind.name for kind in SHORTCUTS} & set(self.findings)
+
+    @property
+    def unclear(self) -> bool:
+        """No shortcut is found, and a number of some shortcut tells neither that it is there nor that it is not."""
+        names = {kind.name for kind in SHORTCUTS}
+        return not self.shortcuts and any(row["open"] for row in self.candidates if row["found_kind"] in names)
+
+    def deciding(self, kind: str) -> Table:
+        """Of the numbers of a kind, the one that comes closest to a finding; none where nothing was asked."""
+        own = self.candidates.where(found_kind=kind)
+        return Table(tuple(sorted(own, key=lambda row: row["margin"] - row.estimate.low)[:1]))
+
 
 def train_and_audit(settings: Settings, _: None, workdir: pathlib.Path) -> list[Outcome]:
     """What the audit says of every network of the study; kept in the folders of their runs."""
@@ -38,7 +54,7 @@ def train_and_audit(settings: Settings, _: None, workdir: pathlib.Path) -> list[
     for network in settings.networks:
         path = run_folder(workdir, network) / "outcome.json"
         if not path.exists():
-            splits = world(network.kind, network.seed)[network.arm]
+            splits = world(network.kind, network.seed)[settings.images(network)]
             atomic.write_json(path, _audit(settings, network, splits, path.parent))
         outcomes.append(_outcome(json.loads(path.read_bytes())))
     return outcomes
@@ -84,7 +100,7 @@ def _candidate(network: Network, stored: Mapping[str, Any]) -> Row:
     n = stored["n"]
     estimate = Estimate(mean, low, high, n, stored["undefined"], patients=n)  # every case is a patient of its own
     keys = {"probe": stored["probe"], "quantity": stored["quantity"], "found_kind": stored["kind"]}
-    more = {name: stored[name] for name in ("margin", "found")}
+    more = {name: stored[name] for name in ("margin", "found", "open")}
     return Row({**network._asdict(), **keys}, estimate, stored["quantity"], more=more)
 
 
