@@ -19,7 +19,6 @@ from configs import distortion as study
 from jaxseg.analysis import distortion, mahalanobis, uncertainty
 from jaxseg.data import augment, builders, pipeline
 from jaxseg.metrics import overlap, ranking
-from jaxseg.models import capture
 from jaxseg.report import figures
 from jaxseg.studies.distortion.settings import settings
 from jaxseg.training import autoencoders, runs
@@ -45,7 +44,7 @@ autoencoders.train(fitted, splits, WORK / "autoencoder")
 
 # %%
 everywhere = runs.Splits(directory, config.data.source_size)["test"]  # of all vendors
-autoencoder, weights, network, variables = autoencoders.load_best(
+autoencoder, weights, network = autoencoders.load_best(
     fitted, WORK / "autoencoder", everywhere.num_classes, everywhere.num_channels
 )
 vendors = np.array(everywhere.domains)
@@ -65,10 +64,9 @@ Image("vendors.png", width=600)
 @jax.jit
 def look(images):
     """Logits, the bottleneck's activations, and logits with the bottleneck reconstructed."""
-    logits, found = capture.capture(network, variables, images, [config.layer])
+    logits, found = network.captured(images, [config.layer])
     activations = found[config.layer]
-    repaired = lambda _: autoencoder.apply(weights, activations)
-    return logits, activations, capture.replace(network, variables, images, {config.layer: repaired})
+    return logits, activations, network.replaced(images, {config.layer: autoencoder.apply(weights, activations)})
 
 
 view = augment.testing_view("original", size=config.data.image_size, cases=())

@@ -4,62 +4,58 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
-from jaxseg.data import augment, inputs, pipeline
+from jaxseg.data import augment, pipeline
 from jaxseg.data.grids import Patches
 from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.metrics.intervals import Estimate, bootstrap_mean
-from jaxseg.networks import host
-from jaxseg.networks.linen import network_of
+from jaxseg.networks import Network, host
 from jaxseg.numerics import in_32_bits
-from jaxseg.training import runs, sliding
+from jaxseg.training import sliding
+from jaxseg.training.trained import Trained
 
 Batch = Mapping[str, Any]
 Score = Callable[..., dict[str, jax.Array]]
 
 
-def predict(model: nn.Module | None, variables: Any, images: jax.Array) -> jax.Array:
-    """Class numbers int32 `[B,H,W]` of images `[B,H,W,C]`; of None and a network, the network's."""
-    return jnp.argmax(network_of(model, variables, images).logits(images), -1).astype(jnp.int32)
+def predict(network: Network, images: jax.Array) -> jax.Array:
+    """Class numbers int32 `[B,H,W]` of images `[B,H,W,C]`."""
+    return jnp.argmax(network.logits(images), -1).astype(jnp.int32)
 
 
 @in_32_bits
 def score_cases(
-    model: nn.Module | None,
-    variables: Any,
+    network: Any,
     batches: Iterator[Batch],
     view: Callable[[Batch], dict[str, jax.Array]],
     score: Score,
     *,
-    predict: Callable[[Any, Any, jax.Array], jax.Array] = predict,
+    predict: Callable[[Any, jax.Array], jax.Array] = predict,
 ) -> dict[str, np.ndarray]:
     """Results per case, in the order of the cases; network, view and score run as one compiled program.
 
     Args:
-      model: `images -> logits`; None where there is a network in place of its variables.
-      variables: its variables, or a network of any make.
+      network: of any make; or whatever `predict` takes, such as several.
       batches: stored cases with `real` [B], as `pipeline.epoch` gives them.
       view: `stored batch -> {"images", "labels"}`, with `"valid"` where not all pixels count.
       score: `(labels, predictions) -> {name: [B,...]}`, with `valid=` where the view has it.
-      predict: `(model, variables, images) -> class numbers`.
+      predict: `(network, images) -> class numbers`.
 
     Returns:
       `{name: [N,...]}`.
     """
 
     @jax.jit
-    def run(variables: Any, batch: Batch) -> dict[str, jax.Array]:
+    def run(network: Any, batch: Batch) -> dict[str, jax.Array]:
         seen = view(batch)
         counts = {"valid": seen["valid"]} if "valid" in seen else {}
-        return score(seen["labels"], predict(model, variables, seen["images"]), **counts)
+        return score(seen["labels"], predict(network, seen["images"]), **counts)
 
-    return over_cases(lambda batch: run(variables, batch), batches)
+    return over_cases(lambda batch: run(network, batch), batches)
 
 
 def over_cases(run: Callable[[Batch], Mapping[str, jax.Array]], batches: Iterator[Batch]) -> dict[str, np.ndarray]:
@@ -76,20 +72,24 @@ def over_cases(run: Callable[[Batch], Mapping[str, jax.Array]], batches: Iterato
       InputError: a network outside JAX refuses a batch.
     """
     with host.plainly():
-        rows = [_keep(run(batch), batch["real"]) for batch in batches]
+        rows = [of_real(run(batch), batch["real"]) for batch in batches]
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
+def of_real(values: Mapping[str, jax.Array], real: np.ndarray) -> dict[str, np.ndarray]:
+    """What a program gave of a batch `[B,...]`, on the host, without the cases that are repetitions."""
+    return {name: np.asarray(value)[real] for name, value in values.items()}
+
+
 @in_32_bits
-def evaluate_run(
-    config: ml_collections.ConfigDict, folder: pathlib.Path, directory: pathlib.Path, *, split: str, view: str
+def evaluate(
+    trained: Trained, directory: pathlib.Path, *, split: str, view: str
 ) -> tuple[list[dict[str, Any]], dict[str, Estimate]]:
-    """Dice per case of a run's best checkpoint, and its mean per class; of replicas, that of their ensemble.
+    """Dice per case of a trained network, and its mean per class; of several, that of their ensemble.
 
     Args:
-      config: of the run.
-      folder: of the run.
-      directory: of a prepared data set.
+      trained: the network.
+      directory: of a prepared data set, whose classes and channels are the network's.
       split: of the data set.
       view: original or quadrant.
 
@@ -100,14 +100,13 @@ def evaluate_run(
       <domain>`.
 
     Raises:
-      InputError: the run has no checkpoint, or the data set no such split.
+      InputError: the data set has no such split, or the network cannot be given such a view or a batch.
     """
-    if view != "original" and config.data.geometry != "squash":
-        raise InputError(f"--view={view}: is for runs that squash, this one has the geometry {config.data.geometry!r}")
-    given = inputs.of_config(config)
-    source = pipeline.Split(directory, split, inputs=given)
+    if view != "original" and trained.resized is None:
+        raise InputError(f"--view={view}: is for runs that squash, and {trained.name} is none")
+    source = pipeline.Split(directory, split, inputs=trained.given)
     stored = pipeline.Split(directory, split) if view == "original" else None
-    counts = _counts(config, folder, source, stored, view)
+    counts = _counts(trained, source, stored, view)
     scores = {name: np.asarray(overlap.dice_from_counts(jnp.asarray(rows))) for name, rows in counts.items()}
     names = source.class_names[1:]
     columns = {f"{kind}_{name}": values[:, k] for kind, values in scores.items() for k, name in enumerate(names)}
@@ -131,22 +130,16 @@ def evaluate_run(
 
 
 def _counts(
-    config: ml_collections.ConfigDict,
-    folder: pathlib.Path,
-    source: pipeline.Split,
-    stored: pipeline.Split | None,
-    view: str,
+    trained: Trained, source: pipeline.Split, stored: pipeline.Split | None, view: str
 ) -> dict[str, np.ndarray]:
     """`overlap.class_counts` of every case `[N,K,3]`, on the network's grid and, if `stored`, on that."""
-    grid, classes = inputs.of_config(config).grid, source.num_classes
-    shape = (1, *inputs.sides(config, source.rank), source.num_channels)
-    loaded = [runs.load_best(run, place, shape, classes) for run, place in runs.member_runs(config, folder)]
-    model, members = loaded[0][0], [variables for _, variables, _ in loaded]
+    grid, classes, members = trained.given.grid, source.num_classes, trained.members
     if isinstance(grid, Patches):
-        answers = sliding.Sliding(model, sides=shape[1:-1], overlap=grid.overlap).over_cases(members, source)
+        slide = sliding.Sliding(sides=grid.example(source.rank), overlap=grid.overlap)
+        answers = slide.over_cases(members, source)
     else:
-        seen = augment.testing_view(view, size=inputs.resized_to(config), cases=source.cases)
-        answers = _answers(model, members, pipeline.epoch(source, batch_size=config.training.batch_size), seen)
+        seen = augment.testing_view(view, size=trained.resized, cases=source.cases)
+        answers = _answers(members, pipeline.epoch(source, batch_size=trained.batch_size), seen)
     rows: dict[str, dict[int, np.ndarray]] = {"dice": {}}
     if stored is not None:
         rows["file_dice"] = {}
@@ -160,22 +153,19 @@ def _counts(
 
 
 def _answers(
-    model: nn.Module, members: Sequence[Any], batches: Iterator[Batch], view: Callable[[Batch], dict[str, jax.Array]]
+    members: Sequence[Network], batches: Iterator[Batch], view: Callable[[Batch], dict[str, jax.Array]]
 ) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray]]]:
     """Of every case its index, its class probabilities `[*n,K]`, and `labels` and `valid` as the network sees them."""
 
     @jax.jit
-    def run(members: Sequence[Any], batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def run(members: Sequence[Network], batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         seen = dict(view(batch))
         images = seen.pop("images")
-        return sliding.mean_probabilities(model, members, images), seen
+        return sliding.mean_probabilities(members, images), seen
 
     for batch in batches:
-        probabilities, truth = jax.device_get(run(members, batch))
+        with host.plainly():
+            probabilities, truth = jax.device_get(run(members, batch))
         for place in np.flatnonzero(batch["real"]):
             of_case = {name: values[place] for name, values in truth.items()}
             yield int(batch["index"][place]), probabilities[place], of_case
-
-
-def _keep(values: Mapping[str, jax.Array], real: Any) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value)[np.asarray(real)] for name, value in values.items()}

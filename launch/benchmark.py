@@ -6,6 +6,7 @@ python -m launch.benchmark replicas --workdir=runs/benchmark
 python -m launch.benchmark data --workdir=runs/benchmark
 python -m launch.benchmark depths --workdir=runs/benchmark
 python -m launch.benchmark augmentation --workdir=runs/benchmark
+python -m launch.benchmark audit --workdir=runs/benchmark
 """
 
 import pathlib
@@ -32,4 +33,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, commands=("analyses", "train", "replicas", "data", "depths", "augmentation"))
+    cli.run(main, commands=("analyses", "train", "replicas", "data", "depths", "augmentation", "audit"))

@@ -1,7 +1,15 @@
-"""A run's best checkpoint and new images in; masks, a table with quality estimates, and the cases to look at out.
+"""A trained network and new images in; masks, a table with quality estimates, and the cases to look at out.
 
     python -m launch.predict --workdir=runs/unet --inputs=scans --output=predictions
     python -m launch.predict --workdir=runs/unet --inputs=a.png --inputs=b.nii.gz --output=predictions --tile
+    python -m launch.predict --network=mine.py:segment --image_size=256 --inputs=scans --output=predictions
+    python -m launch.predict --nnunet=nnUNetTrainer__nnUNetPlans__2d --dataset=folder/mine --inputs=scans --output=out
+    python -m launch.predict --weights=model.pth --config=theirs.py --dataset=hc18/256 --inputs=scans --output=out
+
+The network is the best checkpoint of a run, or named as for launch.audit. What is said here of the data set of a run
+is, of another network, that of `--dataset`: its classes and channels, how files are read, the validation cases. Without
+one, files are read as they are, nothing is flagged, and a function or a PyTorch module is taken for one of RGB images
+and two classes.
 
 Inputs are PNG, JPEG, BMP, TIFF, NIfTI, NRRD, MetaImage and DICOM files, folders of them, and folders with the DICOM
 files of one series; a network for pictures predicts volumes slice by slice. Each is read as the data set of the run
@@ -31,11 +39,12 @@ import sys
 
 from absl import flags
 
-from launch import cli
+from launch import cli, networks
 
 _FAILED = 3
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run, as launch.train leaves it.")
+_DATASET = flags.DEFINE_string("dataset", None, "Of another network: a data set with cases like those of its training.")
 _INPUTS = flags.DEFINE_multi_string("inputs", None, "A file or a folder; may be given more than once.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results: new, or that of an earlier prediction.")
 _PATTERN = flags.DEFINE_string("pattern", "*", "Names of the files that are wanted from folders, like '*_HC.png'.")
@@ -56,12 +65,20 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of its raw files, 
 
 
 def main() -> None:
-    workdir, output = (cli.path(flag) for flag in (_WORKDIR, _OUTPUT))
-    paths = [pathlib.Path(path) for path in cli.required(_INPUTS)]
+    source = networks.source(_WORKDIR, _DATASET, alone=True)
+    output, paths = cli.path(_OUTPUT), [pathlib.Path(path) for path in cli.required(_INPUTS)]
     from jaxseg.data import builders, windows
     from jaxseg.errors import InputError
     from jaxseg.prediction import page as predictions
+    from jaxseg.training.trained import Source
 
+    of_run = "run" in source
+    belongs = "networks that are of no run" if of_run else "runs"
+    if (foreign := _DATASET if of_run else _AUTOENCODER).present:
+        raise InputError(f"--{foreign.name} is for {belongs}; leave it out")
+    judging = [flag.name for flag in (_SCORE, _COVERAGE) if flag.present]
+    if judging and not (of_run or _DATASET.present):
+        raise InputError(f"--{judging[0]} needs validation cases to judge by; give the --dataset that has them")
     unused = [flag.name for flag in (_TILE_SIZE, _OVERLAP, _BLEND) if flag.present and not _TILE.value]
     if unused:
         raise InputError(f"--{unused[0]}: says how a window slides; give --tile too")
@@ -75,7 +92,7 @@ def main() -> None:
     )
     prepare = lambda name: builders.prepare(name, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
     outcome = predictions.run(
-        workdir=workdir, paths=paths, output=output, options=options, prepare=prepare, command=cli.command()
+        source=Source(**source), paths=paths, output=output, options=options, prepare=prepare, command=cli.command()
     )
     print(f"{outcome.predicted} predicted, {outcome.flagged} of them flagged; {outcome.failed} could not be")
     print("\n".join(str(path) for path in (outcome.table, outcome.sheet) if path))

@@ -10,7 +10,8 @@ can be evaluated on them; else as most of the files suggest.
 
 Every file is checked first. If any has a problem, all problems are listed and nothing is written. --check says all that
 the doctor finds, also what is merely to be known, such as shortcuts that a network may learn, and writes nothing; its
-exit status is 2 where the data set cannot be used.
+exit status is 2 where the data set cannot be used. With --page=FILE.html what it finds is a page too, with pictures of
+the marks and text that it found.
 """
 
 import json
@@ -31,13 +32,27 @@ DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of all prepared data 
 LIKE = flags.DEFINE_string("like", None, "folder of a run: prepare as its own data set was")
 CHECK = flags.DEFINE_bool("check", False, "only say what is wrong with the raw files")
 JSON = flags.DEFINE_bool("json", False, "say it as JSON, with --check")
+PAGE = flags.DEFINE_string("page", None, "say it on this HTML page too, with --check")
+
+_PICTURES = 8  # of images with marks, on a page
 
 
 def main() -> None:
     """Prepares, and says what there is; or only says what is wrong."""
     like = _preparation(cli.path(LIKE)) if LIKE.value else None
-    if CHECK.value or JSON.value:
-        report = builders.check(DATASET.value, data_dir=DATA_DIR.value, manual_dir=MANUAL_DIR.value, like=like)
+    if CHECK.value or JSON.value or PAGE.value:
+        report = builders.check(
+            DATASET.value,
+            data_dir=DATA_DIR.value,
+            manual_dir=MANUAL_DIR.value,
+            like=like,
+            pictures=_PICTURES if PAGE.value else 0,
+        )
+        if PAGE.value:
+            from jaxseg import checkup  # which starts JAX, as the next
+            from jaxseg.training import provenance
+
+            checkup.write(cli.path(PAGE), report, {"command": cli.command(), "reported": provenance.here()})
         print(json.dumps(report.as_json(), indent=1) if JSON.value else report.text())
         sys.exit(2 if report.errors else 0)
     directory = builders.prepare(DATASET.value, data_dir=DATA_DIR.value, manual_dir=MANUAL_DIR.value, like=like)

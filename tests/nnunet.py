@@ -237,3 +237,19 @@ def write_folder(folder, plans, dataset, tensors, *, fold=0, name="checkpoint_fi
     )
     write_zip(folder / f"fold_{fold}" / name, content, {keys[id(one)]: one for one in tensors.values()})
     return folder
+
+
+PICTURES = {"encoder": "plain", "features": (2, 4), "kernels": ((3, 3), (3, 3)), "strides": ((1, 1), (2, 2))}
+PICTURES |= {"depths": (1, 1), "decoder_depths": (1,), "norm": "instance"}
+
+
+def write_for_pictures(folder, side, classes):
+    """The folder of the smallest 2-D network for RGB files, with drawn weights, and its tensors by name."""
+    written = plans_json(PICTURES, (side, side), configuration="2d", schemes=("RGBTo01Normalization",) * 3)
+    written |= {"transpose_forward": [0, 1, 2], "transpose_backward": [0, 1, 2]}
+    written["configurations"]["2d"]["spacing"] = [1.0, 1.0]
+    dataset = dataset_json(("R", "G", "B"), classes) | {"file_ending": ".png"}
+    random = np.random.default_rng(0)
+    shapes = tensor_shapes(PICTURES, 3, len(classes))
+    tensors = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    return write_folder(folder, written, dataset, with_copies(tensors)), tensors

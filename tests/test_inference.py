@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxseg import inference
 from jaxseg.metrics import overlap
+from jaxseg.networks import of_linen
 from jaxseg.training import sliding
 
 
@@ -20,16 +21,16 @@ class Constant(nn.Module):
 
 
 def member(*logits):
-    return {"params": {"logits": np.array(logits, np.float32)}}
+    return of_linen(Constant(), {"params": {"logits": np.array(logits, np.float32)}}, image_size=2, channels=1)
 
 
 def test_an_ensemble_decides_by_its_mean_probability():
     images = np.zeros((1, 2, 2, 1), np.float32)
-    predict = jax.jit(lambda members: jnp.argmax(sliding.mean_probabilities(Constant(), members, images), -1))
+    predict = jax.jit(lambda members: jnp.argmax(sliding.mean_probabilities(members, images), -1))
     # a very sure member outvotes two others by the mean of the logits, not by that of the probabilities
     members = [member(40.0, 0.0), member(0.0, 2.0), member(0.0, 2.0)]
     assert (np.asarray(predict(members)) == 1).all()
-    assert (np.asarray(jax.jit(lambda one: inference.predict(Constant(), one, images))(members[0])) == 0).all()
+    assert (np.asarray(jax.jit(lambda one: inference.predict(one, images))(members[0])) == 0).all()
 
 
 def test_values_of_cases_that_fill_up_a_batch_are_left_out():
@@ -45,11 +46,11 @@ def test_a_score_is_told_which_pixels_count_where_the_view_says():
     random = np.random.default_rng(0)
     labels, valid = random.integers(0, 2, (3, 4, 4)).astype(np.int32), random.random((3, 4, 4)) < 0.5
     batch = {"images": np.zeros((3, 4, 4, 1), np.float32), "labels": labels, "real": np.array([True, True, False])}
-    variables = member(0.0, 1.0)  # foreground everywhere
+    everywhere = member(0.0, 1.0)  # is foreground
 
     def run(batch, score):
         view = lambda stored: {name: array for name, array in stored.items() if name != "real"}
-        return inference.score_cases(Constant(), variables, iter([batch]), view, score)["counts"]
+        return inference.score_cases(everywhere, iter([batch]), view, score)["counts"]
 
     count = lambda a, b, valid=None: {"counts": overlap.class_counts(a, b, num_classes=2, valid=valid)}
     expected = [
@@ -57,5 +58,5 @@ def test_a_score_is_told_which_pixels_count_where_the_view_says():
         for one, there in zip(labels, valid, strict=True)
     ]
     np.testing.assert_array_equal(run(batch | {"valid": valid}, count)[:, 1], expected[:2])
-    everywhere = [[one.sum(), one.sum(), 16] for one in labels]
-    np.testing.assert_array_equal(run(batch, lambda a, b: count(a, b))[:, 1], everywhere[:2])
+    of_all = [[one.sum(), one.sum(), 16] for one in labels]
+    np.testing.assert_array_equal(run(batch, lambda a, b: count(a, b))[:, 1], of_all[:2])

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg import inference
+from jaxseg.audit.progress import Progress
 from jaxseg.data import augment, pipeline
 from jaxseg.networks import Network
 
+Cases = pipeline.InMemory | pipeline.Streamed
 # images float32 [B,*n,C], labels int32 [B,*n], index int32 [B]; valid bool [B,*n] where not all pixels count, and scale
 # float32 [B,4,C] where gray levels are not -1 to 1; and what was made of the cases, see `Make`
 Seen = Mapping[str, jax.Array]
@@ -36,24 +37,26 @@ class Asked:
     view: str
     size: int | None
     batch_size: int
-    make: Make | None = None
+    make: Make | None
+    progress: Progress
 
-    def __call__(self, cases: pipeline.InMemory) -> dict[str, np.ndarray]:
+    def __call__(self, cases: Cases) -> dict[str, np.ndarray]:
         """The numbers of all cases, `{name: [N,...]}` in their order; they may be any with the test cases' classes."""
         numbers = lambda answer: {name: values for name, values in answer.items() if name != "pictures"}
         return self._over(cases, range(len(cases)), numbers)
 
-    def pictures(self, cases: pipeline.InMemory, chosen: np.ndarray) -> dict[str, np.ndarray]:
+    def pictures(self, cases: Cases, chosen: np.ndarray) -> dict[str, np.ndarray]:
         """The pictures of the cases at the places `chosen`, `{name: [E,...]}` in their order."""
         places = chosen.tolist() or [0]  # of none, the first case tells their shapes
         found = self._over(cases, places, lambda answer: answer["pictures"])
         return {name: values[: len(chosen)] for name, values in found.items()}
 
     def _over(
-        self, cases: pipeline.InMemory, places: Sequence[int], part: Callable[[dict[str, Any]], dict[str, jax.Array]]
+        self, cases: Cases, places: Sequence[int], part: Callable[[dict[str, Any]], dict[str, jax.Array]]
     ) -> dict[str, np.ndarray]:
-        batches = pipeline.epoch(_Given(cases, places, self.make), batch_size=self.batch_size, names=None)
-        return inference.over_cases(lambda batch: part(self._run(self.network, batch)), batches)
+        run = lambda batch: part(self._run(self.network, batch))
+        given = _Given(cases, places, self.make)
+        return self.progress.over_cases(run, given, batch_size=self.batch_size, names=None)
 
     @functools.cached_property
     def _run(self) -> Callable[[Network, Mapping[str, Any]], dict[str, Any]]:
@@ -67,9 +70,10 @@ class Asked:
         """The network's view of a batch, and of what was made of its cases."""
         corner = batch.pop("corner")
         seen = self._viewed({name: batch.pop(name) for name in _GIVEN[:3] if name in batch}, corner)
-        for name, of in (("made", lambda images: images), ("masks", lambda images: (images[..., 0] + 1.0) / 2.0)):
-            if name in batch:
-                seen[name] = of(self._several(batch.pop(name), corner))
+        if "made" in batch:
+            seen["made"] = self._several(batch.pop("made"), corner)
+        if "masks" in batch:
+            seen["masks"] = self._several(batch.pop("masks")[..., None].astype(jnp.float32), corner)[..., 0]
         del batch["real"]
         return seen | batch
 
@@ -91,7 +95,7 @@ class Asked:
 class _Given:
     """Some cases as a program is given them, with what is made of them; read by several threads."""
 
-    cases: pipeline.InMemory
+    cases: Cases
     places: Sequence[int]
     make: Make | None
 
@@ -110,6 +114,4 @@ class _Given:
         made = dict(self.make(case, place)) if self.make else {}
         if "images" in made:
             made["made"] = made.pop("images")
-        if "masks" in made:
-            made["masks"] = (made["masks"] * np.uint8(255))[..., None]
         return {name: case[name] for name in _GIVEN if name in case} | known | made

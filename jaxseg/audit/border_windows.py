@@ -53,8 +53,20 @@ class Cut(NamedTuple):
 
     def shown(self, array: jax.Array) -> jax.Array:
         """Of `[2,S,B,H,W,...]` with the sides at axis 1, `[B,2,...]` at the side where most of the object is cut."""
-        side = jnp.argmax(jnp.sum((self.labels[1] > 0) & self.near, (2, 3)), 0)
+        side = self._fullest
         return jnp.moveaxis(array[:, side, jnp.arange(len(side))], 1, 0)
+
+    @property
+    def shown_moves(self) -> jax.Array:
+        """By how many pixels along each axis what the first window shows there moves, int32 `[B,2]`."""
+        side = self._fullest
+        by = self.shifts[side, jnp.arange(len(side))]
+        signs = jnp.array([[0, -1], [0, 1], [-1, 0], [1, 0]], jnp.int32)
+        return signs[side] * by[:, None]
+
+    @property
+    def _fullest(self) -> jax.Array:
+        return jnp.argmax(jnp.sum((self.labels[1] > 0) & self.near, (2, 3)), 0)
 
 
 def cut(images: jax.Array, labels: jax.Array, *, width: int, valid: jax.Array | None = None) -> Cut:

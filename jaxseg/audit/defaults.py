@@ -43,8 +43,7 @@ class Defaults:
     stroke_share: float = 0.03  # of the shorter side: nearer to an inserted stroke nothing is scored
     caliper_share: float = 0.06  # of the shorter side: size of a caliper
     gathered_share: float = 0.35  # of the way from the middle of an empty place to its ends, for the control
-    colours: tuple[tuple[int, int, int], ...] = ((255, 255, 0), (130, 255, 130))  # of coloured calipers, in turn
-    grays: tuple[tuple[int, int, int], ...] = ((200, 200, 200), (150, 150, 150))  # of gray ones, beside white
+    inks: tuple[str, ...] = ("yellow", "green", "white", "light gray", "gray")  # of calipers that are drawn
     copied_margin: float = 0.5  # of the share of a mark's strokes that is called object
     least_cases: int = 8  # images with marks, without which their removal is not asked
 

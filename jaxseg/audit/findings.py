@@ -1,6 +1,6 @@
 """What of the answers a person has to know: at most a few findings, the most harmful first.
 
-A candidate is a finding if the whole 95 % interval of its number, over five patients or more, lies above the margin.
+A candidate is a finding if the whole 95 % interval of its number, over five patients or more, lies beyond the margin.
 Margins stand, with what they mean, in `audit/defaults.py`. Shortcuts are found by interventions alone, which change a
 cue and nothing else; that a layer knows of a cue is evidence, no finding.
 """

@@ -14,24 +14,27 @@ from scipy import ndimage
 
 from jaxseg.audit import levels
 from jaxseg.data import overlays, pipeline
-from jaxseg.errors import InputError
 from jaxseg.settings import number as bounded
-from jaxseg.settings import one_of, share
+from jaxseg.settings import one_of, share, some_of
 
-BESIDE, REMOVED, SPECKS = range(3)  # pictures of a case; of every ink, two more
-INKS = ("coloured", "white", "gray")
+BESIDE, REMOVED, SPECKS, OWN = range(4)  # pictures of a case; of every ink, two more
+INKS = {
+    "yellow": (255, 255, 0),
+    "green": (130, 255, 130),
+    "white": (255, 255, 255),
+    "light gray": (200, 200, 200),
+    "gray": (150, 150, 150),
+}
 MASKS = ("marks", "touched", "phantom", "specks", "drawn", "strokes")  # of a case
 _DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
 _NEARLY = 0.95  # of the largest clear place
-Colours = Sequence[Sequence[int]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
     """How marks are recognised, removed and drawn; see configs/audit.py."""
 
-    colours: Colours
-    grays: Colours
+    inks: Sequence[str] = some_of(*INKS)
     chroma: float = bounded(above=0, most=255)
     gray_share: float = share()
     away_share: float = share()
@@ -41,21 +44,14 @@ class Look:
     caliper_share: float = share()
     gathered_share: float = share()
 
-    def __post_init__(self) -> None:
-        for name in ("colours", "grays"):
-            given = getattr(self, name)
-            if not given or not all(len(one) == 3 and all(0 <= v <= 255 for v in one) for one in given):
-                raise InputError(f"config.{name} is {given!r}; give (red, green, blue) from 0 to 255, once or more")
-
-    def ink(self, name: str, number: int) -> Sequence[int]:
-        """The colour of an ink on a case by its number; those of an ink take turns."""
-        of = {"coloured": self.colours, "white": ((255, 255, 255),), "gray": self.grays}[name]
-        return of[number % len(of)]
+    def inks_of(self, channels: int) -> Sequence[str]:
+        """Those that can be drawn on images with so many channels."""
+        return [ink for ink in self.inks if channels == 3 or len(set(INKS[ink])) == 1]
 
 
 def gathered(ink: int) -> int:
-    """The picture with calipers of an ink, by its place in `INKS`, in the middle of an empty place."""
-    return SPECKS + 1 + 2 * ink
+    """The picture with calipers of an ink, by its place among those drawn, in the middle of an empty place."""
+    return OWN + 1 + 2 * ink
 
 
 def around(ink: int) -> int:
@@ -68,9 +64,9 @@ class Marked:
     """The pictures of one case, and where in them is what.
 
     Attributes:
-      images: `[9,*S,C]`, as the case's: with shapes beside the marks filled in, with the marks filled in, and of the
-        last with specks of the object at the ends of an empty place, and, for every ink, with calipers in its middle
-        and at its ends.
+      images: `[4+2I,*S,C]`, as the case's: with shapes beside the marks filled in, with the marks filled in, and of
+        the last with specks of the object at the ends of an empty place, with calipers there in the object's own
+        colour, and, for every ink, with calipers in its middle and at its ends.
       marks: bool `[*S]`, as the next: marks.
       touched: what removal filled in, marks or shapes beside them.
       phantom: an outline of the object where it is not.
@@ -101,7 +97,7 @@ def mark(case: pipeline.Case, number: int, settings: Look) -> Marked:
 
     Args:
       case: as a network is given it, with `scale` unless it is uint8, and `inside` unless it covers its grid.
-      number: of the case; colours and styles take turns.
+      number: of the case; styles take turns.
       settings: of marks.
     """
     place, scale, shape = levels.place(case), levels.scale(case), case["labels"].shape
@@ -132,19 +128,25 @@ def _marked(image: np.ndarray, labels: np.ndarray, valid: np.ndarray, number: in
     phantom, points = _phantom(clean, labels, valid)
     size = max(round(settings.caliper_share * side), 5)
     speckled, specks = _with_specks(clean, labels > 0, points, size)
-    pictures, strokes, drawn = [fill(beside), clean, speckled], np.zeros_like(marks), specks
-    middle = points.mean(0) if len(points) else 0.0
     style = overlays.CALIPER_STYLES[number % len(overlays.CALIPER_STYLES)]
-    for ink in INKS:
-        look: dict[str, Any] = {"style": style, "size": size, "thickness": max(round(side / 200), 1)}
-        look["colour"] = settings.ink(ink, number)
-        together, inner = overlays.draw_calipers(clean, middle + settings.gathered_share * (points - middle), **look)
-        apart, outer = overlays.draw_calipers(clean, points, **look)
-        pictures += [together, apart]
-        strokes, drawn = strokes | outer, drawn | outer | inner
+    look: dict[str, Any] = {"style": style, "size": size, "thickness": max(round(side / 200), 1)}
+    middle = points.mean(0) if len(points) else 0.0
+    inner = _covered(clean, middle + settings.gathered_share * (points - middle), look)
+    strokes = _covered(clean, points, look)
+    own = np.median(image[labels > 0], 0) if len(points) else 0
+    pictures = [fill(beside), clean, speckled, np.where(strokes[..., None], own, clean)]
+    for ink in settings.inks_of(image.shape[-1]):
+        colour = INKS[ink][: image.shape[-1]]
+        pictures += [np.where(where[..., None], colour, clean) for where in (inner, strokes)]
     near = max(round(settings.stroke_share * side), 1)
-    drawn = overlays.removed_region(drawn, method="bilinear", margin=near)
-    return Marked(np.stack(pictures), marks, region | beside, phantom, specks, drawn, strokes)
+    drawn = overlays.removed_region(specks | inner | strokes, method="bilinear", margin=near)
+    images = np.stack(pictures).astype(np.uint8)
+    return Marked(images, marks, region | beside, phantom, specks, drawn, strokes)
+
+
+def _covered(image: np.ndarray, points: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
+    """Where calipers cover an image."""
+    return overlays.draw_calipers(image, points, **look)[1]
 
 
 def found(image: np.ndarray, labels: np.ndarray, settings: Look) -> np.ndarray:

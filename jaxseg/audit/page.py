@@ -4,7 +4,8 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -12,10 +13,11 @@ import ml_collections
 from jaxseg import atomic
 from jaxseg.audit import findings, right_input, subject
 from jaxseg.audit import run as audits
-from jaxseg.audit.probe import Figure, Probe
+from jaxseg.audit.probe import ALL, Candidate, Figure, Probe
+from jaxseg.audit.progress import Progress
 from jaxseg.audit.request import Request, load
 from jaxseg.numerics import in_32_bits
-from jaxseg.report import estimates, figures, page
+from jaxseg.report import canvas, estimates, figures, page
 from jaxseg.results.claims import Verdict
 from jaxseg.results.stored import kept
 from jaxseg.results.table import OVER_PATIENTS
@@ -62,14 +64,17 @@ def run(
     """
     settings = audits.settings(config)
     asked, dataset = load(request, settings, prepare)
-    measure = functools.cache(asked.dice)
+    parts = workdir / "input.parts" if request.known_dice is None else None
+    measure = functools.cache(dataclasses.replace(asked, progress=Progress("Dice", parts)).dice)
     if request.known_dice is not None:  # before anything is written
-        right_input.check(asked, right_input.mean_dice(measure()), request.known_dice)
+        cases = f"{len(asked.test)} cases of {asked.test.name}"
+        right_input.check(asked.name, cases, right_input.mean_dice(measure()), request.known_dice)
     claimed = ml_collections.ConfigDict(
         {"audit": config.to_dict(), "network": asked.name, "dataset": dataset, "split": request.split}
     )
     runs.claim(workdir, claimed, data=asked.fingerprint)
     dice = right_input.mean_dice(kept(workdir / "input.npz", lambda: {"dice": measure()})["dice"])
+    shutil.rmtree(workdir / "input.parts", ignore_errors=True)
     opening = right_input.opening(asked, dice, request.known_dice)
     audit = audits.run(asked, settings, workdir)
     origin = {
@@ -83,7 +88,8 @@ def run(
     verdict = findings.verdict(audit.candidates)
     with atomic.writing(workdir):
         _write_results(workdir, audit, verdict, origin)
-        _draw(workdir / "figures", audit)
+        with canvas.one_page(*_GROUPS.values()):
+            _draw(workdir / "figures", audit)
         path = workdir / "report.html"
         page.write(path, _page(workdir, asked, audit, verdict, opening), origin)
     return Result(path, verdict.verdict, tuple(audit.findings))
@@ -129,15 +135,17 @@ def _advice(audit: audits.Audit) -> list[str]:
 # -------------------------------------------------------------------------------------------------------------- page
 
 
+_GROUPS = {False: "no finding", True: "finding"}
+
+
 def _draw(folder: pathlib.Path, audit: audits.Audit) -> None:
     """The figures of everything that was measured; those of findings show cases."""
-    dots = [
-        (one.quantity, "finding" if one.found else "no finding", one.estimate.mean, one.estimate.low, one.estimate.high)
-        for one in audit.candidates
-        if not math.isnan(one.estimate.mean)
-    ]
-    nothing = ("nothing could be asked", "no finding", float("nan"), float("nan"), float("nan"))
-    figures.dots(folder / "candidates.png", dots or [nothing], xlabel="number with 95 % interval")
+    known = [one for one in audit.candidates if not math.isnan(one.estimate.mean)]
+    dots = [(one.quantity, _GROUPS[one.found], one.estimate.mean, one.estimate.low, one.estimate.high) for one in known]
+    nothing = ("nothing could be asked", "", math.nan, math.nan, math.nan)
+    limits = [one.margin for one in known]
+    label, limit = "number with 95 % interval", "limit of what is wanted" if known else ""
+    figures.dots(folder / "candidates.png", dots or [nothing], xlabel=label, limits=limits, limit=limit)
     evidence = [one for answer in audit.answers.values() for one in answer.figures]
     for one in {one.name: one for one in (*evidence, *_shown_findings(audit))}.values():
         one.draw(folder / f"{one.name}.png")
@@ -151,15 +159,15 @@ def _page(
     workdir: pathlib.Path, asked: subject.Subject, audit: audits.Audit, verdict: Verdict, opening: str
 ) -> page.Page:
     figure = page.figures_in(workdir)
-    margins = ", ".join(sorted({f"{one.margin:g}" for one in audit.candidates}))
+    wanted = _wanted(audit.candidates) if audit.candidates else ""
     lead = figure(
         "candidates",
         "What was asked, and from where on it is a finding",
-        "Dots with intervals: the number of every possible finding.",
-        f"A finding's whole interval lies above its margin ({margins}); see the table of numbers."
-        if margins
+        "Dots with intervals: the number of every possible finding, with the limit of what is wanted.",
+        f"Wanted: {wanted}. A finding's whole interval lies beyond."
+        if wanted
         else "Nothing that was asked could be a finding; see the tables of numbers.",
-        "candidates" if margins else "numbers",
+        "candidates" if wanted else "numbers",
     )
     return page.Page(
         title=f"Audit of {asked.name} on {asked.test.name}",
@@ -179,10 +187,22 @@ def _page(
     )
 
 
+def _wanted(candidates: Sequence[Candidate]) -> str:
+    """What is wanted of the numbers, those that most have in common last."""
+    of: dict[str, list[str]] = {}
+    for one in candidates:
+        of.setdefault(one.wanted, []).append(one.quantity)
+    *rare, usual = sorted(of, key=lambda wanted: len(of[wanted]))
+    told = [f"{', '.join(of[wanted])} {wanted}" for wanted in rare]
+    names = of[usual] if len(of[usual]) == 1 else ["the others" if rare else "all"]
+    return "; ".join([*told, f"{names[0]} {usual}"])
+
+
 def _facts(asked: subject.Subject, audit: audits.Audit) -> list[tuple[str, str]]:
     facts = [("findings", f"{len(audit.findings)}"), ("test cases", f"{len(asked.test)}")]
     facts += [fact for answer in audit.answers.values() for fact in answer.facts]
-    return facts + [(finding.main.quantity, text_of(finding.main.estimate)) for finding in audit.findings]
+    facts += [(finding.main.quantity, text_of(finding.main.estimate)) for finding in audit.findings]
+    return list(dict.fromkeys(facts))  # a finding may be of a key number
 
 
 def _shown(figure: page.FigureOf, one: Figure) -> page.Figure:
@@ -194,8 +214,8 @@ def _finding_section(figure: page.FigureOf, number: int, finding: findings.Findi
     counted = f"{estimate.n} cases of {estimate.patients} patients, {estimate.undefined} undefined"
     text = [
         finding.text,
-        f"The number: {main.quantity}, {text_of(estimate)} (95 % interval, bootstrap over patients; {counted}; a "
-        f"finding from {main.margin:g} on).",
+        f"The number: {main.quantity} {text_of(estimate)}, wanted {main.wanted} (95 % interval, bootstrap over "
+        f"patients; {counted}).",
         f"What to do: {main.remedy}",
     ]
     drawn = [_shown(figure, main.figure)] if main.figure else []
@@ -211,5 +231,10 @@ def _evidence(figure: page.FigureOf, audit: audits.Audit, probe: Probe) -> page.
 
 
 def _not_asked(audit: audits.Audit) -> page.Section:
-    lines = [f"{row['probe']}: {row.convention}." for row in audit.not_asked]
+    parts: dict[tuple[str, str], list[str]] = {}  # one reason may be that of several scores
+    for row in audit.not_asked:
+        own = parts.setdefault((row["probe"], row.convention), [])
+        own += [row["where"]] if row["where"] not in (ALL, row.convention.removeprefix("not asked: ")) else []
+    of = lambda names: f" ({', '.join(names)})" if names else ""
+    lines = [f"{probe}{of(names)}: {why}." for (probe, why), names in parts.items()]
     return page.Section("What was not asked", lines or ["Every probe could be asked."])

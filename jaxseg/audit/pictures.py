@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.audit.asking import Asked
+from jaxseg.audit.asking import Asked, Cases
 from jaxseg.audit.probe import Arrays, Figure
 from jaxseg.audit.subject import Subject
-from jaxseg.data import pipeline
-from jaxseg.report import figures
+from jaxseg.prediction.thumbnails import thumbnail
+from jaxseg.report import contact_sheet, figures
 
-_PARTS = ("pictures", "picture_labels", "picture_classes", "chosen")
+_PARTS = ("pictures", "picture_labels", "picture_classes", "chosen", "picture_moves")
+_SHOWN = "White: annotation; filled: prediction. The cases stand at the upper and lower quartile of the effect."
+_SIDES = (("top", "bottom"), ("left", "right"))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,50 +26,43 @@ class Pairs:
       images: uint8 `[E,2,H,W,C]`, what the network saw.
       labels, classes: uint8 `[E,2,H,W]`, what it should say, and what it said.
       chosen: numbers of the cases, `[E]`.
+      moves: of windows, by how many pixels along each axis what the first picture shows has to move to where the second
+        has it, to whose border a line of the first moves, `[E,2]`; None of others.
     """
 
     images: np.ndarray
     labels: np.ndarray
     classes: np.ndarray
     chosen: np.ndarray
+    moves: np.ndarray | None = None
 
     def arrays(self, *, prefix: str = "") -> dict[str, np.ndarray]:
         """As they are kept among a probe's measures."""
-        values = (self.images, self.labels, self.classes, self.chosen)
-        return {f"{prefix}{name}": value for name, value in zip(_PARTS, values, strict=True)}
+        values = (self.images, self.labels, self.classes, self.chosen, self.moves)
+        return {f"{prefix}{name}": value for name, value in zip(_PARTS, values, strict=True) if value is not None}
 
 
 def of_arrays(arrays: Arrays, *, prefix: str = "") -> Pairs:
     """What `Pairs.arrays` gave."""
-    return Pairs(*(arrays[f"{prefix}{name}"] for name in _PARTS))
+    images, labels, classes, chosen = (arrays[f"{prefix}{name}"] for name in _PARTS[:-1])
+    return Pairs(images, labels, classes, chosen, arrays.get(f"{prefix}{_PARTS[-1]}"))
 
 
-def of(asked: Asked, cases: pipeline.InMemory, chosen: np.ndarray, *, both: tuple[int, int] = (0, 1)) -> Pairs:
+def of(asked: Asked, cases: Cases, chosen: np.ndarray, *, both: tuple[int, int] = (0, 1)) -> Pairs:
     """Pairs of a question's pictures.
 
     Args:
-      asked: its pictures are `images`, `labels` and `classes` `[B,V,...]`, uint8.
+      asked: its pictures are `images`, `labels` and `classes` `[B,V,...]`, uint8; of windows, with `moves` `[B,2]`.
       cases: of which it was asked.
       chosen: numbers of those that are shown, as of `largest`.
       both: which two of the V pictures of a case.
     """
     found = asked.pictures(cases, chosen)
     images, labels, classes = (found[what][:, list(both)] for what in ("images", "labels", "classes"))
-    return Pairs(images, labels, classes, chosen)
+    return Pairs(images, labels, classes, chosen, found.get("moves"))
 
 
-def of_pairs(answer: Arrays, chosen: np.ndarray) -> Pairs:
-    """Pairs of an answer with `images`, `labels` and `classes` `[N,2,...]` of all cases."""
-    return Pairs(answer["images"][chosen], answer["labels"][chosen], answer["classes"][chosen], chosen)
-
-
-def of_answers(answers: Sequence[Arrays], chosen: np.ndarray) -> Pairs:
-    """Pairs of two answers with `images`, `labels` and `classes` `[N,...]` of all cases."""
-    part = lambda what: np.stack([answer[what][chosen] for answer in answers], 1)
-    return Pairs(part("images"), part("labels"), part("classes"), chosen)
-
-
-def figure(name: str, pairs: Pairs, subject: Subject, first: str, second: str) -> Figure | None:
+def figure(name: str, pairs: Pairs, subject: Subject, first: str, second: str, *, parts: str = "") -> Figure | None:
     """The figure of a finding, where there is a case to show.
 
     Args:
@@ -76,6 +71,7 @@ def figure(name: str, pairs: Pairs, subject: Subject, first: str, second: str) -
       subject: whose they are.
       first: what the first picture of a case is, in words.
       second: the same of the second.
+      parts: what is to be seen in them, in sentences.
     """
     if not len(pairs.chosen):
         return None
@@ -83,7 +79,7 @@ def figure(name: str, pairs: Pairs, subject: Subject, first: str, second: str) -
         f"finding_{name.replace(' ', '_')}",
         f"{first.capitalize()}, and {second}",
         f"Cases twice, {first} and {second}, each with the annotation and the network's prediction.",
-        "White: annotation; filled: prediction. The cases stand at the upper and lower quartile of the effect.",
+        f"{parts} {_SHOWN}".strip(),
         lambda path: _draw(path, pairs, subject, (first, second)),
         table="findings",
     )
@@ -93,9 +89,45 @@ def _draw(path: pathlib.Path, pairs: Pairs, subject: Subject, names: tuple[str, 
     rows: list[tuple[str, Any, Any, Mapping[str, Any]]] = []
     for i, case in enumerate(pairs.chosen):
         for k, name in enumerate(names):
-            title = f"{subject.test.cases[int(case)]}, {name}"
-            rows.append((title, _rgb(pairs.images[i, k]), pairs.labels[i, k], {"prediction": pairs.classes[i, k]}))
+            title, image = f"{subject.test.cases[int(case)]}, {name}", _rgb(pairs.images[i, k])
+            if pairs.moves is not None:
+                image, side = _with_line(image, pairs.moves[i], k)
+                title += f" ({side})"
+            rows.append((title, image, pairs.labels[i, k], {"prediction": pairs.classes[i, k]}))
     figures.overlays(path, rows)
+
+
+def _with_line(image: np.ndarray, move: np.ndarray, window: int) -> tuple[np.ndarray, str]:
+    """The picture of a window with the line that is the second's border, dashed; and the side at which that is."""
+    axis = int(np.argmax(abs(move)))
+    by, last = int(move[axis]), image.shape[axis] - 1
+    inside, border = (-by, 0) if by <= 0 else (last - by, last)
+    painted = image.copy()
+    line = np.moveaxis(painted, axis, 0)[border if window else inside]
+    line[:] = np.where(np.arange(len(line)) // 4 % 2, 255, 0)[:, None]
+    return painted, _SIDES[axis][by > 0]
+
+
+def marks_figure(name: str, images: np.ndarray, masks: np.ndarray, cases: Sequence[str], *, table: str = "") -> Figure:
+    """The figure of marks that were found.
+
+    Args:
+      name: of the probe.
+      images: uint8 `[E,H,W,C]`.
+      masks: bool `[E,H,W]`, where marks are.
+      cases: their names.
+      table: with numbers of them, where that has another name than the figure.
+    """
+    of_cases = zip(images, masks.astype(np.uint8), cases, strict=True)
+    cells = [thumbnail(image, mask, (case,)) for image, mask, case in of_cases]
+    return Figure(
+        f"{name.replace(' ', '_')}_marks",
+        "Marks that were found",
+        "Test images with the outlines of the marks that were found in them.",
+        "Outlined is what is taken for calipers or text: look whether it is.",
+        lambda path: contact_sheet.write(path, cells, ("", "found marks")),
+        table=table,
+    )
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidate:
-    """What is a finding if the number is large enough.
+    """What is a finding if the number is large enough, or small enough where it should be large.
 
     Attributes:
       kind: what the finding is about.
@@ -68,11 +68,12 @@ class Candidate:
       sentence: in plain words, with what the number is.
       quantity: of the number.
       estimate: the number with its interval.
-      margin: what the interval has to lie above.
+      margin: what the interval of a finding lies above, or below where `high_is_good`.
       damage: Dice that is lost by it, mean over cases; NaN where it is no loss of Dice.
       remedy: what to do.
       figure: what shows it.
       hidden: why the number can decide nothing; empty where it can.
+      high_is_good: of the number, such as a Dice.
     """
 
     kind: Kind
@@ -86,6 +87,12 @@ class Candidate:
     remedy: str
     figure: Figure | None = None
     hidden: str = ""
+    high_is_good: bool = False
+
+    @property
+    def wanted(self) -> str:
+        """Which numbers are no finding, in words."""
+        return f"at {'least' if self.high_is_good else 'most'} {self.margin:g}"
 
     @property
     def thin(self) -> bool:
@@ -94,13 +101,15 @@ class Candidate:
 
     @property
     def found(self) -> bool:
-        """The whole interval lies above the margin."""
-        return not (self.thin or self.hidden) and self.estimate.low > self.margin
+        """The whole interval lies beyond the margin."""
+        beyond = self.estimate.high < self.margin if self.high_is_good else self.estimate.low > self.margin
+        return not (self.thin or self.hidden) and beyond
 
     @property
     def open(self) -> bool:
         """The interval lies on both sides of the margin, or there is none to speak of, or it decides nothing."""
-        return self.thin or bool(self.hidden) or (not self.found and self.estimate.high > self.margin)
+        reaches = self.estimate.low < self.margin if self.high_is_good else self.estimate.high > self.margin
+        return self.thin or bool(self.hidden) or (not self.found and reaches)
 
     @property
     def needed(self) -> float:
@@ -124,9 +133,10 @@ class Candidate:
     def record(self) -> dict[str, Any]:
         """As `results.json` and the table of candidates have it."""
         texts = {name: getattr(self, name) for name in ("title", "sentence", "quantity")}
-        numbers = {**dataclasses.asdict(self.estimate), "margin": self.margin, "damage": self.damage}
+        numbers = {**dataclasses.asdict(self.estimate), "margin": self.margin, "wanted": self.wanted}
         of = {"kind": self.kind.name, "probe": self.name}
-        return {**of, **texts, **numbers, "remedy": self.remedy, "found": self.found, "open": self.open}
+        ends = {"damage": self.damage, "remedy": self.remedy, "found": self.found, "open": self.open}
+        return {**of, **texts, **numbers, **ends}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -44,7 +44,8 @@ def answer(
     """
     table = Table(tuple(rows))
     profiles = {what: table.where(quantity=what) for what in table.values("quantity")}
-    series = [figures.Series(what, np.arange(1, len(own) + 1), *own.numbers) for what, own in profiles.items()]
+    of = lambda label, own: figures.Series(label, np.arange(1, len(own) + 1), *own.numbers)
+    series = [of(what if len(profiles) > 1 else "", own) for what, own in profiles.items()]
     label = "layer, input to output"
     draw = lambda path: figures.curves(path, {"": series}, xlabel=label, ylabel=ylabel, ylim=limits)
     return Answer(rows, figures=[Figure(name, title, alt, caption, draw)], text=[_KNOWS])

@@ -44,7 +44,7 @@ def audit(
     """
     folder = pathlib.Path(dataset_folder)
     return page.run(
-        Request(None, None, None, str(folder), split, lambda _: network, name, known_dice),
+        Request(network=lambda known: network, name=name, dataset=str(folder), split=split, known_dice=known_dice),
         defaults.config(**settings).lock(),
         workdir=pathlib.Path(workdir),
         prepare=lambda name: folder,

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from jaxseg.audit.subject import Subject
 from jaxseg.errors import InputError
@@ -14,26 +15,27 @@ _REASONS = (
 )
 
 
-def mean_dice(dice: np.ndarray) -> float:
+def mean_dice(dice: npt.ArrayLike) -> float:
     """Of `[N,K-1]`: the mean over cases of that over the foreground classes which they have; NaN without any."""
-    of_cases = defined_mean(dice)
+    of_cases = defined_mean(np.asarray(dice, float))
     return float(np.nanmean(of_cases)) if np.isfinite(of_cases).any() else math.nan
 
 
-def check(subject: Subject, dice: float, known: float) -> None:
+def check(name: str, cases: str, dice: float, known: float) -> None:
     """Raises InputError where the Dice on these cases is another than the one that a network is known for.
 
     Args:
-      subject: what is audited.
-      dice: on its test cases.
+      name: of the network.
+      cases: in words.
+      dice: on these.
       known: on cases of that kind.
     """
     if not 0 <= known <= 1:
         raise InputError(f"known_dice is {known:g}; give a Dice from 0 to 1")
     if not abs(dice - known) <= TOLERANCE:
         raise InputError(
-            f"{subject.name}: has a mean Dice of {dice:.2f} on {len(subject.test)} cases of {subject.test.name}, and "
-            f"is known for {known:.2f}, so nothing was audited; likely reasons: {_REASONS}"
+            f"{name}: has a mean Dice of {dice:.2f} on {cases}, and is known for {known:.2f}, so nothing was written; "
+            f"likely reasons: {_REASONS}"
         )
 
 

@@ -5,6 +5,7 @@ import functools
 import importlib
 import pathlib
 import pkgutil
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from jaxseg.audit import findings, probes
 from jaxseg.audit.probe import GROUPS, Answer, Candidate, NotAskedError, Probe, not_asked
+from jaxseg.audit.progress import Progress
 from jaxseg.audit.subject import Subject
 from jaxseg.errors import InputError
 from jaxseg.networks import host
@@ -99,7 +101,7 @@ class Audit:
 
 
 def run(subject: Subject, settings: Settings, workdir: pathlib.Path) -> Audit:
-    """Asks every probe of the settings; what `workdir/probes` has is read back.
+    """Asks every probe of the settings; what `workdir/probes` has, of all cases or of the first, is read back.
 
     Args:
       subject: the network and its cases.
@@ -108,9 +110,10 @@ def run(subject: Subject, settings: Settings, workdir: pathlib.Path) -> Audit:
     """
     answers, nothing = {}, []
     for probe, own in settings.probes.items():
-        path = workdir / "probes" / f"{probe.slug}.npz"
-        make = functools.partial(_measured, probe, subject, own)
-        arrays = kept(path, make, wanted=probe.wanted(subject))
+        path, parts = (workdir / "probes" / f"{probe.slug}{suffix}" for suffix in (".npz", ".parts"))
+        asked = dataclasses.replace(subject, progress=Progress(probe.name, parts))
+        arrays = kept(path, functools.partial(_measured, probe, asked, own), wanted=probe.wanted(subject))
+        shutil.rmtree(parts, ignore_errors=True)
         if _WHY in arrays:
             nothing.append(_of(probe, not_asked(str(arrays[_WHY]))))
             continue

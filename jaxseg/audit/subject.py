@@ -4,32 +4,27 @@ import dataclasses
 import functools
 import json
 import math
-import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
-from jaxseg.audit.asking import Asked, Make, Question, Seen
+from jaxseg.audit.asking import Asked, Cases, Make, Question, Seen
+from jaxseg.audit.progress import Progress
 from jaxseg.data import augment, grids, inputs, pipeline, windows
 from jaxseg.data.raw_cases import size_text
-from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
-from jaxseg.models import pretrained, tracing
 from jaxseg.models.layers import over_image
 from jaxseg.models.skeleton import UNetSkeleton
-from jaxseg.networks import Network, of_linen
+from jaxseg.networks import Network
 from jaxseg.networks.linen import LinenNetwork
-from jaxseg.prediction.network import Run
 from jaxseg.results.patients import Patients
-from jaxseg.training import checks, runs, sliding
+from jaxseg.training import runs, sliding
+from jaxseg.training.trained import Trained
 
-Cases = pipeline.InMemory | pipeline.Listed
-_BATCH = 8  # cases at once, of a network that has no config
+_HELD = 2**27  # bytes of decoded cases; more than that are decoded anew for every question
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,13 +44,15 @@ class Subject:
       notes: what a reader has to know of how the cases are seen.
       given: what became of the stored cases before they are seen; None where that is not known.
       config: of the network's run; empty where there is none.
+      ensemble: networks that the audited one is one of, whose disagreement may tell failures.
+      progress: of what is asked.
     """
 
     network: Network
     view: str
     batch_size: int
-    test: pipeline.InMemory
-    familiar: pipeline.InMemory | None = None
+    test: Cases
+    familiar: Cases | None = None
     domains: tuple[str, ...] = ()
     name: str = "the network"
     resized: int | None = None
@@ -63,11 +60,13 @@ class Subject:
     notes: tuple[str, ...] = ()
     given: inputs.Inputs | None = None
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    ensemble: tuple[Network, ...] = ()
+    progress: Progress = dataclasses.field(default_factory=Progress)
 
     @property
     def rank(self) -> int:
         """2, or 3 for volumes."""
-        return self.test.labels.ndim - 1
+        return len(self.test.sides)
 
     def patients(self, resamples: int) -> Patients:
         """Of the test cases, for estimates over them."""
@@ -88,7 +87,7 @@ class Subject:
         """Shape and type of an image as it is seen."""
         return jax.ShapeDtypeStruct((1, *self.sides, self.test.num_channels), jnp.float32)
 
-    def view_of(self, cases: pipeline.InMemory) -> Callable[[Mapping[str, Any]], dict[str, jax.Array]]:
+    def view_of(self, cases: Cases) -> Callable[[Mapping[str, Any]], dict[str, jax.Array]]:
         """`stored batch of these cases -> {"images", "labels"}`, and `"valid"` where not all pixels count."""
         return augment.testing_view(self.view, size=self.resized, cases=cases.cases)
 
@@ -105,7 +104,8 @@ class Subject:
     @property
     def fingerprint(self) -> dict[str, str]:
         """Checksums of the network and of the cases."""
-        return {"network": self.network.fingerprint, "test": self.test.fingerprint}
+        others = {f"member_{i}": one.fingerprint for i, one in enumerate(self.ensemble) if i}
+        return {"network": self.network.fingerprint, **others, "test": self.test.fingerprint}
 
     @property
     def made_with(self) -> dict[str, Any]:
@@ -137,7 +137,12 @@ class Subject:
         Returns:
           `cases -> {name: [N,...]}` in the order of the cases, with `pictures(cases, chosen)`.
         """
-        return Asked(self.network, question, self.view, self.resized, batch_size or self.batch_size, make)
+        size = batch_size or self.batch_size
+        return Asked(self.network, question, self.view, self.resized, size, make, self.progress)
+
+    def batches(self, cases: Cases) -> Iterator[pipeline.Batch]:
+        """Stored batches of cases, as `pipeline.epoch` gives them, with a bar."""
+        return self.progress.batches(cases, batch_size=self.batch_size)
 
     def features(self, network: Network, seen: Seen) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Logits, and the layers' activations over the image, without the margin that padding `valid` has.
@@ -160,135 +165,51 @@ class Subject:
         return sliding.probabilities(of_tiles, images, self.tiling) if self.tiling else of_tiles(images)
 
 
-def of_run(run: Run, test: Cases, familiar: Cases | None) -> Subject:
-    """The network of a run, with cases that it takes (`training.contract`).
+def of_trained(trained: Trained, test: Cases, familiar: Cases | None) -> Subject:
+    """A trained network, with cases that it takes (`training.contract`) as they are given to it.
 
-    Raises:
-      InputError: the run is one of replicas.
+    Of replicas it is the first, and all are the ensemble of its scores.
     """
-    if len(run.members) > 1:
-        raise InputError(f"{run.folder}: holds replicas; audit one network, as {run.folder / 'replica_0'}")
-    load = lambda shape: of_linen(run.model, run.members[0], image_size=shape[1:-1], channels=shape[-1])
-    return _of_config(run.config, run.model, load, test, familiar, name=str(run.folder))
-
-
-def of_weights(path: pathlib.Path, config: ml_collections.ConfigDict, test: Cases, familiar: Cases | None) -> Subject:
-    """The network that `config.model` describes with PyTorch tensors.
-
-    Args:
-      path: file with the tensors.
-      config: of a run, such as configs/train.py gives; its network, view, geometry and sizes are used.
-      test: cases.
-      familiar: cases like those that the network was trained on.
-
-    Raises:
-      InputError: the tensors do not fit the network, or its image size does not.
-    """
-    model = checks.build_model(config, test.num_classes)
-
-    def load(shape: tuple[int, ...]) -> Network:
-        try:
-            tracing.variable_shapes(model, shape)
-        except ValueError as error:
-            raise InputError(f"config.data.image_size with config.model: {error}") from error
-        variables = pretrained.load_whole(model, str(path), shape)
-        return of_linen(model, variables, image_size=shape[1:-1], channels=shape[-1])
-
-    return _of_config(config, model, load, test, familiar, name=str(path))
-
-
-def of_network(network: Network, test: Cases, familiar: Cases | None, *, name: str) -> Subject:
-    """A network of any make, with cases that `given_to` made for it."""
-    model = network.model if isinstance(network, LinenNetwork) else None
-    given = given_to(network)
-    return _subject(lambda shape: network, given, test, familiar, model=model, batch_size=_BATCH, name=name)
-
-
-def given_to(network: Network) -> inputs.Inputs:
-    """What becomes of a stored case before a network is given it: by default gray levels, squashed to its size."""
-    return network.inputs or inputs.gray_levels(network.sides)
-
-
-def check(network: Network, split: pipeline.Split) -> None:
-    """Raises InputError where a network cannot be asked about the cases of a split."""
-    rank, kind = len(network.sides), {2: "pictures", 3: "volumes"}
-    if rank != split.rank:
-        raise InputError(f"{split.name}: holds {kind[split.rank]}, and the network takes {kind[rank]}")
-    if network.channels != split.num_channels:
-        raise InputError(f"{split.name}: has {split.num_channels} channels, and the network takes {network.channels}")
-    if network.num_classes != split.num_classes:
-        raise InputError(
-            f"{split.name}: has {split.num_classes} classes, {', '.join(split.class_names)}, and the network tells "
-            f"{network.num_classes} apart"
-        )
-    names = network.class_names
-    if names != split.class_names and sorted(names) == sorted(split.class_names):
-        raise InputError(
-            f"{split.name}: has the classes {', '.join(split.class_names)}, and the network {', '.join(names)}; name "
-            "them in this order in the classes.csv of its folder, and prepare it anew"
-        )
-
-
-def _of_config(
-    config: ml_collections.ConfigDict,
-    model: UNetSkeleton,
-    load: Callable[[tuple[int, ...]], Network],
-    test: Cases,
-    familiar: Cases | None,
-    *,
-    name: str,
-) -> Subject:
-    """A network as the config of its run has it."""
-    made = _subject(
-        load,
-        inputs.of_config(config),
-        test,
-        familiar,
-        model=model,
-        batch_size=config.training.batch_size,
-        name=name,
-        resized=inputs.resized_to(config),
-    )
-    told = json.loads(config.to_json())
-    return dataclasses.replace(made, view=config.data.view, domains=tuple(config.data.domains), config=told)
-
-
-def _subject(
-    load: Callable[[tuple[int, ...]], Network],
-    given: inputs.Inputs,
-    test: Cases,
-    familiar: Cases | None,
-    *,
-    model: nn.Module | None,
-    batch_size: int,
-    name: str,
-    resized: int | None = None,
-) -> Subject:
-    """A network that `load` gives for the shape of what it is asked of."""
-    tiling, notes, rank = None, [], test[0]["labels"].ndim
+    network, given, batch_size = trained.members[0], trained.given, trained.batch_size
+    tiling, notes, rank = None, [], len(test.sides)
     if isinstance(given.grid, grids.Patches):
         tile = given.grid.example(rank)
         tiling = windows.Tiling(tile, given.grid.overlap, "gaussian", max(batch_size, sliding.TILES))
         notes.append(_of_patches(tiling))
+    model = network.model if isinstance(network, LinenNetwork) else None
     unit = math.lcm(*model.units(rank)) if isinstance(model, UNetSkeleton) else 1
     of_test, of_familiar = _on_one_grid(test, familiar, unit=unit, fill=given.normalisation.fill)
-    if (smaller := _smaller(of_test)) and of_test is not test:
-        notes.append(_of_grid(of_test, smaller))
-    sides = _sides(of_test, resized)
+    if isinstance(of_test, pipeline.Streamed) and of_test.smaller:
+        notes.append(_of_grid(of_test))
     if tiling:  # as many pixels as a batch of patches has
+        sides = _sides(of_test, trained.resized)
         batch_size = max(batch_size * math.prod(tiling.sides(len(sides))) // math.prod(sides), 1)
-    network = load((1, *sides, of_test.num_channels))
+    several = trained.members if len(trained.members) > 1 else ()
+    if several:
+        notes.append(_of_replicas(len(several)))
+    of_config: dict[str, Any] = {}
+    if trained.config is not None:
+        data = trained.config.data
+        of_config = {"view": data.view, "domains": tuple(data.domains), "config": json.loads(trained.config.to_json())}
     return Subject(
         network=network,
-        resized=resized,
-        view="original",
+        resized=trained.resized,
         batch_size=batch_size,
-        test=of_test,
-        familiar=of_familiar,
-        name=name,
+        test=_held(of_test),
+        familiar=of_familiar and _held(of_familiar),
+        name=trained.name,
         tiling=tiling,
         notes=(*network.notes, *notes),
         given=given,
+        ensemble=several,
+        **{"view": "original"} | of_config,
+    )
+
+
+def _of_replicas(count: int) -> str:
+    return (
+        f"The run has {count} replicas: the first is audited, and the disagreement of all is among the scores that "
+        "predict failures."
     )
 
 
@@ -299,21 +220,22 @@ def _words(choice: Any) -> str:
     return ", ".join([type(choice).__name__, *told])
 
 
-def _sides(cases: pipeline.InMemory, resized: int | None) -> tuple[int, ...]:
-    sides = cases.labels.shape[1:]
-    return sides if resized is None else (resized,) * len(sides)
+def _sides(cases: Cases, resized: int | None) -> tuple[int, ...]:
+    return cases.sides if resized is None else (resized,) * len(cases.sides)
 
 
-def _on_one_grid(
-    test: Cases, familiar: Cases | None, *, unit: int, fill: float
-) -> tuple[pipeline.InMemory, pipeline.InMemory | None]:
-    """Cases as arrays; where they come in several sizes, on a grid that the network takes."""
-    if isinstance(test, pipeline.InMemory):
-        assert not isinstance(familiar, pipeline.Listed)
+def _on_one_grid(test: Cases, familiar: Cases | None, *, unit: int, fill: float) -> tuple[Cases, Cases | None]:
+    """Where cases come in several sizes, on a grid that the network takes."""
+    several = [cases for cases in (test, familiar) if isinstance(cases, pipeline.Streamed) and cases.placements]
+    if not several:
         return test, familiar
-    assert not isinstance(familiar, pipeline.InMemory)
-    made = pipeline.on_one_grid([test] if familiar is None else [test, familiar], unit=unit, fill=fill)
+    made = pipeline.on_one_grid(several, unit=unit, fill=fill)
     return made[0], made[1] if len(made) > 1 else None
+
+
+def _held(cases: Cases) -> Cases:
+    """In memory, if they are few."""
+    return cases if isinstance(cases, pipeline.Streamed) and cases.num_bytes > _HELD else cases.held()
 
 
 def _of_patches(tiling: windows.Tiling) -> str:
@@ -325,20 +247,12 @@ def _of_patches(tiling: windows.Tiling) -> str:
     )
 
 
-def _smaller(cases: pipeline.InMemory) -> int:
-    """How many cases do not fill their grid."""
-    if cases.insides is None:
-        return 0
-    return int(np.count_nonzero((np.ptp(cases.insides, axis=1) < cases.labels.shape[1:]).any(-1)))
-
-
-def _of_grid(cases: pipeline.InMemory, smaller: int) -> str:
-    grid = size_text(cases.labels.shape[1:])
+def _of_grid(cases: pipeline.Streamed) -> str:
     return (
-        f"Cases come in several sizes, and are asked about in the middle of one grid of {grid} px; {smaller} of "
-        f"{len(cases)} test cases do not fill it. What is around a case counts nowhere, but the network sees it: the "
-        "Dice may be another than that of launch.evaluate, where every case has a grid of its own. The border is that "
-        "of windows of this grid."
+        f"Cases come in several sizes, and are asked about in the middle of one grid of {size_text(cases.sides)} px; "
+        f"{cases.smaller} of {len(cases)} test cases do not fill it. What is around a case counts nowhere, but the "
+        "network sees it: the Dice may be another than that of launch.evaluate, where every case has a grid of its "
+        "own. The border is that of windows of this grid."
     )
 
 
@@ -347,17 +261,15 @@ def strip_width(subject: Subject, border_share: float) -> int:
     return max(round(border_share * subject.shorter), 2)
 
 
-def evenly(cases: pipeline.InMemory, count: int) -> pipeline.InMemory:
+def evenly(cases: Cases, count: int) -> Cases:
     """At most so many of the cases, evenly over them."""
     return cases if len(cases) <= count else cases.take(_spread(len(cases), count))
 
 
-def read_cases(splits: runs.Splits, split: str, count: int) -> Cases:
-    """At most so many cases of a split, evenly over it; no other is decoded."""
+def read_cases(splits: runs.Splits, split: str, count: int) -> pipeline.Streamed:
+    """At most so many cases of a split, evenly over it."""
     source = splits.open(split)
-    chosen = _spread(len(source), min(len(source), count)).tolist()
-    read = pipeline.listed if source.sides is None else pipeline.in_memory
-    return read(source, chosen=chosen, pictured=True)
+    return pipeline.streamed(source, _spread(len(source), min(len(source), count)).tolist())
 
 
 def _spread(length: int, count: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxseg.benchmarks import analyses, augmentation, data, depths, replicas, training
+from jaxseg.benchmarks import analyses, audit, augmentation, data, depths, replicas, training
 from jaxseg.errors import InputError
 
 _BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -13,6 +13,7 @@ _BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "data": data.run,
     "depths": depths.run,
     "augmentation": augmentation.run,
+    "audit": audit.run,
 }
 
 

@@ -218,7 +218,7 @@ def _overlays(pixels: np.ndarray, foreground: np.ndarray) -> tuple[np.ndarray | 
     """Where overlays are; of them, and of the whole image, the share that is near the mask's outline."""
     if pixels.shape[-1] not in (1, 3):
         return None, math.nan, math.nan
-    marks = _drawn(pixels, overlays.detect(pixels))
+    marks = drawn_marks(pixels)
     where = cells(marks) / GRID**2
     if marks.shape != foreground.shape:  # the image was decoded at a smaller scale
         rows, columns = (np.arange(n) * m // n for n, m in zip(marks.shape, foreground.shape, strict=True))
@@ -230,8 +230,9 @@ def _overlays(pixels: np.ndarray, foreground: np.ndarray) -> tuple[np.ndarray | 
     return where, float(near[marks].mean()), float(near.mean())
 
 
-def _drawn(pixels: np.ndarray, marks: np.ndarray) -> np.ndarray:
+def drawn_marks(pixels: np.ndarray) -> np.ndarray:
     """Of what looks like strokes, those that were certainly drawn: all of one level, else the coloured ones."""
+    marks = overlays.detect(pixels)
     if _of_one_level(pixels.max(-1), marks):
         return marks
     coloured = pixels.max(-1).astype(int) - pixels.min(-1) >= _CHROMA

@@ -6,9 +6,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxseg.data.raw_cases import RawCase
 
 SHORTCUTS = ("position", "border", "overlays", "intensity", "classes of domains")
+MARKS = ("fixed marks", "overlays", "possible overlays")  # findings that speak of marks in images
 
 # What everyone should be told, asked for or not: it decides what a network's scores mean.
 SPOKEN = ("clipped foreground", "no training cases", "classes of train", "classes of validation", "classes of test")
@@ -45,6 +48,14 @@ class Finding(NamedTuple):
     lines: tuple[str, ...] = ()
 
 
+class Pictured(NamedTuple):
+    """An image with the marks that were found in it: uint8 `[H,W,C]`, bool `[H,W]`."""
+
+    name: str
+    image: np.ndarray
+    marks: np.ndarray
+
+
 class Report(NamedTuple):
     """What the doctor says.
 
@@ -55,6 +66,7 @@ class Report(NamedTuple):
       numbers: name -> value, of the whole data set, also where nothing is wrong.
       orientation: that of most volumes, to which the others are turned; empty where most do not tell, and of pictures.
       dtype: in which all images can be stored.
+      pictured: a few images with marks, where they were asked for.
     """
 
     name: str
@@ -63,6 +75,7 @@ class Report(NamedTuple):
     numbers: Mapping[str, Any]
     orientation: str = ""
     dtype: str = "uint8"
+    pictured: Sequence[Pictured] = ()
 
     @property
     def errors(self) -> list[Finding]:

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from jaxseg.data import case_facts, raw_cases, threads
 from jaxseg.data.case_facts import GRID, Facts
-from jaxseg.data.diagnosis import Finding, Report
+from jaxseg.data.diagnosis import Finding, Pictured, Report
 from jaxseg.data.raw_cases import Contents, FileProblems, Found, Loaded, RawCase
 from jaxseg.errors import InputError
 from jaxseg.metrics import ranking
@@ -53,7 +53,7 @@ _SPACING_TOLERANCE = 0.01  # relative; headers are rounded
 _LEAK = 0.01  # of the smallest split; more images that are in another one too make a data set unusable
 
 
-def examine(name: str, found: Found, load: Load, *, in_threads: bool = True) -> Report:
+def examine(name: str, found: Found, load: Load, *, in_threads: bool = True, pictures: int = 0) -> Report:
     """Reads every file of a data set once and says what is wrong.
 
     Args:
@@ -61,6 +61,7 @@ def examine(name: str, found: Found, load: Load, *, in_threads: bool = True) -> 
       found: its cases.
       load: reads one; as `records.Builder.load`.
       in_threads: whether it mostly runs with the interpreter's lock released.
+      pictures: how many images with marks are shown at most.
     """
     findings = [Finding("error", "files", "files are missing or misnamed", tuple(found.problems))] * bool(
         found.problems
@@ -108,7 +109,8 @@ def examine(name: str, found: Found, load: Load, *, in_threads: bool = True) -> 
     usable = not any(finding.level == "error" for finding in findings)
     orientation = _orientation(good) if found.contents.volumes else ""
     dtype = _dtype([facts for _, facts in good], found.contents)
-    return Report(name, cases if usable else (), findings, _numbers(cases, good), orientation, dtype)
+    pictured = _pictured([case for case, _ in _marked(_searched(good))], load, found.contents, pictures) if good else ()
+    return Report(name, cases if usable else (), findings, _numbers(cases, good), orientation, dtype, pictured)
 
 
 def _dtype(good: Sequence[Facts], contents: Contents) -> str:
@@ -467,6 +469,17 @@ def _searched(good: Sequence[tuple[RawCase, Facts]]) -> list[tuple[RawCase, Fact
 
 def _marked(searched: Sequence[tuple[RawCase, Facts]]) -> list[tuple[RawCase, Facts]]:
     return [(case, facts) for case, facts in searched if facts.overlay >= _OVERLAY_SHARE]
+
+
+def _pictured(marked: Sequence[RawCase], load: Load, contents: Contents, most: int) -> tuple[Pictured, ...]:
+    """Some of the images with marks, evenly over them, which are searched again."""
+    shown = []
+    for i in np.unique(np.linspace(0, len(marked) - 1, min(most, len(marked)), dtype=int)):
+        image = raw_cases.with_channels(load(marked[i], at_least=case_facts.AT_LEAST).image, contents.channels)
+        assert image is not None  # it was examined
+        pixels = raw_cases.as_uint8(image, contents.scaling)
+        shown.append(Pictured(marked[i].case, pixels, case_facts.drawn_marks(pixels)))
+    return tuple(shown)
 
 
 def _links(

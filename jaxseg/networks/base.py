@@ -80,6 +80,11 @@ class Network:
         return ()
 
     @property
+    def compiler_options(self) -> dict[str, str]:
+        """What `jax.jit(..., compiler_options=...)` needs for a gradient through it."""
+        return {}
+
+    @property
     def fingerprint(self) -> str:
         """A checksum of the network, eight hexadecimal digits."""
         raise NotImplementedError

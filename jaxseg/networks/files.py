@@ -14,7 +14,13 @@ from jaxseg.networks.functions import from_function, last_line
 from jaxseg.networks.pytorch import from_torch
 
 
-def from_file(place: str, *, num_classes: int, channels: int, image_size: int | Sequence[int] | None) -> Network:
+def from_file(
+    place: str,
+    *,
+    num_classes: int | None = None,
+    channels: int | None = None,
+    image_size: int | Sequence[int] | None = None,
+) -> Network:
     """The network `FILE.py:NAME`.
 
     The name is that of a network of `jaxseg.networks`, of a PyTorch module, of a function of gray levels as
@@ -23,8 +29,8 @@ def from_file(place: str, *, num_classes: int, channels: int, image_size: int | 
 
     Args:
       place: `FILE.py:NAME`.
-      num_classes: K, background included.
-      channels: C.
+      num_classes: K, background included; None: 2, unless the file makes a network, which has its own.
+      channels: C; None: 3, unless likewise.
       image_size: as for `from_function`; None where the file makes a network, which has its own.
 
     Raises:
@@ -40,8 +46,14 @@ def from_file(place: str, *, num_classes: int, channels: int, image_size: int | 
         raise InputError(f"{place}: is a {type(found).__name__}; give a network, a PyTorch module or a function")
     if image_size is None:
         raise InputError(f"{place}: does not say what size its images have; give --image_size too")
-    options: dict[str, Any] = {"num_classes": num_classes, "channels": channels, "image_size": image_size}
-    return from_torch(found, **options) if _is_module(found) else from_function(found, **options)
+    options: dict[str, Any] = {"num_classes": num_classes or 2, "channels": channels or 3, "image_size": image_size}
+    try:
+        return from_torch(found, **options) if _is_module(found) else from_function(found, **options)
+    except InputError as error:
+        if num_classes is not None and channels is not None:
+            raise
+        assumed = "it was taken for one of RGB images and two classes; name a data set that it takes (--dataset)"
+        raise InputError(f"{place}: {error}; {assumed}, or a network in the file") from error
 
 
 def _named(path: pathlib.Path, name: str, place: str) -> Any:

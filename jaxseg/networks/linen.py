@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxseg.data.inputs import Inputs
 from jaxseg.models import capture
-from jaxseg.models.skeleton import Roles, UNetSkeleton
+from jaxseg.models.skeleton import Roles, UNetSkeleton, compiler_options
 from jaxseg.networks.base import Network, check_sides
 
 
@@ -80,6 +80,10 @@ class LinenNetwork(Network):
         return True
 
     @property
+    def compiler_options(self) -> dict[str, str]:
+        return compiler_options(self.model) if isinstance(self.model, UNetSkeleton) else {}
+
+    @property
     def fingerprint(self) -> str:
         sums = 0
         for path, leaf in jax.tree.leaves_with_path(self.variables):
@@ -116,20 +120,6 @@ def of_linen(model: nn.Module, variables: Any, *, image_size: int | Sequence[int
       InputError: not a size.
     """
     return LinenNetwork(model, variables, check_sides(image_size), channels)
-
-
-def network_of(model: nn.Module | None, variables: Any, images: jax.Array) -> Network:
-    """What computes these images: variables of a linen module, or a network, which then stands in their place.
-
-    Args:
-      model: `images -> logits`; not asked where `variables` are a network.
-      variables: of it, or a network.
-      images: `[B,*n,C]`.
-    """
-    if isinstance(variables, Network):
-        return variables
-    assert model is not None
-    return LinenNetwork(model, variables, images.shape[1:-1], images.shape[-1])
 
 
 def _instead(array: jax.Array, activation: jax.Array) -> jax.Array:

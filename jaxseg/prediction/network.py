@@ -1,45 +1,24 @@
-"""A run's best checkpoint as a function: stored images in, class probabilities and quality estimates out."""
+"""A trained network as a function: stored images in, class probabilities and quality estimates out."""
 
 import pathlib
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 
-from jaxseg.data import augment, inputs, pipeline, windows
+from jaxseg.data import augment, windows
 from jaxseg.errors import InputError
 from jaxseg.models.autoencoder import Autoencoder
-from jaxseg.models.skeleton import UNetSkeleton
+from jaxseg.networks import Network, host
+from jaxseg.networks.linen import LinenNetwork
 from jaxseg.numerics import in_32_bits
 from jaxseg.scores import registry
-from jaxseg.scores.base import AUTOENCODER
+from jaxseg.scores.base import AUTOENCODER, LAYERS, Score
 from jaxseg.scores.evidence import Asked, Evidence, Known
-from jaxseg.training import autoencoders, checks, contract, runs
+from jaxseg.training import autoencoders, checks, runs
 from jaxseg.training.checkpoints import checksums
-from jaxseg.training.contract import TrainedOn
-
-
-class Run(NamedTuple):
-    """A trained network.
-
-    Attributes:
-      config: of the run.
-      folder: of the run.
-      trained_on: what it takes and gives.
-      model: the network.
-      members: variables of its best checkpoint; of replicas, those of each, which are one ensemble.
-      steps: of these checkpoints.
-    """
-
-    config: ml_collections.ConfigDict
-    folder: pathlib.Path
-    trained_on: TrainedOn
-    model: UNetSkeleton
-    members: tuple[dict[str, Any], ...]
-    steps: tuple[int, ...]
+from jaxseg.training.trained import Trained
 
 
 class Repair(NamedTuple):
@@ -59,55 +38,7 @@ class Repair(NamedTuple):
 
 
 @in_32_bits
-def load_run(
-    folder: pathlib.Path, prepare: Callable[[str], pathlib.Path], *, instead: tuple[pathlib.Path, str] | None = None
-) -> Run:
-    """The network of the best checkpoint of a run, or of all its replicas.
-
-    What it takes and gives is read from its data set once and then kept in the run's folder, so that the run can be
-    used where the data set is not.
-
-    Args:
-      folder: of the run.
-      prepare: name of a data set -> its prepared folder; called if need be.
-      instead: folder of a prepared data set, and its split, which the network is assumed to match where neither its
-        folder nor `prepare` knows its own.
-
-    Raises:
-      InputError: there is no run or no checkpoint in the folder, or the data set is not there.
-    """
-    config = runs.read_config(folder)
-    if config.replicas > 1 and config.vary == "fold":
-        raise InputError(f"{folder}: its replicas share no validation cases; name one, as {folder / 'replica_0'}")
-    trained_on = _trained_on(config, folder, prepare, instead)
-    shape = (1, *inputs.sides(config, trained_on.rank), trained_on.num_channels)
-    loaded = [
-        runs.load_best(member, place, shape, len(trained_on.class_names))
-        for member, place in runs.member_runs(config, folder)
-    ]
-    members, steps = tuple(variables for _, variables, _ in loaded), tuple(int(v["step"]) for *_, v in loaded)
-    return Run(config, folder, trained_on, loaded[0][0], members, steps)
-
-
-def _trained_on(
-    config: ml_collections.ConfigDict,
-    folder: pathlib.Path,
-    prepare: Callable[[str], pathlib.Path],
-    instead: tuple[pathlib.Path, str] | None,
-) -> TrainedOn:
-    try:
-        known = contract.of_run(config, folder, prepare)
-        assert known is not None  # `prepare` raises
-        return known
-    except InputError:
-        if instead is None:
-            raise
-        print(f"{folder}: what it was trained on is not known, so {instead[0]} is assumed to match", file=sys.stderr)
-        return contract.of_split(pipeline.Split(*instead))
-
-
-@in_32_bits
-def load_repair(folder: pathlib.Path, run: Run) -> Repair:
+def load_repair(folder: pathlib.Path, trained: Trained) -> Repair:
     """The autoencoder in `folder`.
 
     Raises:
@@ -118,45 +49,46 @@ def load_repair(folder: pathlib.Path, run: Run) -> Repair:
     checks.check_fields(config, sections=("", "data", "training"))
     if not {"network", "layer", "autoencoder"} <= set(config):
         raise InputError(f"{folder} {absent}")
-    if config.replicas > 1 or len(run.members) > 1:
+    if config.replicas > 1 or len(trained.members) > 1:
         raise InputError(f"{folder}: an autoencoder belongs to one network; name single runs, not replicas")
-    classes, channels = len(run.trained_on.class_names), run.trained_on.num_channels
-    module, variables, _, frozen = autoencoders.load_best(config, folder, classes, channels)
-    if checksums(frozen) != checksums(run.members[0]):
-        raise InputError(f"{folder}: was fitted to the network of {config.network}, not to that of {run.folder}")
+    classes, channels = len(trained.trained_on.class_names), trained.trained_on.num_channels
+    module, variables, network = autoencoders.load_best(config, folder, classes, channels)
+    (own,) = trained.members
+    if not isinstance(own, LinenNetwork) or checksums(network.variables) != checksums(own.variables):
+        raise InputError(f"{folder}: was fitted to the network of {config.network}, not to that of {trained.name}")
     return Repair(module, variables, config.layer, f"{sum(checksums(variables).values()) % 2**32:08x}")
 
 
-def quality_layers(model: UNetSkeleton) -> tuple[str, ...]:
+def quality_layers(network: Network) -> tuple[str, ...]:
     """The last two convolutional layers, whose units He et al. ask for the quality of an output (Eq. 12)."""
-    return model.roles.convolutions[-2:]
+    return (network.roles.convolutions or network.layers)[-2:]
+
+
+def scores_of(members: Sequence[Network], repair: Repair | None = None) -> tuple[Score, ...]:
+    """Those of `scores.registry` that can be computed of what networks say of an image."""
+    there = {AUTOENCODER} if repair else set()
+    return registry.computable(there, without=() if quality_layers(members[0]) else {LAYERS})
 
 
 def compiled(
-    model: UNetSkeleton,
-    members: Sequence[Mapping[str, Any]],
-    *,
-    image_size: int | None,
-    batch: int,
-    repair: Repair | None = None,
+    members: Sequence[Network], *, image_size: int | None, batch: int, repair: Repair | None = None
 ) -> windows.Network:
-    """The network as a function of stored images, for `windows`.
+    """Networks as a function of stored images, for `windows`.
 
     Args:
-      model: `images -> logits`.
-      members: variables; of several, the softmax probabilities are averaged.
+      members: of any make; of several, the softmax probabilities are averaged.
       image_size: side of what it sees, to which images are resized as in training; None: they come as it sees them.
       batch: images at once; fewer are filled up, but one is not, so that two programs are compiled at most.
       repair: gives the score `distortion` too.
 
     Returns:
       `images [B,*n,C]`, B at most `batch`, and, unless all count, which pixels do -> probabilities float32
-      `[B,*image_size,K]` and the scores `[B]` of `scores.registry` that need no more than this, by their keys.
+      `[B,*image_size,K]` and the scores `[B]` of `scores_of` by their keys.
     """
 
-    asked = Asked(model, quality_layers(model), *((repair.layer, repair.module) if repair else ()))
+    asked = Asked(quality_layers(members[0]), *((repair.layer, repair.module) if repair else ()))
     known = Known(tuple(members), repair and repair.variables)
-    scores = registry.computable({AUTOENCODER} if repair else ())
+    scores = scores_of(members, repair)
 
     @jax.jit
     def program(known: Known, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -172,7 +104,8 @@ def compiled(
         if 1 < count < batch:
             fill = lambda array: np.concatenate([array, np.repeat(array[-1:], batch - count, 0)])
             stored = {name: fill(array) for name, array in stored.items()}
-        probabilities, values = program(known, stored)
+        with host.plainly():
+            probabilities, values = program(known, stored)
         ordered = {score.key: np.asarray(values[score.key])[:count] for score in scores}  # jit sorts them
         return np.asarray(probabilities)[:count], ordered
 

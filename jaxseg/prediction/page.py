@@ -15,7 +15,7 @@ import numpy as np
 import tqdm
 
 from jaxseg import atomic
-from jaxseg.data import formats, threads, windows
+from jaxseg.data import formats, pipeline, threads, windows
 from jaxseg.data.raw_cases import as_uint8, size_text
 from jaxseg.errors import InputError
 from jaxseg.paths import children, exists, is_folder
@@ -26,6 +26,7 @@ from jaxseg.prediction.thumbnails import thumbnail
 from jaxseg.report import contact_sheet
 from jaxseg.scores import registry
 from jaxseg.scores.base import AUTOENCODER
+from jaxseg.training import trained
 
 TABLE, SHEET = "predictions.csv", "flagged.png"
 _MASKS, _PROBABILITIES = "masks", "probabilities"
@@ -47,7 +48,7 @@ class Options:
       probabilities: whether these are written too.
       score: by which images are flagged; the key of one of `scores.registry`.
       coverage: share of the validation cases that would not be flagged.
-      autoencoder: folder of one of the run's network, for the score `distortion`.
+      autoencoder: folder of one of the network, for the score `distortion`.
     """
 
     pattern: str = inputs.ALL
@@ -77,7 +78,7 @@ class Outcome:
 
 def run(
     *,
-    workdir: pathlib.Path,
+    source: trained.Source,
     paths: Sequence[pathlib.Path],
     output: pathlib.Path,
     options: Options,
@@ -92,33 +93,47 @@ def run(
     still written, with what is known by then.
 
     Args:
-      workdir: of the run.
+      source: of the network; its data set is one with cases like those of its training.
       paths: files and folders.
       output: a new or empty folder, or one of an earlier prediction.
       options: what a person chose.
-      prepare: name of a data set -> its prepared folder; called where the run's folder does not say what is needed.
+      prepare: name of a data set -> its prepared folder; called where a run's folder does not say what is needed.
       command: that makes the same again.
 
     Raises:
-      InputError: run, data set, autoencoder, options or output folder cannot be used, or there is nothing to predict.
+      InputError: network, data set, autoencoder, options or output folder cannot be used, or nothing is there to
+        predict.
     """
     _check(options, output)
-    sources, unknown, masks = inputs.find(paths, pattern=options.pattern)
-    own = [source.path for source in sources if inputs.inside(source.path, output)]
+    found, unknown, masks = inputs.find(paths, pattern=options.pattern)
+    own = [one.path for one in found if inputs.inside(one.path, output)]
     if own:
         raise InputError(f"--output={output}: holds the input {own[0]}; choose another folder")
     _say(unknown, "of no known format, left out")
     _say(masks, "left out as masks of the images beside them; to predict them too, give their --pattern or --inputs")
-    trained = network.load_run(workdir, prepare)
-    predictor = _predictor(trained, options)
-    provenance = {"command": command, "run": workdir, "steps": trained.steps, "dataset": trained.config.data.dataset}
+    asked = source.load(prepare, _like_its_training(source, prepare))
+    predictor = _predictor(asked, options)
+    if options.score not in (known := [score.key for score in predictor.scores]):
+        print(f"{asked.name}: has no layers, of which {options.score} is; flagged by {known[0]}", file=sys.stderr)
+        options = dataclasses.replace(options, score=known[0])
+    provenance = {"command": command, "network": asked.name, "steps": asked.steps, "dataset": asked.dataset}
     chosen = dataclasses.asdict(dataclasses.replace(options, tiling=None)) | {"images": predictor.mode}
     judged_by = reference(predictor, prepare)
+    if judged_by is None:
+        print(f"{asked.name}: there are no validation cases to judge by, so nothing is flagged", file=sys.stderr)
     try:
         atomic.write_json(output / MARKER, provenance | {"options": chosen})
-        return _predict_all(sources, predictor, judged_by, output, options)
+        return _predict_all(found, predictor, judged_by, output, options)
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror}); choose another --output") from error
+
+
+def _like_its_training(source: trained.Source, prepare: Callable[[str], pathlib.Path]) -> trained.Where | None:
+    """Any split of the data set that a person named."""
+    if source.dataset is None:
+        return None
+    directory = prepare(source.dataset)
+    return directory, next(iter(pipeline.split_sizes(directory)))
 
 
 def _say(left_out: Sequence[pathlib.Path], what: str) -> None:
@@ -141,18 +156,20 @@ def _check(options: Options, output: pathlib.Path) -> None:
         raise InputError(f"--output={output}: holds files that are no predictions; choose a new folder")
 
 
-def _predictor(trained: network.Run, options: Options) -> Predictor:
-    tiling, geometry = options.tiling, trained.config.data.geometry
-    if tiling is not None and geometry != "squash":
+def _predictor(asked: trained.Trained, options: Options) -> Predictor:
+    tiling = options.tiling
+    if tiling is not None and not asked.squashes:
+        geometry = type(asked.given.grid).__name__.lower()
         raise InputError(f"--tile: is for runs that squash; this one has its own geometry, {geometry!r}; leave it out")
     if tiling is not None and not tiling.size:
-        tiling = tiling._replace(size=trained.config.data.image_size)
-    repair = network.load_repair(options.autoencoder, trained) if options.autoencoder else None
-    return Predictor(trained, tiling, repair)
+        sides = asked.members[0].sides
+        tiling = tiling._replace(size=sides[0] if len({*sides}) == 1 else sides)
+    repair = network.load_repair(options.autoencoder, asked) if options.autoencoder else None
+    return Predictor(asked, tiling, repair)
 
 
 def _predict_all(
-    sources: Sequence[Source], predictor: Predictor, judged_by: Reference, output: pathlib.Path, options: Options
+    sources: Sequence[Source], predictor: Predictor, judged_by: Reference | None, output: pathlib.Path, options: Options
 ) -> Outcome:
     earlier = _named(output / TABLE)
     with tempfile.TemporaryFile(dir=output) as room:  # for the table, should the disk be full by then
@@ -172,7 +189,7 @@ def _predict_all(
         raise full
     sheet = output / SHEET
     if cells:
-        contact_sheet.write(sheet, [one for _, one in cells], predictor.run.trained_on.class_names)
+        contact_sheet.write(sheet, [one for _, one in cells], predictor.trained.trained_on.class_names)
     else:
         sheet.unlink(missing_ok=True)
     flagged = sum(row.get("flagged", False) for row in rows)
@@ -182,7 +199,7 @@ def _predict_all(
 
 
 def _rows(
-    sources: Sequence[Source], predictor: Predictor, judged_by: Reference, output: pathlib.Path, options: Options
+    sources: Sequence[Source], predictor: Predictor, judged_by: Reference | None, output: pathlib.Path, options: Options
 ) -> tuple[list[dict[str, Any]], list[tuple[float, contact_sheet.Cell]], OSError | None]:
     """A row for every input, those for the sheet, and what ended the work before all were predicted."""
     rows: list[dict[str, Any]] = []
@@ -217,10 +234,10 @@ def _reason(error: Exception) -> str:
 
 
 def _predict_one(
-    source: Source, predictor: Predictor, judged_by: Reference, output: pathlib.Path, options: Options
+    source: Source, predictor: Predictor, judged_by: Reference | None, output: pathlib.Path, options: Options
 ) -> tuple[dict[str, Any], contact_sheet.Cell | None]:
     """The row of an input whose files are written, and its picture for the sheet if it is flagged."""
-    trained_on = predictor.run.trained_on
+    trained_on = predictor.trained.trained_on
     loaded = inputs.load(source.path, trained_on, predictor.inputs)
     for note in loaded.notes:
         tqdm.tqdm.write(f"{source.path}: {note}", file=sys.stderr)
@@ -241,6 +258,8 @@ def _predict_one(
         "size": size_text(labels.shape),
     }
     row = row | _areas(labels, picture.spacing, trained_on.class_names) | prediction.scores
+    if judged_by is None:
+        return row, None
     compared = judged_by.volumes if prediction.labels.ndim == 3 else judged_by.cases
     for name, score in prediction.scores.items():
         high_is_good = registry.SCORES[name].high_is_good

@@ -1,4 +1,4 @@
-"""A run's network for images of any size, and what its quality estimates are on its validation cases."""
+"""A trained network for images of any size, and what its quality estimates are on its validation cases."""
 
 import dataclasses
 import functools
@@ -12,16 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.data import formats, inputs, pipeline, windows
+from jaxseg.data import formats, pipeline, windows
 from jaxseg.data.grids import Grid, Misfit, Patches, Placement
 from jaxseg.data.inputs import Inputs
 from jaxseg.errors import InputError
 from jaxseg.prediction import quality
-from jaxseg.prediction.network import Repair, Run, compiled
-from jaxseg.scores import registry
-from jaxseg.scores.base import AUTOENCODER
+from jaxseg.prediction.network import Repair, compiled, scores_of
+from jaxseg.scores.base import Score
 from jaxseg.training import runs
 from jaxseg.training.contract import keep
+from jaxseg.training.trained import Trained
 
 
 class Prediction(NamedTuple):
@@ -40,16 +40,16 @@ class Prediction(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class Predictor:
-    """A run's network for images of any size.
+    """A trained network for images of any size.
 
     Attributes:
-      run: the network.
+      trained: the network.
       tiling: how a window slides over images at their own scale; None: they come as in training.
       repair: an autoencoder, for the score `distortion`.
       batch: slices of a volume at once.
     """
 
-    run: Run
+    trained: Trained
     tiling: windows.Tiling | None = None
     repair: Repair | None = None
     batch: int = 8
@@ -59,37 +59,42 @@ class Predictor:
             return
         try:
             windows.check(self.tiling)
-            sides = self.tiling.sides(self.run.trained_on.rank)
-            tile = jax.ShapeDtypeStruct((1, *sides, self.run.trained_on.num_channels), jnp.float32)
-            jax.eval_shape(self.run.model.apply, self.run.members[0], tile)
+            sides = self.tiling.sides(self.trained.trained_on.rank)
+            tile = jax.ShapeDtypeStruct((1, *sides, self.trained.trained_on.num_channels), jnp.float32)
+            jax.eval_shape(lambda network, tile: network.logits(tile), self.trained.members[0], tile)
         except ValueError as error:
             raise InputError(f"--tile: {error}") from error
-        if self.repair and self.tiling.size != self.run.config.data.image_size:
+        if self.repair and sides != (seen := self.trained.members[0].sides):
             raise InputError(
-                f"--tile_size={self.tiling.size}: the autoencoder is made for {self.run.config.data.image_size}; use "
-                "tiles of this size, or no autoencoder"
+                f"--tile_size={self.tiling.size}: the autoencoder is made for {seen[0]}; use tiles of this size, or no "
+                "autoencoder"
             )
 
     @property
     def mode(self) -> str:
         """In words for a file's name: how images come to the network."""
-        tiling, geometry = self.tiling, self.run.config.data.geometry
+        tiling, grid = self.tiling, self.trained.given.grid
         if tiling is None:
-            return "squashed" if geometry == "squash" else geometry
+            return "squashed" if self.trained.squashes else type(grid).__name__.lower()
         return f"tiles{tiling.size}_{tiling.overlap:g}_{tiling.blend}"
 
     @functools.cached_property
     def inputs(self) -> Inputs:
         """What becomes of an image on its way to the network; with tiles, its intensities alone."""
-        known = inputs.of_config(self.run.config)
-        return known if self.tiling is None else known._replace(grid=Grid())
+        given = self.trained.given
+        return given if self.tiling is None else given._replace(grid=Grid())
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """What is computed of an image beside its mask."""
+        return scores_of(self.trained.members, self.repair)
 
     @functools.cached_property
     def _window(self) -> windows.Tiling | None:
         """How a window slides: as was asked for, or as over the cases of a network that was trained on patches."""
         grid = self.inputs.grid
         if self.tiling is None and isinstance(grid, Patches):
-            return windows.Tiling(grid.example(self.run.trained_on.rank), grid.overlap)
+            return windows.Tiling(grid.example(self.trained.trained_on.rank), grid.overlap)
         return self.tiling
 
     def predict(
@@ -115,7 +120,7 @@ class Predictor:
         Raises:
           Unusable: the image does not go with the network's geometry.
         """
-        rank = self.run.trained_on.rank
+        rank = self.trained.trained_on.rank
         steps = (math.nan,) * rank if spacing is None else tuple(spacing)[-rank:]
         try:
             placement = self.inputs.grid.placement(image.shape[-rank - 1 : -1], steps)
@@ -155,9 +160,9 @@ class Predictor:
 
     @functools.cached_property
     def _network(self) -> windows.Network:
-        size = inputs.resized_to(self.run.config) if self._window is None else None
+        size = self.trained.resized if self._window is None else None
         batch = self.batch if self._window is None else self._window.batch
-        return compiled(self.run.model, self.run.members, image_size=size, batch=batch, repair=self.repair)
+        return compiled(self.trained.members, image_size=size, batch=batch, repair=self.repair)
 
 
 def _likeliest(probabilities: np.ndarray) -> np.ndarray:
@@ -180,8 +185,8 @@ class Reference(NamedTuple):
     volumes: dict[str, np.ndarray]
 
 
-def reference(predictor: Predictor, prepare: Callable[[str], pathlib.Path]) -> Reference:
-    """Scores of the run's validation cases, computed once for a checkpoint and kept in the run's folder.
+def reference(predictor: Predictor, prepare: Callable[[str], pathlib.Path]) -> Reference | None:
+    """Scores of validation cases; of a run computed once for a checkpoint, and kept in its folder.
 
     Of a cross-validation these are the cases of the fold that was held out.
 
@@ -189,25 +194,42 @@ def reference(predictor: Predictor, prepare: Callable[[str], pathlib.Path]) -> R
       predictor: whose scores are to be judged.
       prepare: name of a data set -> its prepared folder; called if need be.
 
+    Returns:
+      None where no data set is known with cases like those of the network's training, or it has none for validation.
+
     Raises:
-      InputError: the data set is needed and not there.
+      InputError: the data set of a run is needed and not there.
     """
-    run = predictor.run
+    trained = predictor.trained
+    if trained.dataset is None:
+        return None
+    if len(trained.members) > 1 and trained.config is not None and trained.config.vary == "fold":
+        raise InputError(
+            f"{trained.name}: its replicas share no validation cases; name one, as {trained.name}/replica_0"
+        )
+    if trained.folder is None:
+        directory = prepare(trained.dataset)
+        there = "validation" in pipeline.split_sizes(directory)
+        return _of_cases(trained, *_validation_scores(predictor, directory)) if there else None
     extra = f"_{predictor.repair.checksum}" if predictor.repair else ""
-    path = run.folder / f"quality_step{'-'.join(map(str, run.steps))}_{predictor.mode}{extra}.json"
+    path = trained.folder / f"quality_step{'-'.join(map(str, trained.steps))}_{predictor.mode}{extra}.json"
     try:
         stored = json.loads(path.read_bytes())
         cases, scores = stored["cases"], {name: _floats(values) for name, values in stored["scores"].items()}
-        wanted = {score.key for score in registry.computable({AUTOENCODER} if predictor.repair else ())}
+        wanted = {score.key for score in predictor.scores}
         if not cases or any(len(values) != len(cases) for values in scores.values()) or not wanted <= set(scores):
             raise ValueError("lengths differ, or an earlier version lacks a score")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged
-        cases, scores = _validation_scores(predictor, prepare(run.config.data.dataset))
+        cases, scores = _validation_scores(predictor, prepare(trained.dataset))
         plain = {
             name: [None if math.isnan(value) else value for value in values.tolist()] for name, values in scores.items()
         }
         keep(path, {"cases": cases, "scores": plain})
-    slices = run.trained_on.preparation.volumes and run.trained_on.rank == 2
+    return _of_cases(trained, cases, scores)
+
+
+def _of_cases(trained: Trained, cases: Sequence[str], scores: dict[str, np.ndarray]) -> Reference:
+    slices = trained.trained_on.preparation.volumes and trained.trained_on.rank == 2
     return Reference(scores, quality.by_volume(cases, scores) if slices else scores)
 
 
@@ -220,13 +242,15 @@ def _validation_scores(predictor: Predictor, directory: pathlib.Path) -> tuple[l
 
 
 def _validation_cases(predictor: Predictor, directory: pathlib.Path) -> Any:
-    config = predictor.run.config
+    trained = predictor.trained
+    config = trained.config if trained.folder is not None else None  # else it is of no data set that is here
+    domains = () if config is None else tuple(config.data.domains)
     # on the grid on which they are stored: with tiles, at their own scale
-    stored = Inputs(normalisation=inputs.of_config(config).normalisation)
-    read = lambda split: pipeline.Split(directory, split, inputs=stored, domains=tuple(config.data.domains))
-    if not config.data.folds:
+    stored = Inputs(normalisation=trained.given.normalisation)
+    read = lambda split: pipeline.Split(directory, split, inputs=stored, domains=domains)
+    if config is None or not config.data.folds:
         return read("validation")
-    splits = runs.Splits(directory, inputs.of_config(config), config.data.domains)
+    splits = runs.Splits(directory, trained.given, domains)
     held_out = runs.Data(config, splits).member(config).validation
     train, validation = read("train"), read("validation")  # the pool of folds, in this order
     return [train[i] if i < len(train) else validation[i - len(train)] for i in held_out.index.tolist()]

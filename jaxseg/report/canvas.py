@@ -6,6 +6,7 @@ markers differ too. The same data gives the same bytes. Neither pyplot nor its g
 """
 
 import contextlib
+import contextvars
 import io
 import math
 import textwrap
@@ -145,11 +146,37 @@ def extra_lines(labels: Collection[str]) -> float:
     return 0.25 * (math.ceil(len(labels) / ncols(labels)) - 1) if labels else 0.0
 
 
+_NUMBERS: contextvars.ContextVar[dict[str, int] | None] = contextvars.ContextVar("numbers of looks", default=None)
+
+
+@contextlib.contextmanager
+def one_page(*labels: str) -> Iterator[None]:
+    """Figures that are drawn within it are of one page: a label keeps its colour and marker; `labels` come first."""
+    token = _NUMBERS.set({label: i for i, label in enumerate(labels)})
+    try:
+        yield
+    finally:
+        _NUMBERS.reset(token)
+
+
 def looks(labels: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each label, by first appearance; beyond the palette both start again, out of step."""
-    distinct = list(dict.fromkeys(labels))
+    """Colour and marker of each label of a figure.
+
+    They are those that the label has on this page, else, by first appearance, what is free there, in a colour of its
+    own in the figure; beyond the palette both start again, out of step. What has no name is alone: it takes the first.
+    """
+    distinct, on_page = list(dict.fromkeys(labels)), _NUMBERS.get() or {}
     n = len(PALETTE)
-    return {label: (PALETTE[i % n], MARKERS[(i + i // n) % n]) for i, label in enumerate(distinct)}
+    own = {label: on_page[label] for label in distinct if label in on_page}
+    for label in distinct:
+        if label not in own:
+            used = {*own.values(), *(on_page.values() if label else ())}
+            free = [i for i in range(len(used) + n) if i not in used]
+            colours = {number % n for number in own.values()}
+            own[label] = next((i for i in free if i % n not in colours), free[0])
+    if (known := _NUMBERS.get()) is not None:
+        known.update((label, number) for label, number in own.items() if label)
+    return {label: (PALETTE[own[label] % n], MARKERS[(own[label] + own[label] // n) % n]) for label in distinct}
 
 
 def line(label: str, look: tuple[str, str], style: Any) -> Line2D:

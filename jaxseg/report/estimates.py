@@ -1,14 +1,16 @@
 """Tables of results as tables of a page."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxseg.report import page
-from jaxseg.results.table import Table
+from jaxseg.results.table import NONE, Table
 
 MEAN = "mean [95 % interval]"
 Columns = Mapping[str, str] | Sequence[str]  # with what the page calls them, or by their names
 _COUNTS = ("n", "undefined")
+_SENTENCES = re.compile(r"\. (?=\D)")  # not in `et al. 2022`
 
 
 def table(
@@ -48,8 +50,9 @@ def table(
 def note(records: Iterable[Mapping[str, Any]]) -> str:
     """The sentences of all conventions, each once, and how intervals were taken."""
     found = list(records)
-    conventions = dict.fromkeys(s[0].upper() + s[1:] for record in found for s in record["convention"].split(". "))
-    intervals = dict.fromkeys(f"Interval: {record['interval']}" for record in found)
+    sentences = [sentence for record in found for sentence in _SENTENCES.split(record["convention"])]
+    conventions = dict.fromkeys(sentence[0].upper() + sentence[1:] for sentence in sentences)
+    intervals = dict.fromkeys(f"Interval: {record['interval']}" for record in found if record["interval"] != NONE)
     return " ".join(f"{sentence}." for sentence in (*conventions, *intervals))
 
 

@@ -21,7 +21,10 @@ from jaxseg.results.text import estimate_text
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A line of `curves`: means over x, with the bounds of their intervals if any, each `[R]`; NaN leaves a gap."""
+    """A line of `curves`: means over x, with the bounds of their intervals if any, each `[R]`; NaN leaves a gap.
+
+    One without a label is in no legend.
+    """
 
     label: str
     x: Any
@@ -75,7 +78,7 @@ def curves(
                 ax.set_title(title, pad=6 + lines * 1.25 * SMALL + (3 if lines else 0))
         canvas.axis_labels(figure, axes, xlabel, ylabel, stacked=stacked)
         styles = {series.label: series.style for panel in panels.values() for series in panel}
-        canvas.legend(figure, [canvas.line(label, look, styles[label]) for label, look in looks.items()])
+        canvas.legend(figure, [canvas.line(label, look, styles[label]) for label, look in looks.items() if label])
 
 
 def boxes(path: PathLike, panels: Mapping[str, Mapping[str, tuple[Any, Any]]], *, xlabel: str, ylabel: str) -> None:
@@ -116,7 +119,13 @@ def boxes(path: PathLike, panels: Mapping[str, Mapping[str, tuple[Any, Any]]], *
 
 
 def dots(
-    path: PathLike, rows: Sequence[tuple[str, str, float, float, float]], *, xlabel: str, zero: bool = True
+    path: PathLike,
+    rows: Sequence[tuple[str, str, float, float, float]],
+    *,
+    xlabel: str,
+    zero: bool = True,
+    limits: Sequence[float] = (),
+    limit: str = "",
 ) -> None:
     """Estimates as dots with whiskers, one row each from the top, the numbers beside them.
 
@@ -125,15 +134,22 @@ def dots(
       rows: (label, group, mean, low, high); groups have a colour and a marker each; a NaN mean reads "undefined".
       xlabel: of the axis.
       zero: draw a vertical line at 0, and keep 0 in view.
+      limits: where each row has a bar of its own; none: nowhere.
+      limit: what these bars are, in words.
     """
     _need(rows, "rows")
     looks = canvas.looks(group for _, group, *_ in rows)
+    names = [group for group in looks if group]
+    names = names if len(names) > 1 else []
+    more = canvas.extra_lines((*names, limit) if limit else names)
     labels = [textwrap.fill(label, 24) for label, *_ in rows]
     heights = np.array([0.2 + 0.18 * (1 + label.count("\n")) for label in labels])
     middles = np.cumsum(heights) - heights / 2
-    with canvas.sheet(path, (WIDTH, 1.1 + float(heights.sum()) + canvas.extra_lines(looks))) as figure:
+    with canvas.sheet(path, (WIDTH, 1.1 + float(heights.sum()) + more)) as figure:
         ax = figure.subplots()
         ax.grid(axis="x")
+        if len(limits):
+            ax.vlines(limits, middles - 0.45 * heights, middles + 0.45 * heights, color=INK, linewidth=1.6)
         if zero:
             ax.axvline(0.0, color=INK, linewidth=1.0, zorder=1)
         for y, (_, group, mean, low, high) in zip(middles, rows, strict=True):
@@ -149,8 +165,9 @@ def dots(
         ax.margins(x=0.08)
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         figure.supxlabel(xlabel, fontsize=TEXT)
-        if len([group for group in looks if group]) > 1:
-            canvas.legend(figure, [canvas.line(group, look, "-") for group, look in looks.items()])
+        handles = [canvas.line(name, looks[name], "-") for name in names]
+        handles += [Line2D([], [], color=INK, marker="|", markersize=11, linestyle="", label=limit)] * bool(limit)
+        canvas.legend(figure, handles)
 
 
 def overlays(path: PathLike, rows: Sequence[tuple[str, Any, Any, Mapping[str, Any]]]) -> None:

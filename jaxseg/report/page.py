@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -68,7 +68,7 @@ class Page:
       question: the one question that the page answers.
       verdict: yes, partly, no or unclear.
       answer: one sentence with the deciding numbers.
-      lead: the plot that shows the answer.
+      lead: the plot that shows the answer, where there is one.
       facts: (label, value) of the key numbers, beside the plot.
       sections: everything else, in order.
       opening: what a reader has to know before the answer.
@@ -78,7 +78,7 @@ class Page:
     question: str
     verdict: str
     answer: str
-    lead: Figure
+    lead: Figure | None
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
     opening: str = ""
@@ -122,18 +122,32 @@ def write(path: PathLike, page: Page, provenance: Mapping[str, Any]) -> None:
         verdict=page.verdict,
         answer=page.answer,
         opening=page.opening,
-        lead=_figure(page.lead),
+        lead=_figure(page.lead) if page.lead else None,
         facts=[_fact(label, value) for label, value in page.facts],
         sections=[_section(section) for section in page.sections],
-        provenance=[(name.replace("_", " "), _words(value)) for name, value in provenance.items()],
+        provenance=[(name.replace("_", " "), _words(value)) for name, value in _sections(provenance)],
     )
     atomic.replace(path, text.encode())
 
 
+def _sections(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What is to be said of how a page was made; a config, of which a part has parts, part by part."""
+    nested = lambda value: isinstance(value, Mapping)
+    for name, value in provenance.items():
+        if not nested(value) or not any(nested(v) for part in value.values() if nested(part) for v in part.values()):
+            yield name, value
+            continue
+        if plain := {key: v for key, v in value.items() if not nested(v)}:
+            yield name, plain
+        yield from ((f"{name}: {key}", v) for key, v in value.items() if nested(v))
+
+
 def _words(value: Any) -> str:
-    if isinstance(value, list):
-        return "; ".join(map(str, value))
-    return ", ".join(f"{name} {_words(v)}" for name, v in value.items()) if isinstance(value, Mapping) else str(value)
+    if isinstance(value, list | tuple):
+        return "; ".join(map(str, value)) or "none"
+    if not isinstance(value, Mapping):
+        return str(value)
+    return ", ".join(f"{k} ({_words(v)})" if isinstance(v, Mapping) else f"{k} {_words(v)}" for k, v in value.items())
 
 
 def _section(section: Section) -> dict[str, Any]:
@@ -183,12 +197,16 @@ def _table(table: Table) -> dict[str, Any]:
     kinds = {key: _kind(columns[key], cells[key]) for key in headers}
     width = sum(_unbreakable(header, cells[key], kinds[key]) + 2 for key, header in headers.items())  # and a gap
     cells |= {key: [_minus(cell) for cell in cells[key]] for key, kind in kinds.items() if kind == "number"}
+    first = next((key for key in list(headers)[1:] if kinds[key] == "number"), None)  # beside the name on phones
     return {
         "title": table.title,
         "note": table.note,
         "long": len(table.rows) > 25,
         "wide": width > _PRINTED_LINE,
-        "headers": [{"text": header, "kind": kinds[key]} for key, header in headers.items()],
+        "headers": [
+            {"text": header, "kind": f"{kinds[key]} first" if key == first else kinds[key]}
+            for key, header in headers.items()
+        ],
         "rows": list(zip(*cells.values(), strict=True)),
         "undefined": any("–" in column for column in cells.values()),
     }

@@ -38,8 +38,8 @@ def score_cases(
     """Scores of N cases, and what else a forward pass tells of them.
 
     Args:
-      asked: whom.
-      known: their arrays.
+      asked: for what.
+      known: whom.
       scores: that can be computed with these.
       batches: stored cases with `real` [B], as `pipeline.epoch` gives them.
       view: `stored batch -> {"images", "labels"}`, with `"valid"` where not all pixels count; scores are of those.
@@ -48,12 +48,13 @@ def score_cases(
     Returns:
       `[N]` under the key of every score, and what `further` gives, `[N,...]`.
     """
-    run = _program(asked, tuple(scores), view, further)
+    run = program(asked, tuple(scores), view, further)
     return inference.over_cases(lambda batch: run(known, batch), batches)
 
 
 @functools.lru_cache(maxsize=16)  # networks of one shape, and data sets of one view, share a program
-def _program(asked: Asked, scores: tuple[Score, ...], view: View, further: Further) -> Callable[..., Any]:
+def program(asked: Asked, scores: tuple[Score, ...], view: View, further: Further = dice) -> Callable[..., Any]:
+    """What `score_cases` runs: `(known, stored batch) -> {name: [B,...]}`."""
     computed = [(score.key, score.compute) for score in scores if score.compute]
 
     @jax.jit
@@ -69,8 +70,8 @@ def fit_bottleneck(asked: Asked, known: Known, batches: Batches, view: View) -> 
     """`known` with what the activations of these cases look like at the bottleneck: of training cases.
 
     Args:
-      asked: whom; the latent vectors are those of its autoencoder, if it has one.
-      known: its arrays.
+      asked: for what; the latent vectors are those of its autoencoder, if it has one.
+      known: whom.
       batches: stored cases with `real` [B].
       view: `stored batch -> {"images", "labels"}`, with `"valid"` where not all pixels count; a case without any is
         left out.

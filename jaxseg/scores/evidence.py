@@ -5,43 +5,39 @@ import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.models.layers import mask_around, over_image
-from jaxseg.networks.base import Network
-from jaxseg.networks.linen import network_of
+from jaxseg.networks import Network
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """Whom scores are asked of; what is compiled belongs to it.
+    """What networks are asked for; what is compiled belongs to it.
 
     Attributes:
-      model: `images -> logits`, of which the members are variables; None where they are networks.
       quality_layers: whose units are asked for the quality of the output (He et al. 2022, Eq. 12: the last two).
       bottleneck: whose activations the autoencoder takes.
       autoencoder: of these; None where there is none.
     """
 
-    model: nn.Module | None
     quality_layers: tuple[str, ...]
     bottleneck: str | None = None
     autoencoder: Autoencoder | None = None
 
 
 class Known(NamedTuple):
-    """The arrays of it: arguments of a program, as with constants every network would be another one.
+    """Who is asked: arguments of a program, as with constants every network would be another one.
 
     Attributes:
-      members: variables of the network, or networks of any make; of several, they are an ensemble.
+      members: networks of any make; several are an ensemble.
       autoencoder: variables of the autoencoder.
       pooled, latent: what training cases look like at the bottleneck, pooled and as the autoencoder's latent vectors.
     """
 
-    members: tuple[Any, ...]
+    members: tuple[Network, ...]
     autoencoder: Any = None
     pooled: Any = None  # mahalanobis.Fitted, as the next
     latent: Any = None
@@ -51,8 +47,8 @@ class Evidence:
     """What networks say of B images, within a compiled program.
 
     Args:
-      asked: whom.
-      known: their arrays.
+      asked: for what.
+      known: whom.
       images: float32 `[B,*n,C]`.
       valid: bool `[B,*n]`, the pixels that count; None: all. Scores are over these.
     """
@@ -63,16 +59,11 @@ class Evidence:
         self.images = images
         self.valid = valid
 
-    @property
-    def networks(self) -> list[Network]:
-        """The members."""
-        return [network_of(self.asked.model, member, self.images) for member in self.known.members]
-
     @functools.cached_property
     def passes(self) -> list[tuple[jax.Array, Mapping[str, jax.Array]]]:
         """Logits `[B,*n,K]` and activations of every member."""
         layers = dict.fromkeys((*self.asked.quality_layers, *filter(None, [self.asked.bottleneck])))
-        return [network.captured(self.images, tuple(layers)) for network in self.networks]
+        return [network.captured(self.images, tuple(layers)) for network in self.known.members]
 
     @functools.cached_property
     def members(self) -> jax.Array:
@@ -116,14 +107,14 @@ class Evidence:
         """As `valid`, of what the bottleneck covers, which with padding `valid` is more than the image."""
         if self.valid is None:
             return None
-        return mask_around(self.valid, self.activations.shape[1:-1], self.networks[0].margin)
+        return mask_around(self.valid, self.activations.shape[1:-1], self.known.members[0].margin)
 
     @functools.cached_property
     def logits_after(self) -> jax.Array:
         """Of the first member with its bottleneck reconstructed by the autoencoder, `[B,*n,K]`."""
         assert self.asked.autoencoder is not None and self.asked.bottleneck is not None
         familiar: Any = self.asked.autoencoder.apply(self.known.autoencoder, self.activations)
-        return self.networks[0].replaced(self.images, {self.asked.bottleneck: familiar})
+        return self.known.members[0].replaced(self.images, {self.asked.bottleneck: familiar})
 
     @property
     def latent(self) -> jax.Array:

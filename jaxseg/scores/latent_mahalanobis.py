@@ -9,7 +9,7 @@ from jaxseg.scores.base import AUTOENCODER, BOTTLENECK, Score
 SCORE = Score(
     "latent_mahalanobis",
     "LM",
-    "squared Mahalanobis distance of the autoencoder's latent vector",
+    "squared Mahalanobis distance of the autoencoder's latent vector from training cases",
     lambda evidence: mahalanobis.distance(evidence.known.latent, evidence.latent),
     frozenset({AUTOENCODER, BOTTLENECK}),
 )

@@ -6,7 +6,7 @@ from jaxseg.scores.base import BOTTLENECK, Score
 SCORE = Score(
     "mahalanobis",
     "PM",
-    "squared Mahalanobis distance of the pooled activations",
+    "squared Mahalanobis distance of the bottleneck's activations, pooled over the image, from training cases",
     lambda evidence: mahalanobis.distance(evidence.known.pooled, evidence.activations, valid=evidence.valid_around),
     frozenset({BOTTLENECK}),
 )

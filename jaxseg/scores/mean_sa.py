@@ -18,7 +18,7 @@ def _compute(evidence: Evidence) -> jax.Array:
 SCORE = Score(
     "mean_sa",
     "mean SA",
-    "mean segmentation ability of the last two layers' units (He et al. 2022)",
+    "mean segmentation ability, how well single units of the last two layers separate what is segmented",
     _compute,
     frozenset({LAYERS}),
     high_is_good=True,

@@ -21,6 +21,11 @@ def all_scores() -> dict[str, Score]:
 SCORES = all_scores()
 
 
+def explained(names: Collection[str]) -> str:
+    """What scores are that a table or a figure has by these names."""
+    return "; ".join(f"{score.name}: {score.meaning}" for score in SCORES.values() if score.name in names)
+
+
 def computable(given: Collection[str], *, without: Collection[str] = ()) -> tuple[Score, ...]:
     """The scores that can be computed of a forward pass.
 

@@ -1,5 +1,6 @@
 """How difficult a case was in a training: the variance of gradients over the checkpoints that it left."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,8 @@ from jaxseg import inference
 from jaxseg.analysis import vog
 from jaxseg.data import augment, pipeline
 from jaxseg.errors import InputError
-from jaxseg.models.skeleton import UNetSkeleton, compiler_options
+from jaxseg.networks import Network
+from jaxseg.networks.linen import LinenNetwork
 from jaxseg.scores.base import CHECKPOINTS, Score
 from jaxseg.training import runs
 
@@ -25,7 +27,6 @@ SCORE = Score(
     frozenset({CHECKPOINTS}),
 )
 Batch = Mapping[str, Any]
-Variables = Mapping[str, Any]
 
 
 def check(every: int, training: ml_collections.ConfigDict) -> None:
@@ -47,54 +48,48 @@ def check(every: int, training: ml_collections.ConfigDict) -> None:
 
 
 def checkpoints(
-    every: int, run: ml_collections.ConfigDict, folder: pathlib.Path, splits: runs.Splits, like: Variables
-) -> list[dict[str, Any]]:
-    """The variables of the checkpoints of a run that was trained to keep them.
+    every: int, run: ml_collections.ConfigDict, folder: pathlib.Path, splits: runs.Splits, network: LinenNetwork
+) -> list[LinenNetwork]:
+    """The checkpoints of a run that was trained to keep them.
 
     Args:
       every: epochs between two checkpoints.
       run: config of the run.
       folder: of the run.
       splits: its stored cases.
-      like: variables of the network, or their shapes.
+      network: of the run, at any checkpoint.
     """
     steps = every * runs.Data(run, splits).steps_per_epoch
-    return list(runs.restore_kept(folder, like, every=steps).values())
+    kept = runs.restore_kept(folder, network.variables, every=steps).values()
+    return [dataclasses.replace(network, variables=variables) for variables in kept]
 
 
 def variance_of_gradients(
-    model: UNetSkeleton,
-    checkpoints: Sequence[Variables],
-    source: pipeline.Source,
-    *,
-    size: int,
-    batch_size: int,
+    checkpoints: Sequence[Network], source: pipeline.Source, *, size: int | None, batch_size: int
 ) -> np.ndarray:
     """Variance of gradients over a training's checkpoints, `[N]`; the gradient is of each one's predicted classes.
 
     All checkpoints are in memory at once, so that of the images nothing is. NaN with fewer than two.
 
     Args:
-      model: `images -> logits`.
-      checkpoints: its variables in the course of the training.
+      checkpoints: the network in the course of its training.
       source: the cases.
-      size: n, side of the images that the network sees.
+      size: n, to which images are resized for the network; None: they come as it sees them.
       batch_size: cases at once.
     """
-    update = _variance_step(model)
 
     def run(batch: Batch) -> dict[str, jax.Array]:
         seen = _seen(batch, size)
         images, valid = seen["images"], seen.get("valid")
         state = vog.init(images.shape[:-1])
-        for variables in checkpoints:
-            state = update(variables, state, images, valid)
+        for network in checkpoints:
+            state = _variance_step(**network.compiler_options)(network, state, images, valid)
         return {"vog": _score(state, valid=valid)}
 
     return inference.over_cases(run, pipeline.epoch(source, batch_size=batch_size))["vog"]
 
 
-def _seen(batch: Batch, size: int) -> dict[str, jax.Array]:
+def _seen(batch: Batch, size: int | None) -> dict[str, jax.Array]:
     return _view(size)({name: batch[name] for name in ("image", "labels", "valid", "index") if name in batch})
 
 
@@ -102,7 +97,7 @@ _score = jax.jit(vog.compute)
 
 
 @functools.cache
-def _view(size: int) -> Callable[[Batch], dict[str, jax.Array]]:
+def _view(size: int | None) -> Callable[[Batch], dict[str, jax.Array]]:
     def view(batch: Batch) -> dict[str, jax.Array]:
         return {name: array for name, array in augment.whole(batch, size=size).items() if name != "labels"}
 
@@ -110,11 +105,10 @@ def _view(size: int) -> Callable[[Batch], dict[str, jax.Array]]:
 
 
 @functools.cache
-def _variance_step(model: UNetSkeleton) -> Callable[..., vog.GradientStatistics]:
+def _variance_step(**compiler_options: str) -> Callable[..., vog.GradientStatistics]:
     def run(
-        variables: Variables, state: vog.GradientStatistics, images: jax.Array, valid: jax.Array | None
+        network: Network, state: vog.GradientStatistics, images: jax.Array, valid: jax.Array | None
     ) -> vog.GradientStatistics:
-        logits: Any = functools.partial(model.apply, variables)
-        return vog.update(state, vog.input_gradients(logits, images, valid=valid))
+        return vog.update(state, vog.input_gradients(network.logits, images, valid=valid))
 
-    return jax.jit(run, compiler_options=compiler_options(model))
+    return jax.jit(run, compiler_options=compiler_options or None)

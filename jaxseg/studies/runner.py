@@ -12,7 +12,7 @@ import ml_collections
 from jaxseg import atomic, studies
 from jaxseg.errors import InputError
 from jaxseg.numerics import in_32_bits
-from jaxseg.report import page
+from jaxseg.report import canvas, page
 from jaxseg.results import table
 from jaxseg.studies.base import Cases, Data, Measured, Report, Settings, Study, Tables
 from jaxseg.training import provenance, runs
@@ -64,7 +64,8 @@ def write(
     path = report.workdir / "report.html"
     with atomic.writing(report.workdir):
         _write_results(report)
-        study.draw(report)
+        with canvas.one_page():
+            study.draw(report)
         page.write(path, study.page(report), report.origin)
     return path
 

@@ -10,7 +10,6 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -21,8 +20,8 @@ from jaxseg.analysis import cells, distortion
 from jaxseg.data import augment, inputs
 from jaxseg.errors import InputError
 from jaxseg.metrics import pixels
-from jaxseg.models import autoencoder, capture, tracing
-from jaxseg.models.skeleton import UNetSkeleton, compiler_options
+from jaxseg.models import autoencoder, tracing
+from jaxseg.networks.linen import LinenNetwork
 from jaxseg.numerics import in_32_bits
 from jaxseg.training import checks, objectives, runs
 from jaxseg.training.checkpoints import checksums
@@ -47,44 +46,43 @@ def train(config: ml_collections.ConfigDict, splits: runs.Splits, folder: pathli
     checks.check_rank(config, splits.rank)
     if not inputs.of_config(config).grid.one_size:
         raise InputError("autoencoders are for activations of one size; give config.data.geometry 'keep' no multiple")
-    network, frozen = _network(config, splits.num_classes, splits.open("train").num_channels)
-    fitted = build(config, network, frozen, splits.open("train").num_channels)
+    network = _network(config, splits.num_classes, splits.open("train").num_channels)
+    fitted = build(config, network)
     data = runs.Data(config, splits)
-    data.fingerprints["network"] = f"{sum(checksums(frozen).values()) % 2**32:08x}"
+    data.fingerprints["network"] = f"{sum(checksums(network.variables).values()) % 2**32:08x}"
     view = augment.testing_view(config.data.view, size=inputs.resized_to(config), cases=data.validation_names)
     task = runs.Task(
         module=fitted,
         input_shape=(1, *fitted.shape),
-        objective=objectives.reconstruction(network, fitted, config.layer),
-        eval_step=losses_step(network, fitted, config.layer, view),
+        objective=objectives.reconstruction(fitted, config.layer),
+        eval_step=losses_step(fitted, config.layer, view),
         summarise=_losses,
         selection=("loss", checks.SELECTIONS["loss"]),
         start=lambda fresh: fresh,
-        frozen=frozen,
-        compiler_options=compiler_options(network),
+        frozen=network,
+        compiler_options=network.compiler_options,
     )
     runs.fit_members(config, task, data, folder)
 
 
 def losses_step(
-    network: nn.Module, fitted: autoencoder.Autoencoder, layer: str, view: Callable[[Batch], dict[str, jax.Array]]
+    fitted: autoencoder.Autoencoder, layer: str, view: Callable[[Batch], dict[str, jax.Array]]
 ) -> Callable[[Mapping[str, Any], Batch], jax.Array]:
     """`step(variables, batch) -> [B,3]`: L_seg and L_mse of every case, of the pixels that count, and its distortion.
 
     Args:
-      network: whose activations are taken.
       fitted: the autoencoder.
-      layer: of the network.
+      layer: of the network, which is `variables["frozen"]`.
       view: `stored batch -> {"images", "labels"}`, with `"valid"` where not all pixels count.
     """
 
     def step(variables: Mapping[str, Any], batch: Batch) -> jax.Array:
         seen = view(batch)
-        images, valid = seen["images"], seen.get("valid")
-        logits, activations = capture.capture(network, variables["frozen"], images, (layer,))
+        images, valid, network = seen["images"], seen.get("valid"), variables["frozen"]
+        logits, activations = network.captured(images, (layer,))
         x = activations[layer]
         r: Any = fitted.apply({"params": variables["params"]}, x)
-        after = capture.replace(network, variables["frozen"], images, {layer: lambda _: r})
+        after = network.replaced(images, {layer: r})
         of_cells = None if valid is None else cells.counted(valid, x.shape[1:-1])
         mean_square = lambda a, b, counts: pixels.mean(jnp.square(a.astype(jnp.float32) - b), counts, empty=0.0)
         distorted = distortion.segmentation_distortion(logits, after, valid=valid)
@@ -93,18 +91,16 @@ def losses_step(
     return step
 
 
-def build(
-    config: ml_collections.ConfigDict, network: nn.Module, variables: Mapping[str, Any], num_channels: int
-) -> autoencoder.Autoencoder:
+def build(config: ml_collections.ConfigDict, network: LinenNetwork) -> autoencoder.Autoencoder:
     """The autoencoder that `config.autoencoder` describes, for the activations of `config.layer`.
 
     Raises:
       InputError: there is no such layer, or the options cannot be.
     """
-    image = jax.ShapeDtypeStruct((1, *inputs.sides(config, 2), num_channels), jnp.float32)
-    read = lambda variables, image: capture.capture(network, variables, image, (config.layer,))[1][config.layer]
+    image = jax.ShapeDtypeStruct((1, *network.sides, network.channels), jnp.float32)
+    read = lambda network, image: network.activations(image, (config.layer,))[config.layer]
     try:
-        made = autoencoder.for_activations(jax.eval_shape(read, variables, image), **config.autoencoder.to_dict())
+        made = autoencoder.for_activations(jax.eval_shape(read, network, image), **config.autoencoder.to_dict())
         tracing.variable_shapes(made, (1, *made.shape))
     except (ValueError, TypeError) as error:
         raise InputError(f"config.layer or config.autoencoder: {error}") from error
@@ -114,8 +110,8 @@ def build(
 @in_32_bits
 def load_best(
     config: ml_collections.ConfigDict, folder: pathlib.Path, num_classes: int, num_channels: int
-) -> tuple[autoencoder.Autoencoder, dict[str, Any], UNetSkeleton, dict[str, Any]]:
-    """The autoencoder of a run and its variables, and the network and its variables.
+) -> tuple[autoencoder.Autoencoder, dict[str, Any], LinenNetwork]:
+    """The autoencoder of a run and its variables, and the network.
 
     Args:
       config: of the autoencoder's run.
@@ -126,15 +122,13 @@ def load_best(
     Raises:
       InputError: one of the two runs is not there.
     """
-    network, frozen = _network(config, num_classes, num_channels)
-    fitted = build(config, network, frozen, num_channels)
+    network = _network(config, num_classes, num_channels)
+    fitted = build(config, network)
     _, best, _ = runs.restore_best(folder, tracing.variable_shapes(fitted, (1, *fitted.shape)))
-    return fitted, best, network, frozen
+    return fitted, best, network
 
 
-def _network(
-    config: ml_collections.ConfigDict, num_classes: int, num_channels: int
-) -> tuple[UNetSkeleton, dict[str, Any]]:
+def _network(config: ml_collections.ConfigDict, num_classes: int, num_channels: int) -> LinenNetwork:
     if not config.network:
         raise InputError("config.network is missing; name the folder of the run whose network is taken")
     folder = paths.expanded(config.network)
@@ -146,8 +140,7 @@ def _network(
                 f"config.data.{name} is {ours!r}, the network of {folder} was trained with {theirs!r}; give the same"
             )
     shape = (1, *inputs.sides(config, 2), num_channels)
-    network, variables, _ = runs.load_best(of_network, folder, shape, num_classes)
-    return network, variables
+    return runs.best_network(of_network, folder, shape, num_classes)[0]
 
 
 def _losses(scores: np.ndarray) -> dict[str, float]:

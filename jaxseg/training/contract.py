@@ -90,21 +90,21 @@ def keep(path: pathlib.Path, value: Mapping[str, Any]) -> None:
         atomic.write_json(path, dict(value))
 
 
-def check_split(directory: pathlib.Path, split: str, known: TrainedOn, run: pathlib.Path) -> None:
+def check_split(directory: pathlib.Path, split: str, known: TrainedOn, run: pathlib.Path | str) -> None:
     """Asks `check` of a split of a prepared data set, and says on stderr what may make the network fail."""
     given = of_split(pipeline.Split(directory, split))
     for line in check(str(directory), given, known, run):
         print(f"{directory}: {line}", file=sys.stderr)
 
 
-def check(where: str, given: TrainedOn, known: TrainedOn, run: pathlib.Path) -> list[str]:
+def check(where: str, given: TrainedOn, known: TrainedOn, run: pathlib.Path | str) -> list[str]:
     """Whether a network can be used on a data set.
 
     Args:
       where: names the data set.
       given: what a network that was trained on it would take and give.
       known: what this one does.
-      run: its folder.
+      run: its folder, or its name where it is no run's.
 
     Returns:
       What may make it fail nevertheless, a line each.

@@ -16,7 +16,6 @@ from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.models.dtu_net import DTUNet
 from jaxseg.models.layers import mask_around
 from jaxseg.models.skeleton import UNetSkeleton
-from jaxseg.networks.linen import network_of
 from jaxseg.training import losses, topology
 
 Batch = Mapping[str, jax.Array]
@@ -82,9 +81,7 @@ def segmentation_ability(
     return objective
 
 
-def reconstruction(
-    network: nn.Module | None, autoencoder: Autoencoder, layer: str, *, kl_weight: float = 1.0
-) -> Objective:
+def reconstruction(autoencoder: Autoencoder, layer: str, *, kl_weight: float = 1.0) -> Objective:
     """What fits an autoencoder to a layer's activations of a network that stays as it is: Lennartz and Schultz 2023.
 
     `distortion.autoencoder_loss` (Eqs. 1 to 3): the reconstruction is to be near the activation, and the logits that
@@ -92,10 +89,9 @@ def reconstruction(
     step the layers before it are computed once: XLA merges them.
 
     The objective's `variables["params"]` are the autoencoder's, which has no running statistics;
-    `variables["frozen"]` are the network's, `{"params": ..., "batch_stats": ...}`, and get no gradient.
+    `variables["frozen"]` is the network, of any make, and gets no gradient.
 
     Args:
-      network: `images -> logits`; None where the frozen variables are a network of any make.
       autoencoder: for the shape of that layer's activations.
       layer: its name as `capture.layer_names` has it, such as bottleneck or bottleneck/conv_1.
       kl_weight: of the mean over images of the divergence of a variational autoencoder, which is a sum over its latent
@@ -106,15 +102,14 @@ def reconstruction(
     """
 
     def objective(key: jax.Array, variables: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, Any]:
-        frozen, images = jax.lax.stop_gradient(variables["frozen"]), batch["images"]
-        whole = network_of(network, frozen, images)
-        logits, activations = whole.captured(images, (layer,))
+        network, images = jax.lax.stop_gradient(variables["frozen"]), batch["images"]
+        logits, activations = network.captured(images, (layer,))
         x = activations[layer]
         fitted = {"params": variables["params"]}
         both: Any = autoencoder.apply(fitted, x, train=True, method="reconstruct", rngs={"noise": key})
         r, divergence = both
         # given from outside rather than computed within the layer: what is traced inside `nn.remat` cannot leave it
-        after = whole.replaced(images, {layer: r})
+        after = network.replaced(images, {layer: r})
         loss = distortion.autoencoder_loss(logits, after, x, r, valid=batch.get("valid"))
         return loss + kl_weight * jnp.mean(divergence), {}
 

@@ -25,6 +25,8 @@ from jaxseg.errors import InputError
 from jaxseg.metrics import overlap
 from jaxseg.models import pretrained, tracing
 from jaxseg.models.skeleton import UNetSkeleton, compiler_options
+from jaxseg.networks import of_linen
+from jaxseg.networks.linen import LinenNetwork
 from jaxseg.numerics import in_32_bits
 from jaxseg.training import checks, contract, objectives, parallel, programs, provenance, sliding, state, steps
 from jaxseg.training.checkpoints import Checkpoints, has_steps
@@ -121,7 +123,7 @@ class Task:
       summarise: the scores of all validation cases -> metrics by name.
       selection: by which of them the best is chosen, and 1 where more is better, -1 where less is.
       start: changes a fresh state before its first step, such as to weights from elsewhere.
-      frozen: variables that the objective reads and nothing changes.
+      frozen: what the objective reads and nothing changes, such as another network.
       compiler_options: for XLA, of the training program.
       whole_cases: `(variables, cases) -> [N,...]` of validation cases of any size, instead of `eval_step`.
     """
@@ -133,7 +135,7 @@ class Task:
     summarise: Summarise
     selection: tuple[str, int]
     start: Callable[[state.TrainState], state.TrainState]
-    frozen: Mapping[str, Any]
+    frozen: Any
     compiler_options: Mapping[str, Any]
     whole_cases: Callable[[Mapping[str, Any], programs.Cases], np.ndarray] | None = None
 
@@ -190,17 +192,16 @@ def train(config: ml_collections.ConfigDict, splits: Splits, folder: pathlib.Pat
         start=start,
         frozen={},
         compiler_options=compiler_options(model),
-        whole_cases=_whole_cases(model, data.grid, splits),
+        whole_cases=_whole_cases(model, data.grid, shape, splits.num_classes),
     )
     fit_members(config, task, data, folder, keep_every=keep_every)
 
 
-def _whole_cases(model: nn.Module, grid: grids.Grid, splits: Splits) -> Any:
+def _whole_cases(model: nn.Module, grid: grids.Grid, shape: Sequence[int], num_classes: int) -> Any:
     """How whole cases are validated where training sees patches of them."""
     if not isinstance(grid, grids.Patches):
         return None
-    sides = grid.example(splits.rank)
-    return sliding.make_counts(model, splits.num_classes, sides=sides, overlap=grid.overlap)
+    return sliding.make_counts(model, num_classes, shape=shape, overlap=grid.overlap)
 
 
 def overlaps(counts: np.ndarray) -> dict[str, float]:
@@ -336,7 +337,7 @@ def fit_members(
     fresh = [create(np.asarray(jax.random.key_data(jax.random.key(member.seed)))) for member in configs]
     if not all(has_steps(place / "checkpoints") for place in places):
         fresh = [task.start(member) for member in fresh]
-    fresh = [member.replace(frozen=parallel.place_state(dict(task.frozen))) for member in fresh]
+    fresh = [member.replace(frozen=parallel.place_state(task.frozen)) for member in fresh]
     for place, member in [(folder, config), *zip(places, configs, strict=True)]:
         claim(place, member, data=data.fingerprints)
         data.note(place)
@@ -421,6 +422,15 @@ def load_best(
     like = tracing.variable_shapes(model, (1, *sides, image_shape[-1]))
     step, best, score = restore_best(folder, like)
     return model, best, {"step": step, f"validation_{config.training.selection}": score}
+
+
+def best_network(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, image_shape: tuple[int, ...], num_classes: int
+) -> tuple[LinenNetwork, dict[str, float]]:
+    """The best checkpoint of a run as a network, and its step and Dice; see `load_best`."""
+    model, variables, best = load_best(config, folder, image_shape, num_classes)
+    sides = inputs.sides(config, len(image_shape) - 2)
+    return of_linen(model, variables, image_size=sides, channels=image_shape[-1]), best
 
 
 @in_32_bits

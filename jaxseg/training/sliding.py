@@ -10,46 +10,44 @@ import numpy as np
 
 from jaxseg.data import augment, windows
 from jaxseg.metrics import overlap
-from jaxseg.networks.base import Network
-from jaxseg.networks.linen import network_of
+from jaxseg.networks import Network, host, of_linen
 from jaxseg.training import parallel
 
-Variables = Mapping[str, Any] | Network
 TILES = 8  # through the network at once
 _MOST_GROUPS = 16  # that are compiled one by one on CPU, where more go through at once instead
 
 
-def mean_probabilities(model: nn.Module | None, members: Sequence[Variables], images: jax.Array) -> jax.Array:
-    """Class probabilities float32 `[B,*n,K]`; of several members' variables, or of None and networks, the mean."""
-    logits = [network_of(model, variables, images).logits(images) for variables in members]
+def mean_probabilities(members: Sequence[Network], images: jax.Array) -> jax.Array:
+    """Class probabilities float32 `[B,*n,K]`; of several networks, the mean."""
+    logits = [network.logits(images) for network in members]
     return jnp.mean(jnp.stack([jax.nn.softmax(one.astype(jnp.float32)) for one in logits]), 0)
 
 
 class Sliding:
-    """A network whose window slides over cases of any size; one program is compiled."""
+    """Networks whose window slides over cases of any size; one program is compiled for those of one shape."""
 
-    def __init__(self, model: nn.Module | None, *, sides: Sequence[int], overlap: float):
+    def __init__(self, *, sides: Sequence[int], overlap: float):
         """Compiles nothing yet.
 
         Args:
-          model: `images -> logits`; None where the members are networks.
           sides: of the window.
           overlap: share of it that the next one repeats; weights are Gaussian.
         """
-        self._program = jax.jit(lambda members, tiles: mean_probabilities(model, members, _seen(tiles)))
+        self._program = jax.jit(lambda members, tiles: mean_probabilities(members, _seen(tiles)))
         self._tiling = windows.Tiling(tuple(sides), overlap, "gaussian", TILES)
 
-    def __call__(self, members: Sequence[Variables], image: np.ndarray) -> np.ndarray:
-        """Class probabilities float32 `[*S,K]` of an image `[*S,C]`; of several members' variables, the mean."""
+    def __call__(self, members: Sequence[Network], image: np.ndarray) -> np.ndarray:
+        """Class probabilities float32 `[*S,K]` of an image `[*S,C]`; of several networks, the mean."""
 
         def network(tiles: np.ndarray) -> tuple[np.ndarray, windows.Scores]:
             filled = np.concatenate([tiles, np.repeat(tiles[-1:], TILES - len(tiles), 0)])
             return np.asarray(self._program(members, filled))[: len(tiles)], {}
 
-        return windows.sliding(network, image, self._tiling)[0]
+        with host.plainly():
+            return windows.sliding(network, image, self._tiling)[0]
 
     def over_cases(
-        self, members: Sequence[Variables], cases: Any
+        self, members: Sequence[Network], cases: Any
     ) -> Iterator[tuple[int, np.ndarray, Mapping[str, np.ndarray]]]:
         """Of every case of a sequence its place, its probabilities, and the case itself."""
         for place in range(len(cases)):
@@ -121,13 +119,21 @@ def counts_of_case(truth: Mapping[str, Any], probabilities: np.ndarray, num_clas
 
 
 def make_counts(
-    model: nn.Module, num_classes: int, *, sides: Sequence[int], overlap: float
-) -> Callable[[Variables, Any], np.ndarray]:
-    """`(variables, cases) -> int32 [N,K,3]` of whole cases, for validation; every host counts all of them."""
-    slide = Sliding(model, sides=sides, overlap=overlap)
+    model: nn.Module, num_classes: int, *, shape: Sequence[int], overlap: float
+) -> Callable[[Mapping[str, Any], Any], np.ndarray]:
+    """`(variables, cases) -> int32 [N,K,3]` of whole cases, for validation; every host counts all of them.
 
-    def counts(variables: Variables, cases: Any) -> np.ndarray:
-        answers = slide.over_cases([variables], cases)
+    Args:
+      model: `images -> logits`, whose variables change.
+      num_classes: K.
+      shape: of its images, `(1, *side, C)`, which are the window's.
+      overlap: as of `Sliding`.
+    """
+    slide = Sliding(sides=shape[1:-1], overlap=overlap)
+
+    def counts(variables: Mapping[str, Any], cases: Any) -> np.ndarray:
+        network = of_linen(model, variables, image_size=shape[1:-1], channels=shape[-1])
+        answers = slide.over_cases([network], cases)
         return np.stack([counts_of_case(case, found, num_classes) for _, found, case in answers])
 
     return counts

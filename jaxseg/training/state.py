@@ -17,7 +17,7 @@ class TrainState(flax.struct.PyTreeNode):
       params, batch_stats: the network's variables, float32.
       opt_state: the optimiser's.
       key: typed random key of the run; step i uses `fold_in(key, i)`.
-      frozen: variables that the objective reads and nothing changes, such as those of another network.
+      frozen: what the objective reads and nothing changes, such as another network.
     """
 
     step: jax.Array

@@ -15,7 +15,7 @@ from jaxseg.audit import run as audits
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.models import build
-from jaxseg.networks import from_function
+from jaxseg.networks import from_function, of_linen
 from jaxseg.prediction import network as prediction
 from jaxseg.prediction import quality
 from jaxseg.scores import registry
@@ -99,7 +99,8 @@ def test_a_score_is_a_file(added, drawn_variables):
     model = build("unet", 2, features=(2, 4), skips=(True,))
     variables = drawn_variables(model, np.zeros((1, 16, 16, 1), np.float32))
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 1), np.uint8)
-    probabilities, values = prediction.compiled(model, [variables], image_size=16, batch=2)(images)
+    network = of_linen(model, variables, image_size=16, channels=1)
+    probabilities, values = prediction.compiled([network], image_size=16, batch=2)(images)
     np.testing.assert_allclose(values["confidence"], probabilities.max(-1).mean((1, 2)), rtol=1e-6)
     score = registry.SCORES["confidence"]
     assert quality.percentile(np.array([0.6, 0.9]), 0.8, high_is_good=score.high_is_good) == 50

@@ -70,22 +70,32 @@ class BetweenMarks(nn.Module):
 
 
 class Copied(nn.Module):
-    """Foreground where an ink is, pixel by pixel."""
+    """Foreground where an ink is, pixel by pixel, and where something else is `also`."""
 
     ink: str
+    also: str = ""
     padding: str = ""
 
     @nn.compact
     def __call__(self, images, train=False):
-        return _sure(_inked(images, self.ink))
+        there = _inked(images, self.ink)
+        return _sure(there | _inked(images, self.also) if self.also else there)
 
 
 def _inked(images, ink):
     first, last = images[..., 0], images[..., -1]
-    white, gray = first == 1.0, (first == last) & (abs(127.5 * (first + 1) - 200) < 0.1)
-    return {"yellow": (first > 0.5) & (last < -0.5), "white": white & (last == 1.0), "gray": gray, "bright": first > 0}[
-        ink
-    ]
+    match ink:
+        case "yellow":
+            return (first > 0.5) & (last < -0.5)
+        case "white":
+            return (first == 1.0) & (last == 1.0)
+        case "light gray":
+            return (first == last) & (abs(127.5 * (first + 1) - 200) < 0.1)
+        case "bright":
+            return first > 0
+    # bright and thick: what an opening by 5 x 5 pixels leaves
+    most = lambda values: nn.max_pool(values[..., None], (5, 5), padding="SAME")[..., 0]
+    return most(-most(-first)) > 0
 
 
 def _sure(there):

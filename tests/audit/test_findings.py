@@ -27,13 +27,13 @@ from jaxseg.audit.probes import (
     position,
     translation,
 )
-from jaxseg.audit.subject import evenly, of_run, of_weights, strip_width
+from jaxseg.audit.subject import evenly, of_trained, strip_width
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import Estimate, bootstrap_contrast, bootstrap_mean
 from jaxseg.models import pretrained
-from jaxseg.prediction import network
 from jaxseg.scores import registry
+from jaxseg.training import contract, trained
 
 KINDS = {kind.name: kind for kind in (BORDER, OVERLAY, SCANNER, accuracy.ACCURACY, calibration.CALIBRATION)}
 
@@ -63,6 +63,14 @@ def test_a_finding_lies_above_its_margin_with_its_whole_interval():
     assert not candidate(mean=0.0, low=-0.1, high=0.05).open
     nothing = candidate(mean=math.nan, low=math.nan, high=math.nan)
     assert not nothing.found and nothing.open  # as if nobody had asked
+
+
+def test_a_number_that_should_be_high_is_a_finding_below_its_margin():
+    dice = lambda **numbers: dataclasses.replace(candidate("accuracy", margin=0.7, **numbers), high_is_good=True)
+    assert dice(mean=0.5, low=0.4, high=0.69).found and not dice(mean=0.5, low=0.4, high=0.69).open
+    assert not dice(mean=0.6, low=0.5, high=0.7).found and dice(mean=0.6, low=0.5, high=0.7).open
+    fine = dice(mean=0.9, low=0.7, high=0.95)
+    assert not fine.found and not fine.open and fine.wanted == "at least 0.7" and candidate().wanted == "at most 0.05"
 
 
 def test_a_finding_of_a_new_kind_is_one():
@@ -157,9 +165,8 @@ def test_pictures_show_typical_cases_of_an_effect():
         ("border_share", 0.3, "config.border_share is 0.3; it must be above 0 and below 0.25"),
         ("position_folds", 1, "at least 2"),
         ("removal", "network", "choose one of black, noise, bilinear, fast_marching"),
-        ("colours", (), "config.colours is .*; give .red, green, blue. from 0 to 255"),
-        ("colours", ((300, 0, 0),), "config.colours"),
-        ("colours", ((30, 0),), "config.colours"),
+        ("inks", ("yellow", "red"), "config.inks .* give some of yellow, green, white, light gray, gray, each once"),
+        ("inks", (), "config.inks"),
         ("familiar_cases", 0, "config.familiar_cases is 0; it must be at least 1"),
         ("autoencoder_width", 0, "config.autoencoder_width is 0; it must be at least 1"),
         ("seed", -1, "config.seed is -1; it must be at least 0"),
@@ -188,12 +195,6 @@ def test_a_config_without_probes_is_none_of_an_audit():
         audits.settings(ml_collections.ConfigDict({"probes": "accuracy"}))
 
 
-def test_one_network_is_audited_and_not_replicas(tmp_path, squares):
-    run = network.Run(None, tmp_path, None, None, ({}, {}), (1, 1))
-    with pytest.raises(InputError, match=r"holds replicas; audit one network, as .*replica_0"):
-        of_run(run, squares(2), None)
-
-
 def test_a_network_is_known_by_its_checksum(subject_of, squares):
     cases, model = squares(2), Layered()
     assert subject_of(model, cases).fingerprint == {"network": "00000000", "test": cases.fingerprint}
@@ -205,12 +206,13 @@ def test_tensors_are_loaded_at_the_size_that_their_config_names(squares, tmp_pat
     config, asked = train_config.get_config("tiny").unlock(), []
     config.data.image_size, config.data.domains = 16, ("A", "B")
     monkeypatch.setattr(pretrained, "load_whole", lambda model, path, shape: asked.append(shape) or {"params": {}})
-    made = of_weights(tmp_path / "w.pt", config, squares(3), None)
+    taken = contract.TrainedOn(("background", "square"), 3, 2, pipeline.Preparation(None, None, False))
+    made = of_trained(trained.of_weights(tmp_path / "w.pt", config, taken), squares(3), None)
     assert asked == [(1, 16, 16, 3)] and made.domains == ("A", "B") and made.rank == 2
     assert (made.sides, made.view, made.name) == ((16, 16), config.data.view, str(tmp_path / "w.pt"))
     config.data.image_size = 15
-    with pytest.raises(InputError, match=r"config.data.image_size with config.model: "):
-        of_weights(tmp_path / "w.pt", config, squares(3), None)
+    with pytest.raises(InputError, match=r"config.data.image_size .*with config.model: "):
+        trained.of_weights(tmp_path / "w.pt", config, taken)
 
 
 @pytest.mark.parametrize(("share", "size", "wanted"), [(0.1, 64, 6), (0.01, 64, 2), (0.05, 50, 2), (0.2, 32, 6)])
@@ -226,7 +228,8 @@ def test_accuracy_finds_a_network_that_segments_nothing(networks, subject_of, an
     np.testing.assert_array_equal(arrays["dice"], 0)
     (weak,) = found.candidates
     assert weak.kind == accuracy.ACCURACY and weak.found and not weak.kind.is_shortcut
-    assert weak.estimate.mean == pytest.approx(0.7) and weak.estimate.low == pytest.approx(0.7)
+    assert (weak.estimate.mean, weak.wanted) == (0.0, "at least 0.7") and weak.damage == pytest.approx(0.7)
+    assert weak.sentence == "On 12 test cases the mean Dice is 0.00 [0.00, 0.00], wanted at least 0.70."
     good, _ = answer(accuracy.PROBE, subject_of(networks.Threshold()))
     assert_stays("accuracy", good)
     assert not good.candidates[0].found and good.rows[0].estimate.mean == 1.0
@@ -249,20 +252,21 @@ def test_a_gap_between_domains_is_that_of_their_means(networks, subject_of, squa
     gap = next(one for one in found.candidates if one.kind == accuracy.DOMAIN)
     assert gap.found and gap.estimate.mean == pytest.approx(1.0) and "may be harder" in gap.sentence
     assert "worst of" not in gap.sentence  # there is no other to pick
-    (told,) = (row for row in found.rows if row["quantity"] == "gap between domains")
+    assert gap.sentence.startswith("The mean Dice is 0.00 [0.00, 0.00] in the domain 'B' and 1.00 [1.00, 1.00] in 'A'")
+    (told,) = (row for row in found.rows if row["quantity"] == "Dice lost in the other domain")
     assert "Bonferroni" not in told.interval
 
 
 def test_the_worst_of_several_domains_is_allowed_for(networks, subject_of, squares, settings, assert_stays):
     names = np.array(("A", "B", "C") * 8)
-    subject = subject_of(networks.Threshold(), squares(24, domains=tuple(names)))
+    subject = subject_of(networks.Threshold(), squares(24, domains=tuple(names.tolist())))
     dice = np.random.default_rng(0).uniform(size=(24, 1))
     own = settings(accuracy.PROBE)
     answer = accuracy.PROBE.tabulate(
         subject, own, {"dice": dice, "bands": np.zeros((24, 0)), "outer": np.zeros(0, int)}
     )
     assert_stays("domains", answer)
-    rows = {row["where"]: row for row in answer.rows if row["quantity"] == "gap between domains"}
+    rows = {row["where"]: row for row in answer.rows if row["quantity"] == "Dice lost in the other domain"}
     assert set(rows) == {"A minus B", "A minus C"}
     for name in "BC":
         terms = [(1.0, np.where(names == "A", dice[:, 0], np.nan)), (-1.0, np.where(names == name, dice[:, 0], np.nan))]
@@ -283,7 +287,7 @@ def test_calibration_is_the_difference_of_confidence_and_accuracy(networks, subj
     assert_stays("calibration", found)
     share = (subject.test.labels > 0).mean()
     assert found.candidates[0].estimate.mean == pytest.approx(share, abs=1e-5)
-    assert "surer than it is right" in found.candidates[0].sentence
+    assert "100% sure of its pixels and right on 90%" in found.candidates[0].sentence
 
 
 class Layered(nn.Module):
@@ -397,7 +401,8 @@ def test_scores_that_need_no_training_cases_are_asked_of_any_network(subject_of,
     assert_stays("failures", found, arrays)
     assert set(arrays) == {"dice", "entropy", "mean_sa", "lacking", "why"}
     assert [row["where"] for row in found.rows if row["quantity"] == "rank correlation"] == ["mean SA", "entropy"]
-    assert found.not_asked[0].convention == "not asked: the network does not say which layer is its bottleneck"
+    reasons = {row["where"]: row.convention for row in found.not_asked}
+    assert reasons["SD"] == "not asked: the network does not say which layer is its bottleneck"
     row = next(row for row in found.rows if row["quantity"] == "rank correlation")
     numbers = {"distortion": (0.1, 0.3), "mahalanobis": (0.2, 0.5), "entropy": (-0.1, 0.9)}
     league = {

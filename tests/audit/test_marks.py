@@ -10,8 +10,7 @@ from jaxseg.data import overlays
 from tests.drawings import assert_as_stored, kept
 
 LOOK = marks.Look(
-    colours=((255, 255, 0), (0, 255, 0)),
-    grays=((90, 90, 90),),
+    inks=("green", "white", "gray"),
     chroma=60.0,
     gray_share=0.1,
     away_share=0.05,
@@ -101,8 +100,8 @@ def test_calipers_stand_at_the_ends_of_the_phantom_or_gather_in_its_middle():
     assert (abs(far - reach) <= half).all() and (abs(near - 0.2 * reach) <= half).all() and (near < far).all()
     strokes = (gathered != clean).any(-1) | (around != clean).any(-1)
     assert found.drawn[strokes].all() and found.drawn.sum() > strokes.sum()
-    assert tuple(around[tuple(changed[1][0])]) == (0, 255, 0)  # the second case has the second colour
-    for ink, level in ((1, 255), (2, 90)):  # white and gray ones stand where the coloured do
+    assert tuple(around[tuple(changed[1][0])]) == (130, 255, 130)
+    for ink, level in ((1, 255), (2, 150)):  # white and gray ones stand where the coloured do
         for picture, places in zip((marks.gathered(ink), marks.around(ink)), changed, strict=True):
             assert (found.images[picture][tuple(places.T)] == level).all()
             same = np.ones((60, 60), bool)
@@ -111,6 +110,17 @@ def test_calipers_stand_at_the_ends_of_the_phantom_or_gather_in_its_middle():
     strokes = np.zeros((60, 60), bool)
     strokes[tuple(changed[1].T)] = True
     np.testing.assert_array_equal(found.strokes, strokes)
+    own = np.where(strokes[..., None], np.median(given["image"][given["labels"] > 0], 0).astype(np.uint8), clean)
+    np.testing.assert_array_equal(found.images[marks.OWN], own)
+
+
+def test_coloured_inks_need_three_channels():
+    assert LOOK.inks_of(3) == ["green", "white", "gray"] and LOOK.inks_of(1) == ["white", "gray"]
+    given, gray = case(), case(channels=1)
+    coloured, single = (marks.mark(one, 0, LOOK).images for one in (given, gray))
+    assert len(coloured) == 4 + 6 and len(single) == 4 + 4
+    for k in (*range(marks.OWN + 1), *(marks.OWN + 1 + k for k in range(4))):
+        np.testing.assert_array_equal(single[k][..., 0], coloured[k + 2 * (k > marks.OWN)][..., 0])
 
 
 @pytest.mark.parametrize("extent", [(9, 15), (2, 2), (1, 7)])
@@ -160,11 +170,3 @@ def test_pictures_of_marks_stay_as_they_are(request):
         flat = {name: np.asarray(values, float).ravel() for name, values in columns.items()}
         found[str(size)] = {name: kept([{"": v} for v in values[::3]]) for name, values in flat.items()}
     assert_as_stored(request.path.parent / "drawn" / "marks.json", found)
-
-
-@pytest.mark.parametrize("name", ["colours", "grays"])
-@pytest.mark.parametrize("colours", [(), ((0, 0),), ((0, 0, 256),), ((-1, 0, 0),)])
-def test_colours_that_are_none_are_refused(name, colours):
-    with pytest.raises(ValueError, match=rf"config.{name} is .*; give .red, green, blue. from 0 to 255, once or more"):
-        dataclasses.replace(LOOK, **{name: colours})
-    dataclasses.replace(LOOK, **{name: ((0, 0, 255),)})

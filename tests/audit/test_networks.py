@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from jaxseg import networks
-from jaxseg.audit import audit, defaults, subject
-from jaxseg.data import builders, pipeline
+from jaxseg.audit import audit, defaults
+from jaxseg.data import builders, grids, pipeline
 from jaxseg.errors import InputError
+from jaxseg.training import contract, trained
 from tests import bright_squares, nnunet
 
 SIDE = 24
@@ -73,29 +74,22 @@ def test_settings_are_those_of_the_config_and_others_are_refused(prepared, tmp_p
 
 
 def test_a_network_of_other_classes_or_channels_is_refused(prepared):
-    split = pipeline.Split(prepared, "test")
+    known = contract.of_split(pipeline.Split(prepared, "test"))
+    check = lambda network: trained.of_network(network, known, name="mine", dataset="folder/squares")
     of = lambda function, **options: networks.from_function(function, image_size=SIDE, output="logits", **options)
-    subject.check(of(threshold, num_classes=2), split)
+    made = check(of(threshold, num_classes=2))
+    assert (made.name, made.trained_on, made.given.grid) == ("mine", known, grids.Squash((SIDE, SIDE)))
     gray = of(threshold, num_classes=2, channels=1)
-    with pytest.raises(InputError, match="has 3 channels, and the network takes 1"):
-        subject.check(gray, split)
+    with pytest.raises(InputError, match="folder/squares: has 3 channels, the network takes 1; save"):
+        check(gray)
     three = of(lambda levels: jnp.repeat(levels[..., :1].astype(jnp.float32), 3, -1), num_classes=3)
     with pytest.raises(InputError, match="has 2 classes, background, square, and the network tells 3 apart"):
-        subject.check(three, split)
+        check(three)
 
 
 def test_an_nnunet_is_audited_by_its_folder(prepared, tmp_path):
     """Under the window and the normalisation of its plans; drawn weights find nothing in particular."""
-    options = {"encoder": "plain", "features": (2, 4), "kernels": ((3, 3), (3, 3)), "strides": ((1, 1), (2, 2))}
-    options |= {"depths": (1, 1), "decoder_depths": (1,), "norm": "instance"}
-    written = nnunet.plans_json(options, (16, 16), configuration="2d", schemes=("RGBTo01Normalization",) * 3)
-    written |= {"transpose_forward": [0, 1, 2], "transpose_backward": [0, 1, 2]}
-    written["configurations"]["2d"]["spacing"] = [1.0, 1.0]
-    dataset = nnunet.dataset_json(("R", "G", "B"), ("background", "square")) | {"file_ending": ".png"}
-    random = np.random.default_rng(0)
-    shapes = nnunet.tensor_shapes(options, 3, 2)
-    tensors = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    folder = nnunet.write_folder(tmp_path / "model", written, dataset, nnunet.with_copies(tensors))
+    folder, _ = nnunet.write_for_pictures(tmp_path / "model", 16, ("background", "square"))
     network = networks.from_nnunet(folder)
     probes = ("accuracy", "padding", "failures", "ability")
     result = audit(network, prepared, tmp_path / "audit", probes=probes, **QUICK)

@@ -19,12 +19,11 @@ from jaxseg.errors import InputError
 
 def test_training_cases_may_be_missing_elsewhere_alone(monkeypatch, tmp_path):
     config = ml_collections.ConfigDict({"data": {"dataset": "own/set", "domains": ()}})
-    run = types.SimpleNamespace(config=config, trained_on=None)
+    run = types.SimpleNamespace(config=config, dataset="own/set", folder=tmp_path, given=None, trained_on=None, name="")
     monkeypatch.setattr(request.runs, "read_config", lambda folder: config)
-    monkeypatch.setattr(request, "load_run", lambda folder, prepare, instead: run)
-    monkeypatch.setattr(request.inputs, "of_config", lambda config: None)
+    monkeypatch.setattr(request.trained, "of_run", lambda folder, prepare, instead: run)
     monkeypatch.setattr(request.contract, "check_split", lambda *_: None)
-    monkeypatch.setattr(request.subject, "of_run", lambda run, test, familiar: (test, familiar))
+    monkeypatch.setattr(request.subject, "of_trained", lambda run, test, familiar: (test, familiar))
     monkeypatch.setattr(request, "_told", lambda made, why: (*made, why))
     there = {"test": 3}
     monkeypatch.setattr(request.pipeline, "split_sizes", lambda directory: there)
@@ -36,7 +35,7 @@ def test_training_cases_may_be_missing_elsewhere_alone(monkeypatch, tmp_path):
 
     monkeypatch.setattr(request, "_cases", cases)
     settings = types.SimpleNamespace(cases=3, familiar_cases=3)
-    ask = lambda dataset: request.load(request.Request(tmp_path, None, None, dataset, "test"), settings, pathlib.Path)
+    ask = lambda dataset: request.load(request.Request(run=tmp_path, dataset=dataset), settings, pathlib.Path)
     assert ask("other/set") == (("test", None, "own/set: is damaged"), "other/set")
     for own in ("own/set", None):
         assert ask(own) == (("test", None, "own/set has none"), "own/set")
@@ -56,7 +55,7 @@ def test_a_run_whose_training_set_is_not_at_hand_is_audited_without_it(tiny_run,
         raise InputError(f"{name} cannot be downloaded by a program\nand more")
 
     settings = types.SimpleNamespace(cases=3, familiar_cases=3)
-    made, _ = request.load(request.Request(folder, None, None, "other/set", "test"), settings, prepare)
+    made, _ = request.load(request.Request(run=folder, dataset="other/set"), settings, prepare)
     assert made.familiar is None and len(made.test) == 3
     assert "(dermoscopy/tiny cannot be downloaded by a program), so what needs them is left out" in made.notes[-1]
     assert (
@@ -65,7 +64,7 @@ def test_a_run_whose_training_set_is_not_at_hand_is_audited_without_it(tiny_run,
     told = made.made_with
     assert told["config"]["data"]["image_size"] == 8 and told["geometry"] == "Squash, side 64"
     with pytest.raises(InputError, match="cannot be downloaded"):
-        request.load(request.Request(folder, None, None, None, "test"), settings, prepare)
+        request.load(request.Request(run=folder), settings, prepare)
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def audited(networks, subject_of, squares, monkeypatch, plots, tmp_path):
         monkeypatch.setattr(page, "load", lambda *_: (subject, "own/set"))
         config = audit_config.get_config().unlock()
         config.update(resamples=200, probes=probes)
-        asked = page.Request(tmp_path, None, None, None, "test", known_dice=known_dice)
+        asked = page.Request(run=tmp_path, known_dice=known_dice)
         path = page.run(
             asked, config.lock(), workdir=tmp_path, prepare=pathlib.Path, command="python -m launch.audit"
         ).page
@@ -100,15 +99,17 @@ def test_a_page_of_findings(audited, networks):
         pytest.approx(0.701, abs=0.001),
     )
     assert "Finding 1: Objects at the image's border are given up" in words and "Finding 2" not in words
-    assert "(95 % interval, bootstrap over patients; 10 cases of 10 patients, 0 undefined; a finding from 0.1" in words
+    assert "wanted at most 0.1 (95 % interval, bootstrap over patients; 10 cases of 10 patients, 0 unde" in words
     assert "findings 1 test cases 10 mean Dice 1.00 [1.00, 1.00] recall lost near the border 0.70 [0" in words
-    assert "A finding's whole interval lies above its margin (0, 0.05, 0.1)" in words
+    assert "Wanted: mean Dice at least 0.7; recall lost near the border at most 0.1; share of background" in words
+    assert "at most 0.05. A finding's whole interval lies beyond." in words
     assert "padding: not asked: the network does not say how it pads; there are no zeros to take away." in words
     assert "Numbers: accuracy" in words and "Numbers: translation" in words and "Numbers: padding" not in words
     assert set(drawn) == {"candidates", "accuracy", "finding_translation"}
     low, lost, made_up = drawn["candidates"]["axes"][0]["lines"][2::2]
-    assert [*low["x"], *lost["x"], *made_up["x"]] == pytest.approx([-0.3, 0.701, 0.0], abs=0.001)
-    assert drawn["candidates"]["legends"][0]["words"] == ["no finding", "finding"]
+    assert [*low["x"], *lost["x"], *made_up["x"]] == pytest.approx([1.0, 0.701, 0.0], abs=0.001)
+    assert [one["look"].split()[0] for one in (low, lost, made_up)] == ["#0072b2", "#d55e00", "#0072b2"]
+    assert drawn["candidates"]["legends"][0]["words"] == ["no finding", "finding", "limit of what is wanted"]
     for name in ("findings", "candidates", "numbers"):
         with (folder / "tables" / f"{name}.csv").open() as file:
             assert len(list(csv.DictReader(file))) == len(results[name])
@@ -119,8 +120,8 @@ def test_a_page_of_nothing_found(audited, networks):
     words, results, drawn, _ = audited(networks.Threshold(), "translation")
     assert results["verdicts"][0]["verdict"] == "no" and not results["findings"]
     assert "Nothing was found that needs doing" in words and "Every probe could be asked." in words
-    assert "findings 0 test cases 10" in words and "lies above its margin (0.05, 0.1)" in words
-    assert set(drawn) == {"candidates"} and drawn["candidates"]["legends"] == []
+    assert "findings 0 test cases 10" in words and "Wanted: recall lost near the border at most 0.1; share of" in words
+    assert set(drawn) == {"candidates"} and drawn["candidates"]["legends"][0]["words"] == ["limit of what is wanted"]
     order = [words.index(part) for part in ("Does the network use", "On these 10 cases", "What was asked for, found")]
     assert order == sorted(order) and "a mean Dice of 1.00. Is that what it is known for? If not," in words
 

@@ -1,5 +1,6 @@
 """Audits of runs on rectangles, several sizes and patches: from the run to the page, and beside evaluation."""
 
+import dataclasses
 import html
 import json
 import re
@@ -15,9 +16,11 @@ from configs import train
 from jaxseg import inference, models
 from jaxseg.audit import page
 from jaxseg.audit import run as audits
-from jaxseg.audit.subject import of_run
+from jaxseg.audit.subject import of_trained
 from jaxseg.data import builders, inputs, overlays, pipeline
-from jaxseg.training import runs
+from jaxseg.data.grids import Placement
+from jaxseg.networks import of_linen
+from jaxseg.training import runs, trained
 
 SIZES = ((24, 32), (20, 30))
 CASES = {"train": 8, "validation": 4, "test": 10}
@@ -55,13 +58,21 @@ RUNS = {  # options, normalisation, probes: in patches those that ask what the w
 }
 
 
-def drawn(size, inside=None):
-    """A case of a run, without a pixel that matters."""
-    texts = dict.fromkeys(("case", "patient", "domain"), "x")
-    arrays = {"image": np.zeros((*size, 3), np.float16), "labels": np.zeros(size, np.uint8)}
-    at = np.array(inside or [(0, 0), size], np.int32)
-    more = {"valid": np.ones(size, bool), "scale": np.zeros((4, 3), np.float32), "spacing": np.ones(2), "inside": at}
-    return texts | arrays | more
+def drawn(*sizes):
+    """Cases of several sizes, without a pixel that matters."""
+
+    def read(place, pictured):
+        size = sizes[place]
+        texts = dict.fromkeys(("case", "patient", "domain"), "x")
+        arrays = {"image": np.zeros((*size, 3), np.float16), "labels": np.zeros(size, np.uint8)}
+        more = {"scale": np.zeros((4, 3), np.float32), "inside": np.array([(0, 0), size], np.int32)}
+        return texts | arrays | more | {"valid": np.ones(size, bool), "spacing": np.ones(2)}
+
+    classes = {"class_names": ("a", "b"), "num_classes": 2, "num_channels": 3, "name": "x/test"}
+    split = types.SimpleNamespace(read=read, bytes_of=lambda pixels: 8 * pixels, **classes)
+    placements = tuple(Placement(size, size, (0, 0), size) for size in sizes)
+    texts = (("x",) * len(sizes),) * 4
+    return pipeline.Streamed(split, np.arange(len(sizes)), *texts, placements, sizes[0])
 
 
 def test_a_batch_of_whole_cases_has_as_many_pixels_as_one_of_patches():
@@ -70,20 +81,28 @@ def test_a_batch_of_whole_cases_has_as_many_pixels_as_one_of_patches():
     config.data.geometry_options.update(size=(16, 12), overlap=0.25)
     config.training.batch_size = 12
     model = models.build("unet", 2, features=(2, 4), skips=(True,))
-    run = types.SimpleNamespace(members=({},), config=config, model=model, folder="run")
-    listed = lambda *sizes: pipeline.Listed("x/test", ("a", "b"), tuple(map(drawn, sizes)), "x")
-    made = of_run(run, listed((20, 30), (24, 13)), listed((18, 31)))
-    assert made.sides == (24, 32) and made.familiar.labels.shape == (1, 24, 32)  # even, for one pooling
+    network = of_linen(model, {}, image_size=(16, 12))
+    run = lambda: trained.of_config(config, (network,), None, name="run")
+    made = of_trained(run(), drawn((20, 30), (24, 13)), drawn((18, 31)))
+    assert made.sides == (24, 32) and made.familiar.sides == (24, 32)  # even, for one pooling
     assert made.batch_size == 12 * 16 * 12 // (24 * 32) == 3
     assert (made.tiling.sides(2), made.tiling.overlap, made.tiling.batch) == ((16, 12), 0.25, 12)
     np.testing.assert_array_equal(made.test.insides, [[(2, 1), (22, 31)], [(0, 9), (24, 22)]])
     assert "a window of 12x16 px" in made.notes[0] and "2 of 2 test cases do not fill it" in made.notes[1]
-    whole = of_run(run, listed((20, 30), (20, 30)), None)
+    whole = of_trained(run(), drawn((20, 30), (20, 30)), None)
     assert whole.sides == (20, 30) and whole.familiar is None and len(whole.notes) == 1
     config.data.geometry = "keep"
     config.data.geometry_options.update(multiple=(2,), size=(), overlap=0.5)
-    keeping = of_run(run, listed((20, 30), (24, 12)), None)
+    keeping = of_trained(run(), drawn((20, 30), (24, 12)), None)
     assert (keeping.tiling, keeping.batch_size, keeping.sides) == (None, 12, (24, 30))
+    assert keeping.ensemble == ()
+    two = run()
+    weights = ({"params": {"a": np.full(1, value)}} for value in (0.0, 1.0))
+    two = two._replace(members=tuple(dataclasses.replace(two.members[0], variables=one) for one in weights))
+    several = of_trained(two, drawn((20, 30), (24, 12)), None)
+    assert several.network is two.members[0] and "2 replicas: the first is audited" in several.notes[-1]
+    assert several.ensemble == two.members
+    assert several.fingerprint["network"] != several.fingerprint["member_1"]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +126,7 @@ def audited(request, pictures, tmp_path_factory):
     with jax.numpy_dtype_promotion("standard"):
         runs.train(config.lock(), runs.Splits(pictures, inputs.of_config(config)), place / "run")
         page.run(
-            page.Request(place / "run", None, None, None, "test"),
+            page.Request(run=place / "run"),
             settings.lock(),
             workdir=place / "audit",
             prepare=lambda name: pictures,
@@ -130,8 +149,9 @@ def test_an_audit_of_any_geometry_asks_every_probe(audited):
 
 def test_an_audit_measures_the_dice_that_evaluation_does(audited, pictures):
     """Of every case; in patches, of those that fill the grid, on which a window slides as over the case alone."""
-    geometry, config, place = audited
-    rows, _ = inference.evaluate_run(config, place / "run", pictures, split="test", view="original")
+    geometry, _, place = audited
+    asked = trained.of_run(place / "run", lambda name: pictures)
+    rows, _ = inference.evaluate(asked, pictures, split="test", view="original")
     wanted = np.array([row["dice_object"] for row in rows])
     fills = [geometry == "keep" or i // 2 % 2 == 0 for i in range(len(rows))]
     for probe in ("accuracy", "failures"):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from jaxseg import checkup
 from jaxseg.data import builders, case_facts, diagnosis, doctor, overlays, pipeline
 from jaxseg.data.raw_cases import Contents, FileProblems, Found, Loaded, RawCase
 
@@ -47,7 +48,7 @@ def examine(
         del at_least
         return loaded[case.part]
 
-    return doctor.examine("mine", Found(cases, problems, contents), load)
+    return doctor.examine("mine", Found(cases, problems, contents), load, pictures=3)
 
 
 def found(report: diagnosis.Report, check: str) -> diagnosis.Finding | None:
@@ -242,6 +243,37 @@ def test_overlays_that_mark_the_outline():
     assert finding.summary.startswith("marks or text in 20 of 20 images; they mark the outline: ")
     assert "go with" not in finding.summary
     assert [line.partition(":")[0] for line in finding.lines] == [f"image{i}.png" for i in range(20)]
+
+
+def test_the_page_shows_what_was_found(tmp_path, monkeypatch):
+    """A few of the marked images, evenly over them, with the strokes that were drawn; none where nothing was found."""
+    loaded = marked(range(5, 20), outline=True)
+    report = examine(loaded)
+    assert [one.name for one in report.pictured] == ["case5", "case12", "case19"]
+    for one, i in zip(report.pictured, (5, 12, 19), strict=True):
+        drawn = (loaded[i].image != noise(i, 128)).any(-1)
+        assert one.marks[drawn].all() and not one.marks[~ndimage.binary_dilation(drawn, iterations=2)].any()
+        np.testing.assert_array_equal(one.image, loaded[i].image)
+    sheets = []
+    monkeypatch.setattr(checkup.contact_sheet, "write", lambda path, cells, names: sheets.append((path, cells, names)))
+    monkeypatch.setattr(checkup.page, "write", lambda path, page, provenance: sheets.append(page))
+    checkup.write(tmp_path / "a.html", report, {})
+    (_, cells, names), told = sheets
+    assert names == ("", "found marks") and [cell.captions for cell in cells] == [("case5",), ("case12",), ("case19",)]
+    assert all((cell.labels > 0).mean() == pytest.approx(one.marks.mean(), rel=0.3)
+               for cell, one in zip(cells, report.pictured, strict=True))  # fmt: skip
+    (section,) = [one for one in told.sections if one.figures]
+    assert section.title == "Warning: overlays" and section.text[0].startswith("Marks or text in 15 of 20 images")
+    assert told.verdict == "partly" and told.facts[0] == ("cases", "20") and len(section.tables[0].rows) == 15
+    assert examine(marked((), outline=True)).pictured == ()
+
+
+def test_the_page_of_a_data_set_that_cannot_be_used(tmp_path):
+    report = examine([], problems=["image7.png: has no mask"])
+    checkup.write(tmp_path / "a.html", report, {"command": "python -m launch.prepare"})
+    text = (tmp_path / "a.html").read_text("utf-8")
+    assert 'class="verdict no"' in text and "image7.png: has no mask" in text and "<figure" not in text
+    assert "Error: files" in text and "python -m launch.prepare" in text
 
 
 def test_overlays_that_do_not():

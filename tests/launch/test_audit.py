@@ -32,9 +32,8 @@ def folder(tmp_path_factory, launched_run, drawn_data):
 
 
 def audited(place, name, *, options=None, **request):
-    wanted = {"run": place / "run", "weights": None, "config": None, "dataset": None, "split": "test"} | request
     return audit.run(
-        audit.Request(**wanted),
+        audit.Request(**{"run": place / "run"} | request),
         options or settings(),
         workdir=place / name,
         prepare=lambda dataset: builders.prepare(dataset, data_dir=place / "data"),
@@ -145,7 +144,7 @@ def shapes_of(features):
         ),
         (
             ["--workdir={run}/x", "--run={run}/run", "--known_dice=0.99"],
-            "is known for 0.99, so nothing was audited",
+            "is known for 0.99, so nothing was written",
         ),
         (["--workdir={run}/x", "--run={run}/nothing"], "{run}/nothing holds no training run"),
         (["--workdir={run}/x", "--run={run}/run", "--split=tests"], "has no split 'tests'"),

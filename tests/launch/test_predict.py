@@ -55,7 +55,7 @@ def test_new_files_are_predicted_and_a_damaged_one_is_named(run, launch, drawn_d
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--inputs={run}/scans", "--output={run}/x"], "--workdir is missing"),
+        (["--inputs={run}/scans", "--output={run}/x"], "give one of --workdir, --weights, --network, --nnunet"),
         (["--workdir={run}/run", "--output={run}/x"], "--inputs is missing"),
         (["--workdir={run}/run", "--inputs={run}/scan", "--output={run}/x"], "--inputs={run}/scan: no such file"),
         (

@@ -1,4 +1,6 @@
-"""What takes linen modules takes other networks: one network as a module, as a JAX function and on the host."""
+"""What takes networks takes all makes: one network as a module, as a JAX function and on the host."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from jaxseg import inference, networks
 from jaxseg.analysis import gradcam, vog
 from jaxseg.data import augment, pipeline
 from jaxseg.scores import compute, registry
+from jaxseg.scores import vog as difficulty
 from jaxseg.scores.base import AUTOENCODER, BOTTLENECK
 from jaxseg.scores.evidence import Asked, Known
 from jaxseg.training import brief_fit, objectives, sliding
@@ -23,13 +26,13 @@ CASES = pipeline.InMemory("drawn/test", ("a", "b"), LEVELS, LABELS, NAMES, NAMES
 
 
 @pytest.fixture(scope="module")
-def variables(drawn_variables):
-    return drawn_variables(Pixelwise(2), IMAGES)
+def module(drawn_variables):
+    return networks.of_linen(Pixelwise(2), drawn_variables(Pixelwise(2), IMAGES), image_size=6, channels=2)
 
 
 @pytest.fixture(scope="module")
-def as_function(variables):
-    params = jax.tree.map(lambda x: x if x.ndim == 2 else x.reshape(1, 1, 1, -1), variables["params"])
+def as_function(module):
+    params = jax.tree.map(lambda x: x if x.ndim == 2 else x.reshape(1, 1, 1, -1), module.variables["params"])
 
     def function(levels, where=jnp):
         dense = lambda x, name: x @ params[name]["kernel"] + params[name]["bias"]
@@ -42,18 +45,18 @@ def as_function(variables):
     return make(function), make(lambda levels: function(levels, np))
 
 
-def scored(model, member, needs):
-    asked, known = Asked(model, ("hidden",), "hidden", Halved()), Known((member,), {})
+def scored(network, needs):
+    asked, known = Asked(("hidden",), "hidden", Halved()), Known((network,), {})
     view = augment.testing_view("original", size=6, cases=NAMES)
     known = compute.fit_bottleneck(asked, known, pipeline.epoch(CASES, batch_size=2), view)
     return compute.score_cases(asked, known, registry.computable(needs), pipeline.epoch(CASES, batch_size=2), view)
 
 
-def test_scores_are_the_same_of_every_make(variables, as_function):
-    expected = scored(Pixelwise(2), variables, {AUTOENCODER, BOTTLENECK})
+def test_scores_are_the_same_of_every_make(module, as_function):
+    expected = scored(module, {AUTOENCODER, BOTTLENECK})
     assert {"dice", "distortion", "entropy", "mean_sa", "mahalanobis", "latent_mahalanobis"} == set(expected)
     for network, needs in zip(as_function, ({AUTOENCODER, BOTTLENECK}, {BOTTLENECK}), strict=True):
-        found = scored(None, network, needs)
+        found = scored(network, needs)
         assert set(expected) - set(found) == (
             {"distortion", "latent_mahalanobis"} if AUTOENCODER not in needs else set()
         )
@@ -61,21 +64,19 @@ def test_scores_are_the_same_of_every_make(variables, as_function):
             np.testing.assert_allclose(values, expected[name], rtol=2e-4, err_msg=name)
 
 
-def test_predictions_and_ensembles_are_the_same_of_every_make(variables, as_function):
+def test_predictions_and_ensembles_are_the_same_of_every_make(module, as_function):
     view = lambda batch: augment.whole(batch, size=6)
     share = lambda labels, predictions: {"same": jnp.mean((labels == predictions).astype(jnp.float32), (1, 2))}
-    run = lambda *network: inference.score_cases(*network, pipeline.epoch(CASES, batch_size=2), view, share)["same"]
-    expected = run(Pixelwise(2), variables)
+    run = lambda network: inference.score_cases(network, pipeline.epoch(CASES, batch_size=2), view, share)["same"]
+    expected = run(module)
     assert 0 < expected.mean() < 1
     for network in as_function:
-        np.testing.assert_array_equal(run(None, network), expected)
-    mean = jax.jit(lambda members: sliding.mean_probabilities(Pixelwise(2), members, IMAGES))
-    np.testing.assert_allclose(mean((variables, *as_function)), mean((variables,)), atol=1e-5)
+        np.testing.assert_array_equal(run(network), expected)
+    mean = jax.jit(lambda members: sliding.mean_probabilities(members, IMAGES))
+    np.testing.assert_allclose(mean((module, *as_function)), mean((module,)), atol=1e-5)
 
 
-def test_analyses_of_gradients_are_the_same(variables, as_function):
-    module = networks.of_linen(Pixelwise(2), variables, image_size=6, channels=2)
-
+def test_analyses_of_gradients_are_the_same(module, as_function):
     @jax.jit
     def ask(network, images):
         hidden = network.activations(images, ("hidden",))["hidden"]
@@ -88,18 +89,26 @@ def test_analyses_of_gradients_are_the_same(variables, as_function):
         assert np.abs(expected).max() > 0.1
 
 
-def test_an_autoencoder_is_fitted_to_every_make_alike(variables, as_function):
+def test_an_autoencoder_is_fitted_to_every_make_alike(module, as_function):
     coder = ShallowAutoencoder((6, 6, 6), latent=2, width=2)
     start = jax.jit(coder.init)(jax.random.key(2, impl="rbg"), np.zeros((1, 6, 6, 6), np.float32))["params"]
     key = jax.random.key(0)
 
-    def slopes(model, frozen):
-        objective = objectives.reconstruction(model, coder, "hidden")
+    def slopes(frozen):
+        objective = objectives.reconstruction(coder, "hidden")
         loss = lambda params: objective(key, {"params": params, "frozen": frozen}, {"images": IMAGES})[0]
         return jax.jit(jax.value_and_grad(loss))(start)
 
-    expected = slopes(Pixelwise(2), variables)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), slopes(None, as_function[0]), expected)
+    expected = slopes(module)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), slopes(as_function[0]), expected)
+
+
+def test_the_variance_of_gradients_is_that_of_every_make(module, as_function):
+    half = dataclasses.replace(module, variables=jax.tree.map(lambda x: 0.5 * x, module.variables))
+    ask = lambda *checkpoints: difficulty.variance_of_gradients(checkpoints, CASES, size=6, batch_size=2)
+    expected = ask(module, half)
+    assert (expected > 1e-3).all()
+    np.testing.assert_allclose(ask(as_function[0], half), expected, rtol=1e-3)
 
 
 def test_a_brief_fit_takes_the_networks_bottleneck(as_function, monkeypatch):
@@ -116,5 +125,5 @@ def test_a_brief_fit_takes_the_networks_bottleneck(as_function, monkeypatch):
     monkeypatch.setattr(brief_fit.state, "create", create)
     monkeypatch.setattr(brief_fit.steps, "make_train_step", lambda *_: step)
     options = {"view": "original", "size": 6, "batch_size": 2, "steps_taken": 1, "latent": 2, "width": 2}
-    fitted, _ = brief_fit.fit_autoencoder(None, as_function[0], CASES, **options)
+    fitted, _ = brief_fit.fit_autoencoder(as_function[0], CASES, **options)
     assert fitted.shape == (6, 6, 6) and made == [(1, 6, 6, 6)]

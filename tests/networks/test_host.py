@@ -67,7 +67,7 @@ def test_what_the_host_refuses_is_its_sentence(moody):
     view = lambda stored: {"images": stored["image"], "labels": stored["labels"]}
     score = lambda labels, predictions: {"sum": jnp.sum(labels + predictions, (1, 2))}
     with pytest.raises(InputError, match=f"^{sentence}"):
-        inference.score_cases(None, moody, iter([batch]), view, score)
+        inference.score_cases(moody, iter([batch]), view, score)
 
 
 def test_other_errors_of_programs_stay_as_they_are():

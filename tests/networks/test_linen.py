@@ -8,7 +8,7 @@ import pytest
 
 from jaxseg import models, networks
 from jaxseg.models import capture
-from jaxseg.networks import linen
+from jaxseg.models.skeleton import compiler_options
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
 
@@ -68,8 +68,6 @@ def test_a_margin_is_the_modules():
     assert networks.of_linen(model, {}, image_size=8).margin == model.margin > 0
 
 
-def test_a_network_may_stand_where_variables_stand(unets):
-    network = unets[0]
-    assert linen.network_of(None, network, IMAGES) is network
-    made = linen.network_of(network.model, network.variables, IMAGES)
-    assert (made.model, made.sides, made.channels) == (network.model, (8, 8), 3)
+def test_gradients_are_compiled_as_the_module_needs_it(unets):
+    assert unets[0].compiler_options == compiler_options(unets[0].model)
+    assert networks.of_linen(Pixelwise(), {}, image_size=8).compiler_options == {}

@@ -14,9 +14,11 @@ from configs import train
 from jaxseg.data import formats, geometry, windows
 from jaxseg.data.pipeline import Preparation
 from jaxseg.models.skeleton import Roles
-from jaxseg.prediction import network, predictor
+from jaxseg.networks import of_linen
 from jaxseg.prediction import page as predictions
+from jaxseg.prediction import predictor
 from jaxseg.prediction.inputs import TrainedOn
+from jaxseg.training import trained
 
 SIDE = 48
 LEVEL = 500  # of the outline, the middle of the window
@@ -74,12 +76,13 @@ def predict(tmp_path, monkeypatch):
         preparation = Preparation(("window", 0.0, 2.0 * LEVEL), None, True, known)
         taken = TrainedOn(("background", "egg"), 1, 2, preparation)
         variables = {"params": {"conv": {"kernel": np.ones((1, 1), np.float32)}}}
-        run = network.Run(config.lock(), tmp_path, taken, Threshold(corner=corner), (variables,), (7,))
-        monkeypatch.setattr(network, "load_run", lambda folder, prepare: run)
+        member = of_linen(Threshold(corner=corner), variables, image_size=SIDE, channels=1)
+        run = trained.of_config(config.lock(), (member,), taken, name="a run")
+        monkeypatch.setattr(trained, "of_run", lambda *_, **__: run)
         scores = {"mean_sa": np.ones(3), "entropy": np.ones(3)}
         monkeypatch.setattr(predictions, "reference", lambda *_: predictor.Reference(scores, scores))
         outcome = predictions.run(
-            workdir=tmp_path,
+            source=trained.Source(run=tmp_path),
             paths=paths,
             output=tmp_path / "out",
             options=predictions.Options(**options),

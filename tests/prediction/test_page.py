@@ -29,7 +29,7 @@ class Bright:
 
     def __init__(self, rank=2):
         taken = TrainedOn(("background", "a", "b"), 1, rank, Preparation(None, None, rank == 3))
-        self.run, self.inputs = types.SimpleNamespace(trained_on=taken), gray_levels(4)
+        self.trained, self.inputs = types.SimpleNamespace(trained_on=taken), gray_levels(4)
 
     def predict(self, image, size, *, spacing, probabilities):
         labels = np.where(image[..., 0] > 200, 2, image[..., 0] > 100).astype(np.uint8)
@@ -207,7 +207,7 @@ def test_inputs_in_the_folder_of_results_are_refused(pictures, output):
     source.path.with_name(inputs.MARKER).touch()
     with pytest.raises(InputError, match=r"holds the input .*p0.png; choose another folder"):
         page.run(
-            workdir=output, paths=[source.path], output=source.path.parent, options=Options(), prepare=None, command=""
+            source=None, paths=[source.path], output=source.path.parent, options=Options(), prepare=None, command=""
         )
 
 
@@ -247,11 +247,11 @@ def test_a_thumbnails_longer_side_is_that_of_the_sheets_cells(size, wanted, chan
 def test_a_window_without_a_size_has_that_of_the_networks_images(monkeypatch):
     made = []
     monkeypatch.setattr(page, "Predictor", lambda *of: made.append(of))
-    monkeypatch.setattr(page.network, "load_repair", lambda folder, run: folder)
-    trained = types.SimpleNamespace(
-        config=types.SimpleNamespace(data=types.SimpleNamespace(image_size=48, geometry="squash"))
-    )
-    page._predictor(trained, Options(tiling=windows.Tiling(0, 0.25), autoencoder="there"))
-    page._predictor(trained, Options(tiling=windows.Tiling(32)))
-    page._predictor(trained, Options())
-    assert [of[1:] for of in made] == [(windows.Tiling(48, 0.25), "there"), (windows.Tiling(32), None), (None, None)]
+    monkeypatch.setattr(page.network, "load_repair", lambda folder, trained: folder)
+    asked = lambda *sides: types.SimpleNamespace(squashes=True, members=[types.SimpleNamespace(sides=sides)])
+    page._predictor(asked(48, 48), Options(tiling=windows.Tiling(0, 0.25), autoencoder="there"))
+    page._predictor(asked(48, 32), Options(tiling=windows.Tiling(0)))
+    page._predictor(asked(48, 48), Options(tiling=windows.Tiling(32)))
+    page._predictor(asked(48, 48), Options())
+    tilings = [windows.Tiling(48, 0.25), windows.Tiling((48, 32)), windows.Tiling(32), None]
+    assert [of[1:] for of in made] == [(tiling, "there" if i == 0 else None) for i, tiling in enumerate(tilings)]

@@ -22,11 +22,12 @@ from jaxseg.models import capture, tracing
 from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.models.layers import over_image
 from jaxseg.models.skeleton import Roles
+from jaxseg.networks import of_linen
 from jaxseg.prediction import network, predictor
 from jaxseg.prediction.inputs import TrainedOn
-from jaxseg.prediction.network import Run
 from jaxseg.prediction.predictor import Predictor
 from jaxseg.training import checks, contract, runs
+from jaxseg.training import trained as trained_network
 from jaxseg.training.checkpoints import Checkpoints
 
 SHARPNESS = 40.0
@@ -49,11 +50,15 @@ class Threshold(nn.Module):
         return jnp.concatenate([jnp.zeros_like(x[..., :1]), SHARPNESS * x[..., :1]], -1)
 
 
-def fake_run(folder=pathlib.Path("nowhere"), *, size=16, rank=2, volumes=False, channels=1, members=1):
+def fake_run(
+    folder=pathlib.Path("nowhere"), *, size=16, rank=2, volumes=False, channels=1, members=1, geometry="squash"
+):
     config = train.get_config("tiny").unlock()
-    config.data.update(source_size=size, image_size=size)
+    config.data.update(source_size=size, image_size=size, geometry=geometry)
     known = TrainedOn(("background", "object"), channels, rank, Preparation(None, None, volumes))
-    return Run(config.lock(), folder, known, Threshold(), ({},) * members, (7,) * members)
+    network = of_linen(Threshold(), {}, image_size=(size,) * rank, channels=channels)
+    made = trained_network.of_config(config.lock(), (network,) * members, known, name=str(folder), folder=folder)
+    return made._replace(steps=(7,) * members)
 
 
 @functools.cache
@@ -139,10 +144,7 @@ def test_padding_around_an_image_that_is_smaller_than_a_patch_counts_in_no_score
     """The same scores as where it is padded to one size."""
     scores = []
     for geometry in ("keep", "patches"):
-        run = fake_run(size=16)
-        with run.config.unlocked():
-            run.config.data.geometry = geometry
-        predictor_of = Predictor(run)
+        predictor_of = Predictor(fake_run(size=16, geometry=geometry))
         scores.append(predictor_of.predict(noise(8, 8), (8, 8)).scores)
     whole, slid = scores
     assert whole.keys() == slid.keys() and whole["entropy"] > 0
@@ -178,7 +180,7 @@ def test_every_network_has_two_last_layers_which_cover_the_image(name, options, 
     module = models.build(name, 2, **options)
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     variables = tracing.variable_shapes(module, image.shape)
-    found = network.quality_layers(module)
+    found = network.quality_layers(of_linen(module, variables, image_size=32))
     assert len(found) == 2 and (layers is None or found == layers)
 
     def shapes(variables, image):
@@ -226,7 +228,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(trained, prepare):
-    run = network.load_run(trained[0], prepare)
+    run = trained_network.of_run(trained[0], prepare)
     return run, network.load_repair(trained[1], run)
 
 
@@ -240,18 +242,18 @@ def test_predictions_and_scores_are_those_of_the_library(loaded, with_repair, pr
     layers = ("decoder_0/conv_0", "decoder_0/conv_1")
 
     @jax.jit
-    def by_hand(variables, batch):
+    def by_hand(member, batch):
         seen = augment.whole(batch, size=16)["images"]
-        logits, activations = capture.capture(run.model, variables, seen, (*layers, repair.layer))
+        logits, activations = capture.capture(member.model, member.variables, seen, (*layers, repair.layer))
         probabilities = jax.nn.softmax(logits)
         familiar = repair.module.apply(repair.variables, activations[repair.layer])
-        after = capture.replace(run.model, variables, seen, {repair.layer: lambda _: familiar})
+        after = capture.replace(member.model, member.variables, seen, {repair.layer: lambda _: familiar})
         scores = {
             "mean_sa": prototypes.mean_sa_score([activations[name] for name in layers], 1 - probabilities[..., 0]),
             "entropy": uncertainty.entropy(probabilities),
             "distortion": distortion.segmentation_distortion(logits, after),
         }
-        return inference.predict(run.model, variables, seen), probabilities, scores
+        return inference.predict(member, seen), probabilities, scores
 
     split = pipeline.Split(prepare("dermoscopy/tiny"), "test", size=64)
     for case in (split[0], split[5]):
@@ -268,12 +270,12 @@ def test_what_a_run_takes_is_kept_in_its_folder(loaded, trained):
     def never(name):
         raise AssertionError(f"{name} was asked for")
 
-    again = network.load_run(trained[0], never)
+    again = trained_network.of_run(trained[0], never)
     assert again.trained_on == loaded[0].trained_on
     assert again.trained_on == TrainedOn(("background", "lesion"), 3, 2, Preparation(None, 64, False))
     (trained[0] / "trained_on.json").write_text("{")
     with pytest.raises(AssertionError, match="dermoscopy/tiny was asked for"):
-        network.load_run(trained[0], never)
+        trained_network.of_run(trained[0], never)
 
 
 def test_the_scores_of_the_validation_cases_are_computed_once(loaded, with_repair, prepare, trained):
@@ -346,8 +348,9 @@ def test_replicas_are_one_ensemble(tmp_path):
             x = Identity(name="conv_1")(Identity(name="conv_0")(images))
             return jnp.concatenate([jnp.zeros_like(x), logit + jnp.zeros_like(x)], -1)
 
-    members = tuple({"params": {"logit": jnp.float32(value)}} for value in (-1.0, 3.0))
-    run = fake_run(tmp_path)._replace(model=Constant(), members=members)
+    variables = [{"params": {"logit": jnp.float32(value)}} for value in (-1.0, 3.0)]
+    members = tuple(of_linen(Constant(), one, image_size=16, channels=1) for one in variables)
+    run = fake_run(tmp_path)._replace(members=members)
     found = Predictor(run).predict(noise(16, 16), (16, 16), probabilities=True)
     wanted = (1 / (1 + np.exp(1)) + 1 / (1 + np.exp(-3))) / 2
     np.testing.assert_allclose(found.probabilities[..., 1], wanted, rtol=1e-6)
@@ -365,7 +368,7 @@ def test_few_images_are_filled_up_to_a_batch_and_one_is_not(monkeypatch, count, 
         return whole(batch, size=size)
 
     monkeypatch.setattr(network.augment, "whole", noted)
-    run = network.compiled(Threshold(), ({},), image_size=4, batch=4)
+    run = network.compiled((of_linen(Threshold(), {}, image_size=4, channels=1),), image_size=4, batch=4)
     images = noise(count, 4, 4)
     probabilities, scores = run(images)
     assert batches == [(seen, 4, 4, 1)]
@@ -376,12 +379,12 @@ def test_few_images_are_filled_up_to_a_batch_and_one_is_not(monkeypatch, count, 
 def test_folders_that_hold_something_else_are_named(trained, loaded, tmp_path, prepare):
     run, _ = loaded
     with pytest.raises(InputError, match="holds no training run"):
-        network.load_run(tmp_path, prepare)
+        trained_network.of_run(tmp_path, prepare)
     with pytest.raises(InputError, match="holds no autoencoder"):
         network.load_repair(trained[0], run)
     with pytest.raises(InputError, match="holds no autoencoder"):
         network.load_repair(tmp_path, run)
-    other = jax.tree.map(lambda x: np.asarray(x) + np.ones_like(x), run.members[0])
+    other = jax.tree.map(lambda x: np.asarray(x) + np.ones_like(x), run.members[0])  # of its variables
     with pytest.raises(InputError, match=r"was fitted to the network of .*run, not to that of"):
         network.load_repair(trained[1], run._replace(members=(other,)))
     with pytest.raises(InputError, match="an autoencoder belongs to one network"):
@@ -392,9 +395,9 @@ def test_folders_that_hold_something_else_are_named(trained, loaded, tmp_path, p
         Predictor(run, Tiling(31))
     config = run.config.copy_and_resolve_references().unlock()
     config.update(replicas=2, vary="fold")
-    (tmp_path / "config.json").write_text(config.to_json())
+    folds = run._replace(config=config, members=run.members * 2)
     with pytest.raises(InputError, match=r"its replicas share no validation cases; name one, as .*replica_0"):
-        network.load_run(tmp_path, prepare)
+        predictor.reference(Predictor(folds), prepare)
 
 
 def test_a_folder_that_cannot_be_written_to_costs_time_alone(tmp_path):

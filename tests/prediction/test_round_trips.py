@@ -5,7 +5,6 @@ where a voxel is of that class. What it says, in the file, can only differ by wh
 """
 
 import functools
-import pathlib
 
 import flax.linen as nn
 import nibabel
@@ -19,10 +18,11 @@ from configs import train
 from jaxseg.data import geometry
 from jaxseg.data.pipeline import Preparation
 from jaxseg.models.skeleton import Roles
+from jaxseg.networks import of_linen
 from jaxseg.prediction import inputs, outputs
 from jaxseg.prediction.inputs import TrainedOn
-from jaxseg.prediction.network import Run
 from jaxseg.prediction.predictor import Predictor
+from jaxseg.training import trained
 
 CLASSES = ("background", "cavity", "wall")
 SEEN = "SPL"  # to which sides the slices, rows and columns of the data set run
@@ -68,7 +68,8 @@ def predictor(name: str, rank: int) -> Predictor:
     config.data.geometry_options.update(options | depth)
     known = TrainedOn(CLASSES, 3, rank, Preparation(None, None, True, SEEN))
     variables = {"params": {"conv": {"kernel": 20 * np.eye(3, dtype=np.float32)}}}
-    return Predictor(Run(config.lock(), pathlib.Path("nowhere"), known, Oracle(), (variables,), (7,)))
+    oracle = of_linen(Oracle(), variables, image_size=(96,) * rank)
+    return Predictor(trained.of_config(config.lock(), (oracle,), known, name="the oracle"))
 
 
 def annotated(seed, shape):
@@ -102,7 +103,7 @@ def test_what_an_oracle_says_comes_back_to_its_voxels(tmp_path, name, rank, shap
     nibabel.save(nibabel.Nifti1Image(channels.transpose(2, 1, 0, 3), affine @ BACKWARDS), path)
 
     asked = predictor(name, rank)
-    loaded = inputs.load(path, asked.run.trained_on, asked.inputs)
+    loaded = inputs.load(path, asked.trained.trained_on, asked.inputs)
     prediction = asked.predict(loaded.stored, loaded.size, spacing=loaded.spacing)
     suffix, content = outputs.encode_mask(loaded.as_in_file(prediction.labels), path, loaded.picture)
     (tmp_path / f"mask{suffix}").write_bytes(content)

@@ -22,7 +22,7 @@ SCORES = [
     "undefined",
     "0.9 [0.8, 1.0]",
     "0.10 [0.05, 0.20]",
-    "-1.5 [-2, -1]",
+    "-1.525 [-2.025, -1.025]",  # as wide as numbers are
 ]
 BY_SCORE = ["f", "b", "e", "a", "d", "c"]  # upwards; what is undefined comes last
 NAMES = ["layer 10", "Zebra", "layer 9", None, "apple", "layer 1"]
@@ -60,6 +60,15 @@ FAINT = """() => {
     return (high + 0.05) / (low + 0.05) < 4.5;
   }).map((e) => e.outerHTML.slice(0, 100));
 }"""
+# Tables that are wider than their box.
+TOO_WIDE = """() => [...document.querySelectorAll(".scroll")]
+  .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.getAttribute("aria-label"))"""
+# First numbers of rows that lie beside the screen in part.
+UNSEEN_NUMBERS = """() => [...document.querySelectorAll("td.first")].filter((e) => {
+  const box = e.getBoundingClientRect();
+  const beside = box.left < 0 || box.right > document.documentElement.clientWidth;
+  return beside || box.width === 0 || e.scrollWidth > e.clientWidth + 1;
+}).map((e) => e.outerHTML)"""
 # Boxes whose content is cut off, and words that nothing shows.
 CUT_OFF = """() => [...document.querySelectorAll(".scroll")]
   .filter((e) => e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1)
@@ -189,10 +198,37 @@ def test_what_looks_for_faults_finds_them(visit, report):
     assert all("note" in text for text in shown.evaluate(FAINT)) and shown.evaluate(FAINT)
     shown.set_viewport_size({"width": PAPER[0], "height": PAPER[1]})
     assert any("Many columns" in title for title in shown.evaluate(CUT_OFF))  # as long as it is not on paper
+    shown.set_viewport_size({"width": 900, "height": 740})
+    assert any("Many columns" in title for title in shown.evaluate(TOO_WIDE))
+    shown.set_viewport_size({"width": 320, "height": 740})
+    shown.add_style_tag(content="td.first { position: relative; left: 200px }")
+    assert len(shown.evaluate(UNSEEN_NUMBERS)) > 5
+
+
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_on_a_narrow_screen_every_number_is_seen_without_scrolling(visit, any_report, width):
+    """No table is wider than its box; a row's first number is beside its name, the others say what they are."""
+    shown = visit(any_report, viewport={"width": width, "height": 740})
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    assert shown.evaluate(TOO_WIDE) == []
+    assert shown.evaluate(UNSEEN_NUMBERS) == []
+
+
+def test_a_row_on_a_phone_says_what_its_numbers_are(visit, report):
+    shown = visit(report, viewport={"width": 390, "height": 740})
+    row = shown.get_by_role("region", name="Estimates").locator("tbody tr").nth(3)
+    name, first, second = (row.locator("th, td").nth(i) for i in range(3))
+    assert first.bounding_box()["y"] == pytest.approx(name.bounding_box()["y"], abs=2)
+    assert first.bounding_box()["x"] > name.bounding_box()["x"] and first.inner_text() == "0.32 [0.30, 0.35]"
+    before = "e => getComputedStyle(e, '::before').content"
+    assert (first.evaluate(before), second.evaluate("e => e.dataset.label")) == ("none", "estimate 1")
+    assert second.evaluate(before) != "none"
+    shown.set_viewport_size({"width": 1280, "height": 740})
+    assert second.evaluate(before) == "none"  # there is a header above it
 
 
 def test_a_wide_table_scrolls_in_its_box_and_keeps_its_first_column(visit, report):
-    shown = visit(report, viewport={"width": 360, "height": 740})
+    shown = visit(report, viewport={"width": 800, "height": 740})
     box = shown.get_by_role("region", name="Many columns")
     first = box.locator("tbody th").first
     before = first.bounding_box()
@@ -200,7 +236,7 @@ def test_a_wide_table_scrolls_in_its_box_and_keeps_its_first_column(visit, repor
     box.evaluate("e => e.scrollTo(500, 0)")
     assert box.evaluate("e => e.scrollLeft") == 500
     assert first.bounding_box()["x"] == pytest.approx(before["x"], abs=1)
-    assert first.bounding_box()["width"] < 360 / 2
+    assert first.bounding_box()["width"] < 800 / 2
     box.evaluate("e => e.scrollTo(500, 300)")  # and a long one its header
     header = box.locator("thead th").first.bounding_box()
     assert (header["x"], header["y"]) == pytest.approx((before["x"], box.bounding_box()["y"]), abs=2)

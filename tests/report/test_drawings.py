@@ -275,6 +275,40 @@ def test_labels_beyond_the_palette_differ_in_their_markers():
     assert markers == [*range(7), *range(1, 7), 0, *range(2, 7), 0][:20]
 
 
+def test_dots_with_limits_say_what_they_are(tmp_path, drawings):
+    rows = [("Dice", "a", 0.4, 0.3, 0.5), ("lost", "b", 0.1, 0.0, 0.2)]
+    for name, options in (("plain", {}), ("limited", {"limits": (0.7, 0.05), "limit": "limit of what is wanted"})):
+        figures.dots(tmp_path / f"{name}.png", rows, xlabel="number", **options)
+    found = drawings(tmp_path)
+    assert [one["legends"][0]["words"] for one in (found["plain"], found["limited"])] == [
+        ["a", "b"],
+        ["a", "b", "limit of what is wanted"],
+    ]
+    (bars,) = found["limited"]["axes"][0]["collections"]
+    assert [path[0] for path in bars["paths"]] == [0.7, 0.05] and "collections" not in found["plain"]["axes"][0]
+    assert bars["paths"][0][1] < bars["paths"][0][3] < bars["paths"][1][1]  # each in its own row
+
+
+def colours(*labels):
+    return [canvas.PALETTE.index(colour) for colour, _ in canvas.looks(labels).values()]
+
+
+def test_a_label_keeps_its_look_across_the_figures_of_a_page():
+    with canvas.one_page("quiet", "loud"):
+        assert colours("loud", "quiet") == [1, 0]
+        assert colours("train", "test") == [2, 3]  # no network's colour
+        assert colours("", "") == [0] and colours("") == [0]  # has no name that could be kept
+        assert colours("test", "quiet", "new") == [3, 0, 4]
+        first = canvas.looks(["a", "b", "c"])  # two of them beyond the palette
+        assert [canvas.PALETTE.index(colour) for colour, _ in first.values()] == [5, 6, 0]
+        assert canvas.looks(["c", "loud"])["c"] == first["c"] != canvas.looks(["quiet"])["quiet"]
+        assert colours("loud", "d", "e") == [1, 2, 3]  # 8, whose colour would be that of loud, is left out
+        with canvas.one_page():
+            assert colours("test", "loud") == [0, 1]
+        assert colours("test") == [3]
+    assert colours("test", "loud") == colours("loud", "test") == [0, 1]  # on no page, by first appearance
+
+
 def test_a_tint_is_mixed_with_white_channel_by_channel():
     assert canvas.tint("#336699", alpha=0.5) == pytest.approx((0.6, 0.7, 0.8))
     assert canvas.tint("#336699") == pytest.approx([1 - 0.35 * (1 - c) for c in (0.2, 0.4, 0.6)])

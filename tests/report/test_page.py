@@ -129,7 +129,7 @@ def test_the_answer_comes_first_and_the_provenance_last(report):
 def test_tables_are_set_as_numbers(report):
     reader = Reader(report.read_text("utf-8"))
     headers = [(h.get("scope"), h.get("class")) for h in reader.all("th")]
-    assert headers[:3] == [("col", "sentence"), ("col", "number"), ("col", "number")]
+    assert headers[:3] == [("col", "sentence"), ("col", "number first"), ("col", "number")]
     assert headers[3:5] == [("row", "sentence")] * 2
     assert len(reader.all("caption")) == 3
     words = [word.strip() for word in reader.words]
@@ -170,23 +170,26 @@ def test_a_page_may_have_no_section(report, tmp_path):
     )
     Reader((tmp_path / "a.html").read_text("utf-8"))
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+    rest = {"title": "t", "question": "q", "verdict": "unclear", "answer": "a", "facts": [], "sections": []}
+    page.write(tmp_path / "b.html", page.Page(lead=None, **rest), {})
+    assert "<figure" not in (tmp_path / "b.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
     ("values", "kind"),
     [
-        ([0.5, None], "number"),
-        (["0.42 [-0.01, 0.47]", "undefined"], "number"),
-        (["0.254 ... 0.284"], "number"),
-        (["0.82 ± 0.06", None], "number"),
-        (["7 %", "12 %"], "number"),
+        ([0.5, None], "number first"),
+        (["0.42 [-0.01, 0.47]", "undefined"], "number first"),
+        (["0.254 ... 0.284"], "number first"),
+        (["0.82 ± 0.06", None], "number first"),
+        (["7 %", "12 %"], "number first"),
         (["0.42 or so"], ""),
         (["16 of 20"], ""),
         ([None], ""),
     ],
 )
 def test_which_columns_are_numbers(report, tmp_path, values, kind):
-    """They stand right and are sorted as numbers; only there is a hyphen a minus sign."""
+    """They stand right and are sorted as numbers, the first beside a row's name; a hyphen there is a minus sign."""
     folder = report.parent.parent
     lead = page.Figure(folder / "bands.png", "Bands", "alt", "", folder / "bands.csv")
     rows = [{"case": "a-1", "value": value} for value in values]
@@ -275,11 +278,14 @@ def test_sentences_are_longer_than_30_letters(made):
 def test_facts_and_provenance_in_words(made):
     facts = [("gap", "-0.10 [-0.20, 0.01]"), ("share", "7 %"), ("name", "a-1")]
     provenance = {"trained_with": {"jax": "1", "flax": 2}, "dates": ["a", "b"], "text": "t"}
+    provenance["config"] = {"seed": 1, "data": {"name": "set", "options": {"size": [], "low": 0.5}}, "model": {"a": 2}}
     reader = made(facts=facts, provenance=provenance)
     words = [word.strip() for word in reader.words if word.strip()]
     assert words[words.index("gap") :][:6] == ["gap", "−0.10 [−0.20, 0.01]", "share", "7 %", "name", "a-1"]
-    assert [one.get("class", "") for one in reader.all("dd")] == ["whole", "whole", "", "", "", ""]
+    assert [one.get("class", "") for one in reader.all("dd")] == ["whole", "whole", *[""] * 7]
     assert words[words.index("trained with") :][:6] == ["trained with", "jax 1, flax 2", "dates", "a; b", "text", "t"]
+    told = ["config", "seed 1", "config: data", "name set, options (size none, low 0.5)", "config: model", "a 2"]
+    assert words[words.index("config") :][:6] == told
 
 
 def test_columns_are_chosen_ordered_and_named(made):
@@ -290,15 +296,15 @@ def test_columns_are_chosen_ordered_and_named(made):
 
 
 def test_an_estimate_table_has_keys_estimate_counts_and_conventions_once():
-    row = lambda key, mean: Row(
-        {"layer": key}, Estimate(mean, mean - 0.1, mean + 0.1, 9, 2, 7), "mean. of cases", "bootstrap", {"std": 0.5}
+    what = "mean. of cases; after A et al. 2022"
+    row = lambda key, mean, how="bootstrap": Row(
+        {"layer": key}, Estimate(mean, mean - 0.1, mean + 0.1, 9, 2, 7), what, how, {"std": 0.5}
     )
-    made = estimates.table(
-        "t", table([row(0.25, 0.5), row(2, 0.7)]), {"layer": "Layer"}, further={"std": "s"}, counts=("n", "patients")
-    )
+    rows = table([row(0.25, 0.5), row(2, 0.7, "none")])
+    made = estimates.table("t", rows, {"layer": "Layer"}, further={"std": "s"}, counts=("n", "patients"))
     assert made.rows == [
         {"layer": "0.25", "estimate": "0.50 [0.40, 0.60]", "std": 0.5, "n": 9, "patients": 7},
-        {"layer": 2, "estimate": "0.70 [0.60, 0.80]", "std": 0.5, "n": 9, "patients": 7},
+        {"layer": 2, "estimate": "0.70", "std": 0.5, "n": 9, "patients": 7},
     ]
-    assert made.note == "Mean. Of cases. Interval: bootstrap."
+    assert made.note == "Mean. Of cases; after A et al. 2022. Interval: bootstrap."
     assert list(made.columns.values()) == ["Layer", "mean [95 % interval]", "s", "n", "patients"]

@@ -17,9 +17,11 @@ from jaxseg.data import formats, windows
 from jaxseg.data.pipeline import Preparation
 from jaxseg.errors import InputError
 from jaxseg.models.skeleton import Roles
-from jaxseg.prediction import network, predictor
+from jaxseg.networks import of_linen
 from jaxseg.prediction import page as predictions
+from jaxseg.prediction import predictor
 from jaxseg.prediction.inputs import TrainedOn
+from jaxseg.training import trained
 
 
 class Identity(nn.Module):
@@ -43,16 +45,17 @@ def setting(tmp_path, monkeypatch):
     config = train.get_config("tiny").unlock()
     config.data.update(source_size=16, image_size=16)
     known = TrainedOn(("background", "bright part"), 1, 2, Preparation(None, None, False))
-    run = network.Run(config.lock(), tmp_path, known, Threshold(), ({},), (7,))
+    member = of_linen(Threshold(), {}, image_size=16, channels=1)
+    run = trained.of_config(config.lock(), (member,), known, name="a run", steps=(7,))
     scores = {"mean_sa": np.arange(1, 11) / 10, "entropy": np.arange(10.0)}
-    monkeypatch.setattr(network, "load_run", lambda folder, prepare: run)
+    monkeypatch.setattr(trained, "of_run", lambda *_, **__: run)
     monkeypatch.setattr(predictions, "reference", lambda *_: predictor.Reference(scores, scores))
     folder = tmp_path / "inputs"
     folder.mkdir()
 
     def call(*paths, output=tmp_path / "out", **options):
         return predictions.run(
-            workdir=tmp_path,
+            source=trained.Source(run=tmp_path),
             paths=paths or (folder,),
             output=output,
             options=predictions.Options(**options),

@@ -9,6 +9,7 @@ from jaxseg import models
 from jaxseg.analysis import mahalanobis
 from jaxseg.data import augment, pipeline
 from jaxseg.models import layers, tracing
+from jaxseg.networks import of_linen
 from jaxseg.scores import compute, registry
 from jaxseg.scores.base import AUTOENCODER, BOTTLENECK, ENSEMBLE
 from jaxseg.scores.evidence import Asked, Evidence, Known
@@ -23,14 +24,15 @@ def test_networks_of_one_shape_share_a_program(drawn_variables):
     names = tuple("abcde")
     cases = pipeline.InMemory("random/test", ("a", "b"), images, labels, names, names, *pipeline.nowhere(5))
     model = models.build("unet", 2, features=(2, 4), skips=(True,))
-    asked, scores = Asked(model, model.roles.convolutions[-2:]), registry.computable(())
-    compute._program.cache_clear()
+    asked, scores = Asked(model.roles.convolutions[-2:]), registry.computable(())
+    compute.program.cache_clear()
     found = []
     for seed in range(2):
-        known = Known((drawn_variables(model, np.zeros((1, 8, 8, 1), np.float32), seed),))
+        variables = drawn_variables(model, np.zeros((1, 8, 8, 1), np.float32), seed)
+        known = Known((of_linen(model, variables, image_size=8, channels=1),))
         view = augment.testing_view("original", size=8, cases=cases.cases)
         found.append(compute.score_cases(asked, known, scores, pipeline.epoch(cases, batch_size=2), view))
-    assert compute._program.cache_info().misses == 1
+    assert compute.program.cache_info().misses == 1
     assert set(found[0]) == {"dice", "entropy", "mean_sa"} and found[0]["entropy"].shape == (5,)
     assert (found[0]["entropy"] != found[1]["entropy"]).any()
 
@@ -44,24 +46,26 @@ class Constant(nn.Module):
         return jnp.broadcast_to(logits, (*images.shape[:-1], 2))
 
 
+def member(*logits):
+    return of_linen(Constant(), {"params": {"logits": np.array(logits, np.float32)}}, image_size=2, channels=1)
+
+
 def test_classes_are_those_of_the_mean_probability_or_of_one_networks_logits():
     images = np.zeros((1, 2, 2, 1), np.float32)
-    member = lambda *logits: {"params": {"logits": np.array(logits, np.float32)}}
     # a very sure member outvotes two others by the mean of the logits, not by that of the probabilities
     members = (member(40.0, 0.0), member(0.0, 2.0), member(0.0, 2.0))
-    classes = jax.jit(lambda known: Evidence(Asked(Constant(), ()), known, images).classes)
+    classes = jax.jit(lambda known: Evidence(Asked(()), known, images).classes)
     assert (np.asarray(classes(Known(members))) == 1).all()
     # whose softmax rounds both to 1 and 0 alike
-    sure = jax.jit(lambda known: Evidence(Asked(Constant(), ()), known, images).classes)(Known((member(1e-9, 2e-9),)))
-    assert (np.asarray(sure) == 1).all()
+    assert (np.asarray(classes(Known((member(1e-9, 2e-9),)))) == 1).all()
 
 
 def test_units_lie_over_the_image_whatever_the_padding():
     model = models.build("unet", 2, features=(2, 4), skips=(True,), padding="valid")
     image = jax.ShapeDtypeStruct((1, 8, 12, 1), jnp.float32)
     variables = tracing.variable_shapes(model, image.shape)
-    asked = Asked(model, model.roles.convolutions[-2:])
-    shapes = jax.eval_shape(lambda one, images: Evidence(asked, Known((one,)), images).units(0), variables, image)
+    asked, network = Asked(model.roles.convolutions[-2:]), of_linen(model, variables, image_size=(8, 12), channels=1)
+    shapes = jax.eval_shape(lambda one, images: Evidence(asked, Known((one,)), images).units(0), network, image)
     assert [unit.shape[1:-1] for unit in shapes] == [(8, 12), (8, 12)]
 
 
@@ -82,9 +86,9 @@ def test_scores_are_of_the_pixels_that_count(drawn_variables):
     cases = padded.cases(0, image=image, labels=padded.labels)
     batch = padded.batch(cases)
     model, needs = Pixelwise(3), {AUTOENCODER, BOTTLENECK, ENSEMBLE}
-    asked = Asked(model, ("hidden",), "hidden", Halved())
-    members = tuple(drawn_variables(model, np.zeros((1, 8, 8, 2), np.float32), seed) for seed in range(2))
-    known = Known(members, {})
+    asked = Asked(("hidden",), "hidden", Halved())
+    drawn = [drawn_variables(model, np.zeros((1, 8, 8, 2), np.float32), seed) for seed in range(2)]
+    known = Known(tuple(of_linen(model, one, image_size=8, channels=2) for one in drawn), {})
     scores = [score for score in registry.computable(needs) if score.key != "latent_mahalanobis"]  # reads everything
     other = batch | {"image": np.where(batch["valid"][..., None], batch["image"], 77)}
     nothing = batch | {"valid": np.zeros_like(batch["valid"])}  # is left out of what training cases look like
@@ -108,13 +112,13 @@ def test_a_mask_is_extended_as_the_image_to_what_the_bottleneck_covers():
     image = jax.ShapeDtypeStruct((1, 16, 24, 1), jnp.float32)
     valid = np.arange(24) < 10
     variables = tracing.variable_shapes(model, image.shape)
-    asked = Asked(model, (), model.roles.bottleneck)
+    asked, network = Asked((), model.roles.bottleneck), of_linen(model, variables, image_size=(16, 24), channels=1)
 
     def around(one, images):
         evidence = Evidence(asked, Known((one,)), images, valid=jnp.asarray(np.tile(valid, (1, 16, 1))))
         return evidence.valid_around, evidence.activations
 
-    mask, activations = jax.eval_shape(around, variables, image)
+    mask, activations = jax.eval_shape(around, network, image)
     assert mask.shape[1:] == tuple(2 * cells for cells in activations.shape[1:-1])
     width = (mask.shape[2] - 24) // 2
     assert 0 < width <= model.margin
@@ -161,7 +165,8 @@ def test_the_bottleneck_is_fitted_to_all_cases_and_to_no_filling():
         {"images": images[first : first + 3], "real": np.array(valid)}
         for first, valid in ((0, [True] * 3), (3, [True, True, False]))
     )
-    fitted = compute.fit_bottleneck(Asked(Echo(), (), "bottleneck"), Known(({},)), batches, Seen())
+    known = Known((of_linen(Echo(), {}, image_size=4),))
+    fitted = compute.fit_bottleneck(Asked((), "bottleneck"), known, batches, Seen())
 
     @jax.jit
     def at_once(images):
@@ -183,6 +188,6 @@ class Seen:
 
 def test_foreground_is_all_but_the_background():
     images = np.zeros((1, 2, 2, 1), np.float32)
-    known = Known(({"params": {"logits": np.array([0.0, np.log(3.0)], np.float32)}},))
-    found = jax.jit(lambda known: Evidence(Asked(Constant(), ()), known, images).foreground)(known)
+    known = Known((member(0.0, np.log(3.0)),))
+    found = jax.jit(lambda known: Evidence(Asked(()), known, images).foreground)(known)
     np.testing.assert_allclose(found, 0.75, rtol=1e-6)

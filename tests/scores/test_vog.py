@@ -10,6 +10,7 @@ import pytest
 
 from jaxseg.data import pipeline
 from jaxseg.errors import InputError
+from jaxseg.networks import of_linen
 from jaxseg.scores import vog
 
 
@@ -50,13 +51,14 @@ def test_the_variance_is_over_the_pixels_that_count(drawn_variables, monkeypatch
     image, valid = random.integers(0, 256, (2, 8, 8, 1), np.uint8), np.zeros((2, 8, 8), bool)
     valid[:, :4, :4] = True
     model = Pixelwise()
-    checkpoints = [drawn_variables(model, np.zeros((1, 8, 8, 1), np.float32), seed) for seed in range(3)]
+    drawn = [drawn_variables(model, np.zeros((1, 8, 8, 1), np.float32), seed) for seed in range(3)]
+    checkpoints = [of_linen(model, variables, image_size=8, channels=1) for variables in drawn]
 
     def score(image, **more):
         arrays = {"image": image, "labels": np.zeros(image.shape[:3], np.uint8), "index": np.arange(2, dtype=np.int32)}
         batch = arrays | more | {"real": np.ones(2, bool)}
         monkeypatch.setattr(pipeline, "epoch", lambda source, *, batch_size: iter([batch]))
-        return vog.variance_of_gradients(model, checkpoints, None, size=image.shape[1], batch_size=2)
+        return vog.variance_of_gradients(checkpoints, None, size=image.shape[1], batch_size=2)
 
     own = score(image[:, :4, :4].copy())
     assert (own > 0).all() and (np.abs(score(image) - own) > 1e-3 * own).all()
@@ -79,18 +81,18 @@ def test_checkpoints_are_those_of_so_many_epochs(monkeypatch):
 
     def kept(folder, like, *, every):
         asked.append((folder, like, every))
-        return {15: "first", 30: "second"}
+        return {15: {"a": 1}, 30: {"a": 2}}
 
     monkeypatch.setattr(vog.runs, "Data", lambda config, splits: types.SimpleNamespace(steps_per_epoch=5))
     monkeypatch.setattr(vog.runs, "restore_kept", kept)
-    assert vog.checkpoints(3, {}, "folder", {}, "like") == ["first", "second"]
-    assert asked == [("folder", "like", 15)]
+    network = of_linen(Linear(), {"a": 0}, image_size=4)
+    found = vog.checkpoints(3, {}, "folder", {}, network)
+    assert [(one.model, one.variables) for one in found] == [(Linear(), {"a": 1}), (Linear(), {"a": 2})]
+    assert asked == [("folder", {"a": 0}, 15)]
 
 
 class Linear(nn.Module):
     """Class 1 everywhere, by so much an input."""
-
-    roles = halvings = None
 
     @nn.compact
     def __call__(self, images, train=False):
@@ -99,12 +101,12 @@ class Linear(nn.Module):
         return jnp.concatenate([jnp.full_like(logit, -100), logit], -1)
 
 
-def test_the_variance_of_known_gradients(monkeypatch):
+def test_the_variance_of_known_gradients():
     """The gradient is the scale everywhere: its standard deviation over checkpoints is that of the scales."""
-    monkeypatch.setattr(vog, "compiler_options", lambda model: {})
     names = tuple("abc")
     images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 2), np.uint8)
     cases = pipeline.InMemory("drawn", ("a", "b"), images, images[..., 0], names, names, *pipeline.nowhere(3))
-    checkpoints = [{"params": {"scale": jnp.float32(value)}} for value in (1.0, 2.0, 6.0)]
-    found = vog.variance_of_gradients(Linear(), checkpoints, cases, size=4, batch_size=2)
+    variables = [{"params": {"scale": jnp.float32(value)}} for value in (1.0, 2.0, 6.0)]
+    checkpoints = [of_linen(Linear(), one, image_size=4, channels=2) for one in variables]
+    found = vog.variance_of_gradients(checkpoints, cases, size=4, batch_size=2)
     np.testing.assert_allclose(found, np.full(3, np.std([1, 2, 6])), rtol=1e-5)

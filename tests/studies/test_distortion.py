@@ -21,6 +21,7 @@ from jaxseg.metrics import domain_ranking, overlap
 from jaxseg.metrics.domain_ranking import MEAN, TOGETHER
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.models import autoencoder, capture
+from jaxseg.networks import of_linen
 from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR
 from jaxseg.results.table import Row
 from jaxseg.scores.evidence import Asked, Known
@@ -270,8 +271,9 @@ def test_scores_are_what_the_network_does_step_by_step(drawn_variables):
     coder = autoencoder.for_activations(bottleneck, latent=3, width=4)
     coded = drawn_variables(coder, bottleneck, 9)
     made = dataclasses.replace(settings(config()), run=cfg)
-    asked = Asked(network, cfg.evaluation.ability_layers, "bottleneck", coder)
-    found = experiment.of_network(made, asked, Known((members[0],), coded), train, cases)
+    asked = Asked(cfg.evaluation.ability_layers, "bottleneck", coder)
+    of_any = [of_linen(network, one, image_size=8, channels=seen.shape[-1]) for one in members]
+    found = experiment.of_network(made, asked, Known((of_any[0],), coded), train, cases)
 
     @jax.jit
     def by_hand(members, coded, familiar, images):
@@ -305,7 +307,7 @@ def test_scores_are_what_the_network_does_step_by_step(drawn_variables):
         np.testing.assert_allclose(found[key], dice(labels, classes_of(logits)), rtol=1e-6)
     np.testing.assert_allclose(found["mean_sa"], parts["ability"], rtol=1e-4)
 
-    together = experiment.of_ensemble(made, network, members, cases)
+    together = experiment.of_ensemble(made, of_any, cases)
     each = softmax(np.float64(parts["logits"]))
     mean, classes = each.mean(0), classes_of(each)
     np.testing.assert_allclose(together["ensemble_entropy"], -(mean * np.log(mean)).sum(-1).mean((1, 2)), rtol=1e-4)
@@ -592,7 +594,7 @@ def test_ensembles_are_of_networks_that_follow_each_other_and_all_is_kept(monkey
 
     def of_network(settings, asked, known, familiar, scored):
         dice = fake_measured(cases, sd=1, pm=1, entropy=1, networks=1).networks[0]["dice"]
-        return {"dice": dice, "network": np.array(known.members[0])}
+        return {"dice": dice, "network": np.array(known.members[0].variables)}
 
     def load_best(run, folder, shape, num_classes):
         loaded.append(shape)
@@ -604,15 +606,18 @@ def test_ensembles_are_of_networks_that_follow_each_other_and_all_is_kept(monkey
         def open(self, split):
             return cases.stored
 
+    of_number = lambda number: of_linen(model, number, image_size=8)
     chosen = lambda *_, further: {name: np.arange(4) + len(name) for name in ("images", "labels", "classes")}
     monkeypatch.setattr(experiment.runs, "train", train)
     monkeypatch.setattr(experiment.runs, "load_best", load_best)
     monkeypatch.setattr(experiment.autoencoders, "train", train_autoencoder)
-    monkeypatch.setattr(experiment, "load", lambda s, p, one: (Asked(model, ()), Known((one.number,))))
+    monkeypatch.setattr(experiment, "load", lambda s, p, one: (Asked(()), Known((of_number(one.number),))))
     monkeypatch.setattr(experiment, "of_network", of_network)
-    monkeypatch.setattr(experiment, "of_ensemble", lambda s, m, members, scored: {"members": np.array(members)})
+    monkeypatch.setattr(
+        experiment, "of_ensemble", lambda s, members, scored: {"members": np.array([m.variables for m in members])}
+    )
     monkeypatch.setattr(experiment.vog, "checkpoints", lambda *_: next(numbers))
-    monkeypatch.setattr(experiment.vog, "variance_of_gradients", lambda m, at, stored, **_: np.array(at))
+    monkeypatch.setattr(experiment.vog, "variance_of_gradients", lambda at, stored, **_: np.array(at))
     monkeypatch.setattr(experiment.compute, "score_cases", chosen)
     monkeypatch.setattr(experiment, "kept", lambda path, make, wanted: make())
     found = experiment.train_and_measure(made, Gathered(Splits(train=cases.stored), cases), tmp_path)

@@ -19,6 +19,7 @@ from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, ranking
 from jaxseg.models import capture, tracing
 from jaxseg.models.pruning import LAST_LAYER, prune_last_layer
+from jaxseg.networks import of_linen
 from jaxseg.results import table
 from jaxseg.scores import vog as difficulty
 from jaxseg.studies import base, runner
@@ -263,7 +264,8 @@ def test_the_variance_of_gradients_is_that_of_all_checkpoints_at_once(network):
     model, variables = network
     stored = cases(5)
     checkpoints = [variables, drawn(model, 1), drawn(model, 2)]
-    found = difficulty.variance_of_gradients(model, checkpoints, stored, **WHERE)
+    made = [of_linen(model, one, image_size=SIZE, channels=stored.num_channels) for one in checkpoints]
+    found = difficulty.variance_of_gradients(made, stored, **WHERE)
 
     @jax.jit
     def at_once(checkpoints, image, labels):

@@ -616,10 +616,10 @@ def test_every_fold_is_counted_on_every_condition_and_the_first_one_is_shown(mon
     tested, asked, levels = fake_tested(made, 5), [], {"a": 0.0, "b": 0.2}
 
     def load_best(run, folder, shape, num_classes):
-        asked.append((run, shape, num_classes))
+        asked.append((folder.name, shape, num_classes))
         return Threshold(), {"params": {"level": np.float32(levels[folder.name])}}, {"step": len(asked), "miou": 0.5}
 
-    monkeypatch.setattr(study.runs, "member_runs", lambda run, folder: [(name, folder / name) for name in levels])
+    monkeypatch.setattr(study.runs, "member_runs", lambda run, folder: [(run, folder / name) for name in levels])
     monkeypatch.setattr(study.runs, "load_best", load_best)
     monkeypatch.setattr(study.distances, "measure", lambda *_: {"layers": np.array(["x"])})
     shifter = conditions.Shifter(2)

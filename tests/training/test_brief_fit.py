@@ -10,6 +10,7 @@ import pytest
 from jaxseg import models
 from jaxseg.data import pipeline
 from jaxseg.models.skeleton import Roles
+from jaxseg.networks import of_linen
 from jaxseg.training import brief_fit
 from jaxseg.training.state import TrainState
 
@@ -44,7 +45,8 @@ def fit(monkeypatch, cases, drawn_variables):
         monkeypatch.setattr(brief_fit.steps, "make_train_step", lambda *_: step)
         model = models.build("unet", 2, features=(2, 4), skips=(True,))
         variables = drawn_variables(model, np.zeros((1, 8, 8, 1), np.float32))
-        return brief_fit.fit_autoencoder(model, variables, cases, **OPTIONS | options)
+        network = of_linen(model, variables, image_size=8, channels=1)
+        return brief_fit.fit_autoencoder(network, cases, **OPTIONS | options)
 
     return call
 
@@ -78,6 +80,6 @@ def test_cases_may_be_rectangles_of_which_not_all_counts(fit, cases):
 
 
 def test_a_network_without_a_bottleneck_is_refused(cases):
-    model = types.SimpleNamespace(roles=Roles(None, (), (), ("a", "b")))
+    network = types.SimpleNamespace(roles=Roles(None, (), (), ("a", "b")))
     with pytest.raises(ValueError, match="has no bottleneck whose activations could be reconstructed"):
-        brief_fit.fit_autoencoder(model, {}, cases, **OPTIONS, batch_size=2, steps_taken=1)
+        brief_fit.fit_autoencoder(network, cases, **OPTIONS, batch_size=2, steps_taken=1)

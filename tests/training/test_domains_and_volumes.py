@@ -9,7 +9,7 @@ from jaxseg import inference
 from jaxseg.data import builders, pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics.intervals import bootstrap_mean
-from jaxseg.training import checks, runs
+from jaxseg.training import checks, runs, trained
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,8 @@ def test_a_run_sees_its_domains_alone_and_is_evaluated_on_all(shallow_runs, prep
     )
     with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to an integer power
         runs.train(config, splits, tmp_path / "run")
-    rows, means = inference.evaluate_run(config, tmp_path / "run", directory, split="test", view="original")
+    asked = trained.of_run(tmp_path / "run", lambda name: directory)
+    rows, means = inference.evaluate(asked, directory, split="test", view="original")
     assert len(rows) == 4 * 4 * 8 and {row["domain"] for row in rows} == {"A", "B", "C", "D"}
     names = ("right ventricle", "myocardium", "left ventricle")
     assert list(means) == [
@@ -74,7 +75,8 @@ def test_volumes_are_squashed_to_cubes_and_trained_on(prepared, tmp_path):
     np.testing.assert_allclose(*shares, atol=0.01)
     with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to an integer power
         runs.train(config, splits, tmp_path / "run")
-    rows, _ = inference.evaluate_run(config, tmp_path / "run", directory, split="test", view="original")
+    asked = trained.of_run(tmp_path / "run", lambda name: directory)
+    rows, _ = inference.evaluate(asked, directory, split="test", view="original")
     assert len(rows) == 16
 
 

@@ -15,9 +15,10 @@ from jaxseg.data.normalisation import Scale
 from jaxseg.data.windows import Tiling
 from jaxseg.errors import InputError
 from jaxseg.prediction import inputs as files
-from jaxseg.prediction import network, page
+from jaxseg.prediction import page
 from jaxseg.prediction.predictor import Predictor
 from jaxseg.training import checks, runs
+from jaxseg.training import trained as of_folder
 from jaxseg.training.contract import TrainedOn
 
 SIZES = ((10, 14), (10, 14), (18, 12), (18, 12), (10, 14), (18, 12), (10, 14), (18, 12))
@@ -71,11 +72,13 @@ def test_cases_of_several_sizes_stand_in_the_middle_of_one_grid_with_their_gray_
     """What was 0 to 255 with `range` can be read off every case, where it lies on the grid."""
     given = inputs.of_config(config_of("keep", multiple=(4,), normalisation=normalisation))
     split, chosen = pipeline.Split(slices, "train", inputs=given), [0, 4, 7]
-    cases = pipeline.listed(split, chosen=chosen, pictured=True)
-    assert set(cases.sizes) == {(12, 16), (20, 12)}
+    cases = pipeline.streamed(split, chosen)
+    assert {one.grid for one in cases.placements} == {(12, 16), (20, 12)} and cases.sides == (20, 16)
     levels = pipeline.Split(slices, "train", inputs=inputs.gray_levels(None))
     for made in pipeline.on_one_grid([cases, cases], unit=8, fill=given.normalisation.fill):
-        assert made.labels.shape == (3, 24, 16) and made.cases == cases.cases and made.patients == cases.patients
+        assert made.sides == (24, 16) and made.smaller == 3 and made.fingerprint != cases.fingerprint
+        assert made.cases == tuple(split.cases[i] for i in chosen)
+        assert made.patients == tuple(split.patients[i] for i in chosen)
         for number, place in enumerate(chosen):
             stored, case = levels[place], made[number]
             wanted = np.zeros((24, 16), bool)
@@ -96,9 +99,32 @@ def test_cases_of_several_sizes_stand_in_the_middle_of_one_grid_with_their_gray_
             within = unclipped & (stored["image"] > 0) & (stored["image"] < 255)
             assert within.mean() > 0.9 and abs(found - stored["image"])[within].max() < 0.7
     one = pipeline.in_memory(split, chosen=[0, 1], pictured=True)
-    np.testing.assert_array_equal(one.scales[0], cases[0]["scale"])
+    np.testing.assert_array_equal(one.scales[0], split.read(0, pictured=True)["scale"])
     np.testing.assert_array_equal(one.take(np.array([1])).insides, one.insides[1:])
     assert "scale" not in split[0] and pipeline.in_memory(split, chosen=[0]).scales is None
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_cases_that_are_streamed_are_those_in_memory(slices, several):
+    """All of them, and some in an order of their own."""
+    given = inputs.of_config(config_of("keep", multiple=(4,), normalisation="z_score"))
+    split = pipeline.Split(slices, "train", inputs=given if several else inputs.gray_levels(8))
+    cases, chosen = pipeline.streamed(split, range(6)), np.array([4, 1, 5])
+    if several:
+        cases = pipeline.on_one_grid([cases], unit=1, fill=0.5)[0]
+    some, held = cases.take(chosen), cases.held()
+    assert (held.num_bytes, held.sides) == (cases.num_bytes, cases.sides)
+    assert some.fingerprint == cases.take(chosen).fingerprint != cases.fingerprint
+    for place, case in zip(chosen, some, strict=True):
+        assert case.keys() == held[place].keys()
+        for name, value in case.items():
+            np.testing.assert_array_equal(value, held[place][name])
+    names = ("cases", "patients", "domains")
+    assert [getattr(some, name) for name in names] == [getattr(held.take(chosen), name) for name in names]
+    read = lambda source: list(pipeline.epoch(source, batch_size=4, first=1, names=("image", "inside")))
+    (found,), (wanted,) = read(cases), read(held)
+    assert list(found["index"]) == [4, 5, 5, 5] and set(found) == {"image", "inside", "index", "real"}
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
 MEAN_STD = {
@@ -157,7 +183,8 @@ def test_a_run_trains_validates_resumes_and_is_evaluated_on_both_grids(
         assert 650 < runs.read_config(tmp_path / "run").data.normalisation_options.mean[0] < 750
     assert rows(tmp_path / "run")[-1]["step"] == 3 and np.isfinite(rows(tmp_path / "run")[-1]["loss"])
     trained(wanted, slices, tmp_path / "run")  # resumes, and nothing is left to do
-    found, estimates = inference.evaluate_run(config, tmp_path / "run", slices, split="test", view="original")
+    asked = of_folder.of_run(tmp_path / "run", lambda name: slices)
+    found, estimates = inference.evaluate(asked, slices, split="test", view="original")
     stored = pipeline.Split(slices, "test", size=None)
     assert [row["case"] for row in found] == [case["case"] for case in stored]
     assert set(estimates) == {"object", "object on the grid of the file"}
@@ -182,7 +209,7 @@ def test_predicted_masks_lie_over_their_files(raw, slices, tmp_path, geometry, n
             config.data.normalisation_options.update(mean=(0,), std=(100,))
     split = pipeline.Split(slices, "train")
     known = TrainedOn(split.class_names, split.num_channels, split.rank, split.preparation)
-    threshold = Predictor(network.Run(config, tmp_path, known, None, (), ()))
+    threshold = Predictor(of_folder.of_config(config, (), known, name="a threshold"))
 
     def bright(images, valid=None):
         assert (valid is None) == (images.shape[1:-1] == SIZES[i]) or geometry == "patches"
@@ -212,7 +239,8 @@ def test_volumes_train_on_patches_that_are_mapped_from_files(shallow_runs, volum
     one, other = (rows(tmp_path / name) for name in ("mapped", "memory"))
     assert [row["loss"] for row in one] == [row["loss"] for row in other]
     monkeypatch.setattr(pipeline, "listed", None)  # nothing decodes a whole split
-    found, _ = inference.evaluate_run(config, tmp_path / "mapped", volumes, split="test", view="original")
+    asked = of_folder.of_run(tmp_path / "mapped", lambda name: volumes)
+    found, _ = inference.evaluate(asked, volumes, split="test", view="original")
     assert [row["case"] for row in found] == ["c6", "c7"]
 
 
@@ -288,11 +316,11 @@ def test_statistics_for_other_channels_are_refused(slices):
 
 def test_what_is_for_squashed_runs_alone_is_refused(slices, tmp_path):
     config = config_of("keep", multiple=(4,))
+    asked = of_folder.of_config(config, (), None, name="a run")
     with pytest.raises(InputError, match="--view=quadrant: is for runs that squash"):
-        inference.evaluate_run(config, tmp_path, slices, split="test", view="quadrant")
-    trained = network.Run(config, tmp_path, None, None, (), ())
+        inference.evaluate(asked, slices, split="test", view="quadrant")
     with pytest.raises(InputError, match="--tile: is for runs that squash; this one has its own geometry, 'keep'"):
-        page._predictor(trained, page.Options(tiling=Tiling(8)))
+        page._predictor(asked, page.Options(tiling=Tiling(8)))
 
 
 @pytest.mark.parametrize(("geometry", "options"), [("keep", {"multiple": (8,), "spacing": (1.0, 1.0)}), ("squash", {})])

@@ -21,7 +21,7 @@ from configs import train
 from jaxseg import inference
 from jaxseg.data import builders
 from jaxseg.errors import Preempted
-from jaxseg.training import checks, runs
+from jaxseg.training import checks, runs, trained
 from tests.shallow import shallow_model
 
 # processes of their own that have imported everything, so that a hundred of them do not take an hour
@@ -188,7 +188,8 @@ def test_a_run_asked_to_stop_saves_where_it_is_and_goes_on(killed):
 
 def test_a_path_is_never_a_pattern(shallow_runs, undisturbed, tiny, killed):
     own, run, _ = killed
-    evaluated = lambda place, data: inference.evaluate_run(config(), place, data, split="test", view="quadrant")
+    asked = lambda place, data: trained.of_run(place, lambda name: data)
+    evaluated = lambda place, data: inference.evaluate(asked(place, data), data, split="test", view="quadrant")
     assert evaluated(run, own) == evaluated(undisturbed, tiny)
 
 

@@ -236,7 +236,8 @@ def test_an_autoencoder_is_fitted_to_the_best_network(shallow_autoencoders, spli
         assert row["validation_loss"] == pytest.approx(row["validation_seg"] + row["validation_mse"])
         assert row["validation_seg"] > 0 and row["validation_mse"] > 0
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9 * losses[0]
-    made, variables, network, frozen = autoencoders.load_best(config, tmp_path / "autoencoder", 2, 3)
+    made, variables, of_run = autoencoders.load_best(config, tmp_path / "autoencoder", 2, 3)
+    network, frozen = of_run.model, of_run.variables
 
     @jax.jit
     def by_hand(images):

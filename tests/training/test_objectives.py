@@ -11,6 +11,7 @@ import pytest
 from jaxseg import models
 from jaxseg.analysis import distortion, prototypes
 from jaxseg.models import capture, tracing
+from jaxseg.networks import of_linen
 from jaxseg.training import autoencoders, losses, objectives
 from tests.shallow import ShallowAutoencoder
 
@@ -101,13 +102,14 @@ def fitted(setting, activations, kind):
     """An autoencoder and the variables of an objective that fits it."""
     coder = ShallowAutoencoder(activations.shape[1:], latent=4, width=4, kind=kind)
     start = jax.jit(coder.init)(jax.random.key(2, impl="rbg"), activations)["params"]
-    return coder, {"params": start, "batch_stats": {}, "frozen": setting[1]}
+    network = of_linen(*setting[:2], image_size=16, channels=setting[2]["images"].shape[-1])
+    return coder, {"params": start, "batch_stats": {}, "frozen": network}
 
 
 def test_reconstruction_is_the_autoencoders_loss_leaves_the_network_alone_and_falls(setting, activations):
     model, variables, batch = setting
     coder, state = fitted(setting, activations, "variational")
-    objective = objectives.reconstruction(model, coder, LAYER, kl_weight=0.3)
+    objective = objectives.reconstruction(coder, LAYER, kl_weight=0.3)
 
     def by_hand(params):
         run = lambda x: coder.apply({"params": params}, x, train=True, method="reconstruct", rngs={"noise": KEY})
@@ -145,8 +147,8 @@ def test_pixels_that_do_not_count_are_in_no_part_of_an_objective(setting, activa
     valid = np.zeros((2, 16, 16), bool)
     valid[0, :, :9] = valid[1, 4:] = True
     ability = objectives.segmentation_ability(model, losses.dice_loss, layers=LAYERS, weight=0.7)
-    repair = objectives.reconstruction(model, coder, LAYER)
-    of_cases = autoencoders.losses_step(model, coder, LAYER, lambda batch: batch)
+    repair = objectives.reconstruction(coder, LAYER)
+    of_cases = autoencoders.losses_step(coder, LAYER, lambda batch: batch)
 
     @jax.jit
     def parts(batch):
@@ -178,7 +180,7 @@ def test_pixels_that_do_not_count_are_in_no_part_of_an_objective(setting, activa
 def test_beside_the_reconstruction_the_encoder_runs_once(setting, activations):
     model, variables, batch = setting
     coder, state = fitted(setting, activations, "plain")
-    objective = objectives.reconstruction(model, coder, LAYER, kl_weight=1e6)
+    objective = objectives.reconstruction(coder, LAYER, kl_weight=1e6)
 
     def flops(function, *args):
         return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]

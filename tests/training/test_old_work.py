@@ -8,7 +8,7 @@ import pytest
 
 from jaxseg import inference
 from jaxseg.data import pipeline
-from jaxseg.training import runs
+from jaxseg.training import runs, trained
 
 # `old_work.zip`: a prepared data set of twelve squares and two runs of six steps on it, stopped at step 4, as the code
 # before seals, read-back and named types left them (without tensorboard); in run_x64, norms are stored in float64
@@ -26,7 +26,8 @@ def old(tmp_path):
 def test_old_work_is_evaluated_and_goes_on(old, name):
     directory, folder = old / "data" / "folder" / "cells" / "1.0.0", old / name
     config = runs.read_config(folder)
-    evaluated = lambda: inference.evaluate_run(config, folder, directory, split="test", view="original")
+    asked = lambda: trained.of_run(folder, lambda name: directory)
+    evaluated = lambda: inference.evaluate(asked(), directory, split="test", view="original")
     _, estimates = evaluated()
     assert estimates["class 1"].mean == pytest.approx(0.105, abs=0.002)
     runs.train(config, runs.Splits(directory, config.data.source_size), folder)

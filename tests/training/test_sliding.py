@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxseg.data.windows import Tiling
+from jaxseg.networks import of_linen
 from jaxseg.training import sliding
 
 
@@ -25,9 +26,13 @@ class Blurred(nn.Module):
         return jnp.stack([jnp.zeros_like(total), total, 2 * images[..., 0] - total], -1)
 
 
+def blurred(side):
+    return of_linen(Blurred(), {}, image_size=side, channels=1)
+
+
 @functools.partial(jax.jit, static_argnames="tiling")
 def slid(images, tiling):
-    network = lambda tiles: sliding.mean_probabilities(Blurred(), [{}], tiles)
+    network = lambda tiles: sliding.mean_probabilities([blurred(tiles.shape[1:-1])], tiles)
     return sliding.probabilities(network, images, tiling)
 
 
@@ -44,7 +49,7 @@ def slid(images, tiling):
 def test_a_window_slides_on_the_device_as_on_the_host(size, side, overlap, batch):
     images = np.random.default_rng(0).normal(size=(2, *size, 1)).astype(np.float32)
     found = np.asarray(slid(images, Tiling(side, overlap, "gaussian", batch)))
-    host = sliding.Sliding(Blurred(), sides=side, overlap=overlap)
-    wanted = np.stack([host([{}], one) for one in images])
+    host = sliding.Sliding(sides=side, overlap=overlap)
+    wanted = np.stack([host([blurred(side)], one) for one in images])
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)

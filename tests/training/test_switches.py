@@ -13,7 +13,7 @@ from jaxseg import inference, models
 from jaxseg.data import augment
 from jaxseg.data.augmentation.settings import INTENSITIES
 from jaxseg.models import autoencoder
-from jaxseg.training import checkpoints, loop, losses, objectives, optim, runs, state, steps
+from jaxseg.training import checkpoints, loop, losses, objectives, optim, runs, state, steps, trained
 
 SWITCHES = {"jax_enable_x64": True, "jax_numpy_rank_promotion": "raise", "jax_numpy_dtype_promotion": "strict"}
 DEFAULTS = {"jax_enable_x64": False, "jax_numpy_rank_promotion": "allow", "jax_numpy_dtype_promotion": "standard"}
@@ -141,7 +141,7 @@ def test_a_run_moves_between_the_switches_bit_for_bit(request, tiny, tmp_path, m
 
 def evaluated(tiny, run, **switches):
     with switched(**switches):
-        return str(inference.evaluate_run(runs.read_config(run), run, tiny, split="test", view="quadrant"))
+        return str(inference.evaluate(trained.of_run(run, lambda name: tiny), tiny, split="test", view="quadrant"))
 
 
 @pytest.fixture(scope="module")

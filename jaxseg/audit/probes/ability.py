@@ -40,7 +40,10 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
 
 def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     """A row per layer."""
-    convention = "SA score: Dice of a layer's two-prototype map with the annotation, the network's soft output as mask"
+    convention = (
+        "SA score, segmentation ability: Dice of a layer's two-prototype map with the annotation, the network's soft "
+        "output as mask"
+    )
     patients = Patients(arrays["patients"], settings.resamples)
     pairs = zip(subject.layers, arrays["scores"], strict=True)
     rows = [number("segmentation ability", patients.mean(v), convention, where=layer) for layer, v in pairs]
@@ -49,7 +52,8 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
         rows,
         "Segmentation ability, layer by layer",
         "Line of the segmentation ability score by layer.",
-        "How well two prototypes of a layer's features separate the object, as Dice; after He et al. 2022.",
+        "SA, segmentation ability: how well two prototypes of a layer's features separate the object, as Dice, 1 is "
+        "best; after He et al. 2022.",
         ylabel="SA score",
         limits=(0.0, 1.0),
     )

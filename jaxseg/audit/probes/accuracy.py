@@ -74,22 +74,17 @@ def _bands(arrays: Arrays, patients: Patients) -> list[Row]:
 
 
 def _weak(overall: Row, settings: Settings, figure: Figure) -> Candidate:
-    dice = overall.estimate
-    low = dataclasses.replace(
-        dice,
-        mean=settings.low_dice - dice.mean,
-        low=settings.low_dice - dice.high,
-        high=settings.low_dice - dice.low,
-    )
+    dice, wanted = overall.estimate, settings.low_dice
     return Candidate(
         kind=ACCURACY,
         name="accuracy",
         title="The segmentation is poor",
-        sentence=f"On {dice.n} test cases the mean Dice is {overall.text()}, below {settings.low_dice:.2f}.",
-        quantity=f"Dice short of {settings.low_dice:.2f}",
-        estimate=low,
-        margin=0.0,
-        damage=low.mean,
+        sentence=f"On {dice.n} test cases the mean Dice is {overall.text()}, wanted at least {wanted:.2f}.",
+        quantity="mean Dice",
+        estimate=dice,
+        margin=wanted,
+        high_is_good=True,
+        damage=wanted - dice.mean,
         remedy="Train longer, on more cases or with a larger network; what else is found here may be the reason.",
         figure=figure,
     )
@@ -122,7 +117,8 @@ def _domains(
     several = len(others) > 1
     interval = f"{OVER_PATIENTS} for all {len(others)} gaps together (Bonferroni)" if several else OVER_PATIENTS
     named = lambda name: {"where": f"{reference} minus {name}", "interval": interval}
-    told = [number("gap between domains", gap, convention, **named(name)) for name, gap in gaps.items()]
+    mean = {row["where"].removeprefix("domain "): row.text() for row in rows}
+    told = [number("Dice lost in the other domain", gap, convention, **named(name)) for name, gap in gaps.items()]
     worst = max(gaps, key=lambda k: np.nan_to_num(gaps[k].mean, nan=-np.inf))
     among = f" (the interval allows for the worst of {len(others)} being picked)" if several else ""
     gap = Candidate(
@@ -130,10 +126,11 @@ def _domains(
         name="accuracy",
         title=f"Cases of the domain {worst!r} are segmented worse",
         sentence=(
-            f"The mean Dice in the domain {worst!r} is {text_of(gaps[worst])} below that in {reference!r}{among}. "
+            f"The mean Dice is {mean[worst]} in the domain {worst!r} and {mean[reference]} in {reference!r}, "
+            f"{text_of(gaps[worst])} more{among}. "
             "This compares the cases as they are: those of one domain may be harder."
         ),
-        quantity="gap between domains",
+        quantity=f"Dice lost in the domain {worst}",
         estimate=gaps[worst],
         margin=settings.margin,
         damage=gaps[worst].mean,
@@ -144,8 +141,8 @@ def _domains(
 
 
 def _band_figure(subject: Subject, outer: np.ndarray, bands: Table) -> Figure:
-    label = f"distance from the centre (px of {subject.shorter})"
-    series = figures.Series("Dice", outer, *bands.numbers)
+    label = f"distance from the centre, towards the border at {subject.shorter // 2} px"
+    series = figures.Series("", outer, *bands.numbers)
     return Figure(
         "accuracy",
         "Dice by distance from the centre",

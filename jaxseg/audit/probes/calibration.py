@@ -55,20 +55,21 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     excess = patients.statistic(lambda case: error(case, True), cases)
     convention = f"over all pixels of the set, {settings.bins} bins of confidence in the most likely class"
     rows = [
-        number("expected calibration error", ece, convention),
-        number("confidence minus accuracy", excess, convention),
-        number("Brier score", patients.mean(arrays["brier"]), "mean over pixels and cases"),
+        number("expected calibration error (0 is best)", ece, convention),
+        number("confidence minus accuracy (above 0: too sure)", excess, convention),
+        number("Brier score (0 is best)", patients.mean(arrays["brier"]), "mean over pixels and cases"),
         *_bins(sums),
     ]
     figure = _reliability(sums)
-    direction = "surer than it is right" if excess.mean > 0 else "right more often than it is sure"
+    pixels, confidence, right = sums.sum((0, 1))
     candidate = Candidate(
         kind=CALIBRATION,
         name="calibration",
         title="The probabilities do not say how often the network is right",
         sentence=(
-            f"Over all pixels, confidence and the share of right pixels differ by {text_of(ece)} (expected calibration "
-            f"error); the network is {direction}."
+            f"The network is {confidence / pixels:.0%} sure of its pixels and right on {right / pixels:.0%}; level "
+            f"by level of confidence, the two differ by {text_of(ece)} on average (expected calibration "
+            "error, 0 is best)."
         ),
         quantity="expected calibration error",
         estimate=ece,
@@ -97,13 +98,15 @@ def _reliability(sums: np.ndarray) -> Figure:
     there = pixels > 0
     x, y = confidence[there] / pixels[there], right[there] / pixels[there]
     unknown = np.full(len(x), np.nan)
-    series = [figures.Series("right", x, y, unknown, unknown), figures.Series("ideal", x, x, unknown, unknown, "--")]
+    of = lambda label, y, style: figures.Series(label, x, y, unknown, unknown, style)
+    series = [of("the network", y, "-"), of("ideal", x, "--")]
     return Figure(
         "calibration",
         "Confidence and how often it is right",
         "Line of the share of right pixels against confidence, with the diagonal.",
-        "All pixels of the test cases in bins of the probability of their most likely class; after Guo et al. 2017.",
-        lambda path: figures.curves(path, {"": series}, xlabel="confidence", ylabel="share of right pixels"),
+        "Below the ideal line the network is surer than it is right. All pixels of the test cases in bins of the "
+        "probability of their most likely class; after Guo et al. 2017.",
+        lambda path: figures.curves(path, {"": series}, xlabel="confidence of the network", ylabel="share right"),
     )
 
 

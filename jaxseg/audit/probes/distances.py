@@ -98,7 +98,8 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
         rows,
         "Distance of the domains, layer by layer",
         "Lines of the Hellinger distance by layer, one for each domain and one for halves of one domain.",
-        "What halves of one domain differ by is what nothing looks like. After Wilm et al. 2024.",
+        "0: a layer's activations are distributed alike, 1: apart. What halves of one domain differ by is what nothing "
+        "looks like. After Wilm et al. 2024.",
         ylabel="Hellinger distance",
         limits=(0.0, 1.0),
     )

@@ -1,6 +1,8 @@
 """Failure detection: which score, computed without annotation, says which cases are segmented badly?"""
 
 import dataclasses
+import functools
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +11,6 @@ import numpy as np
 from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, Figure, Probe, not_asked, number, plain
 from jaxseg.audit.subject import Subject
-from jaxseg.data import pipeline
 from jaxseg.errors import InputError
 from jaxseg.metrics import ranking
 from jaxseg.metrics.intervals import defined_mean
@@ -17,12 +18,14 @@ from jaxseg.models.autoencoder import Autoencoder
 from jaxseg.report import figures
 from jaxseg.results.table import Row
 from jaxseg.scores import compute, registry
-from jaxseg.scores.base import AUTOENCODER, BOTTLENECK, LAYERS, Score
+from jaxseg.scores.base import AUTOENCODER, BOTTLENECK, CHECKPOINTS, ENSEMBLE, LAYERS, Score
 from jaxseg.scores.evidence import Asked, Known
 from jaxseg.settings import count
 from jaxseg.training.brief_fit import fit_autoencoder
 
-_CORRELATION = "rank correlation"
+_CORRELATION, _AREA = "rank correlation", "1 - Dice of what is kept (0 is best)"
+_SPEARMAN = "Spearman's rank correlation of a score, turned so that high is bad, with 1 - Dice: 1 is best, 0 is chance"
+_RISK = "Mean 1 - Dice of the cases that are kept if the worst by a score are set aside, over all shares that are kept"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +45,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     Also `lacking` and `why` `[L]`, the needs of scores that are not there, and the reasons.
     """
     lacking = _lacking(subject)
-    asked, known = Asked(None, subject.layers[-2:], subject.bottleneck), Known((subject.network,))
+    asked, known = Asked(subject.layers[-2:], subject.bottleneck), Known((subject.network,))
     if AUTOENCODER not in lacking:
         try:
             made, variables = _autoencoder(subject, settings)
@@ -51,22 +54,38 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
             lacking[AUTOENCODER] = f"{error} (config.autoencoder_steps)"
     if BOTTLENECK not in lacking:
         assert subject.familiar is not None
-        known = compute.fit_bottleneck(asked, known, *_seen(subject, subject.familiar))
-    scores = registry.computable((AUTOENCODER, BOTTLENECK), without=lacking)
-    values = compute.score_cases(asked, known, scores, *_seen(subject, subject.test))
+        view = subject.view_of(subject.familiar)
+        known = compute.fit_bottleneck(asked, known, subject.batches(subject.familiar), view)
+    alone, together = _scores(lacking)
+    values = _values(subject, asked, known, alone, compute.dice)
+    if together:  # of their outputs alone; the Dice is that of the audited network
+        values |= _values(subject, Asked(()), Known(subject.ensemble), together, lambda *_: {})
     if subject.tiling:  # the segmentation that is to be judged is not that of the whole case at once
         values["dice"] = subject.dice()
     return values | {"lacking": np.array(list(lacking)), "why": np.array(list(lacking.values()))}
 
 
-def _seen(subject: Subject, cases: pipeline.InMemory) -> tuple[compute.Batches, compute.View]:
-    """Batches of cases, and the network's view of them."""
-    return pipeline.epoch(cases, batch_size=subject.batch_size), subject.view_of(cases)
+def _values(
+    subject: Subject, asked: Asked, known: Known, scores: Sequence[Score], further: compute.Further
+) -> dict[str, np.ndarray]:
+    """Scores of the test cases, as of `compute.score_cases`."""
+    run = compute.program(asked, tuple(scores), subject.view_of(subject.test), further)
+    return subject.progress.over_cases(functools.partial(run, known), subject.test, batch_size=subject.batch_size)
+
+
+def _scores(lacking: Collection[str]) -> tuple[list[Score], list[Score]]:
+    """Those of the network, and those of an ensemble."""
+    of = registry.computable((AUTOENCODER, BOTTLENECK, ENSEMBLE), without=lacking)
+    return [one for one in of if ENSEMBLE not in one.needs], [one for one in of if ENSEMBLE in one.needs]
 
 
 def _lacking(subject: Subject) -> dict[str, str]:
     """What scores need and cannot have of this subject -> why."""
-    lacking = {} if subject.layers else {LAYERS: profiles.NO_LAYERS}
+    lacking = {CHECKPOINTS: "it is of the checkpoints of a training, and one network is audited"}
+    if not subject.ensemble:
+        lacking[ENSEMBLE] = "the network is no ensemble's"
+    if not subject.layers:
+        lacking[LAYERS] = profiles.NO_LAYERS
     if subject.bottleneck is None:
         return lacking | dict.fromkeys(
             (AUTOENCODER, BOTTLENECK), "the network does not say which layer is its bottleneck"
@@ -98,7 +117,6 @@ def _no_autoencoder(subject: Subject, bottleneck: str) -> str:
 def _autoencoder(subject: Subject, settings: Settings) -> tuple[Autoencoder, dict[str, Any]]:
     assert subject.familiar is not None
     return fit_autoencoder(
-        None,
         subject.network,
         subject.familiar,
         view=subject.view,
@@ -119,15 +137,15 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     for score in registry.SCORES.values():
         if score.key not in arrays:
             continue
-        what, risk = f"{score.risk_meaning}, against 1 - Dice", score.risk(arrays[score.key])
+        what, risk = f"{score.name}: {score.risk_meaning}", score.risk(arrays[score.key])
         estimate = patients.spearman(risk, error)
-        league[score] = number(_CORRELATION, estimate, f"Spearman; {what}", where=score.name)
+        league[score] = number(_CORRELATION, estimate, f"{_SPEARMAN}. {what}", where=score.name)
         curve = ranking.risk_coverage(risk, error)
         counts = {"n": curve.n, "undefined": curve.undefined}
-        rows += [league[score], plain("area under risk and coverage", curve.aurc, what, where=score.name, **counts)]
+        rows += [league[score], plain(_AREA, curve.aurc, f"{_RISK}. {what}", where=score.name, **counts)]
     why = dict(zip(arrays["lacking"], arrays["why"], strict=True))
     nothing = [
-        not_asked("; ".join(why[need] for need in sorted(score.needs) if need in why), where=score.name)
+        not_asked("; ".join(dict.fromkeys(why[need] for need in sorted(score.needs & set(why)))), where=score.name)
         for score in registry.SCORES.values()
         if score.needs & set(why)
     ]
@@ -136,12 +154,13 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
 
 def _figure(league: list[Row]) -> Figure:
     shown = [(row["where"], "", *row.numbers) for row in league]
+    explained = registry.explained([row["where"] for row in league])
     return Figure(
         "failures",
         "How well each score orders the failures",
         "Dots with intervals of the rank correlation of every score with 1 - Dice.",
-        "Spearman's rank correlation with 1 - Dice; 1 orders all cases rightly, 0 none. After Lennartz, Schultz 2023.",
-        lambda path: figures.dots(path, shown, xlabel="rank correlation with 1 - Dice"),
+        f"Spearman's rank correlation with 1 - Dice, after Lennartz and Schultz 2023. {explained}.",
+        lambda path: figures.dots(path, shown, xlabel="rank correlation with the error (1: right order)"),
     )
 
 
@@ -155,15 +174,15 @@ def _advice(league: dict[Score, Row]) -> str:
     best = best_score(league)
     if best is None:
         return "No score orders the failures of this network; do not rely on flags, check a random sample."
-    flags = f" ({best.flags})" if best.flags else ""
     return (
-        f"Have the cases with the worst {best.name} looked at{flags}: of the scores that need no annotation it orders "
-        f"failures best, with a rank correlation of {league[best].text()}."
+        f"Have the cases with the worst {best.name} looked at ({'; '.join(filter(None, (best.meaning, best.flags)))}): "
+        "of the scores that need no annotation it orders failures best, with a rank correlation of "
+        f"{league[best].text()}."
     )
 
 
 def _wanted(subject: Subject) -> list[str]:
-    return [score.key for score in registry.computable((AUTOENCODER, BOTTLENECK), without=_lacking(subject))]
+    return [score.key for scores in _scores(_lacking(subject)) for score in scores]
 
 
 PROBE = Probe("failures", "Which score predicts failures?", "trust", Settings, measure, tabulate, _wanted)

@@ -1,14 +1,17 @@
 """Overlays: does the network segment by calipers and text? (Lin, Weng et al. 2024, section 3.)
 
 Two interventions. *Removal*: the marks that are found are filled in; as filling in costs Dice by itself, the same
-shapes beside the marks are filled in instead, and only pixels that neither touches are scored. *Insertion*: calipers
-are drawn, coloured, white and gray, where they would measure an object that is not there, a copy of the object's
-outline moved aside. As strange strokes disturb by themselves, the same strokes are gathered in the middle of that place
-instead, where they claim little; and as a network may join or fill whatever looks like the object, bits of the object
-are put where the calipers were. What calipers do counts only where it is more than what either of these does.
+shapes beside the marks are filled in instead, and only pixels that neither touches are scored. *Insertion*: calipers of
+several inks, coloured, white and gray, are drawn where they would measure an object that is not there, a copy of the
+object's outline moved aside. As strange strokes disturb by themselves, the same strokes are gathered in the middle of
+that place instead, where they claim little; and as a network may join or fill whatever looks like the object, bits of
+the object are put where the calipers were. What calipers do counts only where it is more than what either of these
+does. A network that takes strokes themselves for the object is told from one that takes all strokes, or all that is
+bright, by the same strokes in the object's own colour.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.audit import marks, pictures
-from jaxseg.audit.marks import BESIDE, INKS, MASKS, REMOVED, SPECKS, Look, around, gathered
+from jaxseg.audit.marks import BESIDE, MASKS, OWN, REMOVED, SPECKS, Look, around, gathered
 from jaxseg.audit.probe import ALL, OVERLAY, Answer, Arrays, Candidate, NotAskedError, Probe, not_asked, number, weakest
 from jaxseg.audit.subject import Seen, Subject
 from jaxseg.data import augment, pipeline
@@ -25,7 +28,6 @@ from jaxseg.networks import Network
 from jaxseg.results.text import text_of
 from jaxseg.settings import count, share
 
-_INSERTED = np.array([[SPECKS, gathered(ink), around(ink)] for ink in range(len(INKS))])
 _TOUCHED = 1e-3  # share of a pixel
 _SPECKLED, _GATHERED, _AROUND = range(3)  # places in it
 
@@ -48,10 +50,10 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
       `removal` `[3,N]`: Dice of the pixels that no removal touched, as it is, with shapes beside the marks filled in,
       with the marks filled in; NaN where no marks are. `insertion` `[I,3,N]`: for every ink, share of the phantom's
       pixels that are called foreground, with specks of the object at its ends, calipers gathered in its middle, and
-      calipers at its ends; `insertion_dice` the same, Dice away from what is drawn. `copied` `[I+1,N]`: share of the
-      pixels of specks, and of the strokes of every ink, outside the object that are called foreground. `marks` `[N]`:
-      share of the image that marks cover. `removal_*`, `insertion_*`: a few cases as of `pictures.Pairs.arrays`,
-      insertion of the ink number `shown`.
+      calipers at its ends; `insertion_dice` the same, Dice away from what is drawn. `copied` `[1+I,N]`: share of the
+      pixels of calipers outside the object that are called foreground, in the object's own colour and in every ink.
+      `marks` `[N]`: share of the image that marks cover. `removal_*`, `insertion_*`: a few cases as of
+      `pictures.Pairs.arrays`, insertion of the ink number `shown`.
     """
     if subject.rank != 2:
         raise NotAskedError("the cases are volumes; marks are drawn on pictures")
@@ -75,7 +77,9 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
         share = np.asarray(found.marks.mean(), np.float32)
         return {"images": found.images, "masks": np.stack(list(found.masks.values())), "share": share}
 
-    asked = subject.asks(question, batch_size=max(subject.batch_size // 10, 1), make=made)
+    asked = subject.asks(
+        question, batch_size=max(subject.batch_size // (1 + around(len(settings.inks) - 1)), 1), make=made
+    )
     answer = asked(subject.test)
     removal = np.where(answer["share"] > 0, regional.dice_from_region_sums(answer["removal"]).T, np.nan)
     insertion = np.moveaxis(_rate(answer["called"], answer["empty"]), 0, -1)
@@ -99,24 +103,24 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
 
 
 def _counts(seen: Seen, classes: jax.Array) -> dict[str, jax.Array]:
-    """Of class maps `[B,1+9,*n]`, that of the case as it is first: pixels, and sums for Dice."""
+    """Of class maps `[B,1+4+2I,*n]`, that of the case as it is first: pixels, and sums for Dice."""
     covered = dict(zip(MASKS, jnp.moveaxis(seen["masks"], 1, 0), strict=True))
     labels, counted = seen["labels"], seen.get("valid", jnp.ones(seen["labels"].shape, bool))
     background = (labels == 0) & counted
     untouched, undrawn = (counted & (covered[name] <= _TOUCHED) for name in ("touched", "drawn"))
     empty = background & undrawn & (covered["phantom"] > 0.5)
-    inserted = classes[:, 1 + _INSERTED]
-    # specks once, and the strokes of every ink at the ends
-    drawn = jnp.concatenate([inserted[:, :1, _SPECKLED], inserted[:, :, _AROUND]], 1) > 0
-    places = [background & _most_of(covered[name]) for name in ("specks", *["strokes"] * len(INKS))]
+    strokes = background & _most_of(covered["strokes"])
+    inks = range((classes.shape[1] - 1 - gathered(0)) // 2)
+    inserted = classes[:, 1 + np.array([[SPECKS, gathered(ink), around(ink)] for ink in inks])]
+    drawn = classes[:, 1 + np.array([OWN, *map(around, inks)])]
     pixels = lambda mask: jnp.sum(mask, (-2, -1))
     return {
         "removal": _sums(labels, classes[:, np.array([0, 1 + BESIDE, 1 + REMOVED])], untouched),
         "empty": pixels(empty),
         "called": pixels((inserted > 0) & empty[:, None, None]),
         "apart": _sums(labels, inserted, undrawn),
-        "drawn": pixels(jnp.stack(places, 1)),
-        "drawn_called": pixels(drawn & jnp.stack(places, 1)),
+        "drawn": pixels(strokes),
+        "drawn_called": pixels((drawn > 0) & strokes[:, None]),
     }
 
 
@@ -142,8 +146,8 @@ def _rate(called: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     """What marks give and what they take, with what filling in and strange strokes do by themselves beside it."""
     told = [_removal(subject, settings, arrays)]
-    inks = range(len(INKS)) if subject.test.num_channels == 3 else range(1, len(INKS))
-    told += [_insertion(subject, settings, arrays, ink) for ink in inks]
+    inks = settings.inks_of(subject.test.num_channels)
+    told += [_insertion(subject, settings, arrays, number, ink) for number, ink in enumerate(inks)]
     told.append(_copied(subject, settings, arrays, inks))
     every = lambda part: [one for answer in told for one in getattr(answer, part)]
     return Answer(every("rows"), every("candidates"), not_asked=every("not_asked"))
@@ -199,13 +203,13 @@ def _removal(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     return Answer(rows, (candidate,))
 
 
-def _insertion(subject: Subject, settings: Settings, arrays: Arrays, ink: int) -> Answer:
-    patients, name = subject.patients(settings.resamples), INKS[ink]
-    where = f"an empty place, outside the object and away from what is drawn; {name} calipers"
+def _insertion(subject: Subject, settings: Settings, arrays: Arrays, place: int, ink: str) -> Answer:
+    patients = subject.patients(settings.resamples)
+    where = f"an empty place, outside the object and away from what is drawn; {ink} calipers"
     convention = "share of the pixels that calipers claim, and that are background, which the network calls foreground"
-    of_object, middle, ends = arrays["insertion"][ink]
+    of_object, middle, ends = arrays["insertion"][place]
     gained = weakest([patients.difference(ends, one) for one in (middle, of_object)], settings.margin)
-    _, middle_dice, ends_dice = arrays["insertion_dice"][ink]
+    _, middle_dice, ends_dice = arrays["insertion_dice"][place]
     damage = patients.difference(middle_dice, ends_dice)
     told = {
         "called foreground, bits of the object at its ends": patients.mean(of_object),
@@ -215,17 +219,17 @@ def _insertion(subject: Subject, settings: Settings, arrays: Arrays, ink: int) -
     }
     rows = [number(what, estimate, convention, where=where) for what, estimate in told.items()]
     rows.append(number("Dice lost to calipers around it", damage, f"{regional.WHAT}, away from strokes", where=where))
-    shown = ink == int(arrays["shown"])
+    shown = place == int(arrays["shown"])
     candidate = Candidate(
         kind=OVERLAY,
-        name=f"overlays_insertion_{name}",
+        name=f"overlays_insertion_{ink.replace(' ', '_')}",
         title="The network believes calipers that measure nothing",
         sentence=(
-            f"Calipers, {name}, drawn around an empty place make the network call {text_of(gained)} of that place "
+            f"Calipers in {ink} drawn around an empty place make the network call {text_of(gained)} of that place "
             "foreground, as a share of its pixels and beyond what the same strokes do in its middle and what bits of "
             "the object do in their place."
         ),
-        quantity=f"share of an empty place called foreground because of {name} calipers",
+        quantity=f"share of an empty place called foreground because of {ink} calipers",
         estimate=gained,
         margin=settings.margin,
         damage=damage.mean,
@@ -246,17 +250,17 @@ def _insertion(subject: Subject, settings: Settings, arrays: Arrays, ink: int) -
     return Answer(rows, (candidate,))
 
 
-def _copied(subject: Subject, settings: Settings, arrays: Arrays, inks: range) -> Answer:
+def _copied(subject: Subject, settings: Settings, arrays: Arrays, inks: Sequence[str]) -> Answer:
     patients = subject.patients(settings.resamples)
     convention = "share of the pixels outside the object that the network calls foreground"
-    specks, *strokes = arrays["copied"]
-    rows = [number("called foreground", patients.mean(specks), convention, where="bits of the object")]
+    own, *others = arrays["copied"]
+    rows = [number("called foreground", patients.mean(own), convention, where="strokes in the object's own colour")]
     beyond = {}
-    for ink in inks:
-        where = f"strokes of {INKS[ink]} calipers"
-        beyond[INKS[ink]] = patients.difference(strokes[ink], specks)
-        rows.append(number("called foreground", patients.mean(strokes[ink]), convention, where=where))
-        rows.append(number("called foreground, beyond bits of the object", beyond[INKS[ink]], convention, where=where))
+    for ink, strokes in zip(inks, others, strict=True):
+        where = f"strokes of {ink} calipers"
+        beyond[ink] = patients.difference(strokes, own)
+        rows.append(number("called foreground", patients.mean(strokes), convention, where=where))
+        rows.append(number("called foreground, beyond the object's own colour", beyond[ink], convention, where=where))
     name, most = max(beyond.items(), key=lambda one: -np.inf if np.isnan(one[1].low) else one[1].low)
     candidate = Candidate(
         kind=OVERLAY,
@@ -264,9 +268,9 @@ def _copied(subject: Subject, settings: Settings, arrays: Arrays, inks: range) -
         title="Strokes of marks are segmented as the object",
         sentence=(
             f"Of the strokes of {name} calipers on the background the network calls {text_of(most)} foreground, as a "
-            "share of their pixels and beyond what it does with bits of the object in their place."
+            "share of their pixels and beyond what it does with the same strokes in the object's own colour."
         ),
-        quantity="share of a mark's strokes called foreground, beyond bits of the object",
+        quantity="share of a mark's strokes called foreground, beyond strokes in the object's colour",
         estimate=most,
         margin=settings.copied_margin,
         damage=np.nan,

@@ -10,7 +10,6 @@ from jaxseg.analysis import position
 from jaxseg.audit import profiles
 from jaxseg.audit.probe import Answer, Arrays, NotAskedError, Probe, plain
 from jaxseg.audit.subject import Subject, evenly
-from jaxseg.data import pipeline
 from jaxseg.networks import Network
 from jaxseg.settings import count
 
@@ -45,7 +44,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     def add(states: Any, features: dict[str, jax.Array], fold: jax.Array, valid: jax.Array | None) -> Any:
         return {name: position.update(states[name], features[name], fold, valid=valid) for name in states}
 
-    for batch in pipeline.epoch(cases, batch_size=subject.batch_size):
+    for batch in subject.batches(cases):
         features, valid = read(subject.network, batch)
         states = states or {name: position.init(x.shape[-1], folds=folds) for name, x in features.items()}
         # a number that no fold has leaves the repetitions out
@@ -55,9 +54,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
 
 def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     """A row per layer."""
-    convention = (
-        "R^2 of a ridge regression from a pixel's features to its distance from the border, folds over patients"
-    )
+    convention = "R² of a ridge regression from a pixel's features to its distance from the border, folds over patients"
     n, pairs = min(len(subject.test), settings.profile_cases), zip(subject.layers, arrays["r2"], strict=True)
     rows = [plain("knowledge of the border", r2, convention, where=name, n=n) for name, r2 in pairs]
     return profiles.answer(
@@ -65,8 +62,9 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
         rows,
         "What each layer knows of the border",
         "Line of R squared of the distance from the border by layer.",
+        "How much of a pixel's distance from the border a linear map reads off its features: 1 is all, 0 nothing. "
         "Cross-validated over patients. After Lin, Weng et al. 2024, Fig. 5.",
-        ylabel="R²",
+        ylabel="R² of the distance",
     )
 
 

@@ -60,6 +60,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
             "images": augment.levels(made.shown(made.images), scales=seen.get("scale")),
             "labels": made.shown(made.labels.astype(jnp.uint8)),
             "classes": made.shown(classes.astype(jnp.uint8)),
+            "moves": made.shown_moves,
         }
         return counts | {"pictures": shown}
 
@@ -148,7 +149,16 @@ def _given_up(
             "images whose object touches the border by eye."
         ),
         figure=pictures.figure(
-            "translation", pictures.of_arrays(arrays), subject, "the border far away", "the border close by"
+            "translation",
+            pictures.of_arrays(arrays),
+            subject,
+            "the border far away",
+            "the border close by",
+            parts=(
+                "Two windows of one image, each half as wide and high, enlarged to its size. The dashed line runs "
+                "through the object's middle: it lies inside the first window, and is the border of the second, at "
+                "the side that is named. Of what both windows show, the same pixels are compared."
+            ),
         ),
         hidden=hidden if seen < settings.least_recall else "",
     )

@@ -113,6 +113,7 @@ def check(
     data_dir: str | os.PathLike[str],
     manual_dir: str | os.PathLike[str] | None = None,
     like: pipeline.Preparation | None = None,
+    pictures: int = 0,
 ) -> diagnosis.Report:
     """What the doctor says of the raw files of a data set; prepares nothing.
 
@@ -120,6 +121,7 @@ def check(
       name: as for `prepare`.
       data_dir: where archives are unpacked temporarily, if there are any.
       manual_dir, like: as for `prepare`.
+      pictures: how many images with marks it shows at most.
 
     Raises:
       InputError: the name is unknown, `manual_dir` is missing, or an archive cannot be unpacked.
@@ -128,9 +130,9 @@ def check(
     root = paths.expanded(data_dir)
     given = _manual_dir(builder_class, config, manual_dir, root)
     if not archives.needs_room(given):
-        return _examine(builder_class, config, given, given, like)[1]
+        return _examine(builder_class, config, given, given, like, pictures)[1]
     with _writing(root, given), _work_folder(root) as work, archives.unpacked(given, work / _RAW) as raw:
-        return _examine(builder_class, config, raw, given, like)[1]
+        return _examine(builder_class, config, raw, given, like, pictures)[1]
 
 
 def _examine(
@@ -139,6 +141,7 @@ def _examine(
     raw: pathlib.Path | None,
     given: pathlib.Path | None,
     like: pipeline.Preparation | None,
+    pictures: int = 0,
 ) -> tuple[Any, diagnosis.Report]:
     from jaxseg.data import doctor  # not before launchers have checked their flags: it imports JAX
 
@@ -151,7 +154,11 @@ def _examine(
     if like is not None:
         found = found._replace(contents=found.contents._replace(scaling=like.scaling))
     report = doctor.examine(
-        f"{builder_class.name}/{config.name}", found, builder_class.load, in_threads=builder_class.THREADS
+        f"{builder_class.name}/{config.name}",
+        found,
+        builder_class.load,
+        in_threads=builder_class.THREADS,
+        pictures=pictures,
     )
     if raw is None or raw == given:
         return found, report

@@ -1,6 +1,7 @@
 """Prepared data set in, batches out. A case is never lost, and a training batch is a function of its step alone."""
 
 from jaxseg.data.pipeline.batches import (
+    ARRAYS,
     Batch,
     Source,
     batches,
@@ -12,6 +13,7 @@ from jaxseg.data.pipeline.batches import (
     order,
     part_of_batch,
     sizes_of,
+    stack,
     whole_batches,
 )
 from jaxseg.data.pipeline.memory import (
@@ -22,11 +24,12 @@ from jaxseg.data.pipeline.memory import (
     listed,
     mapped,
     nowhere,
-    on_one_grid,
 )
 from jaxseg.data.pipeline.split import Case, Preparation, Split, split_sizes
+from jaxseg.data.pipeline.streamed import Streamed, on_one_grid, streamed
 
 __all__ = [
+    "ARRAYS",
     "Batch",
     "Case",
     "InMemory",
@@ -34,6 +37,7 @@ __all__ = [
     "Preparation",
     "Source",
     "Split",
+    "Streamed",
     "batches",
     "check_batch_size",
     "epoch",
@@ -50,5 +54,7 @@ __all__ = [
     "part_of_batch",
     "sizes_of",
     "split_sizes",
+    "stack",
+    "streamed",
     "whole_batches",
 ]

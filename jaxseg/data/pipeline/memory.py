@@ -5,18 +5,17 @@ import functools
 import hashlib
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from jaxseg import paths
 from jaxseg.data import raw_cases, threads
-from jaxseg.data.grids import Placement
 from jaxseg.data.pipeline.split import Case, Split
 from jaxseg.errors import InputError
 
 _ARRAYS = frozenset(("image", "labels", "valid"))
-_PICTURED = {"scales": "scale", "insides": "inside"}  # attribute of `InMemory` -> name in a case
+_STACKED = ("image", "labels", "valid", "scale", "inside")  # in a case; of `InMemory` in this order
 _TEXTS = ("case", "patient", "domain", "spacing")
 
 
@@ -80,24 +79,28 @@ class InMemory:
         """C."""
         return self.images.shape[-1]
 
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Spatial sizes of all cases."""
+        return self.labels.shape[1:]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all images and labels."""
+        return sum(array.nbytes for array in self.arrays.values())
+
     def __len__(self) -> int:
         return len(self.cases)
 
     def __getitem__(self, index: int) -> Case:
+        known = zip(_STACKED, (self.images, self.labels, self.valid, self.scales, self.insides), strict=True)
         return {
             "case": self.cases[index],
             "patient": self.patients[index],
             "domain": self.domains[index],
             "spacing": self.spacings[index],
-            **{name: array[index] for name, array in self.arrays.items()},
-            **{name: array[index] for name, array in self._pictured.items()},
+            **{name: array[index] for name, array in known if array is not None},
         }
-
-    @property
-    def _pictured(self) -> dict[str, np.ndarray]:
-        """What is known of the pictures of all cases, by the names in a case."""
-        known = {name: getattr(self, attribute) for attribute, name in _PICTURED.items()}
-        return {name: array for name, array in known.items() if array is not None}
 
     def read(self, index: int) -> Case:
         """`self[index]`, which cannot be damaged."""
@@ -118,6 +121,10 @@ class InMemory:
             scales=None if self.scales is None else self.scales[chosen],
             insides=None if self.insides is None else self.insides[chosen],
         )
+
+    def held(self) -> "InMemory":
+        """Itself."""
+        return self
 
     def __iter__(self) -> Iterator[Case]:
         return (self[index] for index in range(len(self)))
@@ -191,29 +198,38 @@ class Listed:
 def in_memory(split: Split, *, chosen: Sequence[int] | None = None, pictured: bool = False) -> InMemory:
     """Decodes every case of a split once, or those at the chosen places, with two threads; `pictured` as for `read`."""
     places = range(len(split)) if chosen is None else chosen
+    return stacked(split.name, split.class_names, functools.partial(split.read, pictured=pictured), places)
+
+
+def stacked(name: str, class_names: tuple[str, ...], read: Callable[[int], Case], places: Sequence[int]) -> InMemory:
+    """Cases as arrays.
+
+    Args:
+      name: of the split.
+      class_names: the background first.
+      read: the case at a place; called by two threads.
+      places: of the cases.
+
+    Raises:
+      InputError: they differ in size.
+    """
     texts: list[tuple[str, str, str]] = []
     spacings: list[np.ndarray] = []
-    of_pictures: dict[str, list[np.ndarray]] = {name: [] for name in _PICTURED} if pictured else {}
     arrays: dict[str, np.ndarray] = {}
-    read = functools.partial(split.read, pictured=pictured)
-    for i, case in enumerate(threads.in_threads(read, places, f"reading {split.name}")):
+    for i, case in enumerate(threads.in_threads(read, places, f"reading {name}")):
         if not arrays:  # TFDS prepares no empty splits
-            names = ("image", "labels", *(("valid",) if split.masked else ()))
-            arrays = {name: np.empty((len(places), *case[name].shape), case[name].dtype) for name in names}
-        for name, array in arrays.items():
-            if case[name].shape != array.shape[1:]:
-                raise InputError(_sizes_differ(split.name, array.shape[1:], case[name].shape))
-            array[i] = case[name]
+            of_case = (key for key in _STACKED if key in case)
+            arrays = {key: np.empty((len(places), *case[key].shape), case[key].dtype) for key in of_case}
+        for key, array in arrays.items():
+            if case[key].shape != array.shape[1:]:
+                raise InputError(_sizes_differ(name, array.shape[1:], case[key].shape))
+            array[i] = case[key]
         spacings.append(case["spacing"])
-        for name, found in of_pictures.items():
-            found.append(case[_PICTURED[name]])
         texts.append((case["case"], case["patient"], case["domain"]))
     cases, patients, domains = zip(*texts, strict=True)
-    arrays |= {name: np.stack(found) for name, found in of_pictures.items()}
-    images, labels = arrays.pop("image"), arrays.pop("labels")
-    return InMemory(
-        split.name, split.class_names, images, labels, cases, patients, domains, np.stack(spacings), **arrays
-    )
+    images, labels, *more = (arrays.get(key) for key in _STACKED)
+    assert images is not None and labels is not None
+    return InMemory(name, class_names, images, labels, cases, patients, domains, np.stack(spacings), *more)
 
 
 def _sizes_differ(name: str, *shapes: tuple[int, ...]) -> str:
@@ -224,49 +240,10 @@ def _sizes_differ(name: str, *shapes: tuple[int, ...]) -> str:
     )
 
 
-def listed(split: Split, *, chosen: Sequence[int] | None = None, pictured: bool = False) -> Listed:
+def listed(split: Split) -> Listed:
     """`in_memory` of cases whatever their sizes."""
-    places = range(len(split)) if chosen is None else chosen
-    cases = threads.in_threads(functools.partial(split.read, pictured=pictured), places, f"reading {split.name}")
+    cases = threads.in_threads(split.read, range(len(split)), f"reading {split.name}")
     return Listed(split.name, split.class_names, tuple(cases), split.fingerprint)
-
-
-def on_one_grid(parts: Sequence[Listed], *, unit: int, fill: float) -> list[InMemory]:
-    """Cases of several sizes as arrays: each in the middle of one grid that holds all of them.
-
-    Args:
-      parts: cases that have `valid` and were read `pictured`.
-      unit: the grid's sides are multiples of it.
-      fill: of images around a case.
-    """
-    sizes = np.array([size for part in parts for size in part.sizes])
-    grid = tuple(int(-(-side // unit) * unit) for side in sizes.max(0))
-    return [_on_grid(part, grid, fill) for part in parts]
-
-
-def _on_grid(part: Listed, grid: tuple[int, ...], fill: float) -> InMemory:
-    placements = [
-        Placement(size, size, tuple((side - n) // 2 for side, n in zip(grid, size, strict=True)), grid)
-        for size in part.sizes
-    ]
-    pairs = list(zip(placements, part.items, strict=True))
-    fills = {"image": fill, "labels": 0, "valid": False}
-    images, labels, valid = (
-        np.stack([at.onto(case[name], value) for at, case in pairs]) for name, value in fills.items()
-    )
-    return InMemory(
-        part.name,
-        part.class_names,
-        images,
-        labels,
-        part.cases,
-        part.patients,
-        part.domains,
-        np.stack([case["spacing"] for case in part.items]),
-        valid,
-        np.stack([case["scale"] for case in part.items]),
-        np.stack([case["inside"] + np.array(at.start, np.int32) for at, case in pairs]),
-    )
 
 
 def mapped(split: Split, folder: pathlib.Path) -> Listed:

@@ -1,6 +1,7 @@
 """One split of a prepared data set, read from disk case by case."""
 
 import functools
+import hashlib
 import io
 import math
 import os
@@ -14,7 +15,7 @@ from PIL import Image
 
 from jaxseg import paths
 from jaxseg.data import threads
-from jaxseg.data.grids import Misfit
+from jaxseg.data.grids import Misfit, Placement
 from jaxseg.data.inputs import Inputs, gray_levels
 from jaxseg.data.normalisation import MeanStd, Statistics
 from jaxseg.data.raw_cases import IGNORED
@@ -175,16 +176,37 @@ class Split:
         """The spatial sizes of every case, for which all labels are decoded; None where the geometry gives one."""
         if self.sides is not None:
             return None
-        grid, stored = self.inputs.grid, threads.in_threads(self.truth, range(len(self)), f"sizes of {self.name}")
-        return tuple(grid.placement(case["labels"].shape, case["spacing"]).grid for case in stored)
+        placed = threads.in_threads(self.placement, range(len(self)), f"sizes of {self.name}")
+        return tuple(placement.grid for placement in placed)
+
+    def placement(self, index: int) -> Placement:
+        """Where a case lies on the grid that a network is given, for which its labels are decoded."""
+        case = self.truth(index)
+        return self.inputs.grid.placement(case["labels"].shape, case["spacing"])
 
     @property
     def num_bytes(self) -> int:
         """Of all images and labels, once decoded."""
         sizes = (self.sides,) * len(self) if self.sides else self.sizes or ()
-        pixels = sum(math.prod(size) for size in sizes)
+        return self.bytes_of(sum(math.prod(size) for size in sizes))
+
+    def bytes_of(self, pixels: int) -> int:
+        """Of so many pixels of images and labels, once decoded."""
         width = self.inputs.normalisation.itemsize or np.dtype(self._dtype).itemsize
         return pixels * (self.num_channels * width + 1 + self.masked)
+
+    def facts(self, index: int) -> tuple[str, str, str, str]:
+        """Name, patient and domain of a case, and a checksum of how it is stored; nothing is decoded."""
+        try:
+            record = self._records[self._numbers[index]]
+            digest = hashlib.blake2b(digest_size=8)
+            for name in ("image", "labels"):
+                stored = record[name]
+                digest.update(np.ascontiguousarray(stored).data if isinstance(stored, np.ndarray) else stored)
+            case, patient, domain = (record[name].decode() for name in ("case", "patient", "domain"))
+            return case, patient, domain, digest.hexdigest()
+        except Exception as error:
+            raise _unreadable(self._directory, error) from error
 
     def _texts(self) -> list[tuple[str, ...]]:
         """Name, patient and domain of every case."""

@@ -57,19 +57,18 @@ def measure(
       `validation_dice` of the checkpoint; and what `features.measure` returns.
     """
     test = splits["test"]
-    model, variables, best = runs.load_best(run, folder, test.images.shape, splits.num_classes)
+    network, best = runs.best_network(run, folder, test.images.shape, splits.num_classes)
     measures: dict[str, np.ndarray] = {name: np.asarray(value) for name, value in best.items()}
     for view in TEST_VIEWS:
         scores = inference.score_cases(
-            model,
-            variables,
+            network,
             pipeline.epoch(test, batch_size=run.training.batch_size),
             augment.testing_view(view, size=run.data.image_size, cases=test.cases),
             lambda labels, predictions, valid=None: score(labels, predictions, settings.evaluation, valid=valid),
         )
         measures |= {f"{view}_{name}": value for name, value in scores.items()}
-    measures |= features.measure(settings, model, variables, test)
-    return measures | moving_window.measure(settings, model, variables, test)
+    measures |= features.measure(settings, network.model, network.variables, test)
+    return measures | moving_window.measure(settings, network, test)
 
 
 def mask_centres(settings: Settings, splits: runs.Splits) -> dict[tuple[str, str], np.ndarray]:

@@ -1,8 +1,5 @@
 """The moving window (Lin, Weng et al. 2024, appendix Fig. 1): does a pixel keep its class when the window moves?"""
 
-from typing import Any
-
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +7,7 @@ import numpy as np
 from jaxseg import inference
 from jaxseg.data import augment, pipeline
 from jaxseg.metrics import regions
+from jaxseg.networks import Network
 from jaxseg.studies.base import at_even_quantiles
 from jaxseg.studies.border_shortcut.settings import Settings
 
@@ -26,14 +24,14 @@ def diagonal_starts(settings: Settings) -> np.ndarray:
     return window_starts(settings)[:: settings.evaluation.windows_per_side + 1]
 
 
-def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline.InMemory) -> dict[str, np.ndarray]:
+def measure(settings: Settings, network: Network, test: pipeline.InMemory) -> dict[str, np.ndarray]:
     """Agreement of the predictions of a window that moves over each image, and the windows of one image."""
     starts = window_starts(settings)
     size = settings.run.data.image_size
 
     @jax.jit
     def of_image(image: jax.Array) -> tuple[jax.Array, jax.Array]:
-        predictions = inference.predict(model, variables, cut_windows(image, starts, size))
+        predictions = inference.predict(network, cut_windows(image, starts, size))
         masks, inside = place_windows(predictions > 0, starts, image.shape[0])
         return regions.window_agreement(masks, inside), predictions.astype(jnp.uint8)
 

@@ -11,7 +11,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -20,7 +19,7 @@ import numpy as np
 from jaxseg.data import augment, pipeline
 from jaxseg.data.normalisation import Scale
 from jaxseg.metrics import overlap
-from jaxseg.models.skeleton import UNetSkeleton
+from jaxseg.networks.linen import LinenNetwork
 from jaxseg.results.stored import kept
 from jaxseg.scores import compute, registry, vog
 from jaxseg.scores.base import AUTOENCODER, BOTTLENECK, ENSEMBLE
@@ -107,9 +106,9 @@ def load(settings: Settings, splits: runs.Splits, network: Network) -> tuple[Ask
     run = settings.of_autoencoder(network.folder, network.run.seed)
     channels = splits.open("train").num_channels
     loaded = autoencoders.load_best(run, network.autoencoder, splits.num_classes, channels)
-    autoencoder, weights, model, variables = loaded
+    autoencoder, weights, of_run = loaded
     layers = tuple(settings.evaluation.ability_layers)
-    return Asked(model, layers, settings.layer, autoencoder), Known((variables,), weights)
+    return Asked(layers, settings.layer, autoencoder), Known((of_run,), weights)
 
 
 def _seen(settings: Settings, cases: pipeline.InMemory) -> tuple[compute.Batches, compute.View]:
@@ -137,20 +136,21 @@ def _dice_before_and_after(evidence: Evidence, labels: jax.Array) -> dict[str, j
 
 
 def of_ensemble(
-    settings: Settings, network: nn.Module, members: Sequence[Any], scored: pipeline.InMemory
+    settings: Settings, members: Sequence[LinenNetwork], scored: pipeline.InMemory
 ) -> dict[str, np.ndarray]:
     """All scores of an ensemble, `[N]` by their keys, and `dice` `[N,K-1]` of the highest mean probability."""
-    return compute.score_cases(Asked(network, ()), Known(tuple(members)), _OF_ENSEMBLE, *_seen(settings, scored))
+    return compute.score_cases(Asked(()), Known(tuple(members)), _OF_ENSEMBLE, *_seen(settings, scored))
 
 
 def _of_network(settings: Settings, gathered: Gathered, network: Network) -> dict[str, np.ndarray]:
     splits, stored, run = gathered.splits, gathered.scored.stored, network.run
     asked, known = load(settings, splits, network)
-    assert isinstance(asked.model, UNetSkeleton)  # as all networks that a config can name
+    (of_run,) = known.members
+    assert isinstance(of_run, LinenNetwork)
     scored = of_network(settings, asked, known, splits["train"], stored)
-    checkpoints = vog.checkpoints(settings.evaluation.vog_every, run, network.folder, splits, known.members[0])
+    checkpoints = vog.checkpoints(settings.evaluation.vog_every, run, network.folder, splits, of_run)
     scored["vog"] = vog.variance_of_gradients(
-        asked.model, checkpoints, stored, size=run.data.image_size, batch_size=run.training.batch_size
+        checkpoints, stored, size=run.data.image_size, batch_size=run.training.batch_size
     )
     return scored
 
@@ -158,8 +158,8 @@ def _of_network(settings: Settings, gathered: Gathered, network: Network) -> dic
 def _of_ensemble(settings: Settings, gathered: Gathered, members: Sequence[Network]) -> dict[str, np.ndarray]:
     splits = gathered.splits
     shape = (1, *(settings.run.data.image_size,) * 2, splits.open("train").num_channels)
-    loaded = [runs.load_best(member.run, member.folder, shape, splits.num_classes) for member in members]
-    return of_ensemble(settings, loaded[0][0], [variables for _, variables, _ in loaded], gathered.scored.stored)
+    loaded = [runs.best_network(member.run, member.folder, shape, splits.num_classes)[0] for member in members]
+    return of_ensemble(settings, loaded, gathered.scored.stored)
 
 
 def _examples(settings: Settings, gathered: Gathered, network: Network, chosen: Sequence[int]) -> dict[str, np.ndarray]:

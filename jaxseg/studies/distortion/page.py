@@ -8,6 +8,7 @@ from jaxseg.metrics.domain_ranking import MEAN, TOGETHER
 from jaxseg.report import estimates, page
 from jaxseg.results.claims import Claim
 from jaxseg.results.table import Row, Table, table
+from jaxseg.scores import registry
 from jaxseg.studies.distortion import tables
 from jaxseg.studies.distortion.cases import SHIFTED
 from jaxseg.studies.distortion.claims import NEGLIGIBLE
@@ -26,7 +27,8 @@ def make(report: StudyReport) -> page.Page:
         "correlation",
         "Rank correlation with 1 - Dice",
         "Dots with intervals: rank correlation of every score with 1 - Dice, mean of the shifted domains.",
-        f"Within each shifted domain, by {unit}; mean of the domains. {_runs_text(report)}",
+        f"Within each shifted domain, by {unit}; mean of the domains. {_runs_text(report)} "
+        f"{_scores(report, of_paper=False)}",
     )
     question = "Does distortion tell where a segmentation is wrong on another scanner?"
     sections = (_comparison, _claims, _failure_prediction, _detection, _rejection, _segmentation)
@@ -76,7 +78,8 @@ def _failure_prediction(report: StudyReport) -> page.Section:
         "correlation_domains",
         "Rank correlation domain by domain",
         "Dots with intervals: rank correlation of the paper's scores with 1 - Dice in every domain.",
-        f"By {unit}. {_runs_text(report)} After Fig. 3 of Lennartz and Schultz 2023, which prints no numbers.",
+        f"By {unit}. {_runs_text(report)} After Fig. 3 of Lennartz and Schultz 2023, which prints no numbers. "
+        f"{_scores(report)}",
         table="correlation",
     )
     title, of_unit = "Rank correlation with 1 - Dice, by", lambda each: results.correlation.where(unit=each)
@@ -100,7 +103,8 @@ def _detection(report: StudyReport) -> page.Section:
         "detection",
         "Flagged as out-of-distribution",
         "Dots with intervals: share of the cases of every domain that each of the paper's scores flags.",
-        f"By {evaluation.unit}. The threshold keeps {evaluation.keep:.0%} of in-distribution validation. Fig. 4, left.",
+        f"By {evaluation.unit}. The threshold keeps {evaluation.keep:.0%} of in-distribution validation. Fig. 4, left. "
+        f"{_scores(report)}",
     )
     dice = report.figure(
         "dice_domains",
@@ -122,7 +126,7 @@ def _rejection(report: StudyReport) -> page.Section:
         "Dice of what is kept",
         "Curves of the mean Dice of the kept cases against the share that is kept, for every score.",
         f"By {report.settings.evaluation.unit}, mean over the networks. 'best possible' rejects by the networks' own "
-        "Dice; an ensemble has a Dice of its own, with which its curves end.",
+        f"Dice; an ensemble has a Dice of its own, with which its curves end. {_scores(report, of_paper=False)}",
         table="risk_coverage",
     )
     columns = {"unit": "by", "quantity": "quantity", "score": "score"}
@@ -161,7 +165,15 @@ def _segmentation(report: StudyReport) -> page.Section:
 def _table(
     title: str, rows: Table, columns: estimates.Columns, further: Mapping[str, str], estimate: str = estimates.MEAN
 ) -> page.Table:
-    return estimates.table(title, rows, columns, further=further, estimate=estimate, counts=_COUNTS)
+    made = estimates.table(title, rows, columns, further=further, estimate=estimate, counts=_COUNTS)
+    explained = f" {registry.explained(rows.values('score'))}." if "score" in columns and rows else ""
+    return dataclasses.replace(made, note=made.note + explained)
+
+
+def _scores(report: StudyReport, *, of_paper: bool = True) -> str:
+    """What the scores of a figure are, those of the paper or all."""
+    shown = report.tables.correlation.values("score")
+    return f"{registry.explained([name for name in shown if tables.IN_PAPER[name] or not of_paper])}."
 
 
 def _facts_table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> page.Table:

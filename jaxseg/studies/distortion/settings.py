@@ -7,6 +7,7 @@ import ml_collections
 
 from jaxseg.errors import InputError
 from jaxseg.models import tracing
+from jaxseg.networks import of_linen
 from jaxseg.scores import vog
 from jaxseg.settings import count, number, one_of
 from jaxseg.studies.base import changed, layer_names, read_settings
@@ -102,5 +103,5 @@ def _check_layers(settings: Settings) -> None:
         if unknown or not layers:
             raise InputError(f"config.{field} names no layer {unknown[:1]}; the network has {', '.join(names)}")
     model, size = checks.build_model(settings.run, 2), settings.run.data.image_size
-    variables = tracing.variable_shapes(model, (1, size, size, 3))
-    autoencoders.build(settings.of_autoencoder(pathlib.Path(), 0), model, variables, 3)
+    network = of_linen(model, tracing.variable_shapes(model, (1, size, size, 3)), image_size=size)
+    autoencoders.build(settings.of_autoencoder(pathlib.Path(), 0), network)

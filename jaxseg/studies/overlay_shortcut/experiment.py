@@ -14,9 +14,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -25,6 +23,7 @@ import numpy as np
 from jaxseg import inference
 from jaxseg.data import augment, pipeline
 from jaxseg.metrics import overlap, regional
+from jaxseg.networks import Network
 from jaxseg.studies import base
 from jaxseg.studies.base import SPLITS, Measures
 from jaxseg.studies.overlay_shortcut import restoration, saliency
@@ -68,8 +67,8 @@ def measure(
       `[M,T,n,n]`. What `saliency.measure` returns. `step` and `validation_dice` of the checkpoint.
     """
     test = images.scans["test"].annotated
-    model, variables, best = runs.load_best(run, folder, test.images.shape, test.num_classes)
-    tested = functools.partial(predict_and_count, model, variables, run, test.num_classes)
+    network, best = runs.best_network(run, folder, test.images.shape, test.num_classes)
+    tested = functools.partial(predict_and_count, network, run)
     measures: dict[str, np.ndarray] = {name: np.asarray(value) for name, value in best.items()}
     for kind in images.kinds:
         source = images.of(kind, "test")
@@ -82,7 +81,7 @@ def measure(
         measures[f"{name}_counts"], measures[f"{name}_predictions"] = tested(changed, clips.labels)
     frames = [tested(clips.frames[:, t], clips.labels) for t in range(clips.frames.shape[1])]
     measures["clip_counts"], measures["clip_predictions"] = (np.stack(part, 1) for part in zip(*frames, strict=True))
-    return measures | saliency.measure(settings, model, variables, images)
+    return measures | saliency.measure(settings, network.model, network.variables, images)
 
 
 def restored_counts(method: str, mask: str) -> str:
@@ -96,12 +95,7 @@ def agreement_with_last(predictions: np.ndarray) -> np.ndarray:
 
 
 def predict_and_count(
-    model: nn.Module,
-    variables: Any,
-    run: ml_collections.ConfigDict,
-    num_classes: int,
-    images: np.ndarray,
-    labels: np.ndarray,
+    network: Network, run: ml_collections.ConfigDict, images: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """A network's predictions on images uint8 `[N,S,S,C]`, and how they overlap with labels `[N,S,S]`.
 
@@ -110,17 +104,14 @@ def predict_and_count(
     """
     places = zip(*pipeline.whole_batches(len(images), run.training.batch_size), strict=True)
     batches = ({"image": images[i], "labels": labels[i], "real": real} for i, real in places)
-    count = functools.partial(_predict_and_count, model, size=run.data.image_size, num_classes=num_classes)
-    found = inference.over_cases(functools.partial(count, variables), batches)
+    count = functools.partial(_predict_and_count, network, size=run.data.image_size)
+    found = inference.over_cases(count, batches)
     return found["counts"], found["predictions"]
 
 
-# networks of one shape share this program, as the module is part of what it is compiled for
-@functools.partial(jax.jit, static_argnames=("model", "size", "num_classes"))
-def _predict_and_count(
-    model: nn.Module, variables: Any, batch: inference.Batch, *, size: int, num_classes: int
-) -> dict[str, jax.Array]:
+@functools.partial(jax.jit, static_argnames="size")  # networks of one shape share this program
+def _predict_and_count(network: Network, batch: inference.Batch, *, size: int) -> dict[str, jax.Array]:
     seen = augment.whole(batch, size=size)
-    predictions = inference.predict(model, variables, seen["images"])
-    counts = overlap.class_counts(seen["labels"], predictions, num_classes=num_classes)
+    predictions = inference.predict(network, seen["images"])
+    counts = overlap.class_counts(seen["labels"], predictions, num_classes=network.num_classes)
     return {"counts": counts, "predictions": predictions.astype(jnp.uint8)}

@@ -62,7 +62,8 @@ def measure(
     """
     evaluation = settings.evaluation
     test = splits["test"]
-    model, variables, best = runs.load_best(run, folder, test.images.shape, splits.num_classes)
+    network, best = runs.best_network(run, folder, test.images.shape, splits.num_classes)
+    model, variables = network.model, network.variables
     assert isinstance(model, UNet)
     where = {"size": run.data.image_size, "batch_size": run.training.batch_size}
     width = model.decoder_widths[0][1]
@@ -76,8 +77,8 @@ def measure(
     del measures["unit_means"]
     noise = {"levels": evaluation.noise_levels, "seed": run.seed}
     measures["noise_sa"] = scores.noisy_abilities(model, variables, test, **where, **noise)
-    checkpoints = difficulty.checkpoints(evaluation.vog_every, run, folder, splits, variables)
-    measures["vog"] = difficulty.variance_of_gradients(model, checkpoints, test, **where)
+    checkpoints = difficulty.checkpoints(evaluation.vog_every, run, folder, splits, network)
+    measures["vog"] = difficulty.variance_of_gradients(checkpoints, test, **where)
     inert = evaluation.inert_sweep.index(evaluation.inert_below)
     narrow, pruned = prune_last_layer(model, variables, keep[inert], unit_means)
     measures["pruned_dice"] = scores.output_dice(narrow, pruned, test, **where)

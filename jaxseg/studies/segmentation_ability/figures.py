@@ -17,7 +17,6 @@ from jaxseg.studies.segmentation_ability import quality, tables
 from jaxseg.studies.segmentation_ability.settings import NETWORKS, Settings
 from jaxseg.studies.segmentation_ability.tables import StudyReport
 
-_COLOURS = dict(zip(NETWORKS, canvas.PALETTE, strict=False))
 _SIDE = 256  # pixels of a painted case, so that outlines are fine
 _MOST_LEVELS = 5  # of noise in one figure
 
@@ -39,6 +38,10 @@ def draw(report: StudyReport) -> None:
     inert = lambda row: f"below {row['inert_below']:g}: {row['units'] - row['active']} of {row['units']}"
     dots = [(inert(row), row["network"], *row.numbers) for row in tried]
     figures.dots(folder / "pruning.png", dots, xlabel="Dice without the inert units minus Dice with all")
+
+
+def _colour(network: str) -> str:
+    return canvas.looks(NETWORKS)[network][0]
 
 
 def _draw_layers(
@@ -158,7 +161,7 @@ def _draw_maps(path: pathlib.Path, settings: Settings, shown: Mapping[str, np.nd
     rows: dict[str, list[tuple[Any, Any]]] = {}
     for network in NETWORKS:
         image, annotation, maps = (shown[f"{network}_{name}"][example] for name in ("seen", "annotation", "maps"))
-        cells = [(painted(image, annotation, mask, _COLOURS[network]), None) for mask in maps]
+        cells = [(painted(image, annotation, mask, _colour(network)), None) for mask in maps]
         rows[f"{network}, layers 1 to {columns}"] = cells[:columns]
         rest = cells[columns:]
         blank = (np.full((_SIDE, _SIDE, 3), 255, np.uint8), None)
@@ -176,7 +179,7 @@ def _draw_heat(
     for i, case in enumerate(shown["examples"]):
         image, annotation = shown["online_seen"][where][i], shown["online_annotation"][where][i]
         heat = [_heat(shown[f"{network}_heat"][where][i], annotation) for network in NETWORKS]
-        output = painted(image, annotation, shown["online_output"][where][i], _COLOURS["online"])
+        output = painted(image, annotation, shown["online_output"][where][i], _colour("online"))
         cells = [painted(image, annotation, None, ""), *heat, output]
         name = f"{test.cases[case]}: mean SA {online['mean_sa'][case]:.2f}, Dice {online['dice'][case]:.2f} (online)"
         rows[name] = [(cell, None) for cell in cells]
@@ -194,7 +197,7 @@ def _online(shown: Mapping[str, np.ndarray], part: str, mask: str, line: int = 4
     """The cases of a part with a mask of the online network."""
     arrays = (shown[f"online_{name}"][_case(shown, part)] for name in ("seen", "annotation", mask))
     return [
-        (painted(image, label, inside, _COLOURS["online"], line=line), None)
+        (painted(image, label, inside, _colour("online"), line=line), None)
         for image, label, inside in zip(*arrays, strict=True)
     ]
 

@@ -26,6 +26,7 @@ import numpy as np
 from jaxseg import inference
 from jaxseg.data import augment, inputs
 from jaxseg.metrics import overlap
+from jaxseg.networks import Network as AnyNetwork
 from jaxseg.studies import base
 from jaxseg.studies.base import Data, Measures, open_splits
 from jaxseg.studies.skip_pruning import distances
@@ -93,15 +94,15 @@ def measure(
       `step` and `validation_miou` `[F]` of the checkpoints.
     """
     test = tested[0].cases
-    members = [
-        runs.load_best(member, place, test.images.shape, test.num_classes)
+    loaded = [
+        runs.best_network(member, place, test.images.shape, test.num_classes)
         for member, place in runs.member_runs(run, folder)
     ]
-    model, variables = members[0][0], [values for _, values, _ in members]
+    members = [network for network, _ in loaded]
+    model: Any = members[0].model
     view = augment.testing_view("original", size=run.data.image_size, cases=())
     counts = inference.score_cases(
-        model,
-        variables,
+        members,
         itertools.chain.from_iterable(map(shifter.batches, tested)),
         view,
         lambda labels, predictions, valid=None: {
@@ -110,20 +111,19 @@ def measure(
         predict=_predict_members,
     )["counts"]
     shown = inference.score_cases(
-        model,
-        variables[0],
+        members[0],
         itertools.chain.from_iterable(map(shifter.batches, example_cases(tested))),
         view,
         lambda _, predictions, **valid: {"predictions": predictions.astype(jnp.uint8)},
     )["predictions"]
-    measures = {name: np.array([best[name] for *_, best in members]) for name in members[0][2]}
+    measures = {name: np.array([best[name] for _, best in loaded]) for name in loaded[0][1]}
     # laid out as a file gives them back: sums over another layout round differently
     measures |= {"counts": np.ascontiguousarray(np.moveaxis(counts, 1, 0)), "examples": shown}
-    return measures | distances.measure(settings, model, variables, tested, shifter)
+    return measures | distances.measure(settings, model, [one.variables for one in members], tested, shifter)
 
 
-def _predict_members(model: Any, members: Sequence[Any], images: jax.Array) -> jax.Array:
-    return jnp.stack([inference.predict(model, variables, images) for variables in members], 1)
+def _predict_members(members: Sequence[AnyNetwork], images: jax.Array) -> jax.Array:
+    return jnp.stack([inference.predict(network, images) for network in members], 1)
 
 
 def _member_counts(

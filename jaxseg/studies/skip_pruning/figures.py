@@ -145,24 +145,22 @@ def violins(
       decoder: those of the layers that are its.
       ylabel: of all panels.
     """
+    colours = {name: colour for name, (colour, _) in canvas.looks(("encoder", "decoder")).items()}
     with canvas.sheet(path, (canvas.WIDTH, 1.5 + 1.45 * len(panels))) as figure:
         axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False).ravel()
         for ax, (title, layers) in zip(axes, panels.items(), strict=True):
             ax.grid(axis="y")
             ax.set_title(title)
             for at, (layer, (values, null)) in enumerate(layers.items()):
-                _violin(ax, at, values, null, _COLOURS[layer in decoder])
+                _violin(ax, at, values, null, colours["decoder" if layer in decoder else "encoder"])
             ax.set_ylim(0.0, 1.0)
         names = list(dict.fromkeys(layer for layers in panels.values() for layer in layers))
         axes[-1].set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
         figure.supylabel(ylabel, fontsize=canvas.TEXT)
-        handles: list[Any] = [canvas.patch(name, _COLOURS[name == "decoder"]) for name in ("encoder", "decoder")]
+        handles: list[Any] = [canvas.patch(name, colour) for name, colour in colours.items()]
         handles.append(Line2D([], [], color=canvas.INK, marker="o", linestyle="", label="mean"))
         handles.append(Line2D([], [], color=_NULL, linewidth=2, linestyle="--", label="no shift"))
         canvas.legend(figure, handles)
-
-
-_COLOURS = {False: canvas.BLUE, True: canvas.VERMILLION}
 
 
 def _violin(ax: Axes, at: int, values: np.ndarray, null: float, colour: str) -> None:

@@ -1,8 +1,8 @@
 """Exposure: does the network depend on how bright an image is? A probe in one file, as ARCHITECTURE.md says."""
 
 import dataclasses
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -34,22 +34,18 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     if subject.rank != 2:
         raise NotAskedError("the cases are volumes; exposure is of pictures")
 
-    def question(network: Network, seen: Seen) -> dict[str, jax.Array]:
+    def question(network: Network, seen: Seen) -> dict[str, Any]:
         images = jnp.stack([seen["images"], settings.darker * (seen["images"] + 1.0) - 1.0], 1)
         classes = jnp.stack([subject.predict(network, images[:, i]) for i in range(2)], 1)
         dice = [overlap.dice(seen["labels"], classes[:, i], num_classes=subject.test.num_classes) for i in range(2)]
         labels = jnp.stack([seen["labels"]] * 2, 1).astype(jnp.uint8)
-        return {
-            "dice": jnp.stack(dice, 1),
-            "images": augment.levels(images),
-            "labels": labels,
-            "classes": classes.astype(jnp.uint8),
-        }
+        shown = {"images": augment.levels(images), "labels": labels, "classes": classes.astype(jnp.uint8)}
+        return {"dice": jnp.stack(dice, 1), "pictures": shown}
 
-    answer = subject.asks(question)(subject.test)
-    dice = defined_mean(answer["dice"]).T
+    asked = subject.asks(question)
+    dice = defined_mean(asked(subject.test)["dice"]).T
     chosen = pictures.largest(dice[0] - dice[1], settings.examples)
-    return {"dice": np.asarray(dice)} | pictures.of_pairs(answer, chosen).arrays()
+    return {"dice": np.asarray(dice)} | pictures.of(asked, subject.test, chosen).arrays()
 
 
 def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
