@@ -114,7 +114,11 @@ TESTED = FIELD | {"MONAI UNet of volumes": (MONAI, monai_unet_of_volumes)}
 def reference(module, network, images, layer):
     """Logits `[B,*n,K]` and their gradient with respect to a layer, by PyTorch alone."""
     mean, std = IMAGENET if network.channels == 3 else (0.0, 1.0)
-    x = torch.from_numpy(np.moveaxis(((images + 1) / 2 - mean) / std, -1, 1).astype(np.float32))
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32).reshape(-1, *(1,) * (images.ndim - 2)) for values in (mean, std)
+    )
+    # in single precision as it is there: a ReLU at zero makes much of the last bit
+    x = ((torch.from_numpy(np.moveaxis(images, -1, 1).copy()) + 1) / 2 - mean) / std
     held = []
 
     def cut(part, inputs, output):
