@@ -5,8 +5,8 @@
 # one line makes it a network that the library can ask, one asks it everything, and a page says what it found. Here a
 # small module is trained first, on drawn skin images, in which lesions lie in the middle.
 #
-# PyTorch has to be there (Colab has it; elsewhere `pip install -e ".[torch]"`). Two CPU cores need some minutes, most of
-# them for drawing the images and for the audit.
+# PyTorch has to be there (Colab has it; elsewhere `pip install -e ".[torch]"`). Two CPU cores need some minutes,
+# most of them for drawing the images and for the audit.
 
 # %%
 import pathlib
