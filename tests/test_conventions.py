@@ -17,7 +17,7 @@ DESCRIBED = {"find", "load", "draw", "cases", "scenes", "config", "config_names"
 DESCRIBED |= {"setup", "open", "num_classes", "rank"}  # of a module, of splits
 # of a network, and of what computes one on the host
 DESCRIBED |= {"channels", "sides", "layers", "roles", "padding", "margin", "differentiable", "notes", "fingerprint"}
-DESCRIBED |= {"captured", "replaced", "forward", "backward"}
+DESCRIBED |= {"captured", "replaced", "repadded", "forward", "backward"}
 # imports that wait until launchers know their flags to be good, as they take seconds, and what a person may not have
 LATE = {"jax", "jaxseg.data", "grain", "tensorflow_datasets", "tensorboardX", "torch", "highdicom"}
 

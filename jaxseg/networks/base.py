@@ -116,6 +116,14 @@ class Network:
         """
         raise NotImplementedError
 
+    def repadded(self, padding: str) -> "Network | None":
+        """The same network with other padding around its feature maps; None where it cannot be changed from outside.
+
+        Args:
+          padding: reflect, replicate or circular.
+        """
+        return None
+
     def logits(self, images: jax.Array) -> jax.Array:
         """`[B,*n,K]` of images `[B,*n,C]`."""
         return self.captured(images, ())[0]
@@ -137,6 +145,7 @@ class Form:
       roles: its layers by role.
       differentiable: whether it has gradients.
       notes: what had to be made of its images and answers.
+      padding: around its feature maps.
     """
 
     num_classes: int
@@ -146,6 +155,7 @@ class Form:
     roles: Roles
     differentiable: bool
     notes: tuple[str, ...] = ()
+    padding: str = ""
 
 
 class Formed(Network):
@@ -180,6 +190,10 @@ class Formed(Network):
     @property
     def notes(self) -> tuple[str, ...]:
         return self.form.notes
+
+    @property
+    def padding(self) -> str:
+        return self.form.padding
 
     def check(
         self, images: jax.Array, layers: Sequence[str] = (), *, activations: Mapping[str, jax.Array] | None = None

@@ -175,6 +175,9 @@ class _OnHost:
     def backward(self, images: np.ndarray, given: host.Arrays, slopes: host.Answer) -> host.Answer:
         raise InputError(f"{self.name} has no gradient")
 
+    def repadded(self, padding: str) -> None:
+        return None
+
 
 def _traceable(function: Function, trial: np.ndarray) -> bool:
     """Whether JAX can trace it; what goes wrong on the host too is said there."""

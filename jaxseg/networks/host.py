@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxseg.errors import InputError
 from jaxseg.networks import answers
-from jaxseg.networks.base import Form, Formed
+from jaxseg.networks.base import Form, Formed, Network
 from jaxseg.networks.host_call import host_call
 
 Arrays = dict[str, np.ndarray]
@@ -32,6 +32,13 @@ class Host(Protocol):
     @property
     def takes_activations(self) -> bool:
         """Whether activations can be given in place of its own."""
+
+    def repadded(self, padding: str) -> "Host | None":
+        """The same with other padding around its feature maps; None where it cannot be changed.
+
+        Args:
+          padding: as of `Network.repadded`.
+        """
 
     def forward(self, images: np.ndarray, given: Arrays, layers: Sequence[str]) -> Answer:
         """The answer `[B,*n,channels]` to images `[B,*n,C]`, and the activations of layers.
@@ -84,6 +91,11 @@ class HostNetwork(Formed):
             raise InputError(f"{self.host.name} shows its activations and takes none; give a JAX function, or a module")
         given = {name: jnp.asarray(array, jnp.float32) for name, array in activations.items()}
         return self.reading.logits(self._called(images, given, ())[0])
+
+    def repadded(self, padding: str) -> Network | None:
+        host = self.host.repadded(padding)
+        form = dataclasses.replace(self.form, padding=padding)
+        return dataclasses.replace(self, host=host, form=form) if host else None
 
     def _called(self, images: jax.Array, given: dict[str, jax.Array], layers: tuple[str, ...]) -> Any:
         shapes = dict(self.form.shapes)

@@ -99,6 +99,9 @@ class LinenNetwork(Network):
         given = {name: functools.partial(_instead, array) for name, array in activations.items()}
         return capture.replace(self.model, self.variables, images, given)
 
+    def repadded(self, padding: str) -> Network | None:
+        return dataclasses.replace(self, model=self.model.clone(padding=padding)) if self.padding else None
+
     @property
     def _image(self) -> Any:
         return jax.ShapeDtypeStruct((1, *self.sides_seen, self.channels_seen), jnp.float32)

@@ -1,9 +1,10 @@
 """A PyTorch module as a network, without a change to it: activations are read and replaced through forward hooks.
 
-The one file that imports PyTorch, and only when it is called.
+PyTorch is imported here and in `torch_padding` alone, and only when they are called.
 """
 
 import contextlib
+import copy
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxseg.errors import InputError
-from jaxseg.networks import answers, host, picking
+from jaxseg.networks import answers, host, picking, torch_padding
 from jaxseg.networks.base import Form, check_sides, roles_around
 from jaxseg.networks.functions import last_line, trial_levels
 
@@ -79,7 +80,8 @@ def from_torch(
     before = trial.convolutions[: trial.convolutions.index(trial.head)] if trial.head else trial.convolutions
     roles = roles_around(tuple(shapes), bottleneck, (name for name in before if name in shapes))
     notes = (*notes, *trial.notes, *reading.notes)
-    form = Form(num_classes, channels, sides, tuple(shapes.items()), roles, trial.differentiable, notes)
+    padding = "zero" if torch_padding.pads_zeros(module) else ""
+    form = Form(num_classes, channels, sides, tuple(shapes.items()), roles, trial.differentiable, notes, padding)
     return host.HostNetwork(made, form, reading, batch_size)
 
 
@@ -123,6 +125,14 @@ class _Module:
         self._sides, self._channels, self._mean, self._std = sides, channels, mean, std
         self._widths = widths
         self._parts = dict(module.named_modules())
+        self._padding = "zero"
+
+    def repadded(self, padding: str) -> "_Module | None":
+        if not torch_padding.pads_zeros(self.module):
+            return None
+        made = copy.copy(self)
+        made._padding = padding
+        return made
 
     def forward(self, images: np.ndarray, given: host.Arrays, layers: Sequence[str]) -> host.Answer:
         import torch
@@ -219,7 +229,8 @@ class _Module:
     def _answer(self, x: Any) -> Any:
         """What the module says of normalised images, `[B,channels,*h]`."""
         try:
-            answer = self.module(x)
+            with torch_padding.repadded(self.module, self._padding):
+                answer = self.module(x)
         except Exception as error:  # whatever a module of someone else raises
             takes = _first_channels(self.module)
             hint = f"; its first convolution takes {takes} channels" if takes not in (None, x.shape[1]) else ""

@@ -73,6 +73,10 @@ class Sliced(Network):
     def fingerprint(self) -> str:
         return self.network.fingerprint
 
+    def repadded(self, padding: str) -> Network | None:
+        other = self.network.repadded(padding)
+        return other and Sliced(other)
+
     def captured(self, images: jax.Array, layers: Sequence[str]) -> tuple[jax.Array, dict[str, jax.Array]]:
         found: tuple[jax.Array, dict[str, jax.Array]] = self._flat(self.network.captured, images, layers)
         return found

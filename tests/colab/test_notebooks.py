@@ -14,11 +14,13 @@ from colab import build
 ROOT = pathlib.Path(__file__).parents[2]
 SOURCES = build.sources()
 QUICK = ("quickstart", "your_own_network_and_data")  # the others take as long, one by one
+TORCH = "your_pytorch_network"
 DEMO = 'SIZE = "demo"'
 SMALLER = {
     DEMO: 'SIZE = "tiny"',
     "config = train.get_config(SIZE)\n": "config = train.get_config(SIZE).unlock()\n"
     "config.model.update(features=(2, 4), skips=(True,))\n",
+    'name="my network")': 'name="my network", probes=("translation", "padding", "failures"), autoencoder_steps=2)',
 }
 
 each = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
@@ -32,6 +34,7 @@ def test_there_is_one_for_every_paper():
         "skip_connections",
         "segmentation_distortion",
         "your_own_network_and_data",
+        TORCH,
     }
 
 
@@ -58,28 +61,42 @@ def test_it_opens_in_colab_and_has_no_outputs(source):
     "sources",
     [
         pytest.param([s for s in SOURCES if s.stem in QUICK], id="quick"),
-        *(pytest.param([s], id=s.stem, marks=pytest.mark.slow) for s in SOURCES if s.stem not in QUICK),
+        *(pytest.param([s], id=s.stem, marks=pytest.mark.slow) for s in SOURCES if s.stem not in (*QUICK, TORCH)),
     ],
 )
-def test_they_run(sources, drawn_data, tmp_path, monkeypatch):
+def test_they_run(sources, executed):
     """In their smallest size, in a folder with one data set: no error, and every picture that they make is shown.
 
     Those of one kernel, whose imports take longer than many a cell, have nothing of each other's names.
     """
+    executed(sources)
+
+
+def test_that_of_pytorch_runs(torch, executed):
+    executed([s for s in SOURCES if s.stem == TORCH])
+
+
+@pytest.fixture
+def executed(drawn_data, tmp_path, monkeypatch):
+    """`(sources)`: runs them in one kernel, and looks at what they show."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # otherwise jupyter_core warns that it will be so one day
     shutil.copytree(drawn_data("dermoscopy/tiny"), tmp_path / "data")
-    joined = build.notebook(sources[0])
-    joined.cells = [cell for source in sources for cell in cells(source)]
-    place = {"metadata": {"path": tmp_path}}
-    NotebookClient(joined, timeout=300, startup_timeout=180, kernel_name="python3", resources=place).execute()
-    for source in sources:
-        code = [cell for cell in joined.cells if cell.cell_type == "code" and cell.id.startswith(source.stem)]
-        outputs = [output for cell in code for output in cell.outputs]
-        pictures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
-        shown = sum(cell.source.count("Image(") for cell in code)
-        assert 1 <= len(pictures) >= shown - 1  # quickstart shows none where no image is flagged
-        assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
+
+    def run(sources):
+        joined = build.notebook(sources[0])
+        joined.cells = [cell for source in sources for cell in cells(source)]
+        place = {"metadata": {"path": tmp_path}}
+        NotebookClient(joined, timeout=300, startup_timeout=180, kernel_name="python3", resources=place).execute()
+        for source in sources:
+            code = [cell for cell in joined.cells if cell.cell_type == "code" and cell.id.startswith(source.stem)]
+            outputs = [output for cell in code for output in cell.outputs]
+            pictures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+            shown = sum(cell.source.count("Image(") for cell in code)
+            assert 1 <= len(pictures) >= shown - 1  # quickstart shows none where no image is flagged
+            assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
+
+    return run
 
 
 def cells(source):

@@ -253,6 +253,43 @@ def test_a_compiled_module_is_read_through(module):
     assert network.layers == ("stem", "block", "block#1", "head")
 
 
+@pytest.mark.parametrize("padding", ["reflect", "replicate", "circular"])
+def test_other_padding_is_that_of_pytorch_and_the_module_stays_as_it_was(padding, module):
+    network, before = make(module), own(module)
+    assert network.padding == "zero"
+    other = network.repadded(padding)
+    found = other.logits(IMAGES)
+    for convolution in (module.stem, module.block):
+        convolution.padding_mode = padding
+    assert other.padding == padding and np.abs(own(module) - before).max() > 1e-2
+    np.testing.assert_allclose(found, own(module), rtol=1e-5, atol=1e-6)
+    for convolution in (module.stem, module.block):
+        convolution.padding_mode = "zeros"
+    np.testing.assert_array_equal(network.logits(IMAGES), before)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_other_padding_of_maps_that_are_smaller_than_it_and_of_even_kernels():
+    """What is wider than the map is mirrored again, as `np.pad` does; PyTorch's own modes refuse it."""
+    torch.manual_seed(0)
+    wide = torch.nn.Conv2d(3, 2, 4, padding="same", dilation=(9, 1), bias=False)
+    widths = [(13, 14), (1, 2)]
+    found = make(wide).repadded("reflect").logits(IMAGES)
+    x = np.pad(last(normalised(IMAGES)), ((0, 0), *widths, (0, 0)), mode="reflect")
+    wanted = sum(
+        x[:, 9 * i : 9 * i + 8, j : j + 12] @ wide.weight.detach().numpy()[:, :, i, j].T
+        for i in range(4)
+        for j in range(4)
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_module_that_pads_no_zeros_says_so():
+    without = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), torch.nn.Conv2d(4, 2, 1))
+    network = make(without)
+    assert network.padding == "" and network.repadded("reflect") is None
+
+
 def test_the_fingerprint_is_that_of_the_state(module):
     before = make(module).fingerprint
     assert make(module).fingerprint == before
@@ -307,12 +344,12 @@ def test_what_cannot_be_used_is_one_sentence(wrap, options, sentence, module):
 
 
 def test_a_module_is_audited_from_a_data_set_to_the_page(tmp_path):
-    """A convolution that is a threshold; probes by gradients and layers are among them."""
-    module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(2, 1, 1)).eval()
+    """A convolution that is a threshold; probes by gradients, layers and other padding are among them."""
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(2, 1, 1))
     with torch.no_grad():
         for part in (module[0], module[2]):
             part.weight.fill_(0.0), part.bias.fill_(0.0)
-        module[0].weight[0, 0] = module[2].weight[0, 0] = 9.0
+        module[0].weight[0, 0, 1, 1] = module[2].weight[0, 0] = 9.0
         module[2].bias.fill_(-40.0)
     network = networks.from_torch(
         module, num_classes=2, image_size=24, layers=("0", "1"), bottleneck="1", output="logits"
@@ -322,12 +359,16 @@ def test_a_module_is_audited_from_a_data_set_to_the_page(tmp_path):
     bright_squares.write(raw, 24)
     folder = builders.prepare("folder/squares", data_dir=tmp_path / "data", manual_dir=raw)
     quick = {"resamples": 100, "examples": 1, "autoencoder_steps": 2, "autoencoder_width": 2, "latent": 2}
-    quick["probes"] = ("translation", "failures", "ability")
+    quick["probes"] = ("translation", "padding", "failures", "ability")
     result = audit(network, folder, tmp_path / "audit", known_dice=1.0, name="a threshold", **quick)
     assert result.verdict == "no" and not result.findings
     rows = json.loads((tmp_path / "audit" / "results.json").read_text())["numbers"]
     league = [row["where"] for row in rows if row["quantity"] == "rank correlation"]
     assert league == ["mean SA", "entropy", "SD", "PM", "LM"]
+    swapped = {row["quantity"]: row["mean"] for row in rows if row["probe"] == "padding"}
+    assert (
+        swapped["Dice, zero padding"] == 1.0 and swapped["changed by the swap"] == 0.0
+    )  # the pixels beside count nothing
     ability = {row["where"]: row["mean"] for row in rows if row["probe"] == "ability"}
     assert ability == {"0": pytest.approx(1.0)}  # a convolution, but not the head
     assert network.fingerprint in result.page.read_text()

@@ -1,7 +1,5 @@
 """Padding swap: is it the padded zeros by which the network knows the border? (Lin, Weng et al. 2024, section 4.)"""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
@@ -10,8 +8,6 @@ from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, NotAskedError,
 from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.metrics import regional
 from jaxseg.networks import Network
-from jaxseg.networks.linen import LinenNetwork
-from jaxseg.networks.slices import Sliced
 from jaxseg.results.text import text_of
 
 _SWAPPED = "reflect"
@@ -29,15 +25,11 @@ def measure(subject: Subject, settings: border_windows.Settings) -> Arrays:
     if own != "zero":
         told = f"pads with {own!r}" if own else "does not say how it pads"
         raise NotAskedError(f"the network {told}; there are no zeros to take away")
-    if _swapped(subject.network) is None:
-        raise NotAskedError("the network's padding cannot be changed from outside")
+    _swapped(subject.network)
     width = strip_width(subject, settings.border_share)
     near = jnp.asarray(border_windows.near_border(subject.sides, width))[None]
 
-    def both(network: Network, images: jax.Array) -> jax.Array:
-        swapped = _swapped(network)
-        assert swapped is not None
-        return jnp.stack([subject.predict(one, images) for one in (network, swapped)])
+    both = lambda network, images: jnp.stack([subject.predict(one, images) for one in (network, _swapped(network))])
 
     def at_border(network: Network, seen: Seen, made: border_windows.Cut) -> border_windows.Told:
         twice = lambda array: jnp.stack([array, array])
@@ -58,14 +50,12 @@ def measure(subject: Subject, settings: border_windows.Settings) -> Arrays:
     return {"strip": strip, "changed": changed} | shown
 
 
-def _swapped(network: Network) -> Network | None:
-    """The same variables under another padding; None where it cannot be changed."""
-    if isinstance(network, Sliced):
-        of_slices = _swapped(network.network)
-        return of_slices and Sliced(of_slices)
-    if isinstance(network, LinenNetwork):
-        return dataclasses.replace(network, model=network.model.clone(padding=_SWAPPED))
-    return None
+def _swapped(network: Network) -> Network:
+    """The same weights under another padding."""
+    other = network.repadded(_SWAPPED)
+    if other is None:
+        raise NotAskedError("the network's padding cannot be changed from outside")
+    return other
 
 
 def _share(changed: jax.Array, place: jax.Array) -> jax.Array:
