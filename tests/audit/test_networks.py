@@ -60,7 +60,7 @@ def test_a_threshold_is_no_shortcut_and_a_blind_border_is_one(prepared, tmp_path
     probes = ("translation", "failures", "ability", "position")
     given_up = audit(make(blind), prepared, tmp_path / "blind", probes=probes, **QUICK)
     assert given_up.verdict == "yes" and [one.kind for one in given_up.findings] == ["border"]
-    assert given_up.findings[0].estimate.mean > 0.5 and "less of an object" in given_up.findings[0].sentence
+    assert given_up.findings[0].estimate.mean > 0.5 and "lower at the border" in given_up.findings[0].sentence
     for probe in ("ability", "position"):
         assert "does not say what its layers are" in told(given_up)[probe]
     league = [row["where"] for row in numbers(given_up) if row["quantity"] == "rank correlation"]

@@ -85,15 +85,16 @@ def tabulate(subject: Subject, settings: border_windows.Settings, arrays: Arrays
         sentence=(
             f"With mirrored features in place of the padded zeros, the same trained network is better by "
             f"{text_of(gained)} of Dice within {width} px of the border on objects that lie there: the zeros are a cue "
-            "that it uses. (A swap alone costs a network Dice, so the number errs on the low side.)"
+            "that it uses. (Elsewhere a swap may cost it Dice: it shows where the cue comes from, and is no remedy.)"
         ),
-        quantity="Dice near the border, reflect minus zero padding",
+        quantity="Dice gained near the border by swapping the padding",
         estimate=gained,
         margin=settings.margin,
         damage=gained.mean,
         remedy=(
-            "Train again with padding that does not mark the border (config.model.padding=reflect or valid), on views "
-            "in which objects touch it (config.data.view=quadrant)."
+            "Train again with padding that does not mark the border (config.model.padding=reflect or valid; "
+            "padding_mode='reflect' of PyTorch's convolutions), on views in which objects touch it "
+            "(config.data.view=quadrant)."
         ),
         figure=pictures.figure("padding", pictures.of_arrays(arrays), subject, "zero padding", "mirrored features"),
     )

@@ -16,7 +16,7 @@ from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.networks import Network
 from jaxseg.results.patients import Patients
-from jaxseg.results.text import text_of
+from jaxseg.results.text import estimate_text, text_of
 from jaxseg.settings import share
 
 FALSE_OBJECTS = Kind("false objects")
@@ -104,7 +104,8 @@ def _lost(patients: Patients, arrays: Arrays) -> dict[str, Estimate]:
 def _given_up(
     subject: Subject, settings: Settings, arrays: Arrays, lost: Mapping[str, Estimate], width: int
 ) -> Candidate:
-    near, rest = (text_of(lost[name]) for name in ("near", "rest"))
+    near, further = lost["near"], lost["rest"]
+    changed = estimate_text(-further.mean, -further.high, -further.low)
     seen = np.nanmean(arrays["found"][0, 0])
     hidden = (
         f"of objects in windows of half the side, enlarged, the network finds {seen:.0%} where no border is near, and "
@@ -115,14 +116,14 @@ def _given_up(
         name="translation",
         title="Objects at the image's border are given up",
         sentence=(
-            f"Within {width} px of the border the network finds {near} less of an object than of the same pixels with "
-            f"the border far away; further inside, {rest} less. The pictures are two windows of one image, of one "
-            "scale. (The number of the finding is the loss near the border, or what of it goes beyond that further "
-            "inside, whichever says less.)"
+            "The same part of an object lies at the border of one window and inside another, of one image and scale. "
+            f"Of its pixels within {width} px of the border the share that the network finds is {text_of(near)} lower at the "
+            f"border; of those further in it changes by {changed}. (What counts is the loss near the border, or what of "
+            "it goes beyond that further in, whichever says less.)"
         ),
         quantity="recall lost near the border",
         # what is lost everywhere is for the missing half of the object, not for the border
-        estimate=weakest([lost["near"], lost["beyond"]], settings.recall_margin),
+        estimate=weakest([near, lost["beyond"]], settings.recall_margin),
         margin=settings.recall_margin,
         damage=lost["dice"].mean,
         remedy=(
