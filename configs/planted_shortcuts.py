@@ -17,7 +17,7 @@ audited on its own test images.
 |                 | the test scans of a lighter one                  |                                              |
 
 Networks of other makes cannot have a shortcut either: a U-Net with circular or valid padding on the lesions in the
-middle, which has no border to go by, and a residual U-Net, DTU-Net and nnU-Net on the moved ones, which never saw a cue.
+middle, which has no border to go by; and a residual U-Net, DTU-Net and nnU-Net on the moved ones, which saw no cue.
 
 Scans are moved, so that organs lie anywhere: left in the middle they would plant the border too. Counted: the planted
 kind is among the findings; in any other network, any kind of shortcut is, which is a false alarm. Findings that are no

@@ -3,8 +3,9 @@
 A line through the object, its centre if there is room, is the border of one window, *at the border*; the other,
 *inside*, lies about the line. Both are half as wide and as high as the image, cut from it as it is, and enlarged to its
 size, so that they are of one scale. The pixels that both show are compared: those near the line, and those further from
-it. What the second window lacks, the other half of the object, may cost a network something too, but not near the line
-alone. The line runs along each of the image's sides in turn: four, or six of a volume, where it is a plane. Along an
+it. What the second window lacks, the other half of the object, may cost a network something too: so the first is shown
+once more with all that lies beyond the line painted over in the colour of its background. The line runs along each of
+the image's sides in turn: four, or six of a volume, where it is a plane. Along an
 axis that is too short for this, as that of a stack of few slices, nothing is cut, and windows have all of it.
 """
 
@@ -53,6 +54,7 @@ class Cut(NamedTuple):
       near: bool `[B,*n]`, of the second window: what the first shows too, near the line.
       rest: bool `[B,*n]`, further from it. Both are empty where an image has no room for the windows.
       first: int32 `[B]`, the slice of a volume with which windows cut in the plane begin.
+      painted: `[B,*n,C]`, the first window with what the second lacks painted over: inside, and as little is seen.
     """
 
     images: jax.Array
@@ -61,10 +63,12 @@ class Cut(NamedTuple):
     near: jax.Array
     rest: jax.Array
     first: jax.Array
+    painted: jax.Array
 
     def matched(self, classes: jax.Array) -> jax.Array:
-        """Class maps `[2,B,*n]` of the windows -> those of the first with every pixel where the second has it."""
-        return jnp.stack([jax.vmap(_moved)(classes[0], self.moves), classes[1]])
+        """Class maps `[3,B,*n]`, the painted window's last -> with every pixel where the second window has it."""
+        inside, at_border, painted = classes
+        return jnp.stack([jax.vmap(_moved)(inside, self.moves), at_border, jax.vmap(_moved)(painted, self.moves)])
 
 
 def cut_axes(sizes: Sequence[int], width: int) -> tuple[bool, ...]:
@@ -135,7 +139,7 @@ def ask(
         return counts | {_CUT: here, "pictures": told}
 
     cases = subject.test
-    asked = subject.asks(of_side, batch_size=max(subject.batch_size // len(WINDOWS), 1))
+    asked = subject.asks(of_side, batch_size=max(subject.batch_size // 3, 1))  # two windows, and one painted over
     found = [asked(cases, side=np.full(len(cases), place, np.int32)) for place in range(len(sides))]
     # of a volume slices are shown, in which a plane along them is not to be seen
     fullest = np.argmax([one.pop(_CUT) for one in found][: 2 * sum(cut_axes(subject.sides, width)[-2:])], 0)
@@ -185,7 +189,16 @@ def _at_side(side: int, width: int, images: jax.Array, labels: jax.Array, valid:
     cut_images, cut_labels = (jnp.stack([turn(one) for one in pair]) for pair in windows[:2])
     moves = jnp.zeros((len(shift), rank), jnp.int32).at[:, rank - 1 - side // 2].set(shift if side % 2 else -shift)
     near, rest = turn(both & (place < width)), turn(both & (place >= width))
-    return Cut(cut_images, cut_labels, moves, near, rest, start[0])
+    painted = _painted(windows[0][0], windows[2][0] & (windows[1][0] == 0), place < each(shift))
+    return Cut(cut_images, cut_labels, moves, near, rest, start[0], turn(painted))
+
+
+def _painted(images: jax.Array, background: jax.Array, where: jax.Array) -> jax.Array:
+    """Images with the mean colour of their background in a part of them."""
+    axes, counted = tuple(range(1, background.ndim)), background[..., None]
+    total = jnp.sum(jnp.where(counted, images, jnp.zeros_like(images)), axes, keepdims=True)
+    pixels = jnp.maximum(jnp.sum(counted, axes, keepdims=True), 1).astype(images.dtype)
+    return jnp.where(where[..., None], total / pixels, images)
 
 
 def _centre(foreground: jax.Array) -> list[jax.Array]:

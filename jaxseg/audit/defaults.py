@@ -34,7 +34,7 @@ class Defaults:
     # of the recall of an object near the border. A loss r there costs the object about 2/3 r s of Dice, where a share s
     # of what is seen of it lies near, mostly half: 0.1 is still less than 0.05 of Dice
     recall_margin: float = 0.1
-    least_recall: float = 0.3  # in windows with the border far away, without which a loss at it cannot be seen
+    least_recall: float = 0.2  # in windows with the border far away, without which a loss at it cannot be seen
     chroma: float = 40.0  # levels between red, green and blue from which on a stroke counts as coloured
     gray_share: float = 0.8  # of an image without colour, so that what has colour counts as marks
     away_share: float = 0.04  # of the shorter side: nearer to the object white and gray strokes are left alone
@@ -44,7 +44,7 @@ class Defaults:
     caliper_share: float = 0.06  # of the shorter side: size of a caliper
     gathered_share: float = 0.35  # of the way from the middle of an empty place to its ends, for the control
     inks: tuple[str, ...] = ("yellow", "green", "white", "light gray", "gray")  # of calipers that are drawn
-    copied_margin: float = 0.5  # of the share of a mark's strokes that is called object
+    copied_margin: float = 0.75  # of the share of a mark's strokes that is called object
     least_cases: int = 8  # images with marks, without which their removal is not asked
 
     position_folds: int = 5  # of the regression of the distance from the border on features

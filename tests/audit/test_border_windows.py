@@ -20,7 +20,7 @@ WIDTH = 2
 @jax.jit
 def windows(images, labels, valid, side):
     made = border_windows.cut(images, labels, side, width=WIDTH, valid=valid)
-    return made._asdict() | {"matched": made.matched(made.labels)}
+    return made._asdict() | {"matched": made.matched(jnp.stack([*made.labels, made.labels[0]]))}
 
 
 def cut(images, labels, valid):
@@ -104,6 +104,11 @@ def test_windows_are_those_of_a_slow_reference(size):
             for which, (image, label, _) in enumerate(windows):
                 np.testing.assert_allclose(turn(found["images"][number, which, case]), image, atol=1e-6)
                 np.testing.assert_array_equal(turn(found["labels"][number, which, case]), label)
+            image, label, counted = windows[0]
+            painted = np.where(
+                np.arange(label.shape[-1])[:, None] < shift, image[counted & (label == 0)].mean(0), image
+            )
+            np.testing.assert_allclose(turn(found["painted"][at]), painted, atol=1e-5)
             assert np.abs(found["moves"][at]).tolist() == [
                 shift * (axis == rank - 1 - side // 2) for axis in range(rank)
             ]

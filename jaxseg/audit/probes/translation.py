@@ -21,6 +21,7 @@ from jaxseg.settings import share
 
 FALSE_OBJECTS = Kind("false objects")
 _PLACES = ("near", "rest")
+_WINDOWS = (*border_windows.WINDOWS, "inside, the rest painted over")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,22 +36,22 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     """What the network makes of the same pixels inside a window and at the border of another.
 
     Returns:
-      `found` and `called` `[2,2,N]`: share of the object's pixels, and of the background's, that are called object,
-      near the line and further from it, in the two windows, all sides together; `dice` `[2,N]` of all these
-      pixels; and a few cases as of `pictures.Pairs.arrays`.
+      `found` and `called` `[2,3,N]`: share of the object's pixels, and of the background's, that are called object,
+      near the line and further from it, in the two windows and in the painted one, all sides together; `dice` `[3,N]`
+      of all these pixels; and a few cases as of `pictures.Pairs.arrays`.
     """
     width = strip_width(subject, settings.border_share)
 
     def question(network: Network, seen: Seen, made: border_windows.Cut) -> border_windows.Told:
-        flat = made.images.reshape(-1, *made.images.shape[2:])
-        classes = subject.predict(network, flat).reshape(made.images.shape[:-1])
+        three = jnp.concatenate([made.images, made.painted[None]])
+        classes = subject.predict(network, three.reshape(-1, *three.shape[2:])).reshape(three.shape[:-1])
         called, there = made.matched(classes) > 0, made.labels[1] > 0
         counts, axes = {}, range(1, there.ndim)
         for place, where in zip(_PLACES, (made.near, made.rest), strict=True):
             for kind, of_kind in (("object", there & where), ("background", ~there & where)):
                 counts[f"{place} {kind}"] = jnp.sum(of_kind, axes)
                 counts[f"{place} {kind} called"] = jnp.stack([jnp.sum(one & of_kind, axes) for one in called], 1)
-        return counts, (made.images, made.labels, classes)
+        return counts, (made.images, made.labels, classes[:2])
 
     answer, show = border_windows.ask(subject, question, width=width, with_lines=True)
     rate = lambda kind: np.stack([_rate(answer[f"{p} {kind} called"], answer[f"{p} {kind}"]) for p in _PLACES])
@@ -62,12 +63,12 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
 
 
 def _rate(called: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """`[N,2]` of `[N]` -> `[2,N]`, NaN where there are no pixels."""
+    """`[N,3]` of `[N]` -> `[3,N]`, NaN where there are no pixels."""
     return np.where(pixels, called.T / np.maximum(pixels, 1), np.nan)
 
 
 def _dice(answer: Arrays) -> np.ndarray:
-    """Of all pixels that both windows show, `[2,N]`."""
+    """Of all pixels that both windows show, `[3,N]`."""
     of = lambda name: np.sum([answer[f"{place} {name}"] for place in _PLACES], 0)
     right, wrong, there = of("object called").T, of("background called").T, of("object")
     return np.where(there, 2 * right / np.maximum(right + wrong + there, 1), np.nan)
@@ -81,11 +82,13 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     rows = []
     for quantity, name in (("recall", "found"), ("background called object", "called")):
         for values, place in zip(arrays[name], places, strict=True):
-            told = {f"{quantity}, {w}": patients.mean(v) for w, v in zip(border_windows.WINDOWS, values, strict=True)}
-            told[f"{quantity}, inside minus at the border"] = patients.difference(*values)
+            told = {f"{quantity}, {w}": patients.mean(v) for w, v in zip(_WINDOWS, values, strict=True)}
+            told[f"{quantity}, inside minus at the border"] = patients.difference(values[0], values[1])
             rows += [number(what, one, f"share of pixels; {windows}", where=place) for what, one in told.items()]
     lost = _lost(patients, arrays)
     rows.append(number("recall lost, near minus further", lost["beyond"], windows, where="between the two places"))
+    painted = f"{windows}; inside, what the other window lacks is painted over in the colour of the background"
+    rows.append(number("recall lost, as little being seen inside", lost["unseen"], painted, where=places[0]))
     rows.append(number("Dice lost", lost["dice"], f"foreground against background; {windows}", where="both places"))
     return Answer(rows, (_given_up(subject, settings, arrays, lost, width), _made_up(subject, settings, arrays, width)))
 
@@ -94,10 +97,11 @@ def _lost(patients: Patients, arrays: Arrays) -> dict[str, Estimate]:
     near, rest = arrays["found"]
     losses = [(1.0, near[0]), (-1.0, near[1]), (-1.0, rest[0]), (1.0, rest[1])]
     return {
-        "near": patients.difference(*near),
-        "rest": patients.difference(*rest),
+        "near": patients.difference(near[0], near[1]),
+        "rest": patients.difference(rest[0], rest[1]),
         "beyond": patients.contrast(losses),
-        "dice": patients.difference(*arrays["dice"]),
+        "unseen": patients.difference(near[2], near[1]),
+        "dice": patients.difference(*arrays["dice"][:2]),
     }
 
 
@@ -117,13 +121,14 @@ def _given_up(
         title="Objects at the image's border are given up",
         sentence=(
             "The same part of an object lies at the border of one window and inside another, of one image and scale. "
-            f"Of its pixels within {width} px of the border the share that the network finds is {text_of(near)} lower at the "
-            f"border; of those further in it changes by {changed}. (What counts is the loss near the border, or what of "
-            "it goes beyond that further in, whichever says less.)"
+            f"Of its pixels within {width} px of the border the share that the network finds is {text_of(near)} lower "
+            f"at the border; of those further in it changes by {changed}. With as little seen of the object inside, "
+            f"the rest being painted over, it is {text_of(lost['unseen'])} lower at the border. (Of the loss near the "
+            "border, what of it goes beyond that further in, and what goes beyond seeing less, the weakest counts.)"
         ),
         quantity="recall lost near the border",
         # what is lost everywhere is for the missing half of the object, not for the border
-        estimate=weakest([near, lost["beyond"]], settings.recall_margin),
+        estimate=weakest([near, lost["beyond"], lost["unseen"]], settings.recall_margin),
         margin=settings.recall_margin,
         damage=lost["dice"].mean,
         remedy=(
@@ -150,7 +155,7 @@ def _given_up(
 
 def _made_up(subject: Subject, settings: Settings, arrays: Arrays, width: int) -> Candidate:
     patients = subject.patients(settings.resamples)
-    inside, at_border = arrays["called"][0]
+    inside, at_border, _ = arrays["called"][0]
     more = patients.difference(at_border, inside)
     return Candidate(
         kind=FALSE_OBJECTS,
@@ -163,7 +168,7 @@ def _made_up(subject: Subject, settings: Settings, arrays: Arrays, width: int) -
         quantity="share of background near the border that is called object, beyond that inside",
         estimate=more,
         margin=settings.margin,
-        damage=patients.difference(*arrays["dice"]).mean,
+        damage=patients.difference(*arrays["dice"][:2]).mean,
         remedy="Train on views in which background lies at the border too; check what is found there by eye.",
     )
 
