@@ -25,7 +25,7 @@ from jaxseg.models import capture
 from jaxseg.prediction import page as predictions
 from jaxseg.report import figures
 from jaxseg.results.text import estimate_text
-from jaxseg.training import runs
+from jaxseg.training import runs, trained
 
 SIZE = "demo"
 WORK = pathlib.Path("runs/quickstart")
@@ -138,7 +138,7 @@ Image("layers.png", width=600)
 for case, image in zip(test.cases[:6], np.asarray(seen["quadrant"]["images"]), strict=False):
     Picture.fromarray(np.uint8(np.round((image + 1) * 127.5))).save(WORK / "new" / f"{case}.png")
 outcome = predictions.run(
-    workdir=WORK / "unet",
+    source=trained.Source(run=WORK / "unet"),
     paths=[WORK / "new"],
     output=WORK / "masks",
     options=predictions.Options(),

@@ -40,7 +40,7 @@ def main() -> None:
     name = asked.own_dataset
     directory = builders.prepare(name, data_dir=_DATA_DIR.value, manual_dir=_MANUAL_DIR.value)
     prepared = lambda name: builders.prepared(name, data_dir=_DATA_DIR.value)
-    trained = asked.load(prepared, (directory, split))
+    trained = asked.load(prepared, where=(directory, split))
     contract.check_split(directory, split, trained.trained_on, trained.name)
     view = _VIEW.value or (trained.config.data.view if trained.config else "original")
     rows, estimates = inference.evaluate(trained, directory, split=split, view=view)

@@ -44,7 +44,7 @@ def load(request: Request, settings: Settings, prepare: Prepare) -> tuple[subjec
     """
     dataset = request.own_dataset
     directory = prepare(dataset)
-    loaded = request.load(prepare, (directory, request.split))
+    loaded = request.load(prepare, where=(directory, request.split))
     # of a run on other domains, its own data set's test cases show all of them
     contract.check_split(directory, request.split, loaded.trained_on, loaded.name)
     test = _cases(directory, loaded.given, request.split, settings.cases, ())

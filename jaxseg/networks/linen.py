@@ -81,6 +81,7 @@ class LinenNetwork(Network):
 
     @property
     def compiler_options(self) -> dict[str, str]:
+        """Those of its module."""
         return compiler_options(self.model) if isinstance(self.model, UNetSkeleton) else {}
 
     @property

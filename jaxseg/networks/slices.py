@@ -50,11 +50,13 @@ class Sliced(Network):
 
     @property
     def inputs(self) -> Inputs:
+        """Those of the network, in the plane of the slices."""
         given = self.network.inputs or gray_levels(self.network.sides)
         return given._replace(grid=grids.in_plane(given.grid))
 
     @property
     def class_names(self) -> tuple[str, ...]:
+        """Those of the network."""
         return self.network.class_names
 
     @property
@@ -87,6 +89,7 @@ class Sliced(Network):
         return made
 
     def logits(self, images: jax.Array) -> jax.Array:
+        """`[B,D,H,W,K]` of volumes `[B,D,H,W,C]`."""
         made: jax.Array = self._flat(self.network.logits, images)
         return made
 

@@ -66,7 +66,7 @@ def quality_layers(network: Network) -> tuple[str, ...]:
     return (network.roles.convolutions or network.layers)[-2:]
 
 
-def scores_of(members: Sequence[Network], repair: Repair | None = None) -> tuple[Score, ...]:
+def scores_of(members: Sequence[Network], *, repair: Repair | None = None) -> tuple[Score, ...]:
     """Those of `scores.registry` that can be computed of what networks say of an image."""
     there = {AUTOENCODER} if repair else set()
     return registry.computable(there, without=() if quality_layers(members[0]) else {LAYERS})
@@ -90,7 +90,7 @@ def compiled(
 
     asked = Asked(quality_layers(members[0]), *((repair.layer, repair.module) if repair else ()))
     known = Known(tuple(members), repair and repair.variables)
-    scores = scores_of(members, repair)
+    scores = scores_of(members, repair=repair)
 
     @jax.jit
     def program(known: Known, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -111,7 +111,7 @@ def run(
         raise InputError(f"--output={output}: holds the input {own[0]}; choose another folder")
     _say(unknown, "of no known format, left out")
     _say(masks, "left out as masks of the images beside them; to predict them too, give their --pattern or --inputs")
-    asked = source.load(prepare, _like_its_training(source, prepare))
+    asked = source.load(prepare, where=_like_its_training(source, prepare))
     predictor = _predictor(asked, options)
     if options.score not in (known := [score.key for score in predictor.scores]):
         print(f"{asked.name}: has no layers, of which {options.score} is; flagged by {known[0]}", file=sys.stderr)

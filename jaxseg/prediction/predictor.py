@@ -87,7 +87,7 @@ class Predictor:
     @property
     def scores(self) -> tuple[Score, ...]:
         """What is computed of an image beside its mask."""
-        return scores_of(self.trained.members, self.repair)
+        return scores_of(self.trained.members, repair=self.repair)
 
     @functools.cached_property
     def _window(self) -> windows.Tiling | None:

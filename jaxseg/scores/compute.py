@@ -48,12 +48,12 @@ def score_cases(
     Returns:
       `[N]` under the key of every score, and what `further` gives, `[N,...]`.
     """
-    run = program(asked, tuple(scores), view, further)
+    run = program(asked, tuple(scores), view, further=further)
     return inference.over_cases(lambda batch: run(known, batch), batches)
 
 
 @functools.lru_cache(maxsize=16)  # networks of one shape, and data sets of one view, share a program
-def program(asked: Asked, scores: tuple[Score, ...], view: View, further: Further = dice) -> Callable[..., Any]:
+def program(asked: Asked, scores: tuple[Score, ...], view: View, *, further: Further = dice) -> Callable[..., Any]:
     """What `score_cases` runs: `(known, stored batch) -> {name: [B,...]}`."""
     computed = [(score.key, score.compute) for score in scores if score.compute]
 

@@ -85,7 +85,7 @@ class Source:
         return runs.read_config(self.run).data.dataset
 
     @in_32_bits
-    def load(self, prepare: Prepare, where: Where | None = None) -> Trained:
+    def load(self, prepare: Prepare, *, where: Where | None = None) -> Trained:
         """The network.
 
         Args:

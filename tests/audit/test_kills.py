@@ -34,7 +34,7 @@ def audited(data, run, workdir, log):
     config = audit_config.get_config().unlock()
     config.update(resamples=20, cases=9, probes=PROBES)
     settings = audits.settings(config)
-    asked, _ = request.load(request.Request(run, None, None, None, "test"), settings, lambda name: data)
+    asked, _ = request.load(request.Request(run=run), settings, lambda name: data)
     return audits.run(dataclasses.replace(asked, familiar=None, batch_size=1), settings, workdir)
 
 

@@ -77,7 +77,7 @@ def prepared(folder):
 def loaded(place, **source):
     """The network of a source, whose data set is that of the squares, and what it says of their test cases."""
     source = trained.Source(**source)
-    made = source.load(lambda name: prepared(place), (prepared(place), "test"))
+    made = source.load(lambda name: prepared(place), where=(prepared(place), "test"))
     return made, *inference.evaluate(made, prepared(place), split="test", view="original")
 
 

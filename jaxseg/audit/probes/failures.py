@@ -69,7 +69,7 @@ def _values(
     subject: Subject, asked: Asked, known: Known, scores: Sequence[Score], further: compute.Further
 ) -> dict[str, np.ndarray]:
     """Scores of the test cases, as of `compute.score_cases`."""
-    run = compute.program(asked, tuple(scores), subject.view_of(subject.test), further)
+    run = compute.program(asked, tuple(scores), subject.view_of(subject.test), further=further)
     return subject.progress.over_cases(functools.partial(run, known), subject.test, batch_size=subject.batch_size)
 
 

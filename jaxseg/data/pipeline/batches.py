@@ -187,7 +187,7 @@ def epoch(
 
     index, real = (array[:, part_of_batch(batch_size, *part)] for array in epoch_order(source, batch_size))
     indices = grain.MapDataset.range(first, len(index))
-    return read_ahead(indices.map(lambda i: stack(source, index[i], names) | {"real": real[i]}))
+    return read_ahead(indices.map(lambda i: stack(source, index[i], names=names) | {"real": real[i]}))
 
 
 def in_order(index: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -207,7 +207,7 @@ def part_of_batch(batch_size: int, number: int, parts: int) -> slice:
     return slice(number * size, (number + 1) * size)
 
 
-def stack(source: Source, index: np.ndarray, names: Collection[str] | None = ARRAYS) -> Batch:
+def stack(source: Source, index: np.ndarray, *, names: Collection[str] | None = ARRAYS) -> Batch:
     """The arrays of some cases, without the strings; `names` as for `epoch`."""
     cases = [source[i] for i in index]
     found = [name for name in (cases[0] if names is None else names) if name in cases[0]]
