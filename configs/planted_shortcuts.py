@@ -24,14 +24,14 @@ kind is among the findings; in any other network, any kind of shortcut is, which
 shortcuts (low Dice, calibration) are listed, and the page lists every miss. A network with a mean Dice of at most
 `learned` on its own test images has not learned and is named. One kind alone is `--config.kinds="('text',)"`.
 
-| size | images                            | networks                                | cost on two cores         |
-| ---- | --------------------------------- | --------------------------------------- | ------------------------- |
-| tiny | 32 px, 1 seed, for the tests      | 4 ... 8 features                        | half a minute             |
-| demo | 48 px, seeds 0 to 19, and 0 to 3  | 8 ... 32 features, 200; of other makes, | about two and a half      |
-|      | of other makes                    | up to 128, 20                           | hours of processor time   |
+| size | images                                          | networks                                             |
+| ---- | ----------------------------------------------- | ---------------------------------------------------- |
+| tiny | 32 px, 1 seed, for the tests                    | 4 ... 8 features                                     |
+| demo | 48 px, seeds 0 to 19, and 0 to 3 of other makes | 200 of 8 ... 32 features; 20 of other makes          |
 
-What was counted stands in docs/audit.md. Sizes, epochs and what the probes compare were settled on seed 100; settings
-that were changed later are named there.
+What it costs was not measured: the networks were trained and audited in parts, beside other work. What was counted
+stands in docs/audit.md. Sizes, epochs and what the probes compare were settled on seed 100; settings that were changed
+later are named there.
 """
 
 from typing import Any

@@ -25,7 +25,7 @@ INKS = {
     "light gray": (200, 200, 200),
     "gray": (150, 150, 150),
 }
-MASKS = ("marks", "touched", "phantom", "specks", "drawn", "strokes")  # of a case
+MASKS = ("touched", "phantom", "specks", "drawn", "strokes")  # of a case
 _DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
 _NEARLY = 0.95  # of the largest clear place
 
@@ -85,7 +85,7 @@ class Marked:
 
     @property
     def masks(self) -> Mapping[str, np.ndarray]:
-        """By their names."""
+        """Those that the network's answers are counted by."""
         return {name: getattr(self, name) for name in MASKS}
 
 
@@ -114,7 +114,7 @@ def mark(case: pipeline.Case, number: int, settings: Look) -> Marked:
     for whole, after in zip(images, found.images, strict=True):
         new = after if scale is None else scale.values(after).astype(images.dtype)
         whole[place] = np.where(after != before, new, whole[place])
-    return Marked(images, **{name: on_grid(mask) for name, mask in found.masks.items()})
+    return Marked(images, on_grid(found.marks), **{name: on_grid(mask) for name, mask in found.masks.items()})
 
 
 def _marked(image: np.ndarray, labels: np.ndarray, valid: np.ndarray, number: int, settings: Look) -> Marked:

@@ -166,7 +166,7 @@ def test_pictures_of_marks_stay_as_they_are(request):
     for number, (at, size) in enumerate((((10, 14), 48), ((40, 30), 64), ((3, 50), 210))):
         made = marks.mark(case(size=size, at=at, yellow=[(20, 30), (at[0] + 2, 40)]), number, LOOK)
         columns = {f"image {k}": image for k, image in enumerate(made.images)}
-        columns |= made.masks
+        columns |= {"marks": made.marks, **made.masks}
         flat = {name: np.asarray(values, float).ravel() for name, values in columns.items()}
         found[str(size)] = {name: kept([{"": v} for v in values[::3]]) for name, values in flat.items()}
     assert_as_stored(request.path.parent / "drawn" / "marks.json", found)

@@ -22,7 +22,7 @@ from jaxseg.audit import levels, marks, pictures
 from jaxseg.audit.marks import BESIDE, MASKS, OWN, REMOVED, SPECKS, Look, around, gathered
 from jaxseg.audit.probe import ALL, OVERLAY, Answer, Arrays, Candidate, NotAskedError, Probe, not_asked, number, weakest
 from jaxseg.audit.subject import Seen, Subject
-from jaxseg.data import augment, pipeline
+from jaxseg.data import pipeline
 from jaxseg.metrics import regional
 from jaxseg.networks import Network
 from jaxseg.results.text import text_of
@@ -64,14 +64,9 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     def question(network: Network, seen: Seen) -> dict[str, Any]:
         images = jnp.concatenate([seen["images"][:, None], seen["made"]], 1)
         classes = subject.predict(network, images.reshape(-1, *images.shape[2:])).reshape(images.shape[:-1])
-        shown = lambda array: jnp.broadcast_to(array[:, None], classes.shape)
-        in_levels = jax.vmap(lambda one: augment.levels(one, scales=seen.get("scale")), 1, 1)
-        told = {
-            "images": in_levels(images),
-            "labels": shown(seen["labels"]).astype(jnp.uint8),
-            "classes": classes.astype(jnp.uint8),
-        }
-        return _counts(seen, classes) | {"share": seen["share"], "pictures": told}
+        labels = jnp.broadcast_to(seen["labels"][:, None], classes.shape)
+        shown = pictures.told(seen, images, labels, classes)
+        return _counts(seen, classes) | {"share": seen["share"], "pictures": shown}
 
     def made(case: pipeline.Case, place: int) -> dict[str, np.ndarray]:
         found = marks.mark(case, place, settings)
