@@ -19,7 +19,7 @@ def draw(report: StudyReport) -> None:
     figures.dots(report.figures / "rates.png", rates, xlabel="share of networks with a shortcut found")
     for kind in report.settings.kinds:
         if own := report.tables.deciding.where(kind=kind):
-            place = {arm: i for i, (_, arm) in enumerate(report.settings.arms)}
-            ordered = sorted(own, key=lambda row: (place[row["arm"]], row["seed"]))
+            arms = [arm for of, arm in report.settings.arms if of == kind]
+            ordered = sorted(own, key=lambda row: (arms.index(row["arm"]), row["seed"]))
             dots = [(f"{row['arm']}, seed {row['seed']}", arm_name(row["arm"]), *row.numbers) for row in ordered]
             figures.dots(report.figures / f"{kind}.png", dots, xlabel="the audit's closest number, 95 % interval")

@@ -48,7 +48,7 @@ def _misses(report: StudyReport) -> page.Section:
         return page.Section("Missed", ["Every planted cue was found, and no other network raised an alarm."])
     text = "Every network that is not as it should be, with the number of the audit that decided it."
     columns = {"kind": "kind", "arm": "images", "seed": "seed", "dice": "Dice", "miss": "what", "number": "number"}
-    return page.Section("Missed", [text], [], [page.Table("Misses", misses, "misses", columns)])
+    return page.Section("Missed", [text], [], [page.Table("Misses", misses, "", columns)])
 
 
 def _kind(report: StudyReport, kind: str) -> page.Section:
