@@ -7,10 +7,15 @@ it. What the second window lacks, the other half of the object, may cost a netwo
 once more with all that lies beyond the line painted over in the colour of its background. The line runs along each of
 the image's sides in turn: four, or six of a volume, where it is a plane. Along an
 axis that is too short for this, as that of a stack of few slices, nothing is cut, and windows have all of it.
+
+A network may not know objects that are twice as large, and what it never finds it cannot lose at the border. Of such a
+network larger windows are asked, three quarters of the image's sides: objects are enlarged by a third, and the line,
+at most a quarter of the image from its border, runs through their rim rather than their centre.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +25,7 @@ import numpy as np
 
 from jaxseg.audit import pictures
 from jaxseg.audit.probe import NotAskedError
-from jaxseg.audit.subject import Seen, Subject
+from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.data.raw_cases import size_text
 from jaxseg.networks import Network
 from jaxseg.settings import count, number, share
@@ -34,12 +39,15 @@ class Settings:
     """What probes of objects at the border read of an audit's config; see configs/audit.py."""
 
     border_share: float = number(above=0, below=0.25)  # beyond, nothing would be inside
+    least_recall: float = share()
     margin: float = share()
     examples: int = count()
     resamples: int = count()
 
 
-_CUT = "object at the line"
+_QUARTERS = (2, 3)  # of the image's sides that windows are long: the next where the network finds nothing in these
+_IN_WORDS = {2: "half", 3: "three quarters of"}
+_NEAR, _FOUND = "object near the line", "found inside"
 # counts `[B,...]` by their names; images, labels and class maps `[2,B,*n,...]` that a picture of a case shows
 Told = tuple[dict[str, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
@@ -70,126 +78,198 @@ class Cut(NamedTuple):
         inside, at_border, painted = classes
         return jnp.stack([jax.vmap(_moved)(inside, self.moves), at_border, jax.vmap(_moved)(painted, self.moves)])
 
-
-def cut_axes(sizes: Sequence[int], width: int) -> tuple[bool, ...]:
-    """Along which axes there is room for a line inside a window, at least twice as far from its border as `width`."""
-    return tuple(n > 1 and n // 4 * n // (n // 2) >= 2 * width for n in sizes)
-
-
-def sides_of(sizes: Sequence[int], width: int) -> tuple[int, ...]:
-    """The numbers in `SIDES` of those at which images of these sizes are cut."""
-    there = cut_axes(sizes, width)[::-1]
-    return tuple(side for side in range(2 * len(sizes)) if there[side // 2])
+    def recalled(self, inside: jax.Array) -> dict[str, jax.Array]:
+        """Of class maps `[B,*n]` of the first window: pixels of the object near the line, and those found, `[B]`."""
+        object_near, axes = (self.labels[1] > 0) & self.near, range(1, self.near.ndim)
+        found = object_near & (jax.vmap(_moved)(inside, self.moves) > 0)
+        return {_NEAR: jnp.sum(object_near, axes), _FOUND: jnp.sum(found, axes)}
 
 
-def in_words(sizes: Sequence[int], width: int) -> str:
-    """How windows are cut from images of these sizes."""
-    if len(sizes) == 2:
-        what, line, sides = "an image, half as wide and high", "line", "four"
-    else:
-        whole = sum(cut_axes(sizes, width)) == 3
-        what = f"a volume, half as long along {'every axis' if whole else 'its two longest axes'}"
-        line, sides = "plane", "six" if whole else "four"
-    return (
-        f"two windows of {what}, enlarged to its size; a {line} through the object's centre lies inside the one and is "
-        f"the border of the other, along each of {sides} sides in turn"
-    )
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """How windows are cut from images.
+
+    Attributes:
+      sizes: of the images, `*n`.
+      width: pixels that are near the line.
+      quarters: of the image's sides that windows are long, 2 or 3.
+    """
+
+    sizes: tuple[int, ...]
+    width: int
+    quarters: int = _QUARTERS[0]
+
+    @property
+    def axes(self) -> tuple[bool, ...]:
+        """Along which axes there is room for a line inside a window, at least twice as far from its border as near."""
+        lengths = [n * self.quarters // 4 for n in self.sizes]
+        return tuple(
+            n > 1 and n // 4 * n // length >= 2 * self.width for n, length in zip(self.sizes, lengths, strict=True)
+        )
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Of a window along the axes."""
+        return tuple(n * self.quarters // 4 if there else n for n, there in zip(self.sizes, self.axes, strict=True))
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The numbers in `SIDES` of those at which images are cut."""
+        there = self.axes[::-1]
+        return tuple(side for side in range(2 * len(self.sizes)) if there[side // 2])
+
+    @property
+    def length(self) -> str:
+        """Of a window, in words."""
+        return f"{_IN_WORDS[self.quarters]} the side"
+
+    def __str__(self) -> str:
+        part = _IN_WORDS[self.quarters].removesuffix(" of")
+        if len(self.sizes) == 2:
+            what, line, sides = f"an image, {part} as wide and high", "line", "four"
+        else:
+            whole = all(self.axes)
+            what = f"a volume, {part} as long along {'every axis' if whole else 'its two longest axes'}"
+            line, sides = "plane", "six" if whole else "four"
+        return (
+            f"two windows of {what}, enlarged to its size; a {line} through the object lies inside the one and is the "
+            f"border of the other, along each of {sides} sides in turn"
+        )
 
 
-def near_border(sizes: Sequence[int], width: int) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Asked:
+    """What was answered of all windows.
+
+    Attributes:
+      counts: of all sides together, `{name: [N,...]}`.
+      show: `cases [E] -> pairs`: of some of the cases pictures, cut where most of the object is.
+      windows: that were cut.
+    """
+
+    counts: dict[str, np.ndarray]
+    show: Callable[[np.ndarray], pictures.Pairs]
+    windows: Windows
+
+    @property
+    def recall(self) -> float:
+        """Of the object near the line, with the border far away: mean over cases; NaN where no object was cut."""
+        there = self.counts[_NEAR]
+        found = self.counts[_FOUND][there > 0] / there[there > 0]
+        return float(found.mean()) if len(found) else math.nan
+
+
+def near_border(windows: Windows) -> np.ndarray:
     """The pixels of an image that are so near its border, bool `[*n]`; only along axes that are cut."""
-    apart = [np.minimum(np.arange(n), np.arange(n)[::-1]) for n in sizes]
-    ends = [(one < width) & there for one, there in zip(apart, cut_axes(sizes, width), strict=True)]
+    apart = [np.minimum(np.arange(n), np.arange(n)[::-1]) for n in windows.sizes]
+    ends = [(one < windows.width) & there for one, there in zip(apart, windows.axes, strict=True)]
     return np.logical_or.reduce(np.meshgrid(*ends, indexing="ij"))
 
 
 def ask(
-    subject: Subject, question: Callable[[Network, Seen, Cut], Told], *, width: int, with_lines: bool = False
-) -> tuple[dict[str, np.ndarray], Callable[[np.ndarray], pictures.Pairs]]:
+    subject: Subject, question: Callable[[Network, Seen, Cut], Told], settings: Settings, *, with_lines: bool = False
+) -> Asked:
     """Asks of the windows of all test cases at every side, one side after the other.
+
+    Windows are as small as the network can do with: of the first in which it finds `least_recall` of the object, or of
+    those in which it finds most.
 
     Args:
       subject: the network and its cases.
-      question: `(network, cases, their windows) -> counts, what is shown`.
-      width: pixels near the line.
+      question: `(network, cases, their windows) -> counts, what is shown`, with
+        those of `Cut.recalled`.
+      settings: what is near, and what is found.
       with_lines: what is shown are the two windows, whose line is drawn.
 
-    Returns:
-      The counts of all sides together, `[N,...]`, and `cases [E] -> pairs`: of some of the cases pictures, cut where
-      most of the object is.
-
     Raises:
-      NotAskedError: the cases are too small for windows.
+      NotAskedError: the cases are too small for windows, or no object lies where they can cut it.
     """
-    sides = sides_of(subject.sides, width)
-    if not sides:
+    width, asked = strip_width(subject, settings.border_share), []
+    for quarters in _QUARTERS:
+        windows = Windows(subject.sides, width, quarters)
+        if windows.sides:
+            asked.append(_ask(subject, question, windows, with_lines=with_lines))
+            if asked[-1].recall >= settings.least_recall:
+                break
+    if not asked:
         raise NotAskedError(f"cases of {size_text(subject.sides)} px are too small for windows of half their side")
+    with_object = [one for one in asked if not math.isnan(one.recall)]
+    if not with_object:
+        raise NotAskedError("no object lies where windows of half the image's side can cut it")
+    return max(with_object, key=lambda one: one.recall)
 
+
+def _ask(
+    subject: Subject, question: Callable[[Network, Seen, Cut], Told], windows: Windows, *, with_lines: bool
+) -> Asked:
     def of_side(network: Network, seen: Seen) -> dict[str, Any]:
-        made = cut(seen["images"], seen["labels"], seen["side"], width=width, valid=seen.get("valid"))
+        made = cut(seen["images"], seen["labels"], seen["side"], windows=windows, valid=seen.get("valid"))
         counts, shown = question(network, seen, made)
-        here = jnp.sum((made.labels[1] > 0) & made.near, range(1, made.near.ndim))
         told = pictures.told(seen, *(jnp.moveaxis(array, 0, 1) for array in shown))
         if "slices" in told:  # those of the window -> of the volume
-            depth = subject.sides[0]
-            length = depth // 2 if cut_axes(subject.sides, width)[0] else depth
+            depth, length = subject.sides[0], windows.lengths[0]
             told["slices"] = made.first + (2 * told["slices"] + 1) * length // (2 * depth)
         if with_lines:
             told["moves"] = made.moves[:, -2:]
-        return counts | {_CUT: here, "pictures": told}
+        return counts | {"pictures": told}
 
     cases = subject.test
     asked = subject.asks(of_side, batch_size=max(subject.batch_size // 3, 1))  # two windows, and one painted over
-    found = [asked(cases, side=np.full(len(cases), place, np.int32)) for place in range(len(sides))]
+    found = [asked(cases, side=np.full(len(cases), place, np.int32)) for place in range(len(windows.sides))]
     # of a volume slices are shown, in which a plane along them is not to be seen
-    fullest = np.argmax([one.pop(_CUT) for one in found][: 2 * sum(cut_axes(subject.sides, width)[-2:])], 0)
+    fullest = np.argmax([one[_NEAR] for one in found][: 2 * sum(windows.axes[-2:])], 0)
     show = lambda chosen: pictures.of(asked, cases, chosen, side=fullest.astype(np.int32))
-    return {name: np.sum([one[name] for one in found], 0) for name in found[0]}, show
+    return Asked({name: np.sum([one[name] for one in found], 0) for name in found[0]}, show, windows)
 
 
-def cut(images: jax.Array, labels: jax.Array, side: jax.Array, *, width: int, valid: jax.Array | None = None) -> Cut:
-    """Cuts windows of every image at the centre of its foreground.
+def cut(
+    images: jax.Array, labels: jax.Array, side: jax.Array, *, windows: Windows, valid: jax.Array | None = None
+) -> Cut:
+    """Cuts windows of every image at the centre of its foreground, or as near it as there is room.
 
     Args:
       images: `[B,*n,C]`.
       labels: int32 `[B,*n]`; an image without foreground has no windows.
-      side: int32 `[B]`, which of `sides_of`.
-      width: pixels of a window that are near the line; inside, the line lies at least twice as far from the border.
+      side: int32 `[B]`, which of `windows.sides`.
+      windows: how; `windows.width` pixels of one are near the line, and inside the line lies at least twice as far from
+        the border.
       valid: bool `[B,*n]`, the pixels that count; None: all.
     """
     counted = jnp.ones(labels.shape, bool) if valid is None else valid
-    at = [functools.partial(_at_side, number, width) for number in sides_of(labels.shape[1:], width)]
+    at = [functools.partial(_at_side, number, windows) for number in windows.sides]
     of_case = lambda case: jax.lax.switch(case[0], at, *(array[None] for array in case[1:]))
     made = jax.lax.map(of_case, (side, images, labels, counted))  # a branch of its own for every case
     images, labels = (jnp.moveaxis(array[:, :, 0], 1, 0) for array in (made.images, made.labels))
     return Cut(images, labels, *(array[:, 0] for array in made[2:]))
 
 
-def _at_side(side: int, width: int, images: jax.Array, labels: jax.Array, valid: jax.Array) -> Cut:
+def _at_side(side: int, cut_as: Windows, images: jax.Array, labels: jax.Array, valid: jax.Array) -> Cut:
     """All is done at the end of the last axis at which it begins, of images that are turned so, and turned back."""
     rank = labels.ndim - 1
     turn = functools.partial(_turned, side=side, rank=rank)
     image, label, counted = turn(images), turn(labels), turn(valid)
     sizes = label.shape[1:]
-    lengths = tuple(n // 2 if there else n for n, there in zip(sizes, cut_axes(sizes, width), strict=True))
+    width, lengths = cut_as.width, dataclasses.replace(cut_as, sizes=sizes).lengths
+    unit = cut_as.quarters // math.gcd(cut_as.quarters, 4)  # pixels apart, windows are enlarged alike
     ends = [n - length for n, length in zip(sizes, lengths, strict=True)]
     *across, middle = _centre(label > 0)
     line = jnp.minimum(middle, ends[-1])
     about = lambda place, axis: jnp.clip(place - lengths[axis] // 2, 0, ends[axis])
     start, inside = [about(place, axis) for axis, place in enumerate(across)], about(line, rank - 1)
+    line = inside + (line - inside) // unit * unit
     shift = (line - inside) * sizes[-1] // lengths[-1]
-    windows = [
+    shown = [
         [_window(array, (*start, place), lengths) for place in (inside, line)] for array in (image, label, counted)
     ]
     place = jnp.arange(sizes[-1], dtype=jnp.int32).reshape(1, *(1,) * (rank - 1), -1)
     each = lambda values: jnp.expand_dims(values, range(1, rank + 1))
-    both = windows[2][1] & each(jnp.any(label > 0, range(1, rank + 1)) & (shift >= 2 * width))
+    both = shown[2][1] & each(jnp.any(label > 0, range(1, rank + 1)) & (shift >= 2 * width))
     both &= place < each(sizes[-1] - shift)
-    both &= jax.vmap(functools.partial(jnp.roll, axis=-1))(windows[2][0], -shift)
-    cut_images, cut_labels = (jnp.stack([turn(one) for one in pair]) for pair in windows[:2])
+    both &= jax.vmap(functools.partial(jnp.roll, axis=-1))(shown[2][0], -shift)
+    cut_images, cut_labels = (jnp.stack([turn(one) for one in pair]) for pair in shown[:2])
     moves = jnp.zeros((len(shift), rank), jnp.int32).at[:, rank - 1 - side // 2].set(shift if side % 2 else -shift)
     near, rest = turn(both & (place < width)), turn(both & (place >= width))
-    painted = _painted(windows[0][0], windows[2][0] & (windows[1][0] == 0), place < each(shift))
+    painted = _painted(shown[0][0], shown[2][0] & (shown[1][0] == 0), place < each(shift))
     return Cut(cut_images, cut_labels, moves, near, rest, start[0], turn(painted))
 
 

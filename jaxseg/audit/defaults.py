@@ -34,7 +34,8 @@ class Defaults:
     # of the recall of an object near the border. A loss r there costs the object about 2/3 r s of Dice, where a share s
     # of what is seen of it lies near, mostly half: 0.1 is still less than 0.05 of Dice
     recall_margin: float = 0.1
-    least_recall: float = 0.2  # in windows with the border far away, without which a loss at it cannot be seen
+    # in windows with the border far away, without which a loss at it cannot be seen: larger windows are tried
+    least_recall: float = 0.2
     chroma: float = 40.0  # levels between red, green and blue from which on a stroke counts as coloured
     gray_share: float = 0.8  # of an image without colour, so that what has colour counts as marks
     away_share: float = 0.04  # of the shorter side: nearer to the object white and gray strokes are left alone

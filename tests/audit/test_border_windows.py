@@ -1,6 +1,7 @@
 """Windows that show an object inside and at the border, by a slow reference, and networks whose answer is known."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -17,16 +18,18 @@ from jaxseg.data import pipeline
 WIDTH = 2
 
 
-@jax.jit
-def windows(images, labels, valid, side):
-    made = border_windows.cut(images, labels, side, width=WIDTH, valid=valid)
-    return made._asdict() | {"matched": made.matched(jnp.stack([*made.labels, made.labels[0]]))}
+@functools.partial(jax.jit, static_argnames="quarters")
+def windows(images, labels, valid, side, quarters):
+    cut_as = border_windows.Windows(labels.shape[1:], WIDTH, quarters)
+    made = border_windows.cut(images, labels, side, windows=cut_as, valid=valid)
+    matched = made.matched(jnp.stack([*made.labels, made.labels[0]]))
+    return made._asdict() | {"matched": matched, "recalled": jnp.stack([*made.recalled(made.labels[0]).values()])}
 
 
-def cut(images, labels, valid):
+def cut(images, labels, valid, quarters=2):
     """By name, of all sides: `[S,...]`."""
-    sides = range(len(border_windows.sides_of(labels.shape[1:], WIDTH)))
-    found = [windows(images, labels, valid, np.full(len(images), side, np.int32)) for side in sides]
+    sides = range(len(border_windows.Windows(labels.shape[1:], WIDTH, quarters).sides))
+    found = [windows(images, labels, valid, np.full(len(images), side, np.int32), quarters) for side in sides]
     return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
 
@@ -46,29 +49,33 @@ def scene(size, seed=0):
     return random.random((2, *size, 2), np.float32), labels, random.random((2, *size)) < 0.95
 
 
-def reference(image, label, valid, side, factors):
+def reference(image, label, valid, side, lengths):
     """The windows of one image at one side, turned so that its last axis begins there, by loops and slices."""
     rank = label.ndim
-    image, label, valid, factors = (
-        turned(image, side, rank), turned(label, side, rank), turned(valid, side, rank), list(factors)
+    image, label, valid, lengths = (
+        turned(image, side, rank), turned(label, side, rank), turned(valid, side, rank), list(lengths)
     )  # fmt: skip
     axis = rank - 1 - side // 2
-    factors[axis], factors[-1] = factors[-1], factors[axis]
-    lengths = [n // factor for n, factor in zip(label.shape, factors, strict=True)]
+    lengths[axis], lengths[-1] = lengths[-1], lengths[axis]
+    factors = [n / length for n, length in zip(label.shape, lengths, strict=True)]
     middle = [round(places.mean()) for places in np.nonzero(label)]
     line = min(middle[-1], label.shape[-1] - lengths[-1])
     about = [
         min(max(place - length // 2, 0), n - length)
         for place, length, n in zip((*middle[:-1], line), lengths, label.shape, strict=True)
     ]
-    shift = 2 * (line - about[-1])
+    if factors[-1] < 2:  # three quarters: every third pixel is enlarged alike
+        line -= (line - about[-1]) % 3
+    shift = (line - about[-1]) * label.shape[-1] // lengths[-1]
     if shift < 2 * WIDTH:
         return None
     windows = []
     for start in (about, (*about[:-1], line)):
         place = tuple(slice(first, first + length) for first, length in zip(start, lengths, strict=True))
         zoom = lambda part: ndimage.zoom(part, factors, order=1, mode="nearest", grid_mode=True)
-        larger = lambda array, place=place: np.kron(array[place].astype(int), np.ones(factors, int))
+        larger = lambda array, place=place: ndimage.zoom(
+            array[place].astype(int), factors, order=0, mode="nearest", grid_mode=True
+        )
         windows.append((np.stack([zoom(image[place][..., c]) for c in range(2)], -1), larger(label), larger(valid) > 0))
     both = np.zeros(label.shape, bool)
     both[..., :-shift] = windows[1][2][..., :-shift] & windows[0][2][..., shift:]
@@ -76,25 +83,30 @@ def reference(image, label, valid, side, factors):
     return windows, shift, near, both & ~near
 
 
-SIZES = {  # of images, and by what their windows are enlarged along every axis
-    (16, 24): (2, 2),
-    (24, 16): (2, 2),
-    (20, 20): (2, 2),
-    (8, 16, 20): (2, 2, 2),
-    (6, 16, 20): (1, 2, 2),  # too few slices
-}
+SIZES = [  # of images, and of their windows
+    ((16, 24), (8, 12)),
+    ((24, 16), (12, 8)),
+    ((20, 20), (10, 10)),
+    ((8, 16, 20), (4, 8, 10)),
+    ((6, 16, 20), (6, 8, 10)),  # too few slices
+    ((16, 24), (12, 18)),
+    ((20, 20), (15, 15)),
+    ((8, 16, 20), (8, 12, 15)),
+    ((16, 16, 20), (12, 12, 15)),
+]
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_windows_are_those_of_a_slow_reference(size):
+@pytest.mark.parametrize(("size", "lengths"), SIZES, ids=str)
+def test_windows_are_those_of_a_slow_reference(size, lengths):
     images, labels, valid = scene(size)
-    found, rank = cut(images, labels, valid), len(size)
-    sides = border_windows.sides_of(size, WIDTH)
-    assert sides == tuple(range(2 * sum(factor > 1 for factor in SIZES[size])))
-    cuts = 0
+    rank, quarters = len(size), 4 * lengths[-1] // size[-1]
+    found, cut_as = cut(images, labels, valid, quarters), border_windows.Windows(size, WIDTH, quarters)
+    assert cut_as.lengths == lengths
+    assert cut_as.sides == tuple(range(2 * sum(n > length for n, length in zip(size, lengths, strict=True))))
+    cuts, sides = 0, cut_as.sides
     for number, side in enumerate(sides):
         for case in range(2):
-            wanted = reference(images[case], labels[case], valid[case], side, SIZES[size])
+            wanted = reference(images[case], labels[case], valid[case], side, lengths)
             at, turn = (number, case), lambda array, side=side: turned(array, side, rank)
             if wanted is None:
                 assert not found["near"][at].any() and not found["rest"][at].any()
@@ -117,6 +129,8 @@ def test_windows_are_those_of_a_slow_reference(size):
             where = found["near"][at] | found["rest"][at]
             inside, at_border, painted = found["matched"][number, :, case]
             np.testing.assert_array_equal(inside[where], at_border[where])
+            here = np.sum(near & (windows[1][1] > 0))
+            np.testing.assert_array_equal(found["recalled"][number, :, case], (here, here))
     assert cuts >= 6
 
 
@@ -128,12 +142,13 @@ def test_an_object_without_room_beside_it_or_none_is_not_cut():
 
 
 def test_where_a_border_is_near():
-    near = border_windows.near_border((6, 8, 9), 2)
+    windows = border_windows.Windows((6, 8, 9), 2)
+    near = border_windows.near_border(windows)
     wanted = np.ones((8, 9), bool)
     wanted[2:-2, 2:-2] = False
-    assert border_windows.cut_axes((6, 8, 9), 2) == (False, True, True)
+    assert windows.axes == (False, True, True)
     np.testing.assert_array_equal(near, np.broadcast_to(wanted, (6, 8, 9)))
-    assert border_windows.sides_of((7, 7), 2) == ()
+    assert border_windows.Windows((7, 7), 2).sides == ()
 
 
 # Networks in closed form.
@@ -189,6 +204,23 @@ class Filled(nn.Module):
         last = bright.ndim - 1
         between = jax.lax.cummax(bright, last) & jax.lax.cummax(bright, last, reverse=True)
         z = jnp.where(between > 0, 9.0, -9.0)
+        return jnp.stack([jnp.zeros_like(z), z], -1)
+
+
+class OfItsSize(nn.Module):
+    """What is bright, unless that is more than it ever saw; perhaps not at the border."""
+
+    largest: int
+    blind: int = 0
+    padding = ""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        bright = images[..., 0] > 0
+        seen = jnp.zeros(images.shape[1:-1], bool)
+        seen = seen.at[(slice(self.blind, -self.blind or None),) * seen.ndim].set(True)
+        few = jnp.sum(bright, range(1, bright.ndim), keepdims=True) <= self.largest
+        z = jnp.where(bright & seen[None] & few, 9.0, -9.0)
         return jnp.stack([jnp.zeros_like(z), z], -1)
 
 
@@ -319,6 +351,20 @@ def test_a_network_that_is_blind_at_the_border_is_found(networks, subject_of, an
     assert (figure.name, figure.title) == ("finding_translation", "The border far away, and the border close by")
     assert arrays["pictures"].shape == (2, 2, 64, 64, 1) and arrays["pictures"].dtype == np.uint8
     assert arrays["picture_classes"][:, 0].any()
+
+
+@pytest.mark.parametrize(("blind", "given_up"), [(8, True), (0, False)])
+def test_a_network_that_knows_no_larger_objects_is_asked_in_larger_windows(subject_of, answer, discs, blind, given_up):
+    # twice as large none is found; larger by a third all are
+    large = discs.take(np.flatnonzero(discs.labels.sum((1, 2)) > 400))
+    found, arrays = answer(translation.PROBE, subject_of(OfItsSize(1200, blind), large))
+    border = found.candidates[0]
+    assert arrays["quarters"] == 3 and border.found == given_up and not border.open
+    inside, at_border, painted = np.nanmean(arrays["found"][0], -1)
+    assert inside > 0.95 and painted > 0.95
+    assert border.estimate.mean == pytest.approx(inside - at_border, abs=0.02)
+    assert "three quarters as wide and high" in found.rows[0].convention
+    assert "of three quarters of the side" in border.figure.caption
 
 
 def test_where_nothing_is_found_anyway_no_loss_can_be_seen(networks, subject_of, answer, settings, discs):

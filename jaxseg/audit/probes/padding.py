@@ -26,27 +26,27 @@ def measure(subject: Subject, settings: border_windows.Settings) -> Arrays:
         told = f"pads with {own!r}" if own else "does not say how it pads"
         raise NotAskedError(f"the network {told}; there are no zeros to take away")
     _swapped(subject.network)
-    width = strip_width(subject, settings.border_share)
-    near = jnp.asarray(border_windows.near_border(subject.sides, width))[None]
-
-    both = lambda network, images: jnp.stack([subject.predict(one, images) for one in (network, _swapped(network))])
 
     def at_border(network: Network, seen: Seen, made: border_windows.Cut) -> border_windows.Told:
         twice = lambda array: jnp.stack([array, array])
-        images, labels, classes = made.images[1], twice(made.labels[1]), both(network, made.images[1])
+        (inside, at_border), labels = made.images, twice(made.labels[1])
+        classes = jnp.stack([subject.predict(one, at_border) for one in (network, _swapped(network))])
+        known = made.recalled(subject.predict(network, inside))
         sums = regional.region_sums(labels, classes, twice(made.near))
         of_cases = jnp.sum(sums, range(2, sums.ndim - 1))  # over the slices of a volume
-        return {"strip": jnp.moveaxis(of_cases, 1, 0)}, (twice(images), labels, classes)
+        return {"strip": jnp.moveaxis(of_cases, 1, 0)} | known, (twice(at_border), labels, classes)
+
+    asked = border_windows.ask(subject, at_border, settings)
+    near = jnp.asarray(border_windows.near_border(asked.windows))[None]
 
     def of_whole(network: Network, seen: Seen) -> dict[str, jax.Array]:
-        own, swapped = both(network, seen["images"])
+        own, swapped = (subject.predict(one, seen["images"]) for one in (network, _swapped(network)))
         share = lambda place: _share(own != swapped, place if "valid" not in seen else place & seen["valid"])
         return {"changed": jnp.stack([share(near), share(~near)], 1)}
 
-    answer, show = border_windows.ask(subject, at_border, width=width)
     changed = subject.asks(of_whole, batch_size=max(subject.batch_size // 2, 1))(subject.test)["changed"].T
-    strip = regional.dice_from_region_sums(answer["strip"]).T
-    shown = show(pictures.largest(strip[1] - strip[0], settings.examples)).arrays()
+    strip = regional.dice_from_region_sums(asked.counts["strip"]).T
+    shown = asked.show(pictures.largest(strip[1] - strip[0], settings.examples)).arrays()
     return {"strip": strip, "changed": changed} | shown
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.audit import border_windows, pictures
-from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, Kind, NotAskedError, Probe, number, weakest
+from jaxseg.audit.probe import BORDER, Answer, Arrays, Candidate, Kind, Probe, number, weakest
 from jaxseg.audit.subject import Seen, Subject, strip_width
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.networks import Network
@@ -29,7 +29,6 @@ class Settings(border_windows.Settings):
     """See configs/audit.py."""
 
     recall_margin: float = share()
-    least_recall: float = share()
 
 
 def measure(subject: Subject, settings: Settings) -> Arrays:
@@ -38,9 +37,9 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     Returns:
       `found` and `called` `[2,3,N]`: share of the object's pixels, and of the background's, that are called object,
       near the line and further from it, in the two windows and in the painted one, all sides together; `dice` `[3,N]`
-      of all these pixels; and a few cases as of `pictures.Pairs.arrays`.
+      of all these pixels; `quarters` of an image's side that windows are long; and a few cases as of
+      `pictures.Pairs.arrays`.
     """
-    width = strip_width(subject, settings.border_share)
 
     def question(network: Network, seen: Seen, made: border_windows.Cut) -> border_windows.Told:
         three = jnp.concatenate([made.images, made.painted[None]])
@@ -51,15 +50,14 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
             for kind, of_kind in (("object", there & where), ("background", ~there & where)):
                 counts[f"{place} {kind}"] = jnp.sum(of_kind, axes)
                 counts[f"{place} {kind} called"] = jnp.stack([jnp.sum(one & of_kind, axes) for one in called], 1)
-        return counts, (made.images, made.labels, classes[:2])
+        return counts | made.recalled(classes[0]), (made.images, made.labels, classes[:2])
 
-    answer, show = border_windows.ask(subject, question, width=width, with_lines=True)
+    asked = border_windows.ask(subject, question, settings, with_lines=True)
+    answer = asked.counts
     rate = lambda kind: np.stack([_rate(answer[f"{p} {kind} called"], answer[f"{p} {kind}"]) for p in _PLACES])
-    found = rate("object")
-    if np.isnan(found[0, 0]).all():
-        raise NotAskedError("no object lies where windows of half the image's side can cut it")
-    shown = show(pictures.largest(found[0, 0] - found[0, 1], settings.examples)).arrays()
-    return {"found": found, "called": rate("background"), "dice": _dice(answer)} | shown
+    found, quarters = rate("object"), np.int32(asked.windows.quarters)
+    shown = asked.show(pictures.largest(found[0, 0] - found[0, 1], settings.examples)).arrays()
+    return {"found": found, "called": rate("background"), "dice": _dice(answer), "quarters": quarters} | shown
 
 
 def _rate(called: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -78,7 +76,8 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     """How much of an object is found near the line in both windows, and what the border takes of it."""
     patients, width = subject.patients(settings.resamples), strip_width(subject, settings.border_share)
     places = (f"within {width} of {subject.shorter} px of the line", "further from it")
-    windows = f"{border_windows.in_words(subject.sides, width)}; pixels that both show"
+    cut_as = border_windows.Windows(subject.sides, width, int(arrays["quarters"]))
+    windows = f"{cut_as}; pixels that both show"
     rows = []
     for quantity, name in (("recall", "found"), ("background called object", "called")):
         for values, place in zip(arrays[name], places, strict=True):
@@ -90,7 +89,9 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     painted = f"{windows}; inside, what the other window lacks is painted over in the colour of the background"
     rows.append(number("recall lost, as little being seen inside", lost["unseen"], painted, where=places[0]))
     rows.append(number("Dice lost", lost["dice"], f"foreground against background; {windows}", where="both places"))
-    return Answer(rows, (_given_up(subject, settings, arrays, lost, width), _made_up(subject, settings, arrays, width)))
+    return Answer(
+        rows, (_given_up(subject, settings, arrays, lost, cut_as), _made_up(subject, settings, arrays, width))
+    )
 
 
 def _lost(patients: Patients, arrays: Arrays) -> dict[str, Estimate]:
@@ -106,14 +107,18 @@ def _lost(patients: Patients, arrays: Arrays) -> dict[str, Estimate]:
 
 
 def _given_up(
-    subject: Subject, settings: Settings, arrays: Arrays, lost: Mapping[str, Estimate], width: int
+    subject: Subject,
+    settings: Settings,
+    arrays: Arrays,
+    lost: Mapping[str, Estimate],
+    cut_as: border_windows.Windows,
 ) -> Candidate:
     near, further = lost["near"], lost["rest"]
     changed = estimate_text(-further.mean, -further.high, -further.low)
     seen = np.nanmean(arrays["found"][0, 0])
     hidden = (
-        f"of objects in windows of half the side, enlarged, the network finds {seen:.0%} where no border is near, and "
-        f"a loss could be seen from {settings.least_recall:.0%} on"
+        f"of objects in windows of {cut_as.length}, enlarged, the network finds {seen:.0%} where no border is near, "
+        f"and a loss could be seen from {settings.least_recall:.0%} on"
     )
     return Candidate(
         kind=BORDER,
@@ -121,8 +126,8 @@ def _given_up(
         title="Objects at the image's border are given up",
         sentence=(
             "The same part of an object lies at the border of one window and inside another, of one image and scale. "
-            f"Of its pixels within {width} px of the border the share that the network finds is {text_of(near)} lower "
-            f"at the border; of those further in it changes by {changed}. With as little seen of the object inside, "
+            f"Of its pixels within {cut_as.width} px of the border the share that the network finds is {text_of(near)} "
+            f"lower at the border; of those further in it changes by {changed}. With as little seen of it inside, "
             f"the rest being painted over, it is {text_of(lost['unseen'])} lower at the border. (Of the loss near the "
             "border, what of it goes beyond that further in, and what goes beyond seeing less, the weakest counts.)"
         ),
@@ -144,9 +149,9 @@ def _given_up(
             "the border far away",
             "the border close by",
             parts=(
-                "Two windows of one image, each half as wide and high, enlarged to its size. The dashed line runs "
-                "through the object's middle: it lies inside the first window, and is the border of the second, at "
-                "the side that is named. Of what both windows show, the same pixels are compared."
+                f"Two windows of one image, of {cut_as.length}, enlarged to its size. The dashed line runs through the "
+                "object: it lies inside the first window, and is the border of the second, at the side that is named. "
+                "Of what both windows show, the same pixels are compared."
             ),
         ),
         hidden=hidden if seen < settings.least_recall else "",
