@@ -195,7 +195,7 @@ def ask(
         raise NotAskedError(f"cases of {size_text(subject.sides)} px are too small for windows of half their side")
     with_object = [one for one in asked if not math.isnan(one.recall)]
     if not with_object:
-        raise NotAskedError("no object lies where windows of half the image's side can cut it")
+        raise NotAskedError("no object lies where a window's border could cut it")
     return max(with_object, key=lambda one: one.recall)
 
 

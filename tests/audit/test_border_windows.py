@@ -378,7 +378,7 @@ def test_where_nothing_is_found_anyway_no_loss_can_be_seen(networks, subject_of,
     )
     assert "the network finds 0% where no border is near, and a loss could be seen from 20% on." in said.sentence
     empty = dataclasses.replace(discs, labels=discs.labels * 0)
-    with pytest.raises(NotAskedError, match="no object lies where windows of half the image's side can cut it"):
+    with pytest.raises(NotAskedError, match="no object lies where a window's border could cut it"):
         translation.measure(subject_of(networks.Threshold(), empty), settings(translation.PROBE))
 
 

@@ -37,7 +37,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     Returns:
       `found` and `called` `[2,3,N]`: share of the object's pixels, and of the background's, that are called object,
       near the line and further from it, in the two windows and in the painted one, all sides together; `dice` `[3,N]`
-      of all these pixels; `quarters` of an image's side that windows are long; and a few cases as of
+      of those near it; `quarters` of an image's side that windows are long; and a few cases as of
       `pictures.Pairs.arrays`.
     """
 
@@ -66,10 +66,10 @@ def _rate(called: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def _dice(answer: Arrays) -> np.ndarray:
-    """Of all pixels that both windows show, `[3,N]`."""
-    of = lambda name: np.sum([answer[f"{place} {name}"] for place in _PLACES], 0)
-    right, wrong, there = of("object called").T, of("background called").T, of("object")
-    return np.where(there, 2 * right / np.maximum(right + wrong + there, 1), np.nan)
+    """Of the pixels near the line, `[3,N]`."""
+    called, wrong = answer["near object called"].T, answer["near background called"].T
+    there = answer["near object"]
+    return np.where(there, 2 * called / np.maximum(called + wrong + there, 1), np.nan)
 
 
 def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
@@ -88,7 +88,7 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     rows.append(number("recall lost, near minus further", lost["beyond"], windows, where="between the two places"))
     painted = f"{windows}; inside, what the other window lacks is painted over in the colour of the background"
     rows.append(number("recall lost, as little being seen inside", lost["unseen"], painted, where=places[0]))
-    rows.append(number("Dice lost", lost["dice"], f"foreground against background; {windows}", where="both places"))
+    rows.append(number("Dice lost", lost["dice"], f"foreground against background; {windows}", where=places[0]))
     return Answer(
         rows, (_given_up(subject, settings, arrays, lost, cut_as), _made_up(subject, settings, arrays, width))
     )
