@@ -55,7 +55,7 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     asked = border_windows.ask(subject, question, settings, with_lines=True)
     answer = asked.counts
     rate = lambda kind: np.stack([_rate(answer[f"{p} {kind} called"], answer[f"{p} {kind}"]) for p in _PLACES])
-    found, quarters = rate("object"), np.int32(asked.windows.quarters)
+    found, quarters = rate("object"), np.array(asked.windows.quarters)
     shown = asked.show(pictures.largest(found[0, 0] - found[0, 1], settings.examples)).arrays()
     return {"found": found, "called": rate("background"), "dice": _dice(answer), "quarters": quarters} | shown
 
