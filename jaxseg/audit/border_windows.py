@@ -3,10 +3,11 @@
 A line through the object, its centre if there is room, is the border of one window, *at the border*; the other,
 *inside*, lies about the line. Both are half as wide and as high as the image, cut from it as it is, and enlarged to its
 size, so that they are of one scale. The pixels that both show are compared: those near the line, and those further from
-it. What the second window lacks, the other half of the object, may cost a network something too: so the first is shown
-once more with all that lies beyond the line painted over in the colour of its background. The line runs along each of
-the image's sides in turn: four, or six of a volume, where it is a plane. Along an
-axis that is too short for this, as that of a stack of few slices, nothing is cut, and windows have all of it.
+it. What one window alone shows, the other half of the object or other objects, may cost a network something too: so
+both are shown once more with it painted over in the colour of the background. They are then one picture at two places,
+and what knows of no place finds the same in both. The line runs along each of the image's sides in turn: four, or six
+of a volume, where it is a plane. Along an axis that is too short for this, as that of a stack of few slices, nothing is
+cut, and windows have all of it.
 
 A network may not know objects that are twice as large, and what it never finds it cannot lose at the border. Of such a
 network larger windows are asked, three quarters of the image's sides: objects are enlarged by a third, and the line,
@@ -48,6 +49,7 @@ class Settings:
 _QUARTERS = (2, 3)  # of the image's sides that windows are long: the next where the network finds nothing in these
 _IN_WORDS = {2: "half", 3: "three quarters of"}
 _NEAR, _FOUND = "object near the line", "found inside"
+EFFECT = "effect"  # of the counts: pixels by which a probe finds something; the side with most of them is shown
 # counts `[B,...]` by their names; images, labels and class maps `[2,B,*n,...]` that a picture of a case shows
 Told = tuple[dict[str, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
@@ -62,7 +64,7 @@ class Cut(NamedTuple):
       near: bool `[B,*n]`, of the second window: what the first shows too, near the line.
       rest: bool `[B,*n]`, further from it. Both are empty where an image has no room for the windows.
       first: int32 `[B]`, the slice of a volume with which windows cut in the plane begin.
-      painted: `[B,*n,C]`, the first window with what the second lacks painted over: inside, and as little is seen.
+      painted: `[2,B,*n,C]`, both with what the other lacks painted over.
     """
 
     images: jax.Array
@@ -74,9 +76,9 @@ class Cut(NamedTuple):
     painted: jax.Array
 
     def matched(self, classes: jax.Array) -> jax.Array:
-        """Class maps `[3,B,*n]`, the painted window's last -> with every pixel where the second window has it."""
-        inside, at_border, painted = classes
-        return jnp.stack([jax.vmap(_moved)(inside, self.moves), at_border, jax.vmap(_moved)(painted, self.moves)])
+        """Class maps `[2,B,*n]` of a pair of windows -> with every pixel where the second has it."""
+        inside, at_border = classes
+        return jnp.stack([jax.vmap(_moved)(inside, self.moves), at_border])
 
     def recalled(self, inside: jax.Array) -> dict[str, jax.Array]:
         """Of class maps `[B,*n]` of the first window: pixels of the object near the line, and those found, `[B]`."""
@@ -143,7 +145,7 @@ class Asked:
 
     Attributes:
       counts: of all sides together, `{name: [N,...]}`.
-      show: `cases [E] -> pairs`: of some of the cases pictures, cut where most of the object is.
+      show: `cases [E] -> pairs`: of some of the cases pictures, cut where the effect is largest.
       windows: that were cut.
     """
 
@@ -176,8 +178,8 @@ def ask(
 
     Args:
       subject: the network and its cases.
-      question: `(network, cases, their windows) -> counts, what is shown`, with
-        those of `Cut.recalled`.
+      question: `(network, cases, their windows) -> counts, what is shown`; among the counts those of `Cut.recalled`,
+        and `EFFECT`.
       settings: what is near, and what is found.
       with_lines: what is shown are the two windows, whose line is drawn.
 
@@ -214,11 +216,11 @@ def _ask(
         return counts | {"pictures": told}
 
     cases = subject.test
-    asked = subject.asks(of_side, batch_size=max(subject.batch_size // 3, 1))  # two windows, and one painted over
+    asked = subject.asks(of_side, batch_size=max(subject.batch_size // 4, 1))  # two windows, twice
     found = [asked(cases, side=np.full(len(cases), place, np.int32)) for place in range(len(windows.sides))]
     # of a volume slices are shown, in which a plane along them is not to be seen
-    fullest = np.argmax([one[_NEAR] for one in found][: 2 * sum(windows.axes[-2:])], 0)
-    show = lambda chosen: pictures.of(asked, cases, chosen, side=fullest.astype(np.int32))
+    largest = np.argmax([one[EFFECT] for one in found][: 2 * sum(windows.axes[-2:])], 0)
+    show = lambda chosen: pictures.of(asked, cases, chosen, side=largest.astype(np.int32))
     return Asked({name: np.sum([one[name] for one in found], 0) for name in found[0]}, show, windows)
 
 
@@ -239,8 +241,8 @@ def cut(
     at = [functools.partial(_at_side, number, windows) for number in windows.sides]
     of_case = lambda case: jax.lax.switch(case[0], at, *(array[None] for array in case[1:]))
     made = jax.lax.map(of_case, (side, images, labels, counted))  # a branch of its own for every case
-    images, labels = (jnp.moveaxis(array[:, :, 0], 1, 0) for array in (made.images, made.labels))
-    return Cut(images, labels, *(array[:, 0] for array in made[2:]))
+    pairs = {name: jnp.moveaxis(getattr(made, name)[:, :, 0], 1, 0) for name in ("images", "labels", "painted")}
+    return Cut(*(array[:, 0] for array in made))._replace(**pairs)
 
 
 def _at_side(side: int, cut_as: Windows, images: jax.Array, labels: jax.Array, valid: jax.Array) -> Cut:
@@ -269,16 +271,17 @@ def _at_side(side: int, cut_as: Windows, images: jax.Array, labels: jax.Array, v
     cut_images, cut_labels = (jnp.stack([turn(one) for one in pair]) for pair in shown[:2])
     moves = jnp.zeros((len(shift), rank), jnp.int32).at[:, rank - 1 - side // 2].set(shift if side % 2 else -shift)
     near, rest = turn(both & (place < width)), turn(both & (place >= width))
-    painted = _painted(shown[0][0], shown[2][0] & (shown[1][0] == 0), place < each(shift))
-    return Cut(cut_images, cut_labels, moves, near, rest, start[0], turn(painted))
+    colour = _mean(shown[0][0], shown[2][0] & (shown[1][0] == 0))
+    alone = (place < each(shift), place >= each(sizes[-1] - shift))
+    painted = [turn(jnp.where(where[..., None], colour, image)) for where, image in zip(alone, shown[0], strict=True)]
+    return Cut(cut_images, cut_labels, moves, near, rest, start[0], jnp.stack(painted))
 
 
-def _painted(images: jax.Array, background: jax.Array, where: jax.Array) -> jax.Array:
-    """Images with the mean colour of their background in a part of them."""
-    axes, counted = tuple(range(1, background.ndim)), background[..., None]
+def _mean(images: jax.Array, where: jax.Array) -> jax.Array:
+    """Colour of images `[B,*n,C]` over a part of them, bool `[B,*n]`: `[B,*1,C]`."""
+    axes, counted = tuple(range(1, where.ndim)), where[..., None]
     total = jnp.sum(jnp.where(counted, images, jnp.zeros_like(images)), axes, keepdims=True)
-    pixels = jnp.maximum(jnp.sum(counted, axes, keepdims=True), 1).astype(images.dtype)
-    return jnp.where(where[..., None], total / pixels, images)
+    return total / jnp.maximum(jnp.sum(counted, axes, keepdims=True), 1).astype(images.dtype)
 
 
 def _centre(foreground: jax.Array) -> list[jax.Array]:

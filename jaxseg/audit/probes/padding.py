@@ -34,7 +34,9 @@ def measure(subject: Subject, settings: border_windows.Settings) -> Arrays:
         known = made.recalled(subject.predict(network, inside))
         sums = regional.region_sums(labels, classes, twice(made.near))
         of_cases = jnp.sum(sums, range(2, sums.ndim - 1))  # over the slices of a volume
-        return {"strip": jnp.moveaxis(of_cases, 1, 0)} | known, (twice(at_border), labels, classes)
+        own, swapped = jnp.sum(made.near[None] & (classes > 0) & (labels > 0), range(2, labels.ndim))
+        counts = {"strip": jnp.moveaxis(of_cases, 1, 0), border_windows.EFFECT: swapped - own}
+        return counts | known, (twice(at_border), labels, classes)
 
     asked = border_windows.ask(subject, at_border, settings)
     near = jnp.asarray(border_windows.near_border(asked.windows))[None]

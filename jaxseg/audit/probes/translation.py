@@ -1,7 +1,8 @@
 """Translation: does an object disappear because it lies at the border? (Lin, Weng et al. 2024, section 4.)
 
-Compared is recall, the share of the object's pixels that are found. What a network makes of background near the border
-is a number of its own: new objects there are harm of another kind.
+Compared is recall, the share of the object's pixels that are found: of windows as they are cut, and of the same windows
+with all painted over that one of them shows alone. What a network makes of background near the border is a number of
+its own: new objects there are harm of another kind.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from jaxseg.settings import share
 
 FALSE_OBJECTS = Kind("false objects")
 _PLACES = ("near", "rest")
-_WINDOWS = (*border_windows.WINDOWS, "inside, the rest painted over")
+_WINDOWS = (*border_windows.WINDOWS, *(f"{one}, the rest painted over" for one in border_windows.WINDOWS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,21 +36,24 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     """What the network makes of the same pixels inside a window and at the border of another.
 
     Returns:
-      `found` and `called` `[2,3,N]`: share of the object's pixels, and of the background's, that are called object,
-      near the line and further from it, in the two windows and in the painted one, all sides together; `dice` `[3,N]`
+      `found` and `called` `[2,4,N]`: share of the object's pixels, and of the background's, that are called object,
+      near the line and further from it, in the two windows and in the painted ones, all sides together; `dice` `[4,N]`
       of those near it; `quarters` of an image's side that windows are long; and a few cases as of
       `pictures.Pairs.arrays`.
     """
 
     def question(network: Network, seen: Seen, made: border_windows.Cut) -> border_windows.Told:
-        three = jnp.concatenate([made.images, made.painted[None]])
-        classes = subject.predict(network, three.reshape(-1, *three.shape[2:])).reshape(three.shape[:-1])
-        called, there = made.matched(classes) > 0, made.labels[1] > 0
+        four = jnp.concatenate([made.images, made.painted])
+        classes = subject.predict(network, four.reshape(-1, *four.shape[2:])).reshape(four.shape[:-1])
+        called = jnp.concatenate([made.matched(classes[:2]), made.matched(classes[2:])]) > 0
+        there = made.labels[1] > 0
         counts, axes = {}, range(1, there.ndim)
         for place, where in zip(_PLACES, (made.near, made.rest), strict=True):
             for kind, of_kind in (("object", there & where), ("background", ~there & where)):
                 counts[f"{place} {kind}"] = jnp.sum(of_kind, axes)
                 counts[f"{place} {kind} called"] = jnp.stack([jnp.sum(one & of_kind, axes) for one in called], 1)
+        inside, at_border, *_ = counts["near object called"].T
+        counts[border_windows.EFFECT] = inside - at_border
         return counts | made.recalled(classes[0]), (made.images, made.labels, classes[:2])
 
     asked = border_windows.ask(subject, question, settings, with_lines=True)
@@ -61,12 +65,12 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
 
 
 def _rate(called: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """`[N,3]` of `[N]` -> `[3,N]`, NaN where there are no pixels."""
+    """`[N,4]` of `[N]` -> `[4,N]`, NaN where there are no pixels."""
     return np.where(pixels, called.T / np.maximum(pixels, 1), np.nan)
 
 
 def _dice(answer: Arrays) -> np.ndarray:
-    """Of the pixels near the line, `[3,N]`."""
+    """Of the pixels near the line, `[4,N]`."""
     called, wrong = answer["near object called"].T, answer["near background called"].T
     there = answer["near object"]
     return np.where(there, 2 * called / np.maximum(called + wrong + there, 1), np.nan)
@@ -85,9 +89,8 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
             told[f"{quantity}, inside minus at the border"] = patients.difference(values[0], values[1])
             rows += [number(what, one, f"share of pixels; {windows}", where=place) for what, one in told.items()]
     lost = _lost(patients, arrays)
-    rows.append(number("recall lost, near minus further", lost["beyond"], windows, where="between the two places"))
-    painted = f"{windows}; inside, what the other window lacks is painted over in the colour of the background"
-    rows.append(number("recall lost, as little being seen inside", lost["unseen"], painted, where=places[0]))
+    painted = f"{windows}; what one window alone shows is painted over in the colour of the background"
+    rows.append(number("recall lost, the rest painted over", lost["alike"], painted, where=places[0]))
     rows.append(number("Dice lost", lost["dice"], f"foreground against background; {windows}", where=places[0]))
     return Answer(
         rows, (_given_up(subject, settings, arrays, lost, cut_as), _made_up(subject, settings, arrays, width))
@@ -96,12 +99,10 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
 
 def _lost(patients: Patients, arrays: Arrays) -> dict[str, Estimate]:
     near, rest = arrays["found"]
-    losses = [(1.0, near[0]), (-1.0, near[1]), (-1.0, rest[0]), (1.0, rest[1])]
     return {
         "near": patients.difference(near[0], near[1]),
         "rest": patients.difference(rest[0], rest[1]),
-        "beyond": patients.contrast(losses),
-        "unseen": patients.difference(near[2], near[1]),
+        "alike": patients.difference(near[2], near[3]),
         "dice": patients.difference(*arrays["dice"][:2]),
     }
 
@@ -115,11 +116,6 @@ def _given_up(
 ) -> Candidate:
     near, further = lost["near"], lost["rest"]
     changed = estimate_text(-further.mean, -further.high, -further.low)
-    seen = np.nanmean(arrays["found"][0, 0])
-    hidden = (
-        f"of objects in windows of {cut_as.length}, enlarged, the network finds {seen:.0%} where no border is near, "
-        f"and a loss could be seen from {settings.least_recall:.0%} on"
-    )
     return Candidate(
         kind=BORDER,
         name="translation",
@@ -127,13 +123,12 @@ def _given_up(
         sentence=(
             "The same part of an object lies at the border of one window and inside another, of one image and scale. "
             f"Of its pixels within {cut_as.width} px of the border the share that the network finds is {text_of(near)} "
-            f"lower at the border; of those further in it changes by {changed}. With as little seen of it inside, "
-            f"the rest being painted over, it is {text_of(lost['unseen'])} lower at the border. (Of the loss near the "
-            "border, what of it goes beyond that further in, and what goes beyond seeing less, the weakest counts.)"
+            f"lower at the border; of those further in it changes by {changed}. With all painted over that one of the "
+            f"windows shows alone, it is {text_of(lost['alike'])} lower at the border. (Of the two the weaker counts.)"
         ),
         quantity="recall lost near the border",
-        # what is lost everywhere is for the missing half of the object, not for the border
-        estimate=weakest([near, lost["beyond"], lost["unseen"]], settings.recall_margin),
+        # the first may be for what is seen beside it, such as other objects; the second is of pictures that are strange
+        estimate=weakest([near, lost["alike"]], settings.recall_margin),
         margin=settings.recall_margin,
         damage=lost["dice"].mean,
         remedy=(
@@ -154,13 +149,28 @@ def _given_up(
                 "Of what both windows show, the same pixels are compared."
             ),
         ),
-        hidden=hidden if seen < settings.least_recall else "",
+        hidden=_hidden(settings, arrays["found"][0], near, cut_as),
+    )
+
+
+def _hidden(settings: Settings, found: np.ndarray, near: Estimate, cut_as: border_windows.Windows) -> str:
+    """Why a loss near the border cannot be told, of recall `[4,N]` there; empty where it can."""
+    inside, _, painted, _ = np.nanmean(found, -1)
+    if inside < settings.least_recall:
+        of, seen = f"windows of {cut_as.length}, enlarged,", inside
+    elif painted < settings.least_recall and near.high > settings.recall_margin:
+        of, seen = f"windows of {cut_as.length} whose rest is painted over", painted
+    else:
+        return ""
+    return (
+        f"of objects in {of} the network finds {seen:.0%} where no border is near, and a loss could be seen from "
+        f"{settings.least_recall:.0%} on"
     )
 
 
 def _made_up(subject: Subject, settings: Settings, arrays: Arrays, width: int) -> Candidate:
     patients = subject.patients(settings.resamples)
-    inside, at_border, _ = arrays["called"][0]
+    inside, at_border, *_ = arrays["called"][0]
     more = patients.difference(at_border, inside)
     return Candidate(
         kind=FALSE_OBJECTS,
