@@ -162,6 +162,28 @@ def test_larger_objects_in_a_domain_are_not_its_scanner(networks, subject_of, sq
     np.testing.assert_allclose(gray_levels.as_composed(counts[1], counts[0]).sum(), counts[0].sum())
 
 
+@pytest.mark.parametrize("level", [0, 255])
+@pytest.mark.parametrize("labelled", ["A", "B"])
+def test_a_label_on_the_images_of_a_domain_is_not_its_scanner(networks, subject_of, squares, answer, level, labelled):
+    cases = two_domains(squares, darker=0)
+    images, where = cases.images.copy(), np.flatnonzero(np.array(cases.domains) == labelled)
+    side = images.shape[1] // 5
+    images[where, 1 : 1 + side, 1 : 1 + side] = level  # in a corner, 4 % of the image
+    assert not cases.labels[:, : 1 + side, : 1 + side].any()
+    cases = dataclasses.replace(cases, images=images)
+    found, _ = answer(gray_levels.PROBE, subject_of(networks.Threshold(), cases))
+    candidate = found.candidates[0]
+    assert not candidate.found and not candidate.open and candidate.estimate.high < 0.01
+
+
+def test_the_ends_of_the_background_are_left_out_of_a_histogram():
+    counts = np.zeros((2, 1, 256))
+    counts[0, 0, [3, 50, 60, 200]], counts[1, 0, 100] = (30, 500, 450, 20), 7
+    wanted = np.zeros((2, 1, 256))
+    wanted[0, 0, [50, 60]], wanted[1, 0, 100] = (480, 420), 7  # of 1,000 pixels 50 at each end
+    np.testing.assert_allclose(gray_levels.trimmed(counts), wanted, atol=1e-9)
+
+
 def test_what_a_domain_has_nothing_of_is_taken_from_its_whole():
     target, source = np.zeros((2, 1, 256)), np.zeros((2, 1, 256))
     target[0, 0, :4], source[0, 0, 7], source[1, 0, 9] = 1, 30, 10

@@ -3,8 +3,9 @@
 The intervention: images of one domain get the gray levels of another, by the monotone map that takes the one domain's
 histogram to the other's. Anatomy stays as it is, pixel by pixel, so that harder cases in a domain cannot pass for it.
 As a histogram also tells how much of what is in the images, the other domain's is made of those of its objects and of
-its background, as much of each as the first domain has: larger objects in a domain cannot pass for its scanner. What is
-not annotated, or marks on the images of one domain, still can.
+its background, as much of each as the first domain has: larger objects in a domain cannot pass for its scanner. Nor can
+a label on its images, as the darkest and the brightest pixels of the background are left out of both histograms. What
+is not annotated, larger labels, and noise, which widens a histogram, still can.
 """
 
 import dataclasses
@@ -25,6 +26,8 @@ from jaxseg.networks import Network
 from jaxseg.results.text import text_of
 from jaxseg.settings import count, share
 
+_TRIMMED = 0.05  # of the background's pixels at each end of its histogram, more than labels take
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -39,7 +42,7 @@ def gray_map(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The monotone map of 256 gray levels that takes one histogram to another, per channel.
 
     A level goes to the target's quantile at the middle of its own step of the cumulated histogram, so that equal
-    histograms map to themselves.
+    histograms map to themselves; one that the source does not have is moved as its neighbours are.
 
     Args:
       source: pixels of every level, `[C,256]`.
@@ -52,9 +55,10 @@ def gray_map(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     for counts in zip(source, target, strict=True):
         shares = [count / count.sum() for count in counts]
         middle = np.cumsum(shares[0]) - shares[0] / 2
-        ends = np.cumsum(shares[1])
-        maps.append(np.clip(np.searchsorted(ends, middle), 0, 255))
-    return np.stack(maps).astype(np.uint8)
+        there, everything = np.flatnonzero(counts[0]), np.arange(256)
+        goes = np.clip(np.searchsorted(np.cumsum(shares[1]), middle[there]), 0, 255)
+        maps.append(np.rint(everything + np.interp(everything, there, goes - there)))
+    return np.clip(maps, 0, 255).astype(np.uint8)
 
 
 def histograms(cases: Iterable[pipeline.Case]) -> np.ndarray:
@@ -65,6 +69,14 @@ def histograms(cases: Iterable[pipeline.Case]) -> np.ndarray:
         parts = (found[valid & (there == (case["labels"] > 0))] for there in (False, True))
         totals += np.array([[np.bincount(channel, minlength=256) for channel in part.T] for part in parts], float)
     return totals
+
+
+def trimmed(counts: np.ndarray) -> np.ndarray:
+    """Of `histograms`, without the ends of the background's."""
+    background, objects = counts
+    total = background.sum(-1, keepdims=True)
+    below = np.clip(np.cumsum(background, -1), _TRIMMED * total, (1 - _TRIMMED) * total)
+    return np.stack([np.diff(below, axis=-1, prepend=_TRIMMED * total), objects])
 
 
 def as_composed(target: np.ndarray, source: np.ndarray) -> np.ndarray:
@@ -122,7 +134,8 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     domains = np.array(subject.test.domains)
     names = [name for name in sorted(set(subject.test.domains)) if name != reference]
     here = np.flatnonzero(domains == reference)
-    own, *others = (histograms(subject.test.take(np.flatnonzero(domains == name))) for name in (reference, *names))
+    of_domain = lambda name: trimmed(histograms(subject.test.take(np.flatnonzero(domains == name))))
+    own, *others = map(of_domain, (reference, *names))
     maps = [gray_map(own.sum(0), as_composed(one, own)) for one in others]
 
     def question(network: Network, seen: Seen) -> dict[str, Any]:
@@ -156,7 +169,8 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     reference, patients = reference_domain(subject), subject.patients(settings.resamples)
     convention = (
         f"{regional.WHAT}; cases of {reference} whose gray levels are mapped so that their histogram is that of "
-        "the other domain, with as much of object and background as they have"
+        f"the other domain, with as much of object and background as they have, {_TRIMMED:.0%} at each end of the "
+        "background's left out"
     )
     own, theirs = arrays["own"], arrays["theirs"]
     rows = [number("Dice, own gray levels", patients.mean(own), convention, where=str(reference))]
