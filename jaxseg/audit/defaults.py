@@ -46,6 +46,7 @@ class Defaults:
     gathered_share: float = 0.35  # of the way from the middle of an empty place to its ends, for the control
     inks: tuple[str, ...] = ("yellow", "green", "white", "light gray", "gray")  # of calipers that are drawn
     copied_margin: float = 0.75  # of the share of a mark's strokes that is called object
+    left_margin: float = 0.5  # of Dice lost to calipers beside the object; networks that saw no marks lost up to 0.3
     least_cases: int = 8  # images with marks, without which their removal is not asked
 
     position_folds: int = 5  # of the regression of the distance from the border on features

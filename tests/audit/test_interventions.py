@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -58,6 +60,32 @@ def test_a_network_that_copies_marks_is_found(ink, marked, also, networks, subje
     assert own < 0.1 and strokes[list(INKS).index(ink)] == 1
 
 
+class Led(nn.Module):
+    """What is bright, but nothing of it as soon as there is more of an ink than its `most` pixels."""
+
+    ink: str = "yellow"
+    most: int = 0
+    padding: str = ""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        inked = (images[..., 0] > 0.5) & (images[..., -1] < -0.5)
+        led = jnp.sum(inked, (1, 2), keepdims=True) > self.most
+        z = jnp.where((images[..., 0] > 0) & ~inked & ~led, 40.0, -40.0)
+        return jnp.stack([jnp.zeros_like(z), z], -1)
+
+
+@pytest.mark.parametrize(("most", "lost"), [(0, 1.0), (64 * 64, 0.0)])
+def test_a_network_that_loses_the_object_to_marks_beside_it_is_found(most, lost, subject_of, squares, answer):
+    found, _ = answer(overlay_marks.PROBE, subject_of(Led(most=most), squares(size=64)))
+    (candidate,) = (one for one in found.candidates if one.name == "overlays_left")
+    assert candidate.kind == OVERLAY and candidate.estimate.mean == pytest.approx(lost, abs=0.01)
+    assert candidate.found == (most == 0) and not candidate.open
+    if candidate.found:
+        assert "Calipers in yellow around an empty place cost 1.00" in candidate.sentence
+        assert found_of(found) == {"overlays_left"}
+
+
 def test_a_threshold_that_is_filled_to_a_box_is_no_shortcut(networks, subject_of, squares, answer):
     """It is led on by whatever looks like the object, calipers among it."""
     for cases in (squares(size=64), calipers(squares(size=64))):
@@ -86,13 +114,13 @@ def test_a_network_of_calipers_loses_all_when_they_are_removed(networks, subject
 def test_a_network_of_gray_levels_does_not_mind_marks(networks, subject_of, squares, answer):
     cases = calipers(squares(size=64))
     found, arrays = answer(overlay_marks.PROBE, subject_of(networks.Threshold(), cases))
-    assert len(found.candidates) == 7 and not any(one.found or one.open for one in found.candidates)
+    assert len(found.candidates) == 8 and not any(one.found or one.open for one in found.candidates)
     np.testing.assert_allclose(arrays["insertion"], 0, atol=1e-6)
 
 
 def test_removal_is_not_asked_where_there_are_no_marks(networks, subject_of, answer):
     found, _ = answer(overlay_marks.PROBE, subject_of(networks.Threshold()))
-    names = [*(f"overlays_insertion_{ink.replace(' ', '_')}" for ink in INKS), "overlays_copied"]
+    names = [*(f"overlays_insertion_{ink.replace(' ', '_')}" for ink in INKS), "overlays_copied", "overlays_left"]
     assert [one.name for one in found.candidates] == names
     (why,) = found.not_asked
     assert "0 images with marks; at least 8" in why.convention and np.isnan(why.estimate.mean)

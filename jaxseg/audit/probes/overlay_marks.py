@@ -7,7 +7,8 @@ object's outline moved aside. As strange strokes disturb by themselves, the same
 that place instead, where they claim little; and as a network may join or fill whatever looks like the object, bits of
 the object are put where the calipers were. What calipers do counts only where it is more than what either of these
 does. A network that takes strokes themselves for the object is told from one that takes all strokes, or all that is
-bright, by the same strokes in the object's own colour.
+bright, by the same strokes in the object's own colour; one that loses the object where something else is marked, by
+the Dice away from the strokes beside that with bits of the object in their place.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from jaxseg.audit.probe import ALL, OVERLAY, Answer, Arrays, Candidate, NotAsked
 from jaxseg.audit.subject import Seen, Subject
 from jaxseg.data import pipeline
 from jaxseg.metrics import regional
+from jaxseg.metrics.intervals import Estimate
 from jaxseg.networks import Network
 from jaxseg.results.text import text_of
 from jaxseg.settings import count, share
@@ -40,6 +42,7 @@ class Settings(Look):
     least_cases: int = count()
     margin: float = share()
     copied_margin: float = share()
+    left_margin: float = share()
     examples: int = count()
     resamples: int = count()
 
@@ -154,7 +157,7 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     told = [_removal(subject, settings, arrays)]
     inks = settings.inks_of(subject.test.num_channels)
     told += [_insertion(subject, settings, arrays, number, ink) for number, ink in enumerate(inks)]
-    told.append(_copied(subject, settings, arrays, inks))
+    told += [_copied(subject, settings, arrays, inks), _left(subject, settings, arrays, inks)]
     every = lambda part: [one for answer in told for one in getattr(answer, part)]
     figures = []
     if len(found := arrays["found"]):
@@ -272,7 +275,7 @@ def _copied(subject: Subject, settings: Settings, arrays: Arrays, inks: Sequence
         beyond[ink] = patients.difference(strokes, own)
         rows.append(number("called foreground", patients.mean(strokes), convention, where=where))
         rows.append(number("called foreground, beyond the object's own colour", beyond[ink], convention, where=where))
-    name, most = max(beyond.items(), key=lambda one: -np.inf if np.isnan(one[1].low) else one[1].low)
+    name, most = _largest(beyond)
     candidate = Candidate(
         kind=OVERLAY,
         name="overlays_copied",
@@ -288,6 +291,37 @@ def _copied(subject: Subject, settings: Settings, arrays: Arrays, inks: Sequence
         remedy="Train on images with marks that say nothing about the object, and check masks for strokes by eye.",
     )
     return Answer(rows, (candidate,))
+
+
+def _left(subject: Subject, settings: Settings, arrays: Arrays, inks: Sequence[str]) -> Answer:
+    patients, places = subject.patients(settings.resamples), arrays["insertion_dice"]
+    lost = {ink: patients.difference(dice[0], dice[2]) for ink, dice in zip(inks, places, strict=True)}
+    convention = f"{regional.WHAT}, away from strokes; bits of the object, or calipers, around an empty place"
+    rows = [number("Dice lost", one, convention, where=f"{ink} calipers in place of bits") for ink, one in lost.items()]
+    name, most = _largest(lost)
+    candidate = Candidate(
+        kind=OVERLAY,
+        name="overlays_left",
+        title="Marks beside the object make the network lose it",
+        sentence=(
+            f"Calipers in {name} around an empty place cost {text_of(most)} of Dice on the object, which they do not "
+            "touch, beyond what bits of the object do in their place."
+        ),
+        quantity="Dice lost to calipers around an empty place, beyond bits of the object there",
+        estimate=most,
+        margin=settings.left_margin,
+        damage=most.mean,
+        remedy=(
+            "Train on images with marks that say nothing about the object (jaxseg.data.overlays); until then, segment "
+            "images before they are measured."
+        ),
+    )
+    return Answer(rows, (candidate,))
+
+
+def _largest(of_inks: dict[str, Estimate]) -> tuple[str, Estimate]:
+    """The ink whose interval begins highest."""
+    return max(of_inks.items(), key=lambda one: -np.inf if np.isnan(one[1].low) else one[1].low)
 
 
 PROBE = Probe("overlays", "Does the network segment by calipers and text?", "shortcuts", Settings, measure, tabulate)
