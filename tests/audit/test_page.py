@@ -14,7 +14,9 @@ import pytest
 
 from configs import audit as audit_config
 from jaxseg.audit import page, request, right_input
+from jaxseg.audit import run as audits
 from jaxseg.errors import InputError
+from jaxseg.results.table import Table
 
 
 def test_training_cases_may_be_missing_elsewhere_alone(monkeypatch, tmp_path):
@@ -119,11 +121,19 @@ def test_a_page_of_findings(audited, networks):
 def test_a_page_of_nothing_found(audited, networks):
     words, results, drawn, _ = audited(networks.Threshold(), "translation")
     assert results["verdicts"][0]["verdict"] == "no" and not results["findings"]
-    assert "Nothing was found that needs doing" in words and "Every probe could be asked." in words
+    left_out = "accuracy, gray levels, overlays, padding, ability, distances, position, calibration, failures"
+    assert f"What was not asked Left out by the settings (probes): {left_out}. How this" in words
+    assert "Nothing was found that needs doing" in words and "Every probe" not in words
+    assert words.count("half as wide and high") == 1  # the convention of windows
     assert "findings 0 test cases 10" in words and "Wanted: recall lost near the border at most 0.1; share of" in words
     assert set(drawn) == {"candidates"} and drawn["candidates"]["legends"][0]["words"] == ["limit of what is wanted"]
     order = [words.index(part) for part in ("Does the network use", "On these 10 cases", "What was asked for, found")]
     assert order == sorted(order) and "a mean Dice of 1.00. Is that what it is known for? If not," in words
+
+
+def test_where_every_probe_was_asked_the_page_says_so():
+    told = page._not_asked(audits.Audit({}, Table(()), ()), audits.left_out(audits.settings(audit_config.get_config())))
+    assert told.text == ["Every probe could be asked."]
 
 
 def test_another_dice_than_the_known_one_ends_the_audit(audited, networks):
