@@ -7,7 +7,7 @@ cue and nothing else; that a layer knows of a cue is evidence, no finding.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from jaxseg.audit.probe import Candidate, Kind
 from jaxseg.metrics.intervals import Estimate
@@ -77,12 +77,7 @@ def verdict(candidates: Sequence[Candidate]) -> Verdict:
     if shortcuts:
         return Verdict("yes", f"{_titles(shortcuts)}.{also}")
     if undecided := [one for one in asked if one.open]:
-        why = [f"{one.quantity} cannot be told: {one.hidden}." for one in undecided if one.hidden]
-        if wide := [one for one in undecided if not one.hidden]:
-            numbers = "; ".join(f"{_number(one)}: {_needed(one)}" for one in wide)
-            why.append(f"The intervals are too wide to exclude a shortcut ({numbers}).")
-        sentence = " ".join(why)
-        return Verdict("unclear", sentence[0].upper() + sentence[1:] + also)
+        return Verdict("unclear", " ".join(why[0].upper() + why[1:] for why in _why_open(undecided)) + also)
     if not asked:
         return Verdict("unclear", f"No shortcut could be asked for with this network and these cases.{also}")
     numbers = "; ".join(_number(one) for one in asked)
@@ -95,13 +90,26 @@ def _titles(found: Sequence[Finding]) -> str:
     return "; ".join([titles[0], *(title[0].lower() + title[1:] for title in titles[1:])])
 
 
+def _why_open(undecided: Sequence[Candidate]) -> Iterator[str]:
+    """Why numbers are open, a sentence per reason."""
+    yield from (f"{one.quantity} cannot be told: {one.hidden}." for one in undecided if one.hidden)
+    told = [one for one in undecided if not one.hidden]
+    if wide := [one for one in told if math.isfinite(one.needed)]:
+        numbers = "; ".join(f"{_number(one)}: {_needed(one)}" for one in wide)
+        yield f"The intervals are too wide to exclude a shortcut ({numbers})."
+    for one in told:
+        if math.isinf(one.needed):
+            yield (
+                f"{_number(one)} lies so close to its margin of {one.margin:g} that even a hundred times as many "
+                "patients like these would not tell on which side."
+            )
+        if math.isnan(one.needed):
+            yield f"{_number(one)}: no case here has what it is asked of."
+
+
 def _needed(one: Candidate) -> str:
-    """What would decide an open number, in words."""
+    """How many patients would decide a number, in words."""
     more = one.needed
-    if math.isnan(more):
-        return "no case here has what it is asked of"
-    if math.isinf(more):
-        return f"it lies at the margin of {one.margin:g} itself, and no number of cases tells the side"
     return f"about {more:.0f} more {'patient' if more == 1 else 'patients'} like these would decide it"
 
 

@@ -91,7 +91,8 @@ def run(
         with canvas.one_page(*_GROUPS.values()):
             _draw(workdir / "figures", audit)
         path = workdir / "report.html"
-        page.write(path, _page(workdir, asked, audit, verdict, opening), origin)
+        made = _page(workdir, asked, audit, verdict, opening, left_out=audits.left_out(settings))
+        page.write(path, made, origin)
     return Result(path, verdict.verdict, tuple(audit.findings))
 
 
@@ -156,7 +157,13 @@ def _shown_findings(audit: audits.Audit) -> list[Figure]:
 
 
 def _page(
-    workdir: pathlib.Path, asked: subject.Subject, audit: audits.Audit, verdict: Verdict, opening: str
+    workdir: pathlib.Path,
+    asked: subject.Subject,
+    audit: audits.Audit,
+    verdict: Verdict,
+    opening: str,
+    *,
+    left_out: Sequence[str],
 ) -> page.Page:
     figure = page.figures_in(workdir)
     wanted = _wanted(audit.candidates) if audit.candidates else ""
@@ -175,6 +182,7 @@ def _page(
         verdict=verdict.verdict,
         answer=verdict.sentence,
         opening=opening,
+        bad="yes",
         lead=lead,
         facts=_facts(asked, audit),
         sections=[
@@ -182,7 +190,7 @@ def _page(
             page.Section("What to do", _advice(audit)),
             *([page.Section("How the cases are seen", asked.notes)] if asked.notes else []),
             *(_evidence(figure, audit, probe) for probe in audit.answers if len(audit.rows(probe))),
-            _not_asked(audit),
+            _not_asked(audit, left_out),
         ],
     )
 
@@ -230,11 +238,13 @@ def _evidence(figure: page.FigureOf, audit: audits.Audit, probe: Probe) -> page.
     return page.Section(probe.question, answer.text, drawn, [numbers])
 
 
-def _not_asked(audit: audits.Audit) -> page.Section:
+def _not_asked(audit: audits.Audit, left_out: Sequence[str]) -> page.Section:
     parts: dict[tuple[str, str], list[str]] = {}  # one reason may be that of several scores
     for row in audit.not_asked:
         own = parts.setdefault((row["probe"], row.convention), [])
         own += [row["where"]] if row["where"] not in (ALL, row.convention.removeprefix("not asked: ")) else []
     of = lambda names: f" ({', '.join(names)})" if names else ""
     lines = [f"{probe}{of(names)}: {why}." for (probe, why), names in parts.items()]
+    if left_out:
+        lines.append(f"Left out by the settings (probes): {', '.join(left_out)}.")
     return page.Section("What was not asked", lines or ["Every probe could be asked."])

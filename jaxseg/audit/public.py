@@ -1,5 +1,6 @@
 """An audit in one call, from Python."""
 
+import dataclasses
 import os
 import pathlib
 from typing import Any
@@ -43,10 +44,13 @@ def audit(
         is known for.
     """
     folder = pathlib.Path(dataset_folder)
+    given = {"split": split, "known_dice": known_dice, "name": name, **settings}
+    usual = {**(audit.__kwdefaults__ or {}), **dataclasses.asdict(defaults.Defaults())}
+    changed = "".join(f", {field}={value!r}" for field, value in given.items() if value != usual.get(field))
     return page.run(
         Request(network=lambda known: network, name=name, dataset=str(folder), split=split, known_dice=known_dice),
         defaults.config(**settings).lock(),
         workdir=pathlib.Path(workdir),
         prepare=lambda name: folder,
-        command=f"jaxseg.audit.audit(network, {str(folder)!r}, {str(workdir)!r}, split={split!r})",
+        command=f"jaxseg.audit.audit(network, {str(folder)!r}, {str(workdir)!r}{changed})",
     )

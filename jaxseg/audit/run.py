@@ -71,6 +71,11 @@ def settings(config: ml_collections.ConfigDict) -> Settings:
     )
 
 
+def left_out(settings: Settings) -> Sequence[str]:
+    """The names of the probes that the settings do not ask, as they stand on the page."""
+    return [probe.name for probe in all_probes() if probe not in settings.probes]
+
+
 @dataclasses.dataclass(frozen=True)
 class Audit:
     """All answers.

@@ -48,10 +48,15 @@ def table(
 
 
 def note(records: Iterable[Mapping[str, Any]]) -> str:
-    """The sentences of all conventions, each once, and how intervals were taken."""
+    """The sentences of all conventions and how intervals were taken; what several of them say stands once."""
     found = list(records)
     sentences = [sentence for record in found for sentence in _SENTENCES.split(record["convention"])]
-    conventions = dict.fromkeys(sentence[0].upper() + sentence[1:] for sentence in sentences)
+    said: set[str] = set()
+    conventions = []
+    for sentence in sentences:
+        if new := "; ".join(part for part in sentence.split("; ") if part not in said):
+            conventions.append(new[0].upper() + new[1:])
+        said.update(sentence.split("; "))
     intervals = dict.fromkeys(f"Interval: {record['interval']}" for record in found if record["interval"] != NONE)
     return " ".join(f"{sentence}." for sentence in (*conventions, *intervals))
 

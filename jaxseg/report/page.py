@@ -72,6 +72,8 @@ class Page:
       facts: (label, value) of the key numbers, beside the plot.
       sections: everything else, in order.
       opening: what a reader has to know before the answer.
+      bad: which verdict is bad news, yes or no; its badge has the colour of findings in plots, that of the other the
+        colour of none.
     """
 
     title: str
@@ -82,6 +84,7 @@ class Page:
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
     opening: str = ""
+    bad: str = "no"
 
 
 FigureOf = Callable[[str, str, str, str, str], Figure]  # name, title, alternative text, caption, table
@@ -120,6 +123,7 @@ def write(path: PathLike, page: Page, provenance: Mapping[str, Any]) -> None:
         title=page.title,
         question=page.question,
         verdict=page.verdict,
+        look=_look(page),
         answer=page.answer,
         opening=page.opening,
         lead=_figure(page.lead) if page.lead else None,
@@ -128,6 +132,13 @@ def write(path: PathLike, page: Page, provenance: Mapping[str, Any]) -> None:
         provenance=[(name.replace("_", " "), _words(value)) for name, value in _sections(provenance)],
     )
     atomic.replace(path, text.encode())
+
+
+def _look(page: Page) -> str:
+    """The class of the badge."""
+    if page.verdict not in ("yes", "no"):
+        return page.verdict
+    return "bad" if page.verdict == page.bad else "good"
 
 
 def _sections(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -109,20 +109,30 @@ def test_findings_are_ordered_by_damage_joined_by_kind_and_at_most_so_many():
         ([candidate(low=0.01)], "unclear", "too wide to exclude a shortcut (border number 0.30 [0.01, 0.40]: "),
         ([candidate(low=0.01)], "unclear", "[0.01, 0.40]: about 4 more patients like these would decide it)."),
         ([candidate("accuracy")], "unclear", "No shortcut could be asked for"),
-        ([candidate(mean=math.nan, low=math.nan, high=math.nan)], "unclear", "border number undefined: no case here"),
+        ([candidate(mean=math.nan, low=math.nan, high=math.nan)], "unclear", "Border number undefined: no case here"),
         (
             [of_patients(1, low=-0.1, mean=0, high=0.04)],
             "unclear",
             "[-0.10, 0.04] of 1 patients: about 4 more patients",
         ),
         ([of_patients(4)], "unclear", "0.30 [0.20, 0.40] of 4 patients: about 1 more patient like"),
-        ([candidate(low=-0.1, mean=0.049, high=0.2)], "unclear", "it lies at the margin of 0.05 itself"),
+        (
+            [candidate(low=-0.1, mean=0.049, high=0.2)],
+            "unclear",
+            "Border number 0.05 [-0.10, 0.20] lies so close to its",
+        ),
+        (
+            [candidate(low=-0.1, mean=0.049, high=0.2), candidate("overlay", low=0.01)],
+            "unclear",
+            "a shortcut (overlay number 0.30 [0.01, 0.40]: about 4 more patients like these would decide it). Border",
+        ),
         ([of_patients(5)], "yes", "Title of border."),
     ],
 )
 def test_the_verdict_is_about_shortcuts_alone(given, verdict, words):
     said = findings.verdict(given)
     assert said.verdict == verdict and words in said.sentence
+    assert ("too wide" in said.sentence) == ("would decide it" in said.sentence)
 
 
 @pytest.mark.parametrize("mean", [0.02, 0.08])

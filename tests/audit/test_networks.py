@@ -55,6 +55,9 @@ def test_a_threshold_is_no_shortcut_and_a_blind_border_is_one(prepared, tmp_path
     words = clear.page.read_text()
     assert "mean Dice of 1.00; it is known for 1.00" in words
     assert "Squash, side (24, 24)" in words and "Range" in words and "24x24 px" in words
+    command = json.loads((tmp_path / "clear" / "results.json").read_text())["provenance"]["command"]
+    given = f"known_dice=1.0, probes={probes!r}, resamples=100, examples=1, autoencoder_steps=1"
+    assert command.startswith(f"jaxseg.audit.audit(network, {str(prepared)!r}, {str(tmp_path / 'clear')!r}, {given}")
     reasons = told(clear)
     assert "does not say how it pads" in reasons["padding"] and "its bottleneck" in reasons["failures"]
     probes = ("translation", "failures", "ability", "position")

@@ -14,7 +14,9 @@ import pytest
 
 from configs import audit as audit_config
 from jaxseg.audit import page, request, right_input
+from jaxseg.audit import run as audits
 from jaxseg.errors import InputError
+from jaxseg.results.table import Table
 
 
 def test_training_cases_may_be_missing_elsewhere_alone(monkeypatch, tmp_path):
@@ -96,18 +98,18 @@ def test_a_page_of_findings(audited, networks):
         1,
         10,
         10,
-        pytest.approx(0.701, abs=0.001),
+        pytest.approx(0.8, abs=0.001),
     )
     assert "Finding 1: Objects at the image's border are given up" in words and "Finding 2" not in words
     assert "wanted at most 0.1 (95 % interval, bootstrap over patients; 10 cases of 10 patients, 0 unde" in words
-    assert "findings 1 test cases 10 mean Dice 1.00 [1.00, 1.00] recall lost near the border 0.70 [0" in words
+    assert "findings 1 test cases 10 mean Dice 1.00 [1.00, 1.00] recall lost near the border 0.80 [0" in words
     assert "Wanted: mean Dice at least 0.7; recall lost near the border at most 0.1; share of background" in words
     assert "at most 0.05. A finding's whole interval lies beyond." in words
     assert "padding: not asked: the network does not say how it pads; there are no zeros to take away." in words
     assert "Numbers: accuracy" in words and "Numbers: translation" in words and "Numbers: padding" not in words
     assert set(drawn) == {"candidates", "accuracy", "finding_translation"}
     low, lost, made_up = drawn["candidates"]["axes"][0]["lines"][2::2]
-    assert [*low["x"], *lost["x"], *made_up["x"]] == pytest.approx([1.0, 0.701, 0.0], abs=0.001)
+    assert [*low["x"], *lost["x"], *made_up["x"]] == pytest.approx([1.0, 0.8, 0.0], abs=0.001)
     assert [one["look"].split()[0] for one in (low, lost, made_up)] == ["#0072b2", "#d55e00", "#0072b2"]
     assert drawn["candidates"]["legends"][0]["words"] == ["no finding", "finding", "limit of what is wanted"]
     for name in ("findings", "candidates", "numbers"):
@@ -119,11 +121,19 @@ def test_a_page_of_findings(audited, networks):
 def test_a_page_of_nothing_found(audited, networks):
     words, results, drawn, _ = audited(networks.Threshold(), "translation")
     assert results["verdicts"][0]["verdict"] == "no" and not results["findings"]
-    assert "Nothing was found that needs doing" in words and "Every probe could be asked." in words
+    left_out = "accuracy, gray levels, overlays, padding, ability, distances, position, calibration, failures"
+    assert f"What was not asked Left out by the settings (probes): {left_out}. How this" in words
+    assert "Nothing was found that needs doing" in words and "Every probe" not in words
+    assert words.count("half as wide and high") == 1  # the convention of windows
     assert "findings 0 test cases 10" in words and "Wanted: recall lost near the border at most 0.1; share of" in words
     assert set(drawn) == {"candidates"} and drawn["candidates"]["legends"][0]["words"] == ["limit of what is wanted"]
     order = [words.index(part) for part in ("Does the network use", "On these 10 cases", "What was asked for, found")]
     assert order == sorted(order) and "a mean Dice of 1.00. Is that what it is known for? If not," in words
+
+
+def test_where_every_probe_was_asked_the_page_says_so():
+    told = page._not_asked(audits.Audit({}, Table(()), ()), audits.left_out(audits.settings(audit_config.get_config())))
+    assert told.text == ["Every probe could be asked."]
 
 
 def test_another_dice_than_the_known_one_ends_the_audit(audited, networks):

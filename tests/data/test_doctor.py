@@ -272,7 +272,7 @@ def test_the_page_of_a_data_set_that_cannot_be_used(tmp_path):
     report = examine([], problems=["image7.png: has no mask"])
     checkup.write(tmp_path / "a.html", report, {"command": "python -m launch.prepare"})
     text = (tmp_path / "a.html").read_text("utf-8")
-    assert 'class="verdict no"' in text and "image7.png: has no mask" in text and "<figure" not in text
+    assert 'class="verdict bad"' in text and "image7.png: has no mask" in text and "<figure" not in text
     assert "Error: files" in text and "python -m launch.prepare" in text
 
 

@@ -159,6 +159,21 @@ def test_what_is_incomplete_is_refused(report, tmp_path, verdict, changes, words
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("bad", "looks"),
+    [("no", ("good", "partly", "bad", "unclear")), ("yes", ("bad", "partly", "good", "unclear"))],
+)
+def test_the_badge_has_the_colour_of_what_the_answer_means(tmp_path, bad, looks):
+    rest = {"title": "t", "question": "q", "answer": "a", "lead": None, "facts": [], "sections": [], "bad": bad}
+    for verdict, look in zip(page.VERDICTS, looks, strict=True):
+        page.write(tmp_path / "a.html", page.Page(verdict=verdict, **rest), {})
+        text = (tmp_path / "a.html").read_text("utf-8")
+        assert (
+            f'<strong class="verdict {look}">{verdict}</strong>' in text
+            and f".{look} {{ background: var(--{look})" in text
+        )
+
+
 def test_a_page_may_have_no_section(report, tmp_path):
     folder = report.parent.parent
     atomic.write_csv(folder / "one.csv", [{"dice": 0.5}])  # a figure of one number is one
