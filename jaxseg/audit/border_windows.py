@@ -120,6 +120,11 @@ class Windows:
         there = self.axes[::-1]
         return tuple(side for side in range(2 * len(self.sizes)) if there[side // 2])
 
+    def uncut(self, cut: np.ndarray) -> str:
+        """The sides at which no object was cut, of `Asked.cut`, in words; empty where there is none."""
+        names = [SIDES[side] for side, one in zip(self.sides, cut, strict=True) if not one.any()]
+        return f"No object could be cut at: {', '.join(names)}. Of these sides nothing is said." if names else ""
+
     @property
     def length(self) -> str:
         """Of a window, in words."""
@@ -147,11 +152,13 @@ class Asked:
       counts: of all sides together, `{name: [N,...]}`.
       show: `cases [E] -> pairs`: of some of the cases pictures, cut where the effect is largest.
       windows: that were cut.
+      cut: bool `[S,N]`, where an object was near the line at each of `windows.sides`.
     """
 
     counts: dict[str, np.ndarray]
     show: Callable[[np.ndarray], pictures.Pairs]
     windows: Windows
+    cut: np.ndarray
 
     @property
     def recall(self) -> float:
@@ -221,7 +228,8 @@ def _ask(
     # of a volume slices are shown, in which a plane along them is not to be seen
     largest = np.argmax([one[EFFECT] for one in found][: 2 * sum(windows.axes[-2:])], 0)
     show = lambda chosen: pictures.of(asked, cases, chosen, side=largest.astype(np.int32))
-    return Asked({name: np.sum([one[name] for one in found], 0) for name in found[0]}, show, windows)
+    counts = {name: np.sum([one[name] for one in found], 0) for name in found[0]}
+    return Asked(counts, show, windows, np.stack([one[_NEAR] > 0 for one in found]))
 
 
 def cut(

@@ -371,6 +371,15 @@ def test_a_network_that_knows_no_larger_objects_is_asked_in_larger_windows(subje
     assert "of three quarters of the side" in border.figure.caption
 
 
+def test_sides_at_which_no_object_was_cut_are_named(networks, subject_of, answer, discs):
+    # a window whose left border cuts them would reach beyond the image
+    moved = {name: np.roll(getattr(discs, name), 26, 2) for name in ("images", "labels")}
+    found, arrays = answer(translation.PROBE, subject_of(networks.Threshold(), dataclasses.replace(discs, **moved)))
+    assert arrays["cut"].any(1).tolist() == [False, True, True, True]
+    assert found.text == ("No object could be cut at: left. Of these sides nothing is said.",)
+    assert answer(translation.PROBE, subject_of(networks.Threshold(), discs))[0].text == ()
+
+
 def test_where_nothing_is_found_anyway_no_loss_can_be_seen(networks, subject_of, answer, settings, discs):
     found, _ = answer(translation.PROBE, subject_of(networks.Threshold(level=2.0), discs))
     border = found.candidates[0]

@@ -38,8 +38,8 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     Returns:
       `found` and `called` `[2,4,N]`: share of the object's pixels, and of the background's, that are called object,
       near the line and further from it, in the two windows and in the painted ones, all sides together; `dice` `[4,N]`
-      of those near it; `quarters` of an image's side that windows are long; and a few cases as of
-      `pictures.Pairs.arrays`.
+      of those near it; `quarters` of an image's side that windows are long; `cut` bool `[S,N]`, at which sides objects
+      were cut; and a few cases as of `pictures.Pairs.arrays`.
     """
 
     def question(network: Network, seen: Seen, made: border_windows.Cut) -> border_windows.Told:
@@ -61,7 +61,8 @@ def measure(subject: Subject, settings: Settings) -> Arrays:
     rate = lambda kind: np.stack([_rate(answer[f"{p} {kind} called"], answer[f"{p} {kind}"]) for p in _PLACES])
     found, quarters = rate("object"), np.array(asked.windows.quarters)
     shown = asked.show(pictures.largest(found[0, 0] - found[0, 1], settings.examples)).arrays()
-    return {"found": found, "called": rate("background"), "dice": _dice(answer), "quarters": quarters} | shown
+    told = {"found": found, "called": rate("background"), "dice": _dice(answer)}
+    return told | {"quarters": quarters, "cut": asked.cut} | shown
 
 
 def _rate(called: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -92,9 +93,9 @@ def tabulate(subject: Subject, settings: Settings, arrays: Arrays) -> Answer:
     painted = f"{windows}; what one window alone shows is painted over in the colour of the background"
     rows.append(number("recall lost, the rest painted over", lost["alike"], painted, where=places[0]))
     rows.append(number("Dice lost", lost["dice"], f"foreground against background; {windows}", where=places[0]))
-    return Answer(
-        rows, (_given_up(subject, settings, arrays, lost, cut_as), _made_up(subject, settings, arrays, width))
-    )
+    candidates = _given_up(subject, settings, arrays, lost, cut_as), _made_up(subject, settings, arrays, width)
+    uncut = cut_as.uncut(arrays["cut"])
+    return Answer(rows, candidates, text=(uncut,) if uncut else ())
 
 
 def _lost(patients: Patients, arrays: Arrays) -> dict[str, Estimate]:
