@@ -112,7 +112,11 @@ class Subject:
         """What the numbers depend on beside the cases, for the foot of a page."""
         given = {}
         if self.given is not None:
-            given = {"geometry": _words(self.given.grid), "normalisation": _words(self.given.normalisation)}
+            normalisation = [_words(self.given.normalisation), *filter(None, [self.network.normalisation])]
+            given = {
+                "geometry": _words(self.given.grid),
+                "normalisation": ", which the network is given as ".join(normalisation),
+            }
         seen = {"size": f"{size_text(self.sides)} px", "view": self.view, **given}
         return seen | {"checksums": self.fingerprint} | ({"config": self.config} if self.config else {})
 

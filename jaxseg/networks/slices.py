@@ -64,6 +64,10 @@ class Sliced(Network):
         return self.network.padding
 
     @property
+    def normalisation(self) -> str:
+        return self.network.normalisation
+
+    @property
     def differentiable(self) -> bool:
         return self.network.differentiable
 
