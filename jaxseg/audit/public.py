@@ -7,6 +7,7 @@ from typing import Any
 from jaxseg.audit import defaults, page
 from jaxseg.audit.page import Result
 from jaxseg.audit.request import Request
+from jaxseg.errors import InputError
 from jaxseg.networks import Network
 
 
@@ -42,6 +43,11 @@ def audit(
       InputError: network, data set, settings or a folder cannot be used, or the network does not have the Dice that it
         is known for.
     """
+    if not isinstance(network, Network):
+        raise InputError(
+            f"network is a {type(network).__name__}; give one of jaxseg.networks, of a PyTorch module "
+            "from_torch(module, normalise=(mean, std), ...), of a function from_function(function, ...)"
+        )
     folder = pathlib.Path(dataset_folder)
     return page.run(
         Request(network=lambda known: network, name=name, dataset=str(folder), split=split, known_dice=known_dice),
