@@ -206,6 +206,7 @@ class Formed(Network):
 
     @property
     def normalisation(self) -> str:
+        """That of the form."""
         return self.form.normalisation
 
     def check(

@@ -65,6 +65,7 @@ class Sliced(Network):
 
     @property
     def normalisation(self) -> str:
+        """That of the network."""
         return self.network.normalisation
 
     @property

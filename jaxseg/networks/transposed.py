@@ -65,6 +65,7 @@ class Transposed(Network):
 
     @property
     def normalisation(self) -> str:
+        """That of the network."""
         return self.network.normalisation
 
     @property
