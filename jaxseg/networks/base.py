@@ -67,6 +67,11 @@ class Network:
         return ""
 
     @property
+    def padding_seen(self) -> str:
+        """Which layers are seen to be padded so, in words, where that may not be all; else empty."""
+        return ""
+
+    @property
     def normalisation(self) -> str:
         """What it makes of gray levels before its first layer, in words; empty where it takes images as they come."""
         return ""
@@ -153,6 +158,7 @@ class Form:
       differentiable: whether it has gradients.
       notes: what had to be made of its images and answers.
       padding: around its feature maps.
+      padding_seen: of which layers.
       normalisation: what it makes of gray levels.
     """
 
@@ -164,6 +170,7 @@ class Form:
     differentiable: bool
     notes: tuple[str, ...] = ()
     padding: str = ""
+    padding_seen: str = ""
     normalisation: str = ""
 
 
@@ -203,6 +210,11 @@ class Formed(Network):
     @property
     def padding(self) -> str:
         return self.form.padding
+
+    @property
+    def padding_seen(self) -> str:
+        """That of the form."""
+        return self.form.padding_seen
 
     @property
     def normalisation(self) -> str:

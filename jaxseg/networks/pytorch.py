@@ -84,8 +84,18 @@ def from_torch(
     roles = roles_around(tuple(shapes), bottleneck, (name for name in before if name in shapes))
     padded = torch_padding.found(module)
     notes = (*notes, *trial.notes, *reading.notes, *padded.notes)
-    padding, takes = "zero" if padded.parts else "", _in_words(mean, std)
-    form = Form(num_classes, channels, sides, tuple(shapes.items()), roles, trial.differentiable, notes, padding, takes)
+    form = Form(
+        num_classes,
+        channels,
+        sides,
+        tuple(shapes.items()),
+        roles,
+        trial.differentiable,
+        notes,
+        padding="zero" if padded.parts else "",
+        padding_seen=padded.seen,
+        normalisation=_in_words(mean, std),
+    )
     given = (mean, std, sides, channels, reading, tuple(shapes), roles)
     made.fingerprint = fingerprints.checksum(*_state(module), module, *given, fingerprints.told(answer))
     return host.HostNetwork(made, form, reading, batch_size)

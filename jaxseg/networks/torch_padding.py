@@ -24,14 +24,23 @@ class Found(NamedTuple):
     wide: int
 
     @property
+    def seen(self) -> str:
+        """What a swap reaches, in words where that may not be all."""
+        return f"{self.wide - self.unseen} of the {self.wide} convolutions wider than a pixel" if self._partly else ""
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """How much of the padding a swap reaches, a sentence where it may not be all."""
-        if not self.parts or not self.unseen:
+        """The same as a sentence."""
+        if not self._partly:
             return ()
         return (
             f"Of its {self.wide} convolutions wider than a pixel, {self.wide - self.unseen} are seen to be padded with "
             "zeros, and a swap of padding is theirs; whether the others are padded elsewhere is not known.",
         )
+
+    @property
+    def _partly(self) -> bool:
+        return bool(self.parts and self.unseen)
 
 
 def found(module: Any) -> Found:

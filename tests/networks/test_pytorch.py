@@ -303,7 +303,7 @@ def test_modules_that_pad_with_zeros_are_swapped_too(kind):
     torch.manual_seed(0)
     module = Strided(kind((0, 1, 2, 0)), torch.nn.Conv2d(4, 2, 3, padding=1))
     network, before = make(module), own(module)
-    assert network.padding == "zero" and not any("swap" in note for note in network.notes)
+    assert network.padding == "zero" and network.padding_seen == "" and not any("swap" in n for n in network.notes)
     found = network.repadded("reflect").logits(IMAGES)
     x = torch.from_numpy(np.pad(normalised(IMAGES), ((0, 0), (0, 0), (2, 0), (0, 1)), "reflect"))
     up = module.up(module.down(x))
@@ -321,7 +321,7 @@ def test_padding_within_forward_is_not_claimed_to_be_swapped():
             return self.last(self.up(self.down(torch.nn.functional.pad(x, (0, 1, 0, 1)))))
 
     some = make(Inside(None, torch.nn.Conv2d(4, 2, 3, padding=1)))
-    assert some.padding == "zero"
+    assert some.padding == "zero" and some.padding_seen == "1 of the 2 convolutions wider than a pixel"
     assert some.notes == (
         "Of its 2 convolutions wider than a pixel, 1 are seen to be padded with zeros, and a swap of padding is "
         "theirs; whether the others are padded elsewhere is not known.",
@@ -468,9 +468,24 @@ def test_what_cannot_be_used_is_one_sentence(wrap, options, sentence, module):
     assert not any(part._forward_hooks for part in module.modules())
 
 
+class Surrounded(torch.nn.Module):
+    """One logit as it is, by a convolution that is padded within `forward`."""
+
+    def __init__(self):
+        super().__init__()
+        self.same = torch.nn.Conv2d(1, 1, 3, bias=False)
+        with torch.no_grad():
+            self.same.weight.fill_(0.0)
+            self.same.weight[0, 0, 1, 1] = 1.0
+
+    def forward(self, x):
+        return self.same(torch.nn.functional.pad(x, (1, 1, 1, 1)))
+
+
 def test_a_module_is_audited_from_a_data_set_to_the_page(tmp_path):
     """A convolution that is a threshold; probes by gradients, layers and other padding are among them."""
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(2, 1, 1))
+    module.append(Surrounded())
     with torch.no_grad():
         for part in (module[0], module[2]):
             part.weight.fill_(0.0), part.bias.fill_(0.0)
@@ -494,6 +509,10 @@ def test_a_module_is_audited_from_a_data_set_to_the_page(tmp_path):
     assert (
         swapped["Dice, zero padding"] == 1.0 and swapped["changed by the swap"] == 0.0
     )  # the pixels beside count nothing
+    conventions = {row["convention"] for row in rows if row["probe"] == "padding"}
+    assert any(
+        "from zero to reflect in 1 of the 2 convolutions wider than a pixel of the tra" in c for c in conventions
+    )
     ability = {row["where"]: row["mean"] for row in rows if row["probe"] == "ability"}
     assert ability == {"0": pytest.approx(1.0)}  # a convolution, but not the head
     words = result.page.read_text()
