@@ -5,6 +5,7 @@ PyTorch is imported here and in `torch_padding` alone, and only when they are ca
 
 import contextlib
 import copy
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxseg.errors import InputError
+from jaxseg.models.skeleton import Roles
 from jaxseg.networks import answers, fingerprints, host, picking, torch_padding
 from jaxseg.networks.base import Form, check_batch_size, check_sides, roles_around
 from jaxseg.networks.functions import last_line, trial_levels
@@ -80,23 +82,10 @@ def from_torch(
     answer = np.concatenate([trial.answer, made.forward(images[1:], {}, ())[0]])
     reading = answers.read(answer, num_classes, output, shown)
     shapes = _chosen(trial, layers, bottleneck, _why_none(module, shown))
-    before = trial.convolutions[: trial.convolutions.index(trial.head)] if trial.head else trial.convolutions
-    roles = roles_around(tuple(shapes), bottleneck, (name for name in before if name in shapes))
-    padded = torch_padding.found(module)
-    notes = (*notes, *trial.notes, *reading.notes, *padded.notes)
-    form = Form(
-        num_classes,
-        channels,
-        sides,
-        tuple(shapes.items()),
-        roles,
-        trial.differentiable,
-        notes,
-        padding="zero" if padded.parts else "",
-        padding_seen=padded.seen,
-        normalisation=_in_words(mean, std),
-    )
-    given = (mean, std, sides, channels, reading, tuple(shapes), roles)
+    notes, roles = (*notes, *trial.notes, *reading.notes), _roles(trial, tuple(shapes), bottleneck)
+    form = Form(num_classes, channels, sides, tuple(shapes.items()), roles, trial.differentiable, notes)
+    form = dataclasses.replace(_padded(form, module), normalisation=_in_words(mean, std))
+    given = (mean, std, sides, channels, reading, form.shapes, form.roles)
     made.fingerprint = fingerprints.checksum(*_state(module), module, *given, fingerprints.told(answer))
     return host.HostNetwork(made, form, reading, batch_size)
 
@@ -301,6 +290,19 @@ def _chosen(trial: _Trial, layers: Sequence[str], bottleneck: str | None, name: 
         known = ", ".join(trial.shapes) or "none"
         raise InputError(f"{name} has no layer {', '.join(unknown)} that returns a map; it has {known}")
     return {layer: shape for layer, shape in trial.shapes.items() if layer in wanted}
+
+
+def _roles(trial: _Trial, layers: tuple[str, ...], bottleneck: str | None) -> Roles:
+    """Those of the layers; the head, and what is behind it, are no convolutions among them."""
+    before = trial.convolutions[: trial.convolutions.index(trial.head)] if trial.head else trial.convolutions
+    return roles_around(layers, bottleneck, (name for name in before if name in layers))
+
+
+def _padded(form: Form, module: Any) -> Form:
+    """With what is seen of its padding."""
+    seen = torch_padding.found(module)
+    padding, notes = "zero" if seen.parts else "", (*form.notes, *seen.notes)
+    return dataclasses.replace(form, padding=padding, padding_seen=seen.seen, notes=notes)
 
 
 def _hookable(module: Any) -> dict[str, Any]:
