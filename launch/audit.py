@@ -11,10 +11,11 @@ whatever geometry and normalisation. PyTorch weights need the config of a run th
 what it sees; nothing is trained with it. With a recipe of configs/, as configs/train.py:demo, what they were given is
 to be said beside it, by `--config.data.geometry`, `--config.data.normalisation` and `--config.data.image_size`: tensors
 fit whatever the size. Where their file holds several networks, `--weights=FILE:KEY` chooses. A network of any make is
-named by a Python file and a name in it: a network of jaxseg.networks, a PyTorch module, a function of uint8 images
-[B,H,W,C], or a function without arguments that returns one of these; it is given gray levels, squashed to
-`--image_size`. A trained nnU-Net is its folder, and is given what its plans say. All settings of the audit can be
-changed, as in `--audit.cases=100`; configs/audit.py says where they stand.
+named by a Python file and a name in it: a network of jaxseg.networks, a function of uint8 images [B,H,W,C], or a
+function without arguments that returns one of these, such as networks.from_torch(module, num_classes=2,
+image_size=256, normalise=(mean, std)) of a PyTorch module; it is given gray levels, squashed to its size, that of a
+function to `--image_size`. A trained nnU-Net is its folder, and is given what its plans say. All settings of the audit
+can be changed, as in `--audit.cases=100`; configs/audit.py says where they stand.
 
 `--known_dice=0.88` is what the network is known for on such cases: where it has another Dice on these, it is given
 something else than in its training, and nothing is audited.

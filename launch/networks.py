@@ -13,7 +13,7 @@ _WEIGHTS = flags.DEFINE_string("weights", None, "File with PyTorch tensors, or F
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Of a run, for --weights: which network, and its input."
 )
-_NETWORK = flags.DEFINE_string("network", None, "FILE.py:NAME, a network, a PyTorch module or a function in the file.")
+_NETWORK = flags.DEFINE_string("network", None, "FILE.py:NAME, a network or a function in the file.")
 _IMAGE_SIZE = flags.DEFINE_list(
     "image_size", None, "Of --network, unless it has its own: one number, or height,width, or depth,height,width."
 )

@@ -8,8 +8,7 @@
 
 The network is the best checkpoint of a run, or named as for launch.audit. What is said here of the data set of a run
 is, of another network, that of `--dataset`: its classes and channels, how files are read, the validation cases. Without
-one, files are read as they are, nothing is flagged, and a function or a PyTorch module is taken for one of RGB images
-and two classes.
+one, files are read as they are, nothing is flagged, and a function is taken for one of RGB images and two classes.
 
 Inputs are PNG, JPEG, BMP, TIFF, NIfTI, NRRD, MetaImage and DICOM files, folders of them, and folders with the DICOM
 files of one series; a network for pictures predicts volumes slice by slice. Each is read as the data set of the run

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from jaxseg import atomic
-from jaxseg.audit import findings, right_input, subject
+from jaxseg.audit import findings, right_input, same_network, subject
 from jaxseg.audit import run as audits
 from jaxseg.audit.probe import ALL, Candidate, Figure, Probe
 from jaxseg.audit.progress import Progress
@@ -59,23 +60,28 @@ def run(
       command: that a reader would type to get the same.
 
     Raises:
-      InputError: network, data set, config or a folder cannot be used, or the network does not have the Dice that it is
-        known for.
+      InputError: network, data set, config or a folder cannot be used, the folder was made with another network, or the
+        network does not have the Dice that it is known for.
     """
     settings = audits.settings(config)
+    if request.known_dice is not None:
+        right_input.check_known(request.known_dice)
     asked, dataset = load(request, settings, prepare)
     parts = workdir / "input.parts" if request.known_dice is None else None
     measure = functools.cache(dataclasses.replace(asked, progress=Progress("Dice", parts)).dice)
     if request.known_dice is not None:  # before anything is written
-        cases = f"{len(asked.test)} cases of {asked.test.name}"
-        right_input.check(asked.name, cases, right_input.mean_dice(measure()), request.known_dice)
+        _check_dice(asked, measure(), request.known_dice)
     claimed = ml_collections.ConfigDict(
         {"audit": config.to_dict(), "network": asked.name, "dataset": dataset, "split": request.split}
     )
     runs.claim(workdir, claimed, data=asked.fingerprint)
-    dice = right_input.mean_dice(kept(workdir / "input.npz", lambda: {"dice": measure()})["dice"])
+    same_network.check(asked, workdir)
+    dice = kept(workdir / "input.npz", lambda: {"dice": measure()})["dice"]
     shutil.rmtree(workdir / "input.parts", ignore_errors=True)
-    opening = right_input.opening(asked, dice, request.known_dice)
+    if request.known_dice is not None:  # what is shown may have been measured by an earlier call
+        same_network.check_dice(measure(), dice, workdir)
+        _check_dice(asked, dice, request.known_dice)
+    opening = right_input.opening(asked, right_input.mean_dice(dice), request.known_dice)
     audit = audits.run(asked, settings, workdir)
     origin = {
         "command": command,
@@ -94,6 +100,11 @@ def run(
         made = _page(workdir, asked, audit, verdict, opening, left_out=audits.left_out(settings))
         page.write(path, made, origin)
     return Result(path, verdict.verdict, tuple(audit.findings))
+
+
+def _check_dice(asked: subject.Subject, dice: np.ndarray, known: float) -> None:
+    cases = f"{len(asked.test)} cases of {asked.test.name}"
+    right_input.check(asked.name, cases, right_input.mean_dice(dice), known)
 
 
 def _write_results(workdir: pathlib.Path, audit: audits.Audit, verdict: Verdict, origin: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from jaxseg.audit import defaults, page
 from jaxseg.audit.page import Result
 from jaxseg.audit.request import Request
+from jaxseg.errors import InputError
 from jaxseg.networks import Network
 
 
@@ -43,6 +44,11 @@ def audit(
       InputError: network, data set, settings or a folder cannot be used, or the network does not have the Dice that it
         is known for.
     """
+    if not isinstance(network, Network):
+        raise InputError(
+            f"network is a {type(network).__name__}; give one of jaxseg.networks, of a PyTorch module "
+            "from_torch(module, normalise=(mean, std), ...), of a function from_function(function, ...)"
+        )
     folder = pathlib.Path(dataset_folder)
     given = {"split": split, "known_dice": known_dice, "name": name, **settings}
     usual = {**(audit.__kwdefaults__ or {}), **dataclasses.asdict(defaults.Defaults())}

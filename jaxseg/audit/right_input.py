@@ -1,6 +1,7 @@
 """Whether a network is given what it was trained on: a wrong size or normalisation looks like any other weakness."""
 
 import math
+import numbers
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,12 @@ def mean_dice(dice: npt.ArrayLike) -> float:
     return float(np.nanmean(of_cases)) if np.isfinite(of_cases).any() else math.nan
 
 
+def check_known(known: float) -> None:
+    """Raises InputError for what is no Dice."""
+    if not isinstance(known, numbers.Real) or not 0 <= known <= 1:
+        raise InputError(f"known_dice is {known!r}; give a Dice, a number from 0 to 1")
+
+
 def check(name: str, cases: str, dice: float, known: float) -> None:
     """Raises InputError where the Dice on these cases is another than the one that a network is known for.
 
@@ -30,8 +37,7 @@ def check(name: str, cases: str, dice: float, known: float) -> None:
       dice: on these.
       known: on cases of that kind.
     """
-    if not 0 <= known <= 1:
-        raise InputError(f"known_dice is {known:g}; give a Dice from 0 to 1")
+    check_known(known)
     if not abs(dice - known) <= TOLERANCE:
         raise InputError(
             f"{name}: has a mean Dice of {dice:.2f} on {cases}, and is known for {known:.2f}, so nothing was written; "

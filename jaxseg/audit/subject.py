@@ -20,6 +20,7 @@ from jaxseg.models.layers import over_image
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.networks import Network
 from jaxseg.networks.linen import LinenNetwork
+from jaxseg.networks.transposed import Transposed
 from jaxseg.results.patients import Patients
 from jaxseg.training import runs, sliding
 from jaxseg.training.trained import Trained
@@ -112,7 +113,11 @@ class Subject:
         """What the numbers depend on beside the cases, for the foot of a page."""
         given = {}
         if self.given is not None:
-            given = {"geometry": _words(self.given.grid), "normalisation": _words(self.given.normalisation)}
+            normalisation = [_words(self.given.normalisation), *filter(None, [self.network.normalisation])]
+            given = {
+                "geometry": _words(self.given.grid),
+                "normalisation": ", which the network is given as ".join(normalisation),
+            }
         seen = {"size": f"{size_text(self.sides)} px", "view": self.view, **given}
         return seen | {"checksums": self.fingerprint} | ({"config": self.config} if self.config else {})
 
@@ -176,7 +181,8 @@ def of_trained(trained: Trained, test: Cases, familiar: Cases | None) -> Subject
         tile = given.grid.example(rank)
         tiling = windows.Tiling(tile, given.grid.overlap, "gaussian", max(batch_size, sliding.TILES))
         notes.append(_of_patches(tiling))
-    model = network.model if isinstance(network, LinenNetwork) else None
+    inner = network.network if isinstance(network, Transposed) else network
+    model = inner.model if isinstance(inner, LinenNetwork) else None
     unit = math.lcm(*model.units(rank)) if isinstance(model, UNetSkeleton) else 1
     of_test, of_familiar = _on_one_grid(test, familiar, unit=unit, fill=given.normalisation.fill)
     if isinstance(of_test, pipeline.Streamed) and of_test.smaller:
@@ -215,8 +221,12 @@ def _of_replicas(count: int) -> str:
 
 def _words(choice: Any) -> str:
     """A geometry or a normalisation with those of its options that are not empty."""
+    if isinstance(choice, tuple) and choice and dataclasses.is_dataclass(choice[0]):  # of several channels
+        return f"({'; '.join(map(_words, choice))})"
+    if not dataclasses.is_dataclass(choice):
+        return f"{choice}"
     options = {field.name: getattr(choice, field.name) for field in dataclasses.fields(choice) if field.init}
-    told = (f"{name} {value}" for name, value in options.items() if value is not False and value != ())
+    told = (f"{name} {_words(value)}" for name, value in options.items() if value is not False and value != ())
     return ", ".join([type(choice).__name__, *told])
 
 

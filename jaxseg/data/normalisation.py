@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from jaxseg import settings
 from jaxseg.data import raw_cases
@@ -280,6 +281,88 @@ class AsInFile(Normalisation):
     def _line(self, image: np.ndarray, known: Statistics | None) -> tuple[Any, Any]:
         del image, known
         return 0.0, 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MinMax(Normalisation):
+    """0 to 1 between the least and the largest intensity of every channel of a case, nnU-Net's RescaleTo01."""
+
+    itemsize: ClassVar[int | None] = 2
+
+    def __call__(self, image: np.ndarray, *, scaling: Any = None, known: Statistics | None = None) -> np.ndarray:
+        del scaling
+        low, width = self._line(image, known)
+        return _narrow((image.astype(np.float32) - low) / width)
+
+    def _line(self, image: np.ndarray, known: Statistics | None) -> tuple[Any, Any]:
+        del known
+        values, axes = image.astype(np.float32), _axes(image, "image")
+        low = values.min(axes, keepdims=True)
+        return low, np.maximum(values.max(axes, keepdims=True) - low, _LEAST)
+
+    def _limits(self) -> tuple[Any, Any]:
+        return 0.0, 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PerChannel(Normalisation):
+    """Every channel by a normalisation of its own.
+
+    Attributes:
+      each: of the channels.
+      inside: of the channels, whether what is outside the object in a frame of zeros stays 0 and is not asked: pixels
+        that are 0 in all channels, and in volumes are not enclosed by others. Of a slice that is a case, its own.
+    """
+
+    each: tuple[Normalisation, ...]
+    inside: tuple[bool, ...]
+    itemsize: ClassVar[int | None] = 4
+
+    def __call__(self, image: np.ndarray, *, scaling: Any = None, known: Statistics | None = None) -> np.ndarray:
+        mask, made = self._mask(image), []
+        for channel, (how, inside) in enumerate(zip(self.each, self.inside, strict=True)):
+            values = image[..., channel : channel + 1]
+            if inside:
+                seen = values.astype(np.float32)
+                if mask.any():
+                    seen[mask] = how(values[mask], scaling=scaling)
+                made.append(seen)
+            else:
+                made.append(how(values, scaling=scaling, known=_of_channel(known, channel)))
+        return np.concatenate(made, -1)
+
+    def _line(self, image: np.ndarray, known: Statistics | None) -> tuple[Any, Any]:
+        """Of what is inside."""
+        mask, lines = self._mask(image), []
+        for channel, (how, inside) in enumerate(zip(self.each, self.inside, strict=True)):
+            values = image[..., channel : channel + 1]
+            if inside and mask.any():
+                lines.append(how._line(values[mask], None))
+            else:
+                lines.append(how._line(values, _of_channel(known, channel)))
+        return _side_by_side([offset for offset, _ in lines]), _side_by_side([width for _, width in lines])
+
+    def _limits(self) -> tuple[Any, Any]:
+        lows, highs = zip(*(how._limits() for how in self.each), strict=True)
+        return _side_by_side(lows), _side_by_side(highs)
+
+    def _mask(self, image: np.ndarray) -> np.ndarray:
+        """Bool `[*S]`, as nnU-Net crops by it: it takes a picture for a volume of one slice, which encloses nothing."""
+        if not any(self.inside):
+            return np.ones(image.shape[:-1], bool)
+        mask = np.any(image != 0, -1)
+        return ndimage.binary_fill_holes(mask) if mask.ndim == 3 else mask
+
+
+def _of_channel(known: Statistics | None, channel: int) -> Statistics | None:
+    return known and Statistics(*(numbers[channel : channel + 1] for numbers in known))
+
+
+def _side_by_side(numbers: Sequence[Any]) -> np.ndarray:
+    """Numbers, or arrays `[*,1]`, of channels -> `[*,C]`."""
+    arrays = [np.atleast_1d(np.asarray(one, float)) for one in numbers]
+    shape = np.broadcast_shapes(*(one.shape for one in arrays))
+    return np.concatenate([np.broadcast_to(one, shape) for one in arrays], -1)
 
 
 def foreground(

@@ -8,7 +8,9 @@ leaves: networks of one shape share a program. Networks of other makes have no l
 """
 
 import dataclasses
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -62,6 +64,16 @@ class Network:
     @property
     def padding(self) -> str:
         """How feature maps are padded; empty where that is not known."""
+        return ""
+
+    @property
+    def padding_seen(self) -> str:
+        """Which layers are seen to be padded so, in words, where that may not be all; else empty."""
+        return ""
+
+    @property
+    def normalisation(self) -> str:
+        """What it makes of gray levels before its first layer, in words; empty where it takes images as they come."""
         return ""
 
     @property
@@ -146,6 +158,8 @@ class Form:
       differentiable: whether it has gradients.
       notes: what had to be made of its images and answers.
       padding: around its feature maps.
+      padding_seen: of which layers.
+      normalisation: what it makes of gray levels.
     """
 
     num_classes: int
@@ -156,6 +170,8 @@ class Form:
     differentiable: bool
     notes: tuple[str, ...] = ()
     padding: str = ""
+    padding_seen: str = ""
+    normalisation: str = ""
 
 
 class Formed(Network):
@@ -195,6 +211,16 @@ class Formed(Network):
     def padding(self) -> str:
         return self.form.padding
 
+    @property
+    def padding_seen(self) -> str:
+        """That of the form."""
+        return self.form.padding_seen
+
+    @property
+    def normalisation(self) -> str:
+        """That of the form."""
+        return self.form.normalisation
+
     def check(
         self, images: jax.Array, layers: Sequence[str] = (), *, activations: Mapping[str, jax.Array] | None = None
     ) -> None:
@@ -224,10 +250,23 @@ def check_sides(image_size: int | Sequence[int]) -> tuple[int, ...]:
     Raises:
       InputError: not two or three sizes above 0.
     """
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(sides) not in (2, 3) or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise InputError(f"image_size is {image_size}; give the side of squares, or (height, width), after the depth")
-    return sides
+    sides: Any = image_size
+    if isinstance(image_size, numbers.Integral):
+        sides = (image_size, image_size)
+    whole = isinstance(sides, Sequence) and all(isinstance(side, numbers.Integral) for side in sides)
+    if not whole or len(sides) not in (2, 3) or min(sides) < 1:
+        raise InputError(
+            f"image_size is {image_size!r}; give the side of squares, or (height, width), after the depth, in whole "
+            "pixels"
+        )
+    return tuple(map(int, sides))
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Raises InputError unless it is a number of images at once, or None for as many as come."""
+    whole = isinstance(batch_size, numbers.Integral) and not isinstance(batch_size, bool)
+    if batch_size is not None and (not whole or batch_size < 1):
+        raise InputError(f"batch_size is {batch_size!r}; give how many images at once, at least 1, or None for all")
 
 
 def roles_around(layers: Sequence[str], bottleneck: str | None, convolutions: Iterable[str]) -> Roles:

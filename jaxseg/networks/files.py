@@ -11,7 +11,6 @@ from jaxseg import paths
 from jaxseg.errors import InputError
 from jaxseg.networks.base import Network
 from jaxseg.networks.functions import from_function, last_line
-from jaxseg.networks.pytorch import from_torch
 
 
 def from_file(
@@ -23,9 +22,10 @@ def from_file(
 ) -> Network:
     """The network `FILE.py:NAME`.
 
-    The name is that of a network of `jaxseg.networks`, of a PyTorch module, of a function of gray levels as
-    `from_function` takes them, or of a function without arguments that returns one of these. The file is imported, with
-    its folder among the places from which it may import.
+    The name is that of a network of `jaxseg.networks`, of a function of gray levels as `from_function` takes them, or
+    of a function without arguments that returns one of these. A PyTorch module by itself does not say how its images
+    are normalised: `from_torch` makes a network of it. The file is imported, with its folder among the places from
+    which it may import.
 
     Args:
       place: `FILE.py:NAME`.
@@ -42,13 +42,19 @@ def from_file(
         found = _called(found, place)
     if isinstance(found, Network):
         return found
+    if _is_module(found):
+        raise InputError(
+            f"{place}: is a PyTorch module, which does not say how its images are normalised; name a function in the "
+            "file that returns jaxseg.networks.from_torch(module, normalise=(mean, std), num_classes=..., "
+            "image_size=...)"
+        )
     if not callable(found):
-        raise InputError(f"{place}: is a {type(found).__name__}; give a network, a PyTorch module or a function")
+        raise InputError(f"{place}: is a {type(found).__name__}; give a network or a function")
     if image_size is None:
         raise InputError(f"{place}: does not say what size its images have; give --image_size too")
     options: dict[str, Any] = {"num_classes": num_classes or 2, "channels": channels or 3, "image_size": image_size}
     try:
-        return from_torch(found, **options) if _is_module(found) else from_function(found, **options)
+        return from_function(found, **options)
     except InputError as error:
         if num_classes is not None and channels is not None:
             raise

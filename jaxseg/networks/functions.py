@@ -1,7 +1,7 @@
 """A function of gray levels as a network: of NumPy and what it calls, on the host; of JAX, compiled with the rest."""
 
 import dataclasses
-import zlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxseg.data import augment
 from jaxseg.errors import InputError
-from jaxseg.networks import answers, host, retraced
-from jaxseg.networks.base import Form, Formed, Network, check_sides, roles_around
+from jaxseg.networks import answers, fingerprints, host, retraced
+from jaxseg.networks.base import Form, Formed, Network, check_batch_size, check_sides, roles_around
 
 Function = Callable[[Any], Any]
 
@@ -50,24 +50,33 @@ def from_function(
       InputError: the function fails, or its answers cannot be the logits of K classes for such images.
     """
     sides = check_sides(image_size)
-    name = f"the function {getattr(function, '__name__', type(function).__name__)}"
+    check_batch_size(batch_size)
+    name = f"the function {_name(function)}"
     trial = trial_levels(sides, channels)
     traced = _traceable(function, trial)
     try:
         given = jax.jit(function)(trial) if traced else function(trial)
     except Exception as error:  # whatever a function of someone else raises
-        raise InputError(f"{name} failed on images {trial.shape} of {trial.dtype}: {last_line(error)}") from error
+        raise InputError(failed(name, trial, error)) from error
     answer, activations = _parts(given, name)
     _check_shapes(answer, activations, sides, len(trial), name)
     reading = answers.read(answer, num_classes, output, name)
     shapes = tuple((layer, array.shape[1:]) for layer, array in activations.items())
     roles = roles_around(tuple(activations), bottleneck, activations)
     smooth = traced and _takes_floats(function, trial, answer)
-    form = Form(num_classes, channels, sides, shapes, roles, smooth, reading.notes)
-    fingerprint = f"{zlib.crc32(np.ascontiguousarray(answer).tobytes()):08x}"
+    takes = "gray levels from 0 to 255, of which the function makes its own"
+    form = Form(num_classes, channels, sides, shapes, roles, smooth, reading.notes, normalisation=takes)
+    fingerprint = fingerprints.checksum(sides, channels, reading, roles, fingerprints.told(answer))
     if traced:
         return FunctionNetwork(function, form, reading, name, fingerprint)
     return host.HostNetwork(_OnHost(function, name, fingerprint), form, reading, batch_size)
+
+
+def _name(function: Function) -> str:
+    """Of a function, also of one whose arguments are partly given."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def trial_levels(sides: Sequence[int], channels: int) -> np.ndarray:
@@ -76,6 +85,12 @@ def trial_levels(sides: Sequence[int], channels: int) -> np.ndarray:
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     ramp = np.linspace(0, 255, sides[0]).round().astype(np.uint8).reshape(-1, *(1,) * (len(shape) - 1))
     return np.stack([noise, np.broadcast_to(ramp, shape)])
+
+
+def failed(name: str, images: np.ndarray, error: BaseException) -> str:
+    """A sentence on what a function of someone else raised of these images."""
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    return f"{name} failed on images {images.shape} of {images.dtype}: {kind}{last_line(error)}"
 
 
 def last_line(error: BaseException) -> str:
@@ -94,7 +109,7 @@ class FunctionNetwork(Formed):
       form: what a trial told of it.
       reading: how its answers are read.
       name: of it, for messages.
-      fingerprint_of_trial: checksum of its answers to the trial images.
+      fingerprint_of_trial: checksum of how it is read and of its answers to the trial images.
     """
 
     function: Function
@@ -169,7 +184,11 @@ class _OnHost:
 
     def forward(self, images: np.ndarray, given: host.Arrays, layers: Sequence[str]) -> host.Answer:
         levels = np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
-        answer, activations = _parts(self.function(levels), self.name)
+        try:
+            given_back = self.function(levels)
+        except Exception as error:  # whatever a function of someone else raises
+            raise InputError(failed(self.name, levels, error)) from error
+        answer, activations = _parts(given_back, self.name)
         return np.asarray(answer, np.float32), {name: np.asarray(activations[name], np.float32) for name in layers}
 
     def backward(self, images: np.ndarray, given: host.Arrays, slopes: host.Answer) -> host.Answer:

@@ -36,10 +36,18 @@ def picked(answer: Any, count: int, sides: tuple[int, ...], widths: Sequence[int
             )
         if whole:
             return next((whole[key] for key in _PREFERRED if key in whole), next(iter(whole.values())))
-    shown = ", ".join(f"{key} {tuple(one.shape)}".strip() for key, one in found.items()) or type(answer).__name__
+    shown = ", ".join(f"{key} {tuple(one.shape)}".strip() for key, one in found.items())
+    gave = f"{name} gave {shown or f'a {type(answer).__name__}'} for {in_words(sides)} images"
+    form = f"[{count},K,{','.join(map(str, sides))}]"
+    if any(tuple(one.shape[:-1]) == (count, *sides) and one.shape[-1] in widths for one in found.values()):
+        raise InputError(f"{gave}, with the channels last; give a module that returns {form}, the channels first")
+    if not maps:
+        raise InputError(
+            f"{gave}; give a module that returns a tensor {form}, or dictionaries, lists and tuples with one in them"
+        )
     raise InputError(
-        f"{name} gave {shown} for {in_words(sides)} images, and none of {' or '.join(map(str, widths))} channels; give "
-        "num_classes as it has them, the background included"
+        f"{gave}, and none of {' or '.join(map(str, widths))} channels; give num_classes as it has them, the "
+        "background included"
     )
 
 

@@ -5,19 +5,22 @@ PyTorch is imported here and in `torch_padding` alone, and only when they are ca
 
 import contextlib
 import copy
+import dataclasses
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxseg.errors import InputError
-from jaxseg.networks import answers, host, picking, torch_padding
-from jaxseg.networks.base import Form, check_sides, roles_around
+from jaxseg.models.skeleton import Roles
+from jaxseg.networks import answers, fingerprints, host, picking, torch_padding
+from jaxseg.networks.base import Form, check_batch_size, check_sides, roles_around
 from jaxseg.networks.functions import last_line, trial_levels
 
 _ONE_PASS = threading.RLock()  # at a time: hooks belong to a module, and XLA calls from many threads
+_BEYOND = 0.05  # a mean of gray levels from 0 to 1 may lie that far beyond them
+_WIDEST = 2.0  # their standard deviation is at most 0.5, and 1 where nothing is divided
 Normalise = tuple[float | Sequence[float], float | Sequence[float]]
 
 
@@ -45,7 +48,8 @@ def from_torch(
 
     A layer is a submodule, named as in `module.named_modules()`, its activation the tensor `[B,D,*h]` that it returns,
     here channels last. One that is called several times in a pass is there once a call, as `name`, `name#1`, ...
-    `roles.convolutions` are those before the convolution that makes the answer, which is the head.
+    `roles.convolutions` are those before the convolution that makes the answer, which is the head. TorchScript shows no
+    layers.
 
     Args:
       module: `torch.nn.Module`.
@@ -63,25 +67,26 @@ def from_torch(
         layer.
     """
     sides = check_sides(image_size)
+    check_batch_size(batch_size)
     _check_module(module)
     module = getattr(module, "_orig_mod", module)  # torch.compile's, whose submodules are not called
-    shown = f"the module {type(module).__name__}"
+    shown = f"the module {getattr(module, 'original_name', type(module).__name__)}"
     repeated = channels == 1 and _first_channels(module) == 3
     notes: tuple[str, ...] = ("The one gray channel is repeated for a network of three.",) if repeated else ()
     seen_channels = 3 if repeated else channels
-    mean, std = (_per_channel(values, seen_channels) for values in normalise)
+    mean, std = _mean_and_std(normalise, seen_channels)
     widths = answers.widths(num_classes, output)
-    made = _Module(module, shown, _checksum(module), sides, widths, seen_channels, mean, std)
+    made = _Module(module, shown, sides, widths, seen_channels, mean, std)
     images = trial_levels(sides, channels).astype(np.float32) / np.float32(127.5) - 1
     trial = made.tried(images[:1])
     answer = np.concatenate([trial.answer, made.forward(images[1:], {}, ())[0]])
     reading = answers.read(answer, num_classes, output, shown)
-    shapes = _chosen(trial, layers, bottleneck, shown)
-    before = trial.convolutions[: trial.convolutions.index(trial.head)] if trial.head else trial.convolutions
-    roles = roles_around(tuple(shapes), bottleneck, (name for name in before if name in shapes))
-    notes = (*notes, *trial.notes, *reading.notes)
-    padding = "zero" if torch_padding.pads_zeros(module) else ""
-    form = Form(num_classes, channels, sides, tuple(shapes.items()), roles, trial.differentiable, notes, padding)
+    shapes = _chosen(trial, layers, bottleneck, _why_none(module, shown))
+    notes, roles = (*notes, *trial.notes, *reading.notes), _roles(trial, tuple(shapes), bottleneck)
+    form = Form(num_classes, channels, sides, tuple(shapes.items()), roles, trial.differentiable, notes)
+    form = dataclasses.replace(_padded(form, module), normalisation=_in_words(mean, std))
+    given = (mean, std, sides, channels, reading, form.shapes, form.roles)
+    made.fingerprint = fingerprints.checksum(*_state(module), module, *given, fingerprints.told(answer))
     return host.HostNetwork(made, form, reading, batch_size)
 
 
@@ -109,26 +114,26 @@ class _Module:
     """A module as `host.Host`."""
 
     takes_activations = True
+    fingerprint = ""
 
     def __init__(
         self,
         module: Any,
         name: str,
-        fingerprint: str,
         sides: tuple[int, ...],
         widths: Sequence[int],
         channels: int,
         mean: np.ndarray,
         std: np.ndarray,
     ) -> None:
-        self.module, self.name, self.fingerprint = module, name, fingerprint
+        self.module, self.name = module, name
         self._sides, self._channels, self._mean, self._std = sides, channels, mean, std
         self._widths = widths
-        self._parts = dict(module.named_modules())
+        self._parts = _hookable(module)
         self._padding = "zero"
 
     def repadded(self, padding: str) -> "_Module | None":
-        if not torch_padding.pads_zeros(self.module):
+        if not torch_padding.found(self.module).parts:
             return None
         made = copy.copy(self)
         made._padding = padding
@@ -287,6 +292,33 @@ def _chosen(trial: _Trial, layers: Sequence[str], bottleneck: str | None, name: 
     return {layer: shape for layer, shape in trial.shapes.items() if layer in wanted}
 
 
+def _roles(trial: _Trial, layers: tuple[str, ...], bottleneck: str | None) -> Roles:
+    """Those of the layers; the head, and what is behind it, are no convolutions among them."""
+    before = trial.convolutions[: trial.convolutions.index(trial.head)] if trial.head else trial.convolutions
+    return roles_around(layers, bottleneck, (name for name in before if name in layers))
+
+
+def _padded(form: Form, module: Any) -> Form:
+    """With what is seen of its padding."""
+    seen = torch_padding.found(module)
+    padding, notes = "zero" if seen.parts else "", (*form.notes, *seen.notes)
+    return dataclasses.replace(form, padding=padding, padding_seen=seen.seen, notes=notes)
+
+
+def _hookable(module: Any) -> dict[str, Any]:
+    """Its parts by name; those of TorchScript show nothing of a pass."""
+    import torch
+
+    return {name: part for name, part in module.named_modules() if not isinstance(part, torch.jit.ScriptModule)}
+
+
+def _why_none(module: Any, name: str) -> str:
+    """The module's name, with why some of its layers cannot be asked for."""
+    if len(_hookable(module)) == len([*module.modules()]):
+        return name
+    return f"{name} is TorchScript, which shows no layers (give the module that it was made of); it"
+
+
 def _head(ends: Mapping[str, Any], answer: Any) -> str | None:
     """The convolution that makes the answer: whose output it is, resized if need be, or, failing that, the last."""
     import torch
@@ -319,23 +351,47 @@ def _first_floating(module: Any) -> Any:
     return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
 
 
-def _per_channel(values: float | Sequence[float], channels: int) -> np.ndarray:
-    array = np.atleast_1d(np.asarray(values, np.float32))
-    if array.shape not in ((1,), (channels,)):
-        raise InputError(f"normalise has {len(array)} numbers for {channels} channels; give one, or one per channel")
-    return array
+def _mean_and_std(normalise: Normalise, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of gray levels from 0 to 1, one number each or one per channel."""
+    try:
+        mean, std = (np.atleast_1d(np.asarray(values, np.float32)) for values in normalise)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"normalise is {normalise!r}; give the mean and the standard deviation of gray levels from 0 to 1 in its "
+            "training, (0.0, 1.0) if it was given these as they are"
+        ) from error
+    for array in (mean, std):
+        if array.shape not in ((1,), (channels,)):
+            raise InputError(
+                f"normalise has {array.size} numbers for {channels} channels; give one, or one per channel"
+            )
+    of_bytes = "they are of gray levels from 0 to 1, so divide what is meant for 0 to 255 by 255"
+    if not all(-_BEYOND <= value <= 1 + _BEYOND for value in mean):
+        raise InputError(f"normalise has the mean {_numbers(mean)}; {of_bytes}")
+    if not all(0 < value <= _WIDEST for value in std):
+        raise InputError(f"normalise has the standard deviation {_numbers(std)}, which must be above 0; {of_bytes}")
+    return mean, std
 
 
-def _checksum(module: Any) -> str:
-    """Of its state, eight hexadecimal digits."""
+def _in_words(mean: np.ndarray, std: np.ndarray) -> str:
+    """What becomes of gray levels."""
+    shifted = f", minus {_numbers(mean)}" if np.any(mean != 0) else ""
+    scaled = f", divided by {_numbers(std)}" if np.any(std != 1) else ""
+    return f"gray levels from 0 to 1{shifted}{scaled}"
+
+
+def _numbers(values: np.ndarray) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
+def _state(module: Any) -> Iterator[Any]:
+    """Names and bytes of all that it has learned."""
     import torch
 
-    found = 0
     for name, tensor in module.state_dict().items():
-        found = zlib.crc32(name.encode(), found)
+        yield name
         if torch.is_tensor(tensor):
-            found = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), found)
-    return f"{found:08x}"
+            yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 @contextlib.contextmanager

@@ -64,6 +64,16 @@ class Sliced(Network):
         return self.network.padding
 
     @property
+    def padding_seen(self) -> str:
+        """That of the network."""
+        return self.network.padding_seen
+
+    @property
+    def normalisation(self) -> str:
+        """That of the network."""
+        return self.network.normalisation
+
+    @property
     def differentiable(self) -> bool:
         return self.network.differentiable
 

@@ -473,10 +473,14 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *, data: Mapp
         return
     stored = _stored(folder / "data.json", data)
     for name in sorted(stored.keys() & data.keys()):  # fingerprints in memory and on disk differ in name
+        if stored[name] != data[name] and (name == "network" or name.startswith("member_")):
+            raise InputError(
+                f"{folder} was made with another network; choose another work directory, or the same network"
+            )
         if stored[name] != data[name]:
             raise InputError(
                 f"{folder} was made with other data: {name} differs; choose another work directory, or the same "
-                f"{'config.network' if name == 'network' else '--data_dir'}"
+                "--data_dir"
             )
     if parallel.is_main():
         _write_claim(folder, {"config.json": wanted, "data.json": data})

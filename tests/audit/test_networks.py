@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from jaxseg import networks
-from jaxseg.audit import audit, defaults
+from jaxseg.audit import audit, defaults, same_network
 from jaxseg.data import builders, grids, pipeline
 from jaxseg.errors import InputError
+from jaxseg.networks import functions
 from jaxseg.training import contract, trained
 from tests import bright_squares, nnunet
 
@@ -68,6 +69,80 @@ def test_a_threshold_is_no_shortcut_and_a_blind_border_is_one(prepared, tmp_path
         assert "does not say what its layers are" in told(given_up)[probe]
     league = [row["where"] for row in numbers(given_up) if row["quantity"] == "rank correlation"]
     assert league == ["entropy"]
+
+
+def on_host(levels, shift=0.0):
+    """A threshold whose answers are of some size, so that a shift is one of their last bits."""
+    return (np.asarray(levels[..., :1], np.float32) - 120) / 30 + shift
+
+
+def turned_on_cases(levels):
+    """The same on trial images alone."""
+    of_trial = np.array_equal(levels, functions.trial_levels((SIDE, SIDE), 3))
+    return on_host(levels) if of_trial else -on_host(levels)
+
+
+def test_a_folder_that_was_made_with_another_network_is_not_used(prepared, tmp_path):
+    make = lambda function: networks.from_function(function, num_classes=2, image_size=SIDE, output="logits")
+    given = {"probes": ("accuracy",), **QUICK}
+    first = audit(make(on_host), prepared, tmp_path / "audit", **given)
+    words = first.page.read_text()
+    assert (
+        "Range, which the network is given as gray levels from 0 to 255, of which the function makes its own" in words
+    )
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    other = make(turned_on_cases)
+    assert other.fingerprint == make(on_host).fingerprint
+    sentence = (
+        f"{tmp_path / 'audit'} was made with another network: this one says something else of the same cases; choose"
+    )
+    for known in (None, 0.0):  # what it is known for is right, and the page would show another
+        with pytest.raises(InputError, match=sentence):
+            audit(other, prepared, tmp_path / "audit", known_dice=known, **given)
+    with pytest.raises(InputError, match=r"was made with another network; choose another work directory"):
+        audit(make(lambda levels: on_host(levels, 0.5)), prepared, tmp_path / "audit", **given)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == written
+    again = audit(make(lambda levels: on_host(levels, 1e-5)), prepared, tmp_path / "audit", known_dice=1.0, **given)
+    assert "mean Dice of 1.00; it is known for 1.00" in again.page.read_text() and again.verdict == first.verdict
+
+
+def test_two_networks_are_apart_where_more_than_a_pixel_here_and_there_is(tmp_path):
+    one = np.random.default_rng(0).uniform(0.1, 0.9, (2, 60, 50, 2)).astype(np.float32)
+    some = one.copy()
+    some[1, 3, 5] += 0.1
+    np.testing.assert_allclose(same_network._apart(one + 0.01, some), [0, 1 / 3000], atol=1e-9)
+    assert [same_network._step(sides) for sides in ((256, 256), (256, 257), (1000, 1000), (64, 64, 64))] == [1, 2, 4, 2]
+    dice = np.array([[0.5, np.nan], [1.0, 0.0]])
+    same_network.check_dice(dice, dice + 0.009, tmp_path)
+    for other in (dice + np.array([[0.02, 0], [0, 0]]), np.nan_to_num(dice), dice[:1]):
+        with pytest.raises(InputError, match="was made with another network"):
+            same_network.check_dice(dice, other, tmp_path)
+
+
+@pytest.mark.parametrize("known", ["0.9", 1.5, float("nan")])
+def test_what_is_no_dice_is_refused(prepared, tmp_path, known):
+    network = networks.from_function(on_host, num_classes=2, image_size=SIDE)
+    with pytest.raises(InputError, match=f"known_dice is {known!r}; give a Dice, a number from 0 to 1"):
+        audit(network, prepared, tmp_path / "audit", known_dice=known)
+    with pytest.raises(
+        InputError, match=r"network is a function; give one of jaxseg.networks, .*from_torch.*from_function"
+    ):
+        audit(on_host, prepared, tmp_path / "audit")
+    assert not (tmp_path / "audit").exists()
+
+
+def test_a_function_that_fails_later_is_named_in_a_line(prepared, tmp_path):
+    def fails(levels):
+        if not np.array_equal(levels, functions.trial_levels((SIDE, SIDE), 3)):
+            raise KeyError("no such case")
+        return on_host(levels)
+
+    network = networks.from_function(fails, num_classes=2, image_size=SIDE, output="logits")
+    with pytest.raises(
+        InputError, match=rf"function fails failed on images \(8, {SIDE}, .*: KeyError: 'no such case'"
+    ) as error:
+        audit(network, prepared, tmp_path / "audit", **QUICK)
+    assert "\n" not in str(error.value)
 
 
 def test_settings_are_those_of_the_config_and_others_are_refused(prepared, tmp_path):

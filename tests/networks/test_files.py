@@ -35,6 +35,13 @@ def fails():
 
 network = make()
 number = 3
+
+Module = type("Module", (), {"__module__": "torch.nn.modules.module", "__call__": lambda self, x: x})  # as PyTorch's
+bare = type("Net", (Module,), {})()
+
+
+def makes_bare():
+    return bare
 """
 
 
@@ -65,6 +72,11 @@ def test_a_name_is_a_network_a_function_or_what_makes_one(file, name):
         ("{}:nothing", "has no 'nothing'"),
         ("{}", "give FILE.py:NAME"),
         ("{}:number", "is a int; give a network"),
+        (
+            "{}:bare",
+            r"is a PyTorch module, .* a function in the file that returns jaxseg.networks.from_torch\(module, n",
+        ),
+        ("{}:makes_bare", "is a PyTorch module, which does not say how its images are normalised"),
         ("{}:fails", "fails when it is called: ValueError: no weights here"),
         ("{}:bright", "give --image_size too"),
         ("{}/../broken.py:x", "there is no such file"),

@@ -10,7 +10,7 @@ import pytest
 from jaxseg import models, networks
 from jaxseg.errors import InputError
 from jaxseg.models import capture
-from jaxseg.networks import base, functions, host
+from jaxseg.networks import base, fingerprints, functions, host
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (3, 4, 6, 2)).astype(np.float32)
 LEVELS = np.round((IMAGES + 1) * 127.5)
@@ -192,7 +192,7 @@ def test_what_is_not_the_networks_is_refused(both, images, layers, given, senten
         (lambda levels: np.asarray(levels)[:, ::2], r"gave \(2, 2, 6, 2\) of uint8; it must give numbers \[2,4,6,K\]"),
         (lambda levels: np.moveaxis(np.asarray(levels), -1, 1), r"gave \(2, 2, 4, 6\) of uint8"),
         (lambda levels: [[1], [2, 3]], "gave a list that is no array"),
-        (lambda levels: 1 / 0, r"failed on images \(2, 4, 6, 2\) of uint8: division by zero"),
+        (lambda levels: 1 / 0, r"failed on images \(2, 4, 6, 2\) of uint8: ZeroDivisionError: division by zero"),
         (
             lambda levels: (1.0 * levels, {"a": levels[0]}),
             r"gave \(4, 6, 2\) of uint8 for the layer a; activations are",
@@ -210,6 +210,44 @@ def test_sizes_and_bottlenecks_that_cannot_be_are_refused():
         networks.from_function(linear, num_classes=3, image_size=(4,))
     with pytest.raises(InputError, match="bottleneck is 'middle'; choose one of the layers: folded, turned"):
         make(linear, num_classes=3, bottleneck="middle")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"image_size": 64.0},
+            r"image_size is 64.0; give the side of squares, or \(height, width\), .* in whole pixels",
+        ),
+        ({"image_size": (4, 6.5)}, r"image_size is \(4, 6.5\); give the side"),
+        ({"image_size": None}, "image_size is None; give the side"),
+        ({"image_size": (4, 0)}, r"image_size is \(4, 0\); give the side"),
+        ({"batch_size": 0}, "batch_size is 0; give how many images at once, at least 1, or None for all"),
+        ({"batch_size": -1}, "batch_size is -1; give"),
+        ({"batch_size": 2.0}, "batch_size is 2.0; give"),
+    ],
+)
+def test_sizes_that_are_none_are_refused(options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        networks.from_function(linear, **{"num_classes": 3, "image_size": (4, 6), "channels": 2} | options)
+    assert base.check_sides(np.int64(5)) == (5, 5) and base.check_sides(np.array([3, 4]).tolist()) == (3, 4)
+
+
+def test_a_fingerprint_is_of_the_answers_and_of_how_they_are_read():
+    numbers = np.random.default_rng(0).normal(size=(2, 40, 30, 2)).astype(np.float32)
+    assert fingerprints.told(numbers) == fingerprints.told(numbers * (1 + 1e-6) + 1e-7)
+    for other in (numbers * 1.02, numbers + 0.02, numbers[..., ::-1], numbers[::-1]):
+        assert fingerprints.told(numbers) != fingerprints.told(other)
+    assert fingerprints.checksum("<f at 0x7f01>", b"a") == fingerprints.checksum("<f at 0x9b>", b"a")
+    assert fingerprints.checksum("ab", "c") != fingerprints.checksum("a", "bc")
+    half = lambda levels: np.asarray(levels[..., :1]) / np.float32(300)
+    read = [make(half, num_classes=2, output=output).fingerprint for output in ("logits", "sigmoids")]
+    assert read[0] != read[1] and read[0] == make(half, num_classes=2, output="logits").fingerprint
+
+
+def test_a_function_with_arguments_is_called_by_its_name():
+    network = make(functools.partial(linear), num_classes=3)
+    assert network.name == "the function linear"
 
 
 def test_the_trial_shows_black_white_and_noise():

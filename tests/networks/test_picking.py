@@ -1,6 +1,8 @@
 """Which of the tensors that a module returns is its answer; stand-ins for tensors, so PyTorch is not needed."""
 
 import collections
+import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -20,6 +22,13 @@ class Tensor(np.ndarray):
 
 def tensor(*shape):
     return np.zeros(shape, np.float32).view(Tensor)
+
+
+@dataclasses.dataclass
+class Kept:
+    """An answer that is no dictionary."""
+
+    logits: Tensor
 
 
 WHOLE, HALF, QUARTER = (tensor(2, 3, side, side) for side in (8, 4, 2))
@@ -57,8 +66,12 @@ def test_all_classes_go_before_one_channel_and_a_mask_may_lack_its_axis():
         ([WHOLE, tensor(2, 3, 8, 8)], "it gave 2 answers alike, 0, 1; give a module that returns the one that counts"),
         (FEATURES, r"it gave \(2, 16, 8, 8\) for 8 x 8 images, and none of 3 channels; give num_classes"),
         ({"out": FEATURES, "x": [TOKENS]}, r"gave out \(2, 16, 8, 8\), x/0 \(2, 64, 3\) for 8 x 8 images"),
-        (None, "it gave NoneType for 8 x 8 images"),
-        (tensor(1, 3, 8, 8), "and none of 3 channels"),
+        (None, r"it gave a NoneType for 8 x 8 images; give a module that returns a tensor \[2,K,8,8\], or dict"),
+        (types.SimpleNamespace(logits=WHOLE), "it gave a SimpleNamespace for 8 x 8 images; give a module that returns"),
+        (Kept(WHOLE), "it gave a Kept for 8 x 8 images; give a module that returns a tensor"),
+        (tensor(2, 8, 8, 3), r"it gave \(2, 8, 8, 3\) for 8 x 8 images, with the channels last; give a module th"),
+        (tensor(1, 3, 8, 8), r"it gave \(1, 3, 8, 8\) for 8 x 8 images; give a module that returns a tensor"),
+        (tensor(2, 7, 8, 8), "and none of 3 channels; give num_classes as it has them"),
     ],
 )
 def test_no_answer_or_several_are_refused(answer, sentence):

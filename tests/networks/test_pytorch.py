@@ -1,6 +1,7 @@
 """PyTorch modules as networks, beside PyTorch itself; skipped where it is not installed."""
 
 import collections
+import copy
 import json
 
 import jax
@@ -12,6 +13,7 @@ from jaxseg import networks
 from jaxseg.audit import audit
 from jaxseg.data import builders
 from jaxseg.errors import InputError
+from jaxseg.networks import torch_padding
 from tests import bright_squares
 
 torch = pytest.importorskip("torch", reason="needs PyTorch (make test-torch)")
@@ -284,6 +286,109 @@ def test_other_padding_of_maps_that_are_smaller_than_it_and_of_even_kernels():
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+class Strided(torch.nn.Module):
+    """As encoders of TensorFlow are: what a stride needs of zeros, a module of its own has, and more of them behind."""
+
+    def __init__(self, pad, last):
+        super().__init__()
+        self.pad, self.down = pad, torch.nn.Conv2d(3, 4, 3, stride=2)
+        self.up, self.last = torch.nn.Upsample(scale_factor=2), last
+
+    def forward(self, x):
+        return self.last(self.up(self.down(self.pad(x))))
+
+
+@pytest.mark.parametrize("kind", [torch.nn.ZeroPad2d, lambda widths: torch.nn.ConstantPad2d(widths, 0.0)])
+def test_modules_that_pad_with_zeros_are_swapped_too(kind):
+    torch.manual_seed(0)
+    module = Strided(kind((0, 1, 2, 0)), torch.nn.Conv2d(4, 2, 3, padding=1))
+    network, before = make(module), own(module)
+    assert network.padding == "zero" and network.padding_seen == "" and not any("swap" in n for n in network.notes)
+    found = network.repadded("reflect").logits(IMAGES)
+    x = torch.from_numpy(np.pad(normalised(IMAGES), ((0, 0), (0, 0), (2, 0), (0, 1)), "reflect"))
+    up = module.up(module.down(x))
+    wanted = torch.nn.functional.conv2d(
+        torch.nn.functional.pad(up, (1, 1, 1, 1), "reflect"), module.last.weight, module.last.bias
+    )
+    np.testing.assert_allclose(found, last(wanted), rtol=1e-5, atol=1e-5)
+    assert module.pad.padding == (0, 1, 2, 0) and module.last.padding == (1, 1)
+    np.testing.assert_array_equal(network.logits(IMAGES), before)
+
+
+def test_padding_within_forward_is_not_claimed_to_be_swapped():
+    class Inside(Strided):
+        def forward(self, x):
+            return self.last(self.up(self.down(torch.nn.functional.pad(x, (0, 1, 0, 1)))))
+
+    some = make(Inside(None, torch.nn.Conv2d(4, 2, 3, padding=1)))
+    assert some.padding == "zero" and some.padding_seen == "1 of the 2 convolutions wider than a pixel"
+    assert some.notes == (
+        "Of its 2 convolutions wider than a pixel, 1 are seen to be padded with zeros, and a swap of padding is "
+        "theirs; whether the others are padded elsewhere is not known.",
+    )
+    none = make(Inside(None, torch.nn.Conv2d(4, 2, 1)))
+    assert none.padding == "" and none.notes == () and none.repadded("reflect") is None
+    for cut in (torch.nn.ZeroPad2d((-1, 1, 0, 0)), torch.nn.ConstantPad2d(1, 0.5)):  # no zeros around a map
+        assert torch_padding.found(torch.nn.Sequential(cut)).parts == {}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("how", ["scripted", "traced", "within another"])
+def test_torchscript_is_a_network_without_layers(how, tmp_path):
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(4, 2, 1)).eval()
+    made = torch.jit.trace(plain, torch.zeros(1, 3, 8, 12)) if how == "traced" else torch.jit.script(plain)
+    torch.jit.save(made, tmp_path / "module.pt")
+    loaded = torch.jit.load(tmp_path / "module.pt")
+    module = torch.nn.Sequential(loaded) if how == "within another" else loaded
+    network = make(module, output="logits")
+    np.testing.assert_allclose(jax.jit(network.logits)(IMAGES), own(plain), atol=1e-6)
+    assert network.layers == () and network.padding == "" and network.repadded("reflect") is None
+    slope = jax.grad(lambda images: jnp.sum(network.logits(images) * WEIGHTS))(IMAGES)
+    x = first(IMAGES).requires_grad_()
+    scaled = ((x + 1) / 2 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    (plain(scaled) * first(WEIGHTS)).sum().backward()
+    assert network.differentiable
+    np.testing.assert_allclose(slope, last(x.grad), atol=1e-5)
+    name = "0.0" if how == "within another" else "0"
+    sentence = rf"is TorchScript, which shows no layers \(give the module .*; it has no layer {name} that returns a map"
+    for asked in ({"layers": (name,)}, {"bottleneck": name}):
+        with pytest.raises(InputError, match=sentence):
+            make(module, output="logits", **asked)
+
+
+@pytest.mark.parametrize(
+    ("normalise", "sentence"),
+    [
+        (
+            ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)),
+            r"the mean 123.7, 116.3, 103.5; .* divide what is meant for 0 to 255",
+        ),
+        ((0.5, 0.0), "the standard deviation 0, which must be above 0"),
+        ((0.5, -0.2), "the standard deviation -0.2, which must be above 0"),
+        ((0.0, 255.0), "the standard deviation 255, .* divide what is meant for 0 to 255 by 255"),
+        ((float("nan"), 1.0), "the mean nan; they are of gray levels from 0 to 1"),
+        (((-0.2, 0.5, 0.5), 1.0), "the mean -0.2, 0.5, 0.5"),
+        (None, r"normalise is None; give the mean and the standard deviation of gray levels from 0 to 1"),
+        (0.5, "normalise is 0.5; give the mean"),
+        ((0.5,), r"normalise is \(0.5,\); give the mean"),
+        (("a", 1.0), r"normalise is \('a', 1.0\); give the mean"),
+        ((((0.5, 0.5), (0.5, 0.5)), 1.0), "normalise has 4 numbers for 3 channels"),
+    ],
+)
+def test_a_normalisation_that_cannot_be_is_refused(normalise, sentence, module):
+    with pytest.raises(InputError, match=sentence) as error:
+        make(module, normalise=normalise)
+    assert "\n" not in str(error.value)
+
+
+def test_what_becomes_of_gray_levels_is_said_in_words(module):
+    assert make(module).normalisation == "gray levels from 0 to 1, minus 0.4, 0.5, 0.6, divided by 0.2, 0.25, 0.3"
+    assert make(module, normalise=(0, 1)).normalisation == "gray levels from 0 to 1"
+    assert make(module, normalise=(0.5, 0.5)).normalisation == "gray levels from 0 to 1, minus 0.5, divided by 0.5"
+    assert make(module, normalise=(0, 1 / 255)).normalisation == "gray levels from 0 to 1, divided by 0.00392157"
+
+
 def test_a_module_that_pads_no_zeros_says_so():
     without = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), torch.nn.Conv2d(4, 2, 1))
     network = make(without)
@@ -295,6 +400,26 @@ def test_the_fingerprint_is_that_of_the_state(module):
     assert make(module).fingerprint == before
     module.norm.running_mean[0] += 1
     assert make(module).fingerprint != before
+
+
+def test_the_fingerprint_is_that_of_all_that_changes_answers(module):
+    """One state throughout: what is said beside it, what parts do with it, and what `forward` does."""
+    mirrored = copy.deepcopy(module)
+    mirrored.stem.padding_mode = "reflect"
+    same = [make(module), make(module, batch_size=2), make(copy.deepcopy(module))]
+    other = [
+        make(module, normalise=(0.5, STD)),
+        make(module, normalise=(MEAN, 0.5)),
+        make(module, image_size=(8, 16)),
+        make(module, layers=("stem", "block")),
+        make(module, bottleneck="block"),
+        make(mirrored),
+        *(make(Wrapped(wrap, module), output="logits") for wrap in (lambda x: x, lambda x: x + 1, lambda x: x * 1.1)),
+        make(Wrapped(lambda x: x.softmax(1), module), output="logits"),
+        make(Wrapped(lambda x: x.softmax(1), module)),
+    ]
+    assert len({one.fingerprint for one in same}) == 1
+    assert len({one.fingerprint for one in (*same, *other)}) == 1 + len(other)
 
 
 def test_a_module_without_a_gradient_says_so(module):
@@ -343,9 +468,24 @@ def test_what_cannot_be_used_is_one_sentence(wrap, options, sentence, module):
     assert not any(part._forward_hooks for part in module.modules())
 
 
+class Surrounded(torch.nn.Module):
+    """One logit as it is, by a convolution that is padded within `forward`."""
+
+    def __init__(self):
+        super().__init__()
+        self.same = torch.nn.Conv2d(1, 1, 3, bias=False)
+        with torch.no_grad():
+            self.same.weight.fill_(0.0)
+            self.same.weight[0, 0, 1, 1] = 1.0
+
+    def forward(self, x):
+        return self.same(torch.nn.functional.pad(x, (1, 1, 1, 1)))
+
+
 def test_a_module_is_audited_from_a_data_set_to_the_page(tmp_path):
     """A convolution that is a threshold; probes by gradients, layers and other padding are among them."""
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(2, 1, 1))
+    module.append(Surrounded())
     with torch.no_grad():
         for part in (module[0], module[2]):
             part.weight.fill_(0.0), part.bias.fill_(0.0)
@@ -369,6 +509,11 @@ def test_a_module_is_audited_from_a_data_set_to_the_page(tmp_path):
     assert (
         swapped["Dice, zero padding"] == 1.0 and swapped["changed by the swap"] == 0.0
     )  # the pixels beside count nothing
+    conventions = {row["convention"] for row in rows if row["probe"] == "padding"}
+    assert any(
+        "from zero to reflect in 1 of the 2 convolutions wider than a pixel of the tra" in c for c in conventions
+    )
     ability = {row["where"]: row["mean"] for row in rows if row["probe"] == "ability"}
     assert ability == {"0": pytest.approx(1.0)}  # a convolution, but not the head
-    assert network.fingerprint in result.page.read_text()
+    words = result.page.read_text()
+    assert network.fingerprint in words and "Range, which the network is given as gray levels from 0 to 1" in words

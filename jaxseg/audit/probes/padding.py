@@ -71,7 +71,8 @@ def tabulate(subject: Subject, settings: border_windows.Settings, arrays: Arrays
     """What the swap gives back near the border, and what it changes elsewhere."""
     patients, width = subject.patients(settings.resamples), strip_width(subject, settings.border_share)
     where = f"windows whose border cuts an object, pixels within {width} of {subject.shorter} px of it"
-    convention = f"{regional.WHAT}; padding swapped from zero to {_SWAPPED} in every layer of the trained network"
+    layers = subject.network.padding_seen or "every layer"
+    convention = f"{regional.WHAT}; padding swapped from zero to {_SWAPPED} in {layers} of the trained network"
     own, swapped = arrays["strip"]
     gained = patients.difference(swapped, own)
     told = {"Dice, zero padding": patients.mean(own), f"Dice, {_SWAPPED} padding": patients.mean(swapped)}

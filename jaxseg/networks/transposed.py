@@ -1,0 +1,123 @@
+"""A network whose images have their axes in another order than the cases that it is asked about."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg.data.inputs import Inputs
+from jaxseg.models.skeleton import Roles
+from jaxseg.networks.base import Network
+
+_Number = TypeVar("_Number", int, float)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("network",), meta_fields=("axes",))
+@dataclasses.dataclass(frozen=True, eq=False)
+class Transposed(Network):
+    """A network on images whose axes are put in its order before it, and back behind it.
+
+    Attributes:
+      network: on images of its own order; its `inputs` are of cases in theirs.
+      axes: which spatial axis of a case is its first, second, third.
+    """
+
+    network: Network
+    axes: tuple[int, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return self.network.num_classes
+
+    @property
+    def channels(self) -> int:
+        return self.network.channels
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        return in_cases(self.network.sides, self.axes)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self.network.layers
+
+    @property
+    def roles(self) -> Roles:
+        return self.network.roles
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """Those of the network."""
+        return self.network.inputs
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Those of the network."""
+        return self.network.class_names
+
+    @property
+    def padding(self) -> str:
+        return self.network.padding
+
+    @property
+    def padding_seen(self) -> str:
+        """That of the network."""
+        return self.network.padding_seen
+
+    @property
+    def normalisation(self) -> str:
+        """That of the network."""
+        return self.network.normalisation
+
+    @property
+    def margin(self) -> int:
+        return self.network.margin
+
+    @property
+    def differentiable(self) -> bool:
+        return self.network.differentiable
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.network.notes
+
+    @property
+    def compiler_options(self) -> dict[str, str]:
+        """Those of the network."""
+        return self.network.compiler_options
+
+    @property
+    def fingerprint(self) -> str:
+        return self.network.fingerprint
+
+    def repadded(self, padding: str) -> Network | None:
+        other = self.network.repadded(padding)
+        return other and Transposed(other, self.axes)
+
+    def captured(self, images: jax.Array, layers: Sequence[str]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        logits, activations = self.network.captured(self._there(images), layers)
+        return self._back(logits), {name: self._back(array) for name, array in activations.items()}
+
+    def replaced(self, images: jax.Array, activations: Mapping[str, jax.Array]) -> jax.Array:
+        given = {name: self._there(array) for name, array in activations.items()}
+        return self._back(self.network.replaced(self._there(images), given))
+
+    def _there(self, array: jax.Array) -> jax.Array:
+        """`[B,*n,C]` of a case -> of the network."""
+        return _permuted(array, self.axes)
+
+    def _back(self, array: jax.Array) -> jax.Array:
+        return _permuted(array, np.argsort(self.axes))
+
+
+def in_cases(values: Sequence[_Number], axes: Sequence[int]) -> tuple[_Number, ...]:
+    """What a network has along its axes, along those of a case."""
+    return tuple(values[place] for place in np.argsort(axes))
+
+
+def _permuted(array: jax.Array, axes: Sequence[int] | np.ndarray) -> jax.Array:
+    return jnp.transpose(array, (0, *(int(axis) + 1 for axis in axes), array.ndim - 1))
