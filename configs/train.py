@@ -6,7 +6,7 @@
 
 Sizes (tiny, demo, cpu, paper), data and recipe are those of the border-shortcut study (Lin, Weng et al. 2024); after
 the size a network may follow: unet, resnet_unet (Wilm et al. 2024), residual_unet (Lennartz and Schultz 2023),
-dtu_net (Lin et al. 2023) or nnunet (Isensee et al. 2021), and after that a recipe of configs/recipes.py, as in
+dtu_net (Lin et al. 2023), nnunet (Isensee et al. 2021) or vit (Dosovitskiy et al. 2021), and after that a recipe of configs/recipes.py, as in
 `demo,unet,he2022` or `demo,nnunet,nnunet`. All fields are explained in configs/base.py; any can be changed on the
 command line, as in `--config.model.padding=reflect`.
 
@@ -82,5 +82,13 @@ def _networks(unet: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "norm": "instance",  # or batch
             "negative_slope": 0.01,
             "skips": (True,) * (len(features) - 1),
+        },
+        "vit": {
+            "patch": 2 ** (len(features) - 2),
+            "width": min(2 * features[-1], 384),  # at most that of ViT-S
+            "depth": 2 * (len(features) - 2),
+            "heads": max(features[-1] // 16, 1),
+            "position": "learned",  # sinusoidal, relative or none
+            "skips": (),
         },
     }
