@@ -11,8 +11,8 @@ configs/recipes.py, as in `demo,unet,he2022` or `demo,nnunet,nnunet`. All fields
 can be changed on the command line, as in `--config.model.padding=reflect`.
 
 `--config.model.pretrained=imagenet` starts the encoder of resnet_unet from torchvision's weights, and
-`--config.model.pretrained=FILE` any network but dtu_net from PyTorch tensors in a .safetensors, .npz or any file of
-torch.save; `FILE:KEY` chooses among several networks in one file.
+`--config.model.pretrained=FILE` any network but dtu_net and vit from PyTorch tensors in a .safetensors, .npz or any
+file of torch.save; `FILE:KEY` chooses among several networks in one file.
 
 Measured at an earlier state of the code:
 
