@@ -1,6 +1,7 @@
 """The figures of the border-shortcut study, from its measures and tables."""
 
 import pathlib
+import textwrap
 from collections.abc import Mapping
 
 import jax
@@ -143,9 +144,10 @@ def _draw_features(folder: pathlib.Path, measured: Mapping[Run, Measures]) -> No
         (NAMES[run.view], run.arm.label): (measures["projection"], measures["projection_distance"])
         for run, measures in measured.items()
     }
+    title = lambda model, network: "\n".join((model, *textwrap.wrap(network, 23)))
     figures.scatter(
         folder / "border_features.png",
-        {f"{model}, {network}": cloud for (model, network), cloud in clouds.items()},
+        {title(*of): cloud for of, cloud in clouds.items()},
         xlabel="first principal component of the last layer's features",
         ylabel="second",
         label="distance from the border (1: the middle)",

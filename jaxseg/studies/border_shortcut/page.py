@@ -31,7 +31,7 @@ def make(report: StudyReport) -> page.Page:
     )
     question = "Did the network learn that pixels near the border are background?"
     sections = (_comparison, _by_distance, _moving_window, _features, _mask_centres, _factors)
-    return report.write_up("Border shortcut", question, lead, _facts(report.tables, settings.first), sections)
+    return report.write_up("Border shortcut", question, lead, _facts(report.tables, settings), sections)
 
 
 def _comparison(report: StudyReport) -> page.Section:
@@ -168,8 +168,9 @@ def _prior_text(measured: Mapping[Run, Measures], arm: Arm) -> str:
     )
 
 
-def _facts(results: tables.Tables, first: Arm) -> list[tuple[str, str]]:
-    quadrants = results.border.where(tested_on="quadrant")
+def _facts(results: tables.Tables, settings: Settings) -> list[tuple[str, str]]:
+    """The answer's numbers, and the gaps of the same architecture with other paddings."""
+    quadrants, first = results.border.where(tested_on="quadrant"), settings.first
     wanted = {
         "M_ori at the border": "M_ori, border of quadrants",
         "M_crop at the border": "M_crop, border of quadrants",
@@ -178,9 +179,9 @@ def _facts(results: tables.Tables, first: Arm) -> list[tuple[str, str]]:
     }
     facts = [(label, quadrants.one(network=first.label, quantity=name).text()) for name, label in wanted.items()]
     facts += [
-        (f"gap, {row['network']}", row.text())
-        for row in quadrants.where(quantity=tables.GAP)
-        if row["network"] != first.label
+        (f"gap, {arm.label}", quadrants.one(network=arm.label, quantity=tables.GAP).text())
+        for arm in settings.arms[1:]
+        if arm.network == first.network
     ]
     windows = results.moving_window.where(network=first.label)
     return [*facts, *((f"{row['model']}, agreement of windows", row.text()) for row in windows)]
@@ -277,13 +278,11 @@ def _transformer_text(settings: Settings, claims: Sequence[Claim]) -> list[str]:
     )
     if not claims:
         return [f"{text} That shows only beside a network without positions, which was not run."]
-    words = {HOLDS: "carries it", FAILS: "does not carry it", UNCLEAR: "may or may not carry it"}
-    parts = [
-        f"the {claim.of['positions']} encoding {words[claim.answer]} ({claim.of['padding']} padding)"
-        for claim in claims
-    ]
+    of = lambda claim: f"{claim.of['positions']} positions with {claim.of['padding']} padding"
+    found = {word: [of(claim) for claim in claims if claim.answer == word] for word in (HOLDS, FAILS, UNCLEAR)}
+    answers = "; ".join(f"{word} for {', '.join(those)}" for word, those in found.items() if those)
     return [
-        f"{text} By the gaps here {', '.join(parts)}. A network that is poor at the border whatever it was trained on "
-        "has less of a gap to show, so the Dice of M_crop there is to be read beside it. One run per network is an "
-        "anecdote: another seed may say otherwise."
+        f"{text} That it does, by the gaps here: {answers}. A network that is poor at the border whatever it was "
+        "trained on has less of a gap to show, so the Dice of M_crop there is to be read beside it. One run per "
+        "network is an anecdote: another seed may say otherwise."
     ]
