@@ -336,6 +336,21 @@ def test_the_gap_is_compared_with_that_of_the_reference():
     assert changes[1].estimate.mean == pytest.approx(gap(BARE.label) - gap(ZERO.label))
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.01, 0.3, "larger than"),
+        (-0.3, -0.01, "smaller than"),
+        (0.0, 0.3, "not distinguishable from"),
+        (-0.3, 0.0, "not distinguishable from"),
+    ],
+)
+def test_a_gap_is_larger_or_smaller_if_its_whole_interval_is(low, high, words):
+    said = study_page._compared(rows_of_gaps({LEARNED: (low, high)}), LEARNED, BARE)
+    assert said == f"{words} that of ViT, no positions, zero padding (difference 0.02 [{low:.2f}, {high:.2f}])"
+    assert study_page._compared(rows_of_gaps({}), ZERO, None) == ""
+
+
 def rows_of_gaps(differences):
     """A border table of these arms' gaps, and of the intervals by which they differ from the arm without positions."""
     row = lambda arm, quantity, low, high: Row(
@@ -409,8 +424,8 @@ def test_a_report_of_a_transformer_has_its_claims(written):
     made = settings(cfg)
     found = written(STUDY, made, fake_splits(), made_up(made.arms), cfg)
     shown = {section["title"]: section for section in found["page"]["sections"]}["Network and padding as factors"]
-    assert [title for title, *_ in shown["tables"]] == ["Claims", "Gaps"]
-    assert len(shown["text"]) == 1 + 3 + 1  # of the paper, of every arm, of the transformer
+    assert [title for title, *_ in shown["tables"]] == ["Answers", "Claims", "Gaps"]
+    assert len(shown["text"]) == 2  # of the paper, of the transformer
     assert "claims" in found and "figure networks" in found
 
 

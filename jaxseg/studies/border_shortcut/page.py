@@ -211,8 +211,7 @@ def _factors(report: StudyReport) -> page.Section:
         return page.Section(_FACTORS, [f"Only one network was run ({settings.first.label}). {more}"])
     text = [
         "The paper supposes that reflection or replication would make the shortcut harder to learn, but not "
-        "impossible. Measured on quadrants:",
-        *(_arm_text(settings, border, arm) for arm in settings.arms),
+        "impossible.",
         *_valid_text(settings),
         *_transformer_text(settings, report.judgement.claims),
     ]
@@ -230,27 +229,31 @@ def _factors(report: StudyReport) -> page.Section:
         "cover what another seed would change.",
         table="border",
     )
-    found = [estimates.table("Gaps", gaps, ("network", "quantity"))]
+    found = [_answers(report), estimates.table("Gaps", gaps, ("network", "quantity"))]
     if report.judgement.claims:
-        found.insert(0, claims_table(report.judgement.claims, "bootstrap over patients, differences paired"))
+        found.insert(1, claims_table(report.judgement.claims, "bootstrap over patients, differences paired"))
     return page.Section(_FACTORS, text, [dots], found)
 
 
-def _arm_text(settings: Settings, border: Table, arm: Arm) -> str:
-    of = lambda quantity: border.one(network=arm.label, quantity=quantity)
-    dice = [f"{of(f'{model} at the border').text()} for {model}" for model in NAMES.values()]
-    recalls = [f"{of(tables.found_by(model)).estimate.mean:.0%} by {model}" for model in NAMES.values()]
-    facts = (
-        f"{arm.label}: Dice at the border {' and '.join(dice)}, a gap of {of(tables.GAP).text()}; excess over the gap "
-        f"inside {of(tables.EXCESS).text()}; of the lesion at the border {' and '.join(recalls)} is found."
-    )
-    reference = settings.reference(arm)
+def _answers(report: StudyReport) -> page.Table:
+    """The answer of every arm, and how its gap compares."""
+    border = report.tables.border.where(tested_on="quadrant")
+    lines = [
+        {"network": arm.label, "answer": verdict.verdict, "sentence": verdict.sentence}
+        | {"compared": _compared(border, arm, report.settings.reference(arm))}
+        for arm, verdict in zip(report.settings.arms, report.judgement.verdicts, strict=True)
+    ]
+    columns = {"network": "network", "answer": "answer", "sentence": "by these numbers", "compared": "the gap is"}
+    return page.Table("Answers", lines, "Intervals: 95 %, bootstrap over patients, differences paired.", columns)
+
+
+def _compared(border: Table, arm: Arm, reference: Arm | None) -> str:
     if not reference:
-        return facts
-    difference = of(tables.minus_that_of(reference))
+        return ""
+    difference = border.one(network=arm.label, quantity=tables.minus_that_of(reference))
     smaller, larger = difference.estimate.high < 0, difference.estimate.low > 0
     change = "smaller than" if smaller else "larger than" if larger else "not distinguishable from"
-    return f"{facts} The gap is {change} that of {reference.label} (difference {difference.text()})."
+    return f"{change} that of {reference.label} (difference {difference.text()})"
 
 
 def _valid_text(settings: Settings) -> list[str]:
