@@ -26,7 +26,7 @@ demos: $(VENV)/.dev  ## all studies in their demo size and an audit, each with a
 	for study in $(STUDIES); do \
 	  $(RUN) -m launch.study --config=configs/$$study.py:demo --workdir=runs/$$study || exit; \
 	done
-	$(RUN) -m launch.audit --run=runs/border_shortcut/runs/zero_original --workdir=runs/audit
+	$(RUN) -m launch.audit --run=runs/border_shortcut/runs/unet_zero_original --workdir=runs/audit
 	JAXSEG_REPORTS=runs $(RUN) -m pytest -q tests/report/test_agreement.py tests/report/test_browser.py
 
 test: $(VENV)/.dev check  ## lint, types, import contract, tests, and the study in its smallest size

@@ -109,7 +109,8 @@ def run() -> ml_collections.ConfigDict:
     config.model.dtype = "float32"  # of the computation; or bfloat16
 
     config.training = ml_collections.ConfigDict()
-    config.training.loss = "dice"  # or cross_entropy, dice_cross_entropy, dice_bce, dice_focal
+    # or cross_entropy, dice_cross_entropy, dice_bce, dice_focal, generalised_dice, generalised_dice_cross_entropy
+    config.training.loss = "dice"
     config.training.loss_options = dict(_LOSS_OPTIONS)
     config.training.ability_weight = 0.0  # of the segmentation ability of layers, added to the loss (online ProtoSeg)
     config.training.ability_layers = ()  # their names; none means all

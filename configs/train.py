@@ -6,13 +6,13 @@
 
 Sizes (tiny, demo, cpu, paper), data and recipe are those of the border-shortcut study (Lin, Weng et al. 2024); after
 the size a network may follow: unet, resnet_unet (Wilm et al. 2024), residual_unet (Lennartz and Schultz 2023),
-dtu_net (Lin et al. 2023) or nnunet (Isensee et al. 2021), and after that a recipe of configs/recipes.py, as in
-`demo,unet,he2022` or `demo,nnunet,nnunet`. All fields are explained in configs/base.py; any can be changed on the
-command line, as in `--config.model.padding=reflect`.
+dtu_net (Lin et al. 2023), nnunet (Isensee et al. 2021) or vit (Dosovitskiy et al. 2021), and after that a recipe of
+configs/recipes.py, as in `demo,unet,he2022` or `demo,nnunet,nnunet`. All fields are explained in configs/base.py; any
+can be changed on the command line, as in `--config.model.padding=reflect`.
 
 `--config.model.pretrained=imagenet` starts the encoder of resnet_unet from torchvision's weights, and
-`--config.model.pretrained=FILE` any network but dtu_net from PyTorch tensors in a .safetensors, .npz or any file of
-torch.save; `FILE:KEY` chooses among several networks in one file.
+`--config.model.pretrained=FILE` any network but dtu_net and vit from PyTorch tensors in a .safetensors, .npz or any
+file of torch.save; `FILE:KEY` chooses among several networks in one file.
 
 Measured at an earlier state of the code:
 
@@ -22,6 +22,7 @@ Measured at an earlier state of the code:
 | resnet_unet   | 13 min                                    | 0.84                 |
 | residual_unet | 3 min                                     | 0.79                 |
 | dtu_net       | 2 min, without other work                 | 0.78                 |
+| vit           | 3 min                                     | 0.75                 |
 """
 
 from typing import Any
@@ -38,7 +39,7 @@ def get_config(size: str = "demo") -> ml_collections.ConfigDict:
         raise ValueError(f"unknown size {size!r}; give a size, a network and a recipe, separated by commas")
     size, network, recipe = (*parts, "", "")[:3]
     study = border_shortcut.get_config(size)
-    networks = _networks(study.model.to_dict())
+    networks = _networks(study.model.to_dict(), study.vit.to_dict())
     network = network or "unet"
     if network not in networks:
         raise ValueError(f"unknown network {network!r}; known are {', '.join(networks)}")
@@ -57,7 +58,7 @@ def get_config(size: str = "demo") -> ml_collections.ConfigDict:
     return config.lock()
 
 
-def _networks(unet: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _networks(unet: dict[str, Any], vit: dict[str, Any]) -> dict[str, dict[str, Any]]:
     features = unet["features"]
     return {
         "unet": {name: unet[name] for name in ("features", "skips", "upsample", "norm")},
@@ -82,5 +83,10 @@ def _networks(unet: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "norm": "instance",  # or batch
             "negative_slope": 0.01,
             "skips": (True,) * (len(features) - 1),
+        },
+        "vit": {
+            **vit,  # patch, width, depth, heads
+            "position": "learned",  # sinusoidal, relative or none
+            "skips": (),
         },
     }

@@ -1,4 +1,4 @@
-"""The networks of the four papers and of nnU-Net, by name."""
+"""The networks of the four papers, nnU-Net's and a transformer, by name."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from jaxseg.models.residual_unet import ResidualUNet
 from jaxseg.models.resnet_unet import ResNetUNet
 from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.models.unet import UNet
+from jaxseg.models.vit import ViT
 
 _NETWORKS: dict[str, type[UNetSkeleton]] = {
     "unet": UNet,
@@ -15,6 +16,7 @@ _NETWORKS: dict[str, type[UNetSkeleton]] = {
     "residual_unet": ResidualUNet,
     "dtu_net": DTUNet,
     "nnunet": NNUNet,
+    "vit": ViT,
 }
 
 
@@ -22,7 +24,7 @@ def build(name: str, num_classes: int, **options: Any) -> UNetSkeleton:
     """A linen network `images -> logits` with the methods `encode` and `decode`.
 
     Args:
-      name: unet, resnet_unet, residual_unet, dtu_net or nnunet.
+      name: unet, resnet_unet, residual_unet, dtu_net, nnunet or vit.
       num_classes: K, background included.
       **options: attributes of the network: `padding`, `skips`, `remat` and `dtype` in all; the class has the others.
 

@@ -42,7 +42,7 @@ def finished(tmp_path_factory, launch, small):
     folder = tmp_path_factory.mktemp("study")
     runs = folder / "work" / "runs"
     arguments = [TINY, *small, *GRID, f"--workdir={folder / 'work'}", f"--data_dir={folder / 'data'}"]
-    checkpoints, metrics = runs / "zero_original" / "checkpoints", runs / "zero_quadrant" / "metrics.jsonl"
+    checkpoints, metrics = runs / "unet_zero_original" / "checkpoints", runs / "unet_zero_quadrant" / "metrics.jsonl"
     killed = launch("study", *arguments, sent=signal.SIGKILL, when=lambda: [*checkpoints.glob("[0-9]")])
     assert killed.returncode == -signal.SIGKILL, "it ended before it could be killed"
     assert not (folder / "work" / "report.html").exists()
@@ -100,7 +100,7 @@ def test_import_is_light_and_tensorflow_never_comes_in(finished):
 
 def test_every_step_was_logged_once(finished):
     folder, *_ = finished
-    for run in ("zero_original", "zero_quadrant"):
+    for run in ("unet_zero_original", "unet_zero_quadrant"):
         lines = (folder / "work" / "runs" / run / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == [3, 6]
         assert {"loss", "grad_norm", "validation_dice", "steps_per_second"} <= json.loads(lines[-1]).keys()
@@ -110,7 +110,7 @@ def test_a_killed_run_learned_what_an_undisturbed_one_learns(finished, launched_
     """The same network trained by itself, without a kill, to the last bit."""
     folder, *_ = finished
     rows = []
-    for run in (launched_run, folder / "work" / "runs" / "zero_original"):
+    for run in (launched_run, folder / "work" / "runs" / "unet_zero_original"):
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         rows.append([{k: v for k, v in line.items() if k != "steps_per_second"} for line in lines])
     assert rows[0] == rows[1]
@@ -120,7 +120,7 @@ def test_of_a_finished_study_what_is_damaged_is_measured_again_and_nothing_else_
     folder, arguments, *_ = finished
     work = tmp_path / "work"
     shutil.copytree(folder / "work", work)
-    damaged = work / "runs" / "zero_quadrant" / "measures.npz"
+    damaged = work / "runs" / "unet_zero_quadrant" / "measures.npz"
     damaged.write_bytes(b"PK")
     times = lambda: {path: path.stat().st_mtime_ns for path in (work / "runs").rglob("*") if path.is_file()}
     before = times()

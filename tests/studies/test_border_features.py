@@ -37,10 +37,11 @@ def settings_of(**evaluation):
 
 @pytest.fixture(scope="module")
 def measured(test_cases, drawn_variables):
-    """`padding -> model, variables, what is measured` with 220 pixels in the projection."""
+    """`(padding, network) -> model, variables, what is measured` with 220 pixels in the projection."""
 
-    def measure(padding):
-        model = models.build("unet", 2, features=(4, 8), skips=(True,), padding=padding)
+    def measure(padding, name="unet", **options):
+        options = options or {"features": (4, 8), "skips": (True,)}
+        model = models.build(name, 2, padding=padding, **options)
         variables = drawn_variables(model, jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32))
         return model, variables, border_features.measure(settings_of(feature_pixels=220), model, variables, test_cases)
 
@@ -57,6 +58,15 @@ def test_zero_padding_tells_the_border_and_circular_does_not(measured, zero):
     assert zero[2]["position"].shape == (6,)
     assert zero[2]["position"].max() > 0.1
     assert circular["position"].max() < 0.05
+
+
+def test_of_a_transformer_positions_tell_the_border_and_without_them_no_layer_knows_it(measured):
+    small = {"patch": 2, "width": 8, "depth": 1, "heads": 2}
+    waves, bare = (measured("circular", "vit", position=p, **small) for p in ("sinusoidal", "none"))
+    layers = waves[0].roles.convolutions
+    assert layers[:3] == ("patches", "layer_0", "bottleneck") and waves[2]["position"].shape == (len(layers),)
+    assert (waves[2]["position"] > 0.1).all()
+    assert bare[2]["position"].max() < 0.05
 
 
 def test_the_score_is_that_of_all_images_at_once(test_cases, zero):

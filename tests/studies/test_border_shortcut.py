@@ -18,14 +18,18 @@ from jaxseg.errors import InputError
 from jaxseg.metrics import overlap, regions
 from jaxseg.metrics.intervals import Estimate
 from jaxseg.results.table import Row, table
+from jaxseg.studies.base import run_folder
 from jaxseg.studies.border_shortcut import claims, moving_window, tables
 from jaxseg.studies.border_shortcut import experiment as study
 from jaxseg.studies.border_shortcut import figures as study_figures
-from jaxseg.studies.border_shortcut.settings import settings
+from jaxseg.studies.border_shortcut import page as study_page
+from jaxseg.studies.border_shortcut.settings import Arm, Run, settings
 from jaxseg.studies.border_shortcut.study import STUDY
-from jaxseg.training import runs
+from jaxseg.training import checks, runs
 
 ROOT = pathlib.Path(__file__).parents[2]
+ZERO, LEARNED, BARE = Arm("unet", "zero"), Arm("vit", "zero", "learned"), Arm("vit", "zero", "none")
+LAYERS = {"unet": 10, "vit": 8}  # of the smallest size
 
 
 def config(size="tiny"):
@@ -35,7 +39,7 @@ def config(size="tiny"):
     return module.get_config(size)
 
 
-@pytest.mark.parametrize("size", ["tiny", "demo", "cpu", "paper", "demo,padding", "paper,padding"])
+@pytest.mark.parametrize("size", ["tiny", "demo", "cpu", "paper", "demo,padding", "paper,padding", "demo,transformer"])
 def test_every_size_can_be_run(size):
     settings(config(size))
 
@@ -50,6 +54,11 @@ def test_unknown_sizes_are_named():
     [
         ("paddings", ("zero", "mirror"), r"config.paddings .* give some of zero, reflect"),
         ("paddings", ("zero", "zero"), "each once"),
+        ("networks", ("unet", "nnunet"), r"config.networks .* give some of unet, vit, each once"),
+        ("positions", ("learned", "learned"), "give some of learned, sinusoidal, relative, none, each once"),
+        ("vit.heads", 3, "config.vit with config.paddings: width 16, depth 2 and heads 3: heads must divide the width"),
+        ("vit.depth", 0, "config.vit.depth is 0; it must be at least 1"),
+        ("paddings", ("zero", "valid"), "config.vit with config.paddings: padding 'valid' is for networks that see a"),
         ("views", ("original",), "config.views .* give original and quadrant, each once"),
         ("evaluation.grid", 100, "multiple of config.data.image_size"),
         ("evaluation.border_width", 200, "stay below half the grid"),
@@ -58,7 +67,7 @@ def test_unknown_sizes_are_named():
         ("seed", -1, "config.seed is -1; it must be at least 0"),
         ("data.image_size", 2, "divisible by 4, got 2 x 2; the next sizes are 4 x 4"),
         ("data.source_size", 63, "even size"),
-        ("model.name", "vnet", "config.model: unknown network 'vnet'"),
+        ("model.name", "vnet", "config.model.name is 'vnet'; .* config.networks lists what is trained"),
         ("model.skips", (True,), "config.model"),
         ("model.dtype", "float16", "choose one of float32, bfloat16"),
         ("training.loss", "focal", "choose one of dice"),
@@ -71,7 +80,7 @@ def test_unknown_sizes_are_named():
     ],
 )
 def test_what_cannot_work_is_named_before_anything_runs(field, value, message):
-    broken = config()
+    broken = config("tiny,transformer")
     broken.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=message):
         settings(broken)
@@ -154,12 +163,12 @@ def tabulated(measured, made=None):
     return tables.tabulate(made, fake_splits(), study.Measured(measured, fake_centres()))
 
 
-def fake_measures(border, interior, cases=40, seed=0):
+def fake_measures(border, interior, cases=40, seed=0, of="unet"):
     """A network that reaches the given mean Dice at the border and inside."""
     random = np.random.default_rng(seed)
     rings = len(tables.band_distances(config().evaluation))
     noise = lambda mean: np.clip(mean + 0.1 * random.standard_normal(cases), 0, 1)
-    measures = {"step": np.array(6), "validation_dice": np.array(0.8), "position": np.linspace(0, 0.5, 10)}
+    measures = {"step": np.array(6), "validation_dice": np.array(0.8), "position": np.linspace(0, 0.5, LAYERS[of])}
     for view in study.TEST_VIEWS:
         measures |= {
             f"{view}_dice": noise(interior),
@@ -186,9 +195,9 @@ def fake_measures(border, interior, cases=40, seed=0):
     ],
 )
 def test_the_verdict_follows_the_intervals(ori, crop, expected):
-    measured = {("zero", "original"): fake_measures(*ori), ("zero", "quadrant"): fake_measures(*crop, seed=1)}
+    measured = {Run(ZERO, "original"): fake_measures(*ori), Run(ZERO, "quadrant"): fake_measures(*crop, seed=1)}
     rows = tabulated(measured).border
-    verdict = claims.verdict(config().evaluation, rows, "zero")
+    verdict = claims.verdict(config().evaluation, rows, ZERO)
     assert verdict.verdict == expected
     gap = rows.one(quantity=tables.GAP, tested_on="quadrant").estimate
     if not np.isnan(ori[0]):
@@ -207,17 +216,19 @@ def test_the_verdict_follows_the_intervals(ori, crop, expected):
 def test_an_interval_that_ends_on_an_edge_does_not_lie_beyond_it(low, high, excess_low, expected):
     def row(quantity, low=0.1, high=0.3):
         return Row(
-            {"padding": "zero", "tested_on": "quadrant", "quantity": quantity}, Estimate(0.2, low, high, 9, 0, 9), ""
+            {"network": ZERO.label, "tested_on": "quadrant", "quantity": quantity},
+            Estimate(0.2, low, high, 9, 0, 9),
+            "",
         )
 
     of_models = [f"{model} at the border" for model in ("M_ori", "M_crop")]
     others = [*of_models, "gap inside", *map(tables.found_by, ("M_ori", "M_crop"))]
     rows = table([row(tables.GAP, low, high), row(tables.EXCESS, excess_low), *map(row, others)])
-    assert claims.verdict(config().evaluation, rows, "zero").verdict == expected
+    assert claims.verdict(config().evaluation, rows, ZERO).verdict == expected
 
 
 def test_tables_say_what_they_left_out_and_agree_with_the_cases():
-    measured = {("zero", "original"): fake_measures(0.3, 0.8), ("zero", "quadrant"): fake_measures(0.8, 0.8, seed=1)}
+    measured = {Run(ZERO, "original"): fake_measures(0.3, 0.8), Run(ZERO, "quadrant"): fake_measures(0.8, 0.8, seed=1)}
     found = tabulated(measured)
     assert len(found.bands) == 2 * 2 * 2 * 13  # models, test views, conventions, bands
     assert all(row.convention and row.interval for rows in (found.dice, found.bands, found.border) for row in rows)
@@ -232,51 +243,196 @@ def test_tables_say_what_they_left_out_and_agree_with_the_cases():
     assert whole.estimate.mean == pytest.approx(1 / 32, rel=1e-3)  # the box's centre lies one pixel left of the middle
 
 
-def test_another_padding_is_compared_with_the_first():
-    cfg = config("tiny,padding")
-    with cfg.unlocked():
-        cfg.paddings = ("zero", "reflect")
+def with_factors(**factors):
+    """The tiny study with these networks, paddings and positions, and few resamples."""
+    made = config("tiny,transformer")
+    made.update_from_flattened_dict(factors | {"evaluation.resamples": 50})
+    return made
+
+
+@pytest.mark.parametrize(
+    ("arm", "folder", "label"),
+    [
+        (ZERO, "unet_zero_quadrant", "U-Net, zero padding"),
+        (LEARNED, "vit_learned_zero_quadrant", "ViT, learned positions, zero padding"),
+        (BARE, "vit_none_zero_quadrant", "ViT, no positions, zero padding"),
+    ],
+)
+def test_an_arm_has_a_folder_and_words(arm, folder, label, tmp_path):
+    assert run_folder(tmp_path, Run(arm, "quadrant")) == tmp_path / "runs" / folder
+    assert arm.label == label
+
+
+def test_an_arm_is_trained_with_its_architecture_padding_and_positions():
+    cfg = config("tiny,transformer")
+    cfg.model.remat, cfg.model.pretrained = True, "unet.npz"
+    made = settings(cfg)
+    assert [str(arm) for arm in made.arms] == [
+        *("unet_zero", "unet_reflect", "vit_learned_zero", "vit_sinusoidal_zero", "vit_relative_zero", "vit_none_zero"),
+        *("vit_learned_reflect", "vit_sinusoidal_reflect", "vit_relative_reflect", "vit_none_reflect"),
+    ]
+    for arm, view in made.networks:
+        run = made.of_run(Run(arm, view))
+        model = checks.build_model(run, 2)
+        assert (run.model.name, model.padding, model.remat, run.data.view) == (arm.network, arm.padding, True, view)
+        if arm.network == "vit":
+            assert (model.position, model.patch, model.width, model.depth, model.heads) == (arm.position, 4, 16, 2, 2)
+            assert run.model.pretrained is None  # the file is the U-Net's
+        else:
+            assert model.features == (4, 8, 8)
+        assert run.training == made.run.training
+
+
+@pytest.mark.parametrize(
+    ("factors", "references"),
+    [
+        (
+            {"positions": ("learned", "none")},
+            {
+                **{"unet_zero": None, "unet_reflect": "unet_zero"},
+                **{"vit_learned_zero": "vit_none_zero", "vit_none_zero": "unet_zero"},
+                **{"vit_learned_reflect": "vit_none_reflect", "vit_none_reflect": "unet_zero"},
+            },
+        ),
+        (
+            {"positions": ("relative",), "paddings": ("reflect",)},
+            {"unet_reflect": None, "vit_relative_reflect": "unet_reflect"},
+        ),
+        (
+            {"networks": ("vit",), "positions": ("none", "learned"), "paddings": ("zero",)},
+            {"vit_none_zero": None, "vit_learned_zero": "vit_none_zero"},
+        ),
+    ],
+)
+def test_positions_are_compared_with_none_and_what_else_there_is_with_the_first(factors, references):
+    made = settings(with_factors(**factors))
+    found = {str(arm): made.reference(arm) for arm in made.arms}
+    assert {arm: of and str(of) for arm, of in found.items()} == references
+
+
+def test_the_gap_is_compared_with_that_of_the_reference():
+    cfg = with_factors(networks=("unet", "vit"), paddings=("zero",), positions=("learned", "none"))
+    border = {ZERO: 0.5, LEARNED: 0.2, BARE: 0.6}  # Dice of M_ori
     measured = {
-        ("zero", "original"): fake_measures(0.2, 0.8),
-        ("zero", "quadrant"): fake_measures(0.8, 0.8, seed=1),
-        ("reflect", "original"): fake_measures(0.6, 0.8, seed=2),
-        ("reflect", "quadrant"): fake_measures(0.8, 0.8, seed=3),
+        Run(arm, view): fake_measures(border[arm] if view == "original" else 0.8, 0.8, seed=2 * i + j, of=arm.network)
+        for i, arm in enumerate(border)
+        for j, view in enumerate(("original", "quadrant"))
     }
     rows = tabulated(measured, settings(cfg)).border
-    change = rows.where(quantity="gap at the border, minus that of zero padding")
-    assert change.values("padding") == ("reflect",)
-    quadrant = change.one(tested_on="quadrant").estimate
-    assert quadrant.mean == pytest.approx(-0.4, abs=0.08)
-    assert quadrant.low < quadrant.mean < quadrant.high < 0
+    expected = {
+        (
+            "ViT, learned positions, zero padding",
+            "gap at the border, minus that of ViT, no positions, zero padding",
+        ): 0.4,
+        ("ViT, no positions, zero padding", "gap at the border, minus that of U-Net, zero padding"): -0.1,
+    }
+    changes = [row for row in rows if "minus that of" in row["quantity"] and row["tested_on"] == "quadrant"]
+    assert {(row["network"], row["quantity"]) for row in changes} == set(expected)
+    gap = lambda label: rows.one(network=label, quantity=tables.GAP, tested_on="quadrant").estimate.mean
+    for row in changes:
+        assert row.estimate.mean == pytest.approx(expected[row["network"], row["quantity"]], abs=0.08)
+        assert row.estimate.low < row.estimate.mean < row.estimate.high
+    assert changes[0].estimate.mean == pytest.approx(gap(LEARNED.label) - gap(BARE.label))
+    assert changes[1].estimate.mean == pytest.approx(gap(BARE.label) - gap(ZERO.label))
 
 
-def drawn_measures(border, interior, seed):
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.01, 0.3, "larger than"),
+        (-0.3, -0.01, "smaller than"),
+        (0.0, 0.3, "not distinguishable from"),
+        (-0.3, 0.0, "not distinguishable from"),
+    ],
+)
+def test_a_gap_is_larger_or_smaller_if_its_whole_interval_is(low, high, words):
+    said = study_page._compared(rows_of_gaps({LEARNED: (low, high)}), LEARNED, BARE)
+    assert said == f"{words} that of ViT, no positions, zero padding (difference 0.02 [{low:.2f}, {high:.2f}])"
+    assert study_page._compared(rows_of_gaps({}), ZERO, None) == ""
+
+
+def rows_of_gaps(differences):
+    """A border table of these arms' gaps, and of the intervals by which they differ from the arm without positions."""
+    row = lambda arm, quantity, low, high: Row(
+        {"network": arm.label, "tested_on": "quadrant", "quantity": quantity}, Estimate(0.02, low, high, 9, 0, 9), ""
+    )
+    gaps = [row(arm, tables.GAP, 0.0, 0.1) for arm in (ZERO, BARE, *differences)]
+    return table([*gaps, *(row(arm, tables.minus_that_of(BARE), *ends) for arm, ends in differences.items())])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.01, 0.3, "holds"),
+        (0.0, 0.3, "unclear"),
+        (0.01, 0.05, "holds"),
+        (0.01, 0.049, "does not hold"),  # above 0, and none
+        (-0.3, 0.049, "does not hold"),
+        (-0.01, 0.05, "unclear"),
+        (np.nan, np.nan, "unclear"),
+    ],
+)
+def test_positions_carry_the_shortcut_if_the_gap_is_larger_with_them(low, high, expected):
+    made = settings(with_factors(paddings=("zero",), positions=("learned", "none")))
+    (claim,) = claims.claims(made, rows_of_gaps({LEARNED: (low, high)}))
+    assert claim.answer == expected and claim.of == {"positions": "learned", "padding": "zero"}
+    assert claim.record()["low"] is low and claim.claim == claims.CARRIED
+
+
+def test_of_a_transformer_the_page_says_what_its_positions_tell():
+    made = settings(with_factors(paddings=("zero",)))
+    ends = {"learned": (0.1, 0.3), "sinusoidal": (-0.1, 0.3), "relative": (0.1, 0.2)}
+    arms = {LEARNED._replace(position=position): interval for position, interval in ends.items()}
+    (text,) = study_page._transformer_text(made, claims.claims(made, rows_of_gaps(arms)))
+    with_zero = lambda position: f"{position} positions with zero padding"
+    carried = f"holds for {with_zero('learned')}, {with_zero('relative')}; unclear for {with_zero('sinusoidal')}. "
+    assert f"That it does, by the gaps here: {carried}" in text
+    made = settings(with_factors(positions=("learned",)))
+    (text,) = study_page._transformer_text(made, claims.claims(made, rows_of_gaps({})))
+    assert text.endswith("That shows only beside a network without positions, which was not run.")
+    assert study_page._transformer_text(settings(config()), []) == []
+
+
+def drawn_measures(border, interior, seed, of="unet"):
     """The same with features, windows and masks that can be seen."""
     random = np.random.default_rng(seed)
-    made = fake_measures(border, interior, seed=seed)
+    made = fake_measures(border, interior, seed=seed, of=of)
     made["quadrant_predictions"][:, 8:, seed : 20 + seed] = 1
     made["windows"][:, 4 : 12 + seed, 6:] = 1
     return made | {"projection": random.normal(size=(20, 2)), "projection_distance": random.random(20)}
 
 
+DICE_OF_M_ORI = {"zero": (0.2, 0.8), "valid": (0.6, 0.8), "reflect": (0.1, 0.75)}
+
+
+def made_up(arms):
+    """What networks of these arms reach, at the border and inside."""
+    dice = lambda run: DICE_OF_M_ORI[run.arm.padding] if run.view == "original" else (0.8, 0.8)
+    networks = [Run(arm, view) for arm in arms for view in ("original", "quadrant")]
+    measured = {run: drawn_measures(*dice(run), i, of=run.arm.network) for i, run in enumerate(networks)}
+    return study.Measured(measured, fake_centres())
+
+
 def test_a_report_of_made_up_measures_stays_as_it_is(assert_stays):
-    cfg = config("tiny,padding")
-    with cfg.unlocked():
-        cfg.paddings, cfg.evaluation.resamples = ("zero", "valid", "reflect"), 50
-    dice = {"zero": (0.2, 0.8), "valid": (0.6, 0.8), "reflect": (0.1, 0.75)}
-    measured = {
-        (padding, view): drawn_measures(*(dice[padding] if view == "original" else (0.8, 0.8)), 2 * i + j)
-        for i, padding in enumerate(dice)
-        for j, view in enumerate(("original", "quadrant"))
-    }
-    measured = study.Measured(measured, fake_centres())
-    assert_stays("border_shortcut", STUDY, settings(cfg), fake_splits(), measured, cfg)
+    cfg = with_factors(networks=("unet",), paddings=("zero", "valid", "reflect"))
+    made = settings(cfg)
+    assert_stays("border_shortcut", STUDY, made, fake_splits(), made_up(made.arms), cfg)
+
+
+def test_a_report_of_a_transformer_has_its_claims(written):
+    cfg = with_factors(paddings=("zero",), positions=("learned", "none"))
+    made = settings(cfg)
+    found = written(STUDY, made, fake_splits(), made_up(made.arms), cfg)
+    shown = {section["title"]: section for section in found["page"]["sections"]}["Network and padding as factors"]
+    assert [title for title, *_ in shown["tables"]] == ["Answers", "Claims", "Gaps"]
+    assert len(shown["text"]) == 2  # of the paper, of the transformer
+    assert "claims" in found and "figure networks" in found
 
 
 def test_figures_show_gray_levels_in_any_units(monkeypatch, tmp_path):
     """Quadrants and windows have the size that the network sees, so they are cut from the stored images."""
     made, shown = settings(config()), []
-    measured = {("zero", "original"): fake_measures(0.3, 0.8), ("zero", "quadrant"): fake_measures(0.8, 0.8, seed=1)}
+    measured = {Run(ZERO, "original"): fake_measures(0.3, 0.8), Run(ZERO, "quadrant"): fake_measures(0.8, 0.8, seed=1)}
     monkeypatch.setattr(study_figures.figures, "strip", lambda path, rows, titles: shown.extend(rows["window"]))
     units, memory = MeanStd(mean=(100, 90, 80), std=(50, 60, 40)), fake_splits()["test"]
     scales = np.stack([np.stack(units.scale(image)) for image in memory.images])
@@ -298,12 +454,16 @@ def test_one_padding_is_compared_with_none_and_without_a_defined_case_none_is_sh
     cfg = config()
     with cfg.unlocked():
         cfg.evaluation.resamples = 20
-    measured = {("zero", view): drawn_measures(0.5, 0.8, seed) for seed, view in enumerate(("original", "quadrant"))}
-    measured["zero", "original"]["quadrant_border"][:] = np.nan
+    measured = {Run(ZERO, view): drawn_measures(0.5, 0.8, seed) for seed, view in enumerate(("original", "quadrant"))}
+    measured[Run(ZERO, "original")]["quadrant_border"][:] = np.nan
     found = written(STUDY, settings(cfg), fake_splits(), study.Measured(measured, fake_centres()), cfg)
-    assert not {"figure paddings", "figure examples"} & found.keys() and "figure bands" in found
+    assert not {"figure networks", "figure examples"} & found.keys() and "figure bands" in found
     sections = {section["title"]: section for section in found["page"]["sections"]}
-    assert sections["Padding as a factor"]["figures"] == sections["Padding as a factor"]["tables"] == []
+    assert (
+        sections["Network and padding as factors"]["figures"]
+        == sections["Network and padding as factors"]["tables"]
+        == []
+    )
     assert [title for title, *_ in sections["By distance from the centre"]["figures"]] == ["The same, case by case"]
 
 
@@ -324,7 +484,7 @@ def test_a_network_is_measured_on_both_views_and_in_all_windows(monkeypatch, tmp
 
     monkeypatch.setattr(study.runs, "load_best", load_best)
     monkeypatch.setattr(study.features, "measure", lambda *_: {"position": np.arange(3)})
-    found = study.measure(made, made.of_run(("zero", "original")), tmp_path, OfTwoClasses(splits))
+    found = study.measure(made, made.of_run(Run(ZERO, "original")), tmp_path, OfTwoClasses(splits))
     test = splits["test"]
     assert asked == [(tmp_path, test.images.shape, 2)]
     assert (found["step"], found["validation_dice"], list(found["position"])) == (7, 0.5, [0, 1, 2])

@@ -8,6 +8,7 @@ import pytest
 from jaxseg.training import losses
 
 dice_loss = jax.jit(losses.dice_loss)
+generalised_dice_loss = jax.jit(losses.generalised_dice_loss)
 focal_loss = jax.jit(losses.focal_loss, static_argnames="gamma")
 triplet_loss = jax.jit(losses.triplet_loss)
 
@@ -56,6 +57,32 @@ def test_bfloat16_logits_are_summed_in_float32():
     loss = dice_loss(np.ones((1, 64, 64, 2), jnp.bfloat16), np.ones((1, 64, 64), np.int32))
     assert loss.dtype == jnp.float32
     np.testing.assert_allclose(loss, 1 - (4096 + 1) / (1.5 * 4096 + 1), rtol=1e-5)
+
+
+def test_generalised_dice_weighs_a_class_by_the_inverse_square_of_its_volume():
+    logits, labels, p = drawn(6, (3, 6, 5), 4)
+    labels[labels == 3] = 0  # nowhere
+    labels[2] = 1  # one class alone
+    found = []
+    for i in range(3):
+        volumes = [int((labels[i] == k).sum()) for k in range(4)]
+        smallest = min(v for v in volumes if v)
+        above = below = 0.0
+        for k, volume in enumerate(volumes):
+            weight = 1 / (volume or smallest) ** 2
+            above += weight * p[i, ..., k][labels[i] == k].sum()
+            below += weight * (p[i, ..., k].sum() + volume)
+        found.append(1 - 2 * above / below)
+    np.testing.assert_allclose(generalised_dice_loss(logits, labels), np.mean(found), rtol=1e-5)
+
+
+def test_generalised_dice_of_volumes_whose_squares_no_float_holds():
+    labels = np.zeros((1, 256, 256, 256), np.int8)  # the background's is 2^48
+    labels[0, 0, 0, 0] = 1
+    loss = generalised_dice_loss(np.zeros((*labels.shape, 2), np.float32), labels)
+    n = 2.0**24
+    weights, volumes = np.array([(n - 1) ** -2, 1]), np.array([n - 1, 1])
+    np.testing.assert_allclose(loss, 1 - np.sum(weights * volumes) / np.sum(weights * (n / 2 + volumes)), rtol=1e-5)
 
 
 def test_shapes_that_do_not_match_are_named():
@@ -137,22 +164,14 @@ def test_dice_bce_of_two_classes_is_that_of_one_logit_to_the_bit():
     assert jax.jit(losses.dice_bce_loss)(logits, labels) == jax.jit(parts)(logits, z, labels)
 
 
-@pytest.mark.parametrize("loss", [losses.dice_bce_loss, losses.dice_cross_entropy_loss])
+@pytest.mark.parametrize(
+    "loss", [losses.dice_bce_loss, losses.dice_cross_entropy_loss, losses.generalised_dice_cross_entropy_loss]
+)
 def test_certain_networks_have_finite_gradients(loss):
     assert np.isfinite(jax.jit(jax.vmap(jax.grad(loss), (0, None)))(*certain(3))).all()
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        losses.dice_loss,
-        losses.cross_entropy_loss,
-        losses.focal_loss,
-        losses.dice_focal_loss,
-        losses.dice_cross_entropy_loss,
-        losses.dice_bce_loss,
-    ],
-)
+@pytest.mark.parametrize("loss", [*losses.LOSSES.values(), losses.focal_loss])
 def test_the_mean_over_equal_parts_of_a_batch_is_the_value_of_the_batch(loss):
     logits, labels, _ = drawn(4, (4, 5, 4), 3)
     labels[0] = 0  # one part has an image without foreground

@@ -16,7 +16,7 @@ from jaxseg.errors import InputError
 from jaxseg.models import skeleton
 from jaxseg.training import checks, programs, runs, state
 
-NETWORKS = ("unet", "resnet_unet", "residual_unet", "dtu_net", "nnunet")
+NETWORKS = ("unet", "resnet_unet", "residual_unet", "dtu_net", "nnunet", "vit")
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -1,6 +1,7 @@
 """The border shortcut (Lin, Weng et al. 2024, section 4): what is trained and measured.
 
-One network per padding mode and training view; each is tested on both views of the same test cases:
+One network per arm (an architecture with its padding and positions) and training view; each is tested on both views of
+the same test cases:
 
   training view   name      test views
   original        M_ori     original, quadrant

@@ -18,7 +18,7 @@ from jaxseg.analysis import cells, position, projection
 from jaxseg.data import augment, pipeline
 from jaxseg.models import capture
 from jaxseg.models.layers import mask_around
-from jaxseg.models.unet import UNet
+from jaxseg.models.skeleton import UNetSkeleton
 from jaxseg.studies.border_shortcut.settings import Settings
 
 
@@ -26,12 +26,13 @@ def measure(settings: Settings, model: nn.Module, variables: Any, test: pipeline
     """Whole test images through a network.
 
     Returns:
-      `position`: `[L]` R^2 of the distance from the border, cross-validated over patients, of all convolutions;
+      `position`: `[L]` R^2 of the distance from the border, cross-validated over patients, of all layers that `roles`
+      calls convolutions;
       `projection`: `[P,2]` the largest principal components of the last layer's features at pixels sampled from all
       test images; `projection_distance`: `[P]` their distances from the border, 1 in the middle; `projection_share`:
       `[2]` of the variance.
     """
-    assert isinstance(model, UNet)  # the study's network, whose layers are numbered
+    assert isinstance(model, UNetSkeleton)  # which says what its layers are
     evaluation, layers = settings.evaluation, model.roles.convolutions
     folds = np.unique(test.patients, return_inverse=True)[1].astype(np.int32) % evaluation.position_folds
     view = augment.testing_view("original", size=settings.run.data.image_size, cases=test.cases)

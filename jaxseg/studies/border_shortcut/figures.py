@@ -1,6 +1,7 @@
 """The figures of the border-shortcut study, from its measures and tables."""
 
 import pathlib
+import textwrap
 from collections.abc import Mapping
 
 import jax
@@ -13,7 +14,7 @@ from jaxseg.results.table import Table
 from jaxseg.studies.base import Measures, Overlay, at_even_quantiles, lines
 from jaxseg.studies.border_shortcut import moving_window, tables
 from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS
-from jaxseg.studies.border_shortcut.settings import NAMES, Evaluation, Run, Settings
+from jaxseg.studies.border_shortcut.settings import NAMES, Arm, Evaluation, Run, Settings
 from jaxseg.studies.border_shortcut.tables import StudyReport
 from jaxseg.training import runs
 
@@ -23,22 +24,22 @@ _BAND_AXIS = "outer edge of the band: distance from the centre (px of {grid})"
 
 
 def draw(report: StudyReport) -> None:
-    """Writes all figures of the study; `paddings.png` where more than one padding mode was run.
+    """Writes all figures of the study; `networks.png` where there is more than one arm.
 
     Numbers in no table of the study are written to tables of their own: `mask_centre_map` and `border_features`.
     """
     folder, settings, measured, results = report.figures, report.settings, report.measured.of_runs, report.tables
-    _draw_bands(folder, settings.evaluation, results.bands.where(padding=settings.padding))
+    _draw_bands(folder, settings.evaluation, results.bands.where(network=settings.first.label))
     _draw_band_boxes(folder, settings, measured)
     examples = _examples(settings, report.cases, measured)
     if examples:  # none where no case is defined at the border
         figures.overlays(folder / "examples.png", examples)
     _draw_windows(folder, settings, report.cases, measured)
     _draw_mask_centres(folder, report.measured.mask_centres)
-    _draw_position(folder, settings.paddings, results.position)
+    _draw_position(folder, settings.arms, results.position)
     _draw_features(folder, measured)
-    if len(settings.paddings) > 1:
-        _draw_paddings(folder, results.border.where(tested_on="quadrant"))
+    if len(settings.arms) > 1:
+        _draw_networks(folder, results.border.where(tested_on="quadrant"))
 
 
 def _draw_bands(folder: pathlib.Path, evaluation: Evaluation, bands: Table) -> None:
@@ -58,7 +59,7 @@ def _draw_bands(folder: pathlib.Path, evaluation: Evaluation, bands: Table) -> N
 
 def _draw_band_boxes(folder: pathlib.Path, settings: Settings, measured: Mapping[Run, Measures]) -> None:
     distances = tables.band_distances(settings.evaluation)
-    of = lambda view, test_view: (distances, measured[settings.padding, view][f"{test_view}_bands"])
+    of = lambda view, test_view: (distances, measured[Run(settings.first, view)][f"{test_view}_bands"])
     figures.boxes(
         folder / "band_boxes.png",
         {title: {name: of(view, test) for view, name in NAMES.items()} for test, title in _PANELS.items()},
@@ -69,7 +70,7 @@ def _draw_band_boxes(folder: pathlib.Path, settings: Settings, measured: Mapping
 
 def _examples(settings: Settings, splits: runs.Splits, measured: Mapping[Run, Measures]) -> list[Overlay]:
     """Quadrants at even quantiles of how much better M_crop is at the border, so that nobody chose them."""
-    ori, crop = measured[settings.padding, "original"], measured[settings.padding, "quadrant"]
+    ori, crop = (measured[Run(settings.first, view)] for view in NAMES)
     gain = crop["quadrant_border"] - ori["quadrant_border"]
     test = splits["test"]
     view = jax.jit(augment.testing_view("quadrant", size=settings.run.data.image_size, cases=test.cases))
@@ -78,7 +79,7 @@ def _examples(settings: Settings, splits: runs.Splits, measured: Mapping[Run, Me
         one = test.take(np.array([i]))
         seen = view(one.arrays | {"index": np.array([i])})
         levels = augment.levels(seen["images"], scales=one.scales)
-        masks = {name: measured[settings.padding, v]["quadrant_predictions"][i] > 0 for v, name in NAMES.items()}
+        masks = {name: of["quadrant_predictions"][i] > 0 for name, of in zip(NAMES.values(), (ori, crop), strict=True)}
         name = f"{test.cases[i]}: border {ori['quadrant_border'][i]:.2f} / {crop['quadrant_border'][i]:.2f}"
         rows.append((name, np.asarray(levels[0]), np.asarray(seen["labels"][0]) > 0, masks))
     return rows
@@ -96,7 +97,7 @@ def _draw_windows(
     windows = list(np.asarray(augment.levels(crops, scales=scales)))
     rows: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"window": [(window, None) for window in windows]}
     for view, name in NAMES.items():
-        rows[name] = list(zip(windows, measured[settings.padding, view]["windows"] > 0, strict=True))
+        rows[name] = list(zip(windows, measured[Run(settings.first, view)]["windows"] > 0, strict=True))
     figures.strip(folder / "moving_window.png", rows, titles=[f"{start[0]} px" for start in starts])
 
 
@@ -124,14 +125,14 @@ def _centre_map(centres: np.ndarray, bins: int = 16) -> np.ndarray:
     return counts
 
 
-def _draw_position(folder: pathlib.Path, paddings: tuple[str, ...], position: Table) -> None:
-    def line(padding: str, model: str) -> figures.Series:
-        own = position.where(padding=padding, model=model)
-        return figures.Series(f"{padding} padding", [row["layer"] for row in own], own.numbers[0])
+def _draw_position(folder: pathlib.Path, arms: tuple[Arm, ...], position: Table) -> None:
+    def line(arm: Arm, model: str) -> figures.Series:
+        own = position.where(network=arm.label, model=model)
+        return figures.Series(arm.label, [row["layer"] for row in own], own.numbers[0])
 
     figures.curves(
         folder / "position.png",
-        {f"trained on {_SEEN[view]}": [line(padding, NAMES[view]) for padding in paddings] for view in NAMES},
+        {f"trained on {_SEEN[view]}": [line(arm, NAMES[view]) for arm in arms] for view in NAMES},
         xlabel="layer, from input to output",
         ylabel="R² of the distance",
         ylim=None,
@@ -140,25 +141,26 @@ def _draw_position(folder: pathlib.Path, paddings: tuple[str, ...], position: Ta
 
 def _draw_features(folder: pathlib.Path, measured: Mapping[Run, Measures]) -> None:
     clouds = {
-        (NAMES[view], padding): (measures["projection"], measures["projection_distance"])
-        for (padding, view), measures in measured.items()
+        (NAMES[run.view], run.arm.label): (measures["projection"], measures["projection_distance"])
+        for run, measures in measured.items()
     }
+    title = lambda model, network: "\n".join((model, *textwrap.wrap(network, 23)))
     figures.scatter(
         folder / "border_features.png",
-        {f"{model}, {padding}": cloud for (model, padding), cloud in clouds.items()},
+        {title(*of): cloud for of, cloud in clouds.items()},
         xlabel="first principal component of the last layer's features",
         ylabel="second",
         label="distance from the border (1: the middle)",
     )
     rows = [
-        {"model": model, "padding": padding, "first": float(x), "second": float(y), "border_distance": float(distance)}
-        for (model, padding), (points, distances) in clouds.items()
+        {"model": model, "network": network, "first": float(x), "second": float(y), "border_distance": float(distance)}
+        for (model, network), (points, distances) in clouds.items()
         for (x, y), distance in zip(points, distances, strict=True)
     ]
     atomic.write_csv(folder.parent / "tables" / "border_features.csv", rows)
 
 
-def _draw_paddings(folder: pathlib.Path, border: Table) -> None:
+def _draw_networks(folder: pathlib.Path, border: Table) -> None:
     shown = [row for row in border if row["quantity"] in (tables.GAP, tables.EXCESS)]
-    dots = [(row["padding"], row["quantity"], *row.numbers) for row in shown]
-    figures.dots(folder / "paddings.png", dots, xlabel="Dice of M_crop minus Dice of M_ori, quadrant images")
+    dots = [(row["network"], row["quantity"], *row.numbers) for row in shown]
+    figures.dots(folder / "networks.png", dots, xlabel="Dice of M_crop minus Dice of M_ori, quadrant images")

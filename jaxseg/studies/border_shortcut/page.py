@@ -1,20 +1,21 @@
 """The page of the border-shortcut study."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxseg.report import estimates, page
+from jaxseg.results.claims import FAILS, HOLDS, UNCLEAR, Claim
 from jaxseg.results.table import Table, table
-from jaxseg.studies.base import Measures
+from jaxseg.studies.base import Measures, claims_table
 from jaxseg.studies.border_shortcut import tables
-from jaxseg.studies.border_shortcut.settings import NAMES, Run
+from jaxseg.studies.border_shortcut.settings import NAMES, VIT, Arm, Run, Settings
 from jaxseg.studies.border_shortcut.tables import StudyReport
 from jaxseg.training import checks
 
-_WHO = ("padding", "model", "trained_on", "tested_on")
-_PADDINGS = "Padding as a factor"
+_WHO = ("network", "model", "trained_on", "tested_on")
+_FACTORS = "Network and padding as factors"
 
 
 def make(report: StudyReport) -> page.Page:
@@ -25,16 +26,16 @@ def make(report: StudyReport) -> page.Page:
         "Dice by distance from the centre",
         "Two panels of Dice against distance from the centre, for M_ori and M_crop, on quadrants and on whole images.",
         "Mean over the cases in which annotation or prediction has lesion in the band, with 95 % bootstrap intervals "
-        f"over patients; {settings.padding} padding; shaded: the border ({settings.evaluation.border_width} px). After "
+        f"over patients; {settings.first.label}; shaded: the border ({settings.evaluation.border_width} px). After "
         "Fig. 4 of Lin, Weng et al. 2024.",
     )
     question = "Did the network learn that pixels near the border are background?"
-    sections = (_comparison, _by_distance, _moving_window, _features, _mask_centres, _paddings)
-    return report.write_up("Border shortcut", question, lead, _facts(report.tables, settings.padding), sections)
+    sections = (_comparison, _by_distance, _moving_window, _features, _mask_centres, _factors)
+    return report.write_up("Border shortcut", question, lead, _facts(report.tables, settings), sections)
 
 
 def _comparison(report: StudyReport) -> page.Section:
-    padding, results = report.settings.padding, report.tables
+    first, results = report.settings.first, report.tables
     text = [
         f"M_ori was trained on whole images, M_crop on quadrants ({report.origin['data']}). Quadrants are cropped "
         "at the image's midpoint before resizing, and one of the four is sampled each time. Lesions lie in the middle "
@@ -43,9 +44,9 @@ def _comparison(report: StudyReport) -> page.Section:
         "A quadrant shows the lesion twice as large, which M_ori has not seen either. The excess, by how much the gap "
         "between the networks is larger at the border than inside, separates border from scale. How much of it is due "
         "to padding shows only with other padding modes.",
-        _prior_text(report.measured.of_runs, padding),
+        _prior_text(report.measured.of_runs, first),
     ]
-    at_border, columns = results.border.where(padding=padding), ("tested_on", "quantity")
+    at_border, columns = results.border.where(network=first.label), ("tested_on", "quantity")
     shown = [
         estimates.table("Dice per case", results.dice, _WHO),
         estimates.table("At the border and inside", at_border, columns),
@@ -54,7 +55,7 @@ def _comparison(report: StudyReport) -> page.Section:
 
 
 def _by_distance(report: StudyReport) -> page.Section:
-    bands = report.tables.bands.where(padding=report.settings.padding, tested_on="quadrant")
+    bands = report.tables.bands.where(network=report.settings.first.label, tested_on="quadrant")
     boxes = report.figure(
         "band_boxes",
         "The same, case by case",
@@ -105,8 +106,8 @@ def _features(report: StudyReport) -> page.Section:
         "Scatter plots of the last layer's features of many pixels, coloured by distance from the border.",
         "Two largest principal components of the last layer before the logits. After Fig. 5 of the paper.",
     )
-    text = _position_text(position.where(padding=report.settings.padding))
-    columns = ("padding", "model", "layer", "name")
+    text = _position_text(position.where(network=report.settings.first.label))
+    columns = ("network", "model", "layer", "name")
     shown = estimates.table("R² of the distance from the border", position, columns)
     return page.Section("Features near the border", [text], [layers, features], [shown])
 
@@ -153,11 +154,11 @@ def _band_table(bands: Table) -> page.Table:
     return page.Table("Dice by band, quadrants", lines, f"{tables.DICE}. {tables.SMOOTH}.", headers)
 
 
-def _prior_text(measured: Mapping[Run, Measures], padding: str) -> str:
+def _prior_text(measured: Mapping[Run, Measures], arm: Arm) -> str:
     """What M_crop learned of its own: at the border of quadrants lesions are common."""
     marked = {}
     for view, model in NAMES.items():
-        measures = measured[padding, view]
+        measures = measured[Run(arm, view)]
         without = np.isnan(measures["original_border_recall"])  # no lesion there
         marked[model] = int((without & ~np.isnan(measures["original_border"])).sum())
     return (
@@ -167,21 +168,22 @@ def _prior_text(measured: Mapping[Run, Measures], padding: str) -> str:
     )
 
 
-def _facts(results: tables.Tables, padding: str) -> list[tuple[str, str]]:
-    quadrants = results.border.where(tested_on="quadrant")
+def _facts(results: tables.Tables, settings: Settings) -> list[tuple[str, str]]:
+    """The answer's numbers, and the gaps of the same architecture with other paddings."""
+    quadrants, first = results.border.where(tested_on="quadrant"), settings.first
     wanted = {
         "M_ori at the border": "M_ori, border of quadrants",
         "M_crop at the border": "M_crop, border of quadrants",
         tables.GAP: "gap at the border",
         tables.EXCESS: "excess over the gap inside",
     }
-    facts = [(label, quadrants.one(padding=padding, quantity=name).text()) for name, label in wanted.items()]
+    facts = [(label, quadrants.one(network=first.label, quantity=name).text()) for name, label in wanted.items()]
     facts += [
-        (f"gap with {row['padding']} padding", row.text())
-        for row in quadrants.where(quantity=tables.GAP)
-        if row["padding"] != padding
+        (f"gap, {arm.label}", quadrants.one(network=arm.label, quantity=tables.GAP).text())
+        for arm in settings.arms[1:]
+        if arm.network == first.network
     ]
-    windows = results.moving_window.where(padding=padding)
+    windows = results.moving_window.where(network=first.label)
     return [*facts, *((f"{row['model']}, agreement of windows", row.text()) for row in windows)]
 
 
@@ -199,47 +201,91 @@ def _smooth_text(bands: Table) -> str:
     )
 
 
-def _paddings(report: StudyReport) -> page.Section:
+def _factors(report: StudyReport) -> page.Section:
     settings, border = report.settings, report.tables.border.where(tested_on="quadrant")
-    if len(settings.paddings) == 1:
-        more = "Appending ,padding to the size in --config repeats the study with all five padding modes."
-        return page.Section(_PADDINGS, [f"Only {settings.padding} padding was run. {more}"])
+    if len(settings.arms) == 1:
+        more = (
+            "Appending ,padding to the size in --config repeats the study with all five padding modes, ,transformer "
+            "with a vision transformer too."
+        )
+        return page.Section(_FACTORS, [f"Only one network was run ({settings.first.label}). {more}"])
     text = [
         "The paper supposes that reflection or replication would make the shortcut harder to learn, but not "
-        "impossible. Measured on quadrants:",
-        *(_padding_text(border, padding, settings.padding) for padding in settings.paddings),
+        "impossible.",
+        *_valid_text(settings),
+        *_transformer_text(settings, report.judgement.claims),
     ]
-    if "valid" in settings.paddings:
-        margin = checks.build_model(settings.of_run(("valid", "original")), 2).margin
-        text.append(
-            f"With valid padding no feature map is padded; the image is extended beforehand by {margin} px of "
-            "reflection on every side (overlap-tile), and the logits have its size. With circular padding a network "
-            "sees of the border only the seam between opposite sides. A gap that is left in these two modes is not due "
-            "to zero padding: lesions are larger in quadrants, and truncated."
-        )
-    shown = (tables.GAP, tables.EXCESS, tables.minus_that_of(settings.padding))
+    shown = {
+        tables.GAP,
+        tables.EXCESS,
+        *map(tables.minus_that_of, filter(None, map(settings.reference, settings.arms))),
+    }
     gaps = table(row for row in border if row["quantity"] in shown)
     dots = report.figure(
-        "paddings",
-        "The gap by padding mode",
-        "Dots with intervals: gap at the border and its excess over the gap inside, for every padding mode.",
+        "networks",
+        "The gap by network and padding",
+        "Dots with intervals: gap at the border and its excess over the gap inside, for every network and padding.",
         "Quadrants; M_crop minus M_ori; bootstrap over patients, paired. One run per network: the interval does not "
         "cover what another seed would change.",
         table="border",
     )
-    return page.Section(_PADDINGS, text, [dots], [estimates.table("Gaps", gaps, ("padding", "quantity"))])
+    found = [_answers(report), estimates.table("Gaps", gaps, ("network", "quantity"))]
+    if report.judgement.claims:
+        found.insert(1, claims_table(report.judgement.claims, "bootstrap over patients, differences paired"))
+    return page.Section(_FACTORS, text, [dots], found)
 
 
-def _padding_text(border: Table, padding: str, reference: str) -> str:
-    of = lambda quantity: border.one(padding=padding, quantity=quantity)
-    recalls = [f"{of(tables.found_by(model)).estimate.mean:.0%} by {model}" for model in NAMES.values()]
-    facts = (
-        f"{padding.capitalize()}: gap at the border {of(tables.GAP).text()}, excess over the gap inside "
-        f"{of(tables.EXCESS).text()}; of the lesion at the border {' and '.join(recalls)} is found."
-    )
-    if padding == reference:
-        return facts
-    difference = of(tables.minus_that_of(reference))
+def _answers(report: StudyReport) -> page.Table:
+    """The answer of every arm, and how its gap compares."""
+    border = report.tables.border.where(tested_on="quadrant")
+    lines = [
+        {"network": arm.label, "answer": verdict.verdict, "sentence": verdict.sentence}
+        | {"compared": _compared(border, arm, report.settings.reference(arm))}
+        for arm, verdict in zip(report.settings.arms, report.judgement.verdicts, strict=True)
+    ]
+    columns = {"network": "network", "answer": "answer", "sentence": "by these numbers", "compared": "the gap is"}
+    return page.Table("Answers", lines, "Intervals: 95 %, bootstrap over patients, differences paired.", columns)
+
+
+def _compared(border: Table, arm: Arm, reference: Arm | None) -> str:
+    if not reference:
+        return ""
+    difference = border.one(network=arm.label, quantity=tables.minus_that_of(reference))
     smaller, larger = difference.estimate.high < 0, difference.estimate.low > 0
     change = "smaller than" if smaller else "larger than" if larger else "not distinguishable from"
-    return f"{facts} The gap is {change} that of {reference} padding (difference {difference.text()})."
+    return f"{change} that of {reference.label} (difference {difference.text()})"
+
+
+def _valid_text(settings: Settings) -> list[str]:
+    """What is left of the border where nothing is padded, if such a network was run."""
+    run = next((run for run in settings.networks if run.arm.padding == "valid"), None)
+    if run is None:
+        return []
+    margin = checks.build_model(settings.of_run(run), 2).margin
+    return [
+        f"With valid padding no feature map is padded; the image is extended beforehand by {margin} px of "
+        "reflection on every side (overlap-tile), and the logits have its size. With circular padding a network "
+        "sees of the border only the seam between opposite sides. A gap that is left in these two modes is not due "
+        "to zero padding: lesions are larger in quadrants, and truncated."
+    ]
+
+
+def _transformer_text(settings: Settings, claims: Sequence[Claim]) -> list[str]:
+    """Whether a transformer's positions tell of the border, if one was run."""
+    if not any(arm.network == VIT for arm in settings.arms):
+        return []
+    text = (
+        "Every token of a transformer sees the whole image, and only positions tell it where it is: without them its "
+        "layers see a set of patches, and only the padding of the decoder's convolutions can tell of the border. The "
+        "paper leaves open whether the encoding of positions carries the shortcut."
+    )
+    if not claims:
+        return [f"{text} That shows only beside a network without positions, which was not run."]
+    of = lambda claim: f"{claim.of['positions']} positions with {claim.of['padding']} padding"
+    found = {word: [of(claim) for claim in claims if claim.answer == word] for word in (HOLDS, FAILS, UNCLEAR)}
+    answers = "; ".join(f"{word} for {', '.join(those)}" for word, those in found.items() if those)
+    return [
+        f"{text} That it does, by the gaps here: {answers}. A network that is poor at the border whatever it was "
+        "trained on has less of a gap to show, so the Dice of M_crop there is to be read beside it. One run per "
+        "network is an anecdote: another seed may say otherwise."
+    ]

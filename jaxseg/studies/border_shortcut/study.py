@@ -6,7 +6,8 @@ from jaxseg.studies.border_shortcut.settings import Settings, settings
 
 
 def _judge(settings: Settings, results: tables.Tables) -> Judgement:
-    return Judgement([claims.verdict(settings.evaluation, results.border, padding) for padding in settings.paddings])
+    verdicts = [claims.verdict(settings.evaluation, results.border, arm) for arm in settings.arms]
+    return Judgement(verdicts, claims.claims(settings, results.border))
 
 
 STUDY = Study(settings, experiment.train_and_measure, tables.tabulate, _judge, figures.draw, page.make)

@@ -12,7 +12,7 @@ from jaxseg.results.patients import Patients, Terms
 from jaxseg.results.table import NONE, PAIRED, Row, Table, exact, table
 from jaxseg.studies.base import Measures, Report, case_records
 from jaxseg.studies.border_shortcut.experiment import TEST_VIEWS, Measured
-from jaxseg.studies.border_shortcut.settings import NAMES, Evaluation, Run, Settings
+from jaxseg.studies.border_shortcut.settings import NAMES, Arm, Evaluation, Run, Settings
 from jaxseg.training import checks, runs
 
 DICE = "Dice per case, mean; empty in label and prediction is undefined and left out"
@@ -50,9 +50,7 @@ def tabulate(settings: Settings, splits: runs.Splits, measured: Measured) -> Tab
     return Tables(
         dice=of_runs(_dice_rows),
         bands=of_runs(_band_rows),
-        border=table(
-            row for padding in settings.paddings for row in _border_rows(settings, padding, measured, patients)
-        ),
+        border=table(row for arm in settings.arms for row in _border_rows(settings, arm, measured, patients)),
         moving_window=of_runs(_window_rows),
         position=table(row for run, m in measured.of_runs.items() for row in _position_rows(settings, splits, run, m)),
         mask_centres=table(_centre_rows(settings, splits, measured)),
@@ -62,8 +60,7 @@ def tabulate(settings: Settings, splits: runs.Splits, measured: Measured) -> Tab
 
 
 def _of(run: Run, test_view: str = "") -> dict[str, Any]:
-    padding, view = run
-    of = {"padding": padding, "model": NAMES[view], "trained_on": view}
+    of = {"network": run.arm.label, "model": NAMES[run.view], "trained_on": run.view}
     return of | {"tested_on": test_view} if test_view else of
 
 
@@ -86,22 +83,19 @@ def band_distances(evaluation: Evaluation) -> np.ndarray:
     return regions.outer_distances((evaluation.grid,) * 2, evaluation.band_width)
 
 
-def _border_rows(settings: Settings, padding: str, measured: Measured, patients: Patients) -> Iterator[Row]:
+def _border_rows(settings: Settings, arm: Arm, measured: Measured, patients: Patients) -> Iterator[Row]:
     """What each model reaches at the border and inside, their gaps, and the gap's excess at the border."""
     for test_view in TEST_VIEWS:
-        for quantity, terms in _border_quantities(settings, padding, measured, test_view).items():
+        for quantity, terms in _border_quantities(settings, arm, measured, test_view).items():
             convention = _border_convention(settings, quantity)
-            of = {"padding": padding, "tested_on": test_view, "quantity": quantity}
+            of = {"network": arm.label, "tested_on": test_view, "quantity": quantity}
             yield Row(of, patients.contrast(terms), convention, PAIRED)
 
 
-def _border_quantities(settings: Settings, padding: str, measured: Measured, test_view: str) -> dict[str, Terms]:
+def _border_quantities(settings: Settings, arm: Arm, measured: Measured, test_view: str) -> dict[str, Terms]:
     """Each a weighted sum of means per case."""
-    of = lambda view, place, padding=padding: measured.of_runs[padding, view][f"{test_view}_{place}"]
-    gap = lambda place, padding=padding, sign=1.0: [
-        (sign, of("quadrant", place, padding)),
-        (-sign, of("original", place, padding)),
-    ]
+    of = lambda view, place, arm=arm: measured.of_runs[Run(arm, view)][f"{test_view}_{place}"]
+    gap = lambda place, arm=arm, sign=1.0: [(sign, of("quadrant", place, arm)), (-sign, of("original", place, arm))]
     alone = lambda place, name: {name(model): [(1.0, of(view, place))] for view, model in NAMES.items()}
     quantities: dict[str, Terms] = {
         **alone("border", lambda model: f"{model} at the border"),
@@ -109,8 +103,7 @@ def _border_quantities(settings: Settings, padding: str, measured: Measured, tes
         **{GAP: gap("border"), "gap inside": gap("interior"), EXCESS: gap("border") + gap("interior", sign=-1.0)},
         **alone("border_recall", found_by),
     }
-    reference = settings.padding
-    if padding != reference:
+    if reference := settings.reference(arm):
         quantities[minus_that_of(reference)] = gap("border") + gap("border", reference, -1.0)
     return quantities
 
@@ -120,9 +113,9 @@ def found_by(model: str) -> str:
     return f"lesion found at the border by {model}"
 
 
-def minus_that_of(padding: str) -> str:
-    """The quantity: how much larger the gap at the border is than with another padding."""
-    return f"{GAP}, minus that of {padding} padding"
+def minus_that_of(arm: Arm) -> str:
+    """The quantity: how much larger the gap at the border is than that of another arm."""
+    return f"{GAP}, minus that of {arm.label}"
 
 
 def _border_convention(settings: Settings, quantity: str) -> str:
@@ -157,10 +150,10 @@ def _training_record(run: Run, measures: Measures) -> dict[str, Any]:
 
 def _case_records(settings: Settings, splits: runs.Splits, measured: Measured) -> list[dict[str, Any]]:
     records = []
-    for ((padding, view), measures), test_view in itertools.product(measured.of_runs.items(), TEST_VIEWS):
+    for (run, measures), test_view in itertools.product(measured.of_runs.items(), TEST_VIEWS):
         columns = {name: measures[f"{test_view}_{name}"] for name in ("dice", "border", "interior", "border_recall")}
         bands = zip(band_distances(settings.evaluation), measures[f"{test_view}_bands"].T, strict=True)
         columns |= {f"band_{distance}": values for distance, values in bands}
-        who = {"padding": padding, "model": NAMES[view], "tested_on": test_view}
+        who = {"network": run.arm.label, "model": NAMES[run.view], "tested_on": test_view}
         records += case_records(splits["test"], columns, **who)
     return records
