@@ -229,6 +229,20 @@ class OfItsSize(nn.Module):
         return jnp.stack([jnp.zeros_like(z), z], -1)
 
 
+class Wary(nn.Module):
+    """What is bright, but nothing of an image that is painted over in part; nothing at the border either."""
+
+    padding = ""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        edge = np.ones(images.shape[1:-1], bool)
+        edge[8:-8, 8:-8] = False
+        flat = jnp.mean(images[:, 1:, :, 0] == images[:, :-1, :, 0], (1, 2), keepdims=True) > 0.2
+        z = jnp.where((images[..., 0] > 0) & jnp.asarray(~edge)[None] & ~flat, 9.0, -9.0)
+        return jnp.stack([jnp.zeros_like(z), z], -1)
+
+
 class Frame(nn.Module):
     """What is bright, and all of the border: it makes objects up there."""
 
@@ -369,6 +383,18 @@ def test_a_network_that_knows_no_larger_objects_is_asked_in_larger_windows(subje
     assert border.estimate.mean == pytest.approx(inside - at_border, abs=0.02)
     assert "three quarters as wide and high" in found.rows[0].convention
     assert "of three quarters of the side" in border.figure.caption
+
+
+def test_a_loss_that_only_strange_pictures_could_confirm_is_open(subject_of, answer, discs):
+    found, arrays = answer(translation.PROBE, subject_of(Wary(), discs))
+    inside, at_border, *painted = arrays["found"][0].mean(-1)
+    assert inside > 0.8 and at_border < 0.01 and max(painted) == 0
+    border = found.candidates[0]
+    assert border.open and not border.found
+    told = (
+        "of objects in windows of half the side whose rest is painted over the network finds 0% where no border is near"
+    )
+    assert told in findings.verdict(found.candidates).sentence
 
 
 def test_sides_at_which_no_object_was_cut_are_named(networks, subject_of, answer, discs):

@@ -150,16 +150,17 @@ def _given_up(
                 "Of what both windows show, the same pixels are compared."
             ),
         ),
-        hidden=_hidden(settings, arrays["found"][0], near, cut_as),
+        hidden=_hidden(settings, arrays["found"][0], lost, cut_as),
     )
 
 
-def _hidden(settings: Settings, found: np.ndarray, near: Estimate, cut_as: border_windows.Windows) -> str:
+def _hidden(settings: Settings, found: np.ndarray, lost: Mapping[str, Estimate], cut_as: border_windows.Windows) -> str:
     """Why a loss near the border cannot be told, of recall `[4,N]` there; empty where it can."""
+    margin = settings.recall_margin
     inside, _, painted, _ = np.nanmean(found, -1)
     if inside < settings.least_recall:
         of, seen = f"windows of {cut_as.length}, enlarged,", inside
-    elif painted < settings.least_recall and near.high > settings.recall_margin:
+    elif painted < settings.least_recall and lost["near"].high > margin >= lost["alike"].low:
         of, seen = f"windows of {cut_as.length} whose rest is painted over", painted
     else:
         return ""
