@@ -145,6 +145,76 @@ class Network:
         return self.captured(images, self.layers if layers is None else layers)[1]
 
 
+class Wrapped(Network):
+    """A network that is asked through another: what that one does not change is its own.
+
+    Attributes:
+      network: that is asked.
+    """
+
+    network: Network
+
+    @property
+    def num_classes(self) -> int:
+        return self.network.num_classes
+
+    @property
+    def channels(self) -> int:
+        return self.network.channels
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        return self.network.sides
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self.network.layers
+
+    @property
+    def roles(self) -> Roles:
+        return self.network.roles
+
+    @property
+    def inputs(self) -> Inputs | None:
+        return self.network.inputs
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.network.class_names
+
+    @property
+    def padding(self) -> str:
+        return self.network.padding
+
+    @property
+    def padding_seen(self) -> str:
+        return self.network.padding_seen
+
+    @property
+    def normalisation(self) -> str:
+        return self.network.normalisation
+
+    @property
+    def margin(self) -> int:
+        return self.network.margin
+
+    @property
+    def differentiable(self) -> bool:
+        return self.network.differentiable
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.network.notes
+
+    @property
+    def compiler_options(self) -> dict[str, str]:
+        return self.network.compiler_options
+
+    @property
+    def fingerprint(self) -> str:
+        return self.network.fingerprint
+
+
 @dataclasses.dataclass(frozen=True)
 class Form:
     """What is known of a network that is no linen module; attributes as `Network` has them.

@@ -12,12 +12,12 @@ from jaxseg.data.inputs import Inputs, gray_levels
 from jaxseg.errors import InputError
 from jaxseg.models.layers import over_image
 from jaxseg.models.skeleton import Roles
-from jaxseg.networks.base import Network
+from jaxseg.networks.base import Network, Wrapped
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("network",), meta_fields=())
 @dataclasses.dataclass(frozen=True, eq=False)
-class Sliced(Network):
+class Sliced(Wrapped):
     """A network for pictures on the slices of volumes, of which there may be any number.
 
     Attributes:
@@ -27,20 +27,8 @@ class Sliced(Network):
     network: Network
 
     @property
-    def num_classes(self) -> int:
-        return self.network.num_classes
-
-    @property
-    def channels(self) -> int:
-        return self.network.channels
-
-    @property
     def sides(self) -> tuple[int, ...]:
         return (1, *self.network.sides)
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return self.network.layers
 
     @property
     def roles(self) -> Roles:
@@ -55,35 +43,13 @@ class Sliced(Network):
         return given._replace(grid=grids.in_plane(given.grid))
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Those of the network."""
-        return self.network.class_names
-
-    @property
-    def padding(self) -> str:
-        return self.network.padding
-
-    @property
-    def padding_seen(self) -> str:
-        """That of the network."""
-        return self.network.padding_seen
-
-    @property
-    def normalisation(self) -> str:
-        """That of the network."""
-        return self.network.normalisation
-
-    @property
-    def differentiable(self) -> bool:
-        return self.network.differentiable
+    def margin(self) -> int:
+        """None: what slices show beyond the volume is cut off."""
+        return 0
 
     @property
     def notes(self) -> tuple[str, ...]:
         return (*self.network.notes, "The network is one for pictures: it is given volumes slice by slice.")
-
-    @property
-    def fingerprint(self) -> str:
-        return self.network.fingerprint
 
     def repadded(self, padding: str) -> Network | None:
         other = self.network.repadded(padding)

@@ -9,16 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.data.inputs import Inputs
-from jaxseg.models.skeleton import Roles
-from jaxseg.networks.base import Network
+from jaxseg.networks.base import Network, Wrapped
 
 _Number = TypeVar("_Number", int, float)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("network",), meta_fields=("axes",))
 @dataclasses.dataclass(frozen=True, eq=False)
-class Transposed(Network):
+class Transposed(Wrapped):
     """A network on images whose axes are put in its order before it, and back behind it.
 
     Attributes:
@@ -30,69 +28,8 @@ class Transposed(Network):
     axes: tuple[int, ...]
 
     @property
-    def num_classes(self) -> int:
-        return self.network.num_classes
-
-    @property
-    def channels(self) -> int:
-        return self.network.channels
-
-    @property
     def sides(self) -> tuple[int, ...]:
         return in_cases(self.network.sides, self.axes)
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return self.network.layers
-
-    @property
-    def roles(self) -> Roles:
-        return self.network.roles
-
-    @property
-    def inputs(self) -> Inputs | None:
-        """Those of the network."""
-        return self.network.inputs
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Those of the network."""
-        return self.network.class_names
-
-    @property
-    def padding(self) -> str:
-        return self.network.padding
-
-    @property
-    def padding_seen(self) -> str:
-        """That of the network."""
-        return self.network.padding_seen
-
-    @property
-    def normalisation(self) -> str:
-        """That of the network."""
-        return self.network.normalisation
-
-    @property
-    def margin(self) -> int:
-        return self.network.margin
-
-    @property
-    def differentiable(self) -> bool:
-        return self.network.differentiable
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.network.notes
-
-    @property
-    def compiler_options(self) -> dict[str, str]:
-        """Those of the network."""
-        return self.network.compiler_options
-
-    @property
-    def fingerprint(self) -> str:
-        return self.network.fingerprint
 
     def repadded(self, padding: str) -> Network | None:
         other = self.network.repadded(padding)
