@@ -156,62 +156,77 @@ class Wrapped(Network):
 
     @property
     def num_classes(self) -> int:
+        """That of the network."""
         return self.network.num_classes
 
     @property
     def channels(self) -> int:
+        """That of the network."""
         return self.network.channels
 
     @property
     def sides(self) -> tuple[int, ...]:
+        """That of the network."""
         return self.network.sides
 
     @property
     def layers(self) -> tuple[str, ...]:
+        """That of the network."""
         return self.network.layers
 
     @property
     def roles(self) -> Roles:
+        """That of the network."""
         return self.network.roles
 
     @property
     def inputs(self) -> Inputs | None:
+        """That of the network."""
         return self.network.inputs
 
     @property
     def class_names(self) -> tuple[str, ...]:
+        """That of the network."""
         return self.network.class_names
 
     @property
     def padding(self) -> str:
+        """That of the network."""
         return self.network.padding
 
     @property
     def padding_seen(self) -> str:
+        """That of the network."""
         return self.network.padding_seen
 
     @property
     def normalisation(self) -> str:
+        """That of the network."""
         return self.network.normalisation
 
     @property
     def margin(self) -> int:
+        """That of the network."""
         return self.network.margin
 
     @property
     def differentiable(self) -> bool:
+        """That of the network."""
         return self.network.differentiable
 
     @property
     def notes(self) -> tuple[str, ...]:
+        """That of the network."""
         return self.network.notes
 
     @property
     def compiler_options(self) -> dict[str, str]:
+        """That of the network."""
         return self.network.compiler_options
 
     @property
     def fingerprint(self) -> str:
+        """That of the network."""
         return self.network.fingerprint
 
 
